@@ -1,0 +1,158 @@
+//! The validated configuration. Only `app` and `reload` see [`Config`]; every layer below takes its own
+//! small part of it.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// Everything Bulkhead runs by, already checked: a value of this type holds no contradiction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where clients come in.
+    pub listen: Listen,
+    /// Bounds for clients and their requests.
+    pub limits: Limits,
+    /// How clients prove who they are.
+    pub auth: Auth,
+    /// The Postgres servers; the first one named `primary` is the primary. Never empty.
+    pub servers: Vec<Server>,
+    /// The pools. There is always one named `primary`.
+    pub pools: Vec<Pool>,
+    /// What a job statement is.
+    pub jobs: Jobs,
+    /// Which sessions are workers.
+    pub workers: Workers,
+    /// Databases that clients may ask for; `["*"]` means any.
+    pub databases: Vec<String>,
+}
+
+/// `[listen]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listen {
+    /// Postgres clients.
+    pub address: SocketAddr,
+    /// `/metrics` and `/healthz`; `None` switches it off.
+    pub http: Option<SocketAddr>,
+    /// Runtime threads. Default: 1 up to two cores, else cores - 1.
+    pub threads: usize,
+    /// How long SIGTERM waits for transactions to finish.
+    pub shutdown_grace: Duration,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Client connections, all together.
+    pub max_clients: usize,
+    /// From accept to the end of authentication.
+    pub login_timeout: Duration,
+    /// Bytes of one request that are kept in memory before it must be routed.
+    pub request_buffer: usize,
+    /// Texts above this are not classified (they go to the primary).
+    pub statement_bytes: usize,
+    /// Entries of the verdict cache.
+    pub verdict_cache: usize,
+    /// Protocol-level prepared statements of one client.
+    pub prepared_per_client: usize,
+    /// Protocol-level prepared statements kept on one backend.
+    pub prepared_per_backend: usize,
+    /// How often the catalog snapshot (volatility, unsafe relations) is read again.
+    pub catalog_refresh: Duration,
+}
+
+/// `[auth]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Auth {
+    /// The method asked of clients.
+    pub method: AuthMethod,
+    /// A PgBouncer-style users file.
+    pub users_file: Option<PathBuf>,
+}
+
+/// How clients prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMethod {
+    /// SCRAM-SHA-256 (the default).
+    ScramSha256,
+    /// md5; users whose verifier is SCRAM still use SCRAM.
+    Md5,
+    /// Anybody who names a known user.
+    Trust,
+}
+
+/// `[servers.NAME]`
+#[derive(Clone, PartialEq, Eq)]
+pub struct Server {
+    /// The key in the file.
+    pub name: String,
+    /// Host name or address, or the directory of a Unix socket (starts with `/`).
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// User of the URL.
+    pub user: String,
+    /// Password of the URL, if any. Never shown.
+    pub password: Option<String>,
+    /// Database of the URL.
+    pub database: String,
+    /// Connections over all pools, `None` means the sum of its pools.
+    pub max_connections: Option<usize>,
+}
+
+/// `[pools.NAME]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// The key in the file: `primary`, `replicas`, `jobs`, `workers`, or any other.
+    pub name: String,
+    /// Positions in [`Config::servers`]. Never empty.
+    pub servers: Vec<usize>,
+    /// Backends on each server, of all identities together. At least 1.
+    pub max_connections: usize,
+    /// Backends kept open on each server even if idle.
+    pub min_connections: usize,
+    /// Sessions that may wait; one more is refused at once.
+    pub max_waiting: usize,
+    /// How long a session waits for a backend.
+    pub wait_timeout: Duration,
+    /// Idle backends are closed after this; zero means never.
+    pub idle_timeout: Duration,
+    /// Backends are closed at this age (less up to a tenth, at random); zero means never.
+    pub max_lifetime: Duration,
+    /// TCP connect and authentication of a backend.
+    pub connect_timeout: Duration,
+    /// A backend idle for longer than this is checked before use; zero means always.
+    pub check_after: Duration,
+    /// How long closing a backend (cancel, drain, Terminate) may take before its place is given up.
+    pub close_timeout: Duration,
+}
+
+/// `[jobs]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Jobs {
+    /// Names of presets, each known to `sql`.
+    pub presets: Vec<String>,
+    /// Schema that a preset's tables live in, if not its own default (Oban's `prefix`).
+    pub schemas: Vec<String>,
+    /// More globs, matched as the presets' are.
+    pub rules: JobRules,
+}
+
+/// `[jobs.rules]`: globs on folded identifiers (`*` and `?`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobRules {
+    /// Any object qualified by one of these schemas.
+    pub schemas: Vec<String>,
+    /// Tables, also their indexes and sequences by name.
+    pub tables: Vec<String>,
+    /// Functions.
+    pub functions: Vec<String>,
+    /// Channels of LISTEN and NOTIFY.
+    pub channels: Vec<String>,
+}
+
+/// `[workers]`: sessions whose statements that are not job statements use the pool `workers`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Workers {
+    /// Globs on `application_name`.
+    pub application_names: Vec<String>,
+    /// User names.
+    pub users: Vec<String>,
+}

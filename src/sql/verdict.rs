@@ -1,0 +1,202 @@
+//! What classification says of one SQL text.
+
+/// The class of a statement decides the pool it runs on.
+///
+/// The order is the order of strength: of several statements in one text or pipeline the strongest class wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Class {
+    /// Names no object: BEGIN, SET, SHOW, advisory locks.
+    Neutral,
+    /// Proven to change nothing and to give the same answer on a standby.
+    Read,
+    /// Anything else.
+    Write,
+    /// Names an object of an enabled job preset or rule.
+    Job,
+}
+
+/// Why a text got its class. Also a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Reason {
+    /// A read: nothing in the text can write or depend on the server it runs on.
+    ReadOnly,
+    /// INSERT, UPDATE, DELETE, MERGE, COPY FROM, also inside a CTE.
+    Modifies,
+    /// A locking clause (`FOR UPDATE`, `FOR SHARE`).
+    RowLocks,
+    /// CREATE, ALTER, DROP, GRANT, VACUUM and other utility statements.
+    Utility,
+    /// Calls a function that is volatile, unknown, or depends on the server or session.
+    Function,
+    /// Uses a relation that is unsafe on a standby (unlogged, a view over a volatile function, row security).
+    Relation,
+    /// Uses an operator or a cast that reaches a volatile function.
+    Operator,
+    /// Reads system catalogs or server statistics, which belong to the primary.
+    Catalog,
+    /// No catalog has been loaded for this database yet.
+    CatalogMissing,
+    /// Names a job table, schema, function, type, index or sequence.
+    JobObject,
+    /// LISTEN, UNLISTEN, NOTIFY or pg_notify on a job channel.
+    JobChannel,
+    /// A job object is named inside a literal, where that decides (casts to regclass, catalog probes, DO blocks).
+    JobLiteral,
+    /// A bound value names a job object or channel.
+    JobValue,
+    /// Transaction control, SET, SHOW and the like: names no object.
+    NoObject,
+    /// A hint in the first comment.
+    Hint,
+    /// Longer than the limit for classification.
+    TooLong,
+    /// Not valid UTF-8, or the grammar refuses it (perhaps newer syntax).
+    Unparsed,
+    /// The session reads string literals in the old way (`standard_conforming_strings = off`).
+    OldStrings,
+    /// An empty query.
+    Empty,
+    /// The fast-path function call message.
+    FunctionCall,
+}
+
+/// What a text that is exactly one statement does to the transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Control {
+    /// Nothing.
+    None,
+    /// BEGIN or START TRANSACTION, which may be deferred.
+    Begin {
+        /// `READ ONLY` was asked for.
+        read_only: bool,
+        /// `ISOLATION LEVEL SERIALIZABLE` was asked for: not possible on a standby.
+        serializable: bool,
+    },
+    /// COMMIT or END, without CHAIN.
+    Commit,
+    /// ROLLBACK or ABORT, without CHAIN.
+    Rollback,
+    /// SAVEPOINT, SET LOCAL, SET TRANSACTION, SET CONSTRAINTS: may be kept back until the transaction is opened.
+    Prologue,
+    /// Other transaction control (RELEASE, ROLLBACK TO, CHAIN, PREPARE TRANSACTION), or several statements
+    /// with transaction control among them.
+    Other,
+}
+
+/// What a text may do to the state of the session, as bit flags.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Effects(u32);
+
+macro_rules! effects {
+    ($($(#[$doc:meta])* $name:ident = $bit:expr;)*) => {
+        impl Effects {
+            $($(#[$doc])* pub const $name: Self = Self(1 << $bit);)*
+        }
+        impl std::fmt::Debug for Effects {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let mut set = f.debug_set();
+                $(if self.has(Self::$name) { set.entry(&stringify!($name)); })*
+                set.finish()
+            }
+        }
+    };
+}
+
+effects! {
+    /// May change session settings for longer than the transaction: SET, set_config(.., false), SET ROLE.
+    SETS = 0;
+    /// Returns settings to their defaults: RESET, SET .. TO DEFAULT, DISCARD ALL.
+    RESETS = 1;
+    /// Creates temporary objects (tables, views, sequences; also via `pg_temp`, SELECT INTO TEMP).
+    TEMP = 2;
+    /// Takes session-level advisory locks.
+    LOCKS = 3;
+    /// LISTEN.
+    LISTENS = 4;
+    /// SQL-level PREPARE.
+    PREPARES = 5;
+    /// DECLARE .. WITH HOLD.
+    HOLDS_CURSOR = 6;
+    /// LOAD.
+    LOADS = 7;
+    /// DO, CALL, or a volatile function that is not built in: may have done any of the above.
+    OPAQUE = 8;
+    /// As OPAQUE, and its source contains set_config or SET: may have changed settings that cannot be listed.
+    OPAQUE_SETTINGS = 9;
+    /// May have ended state that pins: DROP, unlock, UNLISTEN, DEALLOCATE, CLOSE, DISCARD.
+    ENDS_STATE = 10;
+    /// DEALLOCATE, as the only statement of the text.
+    DEALLOCATES = 11;
+    /// DISCARD ALL, PLANS or TEMP; DEALLOCATE ALL: prepared statements of the backend may be gone.
+    DISCARDS = 12;
+    /// Changes definitions: the catalog snapshot is to be refreshed.
+    DDL = 13;
+    /// The class depends on a bound value: `pg_notify($1, ..)`, `to_regclass($1)`, `relname = $1`.
+    BIND_DECIDES = 14;
+    /// Contains COPY FROM STDIN.
+    COPY_IN = 15;
+    /// Names job objects and application objects in one text.
+    MIXED = 16;
+    /// NOTIFY or pg_notify.
+    NOTIFIES = 17;
+    /// Sets a parameter whose name has a dot, or `role` or `session_authorization`.
+    SETS_UNLISTED = 18;
+}
+
+impl Effects {
+    /// No effect.
+    pub const NONE: Self = Self(0);
+
+    /// Whether any flag of `other` is set.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Both sets of flags.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The flags of `self` that are not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+impl std::ops::BitOrAssign for Effects {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+/// A target asked for by a comment or a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hint {
+    /// `route=primary`.
+    Primary,
+    /// `route=read`.
+    Read,
+    /// `route=job`.
+    Job,
+    /// `route=<pool>`: the position of the pool in [`Rules::pools`](super::Rules).
+    Pool(u8),
+}
+
+/// What classification says of one SQL text: small, copied, cached; never a syntax tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The class.
+    pub class: Class,
+    /// Why.
+    pub reason: Reason,
+    /// Transaction control.
+    pub control: Control,
+    /// Effects on session state.
+    pub effects: Effects,
+    /// A hint overrides the class.
+    pub hint: Option<Hint>,
+}
