@@ -1,0 +1,137 @@
+//! All socket I/O: one read into this thread's scratch buffer, one write at once.
+//!
+//! A session or an idle backend owns no buffer: bytes are read into a buffer that belongs to the thread and
+//! are consumed before the next await. Readiness stays registered for the life of the socket, so that neither
+//! reading nor waiting costs a system call of its own.
+
+use std::{
+    cell::Cell,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+
+/// Bytes taken from a socket by one read.
+pub const SCRATCH_BYTES: usize = 16 * 1024;
+
+thread_local! {
+    /// The thread's read buffer. Taken out while it is in use, so nested use allocates another one instead of
+    /// sharing.
+    static SCRATCH: Cell<Option<Box<[u8; SCRATCH_BYTES]>>> = const { Cell::new(None) };
+}
+
+/// A connected stream to a client or to a server.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP, with Nagle's algorithm off.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Reads once and hands the bytes to `consume`; an empty slice means that the peer has closed.
+    pub fn poll_read_with<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        consume: impl FnOnce(&[u8]) -> R,
+    ) -> Poll<io::Result<R>> {
+        let mut scratch = SCRATCH.take().unwrap_or_else(|| Box::new([0; SCRATCH_BYTES]));
+        let mut buffer = ReadBuf::new(&mut scratch[..]);
+        let read = match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+        };
+        let polled = match read {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(consume(buffer.filled()))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
+        SCRATCH.set(Some(scratch));
+        polled
+    }
+
+    /// Writes as much as the socket takes now; 0 when it takes nothing.
+    pub fn send_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+        };
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            other => other,
+        }
+    }
+
+    /// Writes `pending` and keeps the unsent rest in it. Ready when it is empty.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>, pending: &mut Vec<u8>) -> Poll<io::Result<()>> {
+        let mut sent = 0;
+        while sent < pending.len() {
+            let rest = &pending[sent..];
+            let write = match self {
+                Self::Tcp(stream) => Pin::new(stream).poll_write(cx, rest),
+                Self::Unix(stream) => Pin::new(stream).poll_write(cx, rest),
+            };
+            match write {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => sent += n,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    pending.drain(..sent);
+                    return Poll::Pending;
+                }
+            }
+        }
+        pending.clear();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads without waiting; `None` when nothing has arrived. Used to look at idle connections: it costs no
+    /// system call as long as no event was reported for the socket.
+    pub fn read_now(&mut self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+        let read = match self {
+            Self::Tcp(stream) => stream.try_read(buffer),
+            Self::Unix(stream) => stream.try_read(buffer),
+        };
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            other => Some(other),
+        }
+    }
+
+    /// Writes all of `bytes`, waiting as needed.
+    pub async fn send_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let sent = self.send_now(bytes)?;
+        if sent == bytes.len() {
+            return Ok(());
+        }
+        let mut rest = bytes[sent..].to_vec();
+        std::future::poll_fn(|cx| self.poll_flush(cx, &mut rest)).await
+    }
+
+    /// Appends what one read gives to `into`; `false` when the peer has closed.
+    pub async fn read_more(&mut self, into: &mut Vec<u8>) -> io::Result<bool> {
+        std::future::poll_fn(|cx| {
+            self.poll_read_with(cx, |bytes| {
+                into.extend_from_slice(bytes);
+                !bytes.is_empty()
+            })
+        })
+        .await
+    }
+
+    /// Where the peer is, for logs: an address, or `unix`.
+    pub fn peer(&self) -> String {
+        match self {
+            Self::Tcp(stream) => {
+                stream.peer_addr().map_or_else(|_| "gone".to_owned(), |address| address.to_string())
+            }
+            Self::Unix(_) => "unix".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Messages that we originate, appended to a buffer.
+
+use super::TxStatus;
+
+/// Appends a message: `fill` writes the body, the length is put in afterwards.
+fn message(out: &mut Vec<u8>, tag: u8, fill: impl FnOnce(&mut Vec<u8>)) {
+    out.push(tag);
+    let at = out.len();
+    out.extend_from_slice(&[0; 4]);
+    fill(out);
+    let length = (out.len() - at) as u32;
+    out[at..at + 4].copy_from_slice(&length.to_be_bytes());
+}
+
+fn cstring(out: &mut Vec<u8>, text: &[u8]) {
+    out.extend_from_slice(text);
+    out.push(0);
+}
+
+/// A message with a ready-made body.
+pub fn raw(out: &mut Vec<u8>, tag: u8, body: &[u8]) {
+    message(out, tag, |out| out.extend_from_slice(body));
+}
+
+/// Query.
+pub fn query(out: &mut Vec<u8>, sql: &[u8]) {
+    message(out, b'Q', |out| cstring(out, sql));
+}
+
+/// Parse. `types` is the body's part after the text: the count and the OIDs, as a client sent them.
+pub fn parse(out: &mut Vec<u8>, name: &[u8], sql: &[u8], types: &[u8]) {
+    message(out, b'P', |out| {
+        cstring(out, name);
+        cstring(out, sql);
+        out.extend_from_slice(types);
+    });
+}
+
+/// Bind. `rest` is the body's part after the two names.
+pub fn bind(out: &mut Vec<u8>, portal: &[u8], statement: &[u8], rest: &[u8]) {
+    message(out, b'B', |out| {
+        cstring(out, portal);
+        cstring(out, statement);
+        out.extend_from_slice(rest);
+    });
+}
+
+/// The start of a Bind whose values follow from elsewhere: `rest_bytes` more bytes will be sent.
+pub fn bind_head(out: &mut Vec<u8>, portal: &[u8], statement: &[u8], rest: &[u8], more: usize) {
+    let at = out.len();
+    bind(out, portal, statement, rest);
+    let length = (out.len() - at - 1 + more) as u32;
+    out[at + 1..at + 5].copy_from_slice(&length.to_be_bytes());
+}
+
+/// Describe of a prepared statement.
+pub fn describe_statement(out: &mut Vec<u8>, name: &[u8]) {
+    message(out, b'D', |out| {
+        out.push(b'S');
+        cstring(out, name);
+    });
+}
+
+/// Close of a prepared statement.
+pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
+    message(out, b'C', |out| {
+        out.push(b'S');
+        cstring(out, name);
+    });
+}
+
+/// Sync.
+pub fn sync(out: &mut Vec<u8>) {
+    message(out, b'S', |_| {});
+}
+
+/// Terminate.
+pub const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
+
+/// PasswordMessage, SASLResponse.
+pub fn password(out: &mut Vec<u8>, body: &[u8]) {
+    raw(out, b'p', body);
+}
+
+/// SASLInitialResponse.
+pub fn sasl_initial(out: &mut Vec<u8>, mechanism: &str, response: &[u8]) {
+    message(out, b'p', |out| {
+        cstring(out, mechanism.as_bytes());
+        out.extend_from_slice(&(response.len() as u32).to_be_bytes());
+        out.extend_from_slice(response);
+    });
+}
+
+/// StartupMessage of protocol 3.0 to a server.
+pub fn startup(out: &mut Vec<u8>, parameters: &[(&str, &str)]) {
+    let at = out.len();
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&0x3_0000_u32.to_be_bytes());
+    for (name, value) in parameters {
+        cstring(out, name.as_bytes());
+        cstring(out, value.as_bytes());
+    }
+    out.push(0);
+    let length = (out.len() - at) as u32;
+    out[at..at + 4].copy_from_slice(&length.to_be_bytes());
+}
+
+/// CancelRequest to a server.
+pub fn cancel_request(out: &mut Vec<u8>, process_id: i32, secret: &[u8]) {
+    out.extend_from_slice(&(12 + secret.len() as u32).to_be_bytes());
+    out.extend_from_slice(&80_877_102_u32.to_be_bytes());
+    out.extend_from_slice(&process_id.to_be_bytes());
+    out.extend_from_slice(secret);
+}
+
+/// Authentication request of a kind, with its data.
+pub fn authentication(out: &mut Vec<u8>, kind: u32, data: &[u8]) {
+    message(out, b'R', |out| {
+        out.extend_from_slice(&kind.to_be_bytes());
+        out.extend_from_slice(data);
+    });
+}
+
+/// ParameterStatus.
+pub fn parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
+    message(out, b'S', |out| {
+        cstring(out, name.as_bytes());
+        cstring(out, value.as_bytes());
+    });
+}
+
+/// BackendKeyData.
+pub fn backend_key(out: &mut Vec<u8>, process_id: i32, secret: &[u8]) {
+    message(out, b'K', |out| {
+        out.extend_from_slice(&process_id.to_be_bytes());
+        out.extend_from_slice(secret);
+    });
+}
+
+/// NegotiateProtocolVersion: the newest minor version we speak, and the options we do not know.
+pub fn negotiate_version(out: &mut Vec<u8>, minor: u16, unknown: &[String]) {
+    message(out, b'v', |out| {
+        out.extend_from_slice(&(0x3_0000 | u32::from(minor)).to_be_bytes());
+        out.extend_from_slice(&(unknown.len() as u32).to_be_bytes());
+        for name in unknown {
+            cstring(out, name.as_bytes());
+        }
+    });
+}
+
+/// ReadyForQuery.
+pub fn ready(out: &mut Vec<u8>, status: TxStatus) {
+    message(out, b'Z', |out| out.push(status.byte()));
+}
+
+/// CommandComplete.
+pub fn command_complete(out: &mut Vec<u8>, tag: &str) {
+    message(out, b'C', |out| cstring(out, tag.as_bytes()));
+}
+
+/// ParseComplete.
+pub fn parse_complete(out: &mut Vec<u8>) {
+    message(out, b'1', |_| {});
+}
+
+/// BindComplete.
+pub fn bind_complete(out: &mut Vec<u8>) {
+    message(out, b'2', |_| {});
+}
+
+/// CloseComplete.
+pub fn close_complete(out: &mut Vec<u8>) {
+    message(out, b'3', |_| {});
+}
+
+/// NoData.
+pub fn no_data(out: &mut Vec<u8>) {
+    message(out, b'n', |_| {});
+}
+
+/// ParameterDescription of a statement without parameters.
+pub fn no_parameters(out: &mut Vec<u8>) {
+    message(out, b't', |out| out.extend_from_slice(&[0, 0]));
+}
+
+/// The fields of an ErrorResponse or NoticeResponse that we originate.
+#[derive(Clone, Copy, Debug)]
+pub struct Report<'a> {
+    /// `ERROR`, `FATAL`, `WARNING`, `NOTICE`.
+    pub severity: &'a str,
+    /// SQLSTATE.
+    pub code: &'a str,
+    /// The message.
+    pub message: &'a str,
+    /// More about the cause; empty for none.
+    pub detail: &'a str,
+    /// What to do; empty for none.
+    pub hint: &'a str,
+}
+
+/// ErrorResponse.
+pub fn error(out: &mut Vec<u8>, report: Report<'_>) {
+    report_fields(out, b'E', report);
+}
+
+/// NoticeResponse.
+pub fn notice(out: &mut Vec<u8>, report: Report<'_>) {
+    report_fields(out, b'N', report);
+}
+
+fn report_fields(out: &mut Vec<u8>, tag: u8, report: Report<'_>) {
+    message(out, tag, |out| {
+        let mut field = |kind: u8, value: &str| {
+            if !value.is_empty() {
+                out.push(kind);
+                cstring(out, value.as_bytes());
+            }
+        };
+        field(b'S', report.severity);
+        field(b'V', report.severity);
+        field(b'C', report.code);
+        field(b'M', report.message);
+        field(b'D', report.detail);
+        field(b'H', report.hint);
+        out.push(0);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{frame::split_message, read::ErrorFields};
+
+    #[test]
+    fn lengths_count_themselves_and_the_body() {
+        let mut out = Vec::new();
+        ready(&mut out, TxStatus::Open);
+        assert_eq!(out, b"Z\0\0\0\x05T");
+        out.clear();
+        bind_head(&mut out, b"", b"s", b"\0\0", 100);
+        assert_eq!(u32::from_be_bytes([out[1], out[2], out[3], out[4]]) as usize, out.len() - 1 + 100);
+    }
+
+    #[test]
+    fn a_report_reads_back() {
+        let mut out = Vec::new();
+        let report = Report { severity: "ERROR", code: "53300", message: "full", detail: "", hint: "wait" };
+        error(&mut out, report);
+        let (tag, body, rest) = split_message(&out).expect("valid").expect("whole");
+        let fields = ErrorFields::parse(body);
+        assert_eq!((tag, rest.len()), (b'E', 0));
+        assert_eq!((fields.code.as_str(), fields.hint.as_str()), ("53300", "wait"));
+    }
+}
