@@ -1,7 +1,7 @@
 //! The validated configuration. Only `app` and `reload` see [`Config`]; every layer below takes its own
 //! small part of it.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Everything Bulkhead runs by, already checked: a value of this type holds no contradiction.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,6 +95,20 @@ pub struct Server {
     pub database: String,
     /// Connections over all pools, `None` means the sum of its pools.
     pub max_connections: Option<usize>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("name", &self.name)
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("user", &self.user)
+            .field("password", &self.password.as_ref().map(|_| "***"))
+            .field("database", &self.database)
+            .field("max_connections", &self.max_connections)
+            .finish()
+    }
 }
 
 /// `[pools.NAME]`
