@@ -1,0 +1,33 @@
+# `make help` lists the targets. Every one installs what it needs first (scripts/setup.sh; silent when all is there).
+
+.DEFAULT_GOAL := build
+.PHONY: build test bench fmt lint setup help
+
+build: ## the release binary: target/release/bulkhead
+	@scripts/setup.sh build
+	cargo build --release --locked
+
+test: ## formatting, lints, documentation, then every test against real Postgres servers
+	@scripts/setup.sh test
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items
+	scripts/test.sh
+
+bench: ## CPU per transaction, memory per client and latency beside workers; Bulkhead, PgBouncer, direct
+	@scripts/setup.sh bench
+	cargo bench --locked --bench pooler
+
+fmt: ## format all Rust files
+	cargo fmt
+
+lint: ## formatting and clippy, warnings are errors
+	@scripts/setup.sh build
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+
+setup: ## install everything that the other targets use
+	@scripts/setup.sh build test bench
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\): ## /\1\t/p' Makefile

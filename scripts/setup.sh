@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# Installs what a target of the Makefile uses and the machine lacks; silent and quick when nothing is missing.
+#
+#   scripts/setup.sh build         a C compiler and libclang (the SQL parser is built through bindgen)
+#   scripts/setup.sh build test    also PostgreSQL with contrib and pgbench, cargo-nextest, and drivers of other
+#                                  languages (Python and Node), the latter under target/drivers
+#   scripts/setup.sh build bench   also PostgreSQL and PgBouncer
+#
+# System packages come from apt on Debian and Ubuntu, as root or through sudo; elsewhere it says what to install.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+target=${CARGO_TARGET_DIR:-target}
+missing=() # Debian packages
+wanted=()  # the same in words, for other systems
+
+say() { echo "setup: $*" >&2; }
+fail() { say "$*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# lacking PACKAGE DESCRIPTION: remembers something to install.
+lacking() {
+    missing+=("$1")
+    wanted+=("$2")
+}
+
+# postgres_has PROGRAM: whether a PostgreSQL installation has it, where the test harness looks.
+postgres_has() {
+    local folder
+    for folder in /usr/lib/postgresql/*/bin "$(pg_config --bindir 2>/dev/null || true)"; do
+        [[ -n $folder && -x $folder/$1 ]] && return 0
+    done
+    have "$1"
+}
+
+has_libclang() {
+    [[ -n ${LIBCLANG_PATH:-} ]] ||
+        compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
+        compgen -G '/usr/lib*/libclang*.so*' >/dev/null ||
+        compgen -G '/usr/lib/*/libclang*.so*' >/dev/null ||
+        compgen -G '/Library/Developer/CommandLineTools/usr/lib/libclang.dylib' >/dev/null
+}
+
+need_build() {
+    have cargo || fail "cargo is missing: install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or later, see https://rustup.rs"
+    have cc || lacking build-essential "a C compiler"
+    has_libclang || lacking libclang-dev "libclang (or set LIBCLANG_PATH)"
+}
+
+need_postgres() {
+    if ! postgres_has initdb || ! postgres_has postgres || ! postgres_has pgbench; then
+        lacking postgresql "PostgreSQL 14 or later, with its server programs and pgbench"
+        lacking postgresql-contrib "PostgreSQL's contrib modules"
+    fi
+    have psql || lacking postgresql-client "psql"
+    # The harness starts servers through it, so that they die with the test, and as another user than root.
+    if [[ $(uname) == Linux ]]; then
+        have setpriv || lacking util-linux "setpriv (util-linux)"
+    fi
+}
+
+need_driver_languages() {
+    [[ -x $target/drivers/venv/bin/python ]] || python3 -c 'import ensurepip, venv' 2>/dev/null ||
+        lacking python3-venv "Python 3 with venv and pip"
+    if ! have node || ! have npm; then
+        have node || lacking nodejs "Node.js 18 or later"
+        lacking npm "npm"
+    fi
+}
+
+need_bench() {
+    have pgbouncer || [[ -x $target/pgbouncer/bin/pgbouncer ]] || lacking pgbouncer "PgBouncer"
+}
+
+install_missing() {
+    ((${#missing[@]})) || return 0
+    local as_root=()
+    if ! have apt-get; then
+        fail "please install: $(printf '%s; ' "${wanted[@]}")then run this again"
+    fi
+    if ((EUID != 0)); then
+        have sudo || fail "not root and no sudo; please run: apt-get install ${missing[*]}"
+        as_root=(sudo)
+    fi
+    say "installing ${missing[*]}"
+    "${as_root[@]}" apt-get update -qq
+    # The packages would start servers of their own on the default ports; tests start theirs.
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+}
+
+install_nextest() {
+    cargo nextest --version >/dev/null 2>&1 && return 0
+    say "installing cargo-nextest"
+    cargo install --locked cargo-nextest || say "cargo-nextest cannot be installed; tests will run under cargo test"
+}
+
+# The drivers are versions that these scripts were written for; a newer one is a change to look at.
+python_drivers=('psycopg[binary]==3.2.*' 'asyncpg==0.30.*' 'sqlalchemy==2.0.*')
+node_drivers=('pg@8')
+
+install_drivers() {
+    local folder=$target/drivers stamp
+    stamp="$folder/installed"
+    local want="${python_drivers[*]} ${node_drivers[*]}"
+    [[ -f $stamp && $(<"$stamp") == "$want" ]] && return 0
+    say "installing drivers for the tests into $folder"
+    mkdir -p "$folder"
+    [[ -x $folder/venv/bin/python ]] || python3 -m venv "$folder/venv"
+    "$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check "${python_drivers[@]}" >&2
+    npm install --prefix "$folder" --no-audit --no-fund --silent "${node_drivers[@]}" >&2
+    echo "$want" >"$stamp"
+}
+
+(($#)) || set -- build
+for part in "$@"; do
+    case $part in
+    build) need_build ;;
+    test) need_postgres && need_driver_languages ;;
+    bench) need_postgres && need_bench ;;
+    *) fail "unknown part: $part (one of build, test, bench)" ;;
+    esac
+done
+install_missing
+for part in "$@"; do
+    if [[ $part == test ]]; then
+        install_nextest
+        install_drivers
+    fi
+done

@@ -1,0 +1,5 @@
+//! The integration tests: one binary, because linking it is what takes long. Those of servers boot real Postgres
+//! through [`support`].
+
+mod harness;
+mod support;

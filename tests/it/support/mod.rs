@@ -1,0 +1,40 @@
+//! The harness: real Postgres servers, the proxy, a network that misbehaves, a client without manners, and a load of
+//! jobs. All of it runs from installed programs, on free ports, below a temporary folder, and dies with the test.
+//!
+//! | start | get |
+//! |---|---|
+//! | [`Postgres::start`] | one server: primary, replica of another, or job database |
+//! | [`Cluster::start`] | primary, streaming replica and job database |
+//! | [`Proxy::start`] | the program under test, with a configuration from [`ProxyConfig`] |
+//! | [`Relay::start`] | a TCP relay that cuts, delays and stalls what goes through it |
+//! | [`RawClient::open`] | a client that sends any bytes at all |
+//! | [`oban::install`], [`oban::Load`] | the tables of a job library, and workers on them |
+//!
+//! A test which fails prints the log of every server and proxy it had started, with command and configuration.
+#![allow(dead_code, reason = "shared by tests and benchmarks, each of which uses a part")]
+#![allow(unused_imports, reason = "as above")]
+
+mod cluster;
+mod config;
+mod network;
+pub(crate) mod oban;
+mod postgres;
+mod process;
+mod programs;
+mod proxy;
+mod raw;
+mod relay;
+mod template;
+mod wait;
+
+pub(crate) use cluster::Cluster;
+pub(crate) use config::ProxyConfig;
+pub(crate) use network::{connect, free_port, http_get};
+pub(crate) use postgres::{Login, Postgres, Role, Stop};
+pub(crate) use process::Running;
+pub(crate) use programs::{Programs, programs};
+pub(crate) use proxy::Proxy;
+pub(crate) use raw::{Message, RawClient};
+pub(crate) use relay::Relay;
+pub(crate) use rustix::process::Signal;
+pub(crate) use wait::{eventually, wait_until};

@@ -1,0 +1,204 @@
+//! The program under test, as a process.
+
+use std::{
+    fmt::Write,
+    fs,
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::{
+    Login, eventually,
+    network::{free_port, http_get},
+    postgres::tail,
+    process::Running,
+    template::scratch_folder,
+    wait::wait_until,
+};
+
+const START: Duration = Duration::from_secs(20);
+
+/// The exit code for an address that is taken.
+const UNAVAILABLE: i32 = 69;
+
+/// A running proxy.
+pub(crate) struct Proxy {
+    process: Running,
+    folder: TempDir,
+    port: u16,
+    http_port: u16,
+    config: String,
+}
+
+impl Proxy {
+    /// Writes the configuration to a file, starts the proxy on it, and returns once it accepts connections. In the
+    /// text, `{listen}` and `{http}` stand for the addresses, which are free ports of this machine.
+    pub(crate) fn start(config: &str) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    /// [`Self::start`] with variables of the environment, which the configuration may name.
+    pub(crate) fn start_with(config: &str, environment: &[(&str, &str)]) -> Self {
+        // Somebody may take a free port before the proxy does.
+        for _ in 0..4 {
+            let proxy = Self::spawn(config, environment);
+            match proxy.listens() {
+                None => return proxy,
+                Some(status) if status.code() == Some(UNAVAILABLE) => (),
+                Some(status) => panic!("the proxy ended at once: {status}"),
+            }
+        }
+        panic!("the proxy finds no free port");
+    }
+
+    /// Starts the proxy and does not wait for it: for configurations that it must refuse.
+    pub(crate) fn spawn(config: &str, environment: &[(&str, &str)]) -> Self {
+        let (port, http_port) = (free_port(), free_port());
+        let folder = scratch_folder();
+        let config = fill_in(config, port, http_port);
+        let path = config_path(folder.path());
+        fs::write(&path, &config).expect("the folder is writable");
+        let program = Path::new(env!("CARGO_BIN_EXE_bulkhead"));
+        let arguments = ["--config", path.to_str().expect("the path is text")];
+        let process = Running::start(program, &arguments, environment, None, &log_path(folder.path()))
+            .expect("the proxy's program runs");
+        Self { process, folder, port, http_port, config }
+    }
+
+    /// The port for Postgres clients.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The port of `/metrics`.
+    pub(crate) fn http_port(&self) -> u16 {
+        self.http_port
+    }
+
+    /// A URL of the database `app` for the user `app`.
+    pub(crate) fn url(&self) -> String {
+        self.url_of(Login::App)
+    }
+
+    /// A URL of the database `app`.
+    pub(crate) fn url_of(&self, login: Login) -> String {
+        login.url(self.port, "app")
+    }
+
+    /// The text of `/metrics`.
+    pub(crate) async fn metrics(&self) -> String {
+        let (status, body) = http_get(self.http_port, "/metrics").await.expect("the proxy answers HTTP");
+        assert_eq!(status, 200, "/metrics: {body}");
+        body
+    }
+
+    /// The value of one sample, by its name with labels exactly as `/metrics` writes it; `None` if it is not there.
+    pub(crate) async fn metric(&self, sample: &str) -> Option<f64> {
+        let text = self.metrics().await;
+        let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))?;
+        line.trim().parse().ok()
+    }
+
+    /// Waits until a sample has this value.
+    pub(crate) async fn wait_for_metric(&self, sample: &str, value: f64) {
+        eventually(&format!("{sample} = {value}"), Duration::from_secs(10), async || {
+            let now = self.metric(sample).await?;
+            ((now - value).abs() < f64::EPSILON).then_some(())
+        })
+        .await;
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Replaces the configuration file and tells the proxy to read it again (SIGHUP). It may take a moment.
+    pub(crate) fn reload(&mut self, config: &str) {
+        self.config = fill_in(config, self.port, self.http_port);
+        fs::write(config_path(self.folder.path()), &self.config).expect("the folder is writable");
+        self.signal(Signal::HUP);
+    }
+
+    /// Waits for the process to end.
+    pub(crate) fn wait(&self, within: Duration) -> ExitStatus {
+        self.process.wait(within)
+    }
+
+    /// Whether the process still runs.
+    pub(crate) fn is_running(&self) -> bool {
+        self.process.ended().is_none()
+    }
+
+    /// Resident memory: all, and the part that no file backs.
+    pub(crate) fn memory_bytes(&self) -> (u64, u64) {
+        self.process.memory_bytes()
+    }
+
+    /// CPU time used so far: user, system.
+    pub(crate) fn cpu_seconds(&self) -> (f64, f64) {
+        self.process.cpu_seconds()
+    }
+
+    /// Everything it has written so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(log_path(self.folder.path())).unwrap_or_default()
+    }
+
+    /// Waits until the log contains a text.
+    pub(crate) async fn wait_for_log(&self, text: &str) {
+        eventually(&format!("the log says `{text}`"), Duration::from_secs(10), async || {
+            self.log().contains(text).then_some(())
+        })
+        .await;
+    }
+
+    /// `None` once it accepts connections; its status if it ended instead.
+    fn listens(&self) -> Option<ExitStatus> {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        wait_until("the proxy accepts connections or ends", START, || {
+            if let Some(status) = self.process.ended() {
+                return Some(Some(status));
+            }
+            TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok().then_some(None)
+        })
+    }
+
+    /// What a failed test should show.
+    fn report(&self) -> String {
+        let mut report = String::new();
+        let path = config_path(self.folder.path());
+        writeln!(report, "--- bulkhead --config {} (port {})", path.display(), self.port)
+            .expect("text takes text");
+        writeln!(report, "--- configuration\n{}", self.config).expect("text takes text");
+        writeln!(report, "--- log\n{}", tail(&self.log())).expect("text takes text");
+        report
+    }
+}
+
+impl Drop for Proxy {
+    #[expect(clippy::print_stderr, reason = "the test runner shows it with the failure")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.report());
+        }
+    }
+}
+
+fn fill_in(config: &str, port: u16, http_port: u16) -> String {
+    config
+        .replace("{listen}", &format!("127.0.0.1:{port}"))
+        .replace("{http}", &format!("127.0.0.1:{http_port}"))
+}
+
+fn config_path(folder: &Path) -> PathBuf {
+    folder.join("bulkhead.toml")
+}
+
+fn log_path(folder: &Path) -> PathBuf {
+    folder.join("log")
+}
