@@ -63,11 +63,7 @@ impl Catalog {
         K: AsRef<str>,
         N: AsRef<str>,
     {
-        let mut catalog = Self {
-            epoch,
-            loaded: true,
-            ..Self::default()
-        };
+        let mut catalog = Self { epoch, loaded: true, ..Self::default() };
         for (kind, name) in rows {
             catalog.add(kind.as_ref(), name.as_ref());
         }
@@ -77,6 +73,15 @@ impl Catalog {
     /// The version of this snapshot.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Whether two snapshots differ in nothing but their epoch.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.loaded == other.loaded
+            && self.functions == other.functions
+            && self.relations == other.relations
+            && self.operators == other.operators
+            && self.types == other.types
     }
 
     /// Whether nothing has been loaded.

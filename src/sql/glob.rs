@@ -2,19 +2,21 @@
 
 /// A compiled glob.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Glob {
+pub struct Glob {
     pattern: Box<[u8]>,
     wild: bool,
 }
 
 impl Glob {
-    pub(super) fn new(pattern: &str) -> Self {
+    /// Compiles a pattern.
+    pub fn new(pattern: &str) -> Self {
         let pattern = pattern.to_lowercase().into_bytes().into_boxed_slice();
         let wild = pattern.iter().any(|byte| matches!(byte, b'*' | b'?'));
         Self { pattern, wild }
     }
 
-    pub(super) fn matches(&self, name: &str) -> bool {
+    /// Whether the whole of `name` matches.
+    pub fn matches(&self, name: &str) -> bool {
         let name = name.as_bytes();
         if !self.wild {
             return name.eq_ignore_ascii_case(&self.pattern);
@@ -66,11 +68,7 @@ mod tests {
             ("*", "", true),
             ("", "a", false),
         ] {
-            assert_eq!(
-                Glob::new(pattern).matches(name),
-                expected,
-                "{pattern} {name}"
-            );
+            assert_eq!(Glob::new(pattern).matches(name), expected, "{pattern} {name}");
         }
     }
 }

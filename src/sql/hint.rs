@@ -13,9 +13,7 @@ pub(super) fn comment(text: &[u8]) -> Option<&[u8]> {
     if !(rest.starts_with(b"/*") || rest.starts_with(b"--")) {
         return None;
     }
-    let token = Lexer::new(rest)
-        .next()
-        .filter(|token| token.kind == Kind::Comment)?;
+    let token = Lexer::new(rest).next().filter(|token| token.kind == Kind::Comment)?;
     let comment = &rest[..token.end];
     inside(comment).starts_with(b"bulkhead:").then_some(comment)
 }
@@ -24,8 +22,12 @@ pub(super) fn comment(text: &[u8]) -> Option<&[u8]> {
 pub(super) fn read(text: &[u8], rules: &Rules) -> Option<Hint> {
     let inside = inside(comment(text)?);
     let wish = inside.strip_prefix(b"bulkhead:")?.trim_ascii();
-    let target = wish.strip_prefix(b"route=")?.trim_ascii();
-    match target {
+    target(wish.strip_prefix(b"route=")?.trim_ascii(), rules)
+}
+
+/// The target that a hint or `SET bulkhead.route` names.
+pub(super) fn target(name: &[u8], rules: &Rules) -> Option<Hint> {
+    match name {
         b"primary" => Some(Hint::Primary),
         b"read" => Some(Hint::Read),
         b"job" => Some(Hint::Job),

@@ -33,6 +33,7 @@ mod verdict;
 pub use cache::{Classifier, Miss};
 pub use catalog::Catalog;
 pub use explain::{Explanation, explain};
+pub use glob::Glob;
 pub use rules::{Custom, Rules, UnknownPreset};
 pub use statements::{Deallocate, deallocate_target, setting_names};
 pub use verdict::{Class, Control, Effects, Hint, Reason, Verdict};

@@ -22,11 +22,7 @@ impl std::fmt::Display for UnknownPreset {
         write!(f, "there is no job preset {:?}", self.name)?;
         match self.suggestion {
             Some(name) => write!(f, "; did you mean {name:?}?"),
-            None => write!(
-                f,
-                "; known are {}",
-                Rules::preset_names().collect::<Vec<_>>().join(", ")
-            ),
+            None => write!(f, "; known are {}", Rules::preset_names().collect::<Vec<_>>().join(", ")),
         }
     }
 }
@@ -83,11 +79,7 @@ impl Rules {
         let presets = resolve(presets)?;
         let mut in_schemas = vec!["public".to_owned()];
         in_schemas.extend_from_slice(schemas);
-        let mut rules = Self {
-            pools,
-            in_schemas: globs(&in_schemas),
-            ..Self::default()
-        };
+        let mut rules = Self { pools, in_schemas: globs(&in_schemas), ..Self::default() };
         for preset in &presets {
             rules.add(preset, &in_schemas);
         }
@@ -108,15 +100,9 @@ impl Rules {
 
     /// Whether any rule could match at all.
     pub fn is_empty(&self) -> bool {
-        [
-            &self.schemas,
-            &self.tables,
-            &self.functions,
-            &self.types,
-            &self.channels,
-        ]
-        .iter()
-        .all(|globs| globs.is_empty())
+        [&self.schemas, &self.tables, &self.functions, &self.types, &self.channels]
+            .iter()
+            .all(|globs| globs.is_empty())
     }
 
     fn add(&mut self, preset: &Preset, in_schemas: &[String]) {
@@ -127,8 +113,7 @@ impl Rules {
         self.add_tables(preset.tables);
         for channel in preset.channels {
             for schema in in_schemas {
-                self.channels
-                    .push(Glob::new(&channel.replace("{schema}", schema)));
+                self.channels.push(Glob::new(&channel.replace("{schema}", schema)));
             }
         }
     }
@@ -138,8 +123,7 @@ impl Rules {
         // What PostgreSQL calls the indexes and sequences that come with a table.
         for table in tables {
             for ending in ["_pkey", "_*key", "_*idx", "_*index", "_*seq"] {
-                self.indexes
-                    .push(Glob::new(&format!("{}{ending}", table.as_ref())));
+                self.indexes.push(Glob::new(&format!("{}{ending}", table.as_ref())));
             }
         }
     }
@@ -185,6 +169,11 @@ impl Rules {
         u8::try_from(position).ok()
     }
 
+    /// The target that `SET bulkhead.route` names; `None` if it is none.
+    pub fn hint(&self, name: &str) -> Option<super::Hint> {
+        super::hint::target(name.as_bytes(), self)
+    }
+
     /// Whether a value (a bound one, or a literal where literals decide) names a job object or channel:
     /// `oban_jobs`, `public.oban_jobs`, `"pgboss"."job"`, `{oban_jobs,oban_peers}`, `public.oban_insert`,
     /// `oban_jobs%`, `graphile_worker.add_job(text)`.
@@ -196,13 +185,8 @@ impl Rules {
         let Ok(value) = std::str::from_utf8(value) else {
             return false;
         };
-        match value
-            .strip_prefix('{')
-            .and_then(|rest| rest.strip_suffix('}'))
-        {
-            Some(elements) => elements
-                .split(',')
-                .any(|element| self.names_job(element.trim())),
+        match value.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+            Some(elements) => elements.split(',').any(|element| self.names_job(element.trim())),
             None => self.names_job(value.trim()),
         }
     }
@@ -211,11 +195,7 @@ impl Rules {
         if self.channel(value) || self.channel(value.trim_matches('"')) {
             return true;
         }
-        let name = value
-            .split('(')
-            .next()
-            .unwrap_or(value)
-            .trim_end_matches(['%', '*']);
+        let name = value.split('(').next().unwrap_or(value).trim_end_matches(['%', '*']);
         let (schema, name) = split_name(name);
         match schema {
             None if self.schema(&name) => true,
@@ -229,16 +209,14 @@ impl Rules {
             return false;
         }
         let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '.' | '"');
-        text.split(|c: char| !is_name(c))
-            .filter(|word| !word.is_empty())
-            .any(|word| {
-                let (schema, name) = split_name(word.trim_matches('.'));
-                match schema {
-                    // Quotes around a whole name inside a program: format('..%I..', 'pgboss').
-                    None => self.object(Object::Any, None, &name) || self.schema(&name),
-                    schema => self.object(Object::Any, schema.as_deref(), &name),
-                }
-            })
+        text.split(|c: char| !is_name(c)).filter(|word| !word.is_empty()).any(|word| {
+            let (schema, name) = split_name(word.trim_matches('.'));
+            match schema {
+                // Quotes around a whole name inside a program: format('..%I..', 'pgboss').
+                None => self.object(Object::Any, None, &name) || self.schema(&name),
+                schema => self.object(Object::Any, schema.as_deref(), &name),
+            }
+        })
     }
 }
 
@@ -262,10 +240,8 @@ fn resolve(names: &[String]) -> Result<Vec<&'static Preset>, UnknownPreset> {
     for name in names {
         let mut next = Some(name.as_str());
         while let Some(name) = next {
-            let preset = presets::find(name).ok_or_else(|| UnknownPreset {
-                name: name.to_owned(),
-                suggestion: presets::nearest(name),
-            })?;
+            let preset = presets::find(name)
+                .ok_or_else(|| UnknownPreset { name: name.to_owned(), suggestion: presets::nearest(name) })?;
             if !found.iter().any(|known| known.name == preset.name) {
                 found.push(preset);
             }
@@ -276,10 +252,7 @@ fn resolve(names: &[String]) -> Result<Vec<&'static Preset>, UnknownPreset> {
 }
 
 fn globs<S: AsRef<str>>(patterns: &[S]) -> Vec<Glob> {
-    patterns
-        .iter()
-        .map(|pattern| Glob::new(pattern.as_ref()))
-        .collect()
+    patterns.iter().map(|pattern| Glob::new(pattern.as_ref())).collect()
 }
 
 fn any(globs: &[Glob], name: &str) -> bool {
@@ -291,14 +264,8 @@ mod tests {
     use super::*;
 
     fn rules(presets: &[&str], schemas: &[&str]) -> Rules {
-        let own = |names: &[&str]| {
-            names
-                .iter()
-                .map(|name| (*name).to_owned())
-                .collect::<Vec<_>>()
-        };
-        Rules::new(&own(presets), &own(schemas), &Custom::default(), Vec::new())
-            .expect("known presets")
+        let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        Rules::new(&own(presets), &own(schemas), &Custom::default(), Vec::new()).expect("known presets")
     }
 
     #[test]
@@ -325,10 +292,7 @@ mod tests {
 
     #[test]
     fn values() {
-        let rules = rules(
-            &["oban", "pg_boss", "graphile_worker", "procrastinate"],
-            &["private"],
-        );
+        let rules = rules(&["oban", "pg_boss", "graphile_worker", "procrastinate"], &["private"]);
         for value in [
             "oban_jobs",
             "public.oban_jobs",
@@ -346,15 +310,9 @@ mod tests {
         ] {
             assert!(rules.value_names_job(value.as_bytes()), "{value}");
         }
-        for value in [
-            "",
-            "users",
-            "public.users",
-            "{users,posts}",
-            "app.oban_x",
-            "job",
-            "{\"type\":\"oban_jobs\"}",
-        ] {
+        for value in
+            ["", "users", "public.users", "{users,posts}", "app.oban_x", "job", "{\"type\":\"oban_jobs\"}"]
+        {
             assert!(!rules.value_names_job(value.as_bytes()), "{value}");
         }
         assert!(!rules.value_names_job(&[0xff, 0xfe]));
@@ -364,9 +322,6 @@ mod tests {
     fn an_unknown_preset_is_named() {
         let error = Rules::new(&["pgboss".to_owned()], &[], &Custom::default(), Vec::new());
         let error = error.expect_err("there is no such preset");
-        assert_eq!(
-            error.to_string(),
-            "there is no job preset \"pgboss\"; did you mean \"pg_boss\"?"
-        );
+        assert_eq!(error.to_string(), "there is no job preset \"pgboss\"; did you mean \"pg_boss\"?");
     }
 }

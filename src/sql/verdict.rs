@@ -85,6 +85,14 @@ pub enum Control {
     Other,
 }
 
+impl Control {
+    /// Of several statements that come in one request.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        if self == Self::None && other == Self::None { Self::None } else { Self::Other }
+    }
+}
+
 /// What a text may do to the state of the session, as bit flags.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Effects(u32);
@@ -147,6 +155,8 @@ effects! {
     ASKS_CHANNELS = 19;
     /// Calls what depends on the backend and its past: `currval`, `lastval`, `pg_backend_pid`.
     ASKS_BACKEND = 20;
+    /// Names relations that are neither job objects nor system catalogs.
+    APP_OBJECTS = 21;
 }
 
 impl Effects {
@@ -223,7 +233,7 @@ impl Class {
 macro_rules! reasons {
     ($($reason:ident: $label:literal, $words:literal;)*) => {
         impl Reason {
-            /// Every reason.
+            /// Every reason, in the order of their discriminants.
             pub const ALL: &'static [Self] = &[$(Self::$reason),*];
 
             /// As a metric label.
@@ -269,13 +279,7 @@ reasons! {
 impl Verdict {
     /// A verdict without effects.
     pub const fn new(class: Class, reason: Reason) -> Self {
-        Self {
-            class,
-            reason,
-            control: Control::None,
-            effects: Effects::NONE,
-            hint: None,
-        }
+        Self { class, reason, control: Control::None, effects: Effects::NONE, hint: None }
     }
 
     /// Of every text of a session that reads string literals in the old way: what it does to the session's
@@ -287,10 +291,7 @@ impl Verdict {
     /// Of a text that was not read: it may do anything, as a DO block may.
     pub(super) const fn unknown(reason: Reason) -> Self {
         let effects = Effects::OPAQUE.with(Effects::OPAQUE_SETTINGS);
-        Self {
-            effects,
-            ..Self::new(Class::Write, reason)
-        }
+        Self { effects, ..Self::new(Class::Write, reason) }
     }
 }
 
@@ -300,8 +301,7 @@ mod tests {
 
     #[test]
     fn labels_are_distinct() {
-        let labels: std::collections::HashSet<_> =
-            Reason::ALL.iter().map(|reason| reason.label()).collect();
+        let labels: std::collections::HashSet<_> = Reason::ALL.iter().map(|reason| reason.label()).collect();
         assert_eq!(labels.len(), Reason::ALL.len());
         assert!(std::mem::size_of::<Verdict>() <= 16);
     }
