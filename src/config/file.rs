@@ -114,6 +114,11 @@ impl<'a> Section<'a> {
         self.entry(key).is_some()
     }
 
+    /// Whether the file gives a list for the key.
+    pub(super) fn is_list(&self, key: &str) -> bool {
+        self.entry(key).is_some_and(|(_, value)| value.get_ref().is_array())
+    }
+
     /// Reports something about a key, at its value if the file gives it, else at the section.
     pub(super) fn problem(&self, key: &str, wrong: Wrong) {
         let at = self.entry(key).map_or(self.at.clone(), |(_, value)| value.span());

@@ -77,6 +77,7 @@ pub(super) fn hint(section: &str, key: &str) -> String {
         ELSEWHERE.iter().find(|(theirs, ..)| *theirs == key).map(|&(_, section, key)| (section, key));
     let moved = || KEYS.iter().find(|(_, keys)| keys.contains(&key)).map(|&(section, _)| (section, key));
     match elsewhere.or_else(moved) {
+        Some((other, "url")) if other == section => "it is a part of url".to_owned(),
         Some((other, ours)) if other == section => format!("here it is called {ours}"),
         Some(("", ours)) => format!("{ours} stands at the top of the file, before the first [section]"),
         Some((other, ours)) => format!("write {ours} in [{}]", other.replace('*', "NAME")),

@@ -50,8 +50,18 @@ pub fn load(
     environment: Environment<'_>,
     known_presets: &[&str],
 ) -> Result<Config, LoadError> {
-    let usual = Path::new(DEFAULT_PATH);
-    let path = path.or_else(|| usual.exists().then_some(usual));
+    load_in(Path::new(""), path, environment, known_presets)
+}
+
+/// As [`load`], looking for [`DEFAULT_PATH`] in `folder` rather than where the process runs.
+pub fn load_in(
+    folder: &Path,
+    path: Option<&Path>,
+    environment: Environment<'_>,
+    known_presets: &[&str],
+) -> Result<Config, LoadError> {
+    let usual = folder.join(DEFAULT_PATH);
+    let path = path.or_else(|| usual.exists().then_some(&usual));
     let Some(path) = path else { return Ok(env::from_environment(environment, known_presets)?) };
     let text = read(path)?;
     Ok(validate::parse(&text, &path.display().to_string(), environment, known_presets)?)

@@ -1,7 +1,7 @@
 //! The validated configuration. Only `app` and `reload` see [`Config`]; every layer below takes its own
 //! small part of it.
 //!
-//! [`load`] reads a TOML file or, without one, the environment. Both go the same way: `file` reads values
+//! [`load()`] reads a TOML file or, without one, the environment. Both go the same way: `file` reads values
 //! with their places, `validate` makes them into a [`Config`] or lists every problem. All defaults stand in
 //! this file, once.
 
@@ -10,6 +10,7 @@ mod expand;
 mod file;
 pub mod keys;
 mod load;
+mod pools;
 mod problem;
 mod units;
 mod url;
@@ -25,7 +26,7 @@ use std::{
 
 pub use env::VARIABLES;
 pub use expand::{Environment, process_environment};
-pub use load::{DEFAULT_PATH, FILE_BYTES_MAX, LoadError, load};
+pub use load::{DEFAULT_PATH, FILE_BYTES_MAX, LoadError, load, load_in};
 pub use problem::{Problem, Problems};
 pub use validate::parse;
 

@@ -5,6 +5,9 @@
 
 use std::{cell::RefCell, fmt, ops::Range};
 
+/// Nobody reads more at once; it also bounds the work on a file that is something else altogether.
+const PROBLEMS_MAX: usize = 100;
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -76,6 +79,9 @@ impl<'a> Report<'a> {
     }
 
     pub(super) fn add(&self, at: &Range<usize>, key: impl Into<String>, wrong: Wrong) {
+        if self.problems.borrow().len() >= PROBLEMS_MAX {
+            return;
+        }
         let (line, column) = self.place(at.start);
         let Wrong { message, hint } = wrong;
         self.problems.borrow_mut().push(Problem { line, column, key: key.into(), message, hint });
