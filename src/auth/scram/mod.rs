@@ -4,7 +4,7 @@
 //! taken twice or out of turn. Refuses to hash passwords ([`super::ScramKeys::derive`] does). The user's
 //! name inside the messages is ignored and sent empty, as in PostgreSQL: the startup packet names the user.
 //!
-//! Channel binding (SCRAM-SHA-256-PLUS) is not offered yet: it adds one more [`Binding`] and the
+//! Channel binding (SCRAM-SHA-256-PLUS) is not offered yet: it adds one more `Binding` and the
 //! certificate's digest behind it in `c=`.
 
 mod client;
