@@ -299,7 +299,7 @@ impl Session {
     }
 
     /// The SQL texts of a request, for explanations.
-    fn texts(&self, request: Request) -> Vec<Box<[u8]>> {
+    pub(crate) fn texts(&self, request: Request) -> Vec<Box<[u8]>> {
         if request.end == End::Query {
             return self.query_text(request).ok().map(Into::into).into_iter().collect();
         }

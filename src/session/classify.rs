@@ -135,15 +135,12 @@ impl Session {
         if !verdict.effects.has(Effects::BIND_DECIDES) {
             return Ok(verdict);
         }
-        for _ in 0..body.int16()? {
-            body.int16()?;
-        }
-        for _ in 0..body.int16()? {
-            let Ok(len) = usize::try_from(body.int32()?) else { continue };
-            if self.shared.classifier.rules().value_names_job(body.take(len)?) {
-                let effects = verdict.effects.without(Effects::APP_OBJECTS);
-                return Ok(Verdict { class: Class::Job, reason: Reason::JobValue, effects, ..verdict });
-            }
+        let rules = self.shared.classifier.rules();
+        let mut names_job = false;
+        for_each_value_after_names(&mut body, |value| names_job |= rules.value_names_job(value))?;
+        if names_job {
+            let effects = verdict.effects.without(Effects::APP_OBJECTS);
+            return Ok(Verdict { class: Class::Job, reason: Reason::JobValue, effects, ..verdict });
         }
         Ok(verdict)
     }
@@ -182,4 +179,23 @@ impl Session {
             None => self.begun.status(),
         }
     }
+}
+
+/// Calls `look` with each value that is not NULL of a Bind message.
+pub(crate) fn for_each_value<'a>(body: &mut Body<'a>, look: impl FnMut(&'a [u8])) -> Result<(), Malformed> {
+    body.cstring()?;
+    body.cstring()?;
+    for_each_value_after_names(body, look)
+}
+
+fn for_each_value_after_names<'a>(body: &mut Body<'a>, mut look: impl FnMut(&'a [u8])) -> Result<(), Malformed> {
+    for _ in 0..body.int16()? {
+        body.int16()?;
+    }
+    for _ in 0..body.int16()? {
+        if let Ok(len) = usize::try_from(body.int32()?) {
+            look(body.take(len)?);
+        }
+    }
+    Ok(())
 }

@@ -32,6 +32,9 @@ impl Session {
             }
         }
         self.taint |= demand.verdict.effects;
+        if demand.verdict.effects.has(Effects::SETS_UNLISTED) {
+            self.note_custom_settings(request);
+        }
         self.streaming = rewritten.streaming;
         self.write_preamble(&mut out);
 

@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Ended, Session, metrics::CountedPin};
+use super::{Ended, Session, classify::for_each_value, metrics::CountedPin, request::Request};
 use crate::{
     backend::probe::{PinReason, Residue},
-    sql::Effects,
-    wire::message,
+    sql::{Effects, setting_names},
+    wire::{frame::split_message, message, read::Body},
 };
 
 /// Effects after which the server is asked what the session has left.
@@ -28,6 +28,9 @@ const CHANGES_SETTINGS: Effects = Effects::SETS
     .with(Effects::SETS_UNLISTED)
     .with(Effects::OPAQUE)
     .with(Effects::OPAQUE_SETTINGS);
+
+/// Names of custom settings that are kept of one session; more than these cannot be carried.
+const CUSTOM_SETTINGS_MAX: usize = 100;
 
 /// Our own questions to a backend take no longer than this.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -85,6 +88,37 @@ impl Session {
             self.shared.catalogs.changed(&self.catalog);
             self.taint = self.taint.without(Effects::DDL);
         }
+    }
+
+    /// Remembers the names with a dot that a request may set: the server lists no settings that it does not know.
+    /// A name that is itself a bound value is among the request's values.
+    pub(crate) fn note_custom_settings(&mut self, request: Request) {
+        let mut names: Vec<String> = self.texts(request).iter().flat_map(|text| setting_names(text)).collect();
+        names.extend(self.bound_names(request));
+        for name in names {
+            if name.contains('.') && self.custom_settings.len() < CUSTOM_SETTINGS_MAX && !self.custom_settings.contains(&name) {
+                self.custom_settings.push(name);
+            }
+        }
+    }
+
+    /// Bound values that could be the name of a setting with a dot.
+    fn bound_names(&self, request: Request) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut rest = self.inbox.get(..request.len).unwrap_or_default();
+        while let Ok(Some((tag, body, after))) = split_message(rest) {
+            rest = after;
+            if tag == b'B' {
+                let mut body = Body::new(body, "Bind");
+                let _ = for_each_value(&mut body, |value| {
+                    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$');
+                    if value.contains(&b'.') && value.len() < 64 && value.iter().all(is_name) {
+                        names.push(String::from_utf8_lossy(value).into_owned());
+                    }
+                });
+            }
+        }
+        names
     }
 
     /// A cancel that came late must hit nobody else: waits for it, and then asks the backend for a sign of life
