@@ -1,9 +1,102 @@
-//! Placeholder until merged.
-/// x
-pub async fn serve(
-    _l: tokio::net::TcpListener,
-    _s: std::sync::Arc<crate::session::Shared>,
-    stop: tokio_util::sync::CancellationToken,
-) {
-    stop.cancelled().await;
+//! What operators and their tools ask over HTTP: `/metrics`, `/healthz`, `/readyz`.
+//!
+//! Reads what sessions and pools count anyway and changes nothing, so that a scrape never makes a session wait.
+//! Nothing depends on this layer but the start of the program.
+
+mod health;
+mod http;
+mod metrics;
+
+pub use http::serve;
+
+#[cfg(test)]
+mod fixture {
+    use std::{
+        collections::HashMap,
+        sync::{Arc, atomic::AtomicBool},
+        time::Duration,
+    };
+
+    use tokio_util::task::TaskTracker;
+
+    use crate::{
+        auth::Users,
+        backend::{Server, statements::Statements},
+        pool::{Gate, Limits, Pool, ServerPool, Spawner},
+        route::{PoolId, Routes},
+        session::{
+            self, Shared,
+            identities::{Identities, Method},
+            metrics::{Metrics, Requests},
+            shared::Workers,
+        },
+        sql::{Classifier, Rules},
+    };
+
+    fn server(name: &str) -> Arc<Server> {
+        let (host, user, database) = ("localhost".to_owned(), "app".to_owned(), "app".to_owned());
+        let (secret, numbers) = (None, Arc::default());
+        Arc::new(Server { name: name.to_owned(), host, port: 5432, user, secret, database, numbers })
+    }
+
+    fn pool(name: &str, members: &[(&Arc<Server>, &Arc<Gate>)]) -> Pool {
+        let limits = Limits {
+            max_connections: 24,
+            min_connections: 0,
+            max_waiting: 500,
+            wait_timeout: Duration::from_secs(2),
+            idle_timeout: Duration::ZERO,
+            max_lifetime: Duration::ZERO,
+            connect_timeout: Duration::from_secs(1),
+            check_after: Duration::from_secs(30),
+            close_timeout: Duration::from_secs(1),
+        };
+        let member = |(server, gate): &(&Arc<Server>, &Arc<Gate>)| {
+            let spawner = Spawner { tracker: TaskTracker::new(), threads: Arc::new([]) };
+            Arc::new(ServerPool::new(name.to_owned(), Arc::clone(server), Arc::clone(gate), limits, spawner))
+        };
+        Pool { name: name.to_owned(), members: members.iter().map(member).collect() }
+    }
+
+    /// Three pools on two servers: `primary` and `jobs` share one, `replicas` has both.
+    pub(super) fn shared() -> Shared {
+        let (main, other) = (server("main"), server("other"));
+        let (main_gate, other_gate) = (Arc::default(), Arc::default());
+        let pools = vec![
+            pool("primary", &[(&main, &main_gate)]),
+            pool("replicas", &[(&main, &main_gate), (&other, &other_gate)]),
+            pool("jobs", &[(&main, &main_gate)]),
+        ];
+        let requests = pools.iter().map(|_| Requests::default()).collect();
+        let url = ("app".to_owned(), "app".to_owned());
+        let identities =
+            Identities::new(Method::Trust, Users::default(), HashMap::new(), url, vec!["*".to_owned()])
+                .expect("the system gives random bytes");
+        Shared {
+            limits: session::Limits {
+                max_clients: 1_000,
+                login_timeout: Duration::from_secs(10),
+                request_buffer: 65_536,
+                prepared_per_client: 100,
+                prepared_per_backend: 100,
+            },
+            identities,
+            classifier: Classifier::new(Rules::default(), 10, 1_000),
+            routes: Routes {
+                primary: PoolId(0),
+                replicas: Some(PoolId(1)),
+                jobs: Some(PoolId(2)),
+                workers: None,
+                jobs_elsewhere: false,
+            },
+            pools,
+            catalogs: Arc::default(),
+            statements: Statements::new(10),
+            cancels: Arc::default(),
+            workers: Workers::default(),
+            metrics: Arc::new(Metrics { requests, ..Metrics::default() }),
+            welcomes: session::Welcomes::default(),
+            draining: AtomicBool::new(false),
+        }
+    }
 }

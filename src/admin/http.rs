@@ -1,0 +1,251 @@
+//! The HTTP server: a few paths, GET and HEAD only, bounded in connections, time and memory.
+//!
+//! Speaks neither TLS nor asks who somebody is: it is meant for an address that only operators reach.
+
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{ALLOW, CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    health::{Readiness, readiness},
+    metrics,
+};
+use crate::session::Shared;
+
+/// Connections at once; further ones are closed.
+const CONNECTIONS_MAX: usize = 64;
+/// From the end of one request to the end of the next one's headers: longer than the usual scrape intervals, so that
+/// a scraper keeps its connection.
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(75);
+/// After this a connection takes no further request, so that a client that reads nothing does not keep its place.
+const CONNECTION_LIFETIME: Duration = Duration::from_secs(600);
+/// How long the request under way may take when its connection is to end.
+const LAST_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
+/// Bytes of a request's headers.
+const HEADERS_BYTES_MAX: usize = 16 * 1024;
+/// The pause after a failed accept: without it, a process that is out of file descriptors would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const GET_AND_HEAD: HeaderValue = HeaderValue::from_static("GET, HEAD");
+
+type Answer = Response<Full<Bytes>>;
+
+/// Serves `/metrics`, `/healthz` and `/readyz` until `stop`, then ends within a second.
+///
+/// Every connection is a task of this future and ends with it at the latest.
+pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+    let mut connections = JoinSet::new();
+    loop {
+        // Cancel safe, every arm: an accept or a join that is dropped leaves the connection or the result where it
+        // is for the next round.
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((_, peer)) if connections.len() >= CONNECTIONS_MAX => {
+                    tracing::debug!(%peer, "too many HTTP connections: closed");
+                }
+                Ok((stream, _)) => {
+                    connections.spawn(converse(stream, Arc::clone(&shared), stop.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "an HTTP connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    // Each one has been told by the token, and bounds itself.
+    while connections.join_next().await.is_some() {}
+}
+
+/// One connection, from its first request to its last.
+async fn converse(stream: TcpStream, shared: Arc<Shared>, stop: CancellationToken) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = answer(request.method(), request.uri().path(), &shared);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADERS_TIMEOUT)
+            .max_buf_size(HEADERS_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    // Cancel safe: the connection is polled through a reference and goes on below.
+    tokio::select! {
+        result = connection.as_mut() => return log(result),
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(CONNECTION_LIFETIME) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    if let Ok(result) = tokio::time::timeout(LAST_REQUEST_TIMEOUT, connection).await {
+        log(result);
+    }
+}
+
+fn log(result: hyper::Result<()>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "an HTTP connection ended with an error");
+    }
+}
+
+/// What a path answers. HEAD is answered as GET; hyper leaves the body out.
+fn answer(method: &Method, path: &str, shared: &Shared) -> Answer {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        answer.headers_mut().insert(ALLOW, GET_AND_HEAD);
+        return answer;
+    }
+    match path {
+        "/metrics" => {
+            let mut answer = text(StatusCode::OK, metrics::text(shared));
+            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+            answer
+        }
+        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/readyz" => match readiness(shared) {
+            Readiness::Ready(lines) => text(StatusCode::OK, lines),
+            Readiness::NotReady(lines) => text(StatusCode::SERVICE_UNAVAILABLE, lines),
+        },
+        _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, TEXT);
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        time::timeout,
+    };
+
+    use super::{super::fixture::shared, *};
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    struct Running {
+        address: SocketAddr,
+        stop: CancellationToken,
+        tasks: JoinSet<()>,
+        shared: Arc<Shared>,
+    }
+
+    impl Running {
+        async fn start() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let address = listener.local_addr().expect("it is bound");
+            let (stop, shared, mut tasks) = (CancellationToken::new(), Arc::new(shared()), JoinSet::new());
+            tasks.spawn(serve(listener, Arc::clone(&shared), stop.clone()));
+            Self { address, stop, tasks, shared }
+        }
+
+        async fn connect(&self) -> TcpStream {
+            TcpStream::connect(self.address).await.expect("it listens")
+        }
+
+        /// Sends a request on a new connection and reads to its end.
+        async fn ask(&self, request_line: &str) -> String {
+            let mut stream = self.connect().await;
+            let request = format!("{request_line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("it reads");
+            let mut response = String::new();
+            let read = stream.read_to_string(&mut response);
+            timeout(SOON, read).await.expect("it answers soon").expect("it answers text");
+            response
+        }
+
+        async fn ends(mut self) {
+            self.stop.cancel();
+            let ended = timeout(SOON, self.tasks.join_next()).await.expect("it ends soon");
+            ended.expect("there was a task").expect("it did not panic");
+        }
+    }
+
+    /// Whether a request on the connection is answered; not if it has been closed or reset.
+    async fn is_served(stream: &mut TcpStream) -> bool {
+        let mut bytes = [0; 1024];
+        let exchange = async {
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await?;
+            stream.read(&mut bytes).await
+        };
+        let count = timeout(SOON, exchange).await.expect("it answers or closes soon").unwrap_or(0);
+        bytes[..count].ends_with(b"ok\n")
+    }
+
+    #[tokio::test]
+    async fn each_path_has_its_answer() {
+        let running = Running::start().await;
+        let cases = [
+            ("GET /healthz", "200", "\r\n\r\nok\n"),
+            ("GET /healthz?x=1", "200", "\r\n\r\nok\n"),
+            ("GET /readyz", "200", "\r\n\r\nok\n"),
+            ("HEAD /metrics", "200", "\r\n\r\n"),
+            ("GET /", "404", "there are /metrics, /healthz and /readyz\n"),
+            ("HEAD /nowhere", "404", "\r\n\r\n"),
+            ("POST /metrics", "405", "only GET and HEAD\n"),
+            ("OPTIONS *", "405", "only GET and HEAD\n"),
+        ];
+        for (request_line, status, end) in cases {
+            let response = running.ask(request_line).await;
+            assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{request_line}: {response}");
+            assert!(response.ends_with(end), "{request_line}: {response}");
+        }
+        let metrics = running.ask("GET /metrics").await;
+        assert!(metrics.contains("content-type: text/plain; version=0.0.4"), "{metrics}");
+        assert!(metrics.contains("\nbulkhead_clients 0\n"), "{metrics}");
+        assert!(running.ask("DELETE /healthz").await.contains("allow: GET, HEAD\r\n"));
+        running.shared.pools[0].members[0].gate().failed("connection refused");
+        assert!(running.ask("GET /readyz").await.starts_with("HTTP/1.1 503 "));
+        running.ends().await;
+    }
+
+    #[tokio::test]
+    async fn connections_are_kept_bounded_and_ended() {
+        let running = Running::start().await;
+        let mut kept = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            let mut stream = running.connect().await;
+            assert!(is_served(&mut stream).await && is_served(&mut stream).await);
+            kept.push(stream);
+        }
+        assert!(!is_served(&mut running.connect().await).await);
+        kept.pop();
+        let place = async { while !is_served(&mut running.connect().await).await {} };
+        timeout(SOON, place).await.expect("a place becomes free");
+        running.ends().await;
+        assert!(!is_served(&mut kept[0]).await);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_half_a_request_does_not_hold_up_the_end() {
+        let running = Running::start().await;
+        let mut stream = running.connect().await;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHo").await.expect("it is connected");
+        assert!(running.ask("GET /healthz").await.ends_with("ok\n"));
+        running.ends().await;
+    }
+}
