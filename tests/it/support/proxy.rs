@@ -10,14 +10,13 @@ use std::{
 };
 
 use rustix::process::Signal;
-use tempfile::TempDir;
 
 use super::{
     Login, eventually,
     network::{free_port, http_get},
     postgres::tail,
     process::Running,
-    template::scratch_folder,
+    template::Scratch,
     wait::wait_until,
 };
 
@@ -29,7 +28,7 @@ const UNAVAILABLE: i32 = 69;
 /// A running proxy.
 pub(crate) struct Proxy {
     process: Running,
-    folder: TempDir,
+    folder: Scratch,
     port: u16,
     http_port: u16,
     config: String,
@@ -59,7 +58,7 @@ impl Proxy {
     /// Starts the proxy and does not wait for it: for configurations that it must refuse.
     pub(crate) fn spawn(config: &str, environment: &[(&str, &str)]) -> Self {
         let (port, http_port) = (free_port(), free_port());
-        let folder = scratch_folder();
+        let folder = Scratch::new();
         let config = fill_in(config, port, http_port);
         let path = config_path(folder.path());
         fs::write(&path, &config).expect("the folder is writable");
