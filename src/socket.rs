@@ -34,26 +34,38 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
+/// The thread's read buffer, on loan until it is dropped.
+#[derive(Debug)]
+pub struct Scratch(Option<Box<[u8; SCRATCH_BYTES]>>);
+
+impl Scratch {
+    /// Takes the buffer.
+    pub fn take() -> Self {
+        Self(Some(SCRATCH.take().unwrap_or_else(|| Box::new([0; SCRATCH_BYTES]))))
+    }
+
+    /// The first `len` bytes.
+    pub fn filled(&self, len: usize) -> &[u8] {
+        self.0.as_ref().and_then(|buffer| buffer.get(..len)).unwrap_or_default()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        SCRATCH.set(self.0.take());
+    }
+}
+
 impl Socket {
-    /// Reads once and hands the bytes to `consume`; an empty slice means that the peer has closed.
-    pub fn poll_read_with<R>(
-        &mut self,
-        cx: &mut Context<'_>,
-        consume: impl FnOnce(&[u8]) -> R,
-    ) -> Poll<io::Result<R>> {
-        let mut scratch = SCRATCH.take().unwrap_or_else(|| Box::new([0; SCRATCH_BYTES]));
-        let mut buffer = ReadBuf::new(&mut scratch[..]);
+    /// Reads once into `scratch`; 0 means that the peer has closed.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<io::Result<usize>> {
+        let bytes = scratch.0.as_mut().map(|buffer| &mut buffer[..]).unwrap_or_default();
+        let mut buffer = ReadBuf::new(bytes);
         let read = match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
         };
-        let polled = match read {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(consume(buffer.filled()))),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
-        };
-        SCRATCH.set(Some(scratch));
-        polled
+        read.map_ok(|()| buffer.filled().len())
     }
 
     /// Writes as much as the socket takes now; 0 when it takes nothing.
@@ -117,9 +129,10 @@ impl Socket {
     /// Appends what one read gives to `into`; `false` when the peer has closed.
     pub async fn read_more(&mut self, into: &mut Vec<u8>) -> io::Result<bool> {
         std::future::poll_fn(|cx| {
-            self.poll_read_with(cx, |bytes| {
-                into.extend_from_slice(bytes);
-                !bytes.is_empty()
+            let mut scratch = Scratch::take();
+            self.poll_read(cx, &mut scratch).map_ok(|len| {
+                into.extend_from_slice(scratch.filled(len));
+                len > 0
             })
         })
         .await

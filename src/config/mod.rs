@@ -1,7 +1,34 @@
 //! The validated configuration. Only `app` and `reload` see [`Config`]; every layer below takes its own
 //! small part of it.
+//!
+//! [`load()`] reads a TOML file or, without one, the environment. Both go the same way: `file` reads values
+//! with their places, `validate` makes them into a [`Config`] or lists every problem. All defaults stand in
+//! this file, once.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+mod env;
+mod expand;
+mod file;
+pub mod keys;
+mod load;
+mod pools;
+mod problem;
+mod units;
+mod url;
+mod validate;
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    thread::available_parallelism,
+    time::Duration,
+};
+
+pub use env::VARIABLES;
+pub use expand::{Environment, process_environment};
+pub use load::{DEFAULT_PATH, FILE_BYTES_MAX, LoadError, load, load_in};
+pub use problem::{Problem, Problems};
+pub use validate::parse;
 
 /// Everything Bulkhead runs by, already checked: a value of this type holds no contradiction.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,6 +122,47 @@ pub struct Server {
     pub database: String,
     /// Connections over all pools, `None` means the sum of its pools.
     pub max_connections: Option<usize>,
+    /// `sslmode` of the URL. Validation lets nothing above `prefer` through as long as TLS is not built.
+    pub ssl_mode: SslMode,
+    /// `connect_timeout` of the URL: where given, it is used in place of the pools'.
+    pub connect_timeout: Option<Duration>,
+    /// `application_name` of the URL, for connections that serve no session.
+    pub application_name: Option<String>,
+}
+
+/// How much a server's connection must be encrypted, as in libpq; in rising order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SslMode {
+    /// Never.
+    Disable,
+    /// Only if the server insists.
+    Allow,
+    /// If the server can (libpq's default).
+    #[default]
+    Prefer,
+    /// Always.
+    Require,
+    /// Always, and the certificate must be signed by a known authority.
+    VerifyCa,
+    /// That, and it must be this host's.
+    VerifyFull,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("name", &self.name)
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("user", &self.user)
+            .field("password", &self.password.as_ref().map(|_| "***"))
+            .field("database", &self.database)
+            .field("max_connections", &self.max_connections)
+            .field("ssl_mode", &self.ssl_mode)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("application_name", &self.application_name)
+            .finish()
+    }
 }
 
 /// `[pools.NAME]`
@@ -156,3 +224,59 @@ pub struct Workers {
     /// User names.
     pub users: Vec<String>,
 }
+
+impl Default for Listen {
+    fn default() -> Self {
+        let cores = available_parallelism().map_or(1, usize::from);
+        Self {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 6432)),
+            http: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9930))),
+            threads: if cores <= 2 { 1 } else { cores - 1 },
+            shutdown_grace: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_clients: 10_000,
+            login_timeout: Duration::from_secs(15),
+            request_buffer: 1 << 20,
+            statement_bytes: 256 << 10,
+            verdict_cache: 10_000,
+            prepared_per_client: 1000,
+            prepared_per_backend: 500,
+            catalog_refresh: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { method: AuthMethod::ScramSha256, users_file: None }
+    }
+}
+
+/// The pool `primary` on the first server; the numbers are every pool's defaults.
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            name: PRIMARY.to_owned(),
+            servers: vec![0],
+            max_connections: 20,
+            min_connections: 0,
+            max_waiting: 500,
+            // PgBouncer waits 120 s: long after the browser has given up.
+            wait_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(600),
+            max_lifetime: Duration::from_secs(3600),
+            connect_timeout: Duration::from_secs(5),
+            check_after: Duration::from_secs(30),
+            close_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The server and the pool that must exist.
+pub const PRIMARY: &str = "primary";

@@ -1,3 +1,39 @@
 //! Pure: SQL text in, [`Verdict`] out. No sockets, no clocks, no I/O.
+//!
+//! ```text
+//! text -> key (lexer) -> cache -> verdict            a fraction of a microsecond
+//!                          | miss
+//!                          v
+//!                   parse -> judge -> verdict        microseconds, once for each shape of text
+//!                              ^   ^
+//!                          Rules   Catalog
+//! ```
+//!
+//! [`Classifier`] is the way in. [`Rules`] say what a job object is, a [`Catalog`] says what functions and
+//! relations of one database do. [`explain()`] gives the reasons in words.
+
+mod cache;
+mod catalog;
+mod explain;
+mod functions;
+mod glob;
+mod hint;
+mod judge;
+mod key;
+mod lexer;
+mod parse;
+mod presets;
+mod query;
+mod rules;
+mod seen;
+mod statements;
+mod utility;
 mod verdict;
+
+pub use cache::{Classifier, Miss};
+pub use catalog::Catalog;
+pub use explain::{Explanation, explain};
+pub use glob::Glob;
+pub use rules::{Custom, Rules, UnknownPreset};
+pub use statements::{Deallocate, deallocate_target, setting_names};
 pub use verdict::{Class, Control, Effects, Hint, Reason, Verdict};

@@ -85,6 +85,14 @@ pub enum Control {
     Other,
 }
 
+impl Control {
+    /// Of several statements that come in one request.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        if self == Self::None && other == Self::None { Self::None } else { Self::Other }
+    }
+}
+
 /// What a text may do to the state of the session, as bit flags.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Effects(u32);
@@ -141,8 +149,14 @@ effects! {
     MIXED = 16;
     /// NOTIFY or pg_notify.
     NOTIFIES = 17;
-    /// Sets a parameter whose name has a dot, or `role` or `session_authorization`.
+    /// Sets a parameter whose name has a dot, or `role` or `session_authorization`, or one whose name is computed.
     SETS_UNLISTED = 18;
+    /// Calls `pg_listening_channels()`, which the server answers for its own session only.
+    ASKS_CHANNELS = 19;
+    /// Calls what depends on the backend and its past: `currval`, `lastval`, `pg_backend_pid`.
+    ASKS_BACKEND = 20;
+    /// Names relations that are neither job objects nor system catalogs.
+    APP_OBJECTS = 21;
 }
 
 impl Effects {
@@ -199,4 +213,96 @@ pub struct Verdict {
     pub effects: Effects,
     /// A hint overrides the class.
     pub hint: Option<Hint>,
+}
+
+impl Class {
+    /// Every class, weakest first.
+    pub const ALL: [Self; 4] = [Self::Neutral, Self::Read, Self::Write, Self::Job];
+
+    /// As a metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Neutral => "neutral",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Job => "job",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($reason:ident: $label:literal, $words:literal;)*) => {
+        impl Reason {
+            /// Every reason, in the order of their discriminants.
+            pub const ALL: &'static [Self] = &[$(Self::$reason),*];
+
+            /// As a metric label.
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$reason => $label,)*
+                }
+            }
+
+            /// For people: completes "because ..".
+            pub const fn words(self) -> &'static str {
+                match self {
+                    $(Self::$reason => $words,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    ReadOnly: "read_only", "nothing in it can write or depends on the server it runs on";
+    Modifies: "modifies", "it modifies rows";
+    RowLocks: "row_locks", "it locks rows";
+    Utility: "utility", "it is a utility statement";
+    Function: "function", "it calls a function that is volatile, unknown, or depends on the server or session";
+    Relation: "relation", "it uses a relation that a standby cannot answer for";
+    Operator: "operator", "it uses an operator or a type that reaches a volatile function";
+    Catalog: "catalog", "it reads system catalogs or server statistics";
+    CatalogMissing: "catalog_missing", "the catalog of this database has not been read yet";
+    JobObject: "job_object", "it names a job object";
+    JobChannel: "job_channel", "it names a job channel";
+    JobLiteral: "job_literal", "a literal in it names a job object";
+    JobValue: "job_value", "a bound value names a job object or channel";
+    NoObject: "no_object", "it names no object";
+    Hint: "hint", "a hint says so";
+    TooLong: "too_long", "it is too long to be classified";
+    Unparsed: "unparsed", "the grammar refuses it";
+    OldStrings: "old_strings", "standard_conforming_strings is off";
+    Empty: "empty", "it is empty";
+    FunctionCall: "function_call", "it is a fast-path function call";
+}
+
+impl Verdict {
+    /// A verdict without effects.
+    pub const fn new(class: Class, reason: Reason) -> Self {
+        Self { class, reason, control: Control::None, effects: Effects::NONE, hint: None }
+    }
+
+    /// Of every text of a session that reads string literals in the old way: what it does to the session's
+    /// state is not known.
+    pub const fn old_strings() -> Self {
+        Self::unknown(Reason::OldStrings)
+    }
+
+    /// Of a text that was not read: it may do anything, as a DO block may.
+    pub(super) const fn unknown(reason: Reason) -> Self {
+        let effects = Effects::OPAQUE.with(Effects::OPAQUE_SETTINGS);
+        Self { effects, ..Self::new(Class::Write, reason) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_distinct() {
+        let labels: std::collections::HashSet<_> = Reason::ALL.iter().map(|reason| reason.label()).collect();
+        assert_eq!(labels.len(), Reason::ALL.len());
+        assert!(std::mem::size_of::<Verdict>() <= 16);
+    }
 }

@@ -1,0 +1,250 @@
+//! The side that asks: Bulkhead towards a client.
+//!
+//! Owns the order of the exchange and what unknown users are shown. Refuses to say why a proof failed.
+
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+
+use super::{Attributes, AuthError, Binding, nonce, text};
+use crate::auth::{
+    ClientKey, ScramVerifier, keys,
+    keys::{ITERATIONS_DEFAULT, KEY_BYTES, Key, SALT_BYTES},
+    random,
+};
+
+/// Before the client's first message.
+#[derive(Debug)]
+pub struct Server {
+    verifier: ScramVerifier,
+    user: Known,
+}
+
+/// After it: the client must now prove that it knows the password.
+#[derive(Debug)]
+pub struct Challenge {
+    verifier: ScramVerifier,
+    user: Known,
+    binding: Binding,
+    nonce: String,
+    /// `client-first-message-bare "," server-first-message`: the head of what both sides sign.
+    signed: String,
+}
+
+/// A client that has proven itself.
+#[derive(Clone, Debug)]
+pub struct Proven {
+    /// The body of AuthenticationSASLFinal.
+    pub server_final: String,
+    /// Lets Bulkhead log in upstream as this client; see [`crate::auth::ScramKeys::passed_through`].
+    pub client_key: ClientKey,
+}
+
+/// Whether the exchange can succeed at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    Yes,
+    No,
+}
+
+/// Keys the salts that unknown users are shown: the same salt for the same name as long as the process
+/// lives (keep it across reloads), unrelated to the salt of any other name.
+#[derive(Clone, Debug)]
+pub struct MockKey(Key);
+
+impl MockKey {
+    /// A random one; make it once per process.
+    pub fn random() -> Result<Self, AuthError> {
+        Ok(Self(Key::new(random::<KEY_BYTES>()?)))
+    }
+
+    fn verifier(&self, user: &str) -> ScramVerifier {
+        let mut salt = self.0.sign(user.as_bytes()).to_bytes().to_vec();
+        salt.truncate(SALT_BYTES);
+        // The keys do not matter, since the exchange is refused whatever the proof.
+        let key = keys::hmac(&salt, &[]);
+        ScramVerifier { iterations: ITERATIONS_DEFAULT, salt, stored_key: key.clone(), server_key: key }
+    }
+}
+
+impl Server {
+    /// For a user whose verifier is known.
+    pub fn new(verifier: &ScramVerifier) -> Self {
+        Self { verifier: verifier.clone(), user: Known::Yes }
+    }
+
+    /// For a user who is unknown, or has no password that SCRAM could check: the exchange looks the same
+    /// and fails at its end, so that nobody learns which users exist.
+    pub fn mock(user: &str, key: &MockKey) -> Self {
+        Self { verifier: key.verifier(user), user: Known::No }
+    }
+
+    /// Takes the client-first-message; gives the server-first-message (body of AuthenticationSASLContinue).
+    pub fn first(self, message: &[u8]) -> Result<(Challenge, String), AuthError> {
+        let nonce = nonce()?;
+        self.first_with_nonce(message, &nonce)
+    }
+
+    fn first_with_nonce(self, message: &[u8], own: &str) -> Result<(Challenge, String), AuthError> {
+        let (binding, bare) = gs2_header(text(message)?)?;
+        let nonce = format!("{}{own}", client_nonce(bare)?);
+        let salt = BASE64.encode(&self.verifier.salt);
+        let server_first = format!("r={nonce},s={salt},i={}", self.verifier.iterations);
+        let signed = format!("{bare},{server_first}");
+        Ok((Challenge { verifier: self.verifier, user: self.user, binding, nonce, signed }, server_first))
+    }
+}
+
+impl Challenge {
+    /// Takes the client-final-message and judges it.
+    pub fn finish(self, message: &[u8]) -> Result<Proven, AuthError> {
+        let (unproven, proof) = text(message)?.rsplit_once(",p=").ok_or(AuthError::Malformed("no proof"))?;
+        self.check_unproven(unproven)?;
+        let proof = Key::from_base64(proof).ok_or(AuthError::Malformed("the proof is not 32 bytes"))?;
+
+        let signed = format!("{},{unproven}", self.signed);
+        let client_key = ClientKey(proof.xor(&self.verifier.stored_key.sign(signed.as_bytes())));
+        let matches = client_key.stored_key().matches(&self.verifier.stored_key);
+        if !matches || self.user == Known::No {
+            return Err(AuthError::Proof);
+        }
+        let signature = self.verifier.server_key.sign(signed.as_bytes());
+        Ok(Proven { server_final: format!("v={}", signature.to_base64()), client_key })
+    }
+
+    /// All of the message but the proof: channel binding, nonce, extensions.
+    fn check_unproven(&self, unproven: &str) -> Result<(), AuthError> {
+        let mut attributes = Attributes::new(unproven);
+        if attributes.take('c', "no channel binding data")? != self.binding.repeated() {
+            return Err(AuthError::Malformed("the channel binding data is not the gs2 header"));
+        }
+        if attributes.take('r', "no nonce")? != self.nonce {
+            return Err(AuthError::Nonce);
+        }
+        attributes.ignore_extensions()
+    }
+}
+
+/// Splits `n,,` or `y,,` off a client-first-message.
+fn gs2_header(message: &str) -> Result<(Binding, &str), AuthError> {
+    let (flag, rest) = message.split_once(',').ok_or(AuthError::Malformed("no gs2 header"))?;
+    let binding = match flag {
+        "n" => Binding::Unsupported,
+        "y" => Binding::NotOffered,
+        _ if flag.starts_with("p=") => return Err(AuthError::ChannelBinding),
+        _ => return Err(AuthError::Malformed("unknown channel binding flag")),
+    };
+    let (authorization, bare) = rest.split_once(',').ok_or(AuthError::Malformed("no gs2 header"))?;
+    if !authorization.is_empty() {
+        return Err(AuthError::AuthorizationIdentity);
+    }
+    Ok((binding, bare))
+}
+
+fn client_nonce(bare: &str) -> Result<&str, AuthError> {
+    let mut attributes = Attributes::new(bare);
+    // A mandatory extension (`m=`) would stand here; there is none, so it is refused as the RFC demands.
+    attributes.take('n', "no user name")?;
+    let nonce = attributes.take('r', "no nonce")?;
+    attributes.ignore_extensions()?;
+    if nonce.is_empty() || !nonce.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(AuthError::Malformed("the nonce is not printable"));
+    }
+    Ok(nonce)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Secret;
+
+    /// RFC 7677, section 3.
+    const SALT: &str = "W22ZaJ0SNY7soEsUEjb6gQ==";
+    const NONCE: &str = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+    const FIRST: &[u8] = b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
+    const FINAL: &str = "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+
+    fn challenged() -> (Challenge, String) {
+        let salt = BASE64.decode(SALT).expect("of the RFC");
+        let verifier = ScramVerifier::with_salt(&Secret::new("pencil"), &salt, 4096);
+        Server::new(&verifier).first_with_nonce(FIRST, NONCE).expect("of the RFC")
+    }
+
+    #[test]
+    fn follows_the_example_of_rfc_7677() {
+        let (challenge, first) = challenged();
+        assert_eq!(first, format!("r=rOprNGfwEbeRWgbNEkqO{NONCE},s={SALT},i=4096"));
+        let proven = challenge.finish(FINAL.as_bytes()).expect("of the RFC");
+        assert_eq!(proven.server_final, "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+    }
+
+    #[test]
+    fn judges_first_messages() {
+        let malformed = [
+            "",
+            "n",
+            "n,",
+            "n,,",
+            "x,,n=,r=a",
+            "n,,n=",
+            "n,,r=a",
+            "n,,n=,r=",
+            "n,,n=,r=a b",
+            "n,,m=x,n=,r=a",
+            "n,,n=,r=a,",
+            "n,,n=,r=a,bc",
+            "n,,n=,r=ä",
+            "n,,n=,r=a\0",
+        ];
+        for message in malformed {
+            let verifier = ScramVerifier::with_salt(&Secret::new("x"), b"salt", 1);
+            let error = Server::new(&verifier).first(message.as_bytes()).expect_err(message);
+            assert!(matches!(error, AuthError::Malformed(_)), "{message}: {error}");
+        }
+        let cases = [
+            ("p=tls-server-end-point,,n=,r=a", AuthError::ChannelBinding),
+            ("n,a=root,n=,r=a", AuthError::AuthorizationIdentity),
+        ];
+        for (message, expected) in cases {
+            let verifier = ScramVerifier::with_salt(&Secret::new("x"), b"salt", 1);
+            assert_eq!(Server::new(&verifier).first(message.as_bytes()).expect_err(message), expected);
+        }
+    }
+
+    #[test]
+    fn judges_final_messages() {
+        let nonce = AuthError::Nonce;
+        let cases = [
+            (FINAL.replace("biws", "eSws"), None),
+            (FINAL.replace("r=rOpr", "r=xOpr"), Some(nonce)),
+            (FINAL.replace("k0,p=", ",p="), Some(nonce)),
+            (FINAL.replace("dHzb", "eHzb"), Some(AuthError::Proof)),
+            // An extension is part of what is signed, so it must not be added on the way.
+            (FINAL.replace(",p=", ",x=1,p="), Some(AuthError::Proof)),
+            (FINAL.replace('=', ""), None),
+            (FINAL.replace(",p=", ",p=AAAA"), None),
+            (format!("{FINAL},x=1"), None),
+            ("p=".to_owned(), None),
+            (",p=".to_owned(), None),
+        ];
+        for (message, expected) in cases {
+            let error = challenged().0.finish(message.as_bytes()).expect_err(&message);
+            match expected {
+                Some(expected) => assert_eq!(error, expected, "{message}"),
+                None => assert!(matches!(error, AuthError::Malformed(_)), "{message}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_users_cannot_be_told_from_known_ones() {
+        let key = MockKey::random().expect("randomness");
+        let salt_of = |user| key.verifier(user).salt;
+        assert_eq!(salt_of("ann"), salt_of("ann"));
+        assert_ne!(salt_of("ann"), salt_of("bob"));
+        assert_eq!(salt_of("ann").len(), SALT_BYTES);
+
+        let (mock, first) = Server::mock("ann", &key).first_with_nonce(FIRST, NONCE).expect("well-formed");
+        let (_, real) = challenged();
+        assert_eq!(first.len(), real.len());
+        assert_eq!(mock.finish(FINAL.as_bytes()).expect_err("mock"), AuthError::Proof);
+    }
+}

@@ -1,0 +1,138 @@
+//! Where a server is and who logs in there.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::connect::Numbers;
+use crate::auth::{ScramKeys, ScramVerifier, Secret, Verifier, md5::Digest, scram};
+
+/// Keys that were derived for servers, kept because deriving takes milliseconds. A few servers, a few salts.
+const KEPT_KEYS: usize = 8;
+
+/// A (database, user) pair as clients name it. A backend belongs to one.
+#[derive(Debug)]
+pub struct Identity {
+    /// The database as the client named it.
+    pub database: String,
+    /// The user.
+    pub user: String,
+    /// What proves the user to servers. Unused for the URL's user, for whom each server has its own.
+    pub secret: Option<Arc<LoginSecret>>,
+    /// Whether the user is the one of the primary's URL.
+    pub is_url_user: bool,
+    /// Whether the database is the one of the primary's URL.
+    pub is_url_database: bool,
+}
+
+/// One Postgres instance.
+#[derive(Debug)]
+pub struct Server {
+    /// The key in the configuration.
+    pub name: String,
+    /// Host name, address, or the directory of a Unix socket.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// The URL's user.
+    pub user: String,
+    /// The URL's password.
+    pub secret: Option<LoginSecret>,
+    /// The URL's database.
+    pub database: String,
+    /// Numbers for backends, shared by all servers.
+    pub numbers: Arc<Numbers>,
+}
+
+/// Who logs in, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct Login<'a> {
+    /// The user at this server.
+    pub user: &'a str,
+    /// The database at this server.
+    pub database: &'a str,
+    /// What proves it.
+    pub secret: Option<&'a LoginSecret>,
+}
+
+impl Server {
+    /// How `identity` logs in here: the primary's URL user and database stand for every server's own.
+    pub fn login<'a>(&'a self, identity: &'a Identity) -> Login<'a> {
+        let database = if identity.is_url_database { &self.database } else { &identity.database };
+        if identity.is_url_user {
+            Login { user: &self.user, database, secret: self.secret.as_ref() }
+        } else {
+            Login { user: &identity.user, database, secret: identity.secret.as_deref() }
+        }
+    }
+}
+
+/// What we know of a user's password, for logging in to servers.
+#[derive(Debug)]
+pub struct LoginSecret {
+    verifier: Verifier,
+    /// Keys that a client's own login proved, with the verifier that it was proven against.
+    proven: OnceLock<(ScramVerifier, ScramKeys)>,
+    derived: Mutex<Vec<DerivedKeys>>,
+}
+
+#[derive(Clone, Debug)]
+struct DerivedKeys {
+    salt: Vec<u8>,
+    iterations: u32,
+    keys: ScramKeys,
+}
+
+impl LoginSecret {
+    /// From what a users file or URL says.
+    pub fn new(verifier: Verifier) -> Self {
+        Self { verifier, proven: OnceLock::new(), derived: Mutex::new(Vec::new()) }
+    }
+
+    /// A client has just proven these keys.
+    pub fn set_proven(&self, verifier: &ScramVerifier, keys: ScramKeys) {
+        // The first login's keys are as good as any later one's.
+        let _ = self.proven.set((verifier.clone(), keys));
+    }
+
+    /// The password itself, if it is known.
+    pub fn password(&self) -> Option<&Secret> {
+        match &self.verifier {
+            Verifier::Plain(password) if !password.is_empty() => Some(password),
+            _ => None,
+        }
+    }
+
+    /// What md5 authentication needs, if it is known.
+    pub fn md5(&self, user: &str) -> Option<Digest> {
+        self.verifier.md5_digest(user)
+    }
+
+    /// The keys for a server's challenge: derived from the password, or passed through from a client's login if
+    /// the server keeps the same verifier. `None` if neither is possible.
+    pub async fn keys_for(&self, challenge: &scram::ClientChallenge) -> Option<ScramKeys> {
+        if let Some((verifier, keys)) = self.proven.get()
+            && challenge.fits(verifier)
+        {
+            return Some(keys.clone());
+        }
+        let password = self.password()?;
+        let (salt, iterations) = (challenge.salt().to_vec(), challenge.iterations());
+        let known =
+            self.lock().iter().find(|kept| kept.salt == salt && kept.iterations == iterations).cloned();
+        if let Some(known) = known {
+            return Some(known.keys);
+        }
+        let (password, salt_too) = (password.clone(), salt.clone());
+        let derive = move || ScramKeys::derive(&password, &salt_too, iterations);
+        let keys = tokio::task::spawn_blocking(derive).await.ok()?;
+        let mut kept = self.lock();
+        if kept.len() >= KEPT_KEYS {
+            kept.remove(0);
+        }
+        kept.push(DerivedKeys { salt, iterations, keys: keys.clone() });
+        Some(keys)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<DerivedKeys>> {
+        self.derived.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

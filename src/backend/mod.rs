@@ -1,0 +1,133 @@
+//! One connection to a server: connecting and authenticating, where its conversation stands, which settings
+//! and statements it holds, and cancelling what it does.
+//!
+//! Knows nothing of pools or sessions: a pool decides who may use a backend, a session decides what is sent.
+
+pub mod address;
+pub mod cancel;
+pub mod connect;
+pub mod outgoing;
+pub mod probe;
+pub mod protocol;
+pub mod query;
+pub mod settings;
+pub mod statements;
+
+use std::sync::Arc;
+
+pub use address::{Identity, Server};
+pub use protocol::{Protocol, Quiescent};
+pub use settings::Settings;
+
+use crate::socket::Socket;
+
+/// Tells backends apart for as long as the process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BackendId(pub u64);
+
+/// The runtime thread that a socket is registered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Home(pub u16);
+
+/// One authenticated connection to a server.
+#[derive(Debug)]
+pub struct Backend {
+    /// Which one.
+    pub id: BackendId,
+    /// Where it is connected to.
+    pub server: Arc<Server>,
+    /// Whose it is.
+    pub identity: Arc<Identity>,
+    /// The thread that its socket belongs to.
+    pub home: Home,
+    /// The connection.
+    pub socket: Socket,
+    /// Where the conversation stands.
+    pub protocol: Protocol,
+    /// Bytes for the server that its socket has not taken yet.
+    pub unsent: Vec<u8>,
+    /// The settings that differ from what the server gave at connect.
+    pub applied: Arc<Settings>,
+    /// Protocol-level prepared statements that exist on it.
+    pub statements: statements::Held,
+    /// How to cancel it, shared with whoever may have to.
+    pub cancel: Arc<cancel::Target>,
+    /// When it was last given back, in whole seconds of its pool's clock.
+    pub idle_since: u32,
+    /// When it has lived long enough, in whole seconds of its pool's clock.
+    pub expires_at: u32,
+}
+
+/// Why a backend can no longer be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The connection failed.
+    #[error("connection to server \"{server}\" was lost: {error}")]
+    Io {
+        /// The server's name.
+        server: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The server closed the connection.
+    #[error("server \"{server}\" closed the connection")]
+    Closed {
+        /// The server's name.
+        server: String,
+    },
+    /// The server sent what the protocol does not allow.
+    #[error("server \"{server}\" broke the protocol: {what}")]
+    Protocol {
+        /// The server's name.
+        server: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl Backend {
+    /// The error for a failed socket.
+    pub fn broken(&self, error: std::io::Error) -> Broken {
+        Broken::Io { server: self.server.name.clone(), error }
+    }
+
+    /// The error for an orderly close by the server.
+    pub fn closed(&self) -> Broken {
+        Broken::Closed { server: self.server.name.clone() }
+    }
+
+    /// The error for replies that make no sense.
+    pub fn nonsense(&self, what: impl ToString) -> Broken {
+        Broken::Protocol { server: self.server.name.clone(), what: what.to_string() }
+    }
+
+    /// Sends `bytes` as far as the socket takes them now and keeps the rest.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        let sent = if self.unsent.is_empty() {
+            self.socket.send_now(bytes).map_err(|error| self.broken(error))?
+        } else {
+            0
+        };
+        self.unsent.extend_from_slice(&bytes[sent..]);
+        Ok(())
+    }
+
+    /// Looks at an idle backend without waiting: false when the server has closed it or said something that
+    /// ends it. Reports about parameters and notices are taken and dropped.
+    pub fn is_alive(&mut self) -> bool {
+        let mut buffer = [0; 1024];
+        loop {
+            match self.socket.read_now(&mut buffer) {
+                None => return true,
+                Some(Ok(n)) if n > 0 => {
+                    let mut nothing = outgoing::Outgoing::default();
+                    let asynchronous = self.protocol.receive(&buffer[..n], &mut nothing).is_ok();
+                    if !asynchronous || self.protocol.take_error().is_some() {
+                        return false;
+                    }
+                }
+                Some(_) => return false,
+            }
+        }
+    }
+}

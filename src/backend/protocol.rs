@@ -1,0 +1,434 @@
+//! Where a backend's conversation stands: what was sent and not yet answered, whether it is in a transaction or
+//! a COPY, and which of its replies are for the client. Pure: bytes in, decisions out.
+//!
+//! Replies are walked header by header; bodies are skipped by length and only ReadyForQuery, ParameterStatus
+//! and ErrorResponse are looked into. A message of ours (settings, a deferred BEGIN) is a part of its own whose
+//! replies are swallowed; a client's extended request that we changed carries steps that say what becomes of the
+//! reply to each of its messages.
+
+use std::collections::VecDeque;
+
+use super::{outgoing::Outgoing, statements::StatementId};
+use crate::wire::{
+    TxStatus,
+    frame::{BadFrame, HEADER_BYTES, Header},
+    read::{Body, ErrorFields},
+};
+
+/// An ErrorResponse longer than this is passed on without being looked into.
+const INSPECTED_BYTES: usize = 64 * 1024;
+
+/// What was sent up to a Sync or a Query, and how its replies are treated.
+#[derive(Debug)]
+struct Part {
+    whose: Whose,
+    kind: Kind,
+    /// Empty when every reply goes to the client as it is.
+    steps: VecDeque<Step>,
+    failed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    Ours,
+    Client,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A Query or FunctionCall: answered by one ReadyForQuery.
+    Simple,
+    /// Extended messages and their Sync.
+    Synced,
+    /// Extended messages whose Sync has not been sent.
+    Open,
+}
+
+/// What becomes of the reply to one message of a changed request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The reply goes to the client.
+    Pass(Awaits),
+    /// The reply goes to the client, and a statement exists from then on.
+    PassParsed(StatementId),
+    /// The reply to a Parse of ours is swallowed, and a statement exists from then on.
+    SwallowParsed(StatementId),
+    /// The reply to a Close of ours is swallowed.
+    SwallowClosed(StatementId),
+    /// The message was not sent: these bytes are its reply.
+    Insert(Box<[u8]>),
+}
+
+/// The message that ends the reply to one extended message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaits {
+    /// ParseComplete.
+    Parse,
+    /// BindComplete.
+    Bind,
+    /// RowDescription or NoData.
+    Describe,
+    /// CommandComplete, PortalSuspended or EmptyQueryResponse.
+    Execute,
+    /// CloseComplete.
+    Close,
+}
+
+impl Awaits {
+    const fn ended_by(self, tag: u8) -> bool {
+        match self {
+            Self::Parse => tag == b'1',
+            Self::Bind => tag == b'2',
+            Self::Close => tag == b'3',
+            Self::Describe => matches!(tag, b'T' | b'n'),
+            Self::Execute => matches!(tag, b'C' | b's' | b'I'),
+        }
+    }
+}
+
+/// What the session may want to know of the replies since it last asked.
+#[derive(Debug, Default)]
+pub struct News {
+    /// An error was passed to the client.
+    pub client_failed: bool,
+    /// A statement of the client changed a parameter that the server reports.
+    pub parameter_changed: bool,
+    /// Statements whose Parse, sent by us, did not take place.
+    pub not_parsed: Vec<StatementId>,
+    /// Statements whose Parse, sent by the client, did not take place.
+    pub not_prepared: Vec<StatementId>,
+    /// Statements whose Close did not take place.
+    pub not_closed: Vec<StatementId>,
+}
+
+/// Proof that a backend has answered everything, is in no transaction and no COPY. Only
+/// [`Protocol::quiescent`] makes one; a lease is given back with it.
+#[derive(Debug)]
+pub struct Quiescent(());
+
+/// The state of one backend's conversation.
+#[derive(Debug)]
+pub struct Protocol {
+    parts: VecDeque<Part>,
+    status: TxStatus,
+    copying_in: bool,
+    /// Bytes of the current message's body still to come, and whether they are for the client.
+    body_left: usize,
+    body_passes: bool,
+    /// An incomplete header, or an incomplete message that will be looked into.
+    tail: Vec<u8>,
+    news: Option<Box<News>>,
+    /// The first error in a reply that is not the client's, outside any reply, or the end of the connection.
+    error: Option<Box<ErrorFields>>,
+    /// What the server has reported of its parameters (ParameterStatus), as it stands now.
+    parameters: Vec<(String, String)>,
+}
+
+impl Default for Protocol {
+    fn default() -> Self {
+        Self {
+            parts: VecDeque::new(),
+            status: TxStatus::Idle,
+            copying_in: false,
+            body_left: 0,
+            body_passes: true,
+            tail: Vec::new(),
+            news: None,
+            error: None,
+            parameters: Vec::new(),
+        }
+    }
+}
+
+// === what is sent ===
+
+impl Protocol {
+    /// A Query of ours was sent.
+    pub fn sent_ours(&mut self) {
+        self.push(Whose::Ours, Kind::Simple);
+    }
+
+    /// The client's Query or FunctionCall was sent.
+    pub fn sent_simple(&mut self) {
+        self.push(Whose::Client, Kind::Simple);
+    }
+
+    /// Extended messages of the client were sent, with their Sync or without.
+    pub fn sent_extended(&mut self, steps: VecDeque<Step>, synced: bool) {
+        if self.is_open() {
+            let part = self.parts.back_mut().expect("an open conversation has a part");
+            // After an error the server skips everything up to the Sync.
+            if !part.failed {
+                part.steps.extend(steps);
+            }
+        } else {
+            self.push(Whose::Client, Kind::Open);
+            self.parts.back_mut().expect("just pushed").steps = steps;
+        }
+        if synced {
+            self.parts.back_mut().expect("there is an open part").kind = Kind::Synced;
+        }
+    }
+
+    /// The client's CopyDone or CopyFail was sent.
+    pub fn sent_copy_end(&mut self) {
+        self.copying_in = false;
+    }
+
+    fn push(&mut self, whose: Whose, kind: Kind) {
+        self.parts.push_back(Part { whose, kind, steps: VecDeque::new(), failed: false });
+    }
+}
+
+// === what is known ===
+
+impl Protocol {
+    /// The transaction status as of the last ReadyForQuery.
+    pub const fn status(&self) -> TxStatus {
+        self.status
+    }
+
+    /// Whether the server waits for CopyData.
+    pub const fn copying_in(&self) -> bool {
+        self.copying_in
+    }
+
+    /// Whether extended messages were sent whose Sync was not.
+    pub fn is_open(&self) -> bool {
+        self.parts.back().is_some_and(|part| part.kind == Kind::Open)
+    }
+
+    /// Whether an open pipeline has failed: the server skips everything up to the Sync.
+    pub fn is_skipping(&self) -> bool {
+        self.parts.back().is_some_and(|part| part.kind == Kind::Open && part.failed)
+    }
+
+    /// Whether everything that will be answered has been answered.
+    pub fn is_answered(&self) -> bool {
+        self.parts.is_empty() && self.body_left == 0 && self.tail.is_empty()
+    }
+
+    /// Proof that the backend may be given to somebody else.
+    pub fn quiescent(&self) -> Option<Quiescent> {
+        let quiet = self.is_answered() && self.status == TxStatus::Idle && !self.copying_in;
+        quiet.then_some(Quiescent(()))
+    }
+
+    /// What happened since the last call.
+    pub fn take_news(&mut self) -> News {
+        self.news.take().map_or_else(News::default, |news| *news)
+    }
+
+    /// The first error since the last call that was not passed to the client.
+    pub fn take_error(&mut self) -> Option<ErrorFields> {
+        self.error.take().map(|error| *error)
+    }
+
+    /// Whether the next reply is to a Query of ours.
+    pub fn is_answering_ours(&self) -> bool {
+        self.parts.front().is_some_and(|part| part.whose == Whose::Ours)
+    }
+
+    /// What the server reports of its parameters.
+    pub fn parameters(&self) -> &[(String, String)] {
+        &self.parameters
+    }
+
+    /// Takes over what the server reported at its start.
+    pub fn set_parameters(&mut self, parameters: Vec<(String, String)>) {
+        self.parameters = parameters;
+    }
+
+    /// Whether the client has got a message in part: nothing of ours may come in between.
+    pub const fn is_amid_message(&self) -> bool {
+        self.body_left > 0 && self.body_passes
+    }
+
+    /// Whether there is anything for [`Protocol::take_news`] to give.
+    pub const fn has_news(&self) -> bool {
+        self.news.is_some()
+    }
+
+    /// Replies to leading messages that were not sent, when nothing else must be waited for first.
+    pub fn insert_leading(&mut self, out: &mut Vec<u8>) {
+        let [part] = self.parts.make_contiguous() else { return };
+        let all_ours = part.steps.iter().all(|step| matches!(step, Step::Insert(_)));
+        if all_ours && part.kind == Kind::Open && self.body_left == 0 {
+            for step in part.steps.drain(..) {
+                if let Step::Insert(bytes) = step {
+                    out.extend_from_slice(&bytes);
+                }
+            }
+        }
+    }
+
+    fn news(&mut self) -> &mut News {
+        self.news.get_or_insert_default()
+    }
+}
+
+// === what is received ===
+
+impl Protocol {
+    /// Takes bytes from the server and tells in `out` what of them is for the client. `out` refers to `chunk`.
+    pub fn receive(&mut self, chunk: &[u8], out: &mut Outgoing) -> Result<(), BadFrame> {
+        if self.tail.is_empty() {
+            return self.walk(chunk, out);
+        }
+        let mut whole = std::mem::take(&mut self.tail);
+        whole.extend_from_slice(chunk);
+        self.walk(&whole, out)?;
+        out.detach(&whole);
+        Ok(())
+    }
+
+    fn walk(&mut self, chunk: &[u8], out: &mut Outgoing) -> Result<(), BadFrame> {
+        let mut at = 0;
+        loop {
+            if self.body_left > 0 && at < chunk.len() {
+                let end = chunk.len().min(at + self.body_left);
+                if self.body_passes {
+                    out.pass(chunk, at, end);
+                }
+                self.body_left -= end - at;
+                at = end;
+            }
+            if self.body_left > 0 {
+                break;
+            }
+            self.insert_due(chunk, out);
+            let rest = &chunk[at..];
+            let Some(header) = Header::peek(rest)? else {
+                self.tail.extend_from_slice(rest);
+                break;
+            };
+            let inspected = matches!(header.tag, b'Z' | b'S' | b'E') && header.len <= INSPECTED_BYTES;
+            if inspected && rest.len() < header.len {
+                self.tail.extend_from_slice(rest);
+                break;
+            }
+            let here = rest.len().min(header.len);
+            let body = &rest[HEADER_BYTES..here];
+            let passes = self.on_message(header.tag, body, chunk, out);
+            if passes {
+                out.pass(chunk, at, at + here);
+            }
+            self.body_left = header.len - here;
+            self.body_passes = passes;
+            at += here;
+        }
+        Ok(())
+    }
+
+    /// One message has begun; tells whether it is for the client. `body` is whole only for inspected tags.
+    fn on_message(&mut self, tag: u8, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
+        match tag {
+            b'Z' => self.on_ready(body, chunk, out),
+            b'S' => self.on_parameter(body),
+            b'E' => self.on_error(body),
+            b'N' => self.parts.front().is_none_or(|part| part.whose == Whose::Client),
+            // A notification belongs to the session's LISTEN, whatever is being answered.
+            b'A' => true,
+            b'G' | b'W' => self.on_copy_in(),
+            _ => self.on_reply(tag),
+        }
+    }
+
+    fn on_ready(&mut self, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
+        if let Some(status) = body.first().copied().and_then(TxStatus::from_byte) {
+            self.status = status;
+        }
+        self.copying_in = false;
+        let Some(part) = self.parts.pop_front() else { return false };
+        // Only messages that were never sent can be left; their replies come before ReadyForQuery.
+        for step in part.steps {
+            if let Step::Insert(bytes) = step {
+                out.insert(chunk, &bytes);
+            }
+        }
+        part.whose == Whose::Client
+    }
+
+    fn on_parameter(&mut self, body: &[u8]) -> bool {
+        let mut body = Body::new(body, "ParameterStatus");
+        let (Ok(name), Ok(value)) = (body.cstring(), body.cstring()) else { return false };
+        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value).into_owned());
+        let for_client = self.parts.front().is_some_and(|part| part.whose == Whose::Client);
+        // Which server is a standby is none of the session's business.
+        let shown = for_client && name != "in_hot_standby";
+        match self.parameters.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = value,
+            None => self.parameters.push((name.into_owned(), value)),
+        }
+        if shown {
+            self.news().parameter_changed = true;
+        }
+        shown
+    }
+
+    fn on_error(&mut self, body: &[u8]) -> bool {
+        self.copying_in = false;
+        let Some(part) = self.parts.front_mut() else {
+            self.error.get_or_insert_with(|| Box::new(ErrorFields::parse(body)));
+            return false;
+        };
+        part.failed = true;
+        let steps = std::mem::take(&mut part.steps);
+        // The end of the backend's connection is not the end of the client's.
+        let fatal = memchr::memmem::find(body, b"VFATAL").or_else(|| memchr::memmem::find(body, b"VPANIC"));
+        let ours = part.whose == Whose::Ours || fatal.is_some();
+        let news = self.news.get_or_insert_default();
+        for step in steps {
+            match step {
+                Step::PassParsed(id) => news.not_prepared.push(id),
+                Step::SwallowParsed(id) => news.not_parsed.push(id),
+                Step::SwallowClosed(id) => news.not_closed.push(id),
+                Step::Pass(_) | Step::Insert(_) => {}
+            }
+        }
+        if ours {
+            self.error.get_or_insert_with(|| Box::new(ErrorFields::parse(body)));
+        } else {
+            news.client_failed = true;
+        }
+        !ours
+    }
+
+    fn on_copy_in(&mut self) -> bool {
+        let Some(part) = self.parts.front_mut() else { return false };
+        self.copying_in = true;
+        // During COPY the server ignores Sync, so the one that was sent will not be answered.
+        if part.kind == Kind::Synced {
+            part.kind = Kind::Open;
+        }
+        part.whose == Whose::Client
+    }
+
+    fn on_reply(&mut self, tag: u8) -> bool {
+        let Some(part) = self.parts.front_mut() else { return false };
+        if part.whose == Whose::Ours {
+            return false;
+        }
+        let passes = !matches!(part.steps.front(), Some(Step::SwallowParsed(_) | Step::SwallowClosed(_)));
+        let ended = match part.steps.front() {
+            Some(Step::Pass(awaits)) => awaits.ended_by(tag),
+            Some(Step::PassParsed(_) | Step::SwallowParsed(_)) => tag == b'1',
+            Some(Step::SwallowClosed(_)) => tag == b'3',
+            Some(Step::Insert(_)) | None => false,
+        };
+        if ended {
+            part.steps.pop_front();
+        }
+        passes
+    }
+
+    /// Puts in the replies of messages that were not sent and whose turn has come.
+    fn insert_due(&mut self, chunk: &[u8], out: &mut Outgoing) {
+        let Some(part) = self.parts.front_mut() else { return };
+        while matches!(part.steps.front(), Some(Step::Insert(_))) {
+            if let Some(Step::Insert(bytes)) = part.steps.pop_front() {
+                out.insert(chunk, &bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Asking a backend ourselves: a Query on a backend that is in no transaction and answers nobody else.
+
+use super::{Backend, Broken, outgoing::Outgoing};
+use crate::wire::{
+    frame, message,
+    read::{Body, ErrorFields},
+};
+
+/// What a backend answered.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// The rows, as text; NULL is `None`.
+    pub rows: Vec<Vec<Option<String>>>,
+    /// The error, if it answered with one.
+    pub error: Option<ErrorFields>,
+    /// Bytes that came along and are for the session's client (notifications).
+    pub for_client: Vec<u8>,
+}
+
+impl Backend {
+    /// Runs `sql` and collects its answer. Dropped halfway, the backend is not quiescent and will be closed.
+    pub async fn ask(&mut self, sql: &str) -> Result<Answer, Broken> {
+        let mut request = Vec::with_capacity(sql.len() + 8);
+        message::query(&mut request, sql.as_bytes());
+        self.send(&request)?;
+        self.protocol.sent_ours();
+        let mut answer = Answer::default();
+        let mut unread = Vec::new();
+        while !self.protocol.is_answered() {
+            let chunk = match self.next_chunk().await {
+                Ok(chunk) => chunk,
+                // What the server said before it closed is the answer.
+                Err(broken) if answer.error.is_some() => {
+                    tracing::debug!(%broken, "the server ended the connection with an error");
+                    return Ok(answer);
+                }
+                Err(broken) => return Err(broken),
+            };
+            let mut out = Outgoing::default();
+            self.protocol.receive(&chunk, &mut out).map_err(|error| self.nonsense(error))?;
+            answer.for_client.extend_from_slice(out.bytes(&chunk));
+            unread.extend_from_slice(&chunk);
+            let taken = answer.read(&unread).map_err(|error| self.nonsense(error))?;
+            unread.drain(..taken);
+        }
+        self.protocol.take_news();
+        self.protocol.take_error();
+        Ok(answer)
+    }
+
+    async fn next_chunk(&mut self) -> Result<Vec<u8>, Broken> {
+        std::future::poll_fn(|cx| self.socket.poll_flush(cx, &mut self.unsent))
+            .await
+            .map_err(|error| self.broken(error))?;
+        let mut chunk = Vec::new();
+        match self.socket.read_more(&mut chunk).await {
+            Ok(true) => Ok(chunk),
+            Ok(false) => Err(self.closed()),
+            Err(error) => Err(self.broken(error)),
+        }
+    }
+}
+
+impl Answer {
+    /// Reads whole messages; returns how many bytes they were.
+    fn read(&mut self, bytes: &[u8]) -> Result<usize, String> {
+        let mut rest = bytes;
+        while let Some((tag, body, after)) = frame::split_message(rest).map_err(|error| error.to_string())? {
+            match tag {
+                b'D' => self.rows.push(read_row(body).map_err(|error| error.to_string())?),
+                b'E' => self.error = Some(ErrorFields::parse(body)),
+                _ => {}
+            }
+            rest = after;
+        }
+        Ok(bytes.len() - rest.len())
+    }
+}
+
+fn read_row(body: &[u8]) -> Result<Vec<Option<String>>, crate::wire::read::Malformed> {
+    let mut body = Body::new(body, "DataRow");
+    let columns = body.int16()?;
+    let mut row = Vec::new();
+    for _ in 0..columns {
+        let len = body.int32()?;
+        row.push(match usize::try_from(len) {
+            Ok(len) => Some(String::from_utf8_lossy(body.take(len)?).into_owned()),
+            Err(_) => None,
+        });
+    }
+    Ok(row)
+}

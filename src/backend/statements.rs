@@ -1,0 +1,157 @@
+//! Protocol-level prepared statements: one text has one name on every backend, whoever prepared it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::sql::Verdict;
+
+/// The start of the names that statements have on servers. Clients may not use it.
+pub const NAME_PREFIX: &[u8] = b"bulkhead_";
+
+/// Identifies a statement's text and parameter types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StatementId(pub u64);
+
+impl StatementId {
+    /// Appends the name that the statement has on servers.
+    pub fn write_name(self, out: &mut Vec<u8>) {
+        use std::io::Write as _;
+        out.extend_from_slice(NAME_PREFIX);
+        write!(out, "{}", self.0).expect("a Vec takes every byte");
+    }
+}
+
+/// A prepared statement as a client sent it.
+#[derive(Debug)]
+pub struct Statement {
+    /// Its identity.
+    pub id: StatementId,
+    /// The SQL text.
+    pub text: Box<[u8]>,
+    /// The rest of the Parse message: the count of parameter types and their OIDs.
+    pub types: Box<[u8]>,
+    /// What classification says of the text.
+    pub verdict: Verdict,
+    /// By which catalog snapshot it says so.
+    pub epoch: u64,
+}
+
+/// All statements in use, so that equal ones share an identity. Bounded; a statement that has been dropped
+/// from here lives on in its sessions and only loses the sharing.
+#[derive(Debug)]
+pub struct Statements {
+    known: quick_cache::sync::Cache<(u64, Box<[u8]>, Box<[u8]>), Arc<Statement>>,
+    next: AtomicU64,
+}
+
+impl Statements {
+    /// Keeps up to `capacity` statements.
+    pub fn new(capacity: usize) -> Self {
+        Self { known: quick_cache::sync::Cache::new(capacity.max(1)), next: AtomicU64::new(1) }
+    }
+
+    /// The statement for a Parse message. A new `generation` (after DDL) makes a new statement, so that a plan
+    /// whose result type has changed is never met by somebody who has just prepared the text.
+    pub fn intern(
+        &self,
+        generation: u64,
+        text: &[u8],
+        types: &[u8],
+        (verdict, epoch): (Verdict, u64),
+    ) -> Arc<Statement> {
+        let key = (generation, Box::from(text), Box::from(types));
+        let with_id = |id| Arc::new(Statement { id, text: text.into(), types: types.into(), verdict, epoch });
+        match self.known.get(&key) {
+            Some(found) if found.verdict == verdict && found.epoch == epoch => found,
+            known => {
+                // Classified anew since: the name stays valid, the verdict must be the new one.
+                let id = known
+                    .map_or_else(|| StatementId(self.next.fetch_add(1, Ordering::Relaxed)), |found| found.id);
+                let statement = with_id(id);
+                self.known.insert(key, Arc::clone(&statement));
+                statement
+            }
+        }
+    }
+}
+
+/// The statements that exist on one backend, least recently used first out.
+#[derive(Debug, Default)]
+pub struct Held {
+    used: HashMap<StatementId, u64, foldhash::fast::RandomState>,
+    clock: u64,
+    /// The text last given to the unnamed statement: its hash, or `None` if there is none.
+    pub unnamed: Option<u64>,
+}
+
+impl Held {
+    /// Whether the statement exists; counts as a use.
+    pub fn touch(&mut self, id: StatementId) -> bool {
+        self.clock += 1;
+        match self.used.get_mut(&id) {
+            Some(last) => {
+                *last = self.clock;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether the statement exists.
+    pub fn has(&self, id: StatementId) -> bool {
+        self.used.contains_key(&id)
+    }
+
+    /// A statement is being made.
+    pub fn insert(&mut self, id: StatementId) {
+        self.clock += 1;
+        self.used.insert(id, self.clock);
+    }
+
+    /// A statement is gone, or was never made.
+    pub fn remove(&mut self, id: StatementId) {
+        self.used.remove(&id);
+    }
+
+    /// Everything is gone (DISCARD ALL, DEALLOCATE ALL).
+    pub fn clear(&mut self) {
+        self.used.clear();
+        self.unnamed = None;
+    }
+
+    /// Takes out what must be closed to stay within `capacity`, the longest unused first. An eighth goes at
+    /// once, so that the search for the oldest is rare.
+    pub fn evict(&mut self, capacity: usize) -> Vec<StatementId> {
+        if self.used.len() <= capacity {
+            return Vec::new();
+        }
+        let mut by_age: Vec<(u64, StatementId)> = self.used.iter().map(|(id, last)| (*last, *id)).collect();
+        by_age.sort_unstable();
+        let surplus = self.used.len() - capacity + capacity / 8;
+        let evicted: Vec<StatementId> = by_age.into_iter().take(surplus).map(|(_, id)| id).collect();
+        for id in &evicted {
+            self.used.remove(id);
+        }
+        evicted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_unused_statements_go_first() {
+        let mut held = Held::default();
+        (0..10).for_each(|id| held.insert(StatementId(id)));
+        assert!(held.touch(StatementId(0)));
+        assert_eq!(held.evict(9), [StatementId(1), StatementId(2)]);
+        assert!(held.has(StatementId(0)) && !held.has(StatementId(1)));
+        assert_eq!(held.evict(9), []);
+    }
+}

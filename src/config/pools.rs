@@ -1,0 +1,166 @@
+//! The pools, and how they fit the servers.
+//!
+//! Owns which server a pool may sit on, the pools that exist without being written, and the servers' budgets.
+//! Refuses to look at anything else of the configuration.
+
+use std::time::Duration;
+
+use super::{
+    Jobs, PRIMARY, Pool, Workers,
+    file::Section,
+    keys::nearest,
+    problem::{Wrong, shown},
+    validate::{CONNECTIONS_MAX, MILLISECOND, Named},
+};
+
+/// The pools of the file, and those that exist without being written.
+pub(super) fn pools(root: &Section<'_>, servers: &[Named<'_>], jobs: &Jobs, workers: &Workers) -> Vec<Pool> {
+    let mut pools: Vec<Pool> =
+        root.named("pools").iter().map(|(name, section)| pool(name, section, servers)).collect();
+    let wanted =
+        [(PRIMARY, true), ("jobs", *jobs != Jobs::default()), ("workers", *workers != Workers::default())];
+    for (name, wanted) in wanted {
+        // A server of that name without its pool is more likely forgotten than meant: see `unused_servers`.
+        let forgotten = name != PRIMARY && servers.iter().any(|server| server.name == name);
+        if wanted && !forgotten && !pools.iter().any(|pool| pool.name == name) {
+            let servers = position(servers, PRIMARY).into_iter().collect();
+            pools.push(Pool { name: name.to_owned(), servers, ..Pool::default() });
+        }
+    }
+    unused_servers(servers, &pools);
+    budgets(servers, &pools);
+    pools
+}
+
+fn pool(name: &str, section: &Section<'_>, servers: &[Named<'_>]) -> Pool {
+    let default = Pool::default();
+    let duration = |key, default| section.duration(key, default, Duration::ZERO);
+    let timeout = |key, default| section.duration(key, default, MILLISECOND);
+    let pool = Pool {
+        name: name.to_owned(),
+        servers: pool_servers(name, section, servers),
+        max_connections: section.count("max_connections", default.max_connections, &(1..=CONNECTIONS_MAX)),
+        min_connections: section.count("min_connections", default.min_connections, &(0..=CONNECTIONS_MAX)),
+        max_waiting: section.count("max_waiting", default.max_waiting, &(0..=1_000_000)),
+        wait_timeout: timeout("wait_timeout", default.wait_timeout),
+        idle_timeout: duration("idle_timeout", default.idle_timeout),
+        max_lifetime: duration("max_lifetime", default.max_lifetime),
+        connect_timeout: timeout("connect_timeout", default.connect_timeout),
+        check_after: duration("check_after", default.check_after),
+        close_timeout: timeout("close_timeout", default.close_timeout),
+    };
+    if pool.min_connections > pool.max_connections {
+        let message = format!(
+            "{} is more than max_connections, which is {}",
+            pool.min_connections, pool.max_connections
+        );
+        section.problem(
+            "min_connections",
+            Wrong::new(message, format!("write at most {}", pool.max_connections)),
+        );
+    }
+    pool
+}
+
+fn position(servers: &[Named<'_>], name: &str) -> Option<usize> {
+    servers.iter().position(|server| server.name == name)
+}
+
+/// The servers that a pool names, or those it has by its own name.
+fn pool_servers(name: &str, section: &Section<'_>, servers: &[Named<'_>]) -> Vec<usize> {
+    if !section.has("servers") {
+        return default_servers(name, section, servers);
+    }
+    let texts = section.texts("servers");
+    let mut positions = Vec::new();
+    for text in &texts {
+        match position(servers, &text.value) {
+            Some(position) if positions.contains(&position) => {
+                let wrong =
+                    Wrong::new(format!("{} is named twice", shown(&text.value)), "name each server once");
+                section.problem_at(&text.at, "servers", wrong);
+            }
+            Some(position) => positions.push(position),
+            None => section.problem_at(&text.at, "servers", no_server(&text.value, servers)),
+        }
+    }
+    if !section.is_list("servers") || positions.len() < texts.len() {
+        // Reported above; what the list means is not known before that is mended.
+        return positions;
+    }
+    let only_primary = matches!(name, PRIMARY | "workers");
+    if only_primary && texts.iter().any(|text| text.value != PRIMARY)
+        || texts.len() != 1 && name != "replicas"
+    {
+        let (message, hint) = match name {
+            _ if only_primary => {
+                (format!("the pool {name} is always on the primary"), "servers = [\"primary\"]")
+            }
+            _ if texts.is_empty() => ("names no server".to_owned(), "servers = [\"primary\"]"),
+            _ => ("only the pool replicas may have several servers".to_owned(), "one server"),
+        };
+        section.problem("servers", Wrong::new(message, format!("write {hint}")));
+    } else if texts.is_empty() {
+        section.problem("servers", Wrong::new("names no server", "write servers = [\"replica_1\"]"));
+    }
+    positions
+}
+
+fn default_servers(name: &str, section: &Section<'_>, servers: &[Named<'_>]) -> Vec<usize> {
+    let replicas = || (0..servers.len()).filter(|&i| servers[i].name.starts_with("replica")).collect();
+    let found: Vec<usize> = match name {
+        PRIMARY | "workers" => position(servers, PRIMARY).into_iter().collect(),
+        "jobs" => position(servers, "jobs").or_else(|| position(servers, PRIMARY)).into_iter().collect(),
+        "replicas" => replicas(),
+        _ => Vec::new(),
+    };
+    // Without a primary there is one problem, and it is reported already.
+    if found.is_empty()
+        && (position(servers, PRIMARY).is_some() || !matches!(name, PRIMARY | "workers" | "jobs"))
+    {
+        section.problem(
+            "servers",
+            Wrong::new("is missing", "write servers = [\"NAME\"] with a name of [servers.NAME]"),
+        );
+    }
+    found
+}
+
+fn no_server(name: &str, servers: &[Named<'_>]) -> Wrong {
+    let names: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();
+    let hint = match nearest(name, &names) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => format!("add [servers.{name}], or name one of: {}", names.join(", ")),
+    };
+    Wrong::new(format!("no server is called {}", shown(name)), hint)
+}
+
+fn unused_servers(servers: &[Named<'_>], pools: &[Pool]) {
+    for (position, server) in servers.iter().enumerate() {
+        if server.name == PRIMARY || pools.iter().any(|pool| pool.servers.contains(&position)) {
+            continue;
+        }
+        let pool = match server.name.as_str() {
+            "jobs" => "jobs",
+            name if name.starts_with("replica") => "replicas",
+            _ => "NAME",
+        };
+        let hint = format!("add [pools.{pool}] with servers = [\"{}\"], or remove this server", server.name);
+        server.section.report(Wrong::new("no pool uses this server", hint));
+    }
+}
+
+/// A server's bound must hold all of its pools at their largest.
+fn budgets(servers: &[Named<'_>], pools: &[Pool]) {
+    for (position, server) in servers.iter().enumerate() {
+        let Some(bound) = server.max_connections else { continue };
+        let here = || pools.iter().filter(|pool| pool.servers.contains(&position));
+        let sum: usize = here().map(|pool| pool.max_connections).sum();
+        if sum > bound {
+            let list: Vec<_> = here().map(|pool| format!("{} {}", pool.name, pool.max_connections)).collect();
+            let message = format!("{bound} is less than its pools may open: {} = {sum}", list.join(" + "));
+            let hint = format!("write max_connections = {sum}, or lower those of the pools");
+            server.section.problem("max_connections", Wrong::new(message, hint));
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Makes a text into a [`Config`], or lists all that is wrong with it.
+//!
+//! Owns the bounds of each value and how values must fit together. Refuses to read files or to connect.
+
+use std::{net::SocketAddr, time::Duration};
+
+use toml::de::DeTable;
+
+use super::{
+    Auth, AuthMethod, Config, JobRules, Jobs, Limits, Listen, PRIMARY, Server, Workers,
+    expand::Environment,
+    file::{Located, Section},
+    keys::nearest,
+    pools::pools,
+    problem::{Problems, Report, Wrong, shown},
+    url::ServerUrl,
+};
+
+/// The least of a timeout that must not be zero.
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+/// Far above what Postgres can hold; catches a slipped digit.
+pub(super) const CONNECTIONS_MAX: usize = 100_000;
+
+/// Reads a configuration's text. `file` is its name in messages; `known_presets` are the job presets that
+/// the sql layer has.
+pub fn parse(
+    text: &str,
+    file: &str,
+    environment: Environment<'_>,
+    known_presets: &[&str],
+) -> Result<Config, Problems> {
+    let report = Report::new(text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    // The first error counts: those behind it are mostly its echo.
+    if let Some(error) = errors.first() {
+        let at = error.span().unwrap_or(0..0);
+        report.add(&at, "", Wrong::new(format!("not TOML: {}", error.message()), ""));
+    }
+    let config = if errors.is_empty() {
+        config(&Section::root(&report, environment, document.get_ref()), known_presets)
+    } else {
+        // What the parser makes of the rest would only mislead.
+        None
+    };
+    match config {
+        Some(config) => report.finish(file, config),
+        None => Err(report.finish(file, ()).expect_err("no configuration without a problem")),
+    }
+}
+
+/// `None` only after a problem was reported.
+fn config(root: &Section<'_>, known_presets: &[&str]) -> Option<Config> {
+    let listen = listen(&root.section("listen", "listen"));
+    let limits = limits(&root.section("limits", "limits"));
+    let auth = auth(&root.section("auth", "auth"));
+    let jobs = jobs(&root.section("jobs", "jobs"), known_presets);
+    let workers = workers(&root.section("workers", "workers"));
+    let databases = databases(root);
+    let servers = servers(root);
+    let pools = pools(root, &servers, &jobs, &workers);
+    let servers: Option<Vec<Server>> = servers.into_iter().map(|named| named.server).collect();
+    Some(Config { listen, limits, auth, servers: servers?, pools, jobs, workers, databases })
+}
+
+fn listen(section: &Section<'_>) -> Listen {
+    let default = Listen::default();
+    let listen = Listen {
+        address: section.parsed("address", default.address, address),
+        http: section.parsed("http", default.http, |text| match text {
+            "off" => Ok(None),
+            _ => address(text).map(Some),
+        }),
+        threads: section.count("threads", default.threads, &(1..=256)),
+        shutdown_grace: section.duration("shutdown_grace", default.shutdown_grace, Duration::ZERO),
+    };
+    if listen.http == Some(listen.address) && listen.address.port() != 0 {
+        let message = format!("{} is the address for Postgres clients already", listen.address);
+        section.problem("http", Wrong::new(message, "write another port, or \"off\""));
+    }
+    listen
+}
+
+fn address(text: &str) -> Result<SocketAddr, Wrong> {
+    text.parse().map_err(|_| {
+        let hint = match text.rsplit_once(':') {
+            Some(("localhost", port)) => format!("write \"127.0.0.1:{port}\""),
+            Some(("" | "*", port)) => format!("write \"0.0.0.0:{port}\" for all addresses"),
+            None if text.parse::<std::net::IpAddr>().is_ok() => {
+                format!("the port is missing: write \"{text}:6432\"")
+            }
+            _ => "write an IP address and a port, such as \"127.0.0.1:6432\" or \"[::1]:6432\"".to_owned(),
+        };
+        Wrong::new(format!("{} is not an address", shown(text)), hint)
+    })
+}
+
+fn limits(section: &Section<'_>) -> Limits {
+    let default = Limits::default();
+    let second = Duration::from_secs(1);
+    let bytes = 1 << 10..=1 << 30;
+    let count = 1..=10_000_000;
+    Limits {
+        max_clients: section.count("max_clients", default.max_clients, &(1..=1_000_000)),
+        login_timeout: section.duration("login_timeout", default.login_timeout, MILLISECOND),
+        request_buffer: section.size("request_buffer", default.request_buffer, &bytes),
+        statement_bytes: section.size("statement_bytes", default.statement_bytes, &bytes),
+        verdict_cache: section.count("verdict_cache", default.verdict_cache, &count),
+        prepared_per_client: section.count("prepared_per_client", default.prepared_per_client, &count),
+        prepared_per_backend: section.count("prepared_per_backend", default.prepared_per_backend, &count),
+        catalog_refresh: section.duration("catalog_refresh", default.catalog_refresh, second),
+    }
+}
+
+fn auth(section: &Section<'_>) -> Auth {
+    let default = Auth::default();
+    let method = |text: &str| match text {
+        "scram-sha-256" => Ok(AuthMethod::ScramSha256),
+        "md5" => Ok(AuthMethod::Md5),
+        "trust" => Ok(AuthMethod::Trust),
+        _ => Err(Wrong::new(
+            format!("{} is not a method", shown(text)),
+            "write \"scram-sha-256\", \"md5\" or \"trust\"",
+        )),
+    };
+    Auth {
+        method: section.parsed("method", default.method, method),
+        users_file: section.path_of_file("users_file"),
+    }
+}
+
+fn values(texts: Vec<Located<String>>) -> Vec<String> {
+    texts.into_iter().map(|text| text.value).collect()
+}
+
+fn jobs(section: &Section<'_>, known: &[&str]) -> Jobs {
+    let presets = section.texts("presets");
+    for preset in presets.iter().filter(|preset| !preset.value.is_empty()) {
+        if !known.contains(&preset.value.as_str()) {
+            let hint = match nearest(&preset.value, known) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("known presets: {}; others are described by [jobs.rules]", known.join(", ")),
+            };
+            let message = format!("no preset is called {}", shown(&preset.value));
+            section.problem_at(&preset.at, "presets", Wrong::new(message, hint));
+        }
+    }
+    let rules = section.section("rules", "jobs.rules");
+    Jobs {
+        presets: values(presets),
+        schemas: values(section.texts("schemas")),
+        rules: JobRules {
+            schemas: values(rules.texts("schemas")),
+            tables: values(rules.texts("tables")),
+            functions: values(rules.texts("functions")),
+            channels: values(rules.texts("channels")),
+        },
+    }
+}
+
+fn workers(section: &Section<'_>) -> Workers {
+    Workers {
+        application_names: values(section.texts("application_names")),
+        users: values(section.texts("users")),
+    }
+}
+
+fn databases(root: &Section<'_>) -> Vec<String> {
+    if !root.has("databases") {
+        return vec!["*".to_owned()];
+    }
+    let databases = values(root.texts("databases"));
+    if databases.is_empty() {
+        let hint = "write databases = [\"*\"] for any, or leave the key out";
+        root.problem("databases", Wrong::new("no client could ask for any database", hint));
+    }
+    databases
+}
+
+/// A server's section, and the server unless its URL is wrong.
+pub(super) struct Named<'a> {
+    pub(super) name: String,
+    pub(super) section: Section<'a>,
+    pub(super) max_connections: Option<usize>,
+    server: Option<Server>,
+}
+
+fn servers<'a>(root: &Section<'a>) -> Vec<Named<'a>> {
+    let servers: Vec<_> =
+        root.named("servers").into_iter().map(|(name, section)| server(name, section)).collect();
+    if !servers.iter().any(|server| server.name == PRIMARY) {
+        let hint = "write [servers.primary] and below it url = \"${DATABASE_URL}\"";
+        root.problem("servers", Wrong::new("no server is called primary", hint));
+    }
+    servers
+}
+
+fn server(name: String, section: Section<'_>) -> Named<'_> {
+    let max_connections = section
+        .has("max_connections")
+        .then(|| section.count("max_connections", CONNECTIONS_MAX, &(1..=CONNECTIONS_MAX)));
+    if !section.has("url") {
+        let hint = "write url = \"postgres://user:password@host:5432/database\", or \"${DATABASE_URL}\"";
+        section.problem("url", Wrong::new("is missing", hint));
+    }
+    let url = section.parsed("url", None, |text| ServerUrl::parse(text).map(Some));
+    let server = url.map(|url| Server {
+        name: name.clone(),
+        host: url.host,
+        port: url.port,
+        user: url.user,
+        password: url.password,
+        database: url.database,
+        max_connections,
+        ssl_mode: url.ssl_mode,
+        connect_timeout: url.connect_timeout,
+        application_name: url.application_name,
+    });
+    Named { name, section, max_connections, server }
+}

@@ -1,0 +1,142 @@
+//! Making connections. The pool makes them, not the sessions: a session that goes away leaves nothing half
+//! done, and whoever waits longest gets the first backend that is there.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use super::{Lease, Refusal, ServerPool, gate::jitter, server_pool::State, stats::count};
+use crate::{
+    backend::{
+        Backend, Home, Identity, Server,
+        connect::{self, ConnectError},
+    },
+    wire::read::ErrorFields,
+};
+
+/// Why no connection could be made.
+#[derive(Clone, Debug)]
+pub struct ConnectFailure {
+    /// The server's name.
+    pub server: String,
+    /// What it answered, if it refused the login.
+    pub refused: Option<ErrorFields>,
+    /// In words.
+    pub message: String,
+}
+
+impl ConnectFailure {
+    /// The server cannot be reached.
+    pub fn unreachable(server: &Server, message: String) -> Self {
+        Self { server: server.name.clone(), refused: None, message }
+    }
+}
+
+impl ServerPool {
+    /// Connects in a task of its own.
+    pub(super) fn start_connecting(self: &Arc<Self>, state: &mut State, identity: Arc<Identity>, home: Home) {
+        state.connecting.push(Arc::clone(&identity));
+        let pool = Arc::clone(self);
+        self.spawner.spawn(home, async move { pool.connect(identity, home).await });
+    }
+
+    async fn connect(self: Arc<Self>, identity: Arc<Identity>, home: Home) {
+        let mut place = Place { pool: &self, identity: &identity, taken: true };
+        loop {
+            let slot = self.gate().enter().await;
+            let attempt =
+                connect::connect(&self.server, &identity, home, self.limits().connect_timeout).await;
+            drop(slot);
+            match attempt {
+                Ok(backend) => {
+                    place.taken = false;
+                    self.connected(backend);
+                    return;
+                }
+                Err(error) => {
+                    if !self.connect_failed(&identity, &error) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn connected(self: &Arc<Self>, mut backend: Box<Backend>) {
+        count(&self.stats().connects);
+        if self.gate().succeeded() {
+            tracing::info!(server = %self.server.name, "the server can be reached again");
+        }
+        let lifetime = self.limits().max_lifetime;
+        backend.expires_at = if lifetime == Duration::ZERO {
+            u32::MAX
+        } else {
+            // jitter() gives 0.5 to 1; a tenth of spread is asked for.
+            let spread = lifetime.mul_f64(0.8 + jitter() / 5.0);
+            self.clock.load(Ordering::Relaxed).saturating_add(spread.as_secs() as u32)
+        };
+        {
+            let mut state = self.lock();
+            state.connected(&backend.identity);
+            state.leased += 1;
+        }
+        self.give_back(backend);
+    }
+
+    /// Tells who waits; returns whether to try again.
+    fn connect_failed(&self, identity: &Arc<Identity>, error: &ConnectError) -> bool {
+        count(&self.stats().connect_failures);
+        let message = error.to_string();
+        let mut state = self.lock();
+        if let ConnectError::Refused(fields) = error
+            && error.is_final()
+        {
+            // The server is there; it is this login that fails.
+            self.gate().succeeded();
+            tracing::warn!(server = %self.server.name, user = %identity.user, database = %identity.database, %message, "the server refused a login");
+            let refused = Some(fields.clone());
+            let failure = Arc::new(ConnectFailure { server: self.server.name.clone(), refused, message });
+            let same = |waiter: &super::queue::Waiter| Arc::ptr_eq(&waiter.identity, identity);
+            self.refuse_waiters(&mut state, same, &Refusal::Unreachable(failure));
+            return false;
+        }
+        if self.gate().failed(&message) {
+            tracing::warn!(server = %self.server.name, %message, "the server cannot be reached");
+        }
+        let limit = state.limits.wait_timeout;
+        if self.gate().down_for().is_some_and(|(down_for, _)| down_for > limit) {
+            let failure = Arc::new(ConnectFailure::unreachable(&self.server, message));
+            self.refuse_waiters(&mut state, |_| true, &Refusal::Unreachable(failure));
+        }
+        state.queue.wants(identity)
+    }
+}
+
+/// The place of a connection that is being made; given up unless the connection came about.
+struct Place<'a> {
+    pool: &'a Arc<ServerPool>,
+    identity: &'a Arc<Identity>,
+    taken: bool,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if self.taken {
+            let mut state = self.pool.lock();
+            state.connected(self.identity);
+            self.pool.serve_queue(&mut state);
+        }
+    }
+}
+
+impl Lease {
+    /// Checks a backend that has been idle for long. False if it is of no use.
+    pub async fn check(&mut self) -> bool {
+        let limits = self.pool().limits();
+        matches!(
+            tokio::time::timeout(limits.connect_timeout, self.ask(";")).await,
+            Ok(Ok(answer)) if answer.error.is_none()
+        )
+    }
+}

@@ -1,0 +1,129 @@
+//! When a server may be tried again: exponential backoff with jitter, shared by all pools on the server, so
+//! that a storm of clients never becomes a storm of connects.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::Semaphore, time::Instant};
+
+const FIRST_DELAY: Duration = Duration::from_millis(50);
+const LAST_DELAY: Duration = Duration::from_secs(5);
+
+/// Logins under way to one server at once: each costs it a fork.
+const CONNECTS_AT_ONCE: usize = 8;
+
+#[derive(Debug)]
+enum Reach {
+    /// The last attempt succeeded, or there was none.
+    Up,
+    /// Every attempt has failed since.
+    Down { since: Instant, attempts: u32, next_try: Instant, last_error: String },
+}
+
+/// Guards one server.
+#[derive(Debug)]
+pub struct Gate {
+    reach: Mutex<Reach>,
+    down: AtomicBool,
+    slots: Semaphore,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            reach: Mutex::new(Reach::Up),
+            down: AtomicBool::new(false),
+            slots: Semaphore::new(CONNECTS_AT_ONCE),
+        }
+    }
+}
+
+impl Gate {
+    /// Waits until the server may be tried; the attempt is over when the result is dropped.
+    pub async fn enter(&self) -> tokio::sync::SemaphorePermit<'_> {
+        let slot = self.slots.acquire().await.expect("the semaphore is never closed");
+        let next_try = match &*self.lock() {
+            Reach::Up => None,
+            Reach::Down { next_try, .. } => Some(*next_try),
+        };
+        if let Some(next_try) = next_try {
+            tokio::time::sleep_until(next_try).await;
+        }
+        slot
+    }
+
+    /// An attempt succeeded. Returns true if the server was down.
+    pub fn succeeded(&self) -> bool {
+        let mut reach = self.lock();
+        let was_down = matches!(*reach, Reach::Down { .. });
+        *reach = Reach::Up;
+        self.down.store(false, Ordering::Release);
+        was_down
+    }
+
+    /// An attempt failed. Returns true if the server was up until now.
+    pub fn failed(&self, error: &str) -> bool {
+        let now = Instant::now();
+        let mut reach = self.lock();
+        let (since, attempts, was_up) = match &*reach {
+            // Up => Down
+            Reach::Up => (now, 1, true),
+            // Down => Down, with a longer delay
+            Reach::Down { since, attempts, .. } => (*since, attempts.saturating_add(1), false),
+        };
+        let delay = FIRST_DELAY.saturating_mul(1 << attempts.min(7)).min(LAST_DELAY);
+        let next_try = now + delay.mul_f64(jitter());
+        *reach = Reach::Down { since, attempts, next_try, last_error: error.to_owned() };
+        self.down.store(true, Ordering::Release);
+        was_up
+    }
+
+    /// Whether the last attempt failed.
+    pub fn is_down(&self) -> bool {
+        self.down.load(Ordering::Acquire)
+    }
+
+    /// How long the server has been down, and the last error; `None` if it is not.
+    pub fn down_for(&self) -> Option<(Duration, String)> {
+        match &*self.lock() {
+            Reach::Up => None,
+            Reach::Down { since, last_error, .. } => Some((since.elapsed(), last_error.clone())),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Reach> {
+        self.reach.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A random factor between 0.5 and 1.
+pub(super) fn jitter() -> f64 {
+    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
+    0.5 + f64::from(random) / f64::from(u32::MAX) / 2.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn delays_grow_to_a_bound_and_end_with_a_success() {
+        let gate = Gate::default();
+        assert!(gate.failed("refused"));
+        for _ in 0..20 {
+            let before = Instant::now();
+            drop(gate.enter().await);
+            assert!(before.elapsed() <= LAST_DELAY);
+            assert!(!gate.failed("refused"));
+        }
+        let before = Instant::now();
+        drop(gate.enter().await);
+        assert!(before.elapsed() >= LAST_DELAY / 2);
+        assert!(gate.is_down() && gate.succeeded() && !gate.is_down());
+    }
+}

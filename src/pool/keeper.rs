@@ -1,0 +1,162 @@
+//! The keeper of a server pool: closes what must be closed, refuses who has waited too long, and keeps as many
+//! idle backends as the limits say.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    io::AsyncWriteExt as _,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Refusal, ServerPool, server_pool::State};
+use crate::{
+    backend::{Backend, Home, Identity},
+    socket::Socket,
+    wire::message,
+};
+
+/// How often waiting times are looked at while somebody waits.
+const QUEUE_ROUND: Duration = Duration::from_millis(10);
+
+/// How often idle backends are looked at.
+const IDLE_ROUND: Duration = Duration::from_secs(1);
+
+/// Keeps a server pool until `stop`. `warm` is the identity for which `min_connections` are kept open.
+pub async fn keep(pool: Arc<ServerPool>, warm: Option<Arc<Identity>>, stop: CancellationToken) {
+    let started = Instant::now();
+    let mut next_idle_round = started;
+    loop {
+        let now = Instant::now();
+        pool.clock.store(now.duration_since(started).as_secs() as u32, Ordering::Relaxed);
+        close_dead(&pool);
+        if now >= next_idle_round {
+            next_idle_round = now + IDLE_ROUND;
+            idle_round(&pool, warm.as_ref());
+        }
+        let pause = if refuse_late(&pool) { QUEUE_ROUND } else { next_idle_round - now };
+        tokio::select! {
+            // Cancel safe: a notification that is not consumed stays with the Notify.
+            () = pool.attention.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => break,
+        }
+        // A burst of notifications is one round.
+        if !pool.lock().queue.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    close_all(&pool);
+}
+
+/// Refuses those who have waited too long; returns whether somebody still waits.
+fn refuse_late(pool: &Arc<ServerPool>) -> bool {
+    let mut state = pool.lock();
+    if state.queue.is_empty() {
+        return false;
+    }
+    let limit = state.limits.wait_timeout;
+    let late = |waiter: &super::queue::Waiter| waiter.since.elapsed() >= limit;
+    let down = pool.gate().down_for().map(|(_, error)| error);
+    let refusal = Refusal::TimedOut { figures: state.figures(), waited: limit, down };
+    pool.refuse_waiters(&mut state, late, &refusal);
+    pool.serve_queue(&mut state);
+    !state.queue.is_empty()
+}
+
+/// Hands the dead to tasks that close them.
+fn close_dead(pool: &Arc<ServerPool>) {
+    let (dead, limit) = {
+        let mut state = pool.lock();
+        (std::mem::take(&mut state.dead), state.limits.close_timeout)
+    };
+    for backend in dead {
+        let pool = Arc::clone(pool);
+        let spawner = pool.spawner.clone();
+        spawner.spawn(backend.home, async move {
+            close(backend, limit).await;
+            let mut state = pool.lock();
+            state.closing -= 1;
+            pool.serve_queue(&mut state);
+        });
+    }
+}
+
+/// Ends a backend so that its server process is gone when this returns, or `limit` is over: cancels what it
+/// does, says goodbye, and waits for the server to close (it does so last, after it has left
+/// `pg_stat_activity`).
+async fn close(mut backend: Box<Backend>, limit: Duration) {
+    let server = backend.server.name.clone();
+    let goodbye = async {
+        if !backend.protocol.is_answered() {
+            backend.cancel.register().send(limit).await;
+        }
+        if backend.unsent.is_empty() {
+            let _ = backend.socket.send_now(&message::TERMINATE);
+        }
+        // The server may have closed already; then there is nothing to wait for.
+        let _ = match &mut backend.socket {
+            Socket::Tcp(stream) => stream.shutdown().await,
+            Socket::Unix(stream) => stream.shutdown().await,
+        };
+        let mut nothing = Vec::new();
+        while let Ok(true) = backend.socket.read_more(&mut nothing).await {
+            nothing.clear();
+        }
+    };
+    if timeout(limit, goodbye).await.is_err() {
+        tracing::warn!(server, "a connection was given up: the server did not close it in time");
+    }
+}
+
+/// Closes what has been idle or has lived for too long, and connects what is missing.
+fn idle_round(pool: &Arc<ServerPool>, warm: Option<&Arc<Identity>>) {
+    let now = pool.clock.load(Ordering::Relaxed);
+    let mut state = pool.lock();
+    retire_idle(&mut state, now);
+    if !state.dead.is_empty() {
+        pool.attention.notify_one();
+    }
+    let Some(identity) = warm else { return };
+    let present = state.figures().taken() - state.closing;
+    let room = state.limits.max_connections.saturating_sub(state.figures().taken());
+    let missing = state.limits.min_connections.saturating_sub(present).min(room);
+    if pool.gate().is_down() && !state.connecting.is_empty() {
+        return;
+    }
+    for thread in 0..missing {
+        pool.start_connecting(&mut state, Arc::clone(identity), Home(thread as u16));
+    }
+}
+
+fn retire_idle(state: &mut State, now: u32) {
+    let limits = state.limits;
+    let idle_limit = limits.idle_timeout.as_secs() as u32;
+    let mut spare = state.figures().taken().saturating_sub(limits.min_connections + state.closing);
+    let (mut kept, mut retired) = (Vec::new(), Vec::new());
+    for mut idle in std::mem::take(&mut state.idle) {
+        let backend = &mut idle.backend;
+        let idle_too_long =
+            idle_limit > 0 && now.saturating_sub(backend.idle_since) > idle_limit && spare > 0;
+        if backend.expires_at <= now || idle_too_long || !backend.is_alive() {
+            spare = spare.saturating_sub(1);
+            retired.push(idle.backend);
+        } else {
+            kept.push(idle);
+        }
+    }
+    state.idle = kept;
+    retired.into_iter().for_each(|backend| state.bury(backend));
+}
+
+fn close_all(pool: &Arc<ServerPool>) {
+    let mut state = pool.lock();
+    let idle = std::mem::take(&mut state.idle);
+    idle.into_iter().for_each(|idle| state.bury(idle.backend));
+    pool.refuse_waiters(&mut state, |_| true, &Refusal::Closing);
+    drop(state);
+    close_dead(pool);
+}

@@ -1,0 +1,58 @@
+//! A lease: the right to a place together with the backend that fills it.
+
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
+
+use super::ServerPool;
+use crate::backend::{Backend, Quiescent};
+
+/// A backend in use. Given back with [`Lease::release`]; dropped in any other way, its backend is closed.
+#[derive(Debug)]
+pub struct Lease {
+    /// `None` only while being taken apart.
+    backend: Option<Box<Backend>>,
+    pool: Arc<ServerPool>,
+}
+
+impl Lease {
+    /// The place must have been counted as leased.
+    pub(super) fn new(backend: Box<Backend>, pool: Arc<ServerPool>) -> Self {
+        Self { backend: Some(backend), pool }
+    }
+
+    /// Where it belongs.
+    pub fn pool(&self) -> &Arc<ServerPool> {
+        &self.pool
+    }
+
+    /// Gives the backend back. The proof says that it owes nobody an answer.
+    pub fn release(mut self, _proof: Quiescent) {
+        if let Some(backend) = self.backend.take() {
+            self.pool.give_back(backend);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(backend) = self.backend.take() {
+            self.pool.discard(backend);
+        }
+    }
+}
+
+impl Deref for Lease {
+    type Target = Backend;
+
+    fn deref(&self) -> &Backend {
+        self.backend.as_ref().expect("a lease has a backend until it ends")
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut Backend {
+        self.backend.as_mut().expect("a lease has a backend until it ends")
+    }
+}

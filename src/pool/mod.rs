@@ -1,0 +1,69 @@
+//! Bounded sets of backends: who may use one, who waits, who is refused.
+//!
+//! A [`Pool`] has one [`ServerPool`] for each of its servers. A place in a server pool is taken by a backend from
+//! before it connects until the server has closed it again, so that what the server counts never exceeds
+//! `max_connections`, whatever storm of clients, cancels or crashes happens.
+
+mod connecting;
+mod gate;
+mod keeper;
+mod lease;
+mod queue;
+mod server_pool;
+mod stats;
+
+use std::{sync::Arc, time::Duration};
+
+pub use connecting::ConnectFailure;
+pub use gate::Gate;
+pub use keeper::keep;
+pub use lease::Lease;
+pub use queue::Waiting;
+pub use server_pool::{Checkout, Figures, Refusal, ServerPool, Spawner, Wants};
+pub use stats::{Histogram, Stats, WAIT_BUCKETS_SECONDS};
+
+/// Bounds of a pool on each of its servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Backends of all identities together.
+    pub max_connections: usize,
+    /// Backends kept open even if idle.
+    pub min_connections: usize,
+    /// Sessions that may wait.
+    pub max_waiting: usize,
+    /// How long a session waits.
+    pub wait_timeout: Duration,
+    /// Idle backends are closed after this; zero means never.
+    pub idle_timeout: Duration,
+    /// Backends are closed at this age, less up to a tenth at random; zero means never.
+    pub max_lifetime: Duration,
+    /// Connecting and authenticating.
+    pub connect_timeout: Duration,
+    /// Backends idle for longer are checked before use; zero means always.
+    pub check_after: Duration,
+    /// How long closing a backend may take before its place is given up.
+    pub close_timeout: Duration,
+}
+
+/// A named set of backends on one or more servers.
+#[derive(Debug)]
+pub struct Pool {
+    /// The key in the configuration.
+    pub name: String,
+    /// One for each server. Never empty.
+    pub members: Vec<Arc<ServerPool>>,
+}
+
+impl Pool {
+    /// The member to use next: of those whose server can be reached, the one with the fewest leases and
+    /// waiters. `None` if no server can be reached.
+    pub fn choose(&self) -> Option<&Arc<ServerPool>> {
+        if let [only] = self.members.as_slice() {
+            return Some(only);
+        }
+        self.members
+            .iter()
+            .filter(|member| !member.gate().is_down())
+            .min_by_key(|member| member.outstanding())
+    }
+}

@@ -1,0 +1,419 @@
+//! The bounded set of backends on one server.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, sync::Notify, time::Instant};
+use tokio_util::task::TaskTracker;
+
+use super::{ConnectFailure, Gate, Lease, Limits, Stats, Waiting, queue::Queue, stats::count};
+use crate::backend::{Backend, BackendId, Home, Identity, Server};
+
+/// Starts tasks on the threads of the program, all under one tracker.
+#[derive(Clone, Debug)]
+pub struct Spawner {
+    /// Ends when every task has.
+    pub tracker: TaskTracker,
+    /// One for each thread.
+    pub threads: Arc<[Handle]>,
+}
+
+impl Spawner {
+    /// Starts a task on a thread.
+    pub fn spawn(&self, home: Home, task: impl Future<Output = ()> + Send + 'static) {
+        let at = usize::from(home.0) % self.threads.len();
+        self.tracker.spawn_on(task, &self.threads[at]);
+    }
+}
+
+/// Who wants a backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Wants<'a> {
+    /// The identity that it must belong to.
+    pub identity: &'a Arc<Identity>,
+    /// The backend that the session had last: preferred.
+    pub last: Option<BackendId>,
+    /// The hash of the session's settings: a backend that has them is preferred to another.
+    pub settings: u64,
+    /// The session's thread.
+    pub home: Home,
+}
+
+/// What asking for a backend gives at once.
+#[derive(Debug)]
+pub enum Checkout {
+    /// A backend.
+    Lease(Lease),
+    /// A backend that was idle for so long that it is to be checked first ([`Lease::check`]).
+    Stale(Lease),
+    /// A place in the queue.
+    Wait(Waiting),
+    /// Nothing.
+    Refused(Refusal),
+}
+
+/// Why a session got no backend.
+#[derive(Clone, Debug)]
+pub enum Refusal {
+    /// Too many others wait.
+    Full(Figures),
+    /// It has waited for `wait_timeout`.
+    TimedOut {
+        /// How full the pool was.
+        figures: Figures,
+        /// How long it waited.
+        waited: Duration,
+        /// The last error if the server cannot be reached.
+        down: Option<String>,
+    },
+    /// The server cannot be reached, or refused the login.
+    Unreachable(Arc<ConnectFailure>),
+    /// Bulkhead is going down.
+    Closing,
+}
+
+/// How full a server pool is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Backends in use.
+    pub leased: usize,
+    /// Backends that wait for use.
+    pub idle: usize,
+    /// Backends being connected.
+    pub connecting: usize,
+    /// Backends being closed.
+    pub closing: usize,
+    /// Sessions that wait.
+    pub waiting: usize,
+    /// The bound.
+    pub max_connections: usize,
+}
+
+impl Figures {
+    /// Places taken.
+    pub const fn taken(&self) -> usize {
+        self.leased + self.idle + self.connecting + self.closing
+    }
+}
+
+/// The bounded set of backends on one server.
+#[derive(Debug)]
+pub struct ServerPool {
+    /// The pool's name.
+    pub name: String,
+    /// The server.
+    pub server: Arc<Server>,
+    gate: Arc<Gate>,
+    pub(super) spawner: Spawner,
+    pub(super) state: Mutex<State>,
+    /// Seconds since the pool was made, as of the keeper's last round.
+    pub(super) clock: AtomicU32,
+    outstanding: AtomicUsize,
+    stats: Stats,
+    /// Tells the keeper that somebody waits or that something must be closed.
+    pub(super) attention: Notify,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) limits: Limits,
+    /// Last in, first out.
+    pub(super) idle: Vec<Idle>,
+    pub(super) queue: Queue,
+    /// Whose connections are being made.
+    pub(super) connecting: Vec<Arc<Identity>>,
+    pub(super) leased: usize,
+    /// Places of backends that are being closed, those in `dead` included.
+    pub(super) closing: usize,
+    /// Backends for the keeper to close.
+    pub(super) dead: Vec<Box<Backend>>,
+}
+
+/// An idle backend with what the choice looks at.
+#[derive(Debug)]
+pub(super) struct Idle {
+    id: BackendId,
+    settings: u64,
+    home: Home,
+    pub(super) backend: Box<Backend>,
+}
+
+impl State {
+    pub(super) fn figures(&self) -> Figures {
+        Figures {
+            leased: self.leased,
+            idle: self.idle.len(),
+            connecting: self.connecting.len(),
+            closing: self.closing,
+            waiting: self.queue.len(),
+            max_connections: self.limits.max_connections,
+        }
+    }
+
+    /// Whether a connection for this identity is being made, or a place is being freed.
+    fn is_coming_for(&self, identity: &Arc<Identity>) -> bool {
+        self.closing > 0 || self.connecting.iter().any(|other| Arc::ptr_eq(other, identity))
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.figures().taken() < self.limits.max_connections
+    }
+
+    /// Takes out the idle backend that suits best; of equals the one used last.
+    fn take_idle(&mut self, wants: &Wants<'_>) -> Option<Box<Backend>> {
+        let mut best: Option<(usize, u8)> = None;
+        for (at, idle) in self.idle.iter().enumerate().rev() {
+            if !Arc::ptr_eq(&idle.backend.identity, wants.identity) {
+                continue;
+            }
+            if wants.last == Some(idle.id) {
+                best = Some((at, 0));
+                break;
+            }
+            let suits = 1 + 2 * u8::from(idle.settings == wants.settings) + u8::from(idle.home == wants.home);
+            if best.is_none_or(|(_, other)| other < suits) {
+                best = Some((at, suits));
+            }
+        }
+        best.map(|(at, _)| self.idle.remove(at).backend)
+    }
+
+    /// A connection for this identity is no longer being made.
+    pub(super) fn connected(&mut self, identity: &Arc<Identity>) {
+        if let Some(at) = self.connecting.iter().position(|other| Arc::ptr_eq(other, identity)) {
+            self.connecting.swap_remove(at);
+        }
+    }
+
+    pub(super) fn put_idle(&mut self, backend: Box<Backend>) {
+        let (id, settings, home) = (backend.id, backend.applied.hash(), backend.home);
+        self.idle.push(Idle { id, settings, home, backend });
+    }
+
+    /// Moves a backend whose place has been uncounted elsewhere among those to be closed.
+    pub(super) fn bury(&mut self, backend: Box<Backend>) {
+        self.closing += 1;
+        self.dead.push(backend);
+    }
+}
+
+impl ServerPool {
+    /// An empty set.
+    pub fn new(name: String, server: Arc<Server>, gate: Arc<Gate>, limits: Limits, spawner: Spawner) -> Self {
+        let state = State {
+            limits,
+            idle: Vec::new(),
+            queue: Queue::default(),
+            connecting: Vec::new(),
+            leased: 0,
+            closing: 0,
+            dead: Vec::new(),
+        };
+        Self {
+            name,
+            server,
+            gate,
+            spawner,
+            state: Mutex::new(state),
+            clock: AtomicU32::new(0),
+            outstanding: AtomicUsize::new(0),
+            stats: Stats::default(),
+            attention: Notify::new(),
+        }
+    }
+
+    /// The server's gate.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// How full it is.
+    pub fn figures(&self) -> Figures {
+        self.lock().figures()
+    }
+
+    /// The bounds.
+    pub fn limits(&self) -> Limits {
+        self.lock().limits
+    }
+
+    /// Leases and waiters, approximately: for the choice between servers.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_outstanding(&self, state: &State) {
+        self.outstanding.store(state.leased + state.queue.len(), Ordering::Relaxed);
+    }
+
+    /// Asks for a backend.
+    pub fn checkout(self: &Arc<Self>, wants: &Wants<'_>) -> Checkout {
+        let mut state = self.lock();
+        while let Some(mut backend) = state.take_idle(wants) {
+            if backend.is_alive() {
+                state.leased += 1;
+                self.note_outstanding(&state);
+                let idle_seconds = self.clock.load(Ordering::Relaxed).saturating_sub(backend.idle_since);
+                let stale = u64::from(idle_seconds) > state.limits.check_after.as_secs();
+                drop(state);
+                self.stats.wait.observe_none();
+                let lease = Lease::new(backend, Arc::clone(self));
+                return if stale { Checkout::Stale(lease) } else { Checkout::Lease(lease) };
+            }
+            state.bury(backend);
+            self.attention.notify_one();
+        }
+        let limits = state.limits;
+        if let Some(failure) = self.down_for_long(limits.wait_timeout) {
+            count(&self.stats.refused_unreachable);
+            return Checkout::Refused(Refusal::Unreachable(failure));
+        }
+        let figures = state.figures();
+        // Who waits for a connection that is being made for it does not count: an empty pool is not a full one.
+        let coming =
+            figures.connecting + figures.closing + (limits.max_connections.saturating_sub(figures.taken()));
+        if figures.waiting >= limits.max_waiting + coming + figures.idle {
+            count(&self.stats.refused_full);
+            return Checkout::Refused(Refusal::Full(figures));
+        }
+        let (ticket, from) = state.queue.push(Arc::clone(wants.identity), wants.home);
+        self.serve_queue(&mut state);
+        self.note_outstanding(&state);
+        drop(state);
+        self.attention.notify_one();
+        Checkout::Wait(Waiting { pool: Arc::clone(self), ticket, since: Instant::now(), from })
+    }
+
+    fn down_for_long(&self, wait_timeout: Duration) -> Option<Arc<ConnectFailure>> {
+        if !self.gate.is_down() {
+            return None;
+        }
+        let (down_for, error) = self.gate.down_for()?;
+        (down_for > wait_timeout).then(|| Arc::new(ConnectFailure::unreachable(&self.server, error)))
+    }
+
+    /// A leased backend comes back: to the first waiter, or among the idle ones.
+    pub(super) fn give_back(self: &Arc<Self>, mut backend: Box<Backend>) {
+        let mut state = self.lock();
+        let now = self.clock.load(Ordering::Relaxed);
+        if backend.expires_at <= now || state.figures().taken() > state.limits.max_connections {
+            state.leased -= 1;
+            state.bury(backend);
+            self.attention.notify_one();
+            return;
+        }
+        let stranger = state.queue.head_is_stranger(&backend);
+        if stranger.is_some_and(|waiter| !state.is_coming_for(&waiter.identity)) {
+            state.leased -= 1;
+            state.bury(backend);
+            self.attention.notify_one();
+            return;
+        }
+        while let Some(waiter) = state.queue.take_for(&backend) {
+            match waiter.to.send(Ok(backend)) {
+                Ok(()) => {
+                    self.note_outstanding(&state);
+                    return;
+                }
+                Err(refused) => backend = refused.expect("a backend was sent"),
+            }
+        }
+        backend.idle_since = now;
+        state.leased -= 1;
+        state.put_idle(backend);
+        self.note_outstanding(&state);
+    }
+
+    /// A lease ended in the middle of something: its backend is closed, and its place stays taken until then.
+    pub(super) fn discard(&self, backend: Box<Backend>) {
+        let mut state = self.lock();
+        state.leased -= 1;
+        state.bury(backend);
+        self.note_outstanding(&state);
+        drop(state);
+        count(&self.stats.discarded);
+        self.attention.notify_one();
+    }
+
+    /// Sees to it that somebody works for every waiter as far as there are places: an idle backend is handed over,
+    /// a free place is filled, and at the bound an idle backend of another identity makes room.
+    pub(super) fn serve_queue(self: &Arc<Self>, state: &mut State) {
+        self.hand_out_idle(state);
+        let mut connecting = state.connecting.clone();
+        let mut closing = state.closing;
+        let waiting: Vec<(Arc<Identity>, Home)> =
+            state.queue.iter().map(|waiter| (Arc::clone(&waiter.identity), waiter.home)).collect();
+        for (identity, home) in waiting {
+            if let Some(at) = connecting.iter().position(|other| Arc::ptr_eq(other, &identity)) {
+                connecting.swap_remove(at);
+            } else if state.has_room() {
+                self.start_connecting(state, identity, home);
+            } else if closing > 0 {
+                closing -= 1;
+            } else if state.idle.is_empty() {
+                break;
+            } else {
+                let oldest = state.idle.remove(0).backend;
+                state.bury(oldest);
+                self.attention.notify_one();
+            }
+        }
+    }
+
+    fn hand_out_idle(&self, state: &mut State) {
+        let mut at = 0;
+        while at < state.idle.len() {
+            let Some(waiter) = state.queue.take_for(&state.idle[at].backend) else {
+                at += 1;
+                continue;
+            };
+            let backend = state.idle.remove(at).backend;
+            state.leased += 1;
+            if let Err(refused) = waiter.to.send(Ok(backend)) {
+                state.leased -= 1;
+                state.put_idle(refused.expect("a backend was sent"));
+            }
+        }
+    }
+
+    pub(super) fn leave_queue(&self, ticket: u64) {
+        let mut state = self.lock();
+        if state.queue.remove(ticket).is_some() {
+            self.note_outstanding(&state);
+        }
+    }
+
+    /// Refuses everybody for whom `leaves` holds.
+    pub(super) fn refuse_waiters(
+        &self,
+        state: &mut State,
+        leaves: impl Fn(&super::queue::Waiter) -> bool,
+        refusal: &Refusal,
+    ) {
+        let counter = match refusal {
+            Refusal::TimedOut { .. } => &self.stats.refused_timeout,
+            Refusal::Unreachable(_) => &self.stats.refused_unreachable,
+            Refusal::Full(_) | Refusal::Closing => &self.stats.refused_full,
+        };
+        for waiter in state.queue.take_where(leaves) {
+            count(counter);
+            // A waiter that has left meanwhile needs no refusal.
+            let _ = waiter.to.send(Err(refusal.clone()));
+        }
+        self.note_outstanding(state);
+    }
+}

@@ -1,0 +1,214 @@
+//! Pure: what a request demands, where its session stands, and which pools there are give the target.
+
+use crate::sql::{Class, Effects, Hint, Reason, Verdict};
+
+/// A pool's position among all pools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PoolId(pub u8);
+
+/// Which pools there are, and what they are for.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    /// Writes, and everything that is not proven to belong elsewhere.
+    pub primary: PoolId,
+    /// Reads.
+    pub replicas: Option<PoolId>,
+    /// Job statements.
+    pub jobs: Option<PoolId>,
+    /// What workers send besides job statements.
+    pub workers: Option<PoolId>,
+    /// Whether the jobs' pool is on another server than the primary's: then no statement and no transaction can
+    /// use both.
+    pub jobs_elsewhere: bool,
+}
+
+/// What a request asks for: the verdicts of its statements taken together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// The strongest class.
+    pub verdict: Verdict,
+    /// How many statements the request runs or prepares.
+    pub statements: u32,
+    /// Job objects and application objects are named in one statement, or in several of the request.
+    pub mixed: bool,
+}
+
+impl Demand {
+    /// Of a request that has no statement.
+    pub fn none() -> Self {
+        Self { verdict: Verdict::new(Class::Neutral, Reason::Empty), statements: 0, mixed: false }
+    }
+
+    /// Of one statement.
+    pub fn of(verdict: Verdict) -> Self {
+        // Of several statements in one text, one may name job objects and another one the application's.
+        let mixed =
+            verdict.class == Class::Job && verdict.effects.has(Effects::MIXED.with(Effects::APP_OBJECTS));
+        Self { verdict, statements: 1, mixed }
+    }
+
+    /// Adds another statement of the same request: the strongest class wins.
+    pub fn add(&mut self, verdict: Verdict) {
+        if self.statements == 0 {
+            *self = Self::of(verdict);
+            return;
+        }
+        let (jobs, other) = (self.verdict.class == Class::Job, verdict.class == Class::Job);
+        let names_application = |verdict: Verdict| verdict.effects.has(Effects::APP_OBJECTS);
+        self.mixed |= verdict.effects.has(Effects::MIXED)
+            || (jobs && names_application(verdict))
+            || (other && names_application(self.verdict));
+        let effects = self.verdict.effects.with(verdict.effects);
+        let stronger = if verdict.class > self.verdict.class { verdict } else { self.verdict };
+        let control = self.verdict.control.and(verdict.control);
+        let hint = self.verdict.hint.or(verdict.hint);
+        self.verdict = Verdict { effects, control, hint, ..stronger };
+        self.statements += 1;
+    }
+}
+
+/// Where a session stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// The pool whose lease the session holds, if any.
+    pub held: Option<PoolId>,
+    /// The held lease's server is the one of the jobs' pool, and another than the primary's.
+    pub held_is_jobs_server: bool,
+    /// A transaction was begun that may write, and not opened on any server yet.
+    pub begun_read_write: bool,
+    /// The session belongs to a worker.
+    pub is_worker: bool,
+    /// The session asked for a target (`SET bulkhead.route`).
+    pub asked: Option<Hint>,
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To the backend that the session holds.
+    Held,
+    /// To a pool.
+    Pool(PoolId),
+    /// Nowhere: it uses job objects and application objects, which live on different servers.
+    Torn,
+}
+
+impl Routes {
+    /// Where a request goes.
+    pub fn target(&self, demand: &Demand, standing: Standing) -> Target {
+        let verdict = demand.verdict;
+        let hint = verdict.hint.or(standing.asked);
+        if demand.mixed && self.jobs_elsewhere && hint.is_none() {
+            return Target::Torn;
+        }
+        if standing.held.is_some() {
+            return self.on_held(verdict, hint, standing);
+        }
+        Target::Pool(match hint {
+            Some(Hint::Pool(pool)) => PoolId(pool),
+            Some(Hint::Primary) => self.primary,
+            Some(Hint::Read) => self.replicas.unwrap_or(self.primary),
+            Some(Hint::Job) => self.jobs.unwrap_or(self.primary),
+            None => self.by_class(verdict.class, standing),
+        })
+    }
+
+    fn on_held(&self, verdict: Verdict, hint: Option<Hint>, standing: Standing) -> Target {
+        if !self.jobs_elsewhere || hint.is_some() {
+            return Target::Held;
+        }
+        let is_job = verdict.class == Class::Job;
+        let names_application = !is_job && verdict.effects.has(Effects::APP_OBJECTS);
+        match standing.held_is_jobs_server {
+            true if names_application => Target::Torn,
+            false if is_job => Target::Torn,
+            _ => Target::Held,
+        }
+    }
+
+    fn by_class(&self, class: Class, standing: Standing) -> PoolId {
+        let own = if standing.is_worker { self.workers.unwrap_or(self.primary) } else { self.primary };
+        match class {
+            Class::Job => self.jobs.unwrap_or(own),
+            Class::Read if !standing.begun_read_write && !standing.is_worker => self.replicas.unwrap_or(own),
+            Class::Read | Class::Write | Class::Neutral => own,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::Control;
+
+    const PRIMARY: PoolId = PoolId(0);
+    const REPLICAS: PoolId = PoolId(1);
+    const JOBS: PoolId = PoolId(2);
+    const WORKERS: PoolId = PoolId(3);
+
+    fn routes(jobs_elsewhere: bool) -> Routes {
+        let (replicas, jobs, workers) = (Some(REPLICAS), Some(JOBS), Some(WORKERS));
+        Routes { primary: PRIMARY, replicas, jobs, workers, jobs_elsewhere }
+    }
+
+    fn verdict(class: Class) -> Verdict {
+        let effects = if class == Class::Neutral { Effects::NONE } else { Effects::APP_OBJECTS };
+        Verdict { class, reason: Reason::ReadOnly, control: Control::None, effects, hint: None }
+    }
+
+    const FREE: Standing = Standing {
+        held: None,
+        held_is_jobs_server: false,
+        begun_read_write: false,
+        is_worker: false,
+        asked: None,
+    };
+
+    #[test]
+    fn each_class_has_its_pool() {
+        let routes = routes(true);
+        let target = |class, standing| routes.target(&Demand::of(verdict(class)), standing);
+        assert_eq!(target(Class::Write, FREE), Target::Pool(PRIMARY));
+        assert_eq!(target(Class::Read, FREE), Target::Pool(REPLICAS));
+        assert_eq!(target(Class::Job, FREE), Target::Pool(JOBS));
+        assert_eq!(target(Class::Neutral, FREE), Target::Pool(PRIMARY));
+        let worker = Standing { is_worker: true, ..FREE };
+        assert_eq!(target(Class::Write, worker), Target::Pool(WORKERS));
+        assert_eq!(target(Class::Read, worker), Target::Pool(WORKERS));
+        assert_eq!(target(Class::Job, worker), Target::Pool(JOBS));
+        let begun = Standing { begun_read_write: true, ..FREE };
+        assert_eq!(target(Class::Read, begun), Target::Pool(PRIMARY));
+    }
+
+    #[test]
+    fn two_servers_are_never_mixed() {
+        let mut demand = Demand::of(verdict(Class::Job));
+        demand.add(verdict(Class::Read));
+        assert_eq!(routes(true).target(&demand, FREE), Target::Torn);
+        assert_eq!(routes(false).target(&demand, FREE), Target::Pool(JOBS));
+        let on_primary = Standing { held: Some(PRIMARY), ..FREE };
+        assert_eq!(routes(true).target(&Demand::of(verdict(Class::Job)), on_primary), Target::Torn);
+        assert_eq!(routes(false).target(&Demand::of(verdict(Class::Job)), on_primary), Target::Held);
+        let on_jobs = Standing { held: Some(JOBS), held_is_jobs_server: true, ..FREE };
+        assert_eq!(routes(true).target(&Demand::of(verdict(Class::Write)), on_jobs), Target::Torn);
+        assert_eq!(routes(true).target(&Demand::of(verdict(Class::Neutral)), on_jobs), Target::Held);
+    }
+
+    #[test]
+    fn the_strongest_class_of_a_request_wins() {
+        let mut demand = Demand::none();
+        for class in [Class::Neutral, Class::Read, Class::Write, Class::Read] {
+            demand.add(verdict(class));
+        }
+        assert_eq!((demand.verdict.class, demand.statements), (Class::Write, 4));
+    }
+
+    #[test]
+    fn hints_win() {
+        let mut hinted = verdict(Class::Write);
+        hinted.hint = Some(Hint::Pool(2));
+        assert_eq!(routes(true).target(&Demand::of(hinted), FREE), Target::Pool(JOBS));
+        let asked = Standing { asked: Some(Hint::Primary), ..FREE };
+        assert_eq!(routes(true).target(&Demand::of(verdict(Class::Read)), asked), Target::Pool(PRIMARY));
+    }
+}

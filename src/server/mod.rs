@@ -1,0 +1,157 @@
+//! What is known of the servers beyond their address: the catalog snapshots that classification goes by.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    backend::{Home, Identity},
+    pool::{Checkout, ServerPool, Wants},
+    sql::Catalog,
+};
+
+/// Databases of which a snapshot is kept.
+const DATABASES_MAX: usize = 1_000;
+
+/// A snapshot that could not be read is tried again after this.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The snapshot of one database's catalog.
+#[derive(Debug)]
+pub struct DatabaseCatalog {
+    identity: Arc<Identity>,
+    snapshot: ArcSwap<Catalog>,
+    /// A statement may have changed definitions since the snapshot was read.
+    stale: AtomicBool,
+}
+
+impl DatabaseCatalog {
+    /// The snapshot as of now.
+    pub fn load(&self) -> arc_swap::Guard<Arc<Catalog>> {
+        self.snapshot.load()
+    }
+}
+
+/// The catalog snapshots of all databases that clients use.
+#[derive(Debug, Default)]
+pub struct Catalogs {
+    known: Mutex<HashMap<String, Arc<DatabaseCatalog>>>,
+    epochs: AtomicU64,
+    /// Counts changes of definitions that went through here.
+    generation: AtomicU64,
+    wanted: Notify,
+}
+
+impl Catalogs {
+    /// The snapshot of the identity's database; read soon if it is a new one.
+    pub fn of(&self, identity: &Arc<Identity>) -> Arc<DatabaseCatalog> {
+        let mut known = self.lock();
+        if let Some(catalog) = known.get(&identity.database) {
+            return Arc::clone(catalog);
+        }
+        if known.len() >= DATABASES_MAX {
+            known.retain(|_, catalog| Arc::strong_count(catalog) > 1);
+        }
+        let catalog = Arc::new(DatabaseCatalog {
+            identity: Arc::clone(identity),
+            snapshot: ArcSwap::from_pointee(Catalog::empty()),
+            stale: AtomicBool::new(true),
+        });
+        known.insert(identity.database.clone(), Arc::clone(&catalog));
+        self.wanted.notify_one();
+        catalog
+    }
+
+    /// Definitions may have changed.
+    pub fn changed(&self, catalog: &DatabaseCatalog) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        catalog.stale.store(true, Ordering::Release);
+        self.wanted.notify_one();
+    }
+
+    /// A number that grows with each change of definitions.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<DatabaseCatalog>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads snapshots from `primary`: new ones and stale ones at once, all of them every `refresh`.
+    pub async fn keep(self: Arc<Self>, primary: Arc<ServerPool>, refresh: Duration, stop: CancellationToken) {
+        let mut next_round = tokio::time::Instant::now() + refresh;
+        loop {
+            tokio::select! {
+                // Cancel safe: a notification that is not consumed stays with the Notify.
+                () = self.wanted.notified() => {}
+                () = tokio::time::sleep_until(next_round) => {
+                    next_round = tokio::time::Instant::now() + refresh;
+                    self.lock().values().for_each(|catalog| catalog.stale.store(true, Ordering::Release));
+                }
+                () = stop.cancelled() => return,
+            }
+            let stale: Vec<_> = self
+                .lock()
+                .values()
+                .filter(|catalog| catalog.stale.load(Ordering::Acquire))
+                .cloned()
+                .collect();
+            for catalog in stale {
+                tokio::select! {
+                    // Not cancel safe for the backend, which is closed then: the program is stopping.
+                    read = self.read(&primary, &catalog) => {
+                        if let Err(error) = read {
+                            catalog.stale.store(true, Ordering::Release);
+                            next_round = tokio::time::Instant::now() + refresh.min(RETRY);
+                            tracing::warn!(database = %catalog.identity.database, error, "the catalog could not be read; reads go to the primary until it is");
+                        }
+                    }
+                    () = stop.cancelled() => return,
+                }
+            }
+        }
+    }
+
+    async fn read(&self, primary: &Arc<ServerPool>, catalog: &DatabaseCatalog) -> Result<(), String> {
+        catalog.stale.store(false, Ordering::Release);
+        let wants = Wants { identity: &catalog.identity, last: None, settings: 0, home: Home(0) };
+        let mut lease = match primary.checkout(&wants) {
+            Checkout::Lease(lease) | Checkout::Stale(lease) => lease,
+            Checkout::Wait(waiting) => waiting.await.map_err(|refusal| format!("{refusal:?}"))?,
+            Checkout::Refused(refusal) => return Err(format!("{refusal:?}")),
+        };
+        // Another session's search_path, role or timeout must not decide what is seen.
+        if let Some(sql) = lease.applied.change_to(&crate::backend::Settings::default()) {
+            lease.ask(&sql).await.map_err(|error| error.to_string())?;
+            lease.applied = Arc::default();
+        }
+        let answer = lease.ask(Catalog::QUERY).await.map_err(|error| error.to_string())?;
+        if let Some(proof) = lease.protocol.quiescent() {
+            lease.release(proof);
+        }
+        if let Some(error) = answer.error {
+            return Err(error.to_string());
+        }
+        let rows = answer.rows.into_iter().filter_map(|row| {
+            let mut columns = row.into_iter().flatten();
+            Some((columns.next()?, columns.next()?))
+        });
+        let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
+        let read = Catalog::from_rows(epoch, rows);
+        // Sessions keep their cached verdicts as long as nothing has changed.
+        if !catalog.snapshot.load().says_the_same(&read) {
+            catalog.snapshot.store(Arc::new(read));
+        }
+        Ok(())
+    }
+}

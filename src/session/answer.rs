@@ -1,0 +1,338 @@
+//! Requests that need no backend: BEGIN before anything says where it goes, the end of such a transaction,
+//! closing prepared statements, a lone Sync.
+
+use super::{
+    Ended, Session,
+    reply::{self, Reply},
+    request::{End, Request},
+    transaction::Begun,
+};
+use crate::{
+    route::Demand,
+    sql::{Control, Deallocate, Effects, deallocate_target},
+    wire::{
+        TxStatus,
+        frame::split_message,
+        message,
+        read::{Body, Malformed},
+    },
+};
+
+/// What a locally answered statement does.
+enum Local {
+    /// CommandComplete with this tag.
+    Complete(&'static str),
+    /// BEGIN while one was begun already.
+    BeginAgain,
+}
+
+impl Session {
+    /// Answers the request here if it can be; returns whether it did, and has then taken it from the inbox.
+    pub(crate) fn answers(&mut self, request: Request, demand: &Demand) -> Result<bool, Ended> {
+        if request.streaming > 0 || self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open()) {
+            return Ok(false);
+        }
+        if demand.statements == 0 {
+            return self.answers_bookkeeping(request);
+        }
+        if demand.verdict.effects.has(Effects::DEALLOCATES) && self.answers_deallocate(request)? {
+            return Ok(true);
+        }
+        if self.lease.is_some() || demand.statements > 1 {
+            return Ok(false);
+        }
+        let Some(text) = self.executed_text(request)? else { return Ok(false) };
+        let Some(local) = self.local(text, demand.verdict.control) else { return Ok(false) };
+        self.complete(request, &local)?;
+        Ok(true)
+    }
+
+    /// What the statement does if it can be answered here; changes the transaction's state.
+    fn local(&mut self, text: Box<[u8]>, control: Control) -> Option<Local> {
+        match (&mut self.begun, control) {
+            // No => Deferred
+            (Begun::No, Control::Begin { .. }) => {
+                self.begun = Begun::begin(&text, control);
+                let verb = if starts_with_word(&text, b"start") { "START TRANSACTION" } else { "BEGIN" };
+                Some(Local::Complete(verb))
+            }
+            (Begun::Deferred(_), Control::Begin { .. }) => Some(Local::BeginAgain),
+            // Deferred => No
+            (Begun::Deferred(_), Control::Commit) => {
+                self.begun = Begun::No;
+                Some(Local::Complete("COMMIT"))
+            }
+            // Deferred, Failed => No
+            (Begun::Deferred(_) | Begun::Failed(_), Control::Rollback)
+            | (Begun::Failed(_), Control::Commit) => {
+                self.begun = Begun::No;
+                Some(Local::Complete("ROLLBACK"))
+            }
+            // Deferred => Deferred
+            (Begun::Deferred(deferred), Control::Prologue) => {
+                let tag = prologue_tag(&text)?;
+                deferred.texts.push(text);
+                Some(Local::Complete(tag))
+            }
+            _ => None,
+        }
+    }
+
+    /// The text that a request of one statement executes.
+    fn executed_text(&self, request: Request) -> Result<Option<Box<[u8]>>, Malformed> {
+        if request.end == End::Query {
+            return Ok(Some(self.query_text(request)?.into()));
+        }
+        let mut text: Option<Box<[u8]>> = None;
+        let mut executed = false;
+        let mut rest = &self.inbox[..request.len];
+        while let Ok(Some((tag, body, after))) = split_message(rest) {
+            rest = after;
+            match tag {
+                b'P' => {
+                    let mut body = Body::new(body, "Parse");
+                    body.cstring()?;
+                    text = Some(body.cstring()?.into());
+                }
+                b'B' if text.is_none() => {
+                    let mut body = Body::new(body, "Bind");
+                    body.cstring()?;
+                    text = self.known_text(body.cstring()?);
+                }
+                b'E' => executed = true,
+                _ => {}
+            }
+        }
+        Ok(text.filter(|_| executed && request.end == End::Sync))
+    }
+
+    fn known_text(&self, name: &[u8]) -> Option<Box<[u8]>> {
+        let statements = self.statements.as_deref()?;
+        if name.is_empty() {
+            return Some(statements.unnamed.as_ref()?.text().into());
+        }
+        statements.named.get(name).map(|statement| statement.text.clone())
+    }
+
+    /// Writes the answer to each message of the request.
+    fn complete(&mut self, request: Request, local: &Local) -> Result<(), Ended> {
+        let messages = self.take_from_inbox(request);
+        let mut rest = messages.as_slice();
+        let mut failed = false;
+        while let Some((tag, body, after)) = split_message(rest)? {
+            rest = after;
+            if failed && tag != b'S' {
+                continue;
+            }
+            match tag {
+                b'Q' | b'E' => {
+                    self.write_local(local);
+                }
+                b'P' => {
+                    if let Err(reply) = self.remember_parsed(body)? {
+                        reply.error(&mut self.outbox);
+                        failed = true;
+                    } else {
+                        message::parse_complete(&mut self.outbox);
+                    }
+                }
+                b'B' => message::bind_complete(&mut self.outbox),
+                b'D' if body.first() == Some(&b'S') => {
+                    message::no_parameters(&mut self.outbox);
+                    message::no_data(&mut self.outbox);
+                }
+                b'D' => message::no_data(&mut self.outbox),
+                b'C' => {
+                    self.forget_closed(body)?;
+                    message::close_complete(&mut self.outbox);
+                }
+                _ => {}
+            }
+        }
+        message::ready(&mut self.outbox, self.begun.status());
+        self.flush_now()
+    }
+
+    fn write_local(&mut self, local: &Local) {
+        match local {
+            Local::Complete(tag) => message::command_complete(&mut self.outbox, tag),
+            Local::BeginAgain => {
+                reply::already_in_transaction(&mut self.outbox);
+                message::command_complete(&mut self.outbox, "BEGIN");
+            }
+        }
+    }
+
+    /// A request without statements: only Sync, Flush, and Close of prepared statements.
+    fn answers_bookkeeping(&mut self, request: Request) -> Result<bool, Ended> {
+        let mut rest = &self.inbox[..request.len];
+        while let Some((tag, body, after)) = split_message(rest)? {
+            rest = after;
+            match tag {
+                b'S' | b'H' => {}
+                b'C' if body.first() == Some(&b'S') && body.len() > 2 => {}
+                _ => return Ok(false),
+            }
+        }
+        let messages = self.take_from_inbox(request);
+        let mut rest = messages.as_slice();
+        while let Some((tag, body, after)) = split_message(rest)? {
+            rest = after;
+            if tag == b'C' {
+                self.forget_closed(body)?;
+                message::close_complete(&mut self.outbox);
+            }
+        }
+        if request.end == End::Sync {
+            let status = self.status();
+            message::ready(&mut self.outbox, status);
+        }
+        self.flush_now()?;
+        Ok(true)
+    }
+
+    fn forget_closed(&mut self, body: &[u8]) -> Result<(), Malformed> {
+        let mut body = Body::new(body, "Close");
+        let (kind, name) = (body.byte()?, body.cstring()?);
+        if let (b'S', Some(statements)) = (kind, &mut self.statements) {
+            if name.is_empty() {
+                statements.unnamed = None;
+            } else {
+                statements.named.remove(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// DEALLOCATE of statements that were prepared by the protocol: they exist here, under other names there.
+    fn answers_deallocate(&mut self, request: Request) -> Result<bool, Ended> {
+        if request.end != End::Query || self.status() == TxStatus::Failed {
+            return Ok(false);
+        }
+        let Some(target) = deallocate_target(self.query_text(request)?) else { return Ok(false) };
+        let sql_level = self.pin.as_ref().is_some_and(|pin| pin.reason == super::Pin::PreparedStatements);
+        let tag = match target {
+            Deallocate::All => {
+                if let Some(statements) = &mut self.statements {
+                    statements.named.clear();
+                }
+                if sql_level {
+                    return Ok(false);
+                }
+                "DEALLOCATE ALL"
+            }
+            Deallocate::Name(name) => {
+                let known = self.statements.as_mut().and_then(|all| all.named.remove(name.as_bytes()));
+                if known.is_none() {
+                    return Ok(false);
+                }
+                "DEALLOCATE"
+            }
+        };
+        self.take_from_inbox(request);
+        let status = self.status();
+        message::command_complete(&mut self.outbox, tag);
+        message::ready(&mut self.outbox, status);
+        self.flush_now()?;
+        Ok(true)
+    }
+
+    /// Whether the request is part of an extended request that was refused: dropped up to its Sync.
+    pub(crate) fn skips(&mut self, request: Request) -> bool {
+        self.skipping && request.end != End::Query && request.end != End::FunctionCall
+    }
+
+    /// Drops a request. The Sync that ends a refused one is answered.
+    pub(crate) async fn drop_request(&mut self, request: Request) -> Result<(), Ended> {
+        self.take_from_inbox(request);
+        self.streaming = request.streaming;
+        self.drop_streaming().await?;
+        if self.skipping && request.end == End::Sync {
+            self.skipping = false;
+            let status = self.status();
+            message::ready(&mut self.outbox, status);
+            self.flush_now()?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a request: the client gets an error, an open transaction fails, the connection stays.
+    pub(crate) async fn refuse(&mut self, request: Request, reply: &Reply) -> Result<(), Ended> {
+        self.take_from_inbox(request);
+        self.streaming = request.streaming;
+        self.drop_streaming().await?;
+        if let Begun::Deferred(_) = self.begun {
+            self.begun = Begun::Failed(None);
+        }
+        self.fail_transaction().await?;
+        reply.error(&mut self.outbox);
+        if request.end == End::Open {
+            self.skipping = true;
+        } else {
+            let status = self.status();
+            message::ready(&mut self.outbox, status);
+        }
+        self.flush_now()?;
+        self.settle().await
+    }
+
+    /// The refusal of a request that uses two servers.
+    pub(crate) fn torn(&self, request: Request) -> Reply {
+        if let (Some(pin), Some(_)) = (&self.pin, &self.lease)
+            && self.status() == TxStatus::Idle
+        {
+            return reply::pinned_elsewhere(pin.reason.label());
+        }
+        let routes = &self.shared.routes;
+        let name = |pool| self.shared.pool(pool).name.as_str();
+        let jobs = routes.jobs.map_or("", name);
+        let texts = self.texts(request);
+        let (rules, catalog) = (self.shared.classifier.rules(), self.catalog.load());
+        let (mut job_tables, mut app_tables) = (Vec::new(), Vec::new());
+        for text in &texts {
+            let explained = crate::sql::explain(rules, &catalog, text);
+            job_tables.extend(explained.job_tables);
+            app_tables.extend(explained.app_tables);
+        }
+        let explanation = reply::named_tables(&job_tables, &app_tables);
+        reply::torn(jobs, name(routes.primary), &explanation)
+    }
+
+    /// The SQL texts of a request, for explanations.
+    pub(crate) fn texts(&self, request: Request) -> Vec<Box<[u8]>> {
+        if request.end == End::Query {
+            return self.query_text(request).ok().map(Into::into).into_iter().collect();
+        }
+        let mut texts = Vec::new();
+        let mut rest = &self.inbox[..request.len];
+        while let Ok(Some((tag, body, after))) = split_message(rest) {
+            rest = after;
+            let mut body = Body::new(body, "Parse");
+            if matches!(tag, b'P' | b'B')
+                && let (Ok(first), Ok(second)) = (body.cstring(), body.cstring())
+            {
+                let _ = first;
+                texts.extend(if tag == b'P' { Some(second.into()) } else { self.known_text(second) });
+            }
+        }
+        texts
+    }
+}
+
+/// The command tag of a statement that is kept back.
+fn prologue_tag(text: &[u8]) -> Option<&'static str> {
+    if starts_with_word(text, b"savepoint") {
+        Some("SAVEPOINT")
+    } else if starts_with_word(text, b"set") {
+        let constraints = text.to_ascii_lowercase().windows(11).any(|window| window == b"constraints");
+        Some(if constraints { "SET CONSTRAINTS" } else { "SET" })
+    } else {
+        None
+    }
+}
+
+fn starts_with_word(text: &[u8], word: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
+        && text.get(word.len()).is_none_or(|next| !next.is_ascii_alphanumeric())
+}

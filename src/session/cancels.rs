@@ -1,0 +1,106 @@
+//! Who may cancel what: the keys given to clients, and the backend each of them stands for at the moment.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use subtle::ConstantTimeEq as _;
+
+use crate::{
+    auth::AuthError,
+    backend::cancel::{Target, UnderWay},
+};
+
+/// Bytes of the secret where the protocol allows more than four (3.2).
+const LONG_SECRET_BYTES: usize = 32;
+
+/// All keys in use.
+#[derive(Debug, Default)]
+pub struct Cancels {
+    by_process: Mutex<HashMap<i32, Entry, foldhash::fast::RandomState>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    secret: Box<[u8]>,
+    running: Arc<Running>,
+}
+
+/// The backend that a session holds. A cancel is registered under this lock, so it either finds the session's
+/// backend or none.
+#[derive(Debug, Default)]
+struct Running(Mutex<Option<Arc<Target>>>);
+
+/// A session's key; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct CancelKey {
+    process_id: i32,
+    running: Arc<Running>,
+    cancels: Arc<Cancels>,
+}
+
+impl Cancels {
+    /// A new key, and its secret for the client.
+    pub(crate) fn issue(self: &Arc<Self>, long: bool) -> Result<(CancelKey, Box<[u8]>), AuthError> {
+        let mut random = [0; LONG_SECRET_BYTES + 4];
+        let mut keys = self.lock();
+        let process_id = loop {
+            getrandom::fill(&mut random).map_err(|_| AuthError::Random)?;
+            let [a, b, c, d, ..] = random;
+            let candidate = i32::from_be_bytes([a & 0x7f, b, c, d]);
+            if candidate != 0 && !keys.contains_key(&candidate) {
+                break candidate;
+            }
+        };
+        let secret: Box<[u8]> = random[4..if long { random.len() } else { 8 }].into();
+        let running = Arc::new(Running::default());
+        keys.insert(process_id, Entry { secret: secret.clone(), running: Arc::clone(&running) });
+        Ok((CancelKey { process_id, running, cancels: Arc::clone(self) }, secret))
+    }
+
+    /// What a CancelRequest hits: the backend that the key's session holds now.
+    pub(crate) fn find(&self, process_id: i32, secret: &[u8]) -> Option<UnderWay> {
+        let running = {
+            let keys = self.lock();
+            let entry = keys.get(&process_id)?;
+            let matches: bool = entry.secret.ct_eq(secret).into();
+            matches.then(|| Arc::clone(&entry.running))?
+        };
+        let held = running.lock();
+        held.as_ref().map(Target::register)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i32, Entry, foldhash::fast::RandomState>> {
+        self.by_process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<Target>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CancelKey {
+    /// The half of the key that looks like a process id.
+    pub(crate) const fn process_id(&self) -> i32 {
+        self.process_id
+    }
+
+    /// The session holds this backend from now on.
+    pub(crate) fn holds(&self, target: &Arc<Target>) {
+        *self.running.lock() = Some(Arc::clone(target));
+    }
+
+    /// The session holds no backend any more: no cancel finds it after this.
+    pub(crate) fn holds_none(&self) {
+        *self.running.lock() = None;
+    }
+}
+
+impl Drop for CancelKey {
+    fn drop(&mut self) {
+        self.cancels.lock().remove(&self.process_id);
+    }
+}

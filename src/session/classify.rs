@@ -1,0 +1,201 @@
+//! What a request demands: the verdicts of the texts in it, and of the prepared statements that it runs.
+
+use super::{
+    Ended, Session,
+    request::{End, Request},
+};
+use crate::{
+    route::{Demand, Standing, Target},
+    sql::{Class, Effects, Reason, Verdict},
+    wire::{
+        TxStatus,
+        frame::split_message,
+        read::{Body, Malformed},
+    },
+};
+
+/// Texts from here on are parsed off the session's thread, if their verdict is not known.
+const LONG_TEXT_BYTES: usize = 16 * 1024;
+
+impl Session {
+    /// The demand of the request at the start of the inbox.
+    pub(crate) async fn classify(&self, request: Request) -> Result<Demand, Ended> {
+        match request.end {
+            End::Query => Ok(Demand::of(self.query_verdict(request).await?)),
+            End::FunctionCall => Ok(Demand::of(Verdict::new(Class::Write, Reason::FunctionCall))),
+            End::Sync | End::Open => Ok(self.extended_demand(request)?),
+            End::StrayCopy | End::Terminate => Ok(Demand::none()),
+        }
+    }
+
+    async fn query_verdict(&self, request: Request) -> Result<Verdict, Ended> {
+        if request.streaming > 0 {
+            return Ok(Verdict::new(Class::Write, Reason::TooLong));
+        }
+        let text = self.query_text(request)?;
+        if text.len() < LONG_TEXT_BYTES {
+            return Ok(self.verdict(text));
+        }
+        let (shared, catalog) = (self.shared.clone(), self.catalog.clone());
+        let (text, old_strings) = (text.to_vec(), self.settings.has_old_strings());
+        let judge = move || {
+            if old_strings {
+                Verdict::old_strings()
+            } else {
+                shared.classifier.classify(&catalog.load(), &text)
+            }
+        };
+        let unparsed = Verdict::new(Class::Write, Reason::Unparsed);
+        Ok(tokio::task::spawn_blocking(judge).await.unwrap_or(unparsed))
+    }
+
+    /// The text of a Query.
+    pub(crate) fn query_text(&self, request: Request) -> Result<&[u8], Malformed> {
+        let body = self.inbox.get(5..request.len).unwrap_or_default();
+        Body::new(body, "Query").cstring()
+    }
+
+    pub(crate) fn verdict(&self, text: &[u8]) -> Verdict {
+        if self.settings.has_old_strings() {
+            return Verdict::old_strings();
+        }
+        self.shared.classifier.classify(&self.catalog.load(), text)
+    }
+
+    fn extended_demand(&self, request: Request) -> Result<Demand, Ended> {
+        let mut demand = Demand::none();
+        let mut parsed: Vec<(&[u8], Verdict)> = Vec::new();
+        let mut rest = &self.inbox[..request.len];
+        if request.streaming > 0 {
+            return Ok(self.streamed_demand(rest)?);
+        }
+        while let Some((tag, body, after)) = split_message(rest)? {
+            rest = after;
+            match tag {
+                b'P' => {
+                    let mut body = Body::new(body, "Parse");
+                    let (name, text) = (body.cstring()?, body.cstring()?);
+                    let verdict = self.verdict(text);
+                    demand.add(verdict);
+                    parsed.push((name, verdict));
+                }
+                b'B' => {
+                    let mut body = Body::new(body, "Bind");
+                    let (_portal, name) = (body.cstring()?, body.cstring()?);
+                    let here =
+                        parsed.iter().rev().find(|(known, _)| *known == name).map(|(_, verdict)| *verdict);
+                    let Some(verdict) = here.or_else(|| self.known_verdict(name)) else { continue };
+                    let decided = self.decide_by_values(verdict, body)?;
+                    // The Parse has been counted already, unless a value makes this a job.
+                    if here.is_none() || decided.class != verdict.class {
+                        demand.add(decided);
+                    }
+                }
+                b'D' => {
+                    let mut body = Body::new(body, "Describe");
+                    let (kind, name) = (body.byte()?, body.cstring()?);
+                    let here = parsed.iter().any(|(known, _)| *known == name);
+                    if kind == b'S' && !here {
+                        self.known_verdict(name).into_iter().for_each(|verdict| demand.add(verdict));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(demand)
+    }
+
+    /// The demand of one message of which only the beginning is there.
+    fn streamed_demand(&self, message: &[u8]) -> Result<Demand, Malformed> {
+        let (tag, body) = (message.first().copied(), message.get(5..).unwrap_or_default());
+        if tag == Some(b'B') {
+            let mut body = Body::new(body, "Bind");
+            let (_portal, name) = (body.cstring()?, body.cstring()?);
+            if let Some(verdict) = self.known_verdict(name) {
+                return Ok(Demand::of(verdict));
+            }
+        }
+        Ok(Demand::of(Verdict::new(Class::Write, Reason::TooLong)))
+    }
+
+    /// The verdict of a statement that the session has prepared.
+    fn known_verdict(&self, name: &[u8]) -> Option<Verdict> {
+        let statements = self.statements.as_deref()?;
+        if name.is_empty() {
+            let text = statements.unnamed.as_ref()?.text();
+            return Some(self.verdict(text));
+        }
+        let statement = statements.named.get(name)?;
+        let same_catalog = statement.epoch == self.catalog.load().epoch();
+        Some(if same_catalog { statement.verdict } else { self.verdict(&statement.text) })
+    }
+
+    /// A bound value may make a statement a job's: a channel of pg_notify, a name in a catalog query.
+    fn decide_by_values(&self, verdict: Verdict, mut body: Body<'_>) -> Result<Verdict, Malformed> {
+        if !verdict.effects.has(Effects::BIND_DECIDES) {
+            return Ok(verdict);
+        }
+        let rules = self.shared.classifier.rules();
+        let mut names_job = false;
+        for_each_value_after_names(&mut body, |value| names_job |= rules.value_names_job(value))?;
+        if names_job {
+            let effects = verdict.effects.without(Effects::APP_OBJECTS);
+            return Ok(Verdict { class: Class::Job, reason: Reason::JobValue, effects, ..verdict });
+        }
+        Ok(verdict)
+    }
+
+    /// Where a request goes.
+    pub(crate) fn target(&self, demand: &Demand) -> Target {
+        let routes = &self.shared.routes;
+        let held = self.lease.is_some().then_some(self.lease_pool);
+        let on_jobs = |pool| routes.jobs.is_some_and(|jobs| self.shared.same_server(pool, jobs));
+        let begun_read_write = match &self.begun {
+            super::transaction::Begun::Deferred(deferred) => !deferred.fits_standby,
+            _ => false,
+        };
+        let standing = Standing {
+            held,
+            held_is_jobs_server: routes.jobs_elsewhere && held.is_some_and(on_jobs),
+            begun_read_write,
+            is_worker: self.is_worker,
+            asked: self.asked,
+        };
+        routes.target(demand, standing)
+    }
+
+    /// Counts a request for the metrics.
+    pub(crate) fn count(&self, demand: &Demand) {
+        if demand.statements > 0 {
+            let requests = &self.shared.metrics.requests[usize::from(self.lease_pool.0)];
+            requests.count(demand.verdict.class, demand.verdict.reason);
+        }
+    }
+
+    /// The transaction status that the client is told.
+    pub(crate) fn status(&self) -> TxStatus {
+        match &self.lease {
+            Some(lease) => lease.protocol.status(),
+            None => self.begun.status(),
+        }
+    }
+}
+
+/// Calls `look` with each value that is not NULL of a Bind message.
+pub(crate) fn for_each_value<'a>(body: &mut Body<'a>, look: impl FnMut(&'a [u8])) -> Result<(), Malformed> {
+    body.cstring()?;
+    body.cstring()?;
+    for_each_value_after_names(body, look)
+}
+
+fn for_each_value_after_names<'a>(body: &mut Body<'a>, mut look: impl FnMut(&'a [u8])) -> Result<(), Malformed> {
+    for _ in 0..body.int16()? {
+        body.int16()?;
+    }
+    for _ in 0..body.int16()? {
+        if let Ok(len) = usize::try_from(body.int32()?) {
+            look(body.take(len)?);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,401 @@
+//! Prepared statements of the protocol, made independent of the backend: a client's name stands for a text; the
+//! text has one name on every backend and is parsed there when it is missing.
+
+use std::{
+    collections::VecDeque,
+    hash::{BuildHasher, Hasher},
+    sync::Arc,
+};
+
+use super::{
+    Session, Statements, Unnamed,
+    reply::{self, Reply},
+    request::{End, Request},
+};
+use crate::{
+    backend::{
+        protocol::{Awaits, Step},
+        statements::{Held, NAME_PREFIX, Statement, StatementId},
+    },
+    wire::{
+        frame::{Header, split_message},
+        message,
+        read::{Body, Malformed},
+    },
+};
+
+/// Stands for the unnamed statement where a statement's identity is asked for.
+const UNNAMED: StatementId = StatementId(0);
+
+/// Steps, kept back as long as every reply passes: then the server's replies need no looking at.
+#[derive(Default)]
+struct Steps {
+    passes: Vec<Awaits>,
+    list: VecDeque<Step>,
+}
+
+impl Steps {
+    fn pass(&mut self, awaits: Awaits) {
+        if self.list.is_empty() {
+            self.passes.push(awaits);
+        } else {
+            self.list.push_back(Step::Pass(awaits));
+        }
+    }
+
+    fn push(&mut self, step: Step) {
+        self.list.extend(self.passes.drain(..).map(Step::Pass));
+        self.list.push_back(step);
+    }
+}
+
+/// A request as it is sent.
+pub(crate) struct Rewritten {
+    /// What becomes of the replies; empty if all pass.
+    pub(crate) steps: VecDeque<Step>,
+    /// Bytes of the request that were taken; the rest of the last message is streamed.
+    pub(crate) streaming: usize,
+}
+
+impl Session {
+    /// Whether the request can be sent as it is: it names no prepared statement, and uses the unnamed one only
+    /// after parsing it.
+    pub(crate) fn passes_unchanged(&self, request: Request) -> Result<bool, Malformed> {
+        let mut rest = &self.inbox[..request.len];
+        let mut parsed = false;
+        while let Ok(Some((tag, body, after))) = split_message(rest) {
+            rest = after;
+            let named = match tag {
+                b'P' => {
+                    parsed = true;
+                    body.first() != Some(&0)
+                }
+                b'B' => {
+                    let mut body = Body::new(body, "Bind");
+                    body.cstring()?;
+                    !parsed || !body.cstring()?.is_empty()
+                }
+                b'D' | b'C' => body.first() == Some(&b'S') && (!parsed || body.get(1) != Some(&0)),
+                _ => false,
+            };
+            if named {
+                return Ok(false);
+            }
+        }
+        // What is left is the beginning of a message that is streamed.
+        Ok(matches!(rest.first(), None | Some(b'P')))
+    }
+
+    /// Writes the request for the leased backend to `out`, with the statements that the backend lacks.
+    pub(crate) fn rewrite(
+        &mut self,
+        request: Request,
+        out: &mut Vec<u8>,
+    ) -> Result<Result<Rewritten, Reply>, Malformed> {
+        let mut steps = Steps::default();
+        let messages = std::mem::take(&mut self.inbox);
+        let written = self.rewrite_messages(&messages[..request.len], request, &mut steps, out);
+        self.inbox = messages;
+        let streaming = match written? {
+            Ok(streaming) => streaming,
+            Err(reply) => return Ok(Err(reply)),
+        };
+        Ok(Ok(Rewritten { steps: steps.list, streaming }))
+    }
+
+    fn rewrite_messages(
+        &mut self,
+        messages: &[u8],
+        request: Request,
+        steps: &mut Steps,
+        out: &mut Vec<u8>,
+    ) -> Result<Result<usize, Reply>, Malformed> {
+        self.close_surplus(steps, out);
+        let mut rest = messages;
+        while let Ok(Some((tag, body, after))) = split_message(rest) {
+            let whole = &rest[..rest.len() - after.len()];
+            rest = after;
+            let done = match tag {
+                b'P' => self.rewrite_parse(body, whole, steps, out)?,
+                b'B' => self.rewrite_bind(body, 0, steps, out)?,
+                b'D' => self.rewrite_describe(body, whole, steps, out)?,
+                b'C' => self.rewrite_close(body, whole, steps, out)?,
+                b'E' => {
+                    steps.pass(Awaits::Execute);
+                    out.extend_from_slice(whole);
+                    Ok(())
+                }
+                _ => {
+                    out.extend_from_slice(whole);
+                    Ok(())
+                }
+            };
+            if let Err(reply) = done {
+                return Ok(Err(reply));
+            }
+        }
+        Ok(self.rewrite_streamed(rest, request, steps, out)?.map(|()| request.streaming))
+    }
+
+    /// The beginning of a message whose rest is streamed.
+    fn rewrite_streamed(
+        &mut self,
+        part: &[u8],
+        request: Request,
+        steps: &mut Steps,
+        out: &mut Vec<u8>,
+    ) -> Result<Result<(), Reply>, Malformed> {
+        let Ok(Some(Header { tag, .. })) = Header::peek(part) else { return Ok(Ok(())) };
+        let body = &part[5..];
+        match tag {
+            b'B' => self.rewrite_bind(body, request.streaming, steps, out),
+            b'P' if body.first() != Some(&0) => {
+                Ok(Err(reply::statement_too_long(self.shared.limits.request_buffer)))
+            }
+            _ => {
+                steps.pass(Awaits::Parse);
+                out.extend_from_slice(part);
+                Ok(Ok(()))
+            }
+        }
+    }
+
+    fn rewrite_parse(
+        &mut self,
+        body: &[u8],
+        whole: &[u8],
+        steps: &mut Steps,
+        out: &mut Vec<u8>,
+    ) -> Result<Result<(), Reply>, Malformed> {
+        if body.first() == Some(&0) {
+            self.remember_unnamed(&body[1..])?;
+            let hash =
+                self.statements.as_ref().and_then(|all| all.unnamed.as_ref()).map(|unnamed| unnamed.hash);
+            if let Some(held) = self.held() {
+                held.unnamed = hash;
+            }
+            steps.pass(Awaits::Parse);
+            out.extend_from_slice(whole);
+            return Ok(Ok(()));
+        }
+        let statement = match self.remember_named(body)? {
+            Ok(statement) => statement,
+            Err(reply) => return Ok(Err(reply)),
+        };
+        if self.held().is_some_and(|held| held.touch(statement.id)) {
+            let mut complete = Vec::new();
+            message::parse_complete(&mut complete);
+            steps.push(Step::Insert(complete.into()));
+        } else {
+            self.parse_there(&statement, out);
+            steps.push(Step::PassParsed(statement.id));
+        }
+        Ok(Ok(()))
+    }
+
+    fn rewrite_bind(
+        &mut self,
+        body: &[u8],
+        streaming: usize,
+        steps: &mut Steps,
+        out: &mut Vec<u8>,
+    ) -> Result<Result<(), Reply>, Malformed> {
+        let mut body = Body::new(body, "Bind");
+        let (portal, name) = (body.cstring()?, body.cstring()?);
+        let there = match self.name_there(name, steps, out) {
+            Ok(there) => there,
+            Err(reply) => return Ok(Err(reply)),
+        };
+        message::bind_head(out, portal, &there, body.rest(), streaming);
+        steps.pass(Awaits::Bind);
+        Ok(Ok(()))
+    }
+
+    fn rewrite_describe(
+        &mut self,
+        body: &[u8],
+        whole: &[u8],
+        steps: &mut Steps,
+        out: &mut Vec<u8>,
+    ) -> Result<Result<(), Reply>, Malformed> {
+        let mut body = Body::new(body, "Describe");
+        let (kind, name) = (body.byte()?, body.cstring()?);
+        if kind == b'S' {
+            match self.name_there(name, steps, out) {
+                Ok(there) => message::describe_statement(out, &there),
+                Err(reply) => return Ok(Err(reply)),
+            }
+        } else {
+            out.extend_from_slice(whole);
+        }
+        steps.pass(Awaits::Describe);
+        Ok(Ok(()))
+    }
+
+    fn rewrite_close(
+        &mut self,
+        body: &[u8],
+        whole: &[u8],
+        steps: &mut Steps,
+        out: &mut Vec<u8>,
+    ) -> Result<Result<(), Reply>, Malformed> {
+        let mut body = Body::new(body, "Close");
+        let (kind, name) = (body.byte()?, body.cstring()?);
+        let known = self.statements.as_mut().and_then(|all| all.named.remove(name));
+        if kind == b'S' && known.is_some() {
+            let mut complete = Vec::new();
+            message::close_complete(&mut complete);
+            steps.push(Step::Insert(complete.into()));
+        } else {
+            out.extend_from_slice(whole);
+            steps.pass(Awaits::Close);
+        }
+        Ok(Ok(()))
+    }
+
+    /// The name of a statement on the backend; parsed there first if it is missing.
+    fn name_there(&mut self, name: &[u8], steps: &mut Steps, out: &mut Vec<u8>) -> Result<Vec<u8>, Reply> {
+        if name.is_empty() {
+            self.unnamed_there(steps, out);
+            return Ok(Vec::new());
+        }
+        if name.starts_with(NAME_PREFIX) {
+            return Err(reply::no_such_statement(name));
+        }
+        let Some(statement) = self.statements.as_ref().and_then(|all| all.named.get(name)).cloned() else {
+            // SQL's PREPARE shares the names; a session that has used it is pinned to its backend.
+            return if self.pin.is_some() { Ok(name.to_vec()) } else { Err(reply::no_such_statement(name)) };
+        };
+        if !self.held().is_some_and(|held| held.touch(statement.id)) {
+            self.parse_there(&statement, out);
+            steps.push(Step::SwallowParsed(statement.id));
+        }
+        let mut there = Vec::with_capacity(32);
+        statement.id.write_name(&mut there);
+        Ok(there)
+    }
+
+    fn unnamed_there(&mut self, steps: &mut Steps, out: &mut Vec<u8>) {
+        let Some(unnamed) = self.statements.as_ref().and_then(|all| all.unnamed.as_ref()) else { return };
+        let (hash, start) = (unnamed.hash, out.len());
+        let there = self.lease.as_ref().is_some_and(|lease| lease.statements.unnamed == Some(hash));
+        if there {
+            return;
+        }
+        message::raw(out, b'P', &[&[0], unnamed.body.as_slice()].concat());
+        debug_assert!(out.len() > start);
+        if let Some(held) = self.held() {
+            held.unnamed = Some(hash);
+        }
+        steps.push(Step::SwallowParsed(UNNAMED));
+    }
+
+    fn parse_there(&mut self, statement: &Statement, out: &mut Vec<u8>) {
+        let mut name = Vec::with_capacity(32);
+        statement.id.write_name(&mut name);
+        message::parse(out, &name, &statement.text, &statement.types);
+        if let Some(held) = self.held() {
+            held.insert(statement.id);
+        }
+    }
+
+    /// Closes the statements that the backend has too many of.
+    fn close_surplus(&mut self, steps: &mut Steps, out: &mut Vec<u8>) {
+        let limit = self.shared.limits.prepared_per_backend;
+        let surplus = self.held().map(|held| held.evict(limit)).unwrap_or_default();
+        for id in surplus {
+            let mut name = Vec::with_capacity(32);
+            id.write_name(&mut name);
+            message::close_statement(out, &name);
+            steps.push(Step::SwallowClosed(id));
+        }
+    }
+
+    fn held(&mut self) -> Option<&mut Held> {
+        self.lease.as_mut().map(|lease| &mut lease.statements)
+    }
+
+    // --- what the session remembers ---
+
+    /// Remembers the statement of a Parse that is answered here.
+    pub(crate) fn remember_parsed(&mut self, body: &[u8]) -> Result<Result<(), Reply>, Malformed> {
+        if body.first() == Some(&0) {
+            self.remember_unnamed(&body[1..])?;
+            return Ok(Ok(()));
+        }
+        Ok(self.remember_named(body)?.map(|_| ()))
+    }
+
+    /// Remembers the unnamed statements of a request that is sent as it is.
+    pub(crate) fn remember_unchanged(&mut self, request: Request) -> Result<Option<u64>, Malformed> {
+        let messages = std::mem::take(&mut self.inbox);
+        let mut rest = &messages[..request.len];
+        let mut found = Ok(None);
+        while let Ok(Some((tag, body, after))) = split_message(rest) {
+            rest = after;
+            if tag == b'P' {
+                found = self.remember_unnamed(body.get(1..).unwrap_or_default()).map(Some);
+            }
+        }
+        self.inbox = messages;
+        found
+    }
+
+    fn remember_unnamed(&mut self, body: &[u8]) -> Result<u64, Malformed> {
+        Body::new(body, "Parse").cstring()?;
+        let mut hasher = foldhash::fast::FixedState::default().build_hasher();
+        hasher.write(body);
+        let hash = hasher.finish();
+        let statements = self.statements.get_or_insert_default();
+        let mut kept = statements.unnamed.take().map(|unnamed| unnamed.body).unwrap_or_default();
+        kept.clear();
+        kept.extend_from_slice(body);
+        statements.unnamed = Some(Unnamed { body: kept, hash });
+        Ok(hash)
+    }
+
+    fn remember_named(&mut self, body: &[u8]) -> Result<Result<Arc<Statement>, Reply>, Malformed> {
+        let mut body = Body::new(body, "Parse");
+        let (name, text) = (body.cstring()?, body.cstring()?);
+        if name.starts_with(NAME_PREFIX) {
+            return Ok(Err(reply::reserved_name()));
+        }
+        let judged = (self.verdict(text), self.catalog.load().epoch());
+        let limit = self.shared.limits.prepared_per_client;
+        let generation = self.shared.catalogs.generation();
+        let statement = self.shared.statements.intern(generation, text, body.rest(), judged);
+        let statements = self.statements.get_or_insert_default();
+        if statements.named.contains_key(name) {
+            return Ok(Err(reply::statement_exists(name)));
+        }
+        if statements.named.len() >= limit {
+            return Ok(Err(reply::too_many_statements(limit)));
+        }
+        statements.named.insert(name.into(), Arc::clone(&statement));
+        Ok(Ok(statement))
+    }
+
+    /// The server did not take the Parse of these statements: neither it nor the session has them.
+    pub(crate) fn forget_unparsed(&mut self, ids: &[StatementId]) {
+        for id in ids {
+            if let Some(held) = self.held() {
+                held.remove(*id);
+                if *id == UNNAMED {
+                    held.unnamed = None;
+                }
+            }
+        }
+    }
+
+    /// A client's own Parse failed: its name is free again.
+    pub(crate) fn forget_named(&mut self, ids: &[StatementId]) {
+        if let Some(Statements { named, .. }) = self.statements.as_deref_mut() {
+            named.retain(|_, statement| !ids.contains(&statement.id));
+        }
+    }
+
+    /// Whether a request ends with its Sync.
+    pub(crate) fn is_synced(request: Request) -> bool {
+        request.end == End::Sync
+    }
+}

@@ -1,0 +1,345 @@
+//! From the first packet to the first ReadyForQuery: encryption requests, cancels, version negotiation,
+//! authentication, and what the client is told of itself. Everything before the end of authentication is
+//! bounded in time and bytes.
+
+use std::{io, sync::Arc};
+
+use super::{
+    Ended, Session,
+    identities::Method,
+    metrics::CountedClient,
+    reply::{self, Reply},
+    serve::serve,
+    shared::Shared,
+    transaction::Begun,
+    welcome::welcome,
+};
+use crate::{
+    auth::{AuthError, ScramKeys, Verifier, md5, scram},
+    backend::{Home, Settings},
+    route::PoolId,
+    socket::Socket,
+    sql::Effects,
+    wire::{
+        frame::{HEADER_BYTES, Header},
+        message,
+        read::Body,
+        startup::{self, FirstPacket, MINOR_VERSION, Startup},
+    },
+};
+
+/// A login message longer than this is refused unread.
+const LOGIN_MESSAGE_BYTES: usize = 16 * 1024;
+
+/// A cancel that the server does not answer is given up after this.
+const CANCEL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Why a client was not let in.
+enum Refused {
+    /// Nobody is there to be told.
+    Silently(&'static str),
+    /// The client is told.
+    With(Reply),
+}
+
+impl From<io::Error> for Refused {
+    fn from(_: io::Error) -> Self {
+        Self::Silently("the client has gone")
+    }
+}
+
+impl From<Reply> for Refused {
+    fn from(reply: Reply) -> Self {
+        Self::With(reply)
+    }
+}
+
+/// Serves one connection from its first byte to its last.
+pub async fn run(socket: Socket, shared: Arc<Shared>, home: Home) {
+    let mut door = Door { socket, unread: Vec::new() };
+    let login = tokio::time::timeout(shared.limits.login_timeout, Box::pin(enter(&mut door, &shared, home)));
+    let (session, _counted) = match login.await {
+        Ok(Ok(Some((admitted, counted)))) => (admitted.into_session(door, &shared, home), counted),
+        Ok(Ok(None)) => return,
+        Ok(Err(refused)) => return refuse(door, &shared, refused),
+        Err(_) => return refuse(door, &shared, Refused::Silently("no login within limits.login_timeout")),
+    };
+    shared.metrics.logins.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    drop(shared);
+    let mut session = session;
+    let ended = serve(&mut session).await;
+    say_goodbye(session, &ended);
+}
+
+fn refuse(mut door: Door, shared: &Shared, refused: Refused) {
+    shared.metrics.login_failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    match refused {
+        Refused::Silently(why) => tracing::debug!(peer = door.socket.peer(), why, "a client was not let in"),
+        Refused::With(reply) => {
+            tracing::debug!(peer = door.socket.peer(), message = reply.message, "a client was refused");
+            let mut out = Vec::new();
+            reply.fatal(&mut out);
+            // The error is all that is said; a client that does not take it is closed all the same.
+            let _ = door.socket.send_now(&out);
+        }
+    }
+}
+
+fn say_goodbye(mut session: Box<Session>, ended: &Ended) {
+    let reply = match ended {
+        Ended::ByClient | Ended::ClientIo(_) => None,
+        Ended::Shutdown => Some(reply::shutting_down()),
+        Ended::Protocol(what) => Some(reply::protocol_violation(what)),
+        Ended::Backend(broken) => Some(reply::broken(broken, None)),
+    };
+    tracing::debug!(user = session.identity.user, %ended, "a session ended");
+    if let Some(reply) = reply {
+        reply.fatal(&mut session.outbox);
+        let _ = session.flush_now();
+    }
+}
+
+/// A connection that is not a session yet.
+struct Door {
+    socket: Socket,
+    unread: Vec<u8>,
+}
+
+/// Everything that a session starts with.
+struct Admitted {
+    identity: Arc<crate::backend::Identity>,
+    startup: Arc<Settings>,
+    key: super::cancels::CancelKey,
+    greeting: Vec<u8>,
+}
+
+impl Admitted {
+    fn into_session(self, door: Door, shared: &Arc<Shared>, home: Home) -> Box<Session> {
+        let application_name = self.startup.get("application_name");
+        let custom = self.startup.iter().map(|(name, _)| name).filter(|name| name.contains('.'));
+        Box::new(Session {
+            socket: door.socket,
+            inbox: door.unread,
+            outbox: self.greeting,
+            catalog: shared.catalogs.of(&self.identity),
+            is_worker: shared.is_worker(&self.identity.user, application_name),
+            custom_settings: custom.map(str::to_owned).collect(),
+            asked: self.startup.get("bulkhead.route").and_then(|route| shared.classifier.rules().hint(route)),
+            shared: Arc::clone(shared),
+            identity: self.identity,
+            home,
+            key: self.key,
+            settings: Arc::clone(&self.startup),
+            startup: self.startup,
+            begun: Begun::No,
+            lease: None,
+            lease_pool: PoolId(0),
+            pin: None,
+            taint: Effects::NONE,
+            failed: false,
+            last: None,
+            statements: None,
+            streaming: 0,
+            skipping: false,
+            client_closed: false,
+        })
+    }
+}
+
+async fn enter(
+    door: &mut Door,
+    shared: &Arc<Shared>,
+    home: Home,
+) -> Result<Option<(Admitted, CountedClient)>, Refused> {
+    let start = match door.first_packet().await? {
+        FirstPacket::Start(start) => start,
+        FirstPacket::Cancel { process_id, secret } => {
+            // The answer to a cancel is always the same: none.
+            if let Some(found) = shared.cancels.find(process_id, &secret) {
+                shared.metrics.cancels.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                found.send(CANCEL_TIMEOUT).await;
+            }
+            return Ok(None);
+        }
+        FirstPacket::Ssl | FirstPacket::GssEnc => {
+            return Err(Refused::Silently("encryption asked for twice"));
+        }
+    };
+    let counted = CountedClient::new(&shared.metrics, shared.limits.max_clients)
+        .ok_or_else(|| reply::too_many_clients(shared.limits.max_clients))?;
+    negotiate(door, &start).await?;
+    if start.replication.as_deref().is_some_and(|value| !matches!(value, "false" | "off" | "no" | "0")) {
+        return Err(reply::no_replication().into());
+    }
+    authenticate(door, shared, &start.user).await?;
+    if !shared.identities.serves(&start.database) {
+        return Err(reply::unknown_database(&start.database).into());
+    }
+    let identity = shared
+        .identities
+        .identity(&start.database, &start.user)
+        .ok_or_else(|| reply::too_many_clients(shared.limits.max_clients))?;
+    let startup = Arc::new(startup_settings(&start)?);
+    let parameters = welcome(shared, &identity, &startup, home).await?;
+    let long_key = start.minor >= 2;
+    let (key, secret) =
+        shared.cancels.issue(long_key).map_err(|_| Refused::Silently("no random bytes from the system"))?;
+
+    let mut greeting = Vec::new();
+    message::authentication(&mut greeting, 0, &[]);
+    greeting.extend_from_slice(&parameters);
+    message::backend_key(&mut greeting, key.process_id(), &secret);
+    message::ready(&mut greeting, crate::wire::TxStatus::Idle);
+    Ok(Some((Admitted { identity, startup, key, greeting }, counted)))
+}
+
+/// Tells a client that asked for more than we know what we know.
+async fn negotiate(door: &mut Door, start: &Startup) -> io::Result<()> {
+    if start.minor <= MINOR_VERSION && start.unknown_options.is_empty() {
+        return Ok(());
+    }
+    let mut out = Vec::new();
+    message::negotiate_version(&mut out, start.minor.min(MINOR_VERSION), &start.unknown_options);
+    door.socket.send_all(&out).await
+}
+
+/// The settings of a startup packet; `options` comes first, as in PostgreSQL the others override it.
+fn startup_settings(start: &Startup) -> Result<Settings, Reply> {
+    let mut pairs = Vec::new();
+    for (name, value) in &start.settings {
+        if name == "options" {
+            let parsed = startup::parse_options(value).map_err(|word| {
+                reply::bad_start(&format!("invalid command-line argument for server process: {word}"))
+            })?;
+            pairs.splice(0..0, parsed);
+        } else {
+            pairs.push((name.clone(), value.clone()));
+        }
+    }
+    Ok(Settings::new(pairs))
+}
+
+async fn authenticate(door: &mut Door, shared: &Shared, user: &str) -> Result<(), Refused> {
+    let identities = &shared.identities;
+    let known = identities.users.get(user);
+    let only_scram = known.is_some_and(|known| matches!(known.verifier(), Verifier::Scram(_)));
+    match identities.method {
+        Method::Trust if known.is_some() => Ok(()),
+        Method::Trust => Err(reply::authentication_failed(user).into()),
+        Method::Md5 if !only_scram => check_md5(door, shared, user).await,
+        Method::Md5 | Method::ScramSha256 => check_scram(door, shared, user).await,
+    }
+}
+
+fn failed(user: &str, error: AuthError) -> Refused {
+    tracing::debug!(user, %error, "authentication failed");
+    reply::authentication_failed(user).into()
+}
+
+async fn check_md5(door: &mut Door, shared: &Shared, user: &str) -> Result<(), Refused> {
+    let challenge = md5::Challenge::new().map_err(|error| failed(user, error))?;
+    let mut out = Vec::new();
+    message::authentication(&mut out, 5, &challenge.salt());
+    door.socket.send_all(&out).await?;
+    let body = door.password_message().await?;
+    let answer = body.strip_suffix(&[0]).unwrap_or(&body);
+    let verifier = shared.identities.users.get(user).map(|user| user.verifier());
+    challenge.verify(user, verifier, answer).map_err(|error| failed(user, error))
+}
+
+async fn check_scram(door: &mut Door, shared: &Shared, user: &str) -> Result<(), Refused> {
+    let identities = &shared.identities;
+    let mut out = Vec::new();
+    message::authentication(&mut out, 10, format!("{}\0\0", scram::MECHANISM).as_bytes());
+    door.socket.send_all(&out).await?;
+
+    let initial = door.password_message().await?;
+    let mut body = Body::new(&initial, "SASLInitialResponse");
+    let malformed = |_| Refused::With(reply::protocol_violation("malformed SASLInitialResponse message"));
+    let mechanism = body.cstring().map_err(malformed)?;
+    body.int32().map_err(malformed)?;
+    if mechanism != scram::MECHANISM.as_bytes() {
+        return Err(
+            reply::protocol_violation("client selected an invalid SASL authentication mechanism").into()
+        );
+    }
+    let server =
+        identities.users.scram_server(user, &identities.mock).map_err(|error| failed(user, error))?;
+    let (challenge, first) = server.first(body.rest()).map_err(|error| failed(user, error))?;
+    out.clear();
+    message::authentication(&mut out, 11, first.as_bytes());
+    door.socket.send_all(&out).await?;
+
+    let last = door.password_message().await?;
+    let proven = challenge.finish(&last).map_err(|error| failed(user, error))?;
+    if let Some(verifier) = identities.users.get(user).and_then(|user| user.scram_ready()) {
+        let keys = ScramKeys::passed_through(proven.client_key, verifier);
+        identities.set_proven(user, verifier, keys);
+    }
+    out.clear();
+    message::authentication(&mut out, 12, proven.server_final.as_bytes());
+    door.socket.send_all(&out).await?;
+    Ok(())
+}
+
+impl Door {
+    /// The first packet that is not a request for encryption; those are declined.
+    async fn first_packet(&mut self) -> Result<FirstPacket, Refused> {
+        let bad = |error: startup::BadStart| Refused::With(reply::bad_start(&error.to_string()));
+        for _ in 0..3 {
+            let len = loop {
+                if let Some(len) = startup::packet_len(&self.unread).map_err(bad)?
+                    && self.unread.len() >= len
+                {
+                    break len;
+                }
+                self.read_more().await?;
+            };
+            let rest = self.unread.split_off(len);
+            let packet = std::mem::replace(&mut self.unread, rest);
+            match startup::parse(&packet).map_err(bad)? {
+                FirstPacket::Ssl | FirstPacket::GssEnc => {
+                    // Bytes sent before our answer would have been meant for the encrypted stream.
+                    if !self.unread.is_empty() {
+                        return Err(Refused::Silently(
+                            "data came before the answer to a request for encryption",
+                        ));
+                    }
+                    self.socket.send_all(b"N").await?;
+                }
+                other => return Ok(other),
+            }
+        }
+        Err(Refused::Silently("encryption asked for again and again"))
+    }
+
+    /// The body of a password message (also SASLInitialResponse and SASLResponse).
+    async fn password_message(&mut self) -> Result<Vec<u8>, Refused> {
+        loop {
+            let header =
+                Header::peek(&self.unread).map_err(|error| reply::protocol_violation(&error.to_string()))?;
+            match header {
+                Some(header) if header.tag != b'p' => {
+                    return Err(reply::protocol_violation("expected password response").into());
+                }
+                Some(header) if header.len > LOGIN_MESSAGE_BYTES => {
+                    return Err(reply::protocol_violation("password response is too long").into());
+                }
+                Some(header) if self.unread.len() >= header.len => {
+                    let rest = self.unread.split_off(header.len);
+                    let message = std::mem::replace(&mut self.unread, rest);
+                    return Ok(message[HEADER_BYTES..].to_vec());
+                }
+                _ => self.read_more().await?,
+            }
+        }
+    }
+
+    async fn read_more(&mut self) -> Result<(), Refused> {
+        if self.socket.read_more(&mut self.unread).await? {
+            Ok(())
+        } else {
+            Err(Refused::Silently("the client has gone"))
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Counters of sessions: relaxed atomics in arrays indexed by enums, so that counting looks nothing up.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use crate::{
+    backend::probe::PinReason,
+    sql::{Class, Reason},
+};
+
+const CLASSES: usize = Class::ALL.len();
+const REASONS: usize = Reason::ALL.len();
+
+/// Requests by class and reason, for one pool.
+#[derive(Debug)]
+pub struct Requests([[AtomicU64; REASONS]; CLASSES]);
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))))
+    }
+}
+
+impl Requests {
+    pub(crate) fn count(&self, class: Class, reason: Reason) {
+        self.0[class as usize][reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Every combination that has occurred.
+    pub fn read(&self) -> impl Iterator<Item = (Class, Reason, u64)> {
+        Class::ALL.into_iter().flat_map(move |class| {
+            Reason::ALL.iter().copied().filter_map(move |reason| {
+                let count = self.0[class as usize][reason as usize].load(Ordering::Relaxed);
+                (count > 0).then_some((class, reason, count))
+            })
+        })
+    }
+}
+
+/// What happened in all sessions since the start.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// By the position of the pool.
+    pub requests: Vec<Requests>,
+    /// Clients connected now.
+    pub clients: AtomicU64,
+    /// Clients that were let in.
+    pub logins: AtomicU64,
+    /// Clients that were not.
+    pub login_failures: AtomicU64,
+    /// Cancel requests that found their session.
+    pub cancels: AtomicU64,
+    /// Sessions pinned now, by reason.
+    pub pinned: [AtomicU64; PinReason::ALL.len()],
+    /// Times that a session became pinned, by reason.
+    pub pins: [AtomicU64; PinReason::ALL.len()],
+}
+
+/// Counts as long as it lives.
+#[derive(Debug)]
+pub(crate) struct CountedPin {
+    pub(crate) reason: PinReason,
+    metrics: Arc<Metrics>,
+}
+
+impl CountedPin {
+    pub(crate) fn new(metrics: &Arc<Metrics>, reason: PinReason) -> Self {
+        metrics.pinned[reason as usize].fetch_add(1, Ordering::Relaxed);
+        metrics.pins[reason as usize].fetch_add(1, Ordering::Relaxed);
+        Self { reason, metrics: Arc::clone(metrics) }
+    }
+}
+
+impl Drop for CountedPin {
+    fn drop(&mut self) {
+        self.metrics.pinned[self.reason as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts a client as long as it lives.
+#[derive(Debug)]
+pub(crate) struct CountedClient(Arc<Metrics>);
+
+impl CountedClient {
+    /// `None` if there are `limit` clients already.
+    pub(crate) fn new(metrics: &Arc<Metrics>, limit: usize) -> Option<Self> {
+        let counted = Self(Arc::clone(metrics));
+        let before = metrics.clients.fetch_add(1, Ordering::Relaxed);
+        (before < limit as u64).then_some(counted)
+    }
+}
+
+impl Drop for CountedClient {
+    fn drop(&mut self) {
+        self.0.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,142 @@
+//! One client's conversation, from its first packet to its last.
+//!
+//! [`serve`](serve::serve) is the journey of a request; everything else in this folder is one step of it.
+
+mod answer;
+pub mod cancels;
+mod checkout;
+mod classify;
+mod extended;
+pub mod handshake;
+pub mod identities;
+pub mod metrics;
+mod relay;
+mod reply;
+mod request;
+mod send;
+pub(crate) mod serve;
+mod settle;
+pub mod shared;
+mod transaction;
+mod welcome;
+
+use std::{collections::HashMap, sync::Arc};
+
+pub use shared::{Limits, Shared};
+
+use crate::{
+    backend::{BackendId, Broken, Home, Identity, Settings, probe::PinReason, statements::Statement},
+    pool::Lease,
+    route::PoolId,
+    server::DatabaseCatalog,
+    socket::Socket,
+    sql::{Effects, Hint},
+    wire::{frame::BadFrame, read::Malformed},
+};
+use cancels::CancelKey;
+use metrics::CountedPin;
+use transaction::Begun;
+
+/// How a session ends.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// The client said goodbye or closed its connection.
+    #[error("the client has gone")]
+    ByClient,
+    /// The client's connection failed.
+    #[error("the client's connection failed: {0}")]
+    ClientIo(std::io::Error),
+    /// The client sent what the protocol does not allow.
+    #[error("the client broke the protocol: {0}")]
+    Protocol(String),
+    /// The backend broke when its client could no longer be told without ending the session.
+    #[error("{0}")]
+    Backend(Broken),
+    /// Bulkhead is going down.
+    #[error("shutting down")]
+    Shutdown,
+}
+
+impl From<BadFrame> for Ended {
+    fn from(error: BadFrame) -> Self {
+        Self::Protocol(error.to_string())
+    }
+}
+
+impl From<Malformed> for Ended {
+    fn from(error: Malformed) -> Self {
+        Self::Protocol(error.to_string())
+    }
+}
+
+/// One client and where its conversation stands.
+///
+/// An idle session is one of these and a task: whatever only a busy session needs is behind an `Option<Box<_>>`
+/// or an empty `Vec`.
+#[derive(Debug)]
+pub(crate) struct Session {
+    socket: Socket,
+    /// Bytes from the client that have not been sent on. Empty when idle.
+    inbox: Vec<u8>,
+    /// Bytes for the client that its socket has not taken. Empty when idle.
+    outbox: Vec<u8>,
+    shared: Arc<Shared>,
+    identity: Arc<Identity>,
+    catalog: Arc<DatabaseCatalog>,
+    home: Home,
+    /// The key that cancels this session.
+    key: CancelKey,
+    /// What the client asked for at startup: where RESET goes back to.
+    startup: Arc<Settings>,
+    /// What is in force.
+    settings: Arc<Settings>,
+    /// Names with a dot that the session has set: the server does not list them.
+    custom_settings: Vec<String>,
+    /// `SET bulkhead.route`.
+    asked: Option<Hint>,
+    is_worker: bool,
+    /// A transaction that exists here only.
+    begun: Begun,
+    /// The backend, while the session holds one.
+    lease: Option<Lease>,
+    lease_pool: PoolId,
+    /// Why the lease is kept between transactions.
+    pin: Option<CountedPin>,
+    /// What the statements since the last checkout may have left on the backend.
+    taint: Effects,
+    /// The server has answered with an error since the last checkout.
+    failed: bool,
+    /// The backend used last, to be preferred.
+    last: Option<(PoolId, BackendId)>,
+    statements: Option<Box<Statements>>,
+    /// Bytes of the client's current message still to be sent on.
+    streaming: usize,
+    /// A refused extended request: everything up to its Sync is dropped.
+    skipping: bool,
+    /// Whether the client has closed its side while a request was running.
+    client_closed: bool,
+}
+
+/// A session's prepared statements.
+#[derive(Debug, Default)]
+struct Statements {
+    named: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+    unnamed: Option<Unnamed>,
+}
+
+/// The unnamed statement, as it was last parsed.
+#[derive(Debug)]
+struct Unnamed {
+    /// Text, zero, and the parameter types: the Parse message's body without its name.
+    body: Vec<u8>,
+    hash: u64,
+}
+
+impl Unnamed {
+    fn text(&self) -> &[u8] {
+        self.body.split(|byte| *byte == 0).next().unwrap_or_default()
+    }
+}
+
+/// A pin's reason, for logs and metrics.
+pub(crate) type Pin = PinReason;

@@ -1,0 +1,318 @@
+//! Moving bytes: between requests from the client to the inbox, during a request both ways at once.
+//!
+//! Nothing is read from one side while the other side has not taken what was read before. Both sides are
+//! watched all the time: a client that goes away during a long query is noticed at once.
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, ready},
+};
+
+use super::{
+    Ended, Session, reply,
+    request::{Request, first_request},
+    transaction::Begun,
+};
+use crate::{
+    backend::{Broken, outgoing::Outgoing},
+    pool::{Lease, Refusal, Waiting},
+    socket::Scratch,
+    wire::{TxStatus, frame::Header, message},
+};
+
+/// What a turn of moving bytes waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    /// A whole request in the inbox.
+    Request,
+    /// All replies, or a request that may be sent before them.
+    Answered,
+}
+
+impl Session {
+    /// Waits for the next request. What the backend says meanwhile (a held lease: notifications, its end) goes to
+    /// the client.
+    pub(crate) async fn next_request(&mut self) -> Result<Request, Ended> {
+        if let Some(request) = self.buffered_request()? {
+            return Ok(request);
+        }
+        let drain = self.shared.drain.clone();
+        tokio::select! {
+            biased;
+            // Cancel safe: bytes are in the inbox, the outbox or the backend's buffer, never in the future.
+            moved = poll_fn(|cx| self.poll_move(cx, Until::Request)) => moved?,
+            () = drain.cancelled(), if self.lease.is_none() && self.status() == TxStatus::Idle => {
+                return Err(Ended::Shutdown);
+            }
+        }
+        self.buffered_request()?.ok_or(Ended::ByClient)
+    }
+
+    /// Passes the replies to the client until all are there. On the way the lease may be given back.
+    pub(crate) async fn relay(&mut self) -> Result<(), Ended> {
+        poll_fn(|cx| self.poll_move(cx, Until::Answered)).await
+    }
+
+    /// Waits in a pool's queue, while watching that the client is still there.
+    pub(crate) async fn wait(&mut self, mut waiting: Waiting) -> Result<Result<Lease, Refusal>, Ended> {
+        poll_fn(|cx| {
+            if let Poll::Ready(outcome) = std::pin::Pin::new(&mut waiting).poll(cx) {
+                return Poll::Ready(Ok(outcome));
+            }
+            while !self.client_closed && self.inbox_has_room() {
+                if self.poll_client(cx)?.is_pending() {
+                    return Poll::Pending;
+                }
+            }
+            if self.client_closed { Poll::Ready(Err(Ended::ByClient)) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// Drops the rest of a message that is streamed to nobody.
+    pub(crate) async fn drop_streaming(&mut self) -> Result<(), Ended> {
+        while self.streaming > 0 {
+            poll_fn(|cx| {
+                let mut scratch = Scratch::take();
+                let len = ready!(self.socket.poll_read(cx, &mut scratch)).map_err(Ended::ClientIo)?;
+                if len == 0 {
+                    return Poll::Ready(Err(Ended::ByClient));
+                }
+                let bytes = scratch.filled(len);
+                let dropped = len.min(self.streaming);
+                self.streaming -= dropped;
+                self.inbox.extend_from_slice(&bytes[dropped..]);
+                Poll::Ready(Ok(()))
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// The request at the start of the inbox.
+    fn buffered_request(&self) -> Result<Option<Request>, Ended> {
+        if self.inbox.is_empty() || self.streaming > 0 {
+            return Ok(None);
+        }
+        Ok(first_request(&self.inbox, self.shared.limits.request_buffer)?)
+    }
+
+    /// Takes a request's bytes out of the inbox.
+    pub(crate) fn take_from_inbox(&mut self, request: Request) -> Vec<u8> {
+        if self.inbox.len() == request.len {
+            return std::mem::take(&mut self.inbox);
+        }
+        let rest = self.inbox.split_off(request.len);
+        std::mem::replace(&mut self.inbox, rest)
+    }
+
+    /// Sends the outbox as far as the client takes it now.
+    pub(crate) fn flush_now(&mut self) -> Result<(), Ended> {
+        let sent = self.socket.send_now(&self.outbox).map_err(Ended::ClientIo)?;
+        if sent == self.outbox.len() {
+            self.outbox = Vec::new();
+        } else {
+            self.outbox.drain(..sent);
+        }
+        Ok(())
+    }
+
+    fn poll_move(&mut self, cx: &mut Context<'_>, until: Until) -> Poll<Result<(), Ended>> {
+        loop {
+            let flushed = self.poll_outbox(cx)?.is_ready();
+            let sent = self.poll_unsent(cx)?.is_ready();
+            let from_backend = if flushed { self.poll_backend(cx)? } else { Poll::Pending };
+            if self.is_done(until)? {
+                // A reply that the client has not taken yet is flushed with the next move.
+                return Poll::Ready(Ok(()));
+            }
+            if self.client_closed {
+                return Poll::Ready(Err(Ended::ByClient));
+            }
+            let from_client =
+                if sent && self.inbox_has_room() { self.poll_client(cx)? } else { Poll::Pending };
+            if from_backend.is_pending() && from_client.is_pending() {
+                return Poll::Pending;
+            }
+            if self.is_done(until)? {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    fn is_done(&self, until: Until) -> Result<bool, Ended> {
+        let Some(lease) = &self.lease else {
+            return Ok(until == Until::Answered || self.buffered_request()?.is_some());
+        };
+        let protocol = &lease.protocol;
+        if self.streaming > 0 || protocol.copying_in() {
+            return Ok(false);
+        }
+        match until {
+            Until::Request => Ok(self.buffered_request()?.is_some()),
+            Until::Answered if protocol.is_answered() => Ok(true),
+            Until::Answered => Ok(protocol.is_open() && self.buffered_request()?.is_some()),
+        }
+    }
+
+    fn inbox_has_room(&self) -> bool {
+        self.inbox.len() < self.shared.limits.request_buffer
+    }
+
+    fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        if self.outbox.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = ready!(self.socket.poll_flush(cx, &mut self.outbox));
+        self.outbox = Vec::new();
+        Poll::Ready(flushed.map_err(Ended::ClientIo))
+    }
+
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        let Some(lease) = &mut self.lease else { return Poll::Ready(Ok(())) };
+        if lease.unsent.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let backend = &mut **lease;
+        match ready!(backend.socket.poll_flush(cx, &mut backend.unsent)) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(_) => {
+                // What it still had to say is read, and then its end.
+                backend.unsent.clear();
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    /// Reads from the backend once. Ready if something was read.
+    fn poll_backend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        let Some(lease) = &mut self.lease else { return Poll::Pending };
+        let mut scratch = Scratch::take();
+        let broken = match ready!(lease.socket.poll_read(cx, &mut scratch)) {
+            Ok(0) => lease.closed(),
+            Ok(len) => return Poll::Ready(self.on_backend_bytes(scratch.filled(len))),
+            Err(error) => lease.broken(error),
+        };
+        Poll::Ready(self.on_broken(broken))
+    }
+
+    fn on_backend_bytes(&mut self, chunk: &[u8]) -> Result<(), Ended> {
+        let Some(lease) = &mut self.lease else { return Ok(()) };
+        let mut out = Outgoing::default();
+        if let Err(bad) = lease.protocol.receive(chunk, &mut out) {
+            let broken = lease.nonsense(bad);
+            return self.on_broken(broken);
+        }
+        if lease.protocol.has_news() {
+            self.on_news();
+        }
+        // The next session can have the backend before this one's client has its bytes.
+        self.release_if_clean();
+        let bytes = out.bytes(chunk);
+        let sent =
+            if self.outbox.is_empty() { self.socket.send_now(bytes).map_err(Ended::ClientIo)? } else { 0 };
+        self.outbox.extend_from_slice(&bytes[sent..]);
+        self.after_copy_began();
+        Ok(())
+    }
+
+    /// Reads from the client once. Ready if something was read, or the client has closed.
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        let mut scratch = Scratch::take();
+        let len = ready!(self.socket.poll_read(cx, &mut scratch)).map_err(Ended::ClientIo)?;
+        if len == 0 {
+            self.client_closed = true;
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Ready(self.on_client_bytes(scratch.filled(len)))
+    }
+
+    fn on_client_bytes(&mut self, mut bytes: &[u8]) -> Result<(), Ended> {
+        if self.streaming > 0 {
+            let (now, rest) = bytes.split_at(self.streaming.min(bytes.len()));
+            self.streaming -= now.len();
+            if let Some(lease) = &mut self.lease {
+                // A failed write shows as the end of the backend's replies.
+                let _ = lease.send(now);
+            }
+            bytes = rest;
+        }
+        self.inbox.extend_from_slice(bytes);
+        self.pass_copy_data()
+    }
+
+    /// The server may have begun to take COPY data when some of it is in the inbox already.
+    fn after_copy_began(&mut self) {
+        if !self.inbox.is_empty() {
+            // Bytes that are no messages are found when they are framed as a request.
+            let _ = self.pass_copy_data();
+        }
+    }
+
+    /// Passes CopyData on as it comes, and the message that ends it.
+    fn pass_copy_data(&mut self) -> Result<(), Ended> {
+        let Some(lease) = &mut self.lease else { return Ok(()) };
+        if !lease.protocol.copying_in() || self.streaming > 0 {
+            return Ok(());
+        }
+        let mut at = 0;
+        while let Some(header) = Header::peek_client(&self.inbox[at..])? {
+            let here = header.len.min(self.inbox.len() - at);
+            let ends = matches!(header.tag, b'c' | b'f');
+            let whole = here == header.len;
+            if !matches!(header.tag, b'd' | b'c' | b'f' | b'S' | b'H') || (ends && !whole) {
+                break;
+            }
+            // Flush and Sync mean nothing to a server that copies.
+            if !matches!(header.tag, b'S' | b'H') {
+                let _ = lease.send(&self.inbox[at..at + here]);
+            }
+            at += here;
+            if ends {
+                lease.protocol.sent_copy_end();
+                break;
+            }
+            self.streaming = header.len - here;
+            if self.streaming > 0 {
+                break;
+            }
+        }
+        self.inbox.drain(..at);
+        if self.inbox.is_empty() {
+            self.inbox = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// The backend is gone. If its client can be told between two messages, the session goes on without it.
+    fn on_broken(&mut self, broken: Broken) -> Result<(), Ended> {
+        let Some(mut lease) = self.lease.take() else { return Ok(()) };
+        self.key.holds_none();
+        let said = lease.protocol.take_error();
+        let settings_failed = said.as_ref().is_some_and(|_| lease.protocol.is_answering_ours());
+        let was_pinned = self.pin.take().is_some();
+        if was_pinned || lease.protocol.is_amid_message() || self.streaming > 0 {
+            return Err(Ended::Backend(broken));
+        }
+        let reply = match &said {
+            Some(fields) if settings_failed => reply::settings_failed(fields),
+            _ => reply::broken(&broken, said.as_ref()),
+        };
+        let open = lease.protocol.is_open();
+        let answered = lease.protocol.is_answered();
+        drop(lease);
+        self.taint = crate::sql::Effects::NONE;
+        if answered {
+            // Idle in a transaction, which has failed: the next statement is told why.
+            self.begun = Begun::Failed(Some(Box::new(reply)));
+            return Ok(());
+        }
+        reply.error(&mut self.outbox);
+        if open {
+            self.skipping = true;
+        } else {
+            message::ready(&mut self.outbox, TxStatus::Idle);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,260 @@
+//! Every error and notice that Bulkhead itself tells clients: SQLSTATE, wording, hint.
+
+use std::borrow::Cow;
+
+use crate::{
+    backend::Broken,
+    pool::{Figures, Refusal},
+    wire::{
+        message::{self, Report},
+        read::ErrorFields,
+    },
+};
+
+/// An error for a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reply {
+    /// SQLSTATE.
+    pub(crate) code: Cow<'static, str>,
+    /// The message.
+    pub(crate) message: String,
+    /// More about the cause.
+    pub(crate) detail: String,
+    /// What to do.
+    pub(crate) hint: String,
+}
+
+impl Reply {
+    fn new(code: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        let (message, hint) = (message.into(), hint.into());
+        Self { code: code.into(), message, detail: String::new(), hint }
+    }
+
+    /// As an ErrorResponse that leaves the connection open.
+    pub(crate) fn error(&self, out: &mut Vec<u8>) {
+        self.write(out, "ERROR");
+    }
+
+    /// As an ErrorResponse that is the last message.
+    pub(crate) fn fatal(&self, out: &mut Vec<u8>) {
+        self.write(out, "FATAL");
+    }
+
+    fn write(&self, out: &mut Vec<u8>, severity: &str) {
+        let (code, message) = (&*self.code, &*self.message);
+        message::error(out, Report { severity, code, message, detail: &self.detail, hint: &self.hint });
+    }
+
+    /// A server's own error, passed on in the name of Bulkhead.
+    pub(crate) fn from_server(fields: &ErrorFields) -> Self {
+        Self {
+            code: fields.code.clone().into(),
+            message: fields.message.clone(),
+            detail: fields.detail.clone(),
+            hint: fields.hint.clone(),
+        }
+    }
+}
+
+/// No backend for a request.
+pub(crate) fn refused(pool: &str, refusal: &Refusal) -> Reply {
+    match refusal {
+        Refusal::Full(figures) => Reply::new(
+            "53300",
+            format!("pool \"{pool}\" is full: {}", in_words(*figures)),
+            format!(
+                "Raise pools.{pool}.max_connections or pools.{pool}.max_waiting, or send fewer statements at once."
+            ),
+        ),
+        Refusal::TimedOut { figures, waited, down: None } => Reply::new(
+            "53300",
+            format!(
+                "pool \"{pool}\" had no free connection within {}: {}",
+                seconds(*waited),
+                in_words(*figures)
+            ),
+            format!(
+                "Raise pools.{pool}.max_connections or pools.{pool}.wait_timeout, or look for long transactions."
+            ),
+        ),
+        Refusal::TimedOut { waited, down: Some(error), .. } => Reply::new(
+            "08006",
+            format!("pool \"{pool}\" got no connection to its server within {}: {error}", seconds(*waited)),
+            "Check that the server runs and can be reached.",
+        ),
+        Refusal::Unreachable(failure) => match &failure.refused {
+            Some(fields) => Reply::from_server(fields),
+            None => Reply::new(
+                "08006",
+                format!(
+                    "pool \"{pool}\": server \"{}\" cannot be reached: {}",
+                    failure.server, failure.message
+                ),
+                "Check that the server runs and can be reached.",
+            ),
+        },
+        Refusal::Closing => shutting_down(),
+    }
+}
+
+fn in_words(figures: Figures) -> String {
+    format!("{} of {} connections busy, {} waiting", figures.leased, figures.max_connections, figures.waiting)
+}
+
+fn seconds(duration: std::time::Duration) -> String {
+    format!("{} s", duration.as_secs_f64())
+}
+
+/// The connection to the server broke during a statement.
+pub(crate) fn broken(error: &Broken, said: Option<&ErrorFields>) -> Reply {
+    match said {
+        Some(fields) => Reply {
+            detail: format!("{error}. Whether the statement took effect is unknown."),
+            ..Reply::from_server(fields)
+        },
+        None => Reply::new(
+            "08006",
+            format!("{error}; whether the statement took effect is unknown"),
+            "Look at the server's log. The client's connection stays usable.",
+        ),
+    }
+}
+
+/// Job objects and application objects in one statement or transaction.
+pub(crate) fn torn(jobs: &str, application: &str, explanation: &str) -> Reply {
+    Reply {
+        code: "0A000".into(),
+        message: "job tables and application tables live on different servers and cannot be used together"
+            .to_owned(),
+        detail: format!(
+            "{explanation}Job objects are served by pool \"{jobs}\", all others by pool \"{application}\"."
+        ),
+        hint: "Use separate transactions, or put pools.jobs on the primary's server (pools.jobs.servers)."
+            .to_owned(),
+    }
+}
+
+/// The tables that a refused request names, in words.
+pub(crate) fn named_tables(jobs: &[String], application: &[String]) -> String {
+    let list = |title: &str, names: &[String]| {
+        if names.is_empty() { String::new() } else { format!("{title}: {}. ", names.join(", ")) }
+    };
+    format!("{}{}", list("Job objects here", jobs), list("Application tables here", application))
+}
+
+/// A pinned session cannot use another server.
+pub(crate) fn pinned_elsewhere(pin: &str) -> Reply {
+    Reply::new(
+        "0A000",
+        format!("the session is tied to one server by {pin}, and this statement belongs to another"),
+        "Use another connection for it.",
+    )
+}
+
+/// A statement in a failed transaction.
+pub(crate) fn in_failed_transaction() -> Reply {
+    Reply::new("25P02", "current transaction is aborted, commands ignored until end of transaction block", "")
+}
+
+/// A prepared statement that does not exist.
+pub(crate) fn no_such_statement(name: &[u8]) -> Reply {
+    let name = String::from_utf8_lossy(name);
+    Reply::new("26000", format!("prepared statement \"{name}\" does not exist"), "")
+}
+
+/// A prepared statement that exists already.
+pub(crate) fn statement_exists(name: &[u8]) -> Reply {
+    let name = String::from_utf8_lossy(name);
+    Reply::new("42P05", format!("prepared statement \"{name}\" already exists"), "")
+}
+
+/// A name that clients may not use.
+pub(crate) fn reserved_name() -> Reply {
+    Reply::new("42939", "names of prepared statements must not start with \"bulkhead_\"", "Use another name.")
+}
+
+/// More prepared statements than one client may have.
+pub(crate) fn too_many_statements(limit: usize) -> Reply {
+    Reply::new(
+        "53400",
+        format!("the session has {limit} prepared statements, which is the limit"),
+        "Close or DEALLOCATE some, or raise limits.prepared_per_client.",
+    )
+}
+
+/// A named Parse that does not fit into the buffer.
+pub(crate) fn statement_too_long(limit: usize) -> Reply {
+    Reply::new(
+        "54000",
+        format!("a statement prepared by name is longer than {limit} bytes"),
+        "Raise limits.request_buffer.",
+    )
+}
+
+/// The session's settings could not be put on a backend.
+pub(crate) fn settings_failed(fields: &ErrorFields) -> Reply {
+    Reply {
+        detail:
+            "The session's settings could not be applied to another connection; the statement was not run."
+                .to_owned(),
+        ..Reply::from_server(fields)
+    }
+}
+
+/// The client broke the protocol.
+pub(crate) fn protocol_violation(what: &str) -> Reply {
+    Reply::new("08P01", what, "")
+}
+
+/// Going down.
+pub(crate) fn shutting_down() -> Reply {
+    Reply::new("57P01", "terminating connection due to administrator command", "")
+}
+
+/// More clients than allowed.
+pub(crate) fn too_many_clients(limit: usize) -> Reply {
+    Reply::new("53300", format!("sorry, too many clients already: {limit}"), "Raise limits.max_clients.")
+}
+
+/// The wrong password, or an unknown user: the same for both.
+pub(crate) fn authentication_failed(user: &str) -> Reply {
+    Reply::new("28P01", format!("password authentication failed for user \"{user}\""), "")
+}
+
+/// A database that clients may not ask for.
+pub(crate) fn unknown_database(database: &str) -> Reply {
+    Reply::new(
+        "3D000",
+        format!("database \"{database}\" is not served here"),
+        "Add it to `databases` in the configuration.",
+    )
+}
+
+/// A connection for replication.
+pub(crate) fn no_replication() -> Reply {
+    Reply::new("0A000", "replication connections are not supported", "Connect to the server itself.")
+}
+
+/// A first packet or startup parameter that is wrong.
+pub(crate) fn bad_start(what: &str) -> Reply {
+    Reply::new("08P01", what, "")
+}
+
+/// A BEGIN within a transaction gets the server's own warning.
+pub(crate) fn already_in_transaction(out: &mut Vec<u8>) {
+    message::notice(
+        out,
+        Report {
+            severity: "WARNING",
+            code: "25001",
+            message: "there is already a transaction in progress",
+            detail: "",
+            hint: "",
+        },
+    );
+}
+
+/// The server did not answer a question of ours.
+pub(crate) fn no_answer() -> Reply {
+    Reply::new("08006", "the server did not answer in time", "Look at the server's load and log.")
+}

@@ -1,0 +1,251 @@
+//! The one decision after each request: give the backend back, keep it, or close it.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Ended, Session, classify::for_each_value, metrics::CountedPin, request::Request};
+use crate::{
+    backend::probe::{PinReason, Residue},
+    sql::{Effects, setting_names},
+    wire::{frame::split_message, message, read::Body},
+};
+
+/// Effects after which the server is asked what the session has left.
+const LEAVES_STATE: Effects = Effects::SETS
+    .with(Effects::RESETS)
+    .with(Effects::SETS_UNLISTED)
+    .with(Effects::TEMP)
+    .with(Effects::LOCKS)
+    .with(Effects::LISTENS)
+    .with(Effects::PREPARES)
+    .with(Effects::HOLDS_CURSOR)
+    .with(Effects::LOADS)
+    .with(Effects::OPAQUE)
+    .with(Effects::OPAQUE_SETTINGS);
+
+/// Of those, the ones that may have changed settings.
+const CHANGES_SETTINGS: Effects = Effects::SETS
+    .with(Effects::RESETS)
+    .with(Effects::SETS_UNLISTED)
+    .with(Effects::OPAQUE)
+    .with(Effects::OPAQUE_SETTINGS);
+
+/// Names of custom settings that are kept of one session; more than these cannot be carried.
+const CUSTOM_SETTINGS_MAX: usize = 100;
+
+/// Our own questions to a backend take no longer than this.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Session {
+    /// Gives the backend back if it owes nothing and the session cannot have left anything on it.
+    pub(crate) fn release_if_clean(&mut self) {
+        let Some(lease) = &self.lease else { return };
+        let Some(proof) = lease.protocol.quiescent() else { return };
+        let clean = self.pin.is_none()
+            && !self.taint.has(LEAVES_STATE)
+            && !self.failed_discard()
+            && !lease.cancel.was_hit()
+            && lease.unsent.is_empty();
+        if !clean {
+            return;
+        }
+        self.note_definitions();
+        self.key.holds_none();
+        self.taint = Effects::NONE;
+        self.failed = false;
+        if let Some(lease) = self.lease.take() {
+            lease.release(proof);
+        }
+    }
+
+    /// After a request: in a transaction or between Flush and Sync the lease is kept; otherwise the server is
+    /// asked what was left, if anything can have been, and the lease is kept (pinned) or given back.
+    pub(crate) async fn settle(&mut self) -> Result<(), Ended> {
+        let Some(lease) = &self.lease else { return Ok(()) };
+        if lease.protocol.quiescent().is_none() {
+            return Ok(());
+        }
+        self.note_definitions();
+        if self.failed_discard() {
+            self.end_lease();
+            return Ok(());
+        }
+        if !self.outlive_cancel().await {
+            self.end_lease();
+            return Ok(());
+        }
+        self.forget_discarded();
+        let asks = LEAVES_STATE.with(if self.pin.is_some() { Effects::ENDS_STATE } else { Effects::NONE });
+        if self.taint.has(asks) {
+            self.ask_residue().await;
+        }
+        self.release_if_clean();
+        Ok(())
+    }
+
+    /// Definitions may have changed: classification and shared statements must follow.
+    fn note_definitions(&mut self) {
+        if self.taint.has(Effects::DDL) {
+            self.shared.catalogs.changed(&self.catalog);
+            self.taint = self.taint.without(Effects::DDL);
+        }
+    }
+
+    /// Remembers the names with a dot that a request may set: the server lists no settings that it does not know.
+    /// A name that is itself a bound value is among the request's values.
+    pub(crate) fn note_custom_settings(&mut self, request: Request) {
+        let mut names: Vec<String> = self.texts(request).iter().flat_map(|text| setting_names(text)).collect();
+        names.extend(self.bound_names(request));
+        for name in names {
+            if name.contains('.') && self.custom_settings.len() < CUSTOM_SETTINGS_MAX && !self.custom_settings.contains(&name) {
+                self.custom_settings.push(name);
+            }
+        }
+    }
+
+    /// Bound values that could be the name of a setting with a dot.
+    fn bound_names(&self, request: Request) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut rest = self.inbox.get(..request.len).unwrap_or_default();
+        while let Ok(Some((tag, body, after))) = split_message(rest) {
+            rest = after;
+            if tag == b'B' {
+                let mut body = Body::new(body, "Bind");
+                let _ = for_each_value(&mut body, |value| {
+                    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$');
+                    if value.contains(&b'.') && value.len() < 64 && value.iter().all(is_name) {
+                        names.push(String::from_utf8_lossy(value).into_owned());
+                    }
+                });
+            }
+        }
+        names
+    }
+
+    /// A cancel that came late must hit nobody else: waits for it, and then asks the backend for a sign of life
+    /// that takes the blow. False if the backend gives none.
+    async fn outlive_cancel(&mut self) -> bool {
+        let Some(lease) = &mut self.lease else { return true };
+        if !lease.cancel.was_hit() {
+            return true;
+        }
+        self.key.holds_none();
+        let target = Arc::clone(&lease.cancel);
+        let settled = tokio::time::timeout(ASK_TIMEOUT, target.settled()).await.is_ok();
+        // The first question may itself be cancelled; the second one cannot be.
+        let alive = settled
+            && matches!(tokio::time::timeout(ASK_TIMEOUT, lease.ask(";")).await, Ok(Ok(_)))
+            && lease.check().await;
+        if alive {
+            self.key.holds(&lease.cancel);
+        }
+        alive
+    }
+
+    /// A DISCARD or DEALLOCATE that failed, or was followed by a failure: which statements the backend still has
+    /// is not known.
+    fn failed_discard(&self) -> bool {
+        self.failed && self.taint.has(Effects::DISCARDS)
+    }
+
+    /// After DISCARD ALL or DEALLOCATE ALL no prepared statement exists, here and there.
+    fn forget_discarded(&mut self) {
+        if !self.taint.has(Effects::DISCARDS) {
+            return;
+        }
+        if let Some(lease) = &mut self.lease {
+            lease.statements.clear();
+        }
+        if let Some(statements) = &mut self.statements {
+            statements.named.clear();
+        }
+        self.taint = self.taint.without(Effects::DISCARDS);
+    }
+
+    async fn ask_residue(&mut self) {
+        let Some(lease) = &mut self.lease else { return };
+        let settings = self.taint.has(CHANGES_SETTINGS);
+        let asked = tokio::time::timeout(ASK_TIMEOUT, lease.probe(settings, &self.custom_settings)).await;
+        match asked {
+            Ok(Ok(residue)) => self.apply(residue),
+            // A broken backend ends with its lease; what it held is lost, as with any lost connection.
+            Ok(Err(_)) | Err(_) => self.end_lease(),
+        }
+    }
+
+    fn apply(&mut self, residue: Residue) {
+        self.outbox.extend_from_slice(&residue.for_client);
+        if let Some(settings) = residue.settings {
+            let settings =
+                if settings == *self.startup { Arc::clone(&self.startup) } else { Arc::new(settings) };
+            self.asked =
+                settings.get("bulkhead.route").and_then(|route| self.shared.classifier.rules().hint(route));
+            if let Some(lease) = &mut self.lease {
+                lease.applied = Arc::clone(&settings);
+            }
+            self.settings = settings;
+        }
+        let reason = residue.pin.or_else(|| self.lasting_pin());
+        match (reason, &self.pin) {
+            (Some(reason), Some(pin)) if pin.reason == reason => {}
+            (Some(reason), _) => self.pin = Some(CountedPin::new(&self.shared.metrics, reason)),
+            (None, _) => self.pin = None,
+        }
+        self.taint = Effects::NONE;
+    }
+
+    /// State that cannot be asked for lasts until the client goes.
+    fn lasting_pin(&self) -> Option<PinReason> {
+        if self.taint.has(Effects::LOADS) {
+            return Some(PinReason::Load);
+        }
+        if self.taint.has(Effects::OPAQUE_SETTINGS) {
+            return Some(PinReason::HiddenSettings);
+        }
+        let pinned = self.pin.as_ref()?.reason;
+        matches!(pinned, PinReason::Load | PinReason::HiddenSettings).then_some(pinned)
+    }
+
+    /// Closes the backend: what is on it is not known.
+    fn end_lease(&mut self) {
+        self.key.holds_none();
+        self.pin = None;
+        self.taint = Effects::NONE;
+        self.failed = false;
+        self.lease = None;
+    }
+
+    /// What the replies told besides the bytes for the client.
+    pub(crate) fn on_news(&mut self) {
+        let Some(lease) = &mut self.lease else { return };
+        let news = lease.protocol.take_news();
+        self.failed |= news.client_failed;
+        if news.parameter_changed {
+            self.taint |= Effects::SETS;
+        }
+        for id in &news.not_closed {
+            lease.statements.insert(*id);
+        }
+        self.forget_unparsed(&news.not_parsed);
+        self.forget_unparsed(&news.not_prepared);
+        self.forget_named(&news.not_prepared);
+    }
+
+    /// An open transaction on the backend fails too when a statement of it was refused here.
+    pub(crate) async fn fail_transaction(&mut self) -> Result<(), Ended> {
+        let Some(lease) = &mut self.lease else { return Ok(()) };
+        if lease.protocol.status() != crate::wire::TxStatus::Open {
+            return Ok(());
+        }
+        let mut request = Vec::new();
+        if lease.protocol.is_open() {
+            message::sync(&mut request);
+            lease.protocol.sent_extended(std::collections::VecDeque::new(), true);
+        }
+        // No such statement exists: the server's log says why the transaction was ended.
+        let failed = lease.ask("bulkhead refused a statement of this transaction").await;
+        if failed.is_err() {
+            self.end_lease();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! What a new session is told of its parameters: what the server would have said, had the client connected to it
+//! with the same startup parameters. Asked of a backend once for each identity and set of parameters.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    reply::{self, Reply},
+    shared::Shared,
+};
+use crate::{
+    backend::{Home, Identity, Settings},
+    pool::{Checkout, Wants},
+    wire::message,
+};
+
+/// Sets of parameters that are remembered.
+const REMEMBERED: usize = 1_000;
+
+/// Asking takes no longer than this.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// ParameterStatus messages by identity and startup settings.
+pub struct Welcomes(quick_cache::sync::Cache<(usize, Vec<(String, String)>), Arc<[u8]>>);
+
+impl std::fmt::Debug for Welcomes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Welcomes").field(&self.0.len()).finish()
+    }
+}
+
+impl Default for Welcomes {
+    fn default() -> Self {
+        Self(quick_cache::sync::Cache::new(REMEMBERED))
+    }
+}
+
+/// The ParameterStatus messages for a new session; an error ends it.
+pub(super) async fn welcome(
+    shared: &Arc<Shared>,
+    identity: &Arc<Identity>,
+    startup: &Arc<Settings>,
+    home: Home,
+) -> Result<Arc<[u8]>, Reply> {
+    let pairs: Vec<(String, String)> =
+        startup.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    // An identity lives as long as anybody has remembered it: its address tells it from any other.
+    let key = (Arc::as_ptr(identity) as usize, pairs);
+    if let Some(known) = shared.welcomes.0.get(&key) {
+        return Ok(known);
+    }
+    let messages = ask(shared, identity, startup, home).await?;
+    shared.welcomes.0.insert(key, Arc::clone(&messages));
+    Ok(messages)
+}
+
+async fn ask(
+    shared: &Arc<Shared>,
+    identity: &Arc<Identity>,
+    startup: &Arc<Settings>,
+    home: Home,
+) -> Result<Arc<[u8]>, Reply> {
+    let pool = shared.pool(shared.routes.primary);
+    let refused = |refusal| reply::refused(&pool.name, &refusal);
+    let wants = Wants { identity, last: None, settings: startup.hash(), home };
+    let mut lease = match pool.members[0].checkout(&wants) {
+        Checkout::Lease(lease) | Checkout::Stale(lease) => lease,
+        Checkout::Wait(waiting) => waiting.await.map_err(refused)?,
+        Checkout::Refused(refusal) => return Err(refused(refusal)),
+    };
+    if let Some(sql) = lease.applied.change_to(startup) {
+        let answer = tokio::time::timeout(ASK_TIMEOUT, lease.ask(&sql))
+            .await
+            .map_err(|_| reply::no_answer())?
+            .map_err(|error| reply::broken(&error, None))?;
+        if let Some(error) = answer.error {
+            // The lease ends here, and the backend with it.
+            return Err(Reply::from_server(&error));
+        }
+        lease.applied = Arc::clone(startup);
+    }
+    let mut messages = Vec::new();
+    for (name, value) in lease.protocol.parameters() {
+        message::parameter_status(&mut messages, name, value);
+    }
+    if let Some(proof) = lease.protocol.quiescent() {
+        lease.release(proof);
+    }
+    Ok(messages.into())
+}

@@ -1,0 +1,68 @@
+//! A verdict with the names that led to it, for people: `bulkhead classify "SQL"`, and errors that must say
+//! which tables do not live together.
+
+use std::fmt;
+
+use super::{
+    catalog::Catalog,
+    judge,
+    rules::Rules,
+    seen::Seen,
+    verdict::{Effects, Verdict},
+};
+
+/// A verdict and what was met on the way to it. Names are as written, qualified if they were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Job tables, functions and other job objects.
+    pub job_tables: Vec<String>,
+    /// Tables that are not job objects.
+    pub app_tables: Vec<String>,
+    /// Tables read.
+    pub read_tables: Vec<String>,
+    /// Tables written or defined.
+    pub written_tables: Vec<String>,
+    /// Functions called by name.
+    pub functions: Vec<String>,
+}
+
+/// Judges a text and keeps the names. Not cached.
+pub fn explain(rules: &Rules, catalog: &Catalog, text: &[u8]) -> Explanation {
+    let mut seen = Seen::default();
+    let verdict = judge::judge(rules, catalog, text, Some(&mut seen));
+    Explanation {
+        verdict,
+        job_tables: seen.job,
+        app_tables: seen.application,
+        read_tables: seen.read,
+        written_tables: seen.written,
+        functions: seen.functions,
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = &self.verdict;
+        writeln!(f, "class      {}, because {}", verdict.class.label(), verdict.reason.words())?;
+        if let Some(hint) = verdict.hint {
+            writeln!(f, "hint       {hint:?}")?;
+        }
+        for (title, names) in [
+            ("job", &self.job_tables),
+            ("app", &self.app_tables),
+            ("reads", &self.read_tables),
+            ("writes", &self.written_tables),
+            ("calls", &self.functions),
+        ] {
+            if !names.is_empty() {
+                writeln!(f, "{title:<11}{}", names.join(", "))?;
+            }
+        }
+        if verdict.effects != Effects::NONE {
+            writeln!(f, "effects    {:?}", verdict.effects)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,333 @@
+//! From one text to its verdict: what each kind of statement is, and how those of one text add up.
+
+use pg_raw_parse::{
+    Node, nodes,
+    raw::{DiscardMode, TransactionStmtKind, VariableSetKind},
+};
+
+use super::{
+    catalog::Catalog,
+    hint, key,
+    parse::{self, Statement},
+    query::{self, Walk},
+    rules::Rules,
+    seen::{Access, Seen},
+    utility,
+    verdict::{Class, Control, Effects, Reason, Verdict},
+};
+
+/// Judges a text. `seen` collects names if somebody wants them.
+pub(super) fn judge(rules: &Rules, catalog: &Catalog, text: &[u8], mut seen: Option<&mut Seen>) -> Verdict {
+    let mut verdict = match parse::parse(text) {
+        Err(parse::Unparsed) => Verdict::unknown(Reason::Unparsed),
+        Ok(parsed) => {
+            let judge = Judge { rules, catalog, text, literals: key::keeps_literals(text) };
+            let mut sum = Sum::default();
+            for statement in parsed.statements() {
+                sum.add(&judge.statement(statement, seen.as_deref_mut()));
+            }
+            sum.verdict()
+        }
+    };
+    verdict.hint = hint::read(text, rules);
+    verdict
+}
+
+// === adding up ===
+
+/// The statements of one text so far.
+#[derive(Default)]
+struct Sum {
+    count: usize,
+    total: Option<Verdict>,
+    prologues: usize,
+}
+
+impl Sum {
+    fn add(&mut self, one: &Verdict) {
+        self.count += 1;
+        self.prologues += usize::from(one.control == Control::Prologue);
+        let Some(total) = &mut self.total else {
+            self.total = Some(*one);
+            return;
+        };
+        if one.class > total.class {
+            (total.class, total.reason) = (one.class, one.reason);
+        }
+        total.effects |= one.effects;
+        if one.control != Control::None {
+            total.control = Control::Other;
+        }
+    }
+
+    fn verdict(self) -> Verdict {
+        let Some(mut total) = self.total else {
+            return Verdict::new(Class::Neutral, Reason::Empty);
+        };
+        if self.count > 1 {
+            if self.prologues == self.count {
+                total.control = Control::Prologue;
+            } else if total.control != Control::None {
+                total.control = Control::Other;
+            }
+            total.effects = total.effects.without(Effects::DEALLOCATES);
+        }
+        total
+    }
+}
+
+// === statements ===
+
+struct Judge<'c> {
+    rules: &'c Rules,
+    catalog: &'c Catalog,
+    text: &'c [u8],
+    literals: bool,
+}
+
+impl Judge<'_> {
+    fn statement(&self, statement: Statement<'_>, seen: Option<&mut Seen>) -> Verdict {
+        let mut walk = Walk::new(self.rules, self.catalog, self.literals, seen);
+        let control = if let Some(control) = session_statement(&mut walk, statement.node) {
+            control
+        } else {
+            self.other(&mut walk, statement);
+            Control::None
+        };
+        walk.found.conclude();
+        let found = &walk.found;
+        let (class, reason) = match (found.job, found.write) {
+            (Some(reason), _) => (Class::Job, reason),
+            (None, Some(reason)) => (Class::Write, reason),
+            (None, None) if found.neutral_call && found.relation => (Class::Write, Reason::Function),
+            (None, None) if found.neutral_call => (Class::Neutral, Reason::NoObject),
+            (None, None) => (Class::Read, Reason::ReadOnly),
+        };
+        let named = if found.application { Effects::APP_OBJECTS } else { Effects::NONE };
+        Verdict { control, effects: found.effects.with(named), ..Verdict::new(class, reason) }
+    }
+
+    /// Statements that do not only concern the session.
+    fn other<'p>(&self, walk: &mut Walk<'p, '_>, statement: Statement<'p>) {
+        match statement.node {
+            Node::SelectStmt(_)
+            | Node::InsertStmt(_)
+            | Node::UpdateStmt(_)
+            | Node::DeleteStmt(_)
+            | Node::MergeStmt(_) => walk.walk(statement.node),
+            Node::ExplainStmt(explain) => explained(walk, explain.query()),
+            Node::DeclareCursorStmt(cursor) => declare(walk, cursor),
+            Node::PrepareStmt(prepare) => {
+                walk.found.effects |= Effects::PREPARES;
+                walk.found.writes(Reason::Utility);
+                explained(walk, prepare.query());
+            }
+            Node::CopyStmt(copy) => self.copy(walk, copy),
+            Node::DoStmt(_) => self.program(walk, statement),
+            Node::CallStmt(call) => {
+                walk.found.effects |= Effects::OPAQUE.with(Effects::OPAQUE_SETTINGS);
+                walk.found.writes(Reason::Function);
+                if let Some(call) = call.funccall() {
+                    walk.walk(Node::FuncCall(call));
+                }
+            }
+            _ => utility::statement(walk, self.text, statement),
+        }
+    }
+
+    fn copy<'p>(&self, walk: &mut Walk<'p, '_>, copy: &'p nodes::CopyStmt) {
+        if let Some(relation) = copy.relation() {
+            let access = if copy.is_from { Access::Write } else { Access::Read };
+            if let Some(name) = relation.relname() {
+                walk.named_relation(relation.schemaname(), name, access);
+            }
+        }
+        explained(walk, copy.query());
+        if copy.is_from {
+            walk.found.writes(Reason::Modifies);
+        }
+        match copy.filename() {
+            // A file or program of the server.
+            Some(_) => walk.found.writes(Reason::Utility),
+            None if copy.is_from => walk.found.effects |= Effects::COPY_IN,
+            None => {}
+        }
+    }
+
+    /// DO: the program is a literal.
+    fn program(&self, walk: &mut Walk<'_, '_>, statement: Statement<'_>) {
+        walk.found.effects |= Effects::OPAQUE;
+        walk.found.writes(Reason::Utility);
+        let source = utility::source(self.text, statement);
+        if self.rules.words_name_job(&source) {
+            walk.found.is_job(Reason::JobLiteral);
+        }
+        if utility::program_sets(&source) {
+            walk.found.effects |= Effects::OPAQUE_SETTINGS;
+        }
+    }
+}
+
+/// A statement inside another: a query is walked, anything else is a write.
+fn explained<'p>(walk: &mut Walk<'p, '_>, query: Node<'p>) {
+    match query {
+        Node::None => {}
+        Node::SelectStmt(_)
+        | Node::InsertStmt(_)
+        | Node::UpdateStmt(_)
+        | Node::DeleteStmt(_)
+        | Node::MergeStmt(_) => walk.walk(query),
+        Node::CreateTableAsStmt(create) => {
+            walk.found.writes(Reason::Utility);
+            if let Some(relation) = create.into().and_then(nodes::IntoClause::rel) {
+                walk.creates(relation);
+            }
+            explained(walk, create.query());
+        }
+        _ => walk.found.writes(Reason::Utility),
+    }
+}
+
+fn declare<'p>(walk: &mut Walk<'p, '_>, cursor: &'p nodes::DeclareCursorStmt) {
+    /// `CURSOR_OPT_HOLD` of PostgreSQL's parsenodes.h.
+    const HOLD: i32 = 0x20;
+    if cursor.options & HOLD != 0 {
+        walk.found.effects |= Effects::HOLDS_CURSOR;
+        walk.found.writes(Reason::Utility);
+    }
+    explained(walk, cursor.query());
+}
+
+// === statements about the session ===
+
+/// Statements about the session or transaction; `None` for others.
+fn session_statement<'p>(walk: &mut Walk<'p, '_>, node: Node<'p>) -> Option<Control> {
+    let neutral = &mut walk.found.neutral_call;
+    match node {
+        Node::TransactionStmt(statement) => {
+            *neutral = true;
+            return Some(transaction(walk, statement));
+        }
+        Node::VariableSetStmt(statement) => {
+            *neutral = true;
+            return Some(set(walk, statement));
+        }
+        Node::ConstraintsSetStmt(_) => {
+            *neutral = true;
+            return Some(Control::Prologue);
+        }
+        Node::VariableShowStmt(_) | Node::FetchStmt(_) => *neutral = true,
+        Node::ClosePortalStmt(_) => (*neutral, walk.found.effects) = (true, Effects::ENDS_STATE),
+        Node::DiscardStmt(statement) => {
+            *neutral = true;
+            walk.found.effects |= discard(statement.target);
+        }
+        Node::DeallocateStmt(statement) => {
+            *neutral = true;
+            walk.found.effects |= Effects::ENDS_STATE.with(Effects::DEALLOCATES);
+            if statement.isall {
+                walk.found.effects |= Effects::DISCARDS;
+            }
+        }
+        Node::ListenStmt(statement) => channel(walk, statement.conditionname(), Effects::LISTENS),
+        Node::UnlistenStmt(statement) => {
+            channel(walk, statement.conditionname(), Effects::ENDS_STATE);
+        }
+        Node::NotifyStmt(statement) => {
+            walk.found.writes(Reason::Utility);
+            channel(walk, statement.conditionname(), Effects::NOTIFIES);
+        }
+        Node::LoadStmt(_) => {
+            walk.found.effects |= Effects::LOADS;
+            walk.found.writes(Reason::Utility);
+        }
+        _ => return None,
+    }
+    Some(Control::None)
+}
+
+fn channel(walk: &mut Walk<'_, '_>, name: Option<&str>, effects: Effects) {
+    walk.found.neutral_call = true;
+    walk.found.effects |= effects;
+    if name.is_some_and(|name| walk.rules.channel(name)) {
+        walk.found.is_job(Reason::JobChannel);
+    }
+}
+
+fn transaction<'p>(walk: &mut Walk<'p, '_>, statement: &'p nodes::TransactionStmt) -> Control {
+    match statement.kind {
+        TransactionStmtKind::TRANS_STMT_BEGIN | TransactionStmtKind::TRANS_STMT_START => {
+            begin(statement).unwrap_or(Control::Other)
+        }
+        TransactionStmtKind::TRANS_STMT_COMMIT if !statement.chain => Control::Commit,
+        TransactionStmtKind::TRANS_STMT_ROLLBACK if !statement.chain => Control::Rollback,
+        TransactionStmtKind::TRANS_STMT_SAVEPOINT => Control::Prologue,
+        TransactionStmtKind::TRANS_STMT_COMMIT
+        | TransactionStmtKind::TRANS_STMT_ROLLBACK
+        | TransactionStmtKind::TRANS_STMT_RELEASE
+        | TransactionStmtKind::TRANS_STMT_ROLLBACK_TO => Control::Other,
+        // Two-phase commit belongs to one server.
+        _ => {
+            walk.found.writes(Reason::Utility);
+            Control::Other
+        }
+    }
+}
+
+/// `None` if an option is not understood.
+fn begin(statement: &nodes::TransactionStmt) -> Option<Control> {
+    let (mut read_only, mut serializable) = (false, false);
+    for option in statement.options() {
+        let Node::DefElem(option) = option else {
+            return None;
+        };
+        let Node::A_Const(value) = option.arg() else {
+            return None;
+        };
+        let value = value.val()?;
+        match option.defname()? {
+            "transaction_isolation" => {
+                serializable = match value.string_value()? {
+                    "serializable" => true,
+                    "repeatable read" | "read committed" | "read uncommitted" => false,
+                    _ => return None,
+                }
+            }
+            "transaction_read_only" => read_only = truth(value)?,
+            "transaction_deferrable" => _ = truth(value)?,
+            _ => return None,
+        }
+    }
+    Some(Control::Begin { read_only, serializable })
+}
+
+fn truth(value: pg_raw_parse::ConstValue<'_>) -> Option<bool> {
+    value.bool_value().or_else(|| value.numeric_value::<i32>().map(|number| number != 0))
+}
+
+fn set<'p>(walk: &mut Walk<'p, '_>, statement: &'p nodes::VariableSetStmt) -> Control {
+    let name = statement.name().unwrap_or_default();
+    let unlisted = if query::is_listed(name) { Effects::NONE } else { Effects::SETS_UNLISTED };
+    let effects = match statement.kind {
+        VariableSetKind::VAR_SET_MULTI if name == "SESSION CHARACTERISTICS" => Effects::SETS,
+        VariableSetKind::VAR_SET_MULTI => return Control::Prologue,
+        VariableSetKind::VAR_RESET if name == "transaction_isolation" => return Control::Prologue,
+        _ if statement.is_local => return Control::Prologue,
+        VariableSetKind::VAR_RESET | VariableSetKind::VAR_SET_DEFAULT => Effects::RESETS.with(unlisted),
+        VariableSetKind::VAR_RESET_ALL => Effects::RESETS.with(Effects::SETS_UNLISTED),
+        _ => Effects::SETS.with(unlisted),
+    };
+    walk.found.effects |= effects;
+    Control::None
+}
+
+fn discard(target: DiscardMode::Type) -> Effects {
+    let ends = Effects::ENDS_STATE;
+    match target {
+        DiscardMode::DISCARD_ALL => {
+            ends.with(Effects::DISCARDS).with(Effects::RESETS).with(Effects::SETS_UNLISTED)
+        }
+        DiscardMode::DISCARD_SEQUENCES => ends,
+        _ => ends.with(Effects::DISCARDS),
+    }
+}

@@ -1,0 +1,232 @@
+//! A statement's identity without its literals: two texts with the same key have the same verdict.
+//!
+//! One pass over the text, no allocation. White space counts as one blank, comments as white space,
+//! numbers and strings as a mark of their kind. Where a literal may decide the verdict
+//! ([`keeps_literals`]), or is of a rare form, the whole text counts as it stands.
+
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::{SharedSeed, quality::SeedableRandomState};
+
+use super::{
+    hint,
+    lexer::{Kind, Lexer},
+};
+
+/// 128 bits; the seeds are random, so nobody outside can look for two texts with the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key(u64, u64);
+
+/// Makes keys. Keys of two makers cannot be compared.
+pub(super) struct Keys {
+    low: SeedableRandomState,
+    high: SeedableRandomState,
+}
+
+/// Marks in the place of literals. As raw bytes in a text they are kept apart: see [`Stream::raw`].
+mod mark {
+    pub(super) const SPACE: u64 = 1 << 56;
+    pub(super) const INTEGER: u64 = 2 << 56;
+    pub(super) const DECIMAL: u64 = 3 << 56;
+    pub(super) const TEXT: u64 = 4 << 56;
+    pub(super) const HINT: u64 = 5 << 56;
+    pub(super) const EXACT: u64 = 6 << 56;
+    pub(super) const END: u64 = 7 << 56;
+}
+
+impl Keys {
+    pub(super) fn new() -> Self {
+        let state = || {
+            let seed = getrandom::u64().unwrap_or_else(|_| SeedableRandomState::random().hash_one(0));
+            SeedableRandomState::with_seed(seed, SharedSeed::global_random())
+        };
+        Self { low: state(), high: state() }
+    }
+
+    /// The key of a text.
+    pub(super) fn key(&self, text: &[u8]) -> Key {
+        self.literal_free(text).unwrap_or_else(|| {
+            let mut stream = self.stream();
+            stream.cut(text, mark::EXACT);
+            stream.finish()
+        })
+    }
+
+    fn stream(&self) -> Stream<impl Hasher> {
+        Stream { low: self.low.build_hasher(), high: self.high.build_hasher() }
+    }
+
+    /// `None`: the text counts as it stands.
+    fn literal_free(&self, text: &[u8]) -> Option<Key> {
+        let mut stream = self.stream();
+        let mut begins = true;
+        let mut run = 0;
+        if let Some(comment) = hint::comment(text) {
+            stream.cut(comment, mark::HINT);
+        }
+        for token in Lexer::new(text) {
+            let mark = match token.kind {
+                Kind::Symbol => {
+                    begins = text[token.start] == b';';
+                    continue;
+                }
+                Kind::Word => {
+                    if decides(&text[token.start..token.end], begins) {
+                        return None;
+                    }
+                    begins = false;
+                    continue;
+                }
+                Kind::Quoted => {
+                    if decides(&text[token.start + 1..token.end - 1], false) {
+                        return None;
+                    }
+                    begins = false;
+                    continue;
+                }
+                Kind::Space if text[token.start..token.end] == *b" " => continue,
+                Kind::Space | Kind::Comment => mark::SPACE,
+                Kind::Integer => mark::INTEGER,
+                Kind::Decimal => mark::DECIMAL,
+                Kind::Text => mark::TEXT,
+                Kind::Exotic | Kind::Broken => return None,
+            };
+            stream.cut(&text[run..token.start], mark);
+            run = token.end;
+        }
+        stream.cut(&text[run..], mark::END);
+        Some(stream.finish())
+    }
+}
+
+struct Stream<H> {
+    low: H,
+    high: H,
+}
+
+impl<H: Hasher> Stream<H> {
+    /// A run of bytes as they stand and what comes after it. The length goes in with the mark, so that no
+    /// two sequences of runs and marks give the same stream.
+    #[inline]
+    fn cut(&mut self, raw: &[u8], mark: u64) {
+        let end = mark | raw.len() as u64;
+        if !raw.is_empty() {
+            self.low.write(raw);
+            self.high.write(raw);
+        }
+        self.low.write_u64(end);
+        self.high.write_u64(end);
+    }
+
+    fn finish(&self) -> Key {
+        Key(self.low.finish(), self.high.finish())
+    }
+}
+
+/// Whether a literal of this text may decide its verdict. Only then does the judge look at literals, so
+/// that a text whose literals are not in its key cannot be judged by them.
+pub(super) fn keeps_literals(text: &[u8]) -> bool {
+    let mut begins = true;
+    for token in Lexer::new(text) {
+        let raw = &text[token.start..token.end];
+        match token.kind {
+            Kind::Space | Kind::Comment => continue,
+            Kind::Exotic | Kind::Broken => return true,
+            Kind::Word if decides(raw, begins) => return true,
+            Kind::Quoted if decides(&raw[1..raw.len() - 1], false) => return true,
+            _ => begins = raw == b";",
+        }
+    }
+    false
+}
+
+/// Words whose presence means that a literal may name an object, a channel, a setting or a program.
+#[inline]
+fn decides(word: &[u8], begins: bool) -> bool {
+    let Some(&first) = word.first() else {
+        return false;
+    };
+    match first | 0x20 {
+        b'p' => has_prefix(word, b"pg_"),
+        b'r' => has_prefix(word, b"reg") && REG_TYPES.iter().any(|name| word.eq_ignore_ascii_case(name)),
+        b't' => has_prefix(word, b"to_reg"),
+        b's' => word.eq_ignore_ascii_case(b"set_config") || word.eq_ignore_ascii_case(b"setval"),
+        b'n' => word.eq_ignore_ascii_case(b"nextval"),
+        b'c' => word.eq_ignore_ascii_case(b"currval") || word.eq_ignore_ascii_case(b"col_description"),
+        b'o' => word.eq_ignore_ascii_case(b"obj_description"),
+        b'i' => word.eq_ignore_ascii_case(b"information_schema"),
+        b'd' => begins && word.eq_ignore_ascii_case(b"do"),
+        _ => false,
+    }
+}
+
+#[inline]
+fn has_prefix(word: &[u8], prefix: &[u8]) -> bool {
+    word.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
+
+/// Types that read a name out of a string.
+pub(super) const REG_TYPES: [&[u8]; 11] = [
+    b"regclass",
+    b"regcollation",
+    b"regconfig",
+    b"regdictionary",
+    b"regnamespace",
+    b"regoper",
+    b"regoperator",
+    b"regproc",
+    b"regprocedure",
+    b"regrole",
+    b"regtype",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaves_plain_literals_out() {
+        let keys = Keys::new();
+        let same = [
+            ("SELECT 1", "SELECT 42"),
+            ("SELECT a FROM t WHERE x = 'one'", "SELECT a FROM t WHERE x = 'it''s'"),
+            ("SELECT 'a'", "SELECT $$b$$"),
+            ("SELECT 1.5", "SELECT 99999999999"),
+            ("SELECT  1", "SELECT\n\t1"),
+            ("SELECT 1 /* a */", "SELECT 1 /* b */"),
+            ("UPDATE t SET a = -5 WHERE b = 1", "UPDATE t SET a = -6 WHERE b = 2"),
+        ];
+        for (one, two) in same {
+            assert_eq!(keys.key(one.as_bytes()), keys.key(two.as_bytes()), "{one} | {two}");
+        }
+    }
+
+    #[test]
+    fn keeps_what_may_decide() {
+        let keys = Keys::new();
+        let different = [
+            ("SELECT 1", "SELECT '1'"),
+            ("SELECT 1", "SELECT 1.0"),
+            ("SELECT 1", "SELECT 3000000000"),
+            ("SELECT a", "SELECT A"),
+            ("SELECT $1", "SELECT $2"),
+            ("SELECT ab", "SELECT a b"),
+            ("SELECT pg_notify('a', '')", "SELECT pg_notify('b', '')"),
+            ("SELECT 'a'::regclass", "SELECT 'b'::regclass"),
+            ("SELECT 'a'::\"regclass\"", "SELECT 'b'::\"regclass\""),
+            ("SELECT to_regclass('a')", "SELECT to_regclass('b')"),
+            ("SELECT 1 FROM PG_class WHERE x = 'a'", "SELECT 1 FROM PG_class WHERE x = 'b'"),
+            ("DO 'a'", "DO 'b'"),
+            ("SELECT 1; DO 'a'", "SELECT 1; DO 'b'"),
+            ("/* bulkhead: route=read */ SELECT 1", "/* bulkhead: route=job */ SELECT 1"),
+            ("SELECT 'a' 'b'", "SELECT 'a'\n'b'"),
+            ("SELECT 1abc", "SELECT 2abc"),
+            ("SELECT E'\\x41'", "SELECT E'\\xff'"),
+        ];
+        for (one, two) in different {
+            assert_ne!(keys.key(one.as_bytes()), keys.key(two.as_bytes()), "{one} | {two}");
+        }
+        let upsert = |value| format!("INSERT INTO t VALUES ('{value}') ON CONFLICT DO NOTHING");
+        assert_eq!(keys.key(upsert("a").as_bytes()), keys.key(upsert("b").as_bytes()));
+    }
+}

@@ -1,0 +1,116 @@
+//! Questions about single statements, off the hot path: which prepared statement is let go, which settings
+//! are set.
+
+use pg_raw_parse::{ConstValue, Node, raw::VariableSetKind};
+
+use super::parse::{self, qualified};
+
+/// What DEALLOCATE lets go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deallocate {
+    /// Every prepared statement.
+    All,
+    /// The one of this name.
+    Name(String),
+}
+
+/// What a text that is one DEALLOCATE lets go; `None` for other texts.
+pub fn deallocate_target(text: &[u8]) -> Option<Deallocate> {
+    let parsed = parse::parse(text).ok()?;
+    let mut statements = parsed.statements();
+    let (Some(only), None) = (statements.next(), statements.next()) else {
+        return None;
+    };
+    let Node::DeallocateStmt(statement) = only.node else {
+        return None;
+    };
+    Some(match statement.name() {
+        Some(name) => Deallocate::Name(name.to_owned()),
+        None => Deallocate::All,
+    })
+}
+
+/// The settings that a text sets or resets by SET, RESET or `set_config` with a literal name, folded, each
+/// once. `SET ROLE` is `role`, `RESET ALL` and computed names are not among them.
+pub fn setting_names(text: &[u8]) -> Vec<String> {
+    let Ok(parsed) = parse::parse(text) else {
+        return Vec::new();
+    };
+    let mut names = Vec::new();
+    let mut stack: Vec<Node<'_>> = parsed.statements().map(|statement| statement.node).collect();
+    while let Some(node) = stack.pop() {
+        match node {
+            Node::VariableSetStmt(set) if set.kind == VariableSetKind::VAR_SET_MULTI => {
+                names.extend(characteristics(set.name(), set.args()));
+            }
+            Node::VariableSetStmt(set) => names.extend(set.name().map(str::to_ascii_lowercase)),
+            Node::FuncCall(call) if qualified(call.funcname().iter()).1 == "set_config" => {
+                names.extend(call.args().get(0).and_then(literal));
+            }
+            _ => {}
+        }
+        parse::children(node, |child| stack.push(child));
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// `SET SESSION CHARACTERISTICS AS TRANSACTION ..` sets the defaults of transactions.
+fn characteristics(name: Option<&str>, options: &pg_raw_parse::list::NodeList) -> Vec<String> {
+    if name != Some("SESSION CHARACTERISTICS") {
+        return Vec::new();
+    }
+    let options = options.iter().filter_map(|option| match option {
+        Node::DefElem(option) => option.defname(),
+        _ => None,
+    });
+    options.map(|option| format!("default_{option}")).collect()
+}
+
+fn literal(node: Node<'_>) -> Option<String> {
+    let constant = match node {
+        Node::A_Const(constant) => constant,
+        Node::TypeCast(cast) => match cast.arg() {
+            Node::A_Const(constant) => constant,
+            _ => return None,
+        },
+        _ => return None,
+    };
+    match constant.val() {
+        Some(ConstValue::String(name)) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deallocate() {
+        let name = |text: &str| deallocate_target(text.as_bytes());
+        assert_eq!(name("DEALLOCATE ALL"), Some(Deallocate::All));
+        assert_eq!(name("deallocate PREPARE \"A b\";"), Some(Deallocate::Name("A b".to_owned())));
+        assert_eq!(name("DEALLOCATE Plan1"), Some(Deallocate::Name("plan1".to_owned())));
+        assert_eq!(name("DEALLOCATE a; DEALLOCATE b"), None);
+        assert_eq!(name("SELECT 1"), None);
+    }
+
+    #[test]
+    fn settings() {
+        let names = |text: &str| setting_names(text.as_bytes()).join(" ");
+        assert_eq!(names("SET Search_Path TO a, b; SET TIME ZONE 'UTC'"), "search_path timezone");
+        assert_eq!(
+            names("SELECT set_config('Jit', 'off', false), pg_catalog.set_config($1, 'a', false)"),
+            "jit"
+        );
+        assert_eq!(names("SET ROLE x; SET SESSION AUTHORIZATION y"), "role session_authorization");
+        assert_eq!(names("RESET ALL"), "");
+        assert_eq!(
+            names("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE"),
+            "default_transaction_isolation default_transaction_read_only"
+        );
+        assert_eq!(names("WITH a AS (SELECT set_config('x.y', '1', false)) SELECT * FROM a"), "x.y");
+    }
+}

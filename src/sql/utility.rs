@@ -1,0 +1,235 @@
+//! Statements that define and maintain objects, and programs in literals.
+//!
+//! The parser's trees of these differ from statement to statement and its library cannot walk them, so
+//! job objects are looked for among the names in the text. A column that is called as a job table would be
+//! taken for it: no preset has such a name.
+
+use pg_raw_parse::{Node, nodes};
+
+use super::{
+    lexer::{Kind, Lexer, Token},
+    parse::{Statement, qualified},
+    query::{Walk, is_temporary},
+    rules::Object,
+    seen::Access,
+    verdict::{Effects, Reason},
+};
+
+/// Judges any statement that has no better place.
+pub(super) fn statement<'p>(walk: &mut Walk<'p, '_>, text: &[u8], statement: Statement<'p>) {
+    walk.found.writes(Reason::Utility);
+    walk.found.effects |= effects(statement.node);
+    for target in targets(statement.node) {
+        if is_temporary(target) && is_creation(statement.node) {
+            walk.found.effects |= Effects::TEMP;
+            walk.found.effects = walk.found.effects.without(Effects::DDL);
+        }
+        if let Some(name) = target.relname() {
+            walk.named_relation(target.schemaname(), name, Access::Write);
+        }
+    }
+    match statement.node {
+        Node::CreateFunctionStmt(create) => return function(walk, create),
+        Node::ViewStmt(view) => walk.walk(view.query()),
+        Node::CreateTableAsStmt(create) => {
+            if let Node::SelectStmt(_) = create.query() {
+                walk.walk(create.query());
+            }
+        }
+        Node::DropStmt(drop) => dropped(walk, drop),
+        _ => {}
+    }
+    names(walk, span(text, statement));
+}
+
+/// CREATE FUNCTION: its name counts, its body does not, as it only runs where it is called.
+fn function<'p>(walk: &mut Walk<'p, '_>, create: &'p nodes::CreateFunctionStmt) {
+    let (schema, name) = qualified(create.funcname().iter());
+    if walk.rules.object(Object::Function, schema, name) {
+        job_object(walk, schema, name);
+    }
+    if schema.is_some_and(|schema| schema.starts_with("pg_temp")) {
+        walk.found.effects |= Effects::TEMP;
+    }
+}
+
+/// DROP TABLE and the like: each object is a list of the parts of its name.
+fn dropped<'p>(walk: &mut Walk<'p, '_>, drop: &'p nodes::DropStmt) {
+    use pg_raw_parse::raw::ObjectType;
+    let relations = [
+        ObjectType::OBJECT_TABLE,
+        ObjectType::OBJECT_VIEW,
+        ObjectType::OBJECT_MATVIEW,
+        ObjectType::OBJECT_FOREIGN_TABLE,
+    ];
+    if !relations.contains(&drop.remove_type) {
+        return;
+    }
+    for object in drop.objects() {
+        if let Node::NodeList(parts) = object {
+            let (schema, name) = qualified(parts.iter());
+            walk.named_relation(schema, name, Access::Write);
+        }
+    }
+}
+
+fn effects(node: Node<'_>) -> Effects {
+    match node {
+        Node::DropStmt(_) => Effects::DDL.with(Effects::ENDS_STATE),
+        Node::DropOwnedStmt(_) => Effects::DDL.with(Effects::ENDS_STATE),
+        Node::ExecuteStmt(_) => Effects::OPAQUE,
+        Node::TruncateStmt(_)
+        | Node::VacuumStmt(_)
+        | Node::LockStmt(_)
+        | Node::ReindexStmt(_)
+        | Node::ClusterStmt(_)
+        | Node::RefreshMatViewStmt(_)
+        | Node::CheckPointStmt(_)
+        | Node::CommentStmt(_)
+        | Node::GrantStmt(_)
+        | Node::GrantRoleStmt(_)
+        | Node::AlterSystemStmt(_)
+        | Node::ReassignOwnedStmt(_) => Effects::NONE,
+        _ => Effects::DDL,
+    }
+}
+
+fn is_creation(node: Node<'_>) -> bool {
+    matches!(
+        node,
+        Node::CreateStmt(_) | Node::CreateTableAsStmt(_) | Node::CreateSeqStmt(_) | Node::ViewStmt(_)
+    )
+}
+
+/// The relations that a statement is about, where the tree has them at hand.
+fn targets(node: Node<'_>) -> Vec<&nodes::RangeVar> {
+    let one = |relation: Option<_>| relation.into_iter().collect();
+    match node {
+        Node::CreateStmt(s) => one(s.relation()),
+        Node::AlterTableStmt(s) => one(s.relation()),
+        Node::IndexStmt(s) => one(s.relation()),
+        Node::CreateTrigStmt(s) => one(s.relation()),
+        Node::CreateTableAsStmt(s) => one(s.into().and_then(nodes::IntoClause::rel)),
+        Node::ViewStmt(s) => one(s.view()),
+        Node::RuleStmt(s) => one(s.relation()),
+        Node::RefreshMatViewStmt(s) => one(s.relation()),
+        Node::CreatePolicyStmt(s) => one(s.table()),
+        Node::ClusterStmt(s) => one(s.relation()),
+        Node::CreateSeqStmt(s) => one(s.sequence()),
+        Node::TruncateStmt(s) => ranges(s.relations()),
+        Node::LockStmt(s) => ranges(s.relations()),
+        Node::VacuumStmt(s) => s.rels().iter().filter_map(nodes::VacuumRelation::relation).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn ranges(list: &pg_raw_parse::list::NodeList) -> Vec<&nodes::RangeVar> {
+    let relations = list.iter().filter_map(|node| match node {
+        Node::RangeVar(relation) => Some(relation),
+        _ => None,
+    });
+    relations.collect()
+}
+
+fn job_object(walk: &mut Walk<'_, '_>, schema: Option<&str>, name: &str) {
+    walk.found.is_job(Reason::JobObject);
+    if let Some(seen) = walk.seen.as_deref_mut() {
+        seen.job_object(schema, name);
+    }
+}
+
+// === names in the text ===
+
+/// The bytes of one statement.
+fn span<'t>(text: &'t [u8], statement: Statement<'_>) -> &'t [u8] {
+    let rest = text.get(statement.start..).unwrap_or_default();
+    match statement.len {
+        0 => rest,
+        len => rest.get(..len).unwrap_or(rest),
+    }
+}
+
+fn names(walk: &mut Walk<'_, '_>, text: &[u8]) {
+    for name in qualified_names(text) {
+        let schema = name.schema.as_deref();
+        let is_schema = name.after_schema_word && schema.is_none() && walk.rules.schema(&name.name);
+        if is_schema || walk.rules.object(Object::Any, schema, &name.name) {
+            job_object(walk, schema, &name.name);
+        }
+        if schema.is_some_and(|schema| schema.starts_with("pg_temp")) {
+            walk.found.effects |= Effects::TEMP;
+        }
+    }
+}
+
+struct Name {
+    schema: Option<String>,
+    name: String,
+    /// In the list of names behind SCHEMA or EXTENSION.
+    after_schema_word: bool,
+}
+
+/// Names with what qualifies them. Keywords are among them; no rule matches one.
+fn qualified_names(text: &[u8]) -> Vec<Name> {
+    let mut names: Vec<Name> = Vec::new();
+    let (mut after_dot, mut of_schemas) = (false, false);
+    for token in Lexer::new(text) {
+        match token.kind {
+            Kind::Space | Kind::Comment => {}
+            Kind::Word | Kind::Quoted => {
+                let name = folded(text, token);
+                let previous = if after_dot { names.pop().map(|previous| previous.name) } else { None };
+                after_dot = false;
+                of_schemas = match name.as_str() {
+                    "schema" | "extension" => true,
+                    "to" | "from" | "with" | "cascade" | "restrict" | "authorization" => false,
+                    _ => of_schemas,
+                };
+                names.push(Name { schema: previous, name, after_schema_word: of_schemas });
+            }
+            _ => after_dot = text[token.start..token.end] == *b"." && !names.is_empty(),
+        }
+    }
+    names
+}
+
+/// An identifier as PostgreSQL reads it, ASCII only being folded.
+pub(super) fn folded(text: &[u8], token: Token) -> String {
+    let raw = String::from_utf8_lossy(&text[token.start..token.end]);
+    match token.kind {
+        Kind::Quoted => raw[1..raw.len() - 1].replace("\"\"", "\""),
+        _ => raw.to_ascii_lowercase(),
+    }
+}
+
+// === programs ===
+
+/// The text of all literals of a statement, as written.
+pub(super) fn source(text: &[u8], statement: Statement<'_>) -> String {
+    let text = span(text, statement);
+    let mut source = String::new();
+    for token in Lexer::new(text).filter(|token| matches!(token.kind, Kind::Text | Kind::Exotic)) {
+        source.push_str(&String::from_utf8_lossy(&text[token.start..token.end]));
+        source.push('\n');
+    }
+    source
+}
+
+/// Whether a program changes settings: calls `set_config`, or has a SET that is not part of an UPDATE or
+/// ALTER, or runs such text.
+pub(super) fn program_sets(source: &str) -> bool {
+    let source = source.to_ascii_lowercase();
+    if source.contains("set_config") {
+        return true;
+    }
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    source.match_indices("set").any(|(at, word)| {
+        let (before, after) = (&source[..at], &source[at + word.len()..]);
+        if before.ends_with(is_word) || after.starts_with(is_word) {
+            return false;
+        }
+        let before = before.trim_end();
+        let opens = before.is_empty() || before.ends_with([';', '\'', '$']);
+        opens || ["begin", "then", "else", "loop", "/"].iter().any(|word| before.ends_with(word))
+    })
+}
