@@ -1,6 +1,7 @@
 //! The program under test, as a process.
 
 use std::{
+    env,
     fmt::Write,
     fs,
     net::{SocketAddr, TcpStream},
@@ -21,6 +22,9 @@ use super::{
 };
 
 const START: Duration = Duration::from_secs(20);
+
+/// Names another program to test than the one that was built with the tests.
+const PROGRAM: &str = "BULKHEAD_TEST_PROGRAM";
 
 /// The exit code for an address that is taken.
 const UNAVAILABLE: i32 = 69;
@@ -62,10 +66,11 @@ impl Proxy {
         let config = fill_in(config, port, http_port);
         let path = config_path(folder.path());
         fs::write(&path, &config).expect("the folder is writable");
-        let program = Path::new(env!("CARGO_BIN_EXE_bulkhead"));
+        let program = env::var_os(PROGRAM).unwrap_or_else(|| env!("CARGO_BIN_EXE_bulkhead").into());
         let arguments = ["--config", path.to_str().expect("the path is text")];
-        let process = Running::start(program, &arguments, environment, None, &log_path(folder.path()))
-            .expect("the proxy's program runs");
+        let process =
+            Running::start(Path::new(&program), &arguments, environment, None, &log_path(folder.path()))
+                .expect("the proxy's program runs");
         Self { process, folder, port, http_port, config }
     }
 
