@@ -161,6 +161,11 @@ impl Users {
         self.by_name.get(name)
     }
 
+    /// Every user with its name, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<User>)> {
+        self.by_name.iter().map(|(name, user)| (name.as_ref(), user))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_name.len()

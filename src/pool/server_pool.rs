@@ -77,6 +77,22 @@ pub enum Refusal {
     Closing,
 }
 
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Full(figures) => write!(f, "{} sessions are waiting already", figures.waiting),
+            Self::TimedOut { waited, down: None, .. } => {
+                write!(f, "no connection was free within {waited:?}")
+            }
+            Self::TimedOut { waited, down: Some(error), .. } => {
+                write!(f, "no connection could be made within {waited:?}: {error}")
+            }
+            Self::Unreachable(failure) => f.write_str(&failure.message),
+            Self::Closing => f.write_str("shutting down"),
+        }
+    }
+}
+
 /// How full a server pool is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {

@@ -127,8 +127,8 @@ impl Catalogs {
         let wants = Wants { identity: &catalog.identity, last: None, settings: 0, home: Home(0) };
         let mut lease = match primary.checkout(&wants) {
             Checkout::Lease(lease) | Checkout::Stale(lease) => lease,
-            Checkout::Wait(waiting) => waiting.await.map_err(|refusal| format!("{refusal:?}"))?,
-            Checkout::Refused(refusal) => return Err(format!("{refusal:?}")),
+            Checkout::Wait(waiting) => waiting.await.map_err(|refusal| refusal.to_string())?,
+            Checkout::Refused(refusal) => return Err(refusal.to_string()),
         };
         // Another session's search_path, role or timeout must not decide what is seen.
         if let Some(sql) = lease.applied.change_to(&crate::backend::Settings::default()) {

@@ -1,8 +1,10 @@
-//! Who may cancel what: the keys given to clients, and the backend each of them stands for at the moment.
+//! Who may cancel what: the keys given to clients, and the backend each of them stands for at the moment. As the
+//! list of all sessions it also is where they are woken from when Bulkhead goes down.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    task::Waker,
 };
 
 use subtle::ConstantTimeEq as _;
@@ -25,6 +27,8 @@ pub struct Cancels {
 struct Entry {
     secret: Box<[u8]>,
     running: Arc<Running>,
+    /// Wakes the session's task.
+    waker: Option<Waker>,
 }
 
 /// The backend that a session holds. A cancel is registered under this lock, so it either finds the session's
@@ -55,7 +59,7 @@ impl Cancels {
         };
         let secret: Box<[u8]> = random[4..if long { random.len() } else { 8 }].into();
         let running = Arc::new(Running::default());
-        keys.insert(process_id, Entry { secret: secret.clone(), running: Arc::clone(&running) });
+        keys.insert(process_id, Entry { secret: secret.clone(), running: Arc::clone(&running), waker: None });
         Ok((CancelKey { process_id, running, cancels: Arc::clone(self) }, secret))
     }
 
@@ -69,6 +73,12 @@ impl Cancels {
         };
         let held = running.lock();
         held.as_ref().map(Target::register)
+    }
+
+    /// Wakes every session, so that it sees that Bulkhead is going down.
+    pub fn wake_all(&self) {
+        let wakers: Vec<Waker> = self.lock().values().filter_map(|entry| entry.waker.clone()).collect();
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i32, Entry, foldhash::fast::RandomState>> {
@@ -86,6 +96,13 @@ impl CancelKey {
     /// The half of the key that looks like a process id.
     pub(crate) const fn process_id(&self) -> i32 {
         self.process_id
+    }
+
+    /// The session's task is woken by this from now on.
+    pub(crate) fn set_waker(&self, waker: &Waker) {
+        if let Some(entry) = self.cancels.lock().get_mut(&self.process_id) {
+            entry.waker = Some(waker.clone());
+        }
     }
 
     /// The session holds this backend from now on.

@@ -188,7 +188,10 @@ pub(crate) fn for_each_value<'a>(body: &mut Body<'a>, look: impl FnMut(&'a [u8])
     for_each_value_after_names(body, look)
 }
 
-fn for_each_value_after_names<'a>(body: &mut Body<'a>, mut look: impl FnMut(&'a [u8])) -> Result<(), Malformed> {
+fn for_each_value_after_names<'a>(
+    body: &mut Body<'a>,
+    mut look: impl FnMut(&'a [u8]),
+) -> Result<(), Malformed> {
     for _ in 0..body.int16()? {
         body.int16()?;
     }

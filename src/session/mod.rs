@@ -22,7 +22,8 @@ mod welcome;
 
 use std::{collections::HashMap, sync::Arc};
 
-pub use shared::{Limits, Shared};
+pub use shared::{Limits, Shared, Workers};
+pub use welcome::Welcomes;
 
 use crate::{
     backend::{BackendId, Broken, Home, Identity, Settings, probe::PinReason, statements::Statement},

@@ -30,22 +30,38 @@ enum Until {
 }
 
 impl Session {
+    /// Lets this task be woken when Bulkhead goes down.
+    pub(crate) async fn wake_on_shutdown(&self) {
+        poll_fn(|cx| {
+            self.key.set_waker(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
+    }
+
     /// Waits for the next request. What the backend says meanwhile (a held lease: notifications, its end) goes to
     /// the client.
     pub(crate) async fn next_request(&mut self) -> Result<Request, Ended> {
         if let Some(request) = self.buffered_request()? {
             return Ok(request);
         }
-        let drain = self.shared.drain.clone();
-        tokio::select! {
-            biased;
-            // Cancel safe: bytes are in the inbox, the outbox or the backend's buffer, never in the future.
-            moved = poll_fn(|cx| self.poll_move(cx, Until::Request)) => moved?,
-            () = drain.cancelled(), if self.lease.is_none() && self.status() == TxStatus::Idle => {
-                return Err(Ended::Shutdown);
+        poll_fn(|cx| {
+            if self.may_drain() {
+                Poll::Ready(Err(Ended::Shutdown))
+            } else {
+                self.poll_move(cx, Until::Request)
             }
-        }
+        })
+        .await?;
         self.buffered_request()?.ok_or(Ended::ByClient)
+    }
+
+    /// Whether the session is to end because Bulkhead is going down: not within a transaction.
+    fn may_drain(&self) -> bool {
+        self.shared.is_draining()
+            && self.inbox.is_empty()
+            && self.streaming == 0
+            && self.status() == TxStatus::Idle
     }
 
     /// Passes the replies to the client until all are there. On the way the lease may be given back.

@@ -12,6 +12,7 @@ use crate::route::Target;
 
 /// Serves a client until it goes, breaks the protocol, or Bulkhead goes down.
 pub(crate) async fn serve(session: &mut Session) -> Ended {
+    session.wake_on_shutdown().await;
     loop {
         if let Err(ended) = serve_one(session).await {
             return ended;

@@ -93,10 +93,14 @@ impl Session {
     /// Remembers the names with a dot that a request may set: the server lists no settings that it does not know.
     /// A name that is itself a bound value is among the request's values.
     pub(crate) fn note_custom_settings(&mut self, request: Request) {
-        let mut names: Vec<String> = self.texts(request).iter().flat_map(|text| setting_names(text)).collect();
+        let mut names: Vec<String> =
+            self.texts(request).iter().flat_map(|text| setting_names(text)).collect();
         names.extend(self.bound_names(request));
         for name in names {
-            if name.contains('.') && self.custom_settings.len() < CUSTOM_SETTINGS_MAX && !self.custom_settings.contains(&name) {
+            if name.contains('.')
+                && self.custom_settings.len() < CUSTOM_SETTINGS_MAX
+                && !self.custom_settings.contains(&name)
+            {
                 self.custom_settings.push(name);
             }
         }
@@ -111,7 +115,8 @@ impl Session {
             if tag == b'B' {
                 let mut body = Body::new(body, "Bind");
                 let _ = for_each_value(&mut body, |value| {
-                    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$');
+                    let is_name =
+                        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$');
                     if value.contains(&b'.') && value.len() < 64 && value.iter().all(is_name) {
                         names.push(String::from_utf8_lossy(value).into_owned());
                     }

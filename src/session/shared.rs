@@ -1,8 +1,12 @@
 //! What all sessions share.
 
-use std::{sync::Arc, time::Duration};
-
-use tokio_util::sync::CancellationToken;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use super::{cancels::Cancels, identities::Identities, metrics::Metrics, welcome::Welcomes};
 use crate::{
@@ -62,11 +66,26 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// What new sessions are told of the server's parameters.
     pub welcomes: Welcomes,
-    /// Ends every session that is not in a transaction.
-    pub drain: CancellationToken,
+    /// Ends every session that is not in a transaction; set by [`Shared::drain`].
+    pub draining: AtomicBool,
 }
 
 impl Shared {
+    /// Lets no session begin anything new: each ends when it is in no transaction.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.cancels.wake_all();
+    }
+
+    /// Clients connected now.
+    pub fn clients(&self) -> u64 {
+        self.metrics.clients.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
     pub(crate) fn pool(&self, id: PoolId) -> &Pool {
         &self.pools[usize::from(id.0)]
     }
