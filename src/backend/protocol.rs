@@ -89,8 +89,8 @@ impl Awaits {
 /// What the session may want to know of the replies since it last asked.
 #[derive(Debug, Default)]
 pub struct News {
-    /// An error was passed to the client.
-    pub client_failed: bool,
+    /// The SQLSTATE of the last error that was passed to the client.
+    pub client_error: Option<[u8; 5]>,
     /// A statement of the client changed a parameter that the server reports.
     pub parameter_changed: bool,
     /// Statements whose Parse, sent by us, did not take place.
@@ -389,7 +389,7 @@ impl Protocol {
         if ours {
             self.error.get_or_insert_with(|| Box::new(ErrorFields::parse(body)));
         } else {
-            news.client_failed = true;
+            news.client_error = Some(sqlstate(body));
         }
         !ours
     }
@@ -431,4 +431,15 @@ impl Protocol {
             }
         }
     }
+}
+
+/// The SQLSTATE in the body of an ErrorResponse.
+fn sqlstate(body: &[u8]) -> [u8; 5] {
+    let mut body = Body::new(body, "ErrorResponse");
+    while let (Ok(kind), Ok(value)) = (body.byte(), body.cstring()) {
+        if kind == b'C' {
+            return value.try_into().unwrap_or_default();
+        }
+    }
+    [0; 5]
 }

@@ -238,8 +238,8 @@ impl Session {
     }
 
     /// Whether the request is part of an extended request that was refused: dropped up to its Sync.
-    pub(crate) fn skips(&mut self, request: Request) -> bool {
-        self.skipping && request.end != End::Query && request.end != End::FunctionCall
+    pub(crate) fn skips(&self, request: Request) -> bool {
+        self.skipping && request.end != End::Terminate
     }
 
     /// Drops a request. The Sync that ends a refused one is answered.

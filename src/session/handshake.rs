@@ -136,6 +136,8 @@ impl Admitted {
             lease_pool: PoolId(0),
             pin: None,
             taint: Effects::NONE,
+            taint_before: Effects::NONE,
+            was_unparsed: false,
             failed: false,
             last: None,
             statements: None,

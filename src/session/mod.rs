@@ -105,6 +105,9 @@ pub(crate) struct Session {
     pin: Option<CountedPin>,
     /// What the statements since the last checkout may have left on the backend.
     taint: Effects,
+    /// The same before the request under way, and whether that request could not be read.
+    taint_before: Effects,
+    was_unparsed: bool,
     /// The server has answered with an error since the last checkout.
     failed: bool,
     /// The backend used last, to be preferred.

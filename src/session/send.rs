@@ -10,7 +10,12 @@ use super::{
     request::{End, Request},
     transaction::Begun,
 };
-use crate::{backend::Settings, route::Demand, sql::Effects, wire::message};
+use crate::{
+    backend::Settings,
+    route::Demand,
+    sql::{Effects, Reason},
+    wire::message,
+};
 
 impl Session {
     /// Sends the request. A refusal means that nothing was sent.
@@ -31,6 +36,8 @@ impl Session {
                 Err(reply) => return Ok(Err(reply)),
             }
         }
+        self.taint_before = self.taint;
+        self.was_unparsed = demand.verdict.reason == Reason::Unparsed;
         self.taint |= demand.verdict.effects;
         if demand.verdict.effects.has(Effects::SETS_UNLISTED) {
             self.note_custom_settings(request);

@@ -2,11 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Ended, Session, classify::for_each_value, metrics::CountedPin, request::Request};
+use super::{
+    Ended, Session, classify::for_each_value, metrics::CountedPin, request::Request, transaction::Begun,
+};
 use crate::{
     backend::probe::{PinReason, Residue},
     sql::{Effects, setting_names},
-    wire::{frame::split_message, message, read::Body},
+    wire::{frame::split_message, read::Body},
 };
 
 /// Effects after which the server is asked what the session has left.
@@ -28,6 +30,9 @@ const CHANGES_SETTINGS: Effects = Effects::SETS
     .with(Effects::SETS_UNLISTED)
     .with(Effects::OPAQUE)
     .with(Effects::OPAQUE_SETTINGS);
+
+/// SQLSTATE `syntax_error`.
+const SYNTAX_ERROR: &[u8; 5] = b"42601";
 
 /// Names of custom settings that are kept of one session; more than these cannot be carried.
 const CUSTOM_SETTINGS_MAX: usize = 100;
@@ -223,7 +228,13 @@ impl Session {
     pub(crate) fn on_news(&mut self) {
         let Some(lease) = &mut self.lease else { return };
         let news = lease.protocol.take_news();
-        self.failed |= news.client_failed;
+        if let Some(code) = news.client_error {
+            self.failed = true;
+            if self.was_unparsed && &code == SYNTAX_ERROR {
+                // The server could not read it either, so it did nothing.
+                self.taint = self.taint_before;
+            }
+        }
         if news.parameter_changed {
             self.taint |= Effects::SETS;
         }
@@ -241,15 +252,17 @@ impl Session {
         if lease.protocol.status() != crate::wire::TxStatus::Open {
             return Ok(());
         }
-        let mut request = Vec::new();
         if lease.protocol.is_open() {
-            message::sync(&mut request);
-            lease.protocol.sent_extended(std::collections::VecDeque::new(), true);
+            // Replies are still to come, and a Sync is not ours to send: the transaction ends with its backend.
+            self.end_lease();
+            self.begun = Begun::Failed(None);
+            return Ok(());
         }
         // No such statement exists: the server's log says why the transaction was ended.
         let failed = lease.ask("bulkhead refused a statement of this transaction").await;
         if failed.is_err() {
             self.end_lease();
+            self.begun = Begun::Failed(None);
         }
         Ok(())
     }
