@@ -4,7 +4,7 @@
 #   scripts/setup.sh build         a C compiler and libclang (the SQL parser is built through bindgen)
 #   scripts/setup.sh build test    also PostgreSQL with contrib and pgbench, cargo-nextest, and drivers of other
 #                                  languages (Python and Node), the latter under target/drivers
-#   scripts/setup.sh build bench   also PostgreSQL and PgBouncer
+#   scripts/setup.sh build bench   also PostgreSQL and PgBouncer, a recent one built under target/pgbouncer
 #
 # System packages come from apt on Debian and Ubuntu, as root or through sudo; elsewhere it says what to install.
 set -euo pipefail
@@ -69,7 +69,12 @@ need_driver_languages() {
 }
 
 need_bench() {
-    have pgbouncer || [[ -x $target/pgbouncer/bin/pgbouncer ]] || lacking pgbouncer "PgBouncer"
+    [[ ! -x $target/pgbouncer/pgbouncer ]] || return 0
+    have pgbouncer || lacking pgbouncer "PgBouncer 1.21 or later"
+    # To build a newer one from.
+    have pkg-config || lacking pkg-config "pkg-config"
+    [[ -f /usr/include/event2/event.h ]] || lacking libevent-dev "libevent with its headers"
+    [[ -f /usr/include/openssl/ssl.h ]] || lacking libssl-dev "OpenSSL with its headers"
 }
 
 install_missing() {
@@ -123,8 +128,8 @@ for part in "$@"; do
 done
 install_missing
 for part in "$@"; do
-    if [[ $part == test ]]; then
-        install_nextest
-        install_drivers
-    fi
+    case $part in
+    test) install_nextest && install_drivers ;;
+    bench) have apt-get && scripts/pgbouncer.sh || say "no newer PgBouncer; the installed one is measured" ;;
+    esac
 done

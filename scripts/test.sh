@@ -3,11 +3,12 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# The examples in the documentation first, which nextest does not run; so the last lines are about the tests proper.
+cargo test --locked --doc
+
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --locked --no-tests=fail "$@"
 else
     echo "test: cargo-nextest is missing; running cargo test, which does not end hung tests" >&2
     cargo test --locked --lib --bins --tests -- --test-threads="$(nproc)" "$@"
 fi
-# Neither of the two above runs the examples in the documentation.
-cargo test --locked --doc

@@ -6,8 +6,9 @@ use super::postgres::{Login, Postgres, Role};
 
 /// Three servers. They take well under a second to start, so every test has its own.
 pub(crate) struct Cluster {
-    pub(crate) primary: Postgres,
+    // Dropped first: without its primary it would fill its log with complaints.
     pub(crate) replica: Postgres,
+    pub(crate) primary: Postgres,
     pub(crate) jobs: Postgres,
 }
 

@@ -37,4 +37,5 @@ pub(crate) use proxy::Proxy;
 pub(crate) use raw::{Message, RawClient};
 pub(crate) use relay::Relay;
 pub(crate) use rustix::process::Signal;
+pub(crate) use template::Scratch;
 pub(crate) use wait::{eventually, wait_until};

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use tempfile::TempDir;
 use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
 use super::{
@@ -16,7 +15,7 @@ use super::{
     network::{connect_config, free_port},
     process::Running,
     programs::programs,
-    template::{self, Template},
+    template::{self, Scratch, Template},
     wait::wait_until,
 };
 use rustix::process::Signal;
@@ -64,7 +63,7 @@ pub(crate) enum Stop {
 /// A server that runs until it is dropped.
 pub(crate) struct Postgres {
     name: &'static str,
-    folder: TempDir,
+    folder: Scratch,
     port: u16,
     settings: Vec<(String, String)>,
     process: Mutex<Option<Running>>,
@@ -117,7 +116,7 @@ impl Builder<'_> {
             Role::ReplicaOf(_) => ("replica", Template::App),
             Role::Jobs => ("jobs", Template::Jobs),
         };
-        let folder = template::scratch_folder();
+        let folder = Scratch::new();
         let data = folder.path().join("data");
         template::copy_to(template, &data);
         let mut settings = Vec::new();

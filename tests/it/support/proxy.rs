@@ -1,6 +1,7 @@
 //! The program under test, as a process.
 
 use std::{
+    env,
     fmt::Write,
     fs,
     net::{SocketAddr, TcpStream},
@@ -10,18 +11,20 @@ use std::{
 };
 
 use rustix::process::Signal;
-use tempfile::TempDir;
 
 use super::{
     Login, eventually,
     network::{free_port, http_get},
     postgres::tail,
     process::Running,
-    template::scratch_folder,
+    template::Scratch,
     wait::wait_until,
 };
 
 const START: Duration = Duration::from_secs(20);
+
+/// Names another program to test than the one that was built with the tests.
+const PROGRAM: &str = "BULKHEAD_TEST_PROGRAM";
 
 /// The exit code for an address that is taken.
 const UNAVAILABLE: i32 = 69;
@@ -29,7 +32,7 @@ const UNAVAILABLE: i32 = 69;
 /// A running proxy.
 pub(crate) struct Proxy {
     process: Running,
-    folder: TempDir,
+    folder: Scratch,
     port: u16,
     http_port: u16,
     config: String,
@@ -59,14 +62,15 @@ impl Proxy {
     /// Starts the proxy and does not wait for it: for configurations that it must refuse.
     pub(crate) fn spawn(config: &str, environment: &[(&str, &str)]) -> Self {
         let (port, http_port) = (free_port(), free_port());
-        let folder = scratch_folder();
+        let folder = Scratch::new();
         let config = fill_in(config, port, http_port);
         let path = config_path(folder.path());
         fs::write(&path, &config).expect("the folder is writable");
-        let program = Path::new(env!("CARGO_BIN_EXE_bulkhead"));
+        let program = env::var_os(PROGRAM).unwrap_or_else(|| env!("CARGO_BIN_EXE_bulkhead").into());
         let arguments = ["--config", path.to_str().expect("the path is text")];
-        let process = Running::start(program, &arguments, environment, None, &log_path(folder.path()))
-            .expect("the proxy's program runs");
+        let process =
+            Running::start(Path::new(&program), &arguments, environment, None, &log_path(folder.path()))
+                .expect("the proxy's program runs");
         Self { process, folder, port, http_port, config }
     }
 

@@ -60,18 +60,29 @@ pub(crate) fn hand_over(path: &Path, owner: Owner) {
     run(Command::new("chown").arg("-R").arg(format!("{}:{}", owner.uid, owner.gid)).arg(path));
 }
 
-/// A folder that is removed on drop and that servers may use. Its name tells the process, so that folders left by
-/// killed runs are recognised and removed by the next.
-pub(crate) fn scratch_folder() -> tempfile::TempDir {
-    sweep();
-    let folder = tempfile::Builder::new()
-        .prefix(&format!("bulkhead-{}-", std::process::id()))
-        .tempdir()
-        .expect("the folder for temporary files is writable");
-    if let Some(Owner { uid, gid }) = programs().owner {
-        std::os::unix::fs::chown(folder.path(), Some(uid), Some(gid)).expect("root may give folders away");
+/// A folder that is removed on drop and that servers may use.
+#[derive(Debug)]
+pub(crate) struct Scratch(tempfile::TempDir);
+
+impl Scratch {
+    /// The folder's name tells the process, so that folders left by killed runs are recognised and removed by the
+    /// next.
+    pub(crate) fn new() -> Self {
+        sweep();
+        let folder = tempfile::Builder::new()
+            .prefix(&format!("bulkhead-{}-", std::process::id()))
+            .tempdir()
+            .expect("the folder for temporary files is writable");
+        if let Some(Owner { uid, gid }) = programs().owner {
+            std::os::unix::fs::chown(folder.path(), Some(uid), Some(gid))
+                .expect("root may give folders away");
+        }
+        Self(folder)
     }
-    folder
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
 }
 
 fn sweep() {
@@ -98,7 +109,7 @@ fn cached(template: Template) -> PathBuf {
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let wanted = cache.join(format!("postgres-{template:?}-{:016x}", key.finish()).to_lowercase());
     if !wanted.exists() {
-        let folder = scratch_folder();
+        let folder = Scratch::new();
         let made = folder.path().join("data");
         make(template, &made);
         // Made aside and renamed: tests of one run start at the same time, and whoever renames first wins.

@@ -1,0 +1,128 @@
+//! Drivers and tools of other languages, through the proxy to a whole cluster with 10 backends for each pool. Their
+//! scripts are in `tests/drivers`; `scripts/setup.sh` installs what they import.
+//!
+//! With `BULKHEAD_TEST_DIRECT=1` they go straight to the primary: what fails there too is not the proxy's fault.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::support::{Cluster, Login, Proxy, ProxyConfig, programs};
+
+/// Where a driver connects.
+struct Target {
+    url: String,
+    // Held until the test ends; the proxy is dropped first.
+    _proxy: Option<Proxy>,
+    cluster: Cluster,
+}
+
+impl Target {
+    fn start() -> Self {
+        let cluster = Cluster::start();
+        if env::var_os("BULKHEAD_TEST_DIRECT").is_some_and(|value| value == "1") {
+            return Self { url: cluster.primary.url(Login::App), _proxy: None, cluster };
+        }
+        let proxy = Proxy::start(&ProxyConfig::of(&cluster).to_toml());
+        Self { url: proxy.url(), _proxy: Some(proxy), cluster }
+    }
+
+    /// Runs a program with `DATABASE_URL`; what it wrote. Panics with that if it fails.
+    fn run(&self, command: &mut Command) -> String {
+        command.env("DATABASE_URL", &self.url).env("DRIVERS", drivers_folder());
+        let output =
+            command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; run `make setup`"));
+        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.push_str(&String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{command:?} ended with {}:\n{text}", output.status);
+        text
+    }
+
+    /// Runs a script that prints `all ok` at its end.
+    fn run_script(&self, command: &mut Command, script: &str) {
+        let text = self.run(command.arg(scripts_folder().join(script)));
+        assert!(text.lines().any(|line| line == "all ok"), "{script} did not get to its end:\n{text}");
+    }
+
+    fn pgbench(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(programs().path("pgbench"));
+        self.run(command.args(arguments).arg(&self.url))
+    }
+
+    fn pgbench_transactions(&self, arguments: &[&str]) {
+        let text = self.pgbench(&[arguments, &["--no-vacuum", "--jobs=2"]].concat());
+        assert!(text.contains("number of failed transactions: 0 ") || programs().major() < 15, "{text}");
+        assert!(!text.contains("aborted"), "{text}");
+    }
+}
+
+#[test]
+fn psycopg() {
+    Target::start().run_script(&mut python(), "psycopg3.py");
+}
+
+#[test]
+#[ignore = "COPY FROM STDIN after CREATE TEMP TABLE in a transaction hangs"]
+fn asyncpg() {
+    Target::start().run_script(&mut python(), "asyncpg.py");
+}
+
+#[test]
+fn sqlalchemy() {
+    Target::start().run_script(&mut python(), "sqlalchemy.py");
+}
+
+#[test]
+fn node_postgres() {
+    Target::start().run_script(&mut Command::new("node"), "node_postgres.mjs");
+}
+
+#[test]
+fn psql() {
+    let target = Target::start();
+    let mut command = Command::new(programs().path("psql"));
+    command.arg("--no-psqlrc").arg(format!("--dbname={}", target.url)).arg("--file");
+    let text = target.run(command.arg(scripts_folder().join("psql.sql")));
+    for wanted in ["copied 1000", "\n1000\n", "rolled back: true", "Table \"public.psql_items\"", "all ok"] {
+        assert!(text.contains(wanted), "`{wanted}` is missing in:\n{text}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "prepared TPC-B with more clients than backends runs into wait_timeout"]
+async fn pgbench_in_every_mode() {
+    let target = Target::start();
+    target.pgbench(&["--initialize", "--scale=1", "--quiet"]);
+    for mode in ["simple", "extended", "prepared"] {
+        let protocol = format!("--protocol={mode}");
+        target.pgbench_transactions(&[&protocol, "--select-only", "--client=50", "--transactions=100"]);
+        target.pgbench_transactions(&[&protocol, "--client=20", "--transactions=20"]);
+    }
+    // TPC-B keeps books: whatever was mixed up between sessions shows here.
+    let books = "SELECT (SELECT count(*) FROM pgbench_history), \
+        (SELECT sum(delta) FROM pgbench_history) = (SELECT sum(abalance) FROM pgbench_accounts), \
+        (SELECT sum(tbalance) FROM pgbench_tellers) = (SELECT sum(bbalance) FROM pgbench_branches), \
+        (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT sum(bbalance) FROM pgbench_branches)";
+    let rows = target.cluster.primary.query(books).await;
+    let wanted = ["1200", "t", "t", "t"].map(|text| Some(text.to_owned()));
+    assert_eq!(rows, [wanted]);
+}
+
+/// The virtual environment's Python, without the script's folder on its path: scripts are named like drivers.
+fn python() -> Command {
+    let mut command = Command::new(drivers_folder().join("venv/bin/python"));
+    command.arg("-I");
+    command
+}
+
+fn scripts_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/drivers")
+}
+
+/// Where `scripts/setup.sh` installs drivers: in the build folder.
+fn drivers_folder() -> PathBuf {
+    let build = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is inside the build folder");
+    build.join("drivers")
+}
