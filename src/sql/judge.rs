@@ -98,7 +98,9 @@ struct Judge<'c> {
 impl Judge<'_> {
     fn statement(&self, statement: Statement<'_>, seen: Option<&mut Seen>) -> Verdict {
         let mut walk = Walk::new(self.rules, self.catalog, self.literals, seen);
-        let control = if let Some(control) = session_statement(&mut walk, statement.node) { control } else {
+        let control = if let Some(control) = session_statement(&mut walk, statement.node) {
+            control
+        } else {
             self.other(&mut walk, statement);
             Control::None
         };
@@ -135,7 +137,7 @@ impl Judge<'_> {
                 walk.found.writes(Reason::Utility);
                 explained(walk, prepare.query());
             }
-            Node::CopyStmt(copy) => self.copy(walk, copy),
+            Node::CopyStmt(copy) => Self::copy(walk, copy),
             Node::DoStmt(_) => self.program(walk, statement),
             Node::CallStmt(call) => {
                 walk.found.effects |= Effects::OPAQUE.with(Effects::OPAQUE_SETTINGS);
@@ -148,7 +150,7 @@ impl Judge<'_> {
         }
     }
 
-    fn copy<'p>(&self, walk: &mut Walk<'p, '_>, copy: &'p nodes::CopyStmt) {
+    fn copy<'p>(walk: &mut Walk<'p, '_>, copy: &'p nodes::CopyStmt) {
         if let Some(relation) = copy.relation() {
             let access = if copy.is_from {
                 Access::Write

@@ -137,7 +137,7 @@ pub(super) fn keeps_literals(text: &[u8]) -> bool {
     for token in Lexer::new(text) {
         let raw = &text[token.start..token.end];
         match token.kind {
-            Kind::Space | Kind::Comment => continue,
+            Kind::Space | Kind::Comment => {}
             Kind::Exotic | Kind::Broken => return true,
             Kind::Word if decides(raw, begins) => return true,
             Kind::Quoted if decides(&raw[1..raw.len() - 1], false) => return true,

@@ -406,9 +406,12 @@ enum Continuation {
 fn fits_32_bits(digits: &[u8]) -> bool {
     digits.len() < 10
         || (digits.len() < 19
-            && i32::try_from(digits
-                .iter()
-                .fold(0_u64, |value, digit| value * 10 + u64::from(digit - b'0'))).is_ok())
+            && i32::try_from(
+                digits
+                    .iter()
+                    .fold(0_u64, |value, digit| value * 10 + u64::from(digit - b'0')),
+            )
+            .is_ok())
 }
 
 #[cfg(test)]
