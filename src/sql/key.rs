@@ -4,9 +4,9 @@
 //! numbers and strings as a mark of their kind. Where a literal may decide the verdict
 //! ([`keeps_literals`]), or is of a rare form, the whole text counts as it stands.
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 
-use foldhash::{SharedSeed, quality::SeedableRandomState};
+use foldhash::{SharedSeed, fast::SeedableRandomState};
 
 use super::{
     hint,
@@ -14,8 +14,15 @@ use super::{
 };
 
 /// 128 bits; the seeds are random, so nobody outside can look for two texts with the same key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key(u64, u64);
+
+impl Hash for Key {
+    /// One half is random enough to find a place by; both are compared.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0);
+    }
+}
 
 /// Makes keys. Keys of two makers cannot be compared.
 pub(super) struct Keys {
