@@ -192,6 +192,64 @@ proptest! {
     }
 }
 
+/// Statements that the grammar accepts with most literals in the gaps.
+const TEMPLATES: &[&str] = &[
+    "SELECT * FROM t WHERE a = {} AND b IN ({}, {})",
+    "INSERT INTO t VALUES ({}, {}), ({}, {}) ON CONFLICT DO NOTHING",
+    "UPDATE oban_jobs SET a = {} WHERE b = {}",
+    "SELECT pg_notify({}, {})",
+    "SELECT set_config({}, {}, false), {}",
+    "SELECT {}::regclass, {}::text",
+    "SELECT to_regclass({}), lower({})",
+    "SELECT 1 FROM pg_class WHERE relname = {} AND relkind = {}",
+    "SELECT a FROM audit WHERE table_name = {}",
+    "DO {}",
+    "SELECT 1; DO {}",
+    "NOTIFY a, {}",
+    "SET a = {}",
+    "SET a.b TO {}, {}",
+    "SELECT nextval({}), {}",
+    "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS {}",
+    "COMMENT ON TABLE t IS {}",
+    "SELECT a LIKE {} ESCAPE {} FROM t LIMIT {}",
+    "SELECT interval {}, date {}, {} + {}",
+    "SELECT * FROM information_schema.tables WHERE table_name = ANY({})",
+    "SELECT my_volatile({}), {}",
+    "COPY t FROM {}",
+    "BEGIN; SELECT {}; COMMIT",
+];
+
+/// Each template with each literal in each gap, all against each other.
+#[test]
+fn all_literals_in_templates() {
+    let keys = Keys::new();
+    let (rules, catalog) = (rules(), catalog());
+    let is_literal = |piece: &&&str| {
+        piece.starts_with(|c: char| "'$EUBXN.".contains(c) || c.is_ascii_digit()) && piece.len() > 1
+    };
+    let literals: Vec<&str> = PIECES.iter().filter(is_literal).copied().collect();
+    let (mut verdicts, mut shared) = (HashMap::<_, (Verdict, String)>::new(), 0);
+    for template in TEMPLATES {
+        for one in &literals {
+            for two in &literals {
+                let text = template.replacen("{}", one, 1).replace("{}", two);
+                let verdict = judge::judge(&rules, &catalog, text.as_bytes(), None);
+                let entry = verdicts.entry(keys.key(text.as_bytes()));
+                shared += usize::from(matches!(
+                    entry,
+                    std::collections::hash_map::Entry::Occupied(_)
+                ));
+                let known = entry.or_insert((verdict, text.clone()));
+                assert_eq!(known.0, verdict, "{:?} | {text:?}", known.1);
+            }
+        }
+    }
+    assert!(
+        shared > 5_000,
+        "the test means something only if many texts share a key: {shared}"
+    );
+}
+
 /// Many short texts against each other: those that share a key share a verdict.
 #[test]
 fn all_pairs_of_pieces() {
