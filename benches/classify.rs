@@ -12,16 +12,11 @@ const JOIN: &str = "SELECT u.id, u.name, u.email, count(p.id) AS posts, max(p.cr
 
 fn classify(criterion: &mut Criterion) {
     let presets = ["oban", "pg_boss", "graphile_worker", "procrastinate"].map(str::to_owned);
-    let rules =
-        Rules::new(&presets, &[], &Custom::default(), Vec::new()).expect("the presets are known");
+    let rules = Rules::new(&presets, &[], &Custom::default(), Vec::new()).expect("the presets are known");
     let catalog = Catalog::from_rows(1, [("function", "count"), ("function", "max")]);
     let classifier = Classifier::new(rules, 10_000, 1 << 20);
     let mut group = criterion.benchmark_group("classify");
-    for (name, text) in [
-        ("pgbench", PGBENCH.trim_end()),
-        ("begin", "BEGIN"),
-        ("join", JOIN),
-    ] {
+    for (name, text) in [("pgbench", PGBENCH.trim_end()), ("begin", "BEGIN"), ("join", JOIN)] {
         let text = text.as_bytes();
         group.throughput(Throughput::Bytes(text.len() as u64));
         classifier.classify(&catalog, text);
@@ -29,9 +24,7 @@ fn classify(criterion: &mut Criterion) {
             bencher.iter(|| classifier.lookup(&catalog, black_box(text)));
         });
         let other = Catalog::from_rows(2, [("function", "count")]);
-        let miss = classifier
-            .lookup(&other, text)
-            .expect_err("no verdict of this epoch yet");
+        let miss = classifier.lookup(&other, text).expect_err("no verdict of this epoch yet");
         group.bench_with_input(BenchmarkId::new("miss", name), text, |bencher, text| {
             bencher.iter(|| classifier.judge(&other, black_box(text), miss));
         });

@@ -36,12 +36,7 @@ impl Classifier {
             foldhash::fast::RandomState::default(),
             quick_cache::sync::DefaultLifecycle::default(),
         );
-        Self {
-            rules,
-            keys: Keys::new(),
-            verdicts,
-            statement_bytes,
-        }
+        Self { rules, keys: Keys::new(), verdicts, statement_bytes }
     }
 
     /// The rules that this classifier judges by.
@@ -54,15 +49,10 @@ impl Classifier {
     pub fn lookup(&self, catalog: &Catalog, text: &[u8]) -> Result<Verdict, Miss> {
         if text.len() > self.statement_bytes {
             let hint = hint::read(text, &self.rules);
-            return Ok(Verdict {
-                hint,
-                ..Verdict::unknown(Reason::TooLong)
-            });
+            return Ok(Verdict { hint, ..Verdict::unknown(Reason::TooLong) });
         }
         let key = self.keys.key(text);
-        self.verdicts
-            .get(&(catalog.epoch(), key))
-            .ok_or(Miss { key })
+        self.verdicts.get(&(catalog.epoch(), key)).ok_or(Miss { key })
     }
 
     /// Parses a text and remembers its verdict. Takes from a microsecond to tens of milliseconds, by size.
@@ -74,15 +64,12 @@ impl Classifier {
 
     /// [`Classifier::lookup`], then [`Classifier::judge`] if need be.
     pub fn classify(&self, catalog: &Catalog, text: &[u8]) -> Verdict {
-        self.lookup(catalog, text)
-            .unwrap_or_else(|miss| self.judge(catalog, text, miss))
+        self.lookup(catalog, text).unwrap_or_else(|miss| self.judge(catalog, text, miss))
     }
 }
 
 impl std::fmt::Debug for Classifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Classifier")
-            .field("remembered", &self.verdicts.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Classifier").field("remembered", &self.verdicts.len()).finish_non_exhaustive()
     }
 }

@@ -63,11 +63,7 @@ impl Catalog {
         K: AsRef<str>,
         N: AsRef<str>,
     {
-        let mut catalog = Self {
-            epoch,
-            loaded: true,
-            ..Self::default()
-        };
+        let mut catalog = Self { epoch, loaded: true, ..Self::default() };
         for (kind, name) in rows {
             catalog.add(kind.as_ref(), name.as_ref());
         }

@@ -45,12 +45,7 @@ pub fn explain(rules: &Rules, catalog: &Catalog, text: &[u8]) -> Explanation {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = &self.verdict;
-        writeln!(
-            f,
-            "class      {}, because {}",
-            verdict.class.label(),
-            verdict.reason.words()
-        )?;
+        writeln!(f, "class      {}, because {}", verdict.class.label(), verdict.reason.words())?;
         if let Some(hint) = verdict.hint {
             writeln!(f, "hint       {hint:?}")?;
         }

@@ -37,19 +37,14 @@ pub(super) fn known(name: &str) -> Option<Known> {
         if name.starts_with("pg_stat") {
             return Some(Known::Statistics);
         }
-        let denied = DENIED.contains(&name)
-            || DENIED_PREFIXES
-                .iter()
-                .any(|prefix| name.starts_with(prefix));
+        let denied = DENIED.contains(&name) || DENIED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
         denied.then_some(Known::Denied(Effects::NONE))
     })
 }
 
 /// Advisory locks: of the session unless the name says `xact`.
 fn advisory(name: &str) -> Option<Known> {
-    let rest = name
-        .strip_prefix("pg_try_advisory_")
-        .or_else(|| name.strip_prefix("pg_advisory_"))?;
+    let rest = name.strip_prefix("pg_try_advisory_").or_else(|| name.strip_prefix("pg_advisory_"))?;
     let effects = match rest {
         _ if rest.starts_with("xact_lock") => Effects::NONE,
         _ if rest.starts_with("unlock") => Effects::ENDS_STATE,
@@ -174,26 +169,11 @@ mod tests {
     #[test]
     fn by_name() {
         assert_eq!(known("random"), Some(Known::Harmless));
-        assert_eq!(
-            known("pg_advisory_lock"),
-            Some(Known::Neutral(Effects::LOCKS))
-        );
-        assert_eq!(
-            known("pg_try_advisory_lock_shared"),
-            Some(Known::Neutral(Effects::LOCKS))
-        );
-        assert_eq!(
-            known("pg_advisory_xact_lock"),
-            Some(Known::Neutral(Effects::NONE))
-        );
-        assert_eq!(
-            known("pg_try_advisory_xact_lock"),
-            Some(Known::Neutral(Effects::NONE))
-        );
-        assert_eq!(
-            known("pg_advisory_unlock_all"),
-            Some(Known::Neutral(Effects::ENDS_STATE))
-        );
+        assert_eq!(known("pg_advisory_lock"), Some(Known::Neutral(Effects::LOCKS)));
+        assert_eq!(known("pg_try_advisory_lock_shared"), Some(Known::Neutral(Effects::LOCKS)));
+        assert_eq!(known("pg_advisory_xact_lock"), Some(Known::Neutral(Effects::NONE)));
+        assert_eq!(known("pg_try_advisory_xact_lock"), Some(Known::Neutral(Effects::NONE)));
+        assert_eq!(known("pg_advisory_unlock_all"), Some(Known::Neutral(Effects::ENDS_STATE)));
         assert_eq!(known("pg_stat_get_activity"), Some(Known::Statistics));
         assert_eq!(known("txid_current"), Some(Known::Denied(Effects::NONE)));
         assert_eq!(known("lower"), None);

@@ -13,9 +13,7 @@ pub(super) fn comment(text: &[u8]) -> Option<&[u8]> {
     if !(rest.starts_with(b"/*") || rest.starts_with(b"--")) {
         return None;
     }
-    let token = Lexer::new(rest)
-        .next()
-        .filter(|token| token.kind == Kind::Comment)?;
+    let token = Lexer::new(rest).next().filter(|token| token.kind == Kind::Comment)?;
     let comment = &rest[..token.end];
     inside(comment).starts_with(b"bulkhead:").then_some(comment)
 }

@@ -17,21 +17,11 @@ use super::{
 };
 
 /// Judges a text. `seen` collects names if somebody wants them.
-pub(super) fn judge(
-    rules: &Rules,
-    catalog: &Catalog,
-    text: &[u8],
-    mut seen: Option<&mut Seen>,
-) -> Verdict {
+pub(super) fn judge(rules: &Rules, catalog: &Catalog, text: &[u8], mut seen: Option<&mut Seen>) -> Verdict {
     let mut verdict = match parse::parse(text) {
         Err(parse::Unparsed) => Verdict::unknown(Reason::Unparsed),
         Ok(parsed) => {
-            let judge = Judge {
-                rules,
-                catalog,
-                text,
-                literals: key::keeps_literals(text),
-            };
+            let judge = Judge { rules, catalog, text, literals: key::keeps_literals(text) };
             let mut sum = Sum::default();
             for statement in parsed.statements() {
                 sum.add(&judge.statement(statement, seen.as_deref_mut()));
@@ -109,17 +99,11 @@ impl Judge<'_> {
         let (class, reason) = match (found.job, found.write) {
             (Some(reason), _) => (Class::Job, reason),
             (None, Some(reason)) => (Class::Write, reason),
-            (None, None) if found.neutral_call && found.relation => {
-                (Class::Write, Reason::Function)
-            }
+            (None, None) if found.neutral_call && found.relation => (Class::Write, Reason::Function),
             (None, None) if found.neutral_call => (Class::Neutral, Reason::NoObject),
             (None, None) => (Class::Read, Reason::ReadOnly),
         };
-        Verdict {
-            control,
-            effects: found.effects,
-            ..Verdict::new(class, reason)
-        }
+        Verdict { control, effects: found.effects, ..Verdict::new(class, reason) }
     }
 
     /// Statements that do not only concern the session.
@@ -152,11 +136,7 @@ impl Judge<'_> {
 
     fn copy<'p>(walk: &mut Walk<'p, '_>, copy: &'p nodes::CopyStmt) {
         if let Some(relation) = copy.relation() {
-            let access = if copy.is_from {
-                Access::Write
-            } else {
-                Access::Read
-            };
+            let access = if copy.is_from { Access::Write } else { Access::Read };
             if let Some(name) = relation.relname() {
                 walk.named_relation(relation.schemaname(), name, access);
             }
@@ -317,33 +297,22 @@ fn begin(statement: &nodes::TransactionStmt) -> Option<Control> {
             _ => return None,
         }
     }
-    Some(Control::Begin {
-        read_only,
-        serializable,
-    })
+    Some(Control::Begin { read_only, serializable })
 }
 
 fn truth(value: pg_raw_parse::ConstValue<'_>) -> Option<bool> {
-    value
-        .bool_value()
-        .or_else(|| value.numeric_value::<i32>().map(|number| number != 0))
+    value.bool_value().or_else(|| value.numeric_value::<i32>().map(|number| number != 0))
 }
 
 fn set<'p>(walk: &mut Walk<'p, '_>, statement: &'p nodes::VariableSetStmt) -> Control {
     let name = statement.name().unwrap_or_default();
-    let unlisted = if query::is_listed(name) {
-        Effects::NONE
-    } else {
-        Effects::SETS_UNLISTED
-    };
+    let unlisted = if query::is_listed(name) { Effects::NONE } else { Effects::SETS_UNLISTED };
     let effects = match statement.kind {
         VariableSetKind::VAR_SET_MULTI if name == "SESSION CHARACTERISTICS" => Effects::SETS,
         VariableSetKind::VAR_SET_MULTI => return Control::Prologue,
         VariableSetKind::VAR_RESET if name == "transaction_isolation" => return Control::Prologue,
         _ if statement.is_local => return Control::Prologue,
-        VariableSetKind::VAR_RESET | VariableSetKind::VAR_SET_DEFAULT => {
-            Effects::RESETS.with(unlisted)
-        }
+        VariableSetKind::VAR_RESET | VariableSetKind::VAR_SET_DEFAULT => Effects::RESETS.with(unlisted),
         VariableSetKind::VAR_RESET_ALL => Effects::RESETS.with(Effects::SETS_UNLISTED),
         _ => Effects::SETS.with(unlisted),
     };
@@ -354,10 +323,9 @@ fn set<'p>(walk: &mut Walk<'p, '_>, statement: &'p nodes::VariableSetStmt) -> Co
 fn discard(target: DiscardMode::Type) -> Effects {
     let ends = Effects::ENDS_STATE;
     match target {
-        DiscardMode::DISCARD_ALL => ends
-            .with(Effects::DISCARDS)
-            .with(Effects::RESETS)
-            .with(Effects::SETS_UNLISTED),
+        DiscardMode::DISCARD_ALL => {
+            ends.with(Effects::DISCARDS).with(Effects::RESETS).with(Effects::SETS_UNLISTED)
+        }
         DiscardMode::DISCARD_SEQUENCES => ends,
         _ => ends.with(Effects::DISCARDS),
     }

@@ -44,14 +44,10 @@ mod mark {
 impl Keys {
     pub(super) fn new() -> Self {
         let state = || {
-            let seed =
-                getrandom::u64().unwrap_or_else(|_| SeedableRandomState::random().hash_one(0));
+            let seed = getrandom::u64().unwrap_or_else(|_| SeedableRandomState::random().hash_one(0));
             SeedableRandomState::with_seed(seed, SharedSeed::global_random())
         };
-        Self {
-            low: state(),
-            high: state(),
-        }
+        Self { low: state(), high: state() }
     }
 
     /// The key of a text.
@@ -64,10 +60,7 @@ impl Keys {
     }
 
     fn stream(&self) -> Stream<impl Hasher> {
-        Stream {
-            low: self.low.build_hasher(),
-            high: self.high.build_hasher(),
-        }
+        Stream { low: self.low.build_hasher(), high: self.high.build_hasher() }
     }
 
     /// `None`: the text counts as it stands.
@@ -162,15 +155,11 @@ fn decides(word: &[u8], begins: bool) -> bool {
     };
     match first | 0x20 {
         b'p' => has_prefix(word, b"pg_"),
-        b'r' => {
-            has_prefix(word, b"reg") && REG_TYPES.iter().any(|name| word.eq_ignore_ascii_case(name))
-        }
+        b'r' => has_prefix(word, b"reg") && REG_TYPES.iter().any(|name| word.eq_ignore_ascii_case(name)),
         b't' => has_prefix(word, b"to_reg"),
         b's' => word.eq_ignore_ascii_case(b"set_config") || word.eq_ignore_ascii_case(b"setval"),
         b'n' => word.eq_ignore_ascii_case(b"nextval"),
-        b'c' => {
-            word.eq_ignore_ascii_case(b"currval") || word.eq_ignore_ascii_case(b"col_description")
-        }
+        b'c' => word.eq_ignore_ascii_case(b"currval") || word.eq_ignore_ascii_case(b"col_description"),
         b'o' => word.eq_ignore_ascii_case(b"obj_description"),
         b'i' => word.eq_ignore_ascii_case(b"information_schema"),
         b'd' => begins && word.eq_ignore_ascii_case(b"do"),
@@ -180,8 +169,7 @@ fn decides(word: &[u8], begins: bool) -> bool {
 
 #[inline]
 fn has_prefix(word: &[u8], prefix: &[u8]) -> bool {
-    word.get(..prefix.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    word.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 /// Types that read a name out of a string.
@@ -208,25 +196,15 @@ mod tests {
         let keys = Keys::new();
         let same = [
             ("SELECT 1", "SELECT 42"),
-            (
-                "SELECT a FROM t WHERE x = 'one'",
-                "SELECT a FROM t WHERE x = 'it''s'",
-            ),
+            ("SELECT a FROM t WHERE x = 'one'", "SELECT a FROM t WHERE x = 'it''s'"),
             ("SELECT 'a'", "SELECT $$b$$"),
             ("SELECT 1.5", "SELECT 99999999999"),
             ("SELECT  1", "SELECT\n\t1"),
             ("SELECT 1 /* a */", "SELECT 1 /* b */"),
-            (
-                "UPDATE t SET a = -5 WHERE b = 1",
-                "UPDATE t SET a = -6 WHERE b = 2",
-            ),
+            ("UPDATE t SET a = -5 WHERE b = 1", "UPDATE t SET a = -6 WHERE b = 2"),
         ];
         for (one, two) in same {
-            assert_eq!(
-                keys.key(one.as_bytes()),
-                keys.key(two.as_bytes()),
-                "{one} | {two}"
-            );
+            assert_eq!(keys.key(one.as_bytes()), keys.key(two.as_bytes()), "{one} | {two}");
         }
     }
 
@@ -244,31 +222,18 @@ mod tests {
             ("SELECT 'a'::regclass", "SELECT 'b'::regclass"),
             ("SELECT 'a'::\"regclass\"", "SELECT 'b'::\"regclass\""),
             ("SELECT to_regclass('a')", "SELECT to_regclass('b')"),
-            (
-                "SELECT 1 FROM PG_class WHERE x = 'a'",
-                "SELECT 1 FROM PG_class WHERE x = 'b'",
-            ),
+            ("SELECT 1 FROM PG_class WHERE x = 'a'", "SELECT 1 FROM PG_class WHERE x = 'b'"),
             ("DO 'a'", "DO 'b'"),
             ("SELECT 1; DO 'a'", "SELECT 1; DO 'b'"),
-            (
-                "/* bulkhead: route=read */ SELECT 1",
-                "/* bulkhead: route=job */ SELECT 1",
-            ),
+            ("/* bulkhead: route=read */ SELECT 1", "/* bulkhead: route=job */ SELECT 1"),
             ("SELECT 'a' 'b'", "SELECT 'a'\n'b'"),
             ("SELECT 1abc", "SELECT 2abc"),
             ("SELECT E'\\x41'", "SELECT E'\\xff'"),
         ];
         for (one, two) in different {
-            assert_ne!(
-                keys.key(one.as_bytes()),
-                keys.key(two.as_bytes()),
-                "{one} | {two}"
-            );
+            assert_ne!(keys.key(one.as_bytes()), keys.key(two.as_bytes()), "{one} | {two}");
         }
         let upsert = |value| format!("INSERT INTO t VALUES ('{value}') ON CONFLICT DO NOTHING");
-        assert_eq!(
-            keys.key(upsert("a").as_bytes()),
-            keys.key(upsert("b").as_bytes())
-        );
+        assert_eq!(keys.key(upsert("a").as_bytes()), keys.key(upsert("b").as_bytes()));
     }
 }

@@ -63,10 +63,7 @@ impl<'t> Lexer<'t> {
 impl Iterator for Lexer<'_> {
     type Item = Token;
 
-    #[expect(
-        clippy::inline_always,
-        reason = "the loop that makes keys is a third slower without"
-    )]
+    #[expect(clippy::inline_always, reason = "the loop that makes keys is a third slower without")]
     #[inline(always)]
     fn next(&mut self) -> Option<Token> {
         let start = self.at;
@@ -86,11 +83,7 @@ impl Iterator for Lexer<'_> {
         } else {
             self.other(class, first)
         };
-        Some(Token {
-            kind,
-            start,
-            end: self.at,
-        })
+        Some(Token { kind, start, end: self.at })
     }
 }
 
@@ -138,10 +131,8 @@ const CONTINUES_WORD: [bool; 256] = {
     let mut continues = [false; 256];
     let mut byte = 0;
     while byte < 256 {
-        continues[byte] = matches!(
-            CLASS[byte],
-            ByteClass::Word | ByteClass::Prefix | ByteClass::Digit | ByteClass::Dollar
-        );
+        continues[byte] =
+            matches!(CLASS[byte], ByteClass::Word | ByteClass::Prefix | ByteClass::Digit | ByteClass::Dollar);
         byte += 1;
     }
     continues
@@ -236,11 +227,7 @@ impl Lexer<'_> {
             }
             self.at += 8;
         }
-        while self
-            .text
-            .get(self.at)
-            .is_some_and(|&byte| CONTINUES_WORD[byte as usize])
-        {
+        while self.text.get(self.at).is_some_and(|&byte| CONTINUES_WORD[byte as usize]) {
             self.at += 1;
         }
     }
@@ -354,10 +341,7 @@ impl Lexer<'_> {
 
     /// Whether the string that ends here goes on behind white space with a line break in it.
     fn continuation(&self) -> Continuation {
-        let mut ahead = Self {
-            text: self.text,
-            at: self.at,
-        };
+        let mut ahead = Self { text: self.text, at: self.at };
         let (mut line_break, mut comment) = (false, false);
         loop {
             let start = ahead.at;
@@ -378,14 +362,10 @@ impl Lexer<'_> {
     /// A quote follows comments: with line comments only and a line break it continues the string.
     fn after_comment(&self, gap_start: usize) -> Continuation {
         let gap = &self.text[gap_start..self.at];
-        let line_comments_only = Lexer::new(gap)
-            .all(|token| token.kind == Kind::Space || gap[token.start..].starts_with(b"--"));
+        let line_comments_only =
+            Lexer::new(gap).all(|token| token.kind == Kind::Space || gap[token.start..].starts_with(b"--"));
         let line_break = memchr2(b'\n', b'\r', gap).is_some();
-        if line_comments_only && line_break {
-            Continuation::At(self.at + 1)
-        } else {
-            Continuation::Doubtful
-        }
+        if line_comments_only && line_break { Continuation::At(self.at + 1) } else { Continuation::Doubtful }
     }
 
     /// `$1`, `$tag$...$tag$` or a lone `$`.
@@ -398,9 +378,7 @@ impl Lexer<'_> {
             ByteClass::Dollar => 2,
             ByteClass::Word | ByteClass::Prefix => {
                 let rest = &self.text[self.at + 1..];
-                let end = rest
-                    .iter()
-                    .position(|&byte| byte == b'$' || !CONTINUES_WORD[byte as usize]);
+                let end = rest.iter().position(|&byte| byte == b'$' || !CONTINUES_WORD[byte as usize]);
                 match end {
                     Some(end) if rest[end] == b'$' => end + 2,
                     _ => return self.symbol(),
@@ -465,12 +443,8 @@ enum Continuation {
 fn fits_32_bits(digits: &[u8]) -> bool {
     digits.len() < 10
         || (digits.len() < 19
-            && i32::try_from(
-                digits
-                    .iter()
-                    .fold(0_u64, |value, digit| value * 10 + u64::from(digit - b'0')),
-            )
-            .is_ok())
+            && i32::try_from(digits.iter().fold(0_u64, |value, digit| value * 10 + u64::from(digit - b'0')))
+                .is_ok())
 }
 
 #[cfg(test)]
@@ -497,15 +471,9 @@ mod tests {
             ("$$a'b$$", &[(Text, "$$a'b$$")]),
             ("$t$ $$ $t$", &[(Text, "$t$ $$ $t$")]),
             ("$1", &[(Symbol, "$1")]),
-            (
-                "$1::int",
-                &[(Symbol, "$1"), (Symbol, ":"), (Symbol, ":"), (Word, "int")],
-            ),
+            ("$1::int", &[(Symbol, "$1"), (Symbol, ":"), (Symbol, ":"), (Word, "int")]),
             ("a$$b", &[(Word, "a$$b")]),
-            (
-                "\"a\"\"b\".c",
-                &[(Quoted, "\"a\"\"b\""), (Symbol, "."), (Word, "c")],
-            ),
+            ("\"a\"\"b\".c", &[(Quoted, "\"a\"\"b\""), (Symbol, "."), (Word, "c")]),
             ("U&'\\0041'", &[(Exotic, "U&'\\0041'")]),
             ("u&\"a\"", &[(Exotic, "u&\"a\"")]),
             ("b'01' X'f'", &[(Exotic, "b'01'"), (Exotic, "X'f'")]),
@@ -513,54 +481,18 @@ mod tests {
             ("'a' \n 'b'", &[(Exotic, "'a' \n 'b'")]),
             ("'a' 'b'", &[(Text, "'a'"), (Text, "'b'")]),
             ("'a' -- c\n'b'", &[(Exotic, "'a' -- c\n'b'")]),
-            (
-                "'a' /* c */ 'b'",
-                &[(Exotic, "'a'"), (Comment, "/* c */"), (Text, "'b'")],
-            ),
-            (
-                "'a' /* c */ , 'b'",
-                &[
-                    (Text, "'a'"),
-                    (Comment, "/* c */"),
-                    (Symbol, ","),
-                    (Text, "'b'"),
-                ],
-            ),
+            ("'a' /* c */ 'b'", &[(Exotic, "'a'"), (Comment, "/* c */"), (Text, "'b'")]),
+            ("'a' /* c */ , 'b'", &[(Text, "'a'"), (Comment, "/* c */"), (Symbol, ","), (Text, "'b'")]),
             ("E'a'\n'\\''", &[(Exotic, "E'a'\n'\\''")]),
-            (
-                "/* a /* b */ c */d",
-                &[(Comment, "/* a /* b */ c */"), (Word, "d")],
-            ),
-            (
-                "1--2\n3",
-                &[(Integer, "1"), (Comment, "--2"), (Integer, "3")],
-            ),
-            (
-                "+/*c*/-",
-                &[(Symbol, "+"), (Comment, "/*c*/"), (Symbol, "-")],
-            ),
-            (
-                "1 2147483647 2147483648",
-                &[
-                    (Integer, "1"),
-                    (Integer, "2147483647"),
-                    (Decimal, "2147483648"),
-                ],
-            ),
+            ("/* a /* b */ c */d", &[(Comment, "/* a /* b */ c */"), (Word, "d")]),
+            ("1--2\n3", &[(Integer, "1"), (Comment, "--2"), (Integer, "3")]),
+            ("+/*c*/-", &[(Symbol, "+"), (Comment, "/*c*/"), (Symbol, "-")]),
+            ("1 2147483647 2147483648", &[(Integer, "1"), (Integer, "2147483647"), (Decimal, "2147483648")]),
             (
                 "1.5 .5 1. 1e5 1.e-5",
-                &[
-                    (Decimal, "1.5"),
-                    (Decimal, ".5"),
-                    (Decimal, "1."),
-                    (Decimal, "1e5"),
-                    (Decimal, "1.e-5"),
-                ],
+                &[(Decimal, "1.5"), (Decimal, ".5"), (Decimal, "1."), (Decimal, "1e5"), (Decimal, "1.e-5")],
             ),
-            (
-                "0x1F 1_000 1abc",
-                &[(Exotic, "0x1F"), (Exotic, "1_000"), (Exotic, "1abc")],
-            ),
+            ("0x1F 1_000 1abc", &[(Exotic, "0x1F"), (Exotic, "1_000"), (Exotic, "1abc")]),
             ("'open", &[(Broken, "'open")]),
             ("/* open", &[(Broken, "/* open")]),
             ("$q$ open", &[(Broken, "$q$ open")]),

@@ -185,9 +185,7 @@ fn is_expression(node: Node<'_>) -> bool {
 }
 
 /// The last name of a qualified one, and the one before it: `schema.name` or `name`.
-pub(super) fn qualified<'p>(
-    names: impl IntoIterator<Item = Node<'p>>,
-) -> (Option<&'p str>, &'p str) {
+pub(super) fn qualified<'p>(names: impl IntoIterator<Item = Node<'p>>) -> (Option<&'p str>, &'p str) {
     let (mut schema, mut name) = (None, "");
     for part in names {
         if let Some(part) = part.as_str() {

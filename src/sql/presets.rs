@@ -35,19 +35,8 @@ const NOTHING: Preset = Preset {
 pub(super) const PRESETS: &[Preset] = &[
     Preset {
         name: "oban",
-        tables: &[
-            "oban_jobs",
-            "oban_peers",
-            "oban_leaders",
-            "oban_producers",
-            "oban_beats",
-        ],
-        functions: &[
-            "oban_count_estimate",
-            "oban_jobs_notify",
-            "oban_wrap_id",
-            "oban_state_to_bit",
-        ],
+        tables: &["oban_jobs", "oban_peers", "oban_leaders", "oban_producers", "oban_beats"],
+        functions: &["oban_count_estimate", "oban_jobs_notify", "oban_wrap_id", "oban_state_to_bit"],
         types: &["oban_job_state"],
         indexes: &["oban_jobs_*", "oban_peers_*"],
         channels: &["{schema}.oban_*", "oban_insert"],
@@ -55,22 +44,11 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "oban_pro",
-        tables: &[
-            "oban_queues",
-            "oban_crons",
-            "oban_workflows",
-            "oban_batches",
-            "oban_jobs_*",
-        ],
+        tables: &["oban_queues", "oban_crons", "oban_workflows", "oban_batches", "oban_jobs_*"],
         extends: Some("oban"),
         ..NOTHING
     },
-    Preset {
-        name: "pg_boss",
-        schemas: &["pgboss"],
-        channels: &["pgboss_*"],
-        ..NOTHING
-    },
+    Preset { name: "pg_boss", schemas: &["pgboss"], channels: &["pgboss_*"], ..NOTHING },
     Preset {
         name: "graphile_worker",
         schemas: &["graphile_worker"],
@@ -110,12 +88,7 @@ pub(super) const PRESETS: &[Preset] = &[
         channels: &["good_job"],
         ..NOTHING
     },
-    Preset {
-        name: "solid_queue",
-        tables: &["solid_queue_*"],
-        indexes: &["index_solid_queue_*"],
-        ..NOTHING
-    },
+    Preset { name: "solid_queue", tables: &["solid_queue_*"], indexes: &["index_solid_queue_*"], ..NOTHING },
     Preset {
         name: "que",
         tables: &["que_jobs", "que_values", "que_lockers"],
@@ -124,18 +97,8 @@ pub(super) const PRESETS: &[Preset] = &[
         channels: &["que_listener_*", "que_state"],
         ..NOTHING
     },
-    Preset {
-        name: "pgmq",
-        schemas: &["pgmq"],
-        channels: &["pgmq.*"],
-        ..NOTHING
-    },
-    Preset {
-        name: "delayed_job",
-        tables: &["delayed_jobs"],
-        indexes: &["delayed_jobs_*"],
-        ..NOTHING
-    },
+    Preset { name: "pgmq", schemas: &["pgmq"], channels: &["pgmq.*"], ..NOTHING },
+    Preset { name: "delayed_job", tables: &["delayed_jobs"], indexes: &["delayed_jobs_*"], ..NOTHING },
     Preset {
         name: "pgqueuer",
         tables: &["pgqueuer", "pgqueuer_*"],
@@ -145,18 +108,8 @@ pub(super) const PRESETS: &[Preset] = &[
         channels: &["ch_pgqueuer"],
         ..NOTHING
     },
-    Preset {
-        name: "dbos",
-        schemas: &["dbos"],
-        channels: &["dbos_*_channel"],
-        ..NOTHING
-    },
-    Preset {
-        name: "absurd",
-        schemas: &["absurd"],
-        channels: &["absurd.*"],
-        ..NOTHING
-    },
+    Preset { name: "dbos", schemas: &["dbos"], channels: &["dbos_*_channel"], ..NOTHING },
+    Preset { name: "absurd", schemas: &["absurd"], channels: &["absurd.*"], ..NOTHING },
 ];
 
 /// The preset of a name.
@@ -205,11 +158,7 @@ mod tests {
     #[test]
     fn what_is_extended_exists() {
         for preset in PRESETS {
-            assert!(
-                preset.extends.is_none_or(|base| find(base).is_some()),
-                "{}",
-                preset.name
-            );
+            assert!(preset.extends.is_none_or(|base| find(base).is_some()), "{}", preset.name);
         }
     }
 }

@@ -18,10 +18,7 @@ const SCOPES_MAX: usize = 2000;
 
 /// What a statement was found to contain.
 #[derive(Debug, Default)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent facts, each set once"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each set once")]
 pub(super) struct Found {
     /// Why it is not a read; the first reason found.
     pub(super) write: Option<Reason>,
@@ -100,15 +97,7 @@ impl<'p, 'c> Walk<'p, 'c> {
         seen: Option<&'c mut Seen>,
     ) -> Self {
         let (found, scopes, stack) = (Found::default(), Vec::new(), Vec::with_capacity(32));
-        Self {
-            rules,
-            catalog,
-            literals,
-            found,
-            seen,
-            scopes,
-            stack,
-        }
+        Self { rules, catalog, literals, found, seen, scopes, stack }
     }
 
     /// Walks everything under a node.
@@ -199,19 +188,14 @@ impl<'p, 'c> Walk<'p, 'c> {
         let stack = &mut self.stack;
         parse::children(node, |child| match child {
             Node::WithClause(_) => {}
-            Node::RangeVar(relation)
-                if target.is_some_and(|target| std::ptr::eq(target, relation)) => {}
+            Node::RangeVar(relation) if target.is_some_and(|target| std::ptr::eq(target, relation)) => {}
             child => stack.push((child, scope)),
         });
     }
 
     /// A relation that the statement creates.
     pub(super) fn creates(&mut self, relation: &'p nodes::RangeVar) {
-        self.found.effects |= if is_temporary(relation) {
-            Effects::TEMP
-        } else {
-            Effects::DDL
-        };
+        self.found.effects |= if is_temporary(relation) { Effects::TEMP } else { Effects::DDL };
         self.relation(relation, Scope(None), Access::Write);
     }
 
@@ -220,11 +204,7 @@ impl<'p, 'c> Walk<'p, 'c> {
         let Some(with) = with else { return outer };
         let mut scope = outer;
         if with.recursive {
-            let names = with
-                .ctes()
-                .iter()
-                .filter_map(nodes::CommonTableExpr::ctename)
-                .collect();
+            let names = with.ctes().iter().filter_map(nodes::CommonTableExpr::ctename).collect();
             scope = self.open(names, scope);
         }
         for cte in with.ctes() {
@@ -300,11 +280,7 @@ impl<'p, 'c> Walk<'p, 'c> {
     }
 
     fn attribute(&mut self, name: &str) {
-        if self
-            .catalog
-            .function(name)
-            .is_some_and(super::catalog::Function::is_opaque)
-        {
+        if self.catalog.function(name).is_some_and(super::catalog::Function::is_opaque) {
             self.found.writes(Reason::Function);
             self.found.effects |= Effects::OPAQUE;
         }
@@ -448,11 +424,7 @@ impl<'p, 'c> Walk<'p, 'c> {
             return;
         }
         self.found.effects |= Effects::SETS;
-        let listed = call
-            .args()
-            .get(0)
-            .and_then(|name| self.literal(name))
-            .is_some_and(is_listed);
+        let listed = call.args().get(0).and_then(|name| self.literal(name)).is_some_and(is_listed);
         if !listed {
             self.found.effects |= Effects::SETS_UNLISTED;
         }
@@ -474,10 +446,8 @@ impl<'p, 'c> Walk<'p, 'c> {
 }
 
 /// Types that the grammar does not qualify and that need no catalog to be known harmless.
-const PLAIN_TYPES: [&str; 12] = [
-    "bytea", "cidr", "date", "float8", "inet", "int4", "int8", "json", "jsonb", "name", "text",
-    "uuid",
-];
+const PLAIN_TYPES: [&str; 12] =
+    ["bytea", "cidr", "date", "float8", "inet", "int4", "int8", "json", "jsonb", "name", "text", "uuid"];
 
 /// Operators as the parser names them that need no catalog to be known harmless.
 const PLAIN_OPERATORS: [&str; 23] = [
@@ -508,17 +478,13 @@ const PLAIN_OPERATORS: [&str; 23] = [
 
 /// Whether a setting of this name shows in the server's list and is not a role.
 pub(super) fn is_listed(name: &str) -> bool {
-    let role = ["role", "session_authorization"]
-        .iter()
-        .any(|role| name.eq_ignore_ascii_case(role));
+    let role = ["role", "session_authorization"].iter().any(|role| name.eq_ignore_ascii_case(role));
     !role && !name.contains('.')
 }
 
 pub(super) fn is_temporary(relation: &nodes::RangeVar) -> bool {
     relation.relpersistence == b't'.cast_signed()
-        || relation
-            .schemaname()
-            .is_some_and(|schema| schema.starts_with("pg_temp"))
+        || relation.schemaname().is_some_and(|schema| schema.starts_with("pg_temp"))
 }
 
 /// Catalogs, statistics views, and the schemas that hold them. Their names are reserved.

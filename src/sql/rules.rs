@@ -22,11 +22,7 @@ impl std::fmt::Display for UnknownPreset {
         write!(f, "there is no job preset {:?}", self.name)?;
         match self.suggestion {
             Some(name) => write!(f, "; did you mean {name:?}?"),
-            None => write!(
-                f,
-                "; known are {}",
-                Rules::preset_names().collect::<Vec<_>>().join(", ")
-            ),
+            None => write!(f, "; known are {}", Rules::preset_names().collect::<Vec<_>>().join(", ")),
         }
     }
 }
@@ -83,11 +79,7 @@ impl Rules {
         let presets = resolve(presets)?;
         let mut in_schemas = vec!["public".to_owned()];
         in_schemas.extend_from_slice(schemas);
-        let mut rules = Self {
-            pools,
-            in_schemas: globs(&in_schemas),
-            ..Self::default()
-        };
+        let mut rules = Self { pools, in_schemas: globs(&in_schemas), ..Self::default() };
         for preset in &presets {
             rules.add(preset, &in_schemas);
         }
@@ -108,15 +100,9 @@ impl Rules {
 
     /// Whether any rule could match at all.
     pub fn is_empty(&self) -> bool {
-        [
-            &self.schemas,
-            &self.tables,
-            &self.functions,
-            &self.types,
-            &self.channels,
-        ]
-        .iter()
-        .all(|globs| globs.is_empty())
+        [&self.schemas, &self.tables, &self.functions, &self.types, &self.channels]
+            .iter()
+            .all(|globs| globs.is_empty())
     }
 
     fn add(&mut self, preset: &Preset, in_schemas: &[String]) {
@@ -127,8 +113,7 @@ impl Rules {
         self.add_tables(preset.tables);
         for channel in preset.channels {
             for schema in in_schemas {
-                self.channels
-                    .push(Glob::new(&channel.replace("{schema}", schema)));
+                self.channels.push(Glob::new(&channel.replace("{schema}", schema)));
             }
         }
     }
@@ -138,8 +123,7 @@ impl Rules {
         // What PostgreSQL calls the indexes and sequences that come with a table.
         for table in tables {
             for ending in ["_pkey", "_*key", "_*idx", "_*index", "_*seq"] {
-                self.indexes
-                    .push(Glob::new(&format!("{}{ending}", table.as_ref())));
+                self.indexes.push(Glob::new(&format!("{}{ending}", table.as_ref())));
             }
         }
     }
@@ -194,9 +178,7 @@ impl Rules {
             return false;
         }
         if let Some(elements) = binary_array(value) {
-            return elements
-                .into_iter()
-                .any(|element| self.text_names_job(element));
+            return elements.into_iter().any(|element| self.text_names_job(element));
         }
         self.text_names_job(value)
     }
@@ -205,13 +187,8 @@ impl Rules {
         let Ok(value) = std::str::from_utf8(value) else {
             return false;
         };
-        match value
-            .strip_prefix('{')
-            .and_then(|rest| rest.strip_suffix('}'))
-        {
-            Some(elements) => elements
-                .split(',')
-                .any(|element| self.names_job(element.trim())),
+        match value.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+            Some(elements) => elements.split(',').any(|element| self.names_job(element.trim())),
             None => self.names_job(value.trim()),
         }
     }
@@ -220,11 +197,7 @@ impl Rules {
         if self.channel(value) || self.channel(value.trim_matches('"')) {
             return true;
         }
-        let name = value
-            .split('(')
-            .next()
-            .unwrap_or(value)
-            .trim_end_matches(['%', '*']);
+        let name = value.split('(').next().unwrap_or(value).trim_end_matches(['%', '*']);
         let (schema, name) = split_name(name);
         match schema {
             None if self.schema(&name) => true,
@@ -238,16 +211,14 @@ impl Rules {
             return false;
         }
         let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '.' | '"');
-        text.split(|c: char| !is_name(c))
-            .filter(|word| !word.is_empty())
-            .any(|word| {
-                let (schema, name) = split_name(word.trim_matches('.'));
-                match schema {
-                    // Quotes around a whole name inside a program: format('..%I..', 'pgboss').
-                    None => self.object(Object::Any, None, &name) || self.schema(&name),
-                    schema => self.object(Object::Any, schema.as_deref(), &name),
-                }
-            })
+        text.split(|c: char| !is_name(c)).filter(|word| !word.is_empty()).any(|word| {
+            let (schema, name) = split_name(word.trim_matches('.'));
+            match schema {
+                // Quotes around a whole name inside a program: format('..%I..', 'pgboss').
+                None => self.object(Object::Any, None, &name) || self.schema(&name),
+                schema => self.object(Object::Any, schema.as_deref(), &name),
+            }
+        })
     }
 }
 
@@ -288,10 +259,8 @@ fn resolve(names: &[String]) -> Result<Vec<&'static Preset>, UnknownPreset> {
     for name in names {
         let mut next = Some(name.as_str());
         while let Some(name) = next {
-            let preset = presets::find(name).ok_or_else(|| UnknownPreset {
-                name: name.to_owned(),
-                suggestion: presets::nearest(name),
-            })?;
+            let preset = presets::find(name)
+                .ok_or_else(|| UnknownPreset { name: name.to_owned(), suggestion: presets::nearest(name) })?;
             if !found.iter().any(|known| known.name == preset.name) {
                 found.push(preset);
             }
@@ -302,10 +271,7 @@ fn resolve(names: &[String]) -> Result<Vec<&'static Preset>, UnknownPreset> {
 }
 
 fn globs<S: AsRef<str>>(patterns: &[S]) -> Vec<Glob> {
-    patterns
-        .iter()
-        .map(|pattern| Glob::new(pattern.as_ref()))
-        .collect()
+    patterns.iter().map(|pattern| Glob::new(pattern.as_ref())).collect()
 }
 
 fn any(globs: &[Glob], name: &str) -> bool {
@@ -317,14 +283,8 @@ mod tests {
     use super::*;
 
     fn rules(presets: &[&str], schemas: &[&str]) -> Rules {
-        let own = |names: &[&str]| {
-            names
-                .iter()
-                .map(|name| (*name).to_owned())
-                .collect::<Vec<_>>()
-        };
-        Rules::new(&own(presets), &own(schemas), &Custom::default(), Vec::new())
-            .expect("known presets")
+        let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        Rules::new(&own(presets), &own(schemas), &Custom::default(), Vec::new()).expect("known presets")
     }
 
     #[test]
@@ -351,10 +311,7 @@ mod tests {
 
     #[test]
     fn values() {
-        let rules = rules(
-            &["oban", "pg_boss", "graphile_worker", "procrastinate"],
-            &["private"],
-        );
+        let rules = rules(&["oban", "pg_boss", "graphile_worker", "procrastinate"], &["private"]);
         for value in [
             "oban_jobs",
             "public.oban_jobs",
@@ -372,23 +329,15 @@ mod tests {
         ] {
             assert!(rules.value_names_job(value.as_bytes()), "{value}");
         }
-        for value in [
-            "",
-            "users",
-            "public.users",
-            "{users,posts}",
-            "app.oban_x",
-            "job",
-            "{\"type\":\"oban_jobs\"}",
-        ] {
+        for value in
+            ["", "users", "public.users", "{users,posts}", "app.oban_x", "job", "{\"type\":\"oban_jobs\"}"]
+        {
             assert!(!rules.value_names_job(value.as_bytes()), "{value}");
         }
         assert!(!rules.value_names_job(&[0xff, 0xfe]));
         let array = |names: &[&str]| {
-            let mut bytes: Vec<u8> = [1, 0, 25, names.len() as i32, 1]
-                .iter()
-                .flat_map(|n: &i32| n.to_be_bytes())
-                .collect();
+            let mut bytes: Vec<u8> =
+                [1, 0, 25, names.len() as i32, 1].iter().flat_map(|n: &i32| n.to_be_bytes()).collect();
             for name in names {
                 bytes.extend((name.len() as i32).to_be_bytes());
                 bytes.extend(name.bytes());
@@ -404,9 +353,6 @@ mod tests {
     fn an_unknown_preset_is_named() {
         let error = Rules::new(&["pgboss".to_owned()], &[], &Custom::default(), Vec::new());
         let error = error.expect_err("there is no such preset");
-        assert_eq!(
-            error.to_string(),
-            "there is no job preset \"pgboss\"; did you mean \"pg_boss\"?"
-        );
+        assert_eq!(error.to_string(), "there is no job preset \"pgboss\"; did you mean \"pg_boss\"?");
     }
 }

@@ -25,14 +25,7 @@ impl Seen {
             Access::Write => &mut self.written,
         };
         add(of_access, name.clone());
-        add(
-            if job {
-                &mut self.job
-            } else {
-                &mut self.application
-            },
-            name,
-        );
+        add(if job { &mut self.job } else { &mut self.application }, name);
     }
 
     pub(super) fn function(&mut self, schema: Option<&str>, name: &str, job: bool) {

@@ -37,10 +37,7 @@ pub fn setting_names(text: &[u8]) -> Vec<String> {
         return Vec::new();
     };
     let mut names = Vec::new();
-    let mut stack: Vec<Node<'_>> = parsed
-        .statements()
-        .map(|statement| statement.node)
-        .collect();
+    let mut stack: Vec<Node<'_>> = parsed.statements().map(|statement| statement.node).collect();
     while let Some(node) = stack.pop() {
         match node {
             Node::VariableSetStmt(set) if set.kind == VariableSetKind::VAR_SET_MULTI => {
@@ -94,14 +91,8 @@ mod tests {
     fn deallocate() {
         let name = |text: &str| deallocate_target(text.as_bytes());
         assert_eq!(name("DEALLOCATE ALL"), Some(Deallocate::All));
-        assert_eq!(
-            name("deallocate PREPARE \"A b\";"),
-            Some(Deallocate::Name("A b".to_owned()))
-        );
-        assert_eq!(
-            name("DEALLOCATE Plan1"),
-            Some(Deallocate::Name("plan1".to_owned()))
-        );
+        assert_eq!(name("deallocate PREPARE \"A b\";"), Some(Deallocate::Name("A b".to_owned())));
+        assert_eq!(name("DEALLOCATE Plan1"), Some(Deallocate::Name("plan1".to_owned())));
         assert_eq!(name("DEALLOCATE a; DEALLOCATE b"), None);
         assert_eq!(name("SELECT 1"), None);
     }
@@ -109,28 +100,17 @@ mod tests {
     #[test]
     fn settings() {
         let names = |text: &str| setting_names(text.as_bytes()).join(" ");
-        assert_eq!(
-            names("SET Search_Path TO a, b; SET TIME ZONE 'UTC'"),
-            "search_path timezone"
-        );
+        assert_eq!(names("SET Search_Path TO a, b; SET TIME ZONE 'UTC'"), "search_path timezone");
         assert_eq!(
             names("SELECT set_config('Jit', 'off', false), pg_catalog.set_config($1, 'a', false)"),
             "jit"
         );
-        assert_eq!(
-            names("SET ROLE x; SET SESSION AUTHORIZATION y"),
-            "role session_authorization"
-        );
+        assert_eq!(names("SET ROLE x; SET SESSION AUTHORIZATION y"), "role session_authorization");
         assert_eq!(names("RESET ALL"), "");
         assert_eq!(
-            names(
-                "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE"
-            ),
+            names("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE"),
             "default_transaction_isolation default_transaction_read_only"
         );
-        assert_eq!(
-            names("WITH a AS (SELECT set_config('x.y', '1', false)) SELECT * FROM a"),
-            "x.y"
-        );
+        assert_eq!(names("WITH a AS (SELECT set_config('x.y', '1', false)) SELECT * FROM a"), "x.y");
     }
 }

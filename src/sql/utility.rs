@@ -96,10 +96,7 @@ fn effects(node: Node<'_>) -> Effects {
 fn is_creation(node: Node<'_>) -> bool {
     matches!(
         node,
-        Node::CreateStmt(_)
-            | Node::CreateTableAsStmt(_)
-            | Node::CreateSeqStmt(_)
-            | Node::ViewStmt(_)
+        Node::CreateStmt(_) | Node::CreateTableAsStmt(_) | Node::CreateSeqStmt(_) | Node::ViewStmt(_)
     )
 }
 
@@ -120,11 +117,7 @@ fn targets(node: Node<'_>) -> Vec<&nodes::RangeVar> {
         Node::CreateSeqStmt(s) => one(s.sequence()),
         Node::TruncateStmt(s) => ranges(s.relations()),
         Node::LockStmt(s) => ranges(s.relations()),
-        Node::VacuumStmt(s) => s
-            .rels()
-            .iter()
-            .filter_map(nodes::VacuumRelation::relation)
-            .collect(),
+        Node::VacuumStmt(s) => s.rels().iter().filter_map(nodes::VacuumRelation::relation).collect(),
         _ => Vec::new(),
     }
 }
@@ -184,22 +177,14 @@ fn qualified_names(text: &[u8]) -> Vec<Name> {
             Kind::Space | Kind::Comment => {}
             Kind::Word | Kind::Quoted => {
                 let name = folded(text, token);
-                let previous = if after_dot {
-                    names.pop().map(|previous| previous.last)
-                } else {
-                    None
-                };
+                let previous = if after_dot { names.pop().map(|previous| previous.last) } else { None };
                 after_dot = false;
                 of_schemas = match name.as_str() {
                     "schema" | "extension" => true,
                     "to" | "from" | "with" | "cascade" | "restrict" | "authorization" => false,
                     _ => of_schemas,
                 };
-                names.push(Name {
-                    schema: previous,
-                    last: name,
-                    after_schema_word: of_schemas,
-                });
+                names.push(Name { schema: previous, last: name, after_schema_word: of_schemas });
             }
             _ => after_dot = text[token.start..token.end] == *b"." && !names.is_empty(),
         }
@@ -244,9 +229,6 @@ pub(super) fn program_sets(source: &str) -> bool {
         }
         let before = before.trim_end();
         let opens = before.is_empty() || before.ends_with([';', '\'', '$']);
-        opens
-            || ["begin", "then", "else", "loop", "/"]
-                .iter()
-                .any(|word| before.ends_with(word))
+        opens || ["begin", "then", "else", "loop", "/"].iter().any(|word| before.ends_with(word))
     })
 }

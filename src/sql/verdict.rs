@@ -269,13 +269,7 @@ reasons! {
 impl Verdict {
     /// A verdict without effects.
     pub const fn new(class: Class, reason: Reason) -> Self {
-        Self {
-            class,
-            reason,
-            control: Control::None,
-            effects: Effects::NONE,
-            hint: None,
-        }
+        Self { class, reason, control: Control::None, effects: Effects::NONE, hint: None }
     }
 
     /// Of every text of a session that reads string literals in the old way: what it does to the session's
@@ -287,10 +281,7 @@ impl Verdict {
     /// Of a text that was not read: it may do anything, as a DO block may.
     pub(super) const fn unknown(reason: Reason) -> Self {
         let effects = Effects::OPAQUE.with(Effects::OPAQUE_SETTINGS);
-        Self {
-            effects,
-            ..Self::new(Class::Write, reason)
-        }
+        Self { effects, ..Self::new(Class::Write, reason) }
     }
 }
 
@@ -300,8 +291,7 @@ mod tests {
 
     #[test]
     fn labels_are_distinct() {
-        let labels: std::collections::HashSet<_> =
-            Reason::ALL.iter().map(|reason| reason.label()).collect();
+        let labels: std::collections::HashSet<_> = Reason::ALL.iter().map(|reason| reason.label()).collect();
         assert_eq!(labels.len(), Reason::ALL.len());
         assert!(std::mem::size_of::<Verdict>() <= 16);
     }

@@ -160,10 +160,7 @@ fn what_is_not_a_job() {
         (Read, "SELECT oban_jobs FROM users"),
         (Write, "INSERT INTO logs VALUES ('oban_jobs'), ('pgboss')"),
         (Write, "SELECT pg_notify('app', 'oban_jobs')"),
-        (
-            Write,
-            "SELECT relname FROM pg_class WHERE relname = 'users'",
-        ),
+        (Write, "SELECT relname FROM pg_class WHERE relname = 'users'"),
         (
             Write,
             "CREATE FUNCTION app_trigger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM graphile_worker.add_job('x'); RETURN NEW; END $$",
@@ -171,10 +168,7 @@ fn what_is_not_a_job() {
         (Write, "NOTIFY app, 'public.oban_insert'"),
         (Neutral, "SELECT pg_try_advisory_xact_lock($1)"),
         (Neutral, "LISTEN app_events"),
-        (
-            Read,
-            "SELECT round(date_part('epoch', now()) * 1000) AS time",
-        ),
+        (Read, "SELECT round(date_part('epoch', now()) * 1000) AS time"),
     ] {
         assert_eq!(verdict(text).class, class, "{text}");
     }
@@ -204,11 +198,7 @@ fn mixed() {
     ] {
         assert!(!verdict(text).effects.has(Effects::MIXED), "{text}");
     }
-    let explanation = explain(
-        &rules(),
-        &catalog(),
-        b"INSERT INTO users SELECT * FROM public.oban_jobs",
-    );
+    let explanation = explain(&rules(), &catalog(), b"INSERT INTO users SELECT * FROM public.oban_jobs");
     assert_eq!(explanation.job_tables, ["public.oban_jobs"]);
     assert_eq!(explanation.app_tables, ["users"]);
 }

@@ -60,15 +60,7 @@ fn catalog() -> Catalog {
         "overlaps",
         "pg_typeof",
     ];
-    let volatile = [
-        "nextval",
-        "setval",
-        "currval",
-        "set_config",
-        "random",
-        "pg_notify",
-        "lo_create",
-    ];
+    let volatile = ["nextval", "setval", "currval", "set_config", "random", "pg_notify", "lo_create"];
     let rows = stable
         .map(|name| ("function", name))
         .into_iter()

@@ -6,8 +6,8 @@ use crate::sql::{
     Class::{self, Neutral, Read, Write},
     Effects, Explanation, Hint,
     Reason::{
-        self, Catalog as SystemCatalog, CatalogMissing, Empty, Function, Modifies, NoObject,
-        Operator, ReadOnly, Relation, RowLocks, Unparsed, Utility,
+        self, Catalog as SystemCatalog, CatalogMissing, Empty, Function, Modifies, NoObject, Operator,
+        ReadOnly, Relation, RowLocks, Unparsed, Utility,
     },
     Rules, explain, judge,
 };
@@ -66,11 +66,7 @@ fn reads() {
     for text in texts {
         let verdict = verdict(text);
         assert_eq!((verdict.class, verdict.reason), (Read, ReadOnly), "{text}");
-        assert_eq!(
-            verdict.effects.without(Effects::BIND_DECIDES),
-            Effects::NONE,
-            "{text}"
-        );
+        assert_eq!(verdict.effects.without(Effects::BIND_DECIDES), Effects::NONE, "{text}");
     }
 }
 
@@ -81,42 +77,21 @@ fn writes() {
 
 const WRITES: &[(Reason, &str)] = &[
     (Modifies, "INSERT INTO t VALUES (1)"),
-    (
-        Modifies,
-        "INSERT INTO t SELECT * FROM u ON CONFLICT (a) DO UPDATE SET b = EXCLUDED.b RETURNING a",
-    ),
+    (Modifies, "INSERT INTO t SELECT * FROM u ON CONFLICT (a) DO UPDATE SET b = EXCLUDED.b RETURNING a"),
     (Modifies, "UPDATE t SET a = 1 FROM u WHERE t.id = u.id"),
     (Modifies, "DELETE FROM t USING u WHERE t.id = u.id"),
-    (
-        Modifies,
-        "MERGE INTO t USING u ON t.a = u.a WHEN MATCHED THEN DELETE",
-    ),
-    (
-        Modifies,
-        "WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d",
-    ),
-    (
-        Modifies,
-        "SELECT * FROM (WITH d AS (UPDATE t SET a = 1 RETURNING a) SELECT a FROM d) x",
-    ),
+    (Modifies, "MERGE INTO t USING u ON t.a = u.a WHEN MATCHED THEN DELETE"),
+    (Modifies, "WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d"),
+    (Modifies, "SELECT * FROM (WITH d AS (UPDATE t SET a = 1 RETURNING a) SELECT a FROM d) x"),
     (Modifies, "COPY t FROM STDIN"),
     (Modifies, "EXPLAIN INSERT INTO t VALUES (1)"),
     (Modifies, "EXPLAIN ANALYZE DELETE FROM t"),
-    (
-        Modifies,
-        "COPY (INSERT INTO t VALUES (1) RETURNING a) TO STDOUT",
-    ),
+    (Modifies, "COPY (INSERT INTO t VALUES (1) RETURNING a) TO STDOUT"),
     (Modifies, "SELECT 1; UPDATE t SET a = 1; SELECT 2"),
     (RowLocks, "SELECT * FROM t FOR UPDATE"),
-    (
-        RowLocks,
-        "SELECT * FROM t FOR NO KEY UPDATE OF t SKIP LOCKED",
-    ),
+    (RowLocks, "SELECT * FROM t FOR NO KEY UPDATE OF t SKIP LOCKED"),
     (RowLocks, "SELECT * FROM (SELECT * FROM t FOR SHARE) s"),
-    (
-        RowLocks,
-        "WITH a AS (SELECT * FROM t FOR KEY SHARE NOWAIT) SELECT * FROM a",
-    ),
+    (RowLocks, "WITH a AS (SELECT * FROM t FOR KEY SHARE NOWAIT) SELECT * FROM a"),
     (Utility, "SELECT * INTO u FROM t"),
     (Utility, "CREATE TABLE t (a int)"),
     (Utility, "CREATE TABLE t AS SELECT 1"),
@@ -165,44 +140,23 @@ const WRITES: &[(Reason, &str)] = &[
     (Function, "SELECT pg_is_in_recovery()"),
     (Function, "SELECT pg_export_snapshot()"),
     (Function, "SELECT pg_terminate_backend(1)"),
-    (
-        Function,
-        "SELECT pg_create_logical_replication_slot('a', 'b')",
-    ),
+    (Function, "SELECT pg_create_logical_replication_slot('a', 'b')"),
     (Function, "SELECT pg_read_file('x')"),
     (Function, "SELECT lo_create(0)"),
     (Function, "SELECT * FROM dblink('x', 'y') AS t(a int)"),
     (Function, "SELECT pg_advisory_lock(1) FROM users"),
-    (
-        Function,
-        "SELECT 1 WHERE EXISTS (SELECT 1 FROM pg_listening_channels() AS a(c) WHERE c = $1)",
-    ),
-    (
-        Function,
-        "SELECT count(*) FILTER (WHERE my_volatile()) FROM t",
-    ),
+    (Function, "SELECT 1 WHERE EXISTS (SELECT 1 FROM pg_listening_channels() AS a(c) WHERE c = $1)"),
+    (Function, "SELECT count(*) FILTER (WHERE my_volatile()) FROM t"),
     (Function, "SELECT sum(a ORDER BY my_volatile()) FROM t"),
-    (
-        Function,
-        "SELECT sum(a) OVER (ORDER BY my_volatile()) FROM t",
-    ),
+    (Function, "SELECT sum(a) OVER (ORDER BY my_volatile()) FROM t"),
     (Function, "SELECT 1 LIMIT my_volatile()"),
-    (
-        Function,
-        "SELECT * FROM ROWS FROM (my_volatile(), lower('x')) AS r",
-    ),
+    (Function, "SELECT * FROM ROWS FROM (my_volatile(), lower('x')) AS r"),
     (Function, "SELECT CASE my_volatile() WHEN 1 THEN 2 END"),
-    (
-        Function,
-        "SELECT ARRAY[my_volatile()], x[my_volatile()] FROM t",
-    ),
+    (Function, "SELECT ARRAY[my_volatile()], x[my_volatile()] FROM t"),
     (Function, "SELECT JSON_OBJECT('a': my_volatile())"),
     (Function, "SELECT * FROM a JOIN b ON my_volatile()"),
     (Function, "SELECT DISTINCT ON (my_volatile()) 1"),
-    (
-        Function,
-        "SELECT 1 GROUP BY GROUPING SETS ((my_volatile()))",
-    ),
+    (Function, "SELECT 1 GROUP BY GROUPING SETS ((my_volatile()))"),
     (Function, "SELECT lower(x => my_volatile()::text)"),
     (Function, "SELECT pg_catalog.\"my_volatile\"()"),
     (Relation, "SELECT * FROM my_unlogged"),
@@ -214,16 +168,10 @@ const WRITES: &[(Reason, &str)] = &[
     (Operator, "SELECT 1::my_domain"),
     (Operator, "SELECT '{1}'::my_domain[]"),
     (SystemCatalog, "SELECT * FROM pg_class"),
-    (
-        SystemCatalog,
-        "SELECT * FROM pg_catalog.pg_type WHERE oid = $1",
-    ),
+    (SystemCatalog, "SELECT * FROM pg_catalog.pg_type WHERE oid = $1"),
     (SystemCatalog, "SELECT * FROM information_schema.tables"),
     (SystemCatalog, "SELECT * FROM pg_stat_activity"),
-    (
-        SystemCatalog,
-        "SELECT 1 WHERE EXISTS (SELECT FROM PG_LOCKS)",
-    ),
+    (SystemCatalog, "SELECT 1 WHERE EXISTS (SELECT FROM PG_LOCKS)"),
     (SystemCatalog, "SELECT pg_stat_get_activity(1)"),
     (Unparsed, "SELEC 1"),
     (Unparsed, "SELECT 'open"),
@@ -247,16 +195,10 @@ fn neutral_and_empty() {
                 NoObject,
                 "SELECT pg_advisory_xact_lock(('x' || md5('a' || current_database()))::bit(64)::bigint)",
             ),
-            (
-                NoObject,
-                "SELECT key FROM UNNEST($1::int[]) key WHERE NOT pg_try_advisory_xact_lock($2, key)",
-            ),
+            (NoObject, "SELECT key FROM UNNEST($1::int[]) key WHERE NOT pg_try_advisory_xact_lock($2, key)"),
             (NoObject, "SELECT pg_advisory_unlock_all()"),
             (NoObject, "SELECT set_config('jit', 'off', false)"),
-            (
-                NoObject,
-                "SELECT pg_try_advisory_xact_lock($1) FROM set_config('lock_timeout', $2, true)",
-            ),
+            (NoObject, "SELECT pg_try_advisory_xact_lock($1) FROM set_config('lock_timeout', $2, true)"),
             (NoObject, "FETCH 10 FROM c"),
             (NoObject, "CLOSE c"),
             (NoObject, "DEALLOCATE ALL"),
@@ -268,29 +210,15 @@ fn neutral_and_empty() {
 
 #[test]
 fn without_a_catalog_only_what_names_nothing_is_a_read() {
-    let verdict =
-        |text: &str| judge::judge(&Rules::default(), &Catalog::empty(), text.as_bytes(), None);
-    for text in [
-        "SELECT 1",
-        "VALUES (1)",
-        "SELECT 1 + 2, now()",
-        "SELECT $1::int4",
-    ] {
+    let verdict = |text: &str| judge::judge(&Rules::default(), &Catalog::empty(), text.as_bytes(), None);
+    for text in ["SELECT 1", "VALUES (1)", "SELECT 1 + 2, now()", "SELECT $1::int4"] {
         assert_eq!(verdict(text).class, Read, "{text}");
     }
-    for text in [
-        "SELECT * FROM t",
-        "SELECT lower('x')",
-        "SELECT 1 <@@> 2",
-        "COPY t TO STDOUT",
-        "SELECT '1'::mine",
-    ] {
+    for text in
+        ["SELECT * FROM t", "SELECT lower('x')", "SELECT 1 <@@> 2", "COPY t TO STDOUT", "SELECT '1'::mine"]
+    {
         let verdict = verdict(text);
-        assert_eq!(
-            (verdict.class, verdict.reason),
-            (Write, CatalogMissing),
-            "{text}"
-        );
+        assert_eq!((verdict.class, verdict.reason), (Write, CatalogMissing), "{text}");
     }
     assert_eq!(verdict("SELECT pg_advisory_lock(1)").class, Neutral);
     assert_eq!(verdict("BEGIN").class, Neutral);
@@ -299,16 +227,10 @@ fn without_a_catalog_only_what_names_nothing_is_a_read() {
 #[test]
 fn hints() {
     for (text, hint) in [
-        (
-            "/* bulkhead: route=primary */ SELECT 1",
-            Some(Hint::Primary),
-        ),
+        ("/* bulkhead: route=primary */ SELECT 1", Some(Hint::Primary)),
         ("  /*bulkhead:route=read*/SELECT 1", Some(Hint::Read)),
         ("-- bulkhead: route=job\nSELECT 1", Some(Hint::Job)),
-        (
-            "/* bulkhead: route=reports */ SELECT 1",
-            Some(Hint::Pool(1)),
-        ),
+        ("/* bulkhead: route=reports */ SELECT 1", Some(Hint::Pool(1))),
         ("/* bulkhead: route=nowhere */ SELECT 1", None),
         ("/* another */ /* bulkhead: route=job */ SELECT 1", None),
         ("SELECT 1 /* bulkhead: route=job */", None),
@@ -322,35 +244,19 @@ fn hints() {
 #[test]
 fn common_table_expressions_have_scopes() {
     let tables = |text: &str| {
-        let Explanation { app_tables, .. } =
-            explain(&Rules::default(), &catalog(), text.as_bytes());
+        let Explanation { app_tables, .. } = explain(&Rules::default(), &catalog(), text.as_bytes());
         app_tables.join(" ")
     };
     for (text, expected) in [
         ("WITH a AS (SELECT 1) SELECT * FROM a", ""),
         ("WITH a AS (SELECT * FROM a) SELECT * FROM a", "a"),
         ("WITH RECURSIVE a AS (SELECT * FROM a) SELECT * FROM a", ""),
-        (
-            "WITH a AS (SELECT 1), b AS (SELECT * FROM a) SELECT * FROM b",
-            "",
-        ),
-        (
-            "WITH a AS (SELECT * FROM b), b AS (SELECT 1) SELECT * FROM a",
-            "b",
-        ),
+        ("WITH a AS (SELECT 1), b AS (SELECT * FROM a) SELECT * FROM b", ""),
+        ("WITH a AS (SELECT * FROM b), b AS (SELECT 1) SELECT * FROM a", "b"),
         ("WITH a AS (SELECT 1) SELECT * FROM public.a", "public.a"),
-        (
-            "SELECT * FROM (WITH a AS (SELECT 1) SELECT * FROM a) x, a",
-            "a",
-        ),
-        (
-            "WITH a AS (SELECT 1) UPDATE a SET b = 1 FROM a AS other",
-            "a",
-        ),
-        (
-            "WITH a AS (SELECT 1) MERGE INTO t USING a ON true WHEN MATCHED THEN DELETE",
-            "t",
-        ),
+        ("SELECT * FROM (WITH a AS (SELECT 1) SELECT * FROM a) x, a", "a"),
+        ("WITH a AS (SELECT 1) UPDATE a SET b = 1 FROM a AS other", "a"),
+        ("WITH a AS (SELECT 1) MERGE INTO t USING a ON true WHEN MATCHED THEN DELETE", "t"),
         ("WITH a AS (SELECT 1) SELECT (SELECT count(*) FROM a)", ""),
         ("SELECT * FROM t FOR UPDATE OF t", "t"),
     ] {

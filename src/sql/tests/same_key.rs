@@ -117,27 +117,12 @@ const PIECES: &[&str] = &[
     "STDIN",
 ];
 
-const GAPS: &[&str] = &[
-    "",
-    " ",
-    " ",
-    " ",
-    "  ",
-    "\n",
-    "\t",
-    " /* x */ ",
-    " -- x\n",
-    "/**/",
-];
+const GAPS: &[&str] = &["", " ", " ", " ", "  ", "\n", "\t", " /* x */ ", " -- x\n", "/**/"];
 
 fn text() -> impl Strategy<Value = String> {
     let piece = (prop::sample::select(PIECES), prop::sample::select(GAPS));
-    prop::collection::vec(piece, 1..12).prop_map(|pieces| {
-        pieces
-            .into_iter()
-            .flat_map(|(piece, gap)| [piece, gap])
-            .collect()
-    })
+    prop::collection::vec(piece, 1..12)
+        .prop_map(|pieces| pieces.into_iter().flat_map(|(piece, gap)| [piece, gap]).collect())
 }
 
 /// Another text that may have the same key: every literal exchanged for another.
@@ -235,19 +220,13 @@ fn all_literals_in_templates() {
                 let text = template.replacen("{}", one, 1).replace("{}", two);
                 let verdict = judge::judge(&rules, &catalog, text.as_bytes(), None);
                 let entry = verdicts.entry(keys.key(text.as_bytes()));
-                shared += usize::from(matches!(
-                    entry,
-                    std::collections::hash_map::Entry::Occupied(_)
-                ));
+                shared += usize::from(matches!(entry, std::collections::hash_map::Entry::Occupied(_)));
                 let known = entry.or_insert((verdict, text.clone()));
                 assert_eq!(known.0, verdict, "{:?} | {text:?}", known.1);
             }
         }
     }
-    assert!(
-        shared > 5_000,
-        "the test means something only if many texts share a key: {shared}"
-    );
+    assert!(shared > 5_000, "the test means something only if many texts share a key: {shared}");
 }
 
 /// Many short texts against each other: those that share a key share a verdict.
@@ -262,9 +241,7 @@ fn all_pairs_of_pieces() {
                 for start in ["SELECT ", "SELECT pg_notify('a', ", ""] {
                     let text = format!("{start}{first}{gap}{second}");
                     let verdict = judge::judge(&rules, &catalog, text.as_bytes(), None);
-                    let known = verdicts
-                        .entry(keys.key(text.as_bytes()))
-                        .or_insert((verdict, text.clone()));
+                    let known = verdicts.entry(keys.key(text.as_bytes())).or_insert((verdict, text.clone()));
                     assert_eq!(known.0, verdict, "{:?} | {text:?}", known.1);
                 }
             }
@@ -277,22 +254,12 @@ fn the_cache_answers_for_other_literals() {
     let classifier = Classifier::new(rules(), 100, 1 << 20);
     let catalog = catalog();
     let first = b"SELECT abalance FROM pgbench_accounts WHERE aid = 1";
-    let miss = classifier
-        .lookup(&catalog, first)
-        .expect_err("nothing was judged yet");
+    let miss = classifier.lookup(&catalog, first).expect_err("nothing was judged yet");
     let verdict = classifier.judge(&catalog, first, miss);
     let other = b"SELECT abalance FROM pgbench_accounts WHERE aid = 2";
-    assert_eq!(
-        classifier
-            .lookup(&catalog, other)
-            .expect("it differs in a literal only"),
-        verdict
-    );
+    assert_eq!(classifier.lookup(&catalog, other).expect("it differs in a literal only"), verdict);
     let reread = crate::sql::Catalog::from_rows(2, [("function", "f")]);
     assert!(classifier.lookup(&reread, other).is_err());
     let long = vec![b' '; (1 << 20) + 1];
-    assert_eq!(
-        classifier.classify(&catalog, &long).reason,
-        crate::sql::Reason::TooLong
-    );
+    assert_eq!(classifier.classify(&catalog, &long).reason, crate::sql::Reason::TooLong);
 }

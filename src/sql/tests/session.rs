@@ -5,23 +5,14 @@ use crate::sql::{Control, Effects as E};
 
 #[test]
 fn control() {
-    let begin = |read_only, serializable| Control::Begin {
-        read_only,
-        serializable,
-    };
+    let begin = |read_only, serializable| Control::Begin { read_only, serializable };
     for (text, control) in [
         ("BEGIN", begin(false, false)),
         ("begin transaction", begin(false, false)),
         ("START TRANSACTION READ ONLY", begin(true, false)),
         ("BEGIN READ WRITE", begin(false, false)),
-        (
-            "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE",
-            begin(true, true),
-        ),
-        (
-            "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
-            begin(true, false),
-        ),
+        ("BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE", begin(true, true)),
+        ("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", begin(true, false)),
         ("BEGIN NOT DEFERRABLE", begin(false, false)),
         ("COMMIT", Control::Commit),
         ("END", Control::Commit),
@@ -42,10 +33,7 @@ fn control() {
         ("BEGIN; SELECT 1", Control::Other),
         ("SELECT 1; COMMIT", Control::Other),
         ("SET LOCAL a = 1; SET LOCAL b = 2", Control::Prologue),
-        (
-            "BEGIN; SET LOCAL a = 1; SELECT pg_advisory_xact_lock(1); COMMIT",
-            Control::Other,
-        ),
+        ("BEGIN; SET LOCAL a = 1; SELECT pg_advisory_xact_lock(1); COMMIT", Control::Other),
     ] {
         assert_eq!(verdict(text).control, control, "{text}");
     }
@@ -67,14 +55,8 @@ const EFFECTS: &[(&str, E)] = &[
     ("SET app.tenant = 1", E::SETS.with(E::SETS_UNLISTED)),
     ("SET ROLE x", E::SETS.with(E::SETS_UNLISTED)),
     ("SET LOCAL ROLE x", E::NONE),
-    (
-        "SET SESSION AUTHORIZATION x",
-        E::SETS.with(E::SETS_UNLISTED),
-    ),
-    (
-        "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
-        E::SETS,
-    ),
+    ("SET SESSION AUTHORIZATION x", E::SETS.with(E::SETS_UNLISTED)),
+    ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", E::SETS),
     ("SET TRANSACTION READ ONLY", E::NONE),
     ("SET a TO DEFAULT", E::RESETS),
     ("RESET a", E::RESETS),
@@ -83,32 +65,17 @@ const EFFECTS: &[(&str, E)] = &[
     ("SELECT set_config('a', 'b', true)", E::NONE),
     ("SELECT set_config('a', 'b', false)", E::SETS),
     ("SELECT set_config('a', 'b', $1)", E::SETS),
-    (
-        "SELECT pg_catalog.set_config('search_path', '', false)",
-        E::SETS,
-    ),
-    (
-        "SELECT set_config('a.b', 'c', false)",
-        E::SETS.with(E::SETS_UNLISTED),
-    ),
-    (
-        "SELECT set_config($1, 'c', false)",
-        E::SETS.with(E::SETS_UNLISTED),
-    ),
-    (
-        "SELECT set_config('role', 'c', false)",
-        E::SETS.with(E::SETS_UNLISTED),
-    ),
+    ("SELECT pg_catalog.set_config('search_path', '', false)", E::SETS),
+    ("SELECT set_config('a.b', 'c', false)", E::SETS.with(E::SETS_UNLISTED)),
+    ("SELECT set_config($1, 'c', false)", E::SETS.with(E::SETS_UNLISTED)),
+    ("SELECT set_config('role', 'c', false)", E::SETS.with(E::SETS_UNLISTED)),
     ("CREATE TEMP TABLE t (a int)", E::TEMP),
     ("CREATE TEMPORARY TABLE t AS SELECT 1", E::TEMP),
     ("CREATE TABLE pg_temp.t (a int)", E::TEMP),
     ("SELECT 1 INTO TEMP t", E::TEMP),
     ("CREATE TEMP VIEW v AS SELECT 1", E::TEMP),
     ("CREATE TEMP SEQUENCE s", E::TEMP),
-    (
-        "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-        E::TEMP.with(E::DDL),
-    ),
+    ("CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'", E::TEMP.with(E::DDL)),
     ("CREATE TABLE t (a int)", E::DDL),
     ("SELECT pg_advisory_lock(1)", E::LOCKS),
     ("SELECT pg_try_advisory_lock_shared(1, 2)", E::LOCKS),
@@ -120,18 +87,9 @@ const EFFECTS: &[(&str, E)] = &[
     ("SELECT pg_notify('a', 'b')", E::NOTIFIES),
     ("PREPARE p AS SELECT 1", E::PREPARES),
     ("DEALLOCATE p", E::ENDS_STATE.with(E::DEALLOCATES)),
-    (
-        "DEALLOCATE ALL",
-        E::ENDS_STATE.with(E::DEALLOCATES).with(E::DISCARDS),
-    ),
+    ("DEALLOCATE ALL", E::ENDS_STATE.with(E::DEALLOCATES).with(E::DISCARDS)),
     ("DEALLOCATE a; DEALLOCATE b", E::ENDS_STATE),
-    (
-        "DISCARD ALL",
-        E::ENDS_STATE
-            .with(E::DISCARDS)
-            .with(E::RESETS)
-            .with(E::SETS_UNLISTED),
-    ),
+    ("DISCARD ALL", E::ENDS_STATE.with(E::DISCARDS).with(E::RESETS).with(E::SETS_UNLISTED)),
     ("DISCARD PLANS", E::ENDS_STATE.with(E::DISCARDS)),
     ("DISCARD TEMP", E::ENDS_STATE.with(E::DISCARDS)),
     ("DISCARD SEQUENCES", E::ENDS_STATE),
@@ -140,22 +98,10 @@ const EFFECTS: &[(&str, E)] = &[
     ("CLOSE c", E::ENDS_STATE),
     ("LOAD 'x'", E::LOADS),
     ("DO 'BEGIN UPDATE t SET a = 1; END'", E::OPAQUE),
-    (
-        "DO $$BEGIN PERFORM set_config('a', 'b', false); END$$",
-        E::OPAQUE.with(E::OPAQUE_SETTINGS),
-    ),
-    (
-        "DO $$BEGIN SET a = 1; END$$",
-        E::OPAQUE.with(E::OPAQUE_SETTINGS),
-    ),
-    (
-        "DO $$BEGIN EXECUTE 'SET a = 1'; END$$",
-        E::OPAQUE.with(E::OPAQUE_SETTINGS),
-    ),
-    (
-        "DO $$BEGIN x := 1; -- then\n SET a = 1; END$$",
-        E::OPAQUE.with(E::OPAQUE_SETTINGS),
-    ),
+    ("DO $$BEGIN PERFORM set_config('a', 'b', false); END$$", E::OPAQUE.with(E::OPAQUE_SETTINGS)),
+    ("DO $$BEGIN SET a = 1; END$$", E::OPAQUE.with(E::OPAQUE_SETTINGS)),
+    ("DO $$BEGIN EXECUTE 'SET a = 1'; END$$", E::OPAQUE.with(E::OPAQUE_SETTINGS)),
+    ("DO $$BEGIN x := 1; -- then\n SET a = 1; END$$", E::OPAQUE.with(E::OPAQUE_SETTINGS)),
     ("CALL p()", E::OPAQUE.with(E::OPAQUE_SETTINGS)),
     ("SELECT my_volatile()", E::OPAQUE),
     ("SELECT my_setter()", E::OPAQUE.with(E::OPAQUE_SETTINGS)),
@@ -168,8 +114,5 @@ const EFFECTS: &[(&str, E)] = &[
     ("COPY t TO STDOUT", E::NONE),
     ("SELECT pg_listening_channels()", E::ASKS_CHANNELS),
     ("SELECT lastval()", E::ASKS_BACKEND),
-    (
-        "SET a = 1; LISTEN b; SELECT pg_advisory_lock(1)",
-        E::SETS.with(E::LISTENS).with(E::LOCKS),
-    ),
+    ("SET a = 1; LISTEN b; SELECT pg_advisory_lock(1)", E::SETS.with(E::LISTENS).with(E::LOCKS)),
 ];
