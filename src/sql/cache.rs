@@ -4,7 +4,7 @@ use quick_cache::sync::Cache;
 
 use super::{
     catalog::Catalog,
-    judge,
+    hint, judge,
     key::{Key, Keys},
     rules::Rules,
     verdict::{Reason, Verdict},
@@ -48,7 +48,8 @@ impl Classifier {
     /// of a microsecond for texts of usual size.
     pub fn lookup(&self, catalog: &Catalog, text: &[u8]) -> Result<Verdict, Miss> {
         if text.len() > self.statement_bytes {
-            return Ok(Verdict::unknown(Reason::TooLong));
+            let hint = hint::read(text, &self.rules);
+            return Ok(Verdict { hint, ..Verdict::unknown(Reason::TooLong) });
         }
         let key = self.keys.key(text);
         self.verdicts.get(&(catalog.epoch(), key)).ok_or(Miss { key })

@@ -37,8 +37,7 @@ pub(super) fn target(name: &[u8], rules: &Rules) -> Option<Hint> {
 
 fn inside(comment: &[u8]) -> &[u8] {
     let inside = match comment {
-        [b'/', b'*', inside @ .., b'*', b'/'] => inside,
-        [_, _, inside @ ..] => inside,
+        [b'/', b'*', inside @ .., b'*', b'/'] | [_, _, inside @ ..] => inside,
         other => other,
     };
     inside.trim_ascii()

@@ -103,8 +103,7 @@ impl Judge<'_> {
             (None, None) if found.neutral_call => (Class::Neutral, Reason::NoObject),
             (None, None) => (Class::Read, Reason::ReadOnly),
         };
-        let named = if found.application { Effects::APP_OBJECTS } else { Effects::NONE };
-        Verdict { control, effects: found.effects.with(named), ..Verdict::new(class, reason) }
+        Verdict { control, effects: found.effects, ..Verdict::new(class, reason) }
     }
 
     /// Statements that do not only concern the session.
@@ -122,7 +121,7 @@ impl Judge<'_> {
                 walk.found.writes(Reason::Utility);
                 explained(walk, prepare.query());
             }
-            Node::CopyStmt(copy) => self.copy(walk, copy),
+            Node::CopyStmt(copy) => Self::copy(walk, copy),
             Node::DoStmt(_) => self.program(walk, statement),
             Node::CallStmt(call) => {
                 walk.found.effects |= Effects::OPAQUE.with(Effects::OPAQUE_SETTINGS);
@@ -135,7 +134,7 @@ impl Judge<'_> {
         }
     }
 
-    fn copy<'p>(&self, walk: &mut Walk<'p, '_>, copy: &'p nodes::CopyStmt) {
+    fn copy<'p>(walk: &mut Walk<'p, '_>, copy: &'p nodes::CopyStmt) {
         if let Some(relation) = copy.relation() {
             let access = if copy.is_from { Access::Write } else { Access::Read };
             if let Some(name) = relation.relname() {

@@ -4,9 +4,9 @@
 //! numbers and strings as a mark of their kind. Where a literal may decide the verdict
 //! ([`keeps_literals`]), or is of a rare form, the whole text counts as it stands.
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 
-use foldhash::{SharedSeed, quality::SeedableRandomState};
+use foldhash::{SharedSeed, fast::SeedableRandomState};
 
 use super::{
     hint,
@@ -14,8 +14,15 @@ use super::{
 };
 
 /// 128 bits; the seeds are random, so nobody outside can look for two texts with the same key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key(u64, u64);
+
+impl Hash for Key {
+    /// One half is random enough to find a place by; both are compared.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0);
+    }
+}
 
 /// Makes keys. Keys of two makers cannot be compared.
 pub(super) struct Keys {
@@ -130,7 +137,7 @@ pub(super) fn keeps_literals(text: &[u8]) -> bool {
     for token in Lexer::new(text) {
         let raw = &text[token.start..token.end];
         match token.kind {
-            Kind::Space | Kind::Comment => continue,
+            Kind::Space | Kind::Comment => {}
             Kind::Exotic | Kind::Broken => return true,
             Kind::Word if decides(raw, begins) => return true,
             Kind::Quoted if decides(&raw[1..raw.len() - 1], false) => return true,

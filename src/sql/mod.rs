@@ -30,6 +30,9 @@ mod statements;
 mod utility;
 mod verdict;
 
+#[cfg(test)]
+mod tests;
+
 pub use cache::{Classifier, Miss};
 pub use catalog::Catalog;
 pub use explain::{Explanation, explain};

@@ -18,6 +18,7 @@ const SCOPES_MAX: usize = 2000;
 
 /// What a statement was found to contain.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each set once")]
 pub(super) struct Found {
     /// Why it is not a read; the first reason found.
     pub(super) write: Option<Reason>,
@@ -45,8 +46,12 @@ impl Found {
         self.write.get_or_insert(reason);
     }
 
+    /// An object that is named plainly is a better reason than a channel or a literal.
     pub(super) fn is_job(&mut self, reason: Reason) {
-        self.job.get_or_insert(reason);
+        match self.job {
+            Some(_) if reason != Reason::JobObject => {}
+            _ => self.job = Some(reason),
+        }
     }
 
     /// Draws the conclusions that need the whole statement.
@@ -283,33 +288,7 @@ impl<'p, 'c> Walk<'p, 'c> {
 
     fn operator(&mut self, names: impl Iterator<Item = Node<'p>>) {
         let (_, name) = qualified(names);
-        if self.catalog.is_empty()
-            && !matches!(
-                name,
-                "" | "="
-                    | "<>"
-                    | "<"
-                    | ">"
-                    | "<="
-                    | ">="
-                    | "+"
-                    | "-"
-                    | "*"
-                    | "/"
-                    | "%"
-                    | "||"
-                    | "~~"
-                    | "~~*"
-                    | "!~~"
-                    | "!~~*"
-                    | "IN"
-                    | "NOT IN"
-                    | "BETWEEN"
-                    | "NOT BETWEEN"
-                    | "BETWEEN SYMMETRIC"
-                    | "NOT BETWEEN SYMMETRIC"
-            )
-        {
+        if self.catalog.is_empty() && !PLAIN_OPERATORS.contains(&name) {
             self.found.writes(Reason::CatalogMissing);
         } else if self.catalog.is_unsafe_operator(name) {
             self.found.writes(Reason::Operator);
@@ -324,6 +303,8 @@ impl<'p, 'c> Walk<'p, 'c> {
         }
         if self.rules.object(Object::Type, schema, name) {
             self.found.is_job(Reason::JobObject);
+        } else if self.catalog.is_empty() && schema.is_none() && !PLAIN_TYPES.contains(&name) {
+            self.found.writes(Reason::CatalogMissing);
         } else if self.catalog.is_unsafe_type(name) {
             self.found.writes(Reason::Operator);
         }
@@ -463,6 +444,37 @@ impl<'p, 'c> Walk<'p, 'c> {
         }
     }
 }
+
+/// Types that the grammar does not qualify and that need no catalog to be known harmless.
+const PLAIN_TYPES: [&str; 12] =
+    ["bytea", "cidr", "date", "float8", "inet", "int4", "int8", "json", "jsonb", "name", "text", "uuid"];
+
+/// Operators as the parser names them that need no catalog to be known harmless.
+const PLAIN_OPERATORS: [&str; 23] = [
+    "",
+    "=",
+    "<>",
+    "<",
+    ">",
+    "<=",
+    ">=",
+    "+",
+    "-",
+    "*",
+    "/",
+    "%",
+    "||",
+    "~~",
+    "~~*",
+    "!~~",
+    "!~~*",
+    "IN",
+    "NOT IN",
+    "BETWEEN",
+    "NOT BETWEEN",
+    "BETWEEN SYMMETRIC",
+    "NOT BETWEEN SYMMETRIC",
+];
 
 /// Whether a setting of this name shows in the server's list and is not a role.
 pub(super) fn is_listed(name: &str) -> bool {

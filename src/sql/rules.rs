@@ -182,6 +182,13 @@ impl Rules {
         if value.is_empty() || value.len() > 4096 || self.is_empty() {
             return false;
         }
+        if let Some(elements) = binary_array(value) {
+            return elements.into_iter().any(|element| self.text_names_job(element));
+        }
+        self.text_names_job(value)
+    }
+
+    fn text_names_job(&self, value: &[u8]) -> bool {
         let Ok(value) = std::str::from_utf8(value) else {
             return false;
         };
@@ -233,6 +240,23 @@ fn split_name(value: &str) -> (Option<String>, String) {
         started = true;
     }
     (schema, name)
+}
+
+/// The elements of a one-dimensional array in the binary format of values; `None` if it is not one.
+fn binary_array(value: &[u8]) -> Option<Vec<&[u8]>> {
+    let number = |at: usize| Some(i32::from_be_bytes(*value.get(at..)?.first_chunk()?));
+    // Dimensions, flags, element type, length, lower bound.
+    let (1, 0 | 1, length) = (number(0)?, number(4)?, number(12)?) else {
+        return None;
+    };
+    let (mut at, mut elements) = (20, Vec::new());
+    for _ in 0..length {
+        // -1 stands for NULL.
+        let bytes = usize::try_from(number(at)?).unwrap_or(0);
+        elements.push(value.get(at + 4..at + 4 + bytes)?);
+        at += 4 + bytes;
+    }
+    Some(elements)
 }
 
 fn resolve(names: &[String]) -> Result<Vec<&'static Preset>, UnknownPreset> {
@@ -316,6 +340,18 @@ mod tests {
             assert!(!rules.value_names_job(value.as_bytes()), "{value}");
         }
         assert!(!rules.value_names_job(&[0xff, 0xfe]));
+        let array = |names: &[&str]| {
+            let mut bytes: Vec<u8> =
+                [1, 0, 25, names.len() as i32, 1].iter().flat_map(|n: &i32| n.to_be_bytes()).collect();
+            for name in names {
+                bytes.extend((name.len() as i32).to_be_bytes());
+                bytes.extend(name.bytes());
+            }
+            bytes
+        };
+        assert!(rules.value_names_job(&array(&["users", "oban_jobs"])));
+        assert!(!rules.value_names_job(&array(&["users", "posts"])));
+        assert!(!rules.value_names_job(&array(&["users", "oban_jobs"])[..30]));
     }
 
     #[test]

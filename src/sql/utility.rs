@@ -75,8 +75,7 @@ fn dropped<'p>(walk: &mut Walk<'p, '_>, drop: &'p nodes::DropStmt) {
 
 fn effects(node: Node<'_>) -> Effects {
     match node {
-        Node::DropStmt(_) => Effects::DDL.with(Effects::ENDS_STATE),
-        Node::DropOwnedStmt(_) => Effects::DDL.with(Effects::ENDS_STATE),
+        Node::DropStmt(_) | Node::DropOwnedStmt(_) => Effects::DDL.with(Effects::ENDS_STATE),
         Node::ExecuteStmt(_) => Effects::OPAQUE,
         Node::TruncateStmt(_)
         | Node::VacuumStmt(_)
@@ -152,9 +151,9 @@ fn span<'t>(text: &'t [u8], statement: Statement<'_>) -> &'t [u8] {
 fn names(walk: &mut Walk<'_, '_>, text: &[u8]) {
     for name in qualified_names(text) {
         let schema = name.schema.as_deref();
-        let is_schema = name.after_schema_word && schema.is_none() && walk.rules.schema(&name.name);
-        if is_schema || walk.rules.object(Object::Any, schema, &name.name) {
-            job_object(walk, schema, &name.name);
+        let is_schema = name.after_schema_word && schema.is_none() && walk.rules.schema(&name.last);
+        if is_schema || walk.rules.object(Object::Any, schema, &name.last) {
+            job_object(walk, schema, &name.last);
         }
         if schema.is_some_and(|schema| schema.starts_with("pg_temp")) {
             walk.found.effects |= Effects::TEMP;
@@ -164,7 +163,7 @@ fn names(walk: &mut Walk<'_, '_>, text: &[u8]) {
 
 struct Name {
     schema: Option<String>,
-    name: String,
+    last: String,
     /// In the list of names behind SCHEMA or EXTENSION.
     after_schema_word: bool,
 }
@@ -178,14 +177,14 @@ fn qualified_names(text: &[u8]) -> Vec<Name> {
             Kind::Space | Kind::Comment => {}
             Kind::Word | Kind::Quoted => {
                 let name = folded(text, token);
-                let previous = if after_dot { names.pop().map(|previous| previous.name) } else { None };
+                let previous = if after_dot { names.pop().map(|previous| previous.last) } else { None };
                 after_dot = false;
                 of_schemas = match name.as_str() {
                     "schema" | "extension" => true,
                     "to" | "from" | "with" | "cascade" | "restrict" | "authorization" => false,
                     _ => of_schemas,
                 };
-                names.push(Name { schema: previous, name, after_schema_word: of_schemas });
+                names.push(Name { schema: previous, last: name, after_schema_word: of_schemas });
             }
             _ => after_dot = text[token.start..token.end] == *b"." && !names.is_empty(),
         }

@@ -1,0 +1,118 @@
+//! Effects on the session and control of transactions.
+
+use super::verdict;
+use crate::sql::{Control, Effects as E};
+
+#[test]
+fn control() {
+    let begin = |read_only, serializable| Control::Begin { read_only, serializable };
+    for (text, control) in [
+        ("BEGIN", begin(false, false)),
+        ("begin transaction", begin(false, false)),
+        ("START TRANSACTION READ ONLY", begin(true, false)),
+        ("BEGIN READ WRITE", begin(false, false)),
+        ("BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE", begin(true, true)),
+        ("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", begin(true, false)),
+        ("BEGIN NOT DEFERRABLE", begin(false, false)),
+        ("COMMIT", Control::Commit),
+        ("END", Control::Commit),
+        ("COMMIT AND CHAIN", Control::Other),
+        ("ROLLBACK", Control::Rollback),
+        ("ABORT", Control::Rollback),
+        ("ROLLBACK AND CHAIN", Control::Other),
+        ("SAVEPOINT a", Control::Prologue),
+        ("RELEASE a", Control::Other),
+        ("ROLLBACK TO a", Control::Other),
+        ("SET LOCAL a = 1", Control::Prologue),
+        ("SET TRANSACTION READ ONLY", Control::Prologue),
+        ("SET CONSTRAINTS ALL DEFERRED", Control::Prologue),
+        ("PREPARE TRANSACTION 'a'", Control::Other),
+        ("COMMIT PREPARED 'a'", Control::Other),
+        ("SET a = 1", Control::None),
+        ("SELECT 1", Control::None),
+        ("BEGIN; SELECT 1", Control::Other),
+        ("SELECT 1; COMMIT", Control::Other),
+        ("SET LOCAL a = 1; SET LOCAL b = 2", Control::Prologue),
+        ("BEGIN; SET LOCAL a = 1; SELECT pg_advisory_xact_lock(1); COMMIT", Control::Other),
+    ] {
+        assert_eq!(verdict(text).control, control, "{text}");
+    }
+}
+
+#[test]
+fn effects() {
+    for (text, effects) in EFFECTS {
+        assert_eq!(verdict(text).effects, *effects, "{text}");
+    }
+}
+
+const EFFECTS: &[(&str, E)] = &[
+    ("SELECT 1", E::NONE),
+    ("SET a = 1", E::SETS),
+    ("SET SESSION a TO 'b'", E::SETS),
+    ("SET TIME ZONE 'UTC'", E::SETS),
+    ("SET LOCAL a = 1", E::NONE),
+    ("SET app.tenant = 1", E::SETS.with(E::SETS_UNLISTED)),
+    ("SET ROLE x", E::SETS.with(E::SETS_UNLISTED)),
+    ("SET LOCAL ROLE x", E::NONE),
+    ("SET SESSION AUTHORIZATION x", E::SETS.with(E::SETS_UNLISTED)),
+    ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", E::SETS),
+    ("SET TRANSACTION READ ONLY", E::NONE),
+    ("SET a TO DEFAULT", E::RESETS),
+    ("RESET a", E::RESETS),
+    ("RESET ALL", E::RESETS.with(E::SETS_UNLISTED)),
+    ("RESET ROLE", E::RESETS.with(E::SETS_UNLISTED)),
+    ("SELECT set_config('a', 'b', true)", E::NONE),
+    ("SELECT set_config('a', 'b', false)", E::SETS),
+    ("SELECT set_config('a', 'b', $1)", E::SETS),
+    ("SELECT pg_catalog.set_config('search_path', '', false)", E::SETS),
+    ("SELECT set_config('a.b', 'c', false)", E::SETS.with(E::SETS_UNLISTED)),
+    ("SELECT set_config($1, 'c', false)", E::SETS.with(E::SETS_UNLISTED)),
+    ("SELECT set_config('role', 'c', false)", E::SETS.with(E::SETS_UNLISTED)),
+    ("CREATE TEMP TABLE t (a int)", E::TEMP),
+    ("CREATE TEMPORARY TABLE t AS SELECT 1", E::TEMP),
+    ("CREATE TABLE pg_temp.t (a int)", E::TEMP),
+    ("SELECT 1 INTO TEMP t", E::TEMP),
+    ("CREATE TEMP VIEW v AS SELECT 1", E::TEMP),
+    ("CREATE TEMP SEQUENCE s", E::TEMP),
+    ("CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'", E::TEMP.with(E::DDL)),
+    ("CREATE TABLE t (a int)", E::DDL),
+    ("SELECT pg_advisory_lock(1)", E::LOCKS),
+    ("SELECT pg_try_advisory_lock_shared(1, 2)", E::LOCKS),
+    ("SELECT pg_advisory_xact_lock(1)", E::NONE),
+    ("SELECT pg_advisory_unlock(1)", E::ENDS_STATE),
+    ("LISTEN a", E::LISTENS),
+    ("UNLISTEN a", E::ENDS_STATE),
+    ("NOTIFY a", E::NOTIFIES),
+    ("SELECT pg_notify('a', 'b')", E::NOTIFIES),
+    ("PREPARE p AS SELECT 1", E::PREPARES),
+    ("DEALLOCATE p", E::ENDS_STATE.with(E::DEALLOCATES)),
+    ("DEALLOCATE ALL", E::ENDS_STATE.with(E::DEALLOCATES).with(E::DISCARDS)),
+    ("DEALLOCATE a; DEALLOCATE b", E::ENDS_STATE),
+    ("DISCARD ALL", E::ENDS_STATE.with(E::DISCARDS).with(E::RESETS).with(E::SETS_UNLISTED)),
+    ("DISCARD PLANS", E::ENDS_STATE.with(E::DISCARDS)),
+    ("DISCARD TEMP", E::ENDS_STATE.with(E::DISCARDS)),
+    ("DISCARD SEQUENCES", E::ENDS_STATE),
+    ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", E::HOLDS_CURSOR),
+    ("DECLARE c CURSOR FOR SELECT 1", E::NONE),
+    ("CLOSE c", E::ENDS_STATE),
+    ("LOAD 'x'", E::LOADS),
+    ("DO 'BEGIN UPDATE t SET a = 1; END'", E::OPAQUE),
+    ("DO $$BEGIN PERFORM set_config('a', 'b', false); END$$", E::OPAQUE.with(E::OPAQUE_SETTINGS)),
+    ("DO $$BEGIN SET a = 1; END$$", E::OPAQUE.with(E::OPAQUE_SETTINGS)),
+    ("DO $$BEGIN EXECUTE 'SET a = 1'; END$$", E::OPAQUE.with(E::OPAQUE_SETTINGS)),
+    ("DO $$BEGIN x := 1; -- then\n SET a = 1; END$$", E::OPAQUE.with(E::OPAQUE_SETTINGS)),
+    ("CALL p()", E::OPAQUE.with(E::OPAQUE_SETTINGS)),
+    ("SELECT my_volatile()", E::OPAQUE),
+    ("SELECT my_setter()", E::OPAQUE.with(E::OPAQUE_SETTINGS)),
+    ("SELECT unknown_function()", E::OPAQUE),
+    ("SELECT nextval('s')", E::NONE),
+    ("DROP TABLE t", E::DDL.with(E::ENDS_STATE)),
+    ("ALTER TABLE t ADD a int", E::DDL),
+    ("TRUNCATE t", E::NONE),
+    ("COPY t FROM STDIN", E::COPY_IN),
+    ("COPY t TO STDOUT", E::NONE),
+    ("SELECT pg_listening_channels()", E::ASKS_CHANNELS),
+    ("SELECT lastval()", E::ASKS_BACKEND),
+    ("SET a = 1; LISTEN b; SELECT pg_advisory_lock(1)", E::SETS.with(E::LISTENS).with(E::LOCKS)),
+];
