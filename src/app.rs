@@ -98,9 +98,9 @@ pub fn run(config: &Config) -> Result<(), StartError> {
 
 async fn serve(config: &Config, spawner: Spawner, stop: CancellationToken) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
-    let clients = bind(config.listen.address, "listen.address").await?;
+    let clients = bind(config.listen.address, "listen.address")?;
     let http = match config.listen.http {
-        Some(address) => Some(bind(address, "listen.http").await?),
+        Some(address) => Some(bind(address, "listen.http")?),
         None => None,
     };
     let (shared, keepers) = build(config, &spawner)?;
@@ -136,7 +136,7 @@ async fn serve(config: &Config, spawner: Spawner, stop: CancellationToken) -> Re
     Ok(())
 }
 
-async fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener, StartError> {
+fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener, StartError> {
     let listener = || {
         let socket = if address.is_ipv4() {
             tokio::net::TcpSocket::new_v4()

@@ -98,7 +98,7 @@ impl UnderWay {
         match tokio::time::timeout(timeout, exchange).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(server = %target.server.name, %error, "a cancel could not be sent")
+                tracing::warn!(server = %target.server.name, %error, "a cancel could not be sent");
             }
             Err(_) => tracing::warn!(server = %target.server.name, "a cancel was not answered in time"),
         }

@@ -97,7 +97,7 @@ impl Backend {
     }
 
     /// The error for replies that make no sense.
-    pub fn nonsense(&self, what: impl ToString) -> Broken {
+    pub fn nonsense(&self, what: &dyn std::fmt::Display) -> Broken {
         Broken::Protocol { server: self.server.name.clone(), what: what.to_string() }
     }
 

@@ -1,5 +1,7 @@
 //! Asking the server itself what a session has left on its backend: settings and state that cannot be moved.
 
+use std::fmt::Write as _;
+
 use super::{
     Backend, Broken,
     settings::{Settings, quote_literal},
@@ -107,10 +109,11 @@ impl Backend {
             sql.push_str(&quote_literal(self.server.login(&self.identity).user));
             for name in custom {
                 let name = quote_literal(name);
-                sql.push_str(&format!(
+                let _ = write!(
+                    sql,
                     " UNION ALL SELECT 'set', {name}, pg_catalog.current_setting({name}, true) \
                      WHERE pg_catalog.current_setting({name}, true) <> ''"
-                ));
+                );
             }
         }
         let answer = self.ask(&sql).await?;

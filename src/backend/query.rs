@@ -37,10 +37,10 @@ impl Backend {
                 Err(broken) => return Err(broken),
             };
             let mut out = Outgoing::default();
-            self.protocol.receive(&chunk, &mut out).map_err(|error| self.nonsense(error))?;
+            self.protocol.receive(&chunk, &mut out).map_err(|error| self.nonsense(&error))?;
             answer.for_client.extend_from_slice(out.bytes(&chunk));
             unread.extend_from_slice(&chunk);
-            let taken = answer.read(&unread).map_err(|error| self.nonsense(error))?;
+            let taken = answer.read(&unread).map_err(|error| self.nonsense(&error))?;
             unread.drain(..taken);
         }
         self.protocol.take_news();

@@ -1,10 +1,7 @@
 //! Session settings as a value: what a session has set, what a backend has applied, and the SQL that turns one
 //! into the other.
 
-use std::{
-    fmt::Write as _,
-    hash::{BuildHasher, Hash, Hasher},
-};
+use std::{fmt::Write as _, hash::BuildHasher as _};
 
 use foldhash::fast::FixedState;
 
@@ -29,9 +26,7 @@ impl Settings {
                 Err(at) => entries.insert(at, (name.into(), value.into())),
             }
         }
-        let mut hasher = FixedState::default().build_hasher();
-        entries.hash(&mut hasher);
-        let hash = if entries.is_empty() { 0 } else { hasher.finish() };
+        let hash = if entries.is_empty() { 0 } else { FixedState::default().hash_one(&entries) };
         Self { entries, hash }
     }
 

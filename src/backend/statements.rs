@@ -41,11 +41,14 @@ pub struct Statement {
     pub epoch: u64,
 }
 
+/// Generation, text, parameter types.
+type Key = (u64, Box<[u8]>, Box<[u8]>);
+
 /// All statements in use, so that equal ones share an identity. Bounded; a statement that has been dropped
 /// from here lives on in its sessions and only loses the sharing.
 #[derive(Debug)]
 pub struct Statements {
-    known: quick_cache::sync::Cache<(u64, Box<[u8]>, Box<[u8]>), Arc<Statement>>,
+    known: quick_cache::sync::Cache<Key, Arc<Statement>>,
     next: AtomicU64,
 }
 

@@ -44,10 +44,6 @@ pub async fn keep(pool: Arc<ServerPool>, warm: Option<Arc<Identity>>, stop: Canc
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => break,
         }
-        // A burst of notifications is one round.
-        if !pool.lock().queue.is_empty() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
     }
     close_all(&pool);
 }
@@ -149,13 +145,17 @@ fn retire_idle(state: &mut State, now: u32) {
         }
     }
     state.idle = kept;
-    retired.into_iter().for_each(|backend| state.bury(backend));
+    for backend in retired {
+        state.bury(backend);
+    }
 }
 
 fn close_all(pool: &Arc<ServerPool>) {
     let mut state = pool.lock();
     let idle = std::mem::take(&mut state.idle);
-    idle.into_iter().for_each(|idle| state.bury(idle.backend));
+    for idle in idle {
+        state.bury(idle.backend);
+    }
     pool.refuse_waiters(&mut state, |_| true, &Refusal::Closing);
     drop(state);
     close_dead(pool);

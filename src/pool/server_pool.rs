@@ -146,7 +146,8 @@ pub(super) struct State {
     pub(super) leased: usize,
     /// Places of backends that are being closed, those in `dead` included.
     pub(super) closing: usize,
-    /// Backends for the keeper to close.
+    /// Backends for the keeper to close, boxed as they are everywhere.
+    #[expect(clippy::vec_box, reason = "they come boxed, and moving the box is cheaper than the backend")]
     pub(super) dead: Vec<Box<Backend>>,
 }
 
@@ -209,6 +210,23 @@ impl State {
     pub(super) fn put_idle(&mut self, backend: Box<Backend>) {
         let (id, settings, home) = (backend.id, backend.applied.hash(), backend.home);
         self.idle.push(Idle { id, settings, home, backend });
+    }
+
+    /// Gives idle backends to those who wait for their identity.
+    fn hand_out_idle(&mut self) {
+        let mut at = 0;
+        while at < self.idle.len() {
+            let Some(waiter) = self.queue.take_for(&self.idle[at].backend) else {
+                at += 1;
+                continue;
+            };
+            let backend = self.idle.remove(at).backend;
+            self.leased += 1;
+            if let Err(refused) = waiter.to.send(Ok(backend)) {
+                self.leased -= 1;
+                self.put_idle(refused.expect("a backend was sent"));
+            }
+        }
     }
 
     /// Moves a backend whose place has been uncounted elsewhere among those to be closed.
@@ -284,11 +302,11 @@ impl ServerPool {
                 state.leased += 1;
                 self.note_outstanding(&state);
                 let idle_seconds = self.clock.load(Ordering::Relaxed).saturating_sub(backend.idle_since);
-                let stale = u64::from(idle_seconds) > state.limits.check_after.as_secs();
+                let is_old = u64::from(idle_seconds) > state.limits.check_after.as_secs();
                 drop(state);
                 self.stats.wait.observe_none();
                 let lease = Lease::new(backend, Arc::clone(self));
-                return if stale { Checkout::Stale(lease) } else { Checkout::Lease(lease) };
+                return if is_old { Checkout::Stale(lease) } else { Checkout::Lease(lease) };
             }
             state.bury(backend);
             self.attention.notify_one();
@@ -307,10 +325,15 @@ impl ServerPool {
             return Checkout::Refused(Refusal::Full(figures));
         }
         let (ticket, from) = state.queue.push(Arc::clone(wants.identity), wants.home);
-        self.serve_queue(&mut state);
+        if state.has_room() || !state.idle.is_empty() {
+            self.serve_queue(&mut state);
+        }
         self.note_outstanding(&state);
+        let is_first = state.queue.len() == 1;
         drop(state);
-        self.attention.notify_one();
+        if is_first {
+            self.attention.notify_one();
+        }
         Checkout::Wait(Waiting { pool: Arc::clone(self), ticket, since: Instant::now(), from })
     }
 
@@ -368,7 +391,7 @@ impl ServerPool {
     /// Sees to it that somebody works for every waiter as far as there are places: an idle backend is handed over,
     /// a free place is filled, and at the bound an idle backend of another identity makes room.
     pub(super) fn serve_queue(self: &Arc<Self>, state: &mut State) {
-        self.hand_out_idle(state);
+        state.hand_out_idle();
         let mut connecting = state.connecting.clone();
         let mut closing = state.closing;
         let waiting: Vec<(Arc<Identity>, Home)> =
@@ -386,22 +409,6 @@ impl ServerPool {
                 let oldest = state.idle.remove(0).backend;
                 state.bury(oldest);
                 self.attention.notify_one();
-            }
-        }
-    }
-
-    fn hand_out_idle(&self, state: &mut State) {
-        let mut at = 0;
-        while at < state.idle.len() {
-            let Some(waiter) = state.queue.take_for(&state.idle[at].backend) else {
-                at += 1;
-                continue;
-            };
-            let backend = state.idle.remove(at).backend;
-            state.leased += 1;
-            if let Err(refused) = waiter.to.send(Ok(backend)) {
-                state.leased -= 1;
-                state.put_idle(refused.expect("a backend was sent"));
             }
         }
     }

@@ -62,7 +62,7 @@ impl Demand {
         let stronger = if verdict.class > self.verdict.class { verdict } else { self.verdict };
         let control = self.verdict.control.and(verdict.control);
         let hint = self.verdict.hint.or(verdict.hint);
-        self.verdict = Verdict { effects, control, hint, ..stronger };
+        self.verdict = Verdict { control, effects, hint, ..stronger };
         self.statements += 1;
     }
 }
@@ -152,7 +152,10 @@ mod tests {
     }
 
     fn verdict(class: Class) -> Verdict {
-        let effects = if class == Class::Neutral { Effects::NONE } else { Effects::APP_OBJECTS };
+        let effects = match class {
+            Class::Neutral | Class::Job => Effects::NONE,
+            Class::Read | Class::Write => Effects::APP_OBJECTS,
+        };
         Verdict { class, reason: Reason::ReadOnly, control: Control::None, effects, hint: None }
     }
 

@@ -30,7 +30,7 @@ impl Session {
 
     async fn query_verdict(&self, request: Request) -> Result<Verdict, Ended> {
         if request.streaming > 0 {
-            return Ok(Verdict::new(Class::Write, Reason::TooLong));
+            return Ok(Verdict::unknown(Reason::TooLong));
         }
         let text = self.query_text(request)?;
         if text.len() < LONG_TEXT_BYTES {
@@ -45,7 +45,7 @@ impl Session {
                 shared.classifier.classify(&catalog.load(), &text)
             }
         };
-        let unparsed = Verdict::new(Class::Write, Reason::Unparsed);
+        let unparsed = Verdict::unknown(Reason::Unparsed);
         Ok(tokio::task::spawn_blocking(judge).await.unwrap_or(unparsed))
     }
 
@@ -115,7 +115,7 @@ impl Session {
                 return Ok(Demand::of(verdict));
             }
         }
-        Ok(Demand::of(Verdict::new(Class::Write, Reason::TooLong)))
+        Ok(Demand::of(Verdict::unknown(Reason::TooLong)))
     }
 
     /// The verdict of a statement that the session has prepared.

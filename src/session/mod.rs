@@ -1,6 +1,6 @@
 //! One client's conversation, from its first packet to its last.
 //!
-//! [`serve`](serve::serve) is the journey of a request; everything else in this folder is one step of it.
+//! `serve.rs` is the journey of a request; everything else in this folder is one step of it.
 
 mod answer;
 pub mod cancels;
@@ -75,6 +75,7 @@ impl From<Malformed> for Ended {
 /// An idle session is one of these and a task: whatever only a busy session needs is behind an `Option<Box<_>>`
 /// or an empty `Vec`.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub(crate) struct Session {
     socket: Socket,
     /// Bytes from the client that have not been sent on. Empty when idle.

@@ -190,14 +190,11 @@ impl Session {
             return Poll::Ready(Ok(()));
         }
         let backend = &mut **lease;
-        match ready!(backend.socket.poll_flush(cx, &mut backend.unsent)) {
-            Ok(()) => Poll::Ready(Ok(())),
-            Err(_) => {
-                // What it still had to say is read, and then its end.
-                backend.unsent.clear();
-                Poll::Ready(Ok(()))
-            }
+        if ready!(backend.socket.poll_flush(cx, &mut backend.unsent)).is_err() {
+            // What it still had to say is read, and then its end.
+            backend.unsent.clear();
         }
+        Poll::Ready(Ok(()))
     }
 
     /// Reads from the backend once. Ready if something was read.
@@ -216,7 +213,7 @@ impl Session {
         let Some(lease) = &mut self.lease else { return Ok(()) };
         let mut out = Outgoing::default();
         if let Err(bad) = lease.protocol.receive(chunk, &mut out) {
-            let broken = lease.nonsense(bad);
+            let broken = lease.nonsense(&bad);
             return self.on_broken(broken);
         }
         if lease.protocol.has_news() {

@@ -20,7 +20,10 @@ const REMEMBERED: usize = 1_000;
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// ParameterStatus messages by identity and startup settings.
-pub struct Welcomes(quick_cache::sync::Cache<(usize, Vec<(String, String)>), Arc<[u8]>>);
+pub struct Welcomes(quick_cache::sync::Cache<Key, Arc<[u8]>>);
+
+/// The identity's address and the startup settings.
+type Key = (usize, Vec<(String, String)>);
 
 impl std::fmt::Debug for Welcomes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

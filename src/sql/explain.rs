@@ -60,8 +60,10 @@ impl fmt::Display for Explanation {
                 writeln!(f, "{title:<11}{}", names.join(", "))?;
             }
         }
-        if verdict.effects != Effects::NONE {
-            writeln!(f, "effects    {:?}", verdict.effects)?;
+        // The tables have been named above.
+        let effects = verdict.effects.without(Effects::APP_OBJECTS);
+        if effects != Effects::NONE {
+            writeln!(f, "effects    {effects:?}")?;
         }
         Ok(())
     }

@@ -103,7 +103,8 @@ impl Judge<'_> {
             (None, None) if found.neutral_call => (Class::Neutral, Reason::NoObject),
             (None, None) => (Class::Read, Reason::ReadOnly),
         };
-        Verdict { control, effects: found.effects, ..Verdict::new(class, reason) }
+        let named = if found.application { Effects::APP_OBJECTS } else { Effects::NONE };
+        Verdict { control, effects: found.effects.with(named), ..Verdict::new(class, reason) }
     }
 
     /// Statements that do not only concern the session.

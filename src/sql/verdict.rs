@@ -289,7 +289,7 @@ impl Verdict {
     }
 
     /// Of a text that was not read: it may do anything, as a DO block may.
-    pub(super) const fn unknown(reason: Reason) -> Self {
+    pub const fn unknown(reason: Reason) -> Self {
         let effects = Effects::OPAQUE.with(Effects::OPAQUE_SETTINGS);
         Self { effects, ..Self::new(Class::Write, reason) }
     }

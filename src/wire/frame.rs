@@ -67,8 +67,11 @@ impl Header {
     }
 }
 
+/// A message's tag, its body, and what follows it.
+pub type Split<'a> = (u8, &'a [u8], &'a [u8]);
+
 /// Splits a whole message off the front of `bytes`: its tag, its body, and what follows.
-pub fn split_message(bytes: &[u8]) -> Result<Option<(u8, &[u8], &[u8])>, BadFrame> {
+pub fn split_message(bytes: &[u8]) -> Result<Option<Split<'_>>, BadFrame> {
     let Some(header) = Header::peek(bytes)? else { return Ok(None) };
     if bytes.len() < header.len {
         return Ok(None);
