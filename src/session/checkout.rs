@@ -51,7 +51,7 @@ impl Session {
                 Checkout::Wait(waiting) => return self.wait(waiting).await,
                 Checkout::Refused(refusal) => return Ok(Err(refusal)),
                 Checkout::Stale(mut lease) => {
-                    if lease.check().await {
+                    if Box::pin(lease.check()).await {
                         return Ok(Ok(lease));
                     }
                     // It is closed with its lease, and the next one is tried.

@@ -12,7 +12,7 @@ use super::{
     serve::serve,
     shared::Shared,
     transaction::Begun,
-    welcome::welcome,
+    welcome::{Welcome, welcome},
 };
 use crate::{
     auth::{AuthError, ScramKeys, Verifier, md5, scram},
@@ -119,7 +119,8 @@ impl Admitted {
         let custom = self.startup.iter().map(|(name, _)| name).filter(|name| name.contains('.'));
         Box::new(Session {
             socket: door.socket,
-            inbox: door.unread,
+            // An empty buffer still owns its memory.
+            inbox: if door.unread.is_empty() { Vec::new() } else { door.unread },
             outbox: self.greeting,
             catalog: shared.catalogs.of(&self.identity),
             is_worker: shared.is_worker(&self.identity.user, application_name),
@@ -181,8 +182,7 @@ async fn enter(
         .identities
         .identity(&start.database, &start.user)
         .ok_or_else(|| reply::too_many_clients(shared.limits.max_clients))?;
-    let startup = Arc::new(startup_settings(&start)?);
-    let parameters = welcome(shared, &identity, &startup, home).await?;
+    let Welcome { parameters, startup } = welcome(shared, &identity, startup_settings(&start)?, home).await?;
     let long_key = start.minor >= 2;
     let (key, secret) =
         shared.cancels.issue(long_key).map_err(|_| Refused::Silently("no random bytes from the system"))?;
