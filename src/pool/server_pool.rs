@@ -334,7 +334,13 @@ impl ServerPool {
         if is_first {
             self.attention.notify_one();
         }
-        Checkout::Wait(Waiting { pool: Arc::clone(self), ticket, since: Instant::now(), from })
+        Checkout::Wait(Waiting {
+            pool: Arc::clone(self),
+            ticket,
+            since: Instant::now(),
+            from,
+            is_over: false,
+        })
     }
 
     fn down_for_long(&self, wait_timeout: Duration) -> Option<Arc<ConnectFailure>> {

@@ -56,19 +56,26 @@ impl From<Reply> for Refused {
 
 /// Serves one connection from its first byte to its last.
 pub async fn run(socket: Socket, shared: Arc<Shared>, home: Home) {
-    let mut door = Door { socket, unread: Vec::new() };
-    let login = tokio::time::timeout(shared.limits.login_timeout, Box::pin(enter(&mut door, &shared, home)));
-    let (session, _counted) = match login.await {
-        Ok(Ok(Some((admitted, counted)))) => (admitted.into_session(door, &shared, home), counted),
-        Ok(Ok(None)) => return,
-        Ok(Err(refused)) => return refuse(door, &shared, refused),
-        Err(_) => return refuse(door, &shared, Refused::Silently("no login within limits.login_timeout")),
-    };
-    shared.metrics.logins.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    drop(shared);
-    let mut session = session;
+    // Boxed: what a login needs is not to be kept for as long as the session lives.
+    let Some((mut session, _counted)) = Box::pin(log_in(socket, shared, home)).await else { return };
     let ended = serve(&mut session).await;
     say_goodbye(session, &ended);
+}
+
+async fn log_in(socket: Socket, shared: Arc<Shared>, home: Home) -> Option<(Box<Session>, CountedClient)> {
+    let mut door = Door { socket, unread: Vec::new() };
+    let refused =
+        match tokio::time::timeout(shared.limits.login_timeout, enter(&mut door, &shared, home)).await {
+            Ok(Ok(Some((admitted, counted)))) => {
+                shared.metrics.logins.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                return Some((admitted.into_session(door, &shared, home), counted));
+            }
+            Ok(Ok(None)) => return None,
+            Ok(Err(refused)) => refused,
+            Err(_) => Refused::Silently("no login within limits.login_timeout"),
+        };
+    refuse(door, &shared, refused);
+    None
 }
 
 fn refuse(mut door: Door, shared: &Shared, refused: Refused) {

@@ -25,11 +25,11 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
     let request = session.next_request().await?;
     match request.end {
         End::Terminate => return Err(Ended::ByClient),
-        End::StrayCopy => return session.drop_request(request).await,
+        End::StrayCopy => return Box::pin(session.drop_request(request)).await,
         _ => {}
     }
     if session.skips(request) {
-        return session.drop_request(request).await;
+        return Box::pin(session.drop_request(request)).await;
     }
     let demand = session.classify(request).await?;
     if session.answers(request, &demand)? {
