@@ -7,6 +7,11 @@ use std::{path::PathBuf, process::ExitCode};
 use bulkhead::{app, config, sql, telemetry};
 use clap::{Parser, Subcommand};
 
+/// jemalloc gives less away to alignment and fragmentation, which is most of what an idle client costs.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Bad usage or configuration (`EX_USAGE`).
 const EXIT_USAGE: u8 = 64;
 /// A port or file is not available (`EX_UNAVAILABLE`).
