@@ -73,6 +73,8 @@ pub enum Refusal {
     },
     /// The server cannot be reached, or refused the login.
     Unreachable(Arc<ConnectFailure>),
+    /// Its client has cancelled the wait.
+    Cancelled,
     /// Bulkhead is going down.
     Closing,
 }
@@ -88,6 +90,7 @@ impl std::fmt::Display for Refusal {
                 write!(f, "no connection could be made within {waited:?}: {error}")
             }
             Self::Unreachable(failure) => f.write_str(&failure.message),
+            Self::Cancelled => f.write_str("the wait was cancelled"),
             Self::Closing => f.write_str("shutting down"),
         }
     }
@@ -430,7 +433,7 @@ impl ServerPool {
         let counter = match refusal {
             Refusal::TimedOut { .. } => &self.stats.refused_timeout,
             Refusal::Unreachable(_) => &self.stats.refused_unreachable,
-            Refusal::Full(_) | Refusal::Closing => &self.stats.refused_full,
+            Refusal::Full(_) | Refusal::Cancelled | Refusal::Closing => &self.stats.refused_full,
         };
         for waiter in state.queue.take_where(leaves) {
             count(counter);

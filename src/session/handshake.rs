@@ -6,6 +6,7 @@ use std::{io, sync::Arc};
 
 use super::{
     Ended, Session,
+    cancels::Found,
     identities::Method,
     metrics::CountedClient,
     reply::{self, Reply},
@@ -159,7 +160,9 @@ async fn enter(
             // The answer to a cancel is always the same: none.
             if let Some(found) = shared.cancels.find(process_id, &secret) {
                 shared.metrics.cancels.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                found.send(CANCEL_TIMEOUT).await;
+                if let Found::Backend(under_way) = found {
+                    under_way.send(CANCEL_TIMEOUT).await;
+                }
             }
             return Ok(None);
         }

@@ -2,6 +2,7 @@
 //! through [`support`].
 
 mod bounds;
+mod cancel;
 mod drivers;
 mod harness;
 mod support;
