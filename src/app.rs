@@ -1,12 +1,6 @@
 //! Building the program from its configuration, and running it.
 
-use std::{
-    collections::HashMap,
-    io,
-    net::SocketAddr,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -200,7 +194,7 @@ fn build(config: &Config, spawner: &Spawner) -> Result<(Arc<Shared>, Vec<Kept>),
         },
         metrics: Arc::new(metrics),
         welcomes: session::Welcomes::default(),
-        draining: AtomicBool::new(false),
+        draining: CancellationToken::new(),
     };
     Ok((Arc::new(shared), keepers))
 }
@@ -260,6 +254,8 @@ fn pool_of(
             connect_timeout: config.servers[*at].connect_timeout.unwrap_or(pool.connect_timeout),
             check_after: pool.check_after,
             close_timeout: pool.close_timeout,
+            // Reads can go to the primary.
+            fails_fast: pool.name == "replicas",
         };
         Arc::new(ServerPool::new(
             pool.name.clone(),

@@ -315,7 +315,7 @@ impl ServerPool {
             self.attention.notify_one();
         }
         let limits = state.limits;
-        if let Some(failure) = self.down_for_long(limits.wait_timeout) {
+        if let Some(failure) = self.is_hopeless(&state) {
             count(&self.stats.refused_unreachable);
             return Checkout::Refused(Refusal::Unreachable(failure));
         }
@@ -340,12 +340,16 @@ impl ServerPool {
         Checkout::Wait(Waiting { pool: Arc::clone(self), ticket, since: Instant::now(), from })
     }
 
-    fn down_for_long(&self, wait_timeout: Duration) -> Option<Arc<ConnectFailure>> {
+    /// Whether waiting is of no use: the server has been unreachable for as long as anybody would wait (or at all, if
+    /// there is somewhere else to go), and no connection is in use that could become free.
+    pub(super) fn is_hopeless(&self, state: &State) -> Option<Arc<ConnectFailure>> {
         if !self.gate.is_down() {
             return None;
         }
         let (down_for, error) = self.gate.down_for()?;
-        (down_for > wait_timeout).then(|| Arc::new(ConnectFailure::unreachable(&self.server, error)))
+        let limits = state.limits;
+        let hopeless = limits.fails_fast || (down_for >= limits.wait_timeout && state.leased == 0);
+        hopeless.then(|| Arc::new(ConnectFailure::unreachable(&self.server, error)))
     }
 
     /// A leased backend comes back: to the first waiter, or among the idle ones.

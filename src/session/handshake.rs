@@ -59,7 +59,12 @@ impl From<Reply> for Refused {
 pub async fn run(socket: Socket, shared: Arc<Shared>, home: Home) {
     let mut door = Door { socket, unread: Vec::new() };
     let login = tokio::time::timeout(shared.limits.login_timeout, Box::pin(enter(&mut door, &shared, home)));
-    let (session, _counted) = match login.await {
+    let login = tokio::select! {
+        // Cancel safe: a client that is not let in has nothing to lose; a cancel that is dropped counts as lost.
+        login = login => login,
+        () = shared.draining.cancelled() => Ok(Err(reply::shutting_down().into())),
+    };
+    let (session, _counted) = match login {
         Ok(Ok(Some((admitted, counted)))) => (admitted.into_session(door, &shared, home), counted),
         Ok(Ok(None)) => return,
         Ok(Err(refused)) => return refuse(door, &shared, refused),

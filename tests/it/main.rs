@@ -4,6 +4,8 @@
 mod bounds;
 mod cancel;
 mod drivers;
+mod failures;
 mod harness;
+mod hostile;
 mod support;
 mod tidy;
