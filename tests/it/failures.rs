@@ -113,7 +113,7 @@ async fn reads_leave_a_killed_replica_and_come_back() {
     cluster.wait_for_replay().await;
     let proxy = Proxy::start(&ProxyConfig::of(&cluster).to_toml());
     let mut client = login(&proxy).await;
-    let read = "SELECT current_setting('port') FROM t";
+    let read = "/* bulkhead: route=read */ SELECT current_setting('port')";
     let replica = cluster.replica.port().to_string();
     let on_replica = async |client: &mut RawClient| client.query_value(read).await == replica;
     let reads = tokio::sync::Mutex::new(&mut client);
@@ -252,7 +252,11 @@ async fn a_server_that_is_down_at_the_start_is_named_and_joins_later() {
     assert_eq!(eventually_answers(&mut client, "SELECT id FROM oban_jobs").await, "7");
     let client = tokio::sync::Mutex::new(client);
     eventually("the replica is used", Duration::from_secs(20), async || {
-        let port = client.lock().await.query_value("SELECT current_setting('port') FROM t").await;
+        let port = client
+            .lock()
+            .await
+            .query_value("/* bulkhead: route=read */ SELECT current_setting('port')")
+            .await;
         (port == cluster.replica.port().to_string()).then_some(())
     })
     .await;
