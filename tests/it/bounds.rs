@@ -165,7 +165,7 @@ async fn a_storm_never_exceeds_the_bound_and_leaves_no_trace() {
     let (config, _folder) = two_users(&primary, BOUND);
     let proxy = Proxy::start(&config.set("listen", "threads", 2).to_toml());
     let urls = [proxy.url(), Login::AppTwo.url(proxy.port(), "app_two")];
-    let sampler = Sampler::start(&primary).await;
+    let watch = Sampler::start(&primary).await;
     let storm = Arc::new(Storm {
         until: Instant::now() + Duration::from_secs(5),
         answered: [AtomicU64::new(0), AtomicU64::new(0)],
@@ -189,7 +189,7 @@ async fn a_storm_never_exceeds_the_bound_and_leaves_no_trace() {
         (active + connecting + closing < 0.5).then_some(())
     })
     .await;
-    let (highest, samples) = sampler.stop().await;
+    let (highest, samples) = watch.stop().await;
     assert!(samples > 200, "only {samples} samples");
     assert!(killed > 20, "only {killed} backends were killed");
     assert!((1..=BOUND as i64).contains(&highest), "{highest} connections, the bound is {BOUND}");
@@ -335,8 +335,8 @@ async fn who_has_waited_for_the_timeout_is_refused() {
     let before = Instant::now();
     waiter.query("SELECT 1").await;
     let [code, message, hint] = waiter.read_error().await.expect("the waiter is refused");
-    let waited = before.elapsed();
-    assert!((Duration::from_millis(300)..Duration::from_secs(2)).contains(&waited), "{waited:?}");
+    let took = before.elapsed();
+    assert!((Duration::from_millis(300)..Duration::from_secs(2)).contains(&took), "{took:?}");
     assert_eq!(code, "53300");
     assert!(message.starts_with("pool \"primary\" had no free connection within 0.3 s: 1 of 1"), "{message}");
     assert!(hint.contains("pools.primary.wait_timeout"), "{hint}");

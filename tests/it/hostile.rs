@@ -187,7 +187,7 @@ fn sensible(random: &mut Random) -> Vec<u8> {
 
 /// Sensible messages, of which some bytes were changed, lost or added.
 fn mutated(random: &mut Random) -> Vec<u8> {
-    let mut bytes: Vec<u8> = (0..1 + random.below(8)).flat_map(|_| sensible(random)).collect();
+    let mut bytes: Vec<u8> = (0..=random.below(8)).flat_map(|_| sensible(random)).collect();
     for _ in 0..random.below(4) {
         let at = random.below(bytes.len() as u64) as usize;
         match random.below(4) {
