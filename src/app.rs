@@ -8,11 +8,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admin,
     auth::{AuthError, Secret, Users, Verifier, users::UsersError},
-    backend::{Identity, Server, address::LoginSecret, connect::Numbers, statements::Statements},
+    backend::{self, Home, Identity, Server, address::LoginSecret, connect::Numbers, statements::Statements},
     config::{self, AuthMethod, Config},
     listener,
     pool::{self, Gate, Pool, ServerPool, Spawner},
-    route::{PoolId, Routes},
+    route::{Demand, PoolId, Routes, Standing, Target},
     server::Catalogs,
     session::{
         self, Shared, Workers,
@@ -20,8 +20,11 @@ use crate::{
         metrics::Metrics,
     },
     shutdown::{self, Signals},
-    sql::{Classifier, Custom, Glob, Rules, UnknownPreset},
+    sql::{Catalog, Classifier, Custom, Glob, Rules, UnknownPreset, Verdict},
 };
+
+/// A command that reads the catalog waits no longer than this for its connection.
+const CATALOG_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the program cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +64,35 @@ pub fn rules(config: &Config) -> Result<Rules, UnknownPreset> {
     };
     let pools: Vec<String> = config.pools.iter().map(|pool| pool.name.clone()).collect();
     Rules::new(&jobs.presets, &jobs.schemas, &custom, pools)
+}
+
+/// Reads the primary's catalog on a connection of its own, as the URL's user.
+pub fn read_catalog(config: &Config) -> Result<Catalog, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    let server = &config.servers[primary_server(config)];
+    let limit = server.connect_timeout.unwrap_or(CATALOG_TIMEOUT);
+    let (user, database) = (server.user.clone(), server.database.clone());
+    let identity =
+        Arc::new(Identity { database, user, secret: None, is_url_user: true, is_url_database: true });
+    let server = Arc::new(server_of(server, &Arc::default()));
+    runtime.block_on(async {
+        let connected = backend::connect::connect(&server, &identity, Home(0), limit).await;
+        let mut backend = connected.map_err(|error| error.to_string())?;
+        crate::server::read_catalog(&mut backend, 1).await
+    })
+}
+
+/// The pool, or the error, that a request of this one statement would get in a session of its own.
+pub fn pool_for(config: &Config, verdict: Verdict) -> String {
+    match routes(config).target(&Demand::of(verdict), Standing::default()) {
+        Target::Pool(pool) => config.pools[usize::from(pool.0)].name.clone(),
+        Target::Held | Target::Torn => {
+            "none: job tables and application tables live on different servers".to_owned()
+        }
+    }
 }
 
 /// Runs until a signal ends it.

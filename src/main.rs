@@ -7,6 +7,11 @@ use std::{path::PathBuf, process::ExitCode};
 use bulkhead::{app, config, sql, telemetry};
 use clap::{Parser, Subcommand};
 
+/// jemalloc gives less away to alignment and fragmentation, which is most of what an idle client costs.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Bad usage or configuration (`EX_USAGE`).
 const EXIT_USAGE: u8 = 64;
 /// A port or file is not available (`EX_UNAVAILABLE`).
@@ -81,14 +86,20 @@ fn serve(config: &config::Config) -> ExitCode {
 }
 
 fn classify(config: &config::Config, sql: &str) -> ExitCode {
-    match app::rules(config) {
-        Ok(rules) => {
-            print!("{}", sql::explain(&rules, &sql::Catalog::empty(), sql.as_bytes()));
-            ExitCode::SUCCESS
-        }
+    let rules = match app::rules(config) {
+        Ok(rules) => rules,
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::from(EXIT_USAGE)
+            return ExitCode::from(EXIT_USAGE);
         }
-    }
+    };
+    let catalog = app::read_catalog(config).unwrap_or_else(|error| {
+        eprintln!(
+            "the primary's catalog could not be read ({error}); what names tables is taken for a write"
+        );
+        sql::Catalog::empty()
+    });
+    let explanation = sql::explain(&rules, &catalog, sql.as_bytes());
+    print!("pool       {}\n{explanation}", app::pool_for(config, explanation.verdict));
+    ExitCode::SUCCESS
 }

@@ -10,20 +10,29 @@ use tokio_util::task::TaskTracker;
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     /// From here on the signals no longer end the process by themselves.
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     /// Waits for the next one.
     pub async fn next(&mut self) {
-        tokio::select! {
-            // Cancel safe: signals that were not received are merged into the next one.
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                // Cancel safe: signals that were not received are merged into the next one.
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                // By default it would end the process, and those who send it ask for the opposite.
+                _ = self.hangup.recv() => tracing::warn!("SIGHUP: reloading is not supported yet; nothing was changed"),
+            }
         }
     }
 }

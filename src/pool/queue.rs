@@ -103,6 +103,8 @@ pub struct Waiting {
     pub(super) ticket: u64,
     pub(super) since: Instant,
     pub(super) from: oneshot::Receiver<Outcome>,
+    /// The outcome has been taken: no place in the queue is left to give up.
+    pub(super) is_over: bool,
 }
 
 impl Future for Waiting {
@@ -110,6 +112,7 @@ impl Future for Waiting {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Poll::Ready(outcome) = Pin::new(&mut self.from).poll(cx) else { return Poll::Pending };
+        self.is_over = true;
         Poll::Ready(match outcome {
             Ok(Ok(backend)) => {
                 self.pool.stats().wait.observe(self.since.elapsed());
@@ -123,6 +126,9 @@ impl Future for Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
         self.pool.leave_queue(self.ticket);
         self.from.close();
         if let Ok(Ok(backend)) = self.from.try_recv() {

@@ -337,7 +337,13 @@ impl ServerPool {
         if is_first {
             self.attention.notify_one();
         }
-        Checkout::Wait(Waiting { pool: Arc::clone(self), ticket, since: Instant::now(), from })
+        Checkout::Wait(Waiting {
+            pool: Arc::clone(self),
+            ticket,
+            since: Instant::now(),
+            from,
+            is_over: false,
+        })
     }
 
     /// Whether waiting is of no use: the server has been unreachable for as long as anybody would wait (or at all, if

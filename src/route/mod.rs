@@ -67,8 +67,8 @@ impl Demand {
     }
 }
 
-/// Where a session stands.
-#[derive(Clone, Copy, Debug)]
+/// Where a session stands; by default at its beginning.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Standing {
     /// The pool whose lease the session holds, if any.
     pub held: Option<PoolId>,

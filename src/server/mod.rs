@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backend::{Home, Identity},
+    backend::{Backend, Home, Identity},
     pool::{Checkout, ServerPool, Wants},
     sql::Catalog,
 };
@@ -135,23 +135,29 @@ impl Catalogs {
             lease.ask(&sql).await.map_err(|error| error.to_string())?;
             lease.applied = Arc::default();
         }
-        let answer = lease.ask(Catalog::QUERY).await.map_err(|error| error.to_string())?;
+        let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
+        let read = read_catalog(&mut lease, epoch).await;
         if let Some(proof) = lease.protocol.quiescent() {
             lease.release(proof);
         }
-        if let Some(error) = answer.error {
-            return Err(error.to_string());
-        }
-        let rows = answer.rows.into_iter().filter_map(|row| {
-            let mut columns = row.into_iter().flatten();
-            Some((columns.next()?, columns.next()?))
-        });
-        let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
-        let read = Catalog::from_rows(epoch, rows);
+        let read = read?;
         // Sessions keep their cached verdicts as long as nothing has changed.
         if !catalog.snapshot.load().says_the_same(&read) {
             catalog.snapshot.store(Arc::new(read));
         }
         Ok(())
     }
+}
+
+/// Reads the catalog of a backend's database.
+pub async fn read_catalog(backend: &mut Backend, epoch: u64) -> Result<Catalog, String> {
+    let answer = backend.ask(Catalog::QUERY).await.map_err(|error| error.to_string())?;
+    if let Some(error) = answer.error {
+        return Err(error.to_string());
+    }
+    let rows = answer.rows.into_iter().filter_map(|row| {
+        let mut columns = row.into_iter().flatten();
+        Some((columns.next()?, columns.next()?))
+    });
+    Ok(Catalog::from_rows(epoch, rows))
 }

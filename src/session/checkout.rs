@@ -7,57 +7,64 @@ use super::{
     reply::{self, Reply},
 };
 use crate::{
-    pool::{Checkout, Lease, Refusal, ServerPool, Wants},
+    pool::{Checkout, Lease, Refusal, Wants},
     route::PoolId,
 };
 
 impl Session {
     /// Takes a lease from the pool, or says why there is none.
     pub(crate) async fn checkout(&mut self, pool: PoolId) -> Result<Result<(), Reply>, Ended> {
-        let shared = Arc::clone(&self.shared);
-        let mut target = pool;
-        loop {
-            let Some(member) = shared.pool(target).choose() else {
-                target = shared.routes.primary;
-                continue;
-            };
-            match self.lease_from(member, target).await? {
-                Ok(lease) => {
-                    self.hold(lease, target);
-                    return Ok(Ok(()));
-                }
-                // A replica that cannot be reached is no reason to fail a read.
-                Err(Refusal::Unreachable(_))
-                    if Some(target) == shared.routes.replicas && target != shared.routes.primary =>
-                {
-                    target = shared.routes.primary;
-                }
-                Err(refusal) => return Ok(Err(reply::refused(&shared.pool(target).name, &refusal))),
-            }
+        let at_once = self.shared.pool(pool).choose().map(|member| member.checkout(&self.wants(pool)));
+        if let Some(Checkout::Lease(lease)) = at_once {
+            self.hold(lease, pool);
+            return Ok(Ok(()));
         }
+        Box::pin(self.checkout_slowly(pool, at_once)).await
     }
 
-    async fn lease_from(
+    /// What may take time: waiting, checking a backend, going on to the primary.
+    async fn checkout_slowly(
         &mut self,
-        member: &Arc<ServerPool>,
         pool: PoolId,
-    ) -> Result<Result<Lease, Refusal>, Ended> {
-        loop {
-            let last = self.last.filter(|(of, _)| *of == pool).map(|(_, backend)| backend);
-            let wants =
-                Wants { identity: &self.identity, last, settings: self.settings.hash(), home: self.home };
-            match member.checkout(&wants) {
-                Checkout::Lease(lease) => return Ok(Ok(lease)),
-                Checkout::Wait(waiting) => return self.wait(waiting).await,
-                Checkout::Refused(refusal) => return Ok(Err(refusal)),
-                Checkout::Stale(mut lease) => {
+        mut first: Option<Checkout>,
+    ) -> Result<Result<(), Reply>, Ended> {
+        let shared = Arc::clone(&self.shared);
+        let mut target = pool;
+        let lease = loop {
+            let choose = || shared.pool(target).choose().map(|member| member.checkout(&self.wants(target)));
+            let refusal = match first.take().or_else(choose) {
+                Some(Checkout::Lease(lease)) => break lease,
+                Some(Checkout::Stale(mut lease)) => {
                     if lease.check().await {
-                        return Ok(Ok(lease));
+                        break lease;
                     }
                     // It is closed with its lease, and the next one is tried.
+                    continue;
+                }
+                Some(Checkout::Wait(waiting)) => match self.wait(waiting).await? {
+                    Ok(lease) => break lease,
+                    Err(refusal) => Some(refusal),
+                },
+                Some(Checkout::Refused(refusal)) => Some(refusal),
+                // None of the pool's servers can be reached.
+                None => None,
+            };
+            if let Some(refusal) = refusal {
+                // A replica that cannot be reached is no reason to fail a read.
+                let is_replica = Some(target) == shared.routes.replicas && target != shared.routes.primary;
+                if !(is_replica && matches!(refusal, Refusal::Unreachable(_))) {
+                    return Ok(Err(reply::refused(&shared.pool(target).name, &refusal)));
                 }
             }
-        }
+            target = shared.routes.primary;
+        };
+        self.hold(lease, target);
+        Ok(Ok(()))
+    }
+
+    fn wants(&self, pool: PoolId) -> Wants<'_> {
+        let last = self.last.filter(|(of, _)| *of == pool).map(|(_, backend)| backend);
+        Wants { identity: &self.identity, last, settings: self.settings.hash(), home: self.home }
     }
 
     fn hold(&mut self, lease: Lease, pool: PoolId) {

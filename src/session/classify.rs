@@ -36,6 +36,11 @@ impl Session {
         if text.len() < LONG_TEXT_BYTES {
             return Ok(self.verdict(text));
         }
+        Ok(Box::pin(self.verdict_elsewhere(text)).await)
+    }
+
+    /// The verdict of a long text, judged on another thread.
+    async fn verdict_elsewhere(&self, text: &[u8]) -> Verdict {
         let (shared, catalog) = (self.shared.clone(), self.catalog.clone());
         let (text, old_strings) = (text.to_vec(), self.settings.has_old_strings());
         let judge = move || {
@@ -46,7 +51,7 @@ impl Session {
             }
         };
         let unparsed = Verdict::unknown(Reason::Unparsed);
-        Ok(tokio::task::spawn_blocking(judge).await.unwrap_or(unparsed))
+        tokio::task::spawn_blocking(judge).await.unwrap_or(unparsed)
     }
 
     /// The text of a Query.

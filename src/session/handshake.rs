@@ -13,7 +13,7 @@ use super::{
     serve::serve,
     shared::Shared,
     transaction::Begun,
-    welcome::welcome,
+    welcome::{Welcome, welcome},
 };
 use crate::{
     auth::{AuthError, ScramKeys, Verifier, md5, scram},
@@ -57,24 +57,32 @@ impl From<Reply> for Refused {
 
 /// Serves one connection from its first byte to its last.
 pub async fn run(socket: Socket, shared: Arc<Shared>, home: Home) {
-    let mut door = Door { socket, unread: Vec::new() };
-    let login = tokio::time::timeout(shared.limits.login_timeout, Box::pin(enter(&mut door, &shared, home)));
-    let login = tokio::select! {
-        // Cancel safe: a client that is not let in has nothing to lose; a cancel that is dropped counts as lost.
-        login = login => login,
-        () = shared.draining.cancelled() => Ok(Err(reply::shutting_down().into())),
-    };
-    let (session, _counted) = match login {
-        Ok(Ok(Some((admitted, counted)))) => (admitted.into_session(door, &shared, home), counted),
-        Ok(Ok(None)) => return,
-        Ok(Err(refused)) => return refuse(door, &shared, refused),
-        Err(_) => return refuse(door, &shared, Refused::Silently("no login within limits.login_timeout")),
-    };
-    shared.metrics.logins.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    drop(shared);
-    let mut session = session;
+    // Boxed: what a login needs is not to be kept for as long as the session lives.
+    let Some((mut session, _counted)) = Box::pin(log_in(socket, shared, home)).await else { return };
     let ended = serve(&mut session).await;
     say_goodbye(session, &ended);
+}
+
+async fn log_in(socket: Socket, shared: Arc<Shared>, home: Home) -> Option<(Box<Session>, CountedClient)> {
+    let mut door = Door { socket, unread: Vec::new() };
+    let entered = tokio::select! {
+        // Cancel safe: a client that is not let in has nothing to lose; a cancel that is dropped counts as lost.
+        entered = enter(&mut door, &shared, home) => entered,
+        () = tokio::time::sleep(shared.limits.login_timeout) => {
+            Err(Refused::Silently("no login within limits.login_timeout"))
+        }
+        () = shared.draining.cancelled() => Err(reply::shutting_down().into()),
+    };
+    let refused = match entered {
+        Ok(Some((admitted, counted))) => {
+            shared.metrics.logins.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            return Some((admitted.into_session(door, &shared, home), counted));
+        }
+        Ok(None) => return None,
+        Err(refused) => refused,
+    };
+    refuse(door, &shared, refused);
+    None
 }
 
 fn refuse(mut door: Door, shared: &Shared, refused: Refused) {
@@ -125,7 +133,8 @@ impl Admitted {
         let custom = self.startup.iter().map(|(name, _)| name).filter(|name| name.contains('.'));
         Box::new(Session {
             socket: door.socket,
-            inbox: door.unread,
+            // An empty buffer still owns its memory.
+            inbox: if door.unread.is_empty() { Vec::new() } else { door.unread },
             outbox: self.greeting,
             catalog: shared.catalogs.of(&self.identity),
             is_worker: shared.is_worker(&self.identity.user, application_name),
@@ -189,8 +198,7 @@ async fn enter(
         .identities
         .identity(&start.database, &start.user)
         .ok_or_else(|| reply::too_many_clients(shared.limits.max_clients))?;
-    let startup = Arc::new(startup_settings(&start)?);
-    let parameters = welcome(shared, &identity, &startup, home).await?;
+    let Welcome { parameters, startup } = welcome(shared, &identity, startup_settings(&start)?, home).await?;
     let long_key = start.minor >= 2;
     let (key, secret) =
         shared.cancels.issue(long_key).map_err(|_| Refused::Silently("no random bytes from the system"))?;

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! A session in a transaction, pinned, or between a Flush and its Sync holds its lease and skips admission and
-//! checkout. Whatever ends the session in between drops its lease, and with it the backend.
+//! checkout. Whatever ends the session in between drops its lease, and with it the backend. What is rare is boxed:
+//! the size of this journey is memory that every idle client pays for.
 
 use super::{Ended, Session, request::End};
 use crate::route::Target;
@@ -24,34 +25,34 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
     let request = session.next_request().await?;
     match request.end {
         End::Terminate => return Err(Ended::ByClient),
-        End::StrayCopy => return session.drop_request(request).await,
+        End::StrayCopy => return Box::pin(session.drop_request(request)).await,
         _ => {}
     }
     if session.skips(request) {
-        return session.drop_request(request).await;
+        return Box::pin(session.drop_request(request)).await;
     }
     let demand = session.classify(request).await?;
     if session.answers(request, &demand)? {
         return Ok(());
     }
     if let Some(reply) = session.begun.failure() {
-        return session.refuse(request, &reply).await;
+        return Box::pin(session.refuse(request, &reply)).await;
     }
     match session.target(&demand) {
         Target::Torn => {
             let reply = session.torn(request);
-            return session.refuse(request, &reply).await;
+            return Box::pin(session.refuse(request, &reply)).await;
         }
         Target::Held => {}
         Target::Pool(pool) => {
             if let Err(reply) = session.checkout(pool).await? {
-                return session.refuse(request, &reply).await;
+                return Box::pin(session.refuse(request, &reply)).await;
             }
         }
     }
     session.count(&demand);
     if let Err(reply) = session.send(request, &demand)? {
-        return session.refuse(request, &reply).await;
+        return Box::pin(session.refuse(request, &reply)).await;
     }
     session.relay().await?;
     session.settle().await

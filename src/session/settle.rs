@@ -69,10 +69,13 @@ impl Session {
     /// After a request: in a transaction or between Flush and Sync the lease is kept; otherwise the server is
     /// asked what was left, if anything can have been, and the lease is kept (pinned) or given back.
     pub(crate) async fn settle(&mut self) -> Result<(), Ended> {
-        let Some(lease) = &self.lease else { return Ok(()) };
-        if lease.protocol.quiescent().is_none() {
-            return Ok(());
+        match &self.lease {
+            Some(lease) if lease.protocol.quiescent().is_some() => Box::pin(self.settle_held()).await,
+            _ => Ok(()),
         }
+    }
+
+    async fn settle_held(&mut self) -> Result<(), Ended> {
         self.note_definitions();
         if self.failed_discard() {
             self.end_lease();

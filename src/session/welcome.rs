@@ -20,7 +20,16 @@ const REMEMBERED: usize = 1_000;
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// ParameterStatus messages by identity and startup settings.
-pub struct Welcomes(quick_cache::sync::Cache<Key, Arc<[u8]>>);
+pub struct Welcomes(quick_cache::sync::Cache<Key, Welcome>);
+
+/// What a new session starts with.
+#[derive(Clone, Debug)]
+pub(super) struct Welcome {
+    /// ParameterStatus messages.
+    pub(super) parameters: Arc<[u8]>,
+    /// Its startup settings: sessions with equal ones share them.
+    pub(super) startup: Arc<Settings>,
+}
 
 /// The identity's address and the startup settings.
 type Key = (usize, Vec<(String, String)>);
@@ -37,13 +46,13 @@ impl Default for Welcomes {
     }
 }
 
-/// The ParameterStatus messages for a new session; an error ends it.
+/// What a new session with these startup settings starts with; an error ends it.
 pub(super) async fn welcome(
     shared: &Arc<Shared>,
     identity: &Arc<Identity>,
-    startup: &Arc<Settings>,
+    startup: Settings,
     home: Home,
-) -> Result<Arc<[u8]>, Reply> {
+) -> Result<Welcome, Reply> {
     let pairs: Vec<(String, String)> =
         startup.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     // An identity lives as long as anybody has remembered it: its address tells it from any other.
@@ -51,9 +60,11 @@ pub(super) async fn welcome(
     if let Some(known) = shared.welcomes.0.get(&key) {
         return Ok(known);
     }
-    let messages = ask(shared, identity, startup, home).await?;
-    shared.welcomes.0.insert(key, Arc::clone(&messages));
-    Ok(messages)
+    let startup = Arc::new(startup);
+    let parameters = ask(shared, identity, &startup, home).await?;
+    let welcome = Welcome { parameters, startup };
+    shared.welcomes.0.insert(key, welcome.clone());
+    Ok(welcome)
 }
 
 async fn ask(

@@ -30,7 +30,7 @@ pub(super) struct Keys {
     high: SeedableRandomState,
 }
 
-/// Marks in the place of literals. As raw bytes in a text they are kept apart: see [`Stream::raw`].
+/// Marks in the place of literals. As raw bytes in a text they are kept apart: see `Stream::raw`.
 mod mark {
     pub(super) const SPACE: u64 = 1 << 56;
     pub(super) const INTEGER: u64 = 2 << 56;

@@ -1,4 +1,4 @@
-//! What a judge met on its way, for people: only [`explain`](super::explain) asks for it.
+//! What a judge met on its way, for people: only [`explain`](super::explain()) asks for it.
 
 /// How a relation is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -105,7 +105,7 @@ macro_rules! effects {
         impl std::fmt::Debug for Effects {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 let mut set = f.debug_set();
-                $(if self.has(Self::$name) { set.entry(&stringify!($name)); })*
+                $(if self.has(Self::$name) { set.entry(&format_args!(stringify!($name))); })*
                 set.finish()
             }
         }

@@ -42,7 +42,7 @@ fn control() {
 #[test]
 fn effects() {
     for (text, effects) in EFFECTS {
-        assert_eq!(verdict(text).effects.without(Effects::APP_OBJECTS), *effects, "{text}");
+        assert_eq!(verdict(text).effects.without(crate::sql::Effects::APP_OBJECTS), *effects, "{text}");
     }
 }
 

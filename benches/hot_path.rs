@@ -1,0 +1,123 @@
+//! What Bulkhead adds to a transaction besides system calls: walking a server's reply, and taking a backend from
+//! a pool and giving it back.
+
+use std::{hint::black_box, sync::Arc, time::Duration};
+
+use bulkhead::{
+    backend::{Home, Identity, Protocol, Server, outgoing::Outgoing},
+    pool::{Checkout, Limits, ServerPool, Spawner, Wants},
+    wire::{TxStatus, message},
+};
+use criterion::{Criterion, criterion_group, criterion_main};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+use tokio_util::task::TaskTracker;
+
+/// The reply to a simple SELECT of `rows` rows with one short column.
+fn reply(rows: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    message::raw(&mut out, b'T', b"\0\x01abalance\0\0\0\x40\0\0\x03\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0");
+    for _ in 0..rows {
+        message::raw(&mut out, b'D', b"\0\x01\0\0\0\x0212");
+    }
+    message::command_complete(&mut out, "SELECT 1");
+    message::ready(&mut out, TxStatus::Idle);
+    out
+}
+
+fn walk(criterion: &mut Criterion) {
+    for rows in [1, 500] {
+        let chunk = reply(rows);
+        let mut protocol = Protocol::default();
+        criterion.bench_function(&format!("walk a reply of {rows} rows"), |bencher| {
+            bencher.iter(|| {
+                protocol.sent_simple();
+                let mut out = Outgoing::default();
+                protocol.receive(black_box(&chunk), &mut out).expect("a valid reply");
+                assert_eq!(out.bytes(&chunk).len(), chunk.len());
+                protocol.quiescent().expect("everything is answered")
+            });
+        });
+    }
+}
+
+/// A server that lets everybody in and says nothing else.
+async fn serve_logins(listener: TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let mut startup = [0; 1024];
+        let _ = stream.read(&mut startup).await;
+        let mut out = Vec::new();
+        message::authentication(&mut out, 0, &[]);
+        message::backend_key(&mut out, 1, b"1234");
+        message::ready(&mut out, TxStatus::Idle);
+        let _ = stream.write_all(&out).await;
+        // The connection is kept for as long as the benchmark runs.
+        std::mem::forget(stream);
+    }
+}
+
+fn pool(spawner: Spawner, port: u16) -> Arc<ServerPool> {
+    let server = Server {
+        name: "primary".to_owned(),
+        host: "127.0.0.1".to_owned(),
+        port,
+        user: "app".to_owned(),
+        secret: None,
+        database: "app".to_owned(),
+        numbers: Arc::default(),
+    };
+    let limits = Limits {
+        max_connections: 20,
+        min_connections: 0,
+        max_waiting: 100,
+        wait_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::ZERO,
+        max_lifetime: Duration::ZERO,
+        connect_timeout: Duration::from_secs(5),
+        check_after: Duration::from_secs(3600),
+        close_timeout: Duration::from_secs(1),
+    };
+    Arc::new(ServerPool::new("primary".to_owned(), Arc::new(server), Arc::default(), limits, spawner))
+}
+
+fn checkout(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let spawner =
+        Spawner { tracker: TaskTracker::new(), threads: std::iter::once(runtime.handle().clone()).collect() };
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
+    let pool = pool(spawner, listener.local_addr().expect("bound").port());
+    runtime.spawn(serve_logins(listener));
+    let identity = Arc::new(Identity {
+        database: "app".to_owned(),
+        user: "app".to_owned(),
+        secret: None,
+        is_url_user: true,
+        is_url_database: true,
+    });
+    let wants = Wants { identity: &identity, last: None, settings: 0, home: Home(0) };
+    // All 20 connections are made, so that the choice is among as many as in a busy pool.
+    let leases: Vec<_> = (0..20)
+        .map(|_| match pool.checkout(&wants) {
+            Checkout::Wait(waiting) => runtime.block_on(waiting).expect("a connection"),
+            other => panic!("the pool was empty, and gave {other:?}"),
+        })
+        .collect();
+    for lease in leases {
+        let proof = lease.protocol.quiescent().expect("an idle backend");
+        lease.release(proof);
+    }
+    criterion.bench_function("checkout and release", |bencher| {
+        bencher.iter(|| match pool.checkout(black_box(&wants)) {
+            Checkout::Lease(lease) => {
+                let proof = lease.protocol.quiescent().expect("an idle backend");
+                lease.release(proof);
+            }
+            other => panic!("20 backends are idle, and the pool gave {other:?}"),
+        });
+    });
+}
+
+criterion_group!(benches, walk, checkout);
+criterion_main!(benches);
