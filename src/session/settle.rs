@@ -266,8 +266,8 @@ impl Session {
             return Ok(());
         }
         // No such statement exists: the server's log says why the transaction was ended.
-        let failed = lease.ask("bulkhead refused a statement of this transaction").await;
-        if failed.is_err() {
+        let failing = lease.ask("bulkhead refused a statement of this transaction");
+        if !matches!(tokio::time::timeout(ASK_TIMEOUT, failing).await, Ok(Ok(_))) {
             self.end_lease();
             self.begun = Begun::Failed(None);
         }

@@ -106,6 +106,102 @@ async fn killed_backends_are_replaced() {
     wait_until_calm(&proxy, "primary").await;
 }
 
+async fn terminate(primary: &Postgres, text: &str) {
+    let pid = backend_of(primary, text).await;
+    assert_eq!(primary.value(&format!("SELECT pg_terminate_backend({pid}, 5000)")).await, "t");
+}
+
+#[tokio::test]
+async fn a_terminated_backend_is_told_wherever_it_stood() {
+    let primary = Postgres::start(Role::Primary);
+    primary.query("CREATE TABLE t (id int); ALTER TABLE t OWNER TO app").await;
+    let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 2).to_toml());
+    let mut client = login(&proxy).await;
+
+    // COPY IN: the error comes at once; what the client still sends of its COPY is dropped.
+    client.query("COPY t FROM STDIN").await;
+    assert_eq!(client.read_message().await.tag, b'G');
+    client.message(b'd', b"1\n").flush().await;
+    wait_for_count(&primary, "query LIKE 'COPY t%' AND state = 'active'", 1).await;
+    terminate(&primary, "COPY t").await;
+    assert_eq!(code(&mut client).await, "57P01");
+    client.message(b'd', b"2\n").message(b'c', b"").flush().await;
+    assert_eq!(client.query_value("SELECT count(*) FROM t").await, "0");
+
+    // Half of a message of COPY data has been passed on: the rest of it is awaited before the next request.
+    client.query("COPY t FROM STDIN").await;
+    assert_eq!(client.read_message().await.tag, b'G');
+    client.bytes(&[b'd', 0, 0, 0, 12, b'1', b'\n']).flush().await;
+    wait_for_count(&primary, "query LIKE 'COPY t%' AND state = 'active'", 1).await;
+    terminate(&primary, "COPY t").await;
+    client = match client.try_read_message().await {
+        Some(message) if message.field(b'S').as_deref() == Some("ERROR") => {
+            assert_eq!(client.read_message().await.tag, b'Z');
+            client.bytes(b"2\n3\n4\n").message(b'c', b"").flush().await;
+            client
+        }
+        // The connection may also end, but not in silence.
+        Some(message) => {
+            assert_eq!(message.field(b'S').as_deref(), Some("FATAL"), "{message:?}");
+            login(&proxy).await
+        }
+        None => panic!("the connection ended without a word"),
+    };
+    assert_eq!(client.query_value("SELECT count(*) FROM t").await, "0");
+
+    // Between Flush and Sync: one error, then silence until the Sync.
+    client.parse("", "SELECT 'pipeline'").bind("", "", &[]).execute("", 0).flush_message().flush().await;
+    for tag in *b"12DC" {
+        assert_eq!(client.read_message().await.tag, tag);
+    }
+    terminate(&primary, "''pipeline''").await;
+    client.parse("", "SELECT 2").bind("", "", &[]).execute("", 0).sync();
+    client.flush().await;
+    let answer = client.read_until_ready().await;
+    assert_eq!(RawClient::tags(&answer), "EZ", "{answer:?}");
+    assert_eq!(answer[1].body[0], b'I');
+    assert_eq!(client.query_value("SELECT 3").await, "3");
+
+    // A session whose temporary table is lost must not go on as if it were there.
+    client.ask("CREATE TEMP TABLE mine (id int)").await;
+    client.query_value("SELECT count(*) FROM mine").await;
+    terminate(&primary, "").await;
+    let goodbye = client.read_message().await;
+    assert_eq!((goodbye.tag, goodbye.field(b'S').as_deref()), (b'E', Some("FATAL")), "{goodbye:?}");
+    assert!(matches!(goodbye.field(b'C').as_deref(), Some("57P01" | "08006")), "{goodbye:?}");
+    assert_eq!(client.try_read_message().await, None);
+    wait_until_calm(&proxy, "primary").await;
+    proxy.wait_for_metric("bulkhead_clients", 0.0).await;
+}
+
+/// A replica that takes connections and says nothing.
+#[tokio::test]
+async fn reads_leave_a_replica_that_does_not_answer() {
+    let cluster = Cluster::start();
+    let relay = Relay::start(cluster.replica.port());
+    let config = ProxyConfig::of(&cluster)
+        .set("servers.replica_1", "url", Login::App.url(relay.port(), "app"))
+        .set("pools.replicas", "connect_timeout", "500ms")
+        .set("pools.replicas", "check_after", "0s")
+        .set("pools.replicas", "close_timeout", "500ms");
+    relay.stall(true);
+    let proxy = Proxy::start(&config.to_toml());
+    let mut client = login(&proxy).await;
+    let read = "/* bulkhead: route=read */ SELECT current_setting('port')";
+    for _ in 0..5 {
+        let before = Instant::now();
+        assert_eq!(client.query_value(read).await, cluster.primary.port().to_string());
+        assert!(before.elapsed() < Duration::from_secs(2), "{:?}", before.elapsed());
+    }
+    relay.stall(false);
+    let replica = cluster.replica.port().to_string();
+    let reads = tokio::sync::Mutex::new(&mut client);
+    eventually("reads come back to the replica", Duration::from_secs(20), async || {
+        (reads.lock().await.query_value(read).await == replica).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn reads_leave_a_killed_replica_and_come_back() {
     let cluster = Cluster::start();
