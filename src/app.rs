@@ -129,7 +129,9 @@ async fn serve(config: &Config, spawner: Spawner, stop: CancellationToken) -> Re
         Some(address) => Some(bind(address, "listen.http")?),
         None => None,
     };
-    let (shared, keepers) = build(config, &spawner)?;
+    // Sessions are waited for at the end; what pools do for themselves, such as trying a server that is down, is not.
+    let pools = Spawner { tracker: TaskTracker::new(), threads: Arc::clone(&spawner.threads) };
+    let (shared, keepers) = build(config, &pools)?;
     let accepting = CancellationToken::new();
     let tasks = TaskTracker::new();
     for keeper in keepers {
@@ -153,10 +155,11 @@ async fn serve(config: &Config, spawner: Spawner, stop: CancellationToken) -> Re
     }
     stop.cancel();
     tasks.close();
+    pools.tracker.close();
     // Idle backends say goodbye; whoever does not hear it is left behind.
     let goodbye = async {
         tasks.wait().await;
-        spawner.tracker.wait().await;
+        pools.tracker.wait().await;
     };
     let _ = tokio::time::timeout(Duration::from_secs(1), goodbye).await;
     Ok(())

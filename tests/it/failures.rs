@@ -575,6 +575,29 @@ async fn sigterm_lets_transactions_finish() {
 }
 
 #[tokio::test]
+async fn sigterm_does_not_wait_for_a_server_that_is_down() {
+    let primary = Postgres::start(Role::Primary);
+    let config = ProxyConfig::primary_only(&primary).set("pools.primary", "wait_timeout", "300ms");
+    let proxy = Proxy::start(&config.to_toml());
+    let _idle = login(&proxy).await;
+    primary.kill();
+    let mut client = login(&proxy).await;
+    client.query("SELECT 1").await;
+    assert_eq!(code(&mut client).await, "08006");
+    // By then the attempts to reach it are seconds apart.
+    eventually("it has been down for a while", SOON, async || {
+        let (_, text) =
+            crate::support::http_get(proxy.http_port(), "/readyz").await.expect("it answers HTTP");
+        text.contains("has been down for 5.").then_some(())
+    })
+    .await;
+    proxy.signal(Signal::TERM);
+    let before = Instant::now();
+    assert_eq!(ended(&proxy).code(), Some(0));
+    assert!(before.elapsed() < Duration::from_millis(1500), "{:?}", before.elapsed());
+}
+
+#[tokio::test]
 async fn a_second_sigterm_ends_at_once() {
     let primary = Postgres::start(Role::Primary);
     let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).to_toml());
