@@ -1,12 +1,6 @@
 //! Building the program from its configuration, and running it.
 
-use std::{
-    collections::HashMap,
-    io,
-    net::SocketAddr,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -135,7 +129,9 @@ async fn serve(config: &Config, spawner: Spawner, stop: CancellationToken) -> Re
         Some(address) => Some(bind(address, "listen.http")?),
         None => None,
     };
-    let (shared, keepers) = build(config, &spawner)?;
+    // Sessions are waited for at the end; what pools do for themselves, such as trying a server that is down, is not.
+    let pools = Spawner { tracker: TaskTracker::new(), threads: Arc::clone(&spawner.threads) };
+    let (shared, keepers) = build(config, &pools)?;
     let accepting = CancellationToken::new();
     let tasks = TaskTracker::new();
     for keeper in keepers {
@@ -159,10 +155,11 @@ async fn serve(config: &Config, spawner: Spawner, stop: CancellationToken) -> Re
     }
     stop.cancel();
     tasks.close();
+    pools.tracker.close();
     // Idle backends say goodbye; whoever does not hear it is left behind.
     let goodbye = async {
         tasks.wait().await;
-        spawner.tracker.wait().await;
+        pools.tracker.wait().await;
     };
     let _ = tokio::time::timeout(Duration::from_secs(1), goodbye).await;
     Ok(())
@@ -232,7 +229,7 @@ fn build(config: &Config, spawner: &Spawner) -> Result<(Arc<Shared>, Vec<Kept>),
         },
         metrics: Arc::new(metrics),
         welcomes: session::Welcomes::default(),
-        draining: AtomicBool::new(false),
+        draining: CancellationToken::new(),
     };
     Ok((Arc::new(shared), keepers))
 }
@@ -292,6 +289,8 @@ fn pool_of(
             connect_timeout: config.servers[*at].connect_timeout.unwrap_or(pool.connect_timeout),
             check_after: pool.check_after,
             close_timeout: pool.close_timeout,
+            // Reads can go to the primary.
+            fails_fast: pool.name == "replicas",
         };
         Arc::new(ServerPool::new(
             pool.name.clone(),

@@ -11,13 +11,9 @@ pub use http::serve;
 
 #[cfg(test)]
 mod fixture {
-    use std::{
-        collections::HashMap,
-        sync::{Arc, atomic::AtomicBool},
-        time::Duration,
-    };
+    use std::{collections::HashMap, sync::Arc, time::Duration};
 
-    use tokio_util::task::TaskTracker;
+    use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
     use crate::{
         auth::Users,
@@ -50,6 +46,7 @@ mod fixture {
             connect_timeout: Duration::from_secs(1),
             check_after: Duration::from_secs(30),
             close_timeout: Duration::from_secs(1),
+            fails_fast: false,
         };
         let member = |(server, gate): &(&Arc<Server>, &Arc<Gate>)| {
             let spawner = Spawner { tracker: TaskTracker::new(), threads: Arc::new([]) };
@@ -96,7 +93,7 @@ mod fixture {
             workers: Workers::default(),
             metrics: Arc::new(Metrics { requests, ..Metrics::default() }),
             welcomes: session::Welcomes::default(),
-            draining: AtomicBool::new(false),
+            draining: CancellationToken::new(),
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -28,17 +28,26 @@ pub struct Target {
     pub secret: Box<[u8]>,
     under_way: AtomicUsize,
     sent: AtomicUsize,
+    /// A cancel left for the server that never said it has dealt with it: it may still strike.
+    lost: AtomicBool,
     ended: Notify,
 }
 
-/// A registered cancel. Dropping it says that the server has dealt with it, or never will.
+/// A registered cancel. Dropping it says that the server has dealt with it, or never will; or that it is lost, if it
+/// was given up on its way.
 #[derive(Debug)]
-pub struct UnderWay(Arc<Target>);
+pub struct UnderWay {
+    target: Arc<Target>,
+    on_its_way: bool,
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
-        self.0.ended.notify_waiters();
+        if self.on_its_way {
+            self.target.lost.store(true, Ordering::Release);
+        }
+        self.target.under_way.fetch_sub(1, Ordering::AcqRel);
+        self.target.ended.notify_waiters();
     }
 }
 
@@ -51,6 +60,7 @@ impl Target {
             secret,
             under_way: AtomicUsize::new(0),
             sent: AtomicUsize::new(0),
+            lost: AtomicBool::new(false),
             ended: Notify::new(),
         }
     }
@@ -59,7 +69,7 @@ impl Target {
     pub fn register(self: &Arc<Self>) -> UnderWay {
         self.under_way.fetch_add(1, Ordering::AcqRel);
         self.sent.fetch_add(1, Ordering::AcqRel);
-        UnderWay(Arc::clone(self))
+        UnderWay { target: Arc::clone(self), on_its_way: false }
     }
 
     /// Whether a cancel was registered since the last [`Target::settled`].
@@ -67,8 +77,9 @@ impl Target {
         self.sent.load(Ordering::Acquire) > 0
     }
 
-    /// Waits until no cancel is under way, and forgets them.
-    pub async fn settled(&self) {
+    /// Waits until no cancel is under way, and forgets them. False if one was lost: the backend is of no use to
+    /// anybody else then.
+    pub async fn settled(&self) -> bool {
         loop {
             let ended = self.ended.notified();
             if self.under_way.load(Ordering::Acquire) == 0 {
@@ -77,22 +88,29 @@ impl Target {
             ended.await;
         }
         self.sent.store(0, Ordering::Release);
+        !self.lost.load(Ordering::Acquire)
     }
 }
 
 impl UnderWay {
     /// Sends the cancel and waits until the server has dealt with it, at most for `timeout`.
-    pub async fn send(self, timeout: Duration) {
-        let target = &self.0;
+    ///
+    /// Cancel safe: dropped on the way, it is counted as lost.
+    pub async fn send(mut self, timeout: Duration) {
+        let target = Arc::clone(&self.target);
+        let on_its_way = &mut self.on_its_way;
         let exchange = async {
             let mut socket = connect::open_socket(&target.server).await?;
             let mut request = Vec::new();
             message::cancel_request(&mut request, target.process_id, &target.secret);
+            *on_its_way = true;
             socket.send_all(&request).await?;
             let mut nothing = Vec::new();
             while socket.read_more(&mut nothing).await? {
                 nothing.clear();
             }
+            // The server closed in good order: it has signalled the process.
+            *on_its_way = false;
             std::io::Result::Ok(())
         };
         match tokio::time::timeout(timeout, exchange).await {

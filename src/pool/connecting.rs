@@ -89,13 +89,11 @@ impl ServerPool {
         count(&self.stats().connect_failures);
         let message = error.to_string();
         let mut state = self.lock();
-        if let ConnectError::Refused(fields) = error
-            && error.is_final()
-        {
+        if error.is_final() {
             // The server is there; it is this login that fails.
             self.gate().succeeded();
-            tracing::warn!(server = %self.server.name, user = %identity.user, database = %identity.database, %message, "the server refused a login");
-            let refused = Some(fields.clone());
+            tracing::warn!(server = %self.server.name, user = %identity.user, database = %identity.database, %message, "a login at the server failed");
+            let refused = Some(error.fields());
             let failure = Arc::new(ConnectFailure { server: self.server.name.clone(), refused, message });
             let same = |waiter: &super::queue::Waiter| Arc::ptr_eq(&waiter.identity, identity);
             self.refuse_waiters(&mut state, same, &Refusal::Unreachable(failure));
@@ -104,9 +102,7 @@ impl ServerPool {
         if self.gate().failed(&message) {
             tracing::warn!(server = %self.server.name, %message, "the server cannot be reached");
         }
-        let limit = state.limits.wait_timeout;
-        if self.gate().down_for().is_some_and(|(down_for, _)| down_for > limit) {
-            let failure = Arc::new(ConnectFailure::unreachable(&self.server, message));
+        if let Some(failure) = self.is_hopeless(&state) {
             self.refuse_waiters(&mut state, |_| true, &Refusal::Unreachable(failure));
         }
         state.queue.wants(identity)

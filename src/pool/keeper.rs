@@ -108,7 +108,7 @@ async fn close(mut backend: Box<Backend>, limit: Duration) {
     }
 }
 
-/// Closes what has been idle or has lived for too long, and connects what is missing.
+/// Closes what has been idle or has lived for too long, connects what is missing, and tries a server that is down.
 fn idle_round(pool: &Arc<ServerPool>, warm: Option<&Arc<Identity>>) {
     let now = pool.clock.load(Ordering::Relaxed);
     let mut state = pool.lock();
@@ -119,10 +119,13 @@ fn idle_round(pool: &Arc<ServerPool>, warm: Option<&Arc<Identity>>) {
     let Some(identity) = warm else { return };
     let present = state.figures().taken() - state.closing;
     let room = state.limits.max_connections.saturating_sub(state.figures().taken());
-    let missing = state.limits.min_connections.saturating_sub(present).min(room);
-    if pool.gate().is_down() && !state.connecting.is_empty() {
-        return;
-    }
+    let wanted = if pool.gate().is_down() {
+        // Nobody else may try, since whoever asks is sent away: one attempt at a time finds out when it is back.
+        usize::from(state.connecting.is_empty())
+    } else {
+        state.limits.min_connections.saturating_sub(present)
+    };
+    let missing = wanted.min(room);
     for thread in 0..missing {
         pool.start_connecting(&mut state, Arc::clone(identity), Home(thread as u16));
     }

@@ -43,6 +43,8 @@ pub struct Limits {
     pub check_after: Duration,
     /// How long closing a backend may take before its place is given up.
     pub close_timeout: Duration,
+    /// Nobody waits for a server that cannot be reached: for pools whose requests can go elsewhere.
+    pub fails_fast: bool,
 }
 
 /// A named set of backends on one or more servers.

@@ -73,6 +73,8 @@ pub enum Refusal {
     },
     /// The server cannot be reached, or refused the login.
     Unreachable(Arc<ConnectFailure>),
+    /// Its client has cancelled the wait.
+    Cancelled,
     /// Bulkhead is going down.
     Closing,
 }
@@ -88,6 +90,7 @@ impl std::fmt::Display for Refusal {
                 write!(f, "no connection could be made within {waited:?}: {error}")
             }
             Self::Unreachable(failure) => f.write_str(&failure.message),
+            Self::Cancelled => f.write_str("the wait was cancelled"),
             Self::Closing => f.write_str("shutting down"),
         }
     }
@@ -312,7 +315,7 @@ impl ServerPool {
             self.attention.notify_one();
         }
         let limits = state.limits;
-        if let Some(failure) = self.down_for_long(limits.wait_timeout) {
+        if let Some(failure) = self.is_hopeless(&state) {
             count(&self.stats.refused_unreachable);
             return Checkout::Refused(Refusal::Unreachable(failure));
         }
@@ -343,12 +346,16 @@ impl ServerPool {
         })
     }
 
-    fn down_for_long(&self, wait_timeout: Duration) -> Option<Arc<ConnectFailure>> {
+    /// Whether waiting is of no use: the server has been unreachable for as long as anybody would wait (or at all, if
+    /// there is somewhere else to go), and no connection is in use that could become free.
+    pub(super) fn is_hopeless(&self, state: &State) -> Option<Arc<ConnectFailure>> {
         if !self.gate.is_down() {
             return None;
         }
         let (down_for, error) = self.gate.down_for()?;
-        (down_for > wait_timeout).then(|| Arc::new(ConnectFailure::unreachable(&self.server, error)))
+        let limits = state.limits;
+        let hopeless = limits.fails_fast || (down_for >= limits.wait_timeout && state.leased == 0);
+        hopeless.then(|| Arc::new(ConnectFailure::unreachable(&self.server, error)))
     }
 
     /// A leased backend comes back: to the first waiter, or among the idle ones.
@@ -436,7 +443,7 @@ impl ServerPool {
         let counter = match refusal {
             Refusal::TimedOut { .. } => &self.stats.refused_timeout,
             Refusal::Unreachable(_) => &self.stats.refused_unreachable,
-            Refusal::Full(_) | Refusal::Closing => &self.stats.refused_full,
+            Refusal::Full(_) | Refusal::Cancelled | Refusal::Closing => &self.stats.refused_full,
         };
         for waiter in state.queue.take_where(leaves) {
             count(counter);

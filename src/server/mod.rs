@@ -22,6 +22,9 @@ use crate::{
 /// Databases of which a snapshot is kept.
 const DATABASES_MAX: usize = 1_000;
 
+/// A server that takes longer to answer will not; its place is needed.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A snapshot that could not be read is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -136,7 +139,9 @@ impl Catalogs {
             lease.applied = Arc::default();
         }
         let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
-        let read = read_catalog(&mut lease, epoch).await;
+        let read = tokio::time::timeout(READ_TIMEOUT, read_catalog(&mut lease, epoch))
+            .await
+            .map_err(|_| format!("no answer within {READ_TIMEOUT:?}"))?;
         if let Some(proof) = lease.protocol.quiescent() {
             lease.release(proof);
         }

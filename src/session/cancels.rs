@@ -31,10 +31,32 @@ struct Entry {
     waker: Option<Waker>,
 }
 
-/// The backend that a session holds. A cancel is registered under this lock, so it either finds the session's
-/// backend or none.
+/// What a cancel of a session meets.
 #[derive(Debug, Default)]
-struct Running(Mutex<Option<Arc<Target>>>);
+enum Doing {
+    /// Nothing to cancel.
+    #[default]
+    Nothing,
+    /// It waits for a backend.
+    Waiting,
+    /// It waited, and was cancelled.
+    Cancelled,
+    /// It holds this backend.
+    Holds(Arc<Target>),
+}
+
+/// What a session does. A cancel is registered under this lock, so it either finds the session's backend or none.
+#[derive(Debug, Default)]
+struct Running(Mutex<Doing>);
+
+/// What a CancelRequest has found.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A backend, to which the cancel must be sent.
+    Backend(UnderWay),
+    /// A session that waited for a backend, and has been told.
+    Waiting,
+}
 
 /// A session's key; given back when dropped.
 #[derive(Debug)]
@@ -63,16 +85,26 @@ impl Cancels {
         Ok((CancelKey { process_id, running, cancels: Arc::clone(self) }, secret))
     }
 
-    /// What a CancelRequest hits: the backend that the key's session holds now.
-    pub(crate) fn find(&self, process_id: i32, secret: &[u8]) -> Option<UnderWay> {
-        let running = {
+    /// What a CancelRequest hits: the backend that the key's session holds now, or its wait for one.
+    pub(crate) fn find(&self, process_id: i32, secret: &[u8]) -> Option<Found> {
+        let (running, waker) = {
             let keys = self.lock();
             let entry = keys.get(&process_id)?;
             let matches: bool = entry.secret.ct_eq(secret).into();
-            matches.then(|| Arc::clone(&entry.running))?
+            matches.then(|| (Arc::clone(&entry.running), entry.waker.clone()))?
         };
-        let held = running.lock();
-        held.as_ref().map(Target::register)
+        let mut doing = running.lock();
+        match &*doing {
+            Doing::Nothing => None,
+            Doing::Holds(target) => Some(Found::Backend(target.register())),
+            // Waiting => Cancelled
+            Doing::Waiting | Doing::Cancelled => {
+                *doing = Doing::Cancelled;
+                drop(doing);
+                waker.inspect(Waker::wake_by_ref);
+                Some(Found::Waiting)
+            }
+        }
     }
 
     /// Wakes every session, so that it sees that Bulkhead is going down.
@@ -87,7 +119,7 @@ impl Cancels {
 }
 
 impl Running {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<Target>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Doing> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -105,14 +137,24 @@ impl CancelKey {
         }
     }
 
-    /// The session holds this backend from now on.
+    /// The session holds this backend from now on. A cancel of its wait that came too late is forgotten.
     pub(crate) fn holds(&self, target: &Arc<Target>) {
-        *self.running.lock() = Some(Arc::clone(target));
+        *self.running.lock() = Doing::Holds(Arc::clone(target));
+    }
+
+    /// The session waits for a backend from now on.
+    pub(crate) fn waits(&self) {
+        *self.running.lock() = Doing::Waiting;
+    }
+
+    /// Whether the wait was cancelled.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        matches!(*self.running.lock(), Doing::Cancelled)
     }
 
     /// The session holds no backend any more: no cancel finds it after this.
     pub(crate) fn holds_none(&self) {
-        *self.running.lock() = None;
+        *self.running.lock() = Doing::Nothing;
     }
 }
 

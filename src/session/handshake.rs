@@ -6,6 +6,7 @@ use std::{io, sync::Arc};
 
 use super::{
     Ended, Session,
+    cancels::Found,
     identities::Method,
     metrics::CountedClient,
     reply::{self, Reply},
@@ -64,16 +65,22 @@ pub async fn run(socket: Socket, shared: Arc<Shared>, home: Home) {
 
 async fn log_in(socket: Socket, shared: Arc<Shared>, home: Home) -> Option<(Box<Session>, CountedClient)> {
     let mut door = Door { socket, unread: Vec::new() };
-    let refused =
-        match tokio::time::timeout(shared.limits.login_timeout, enter(&mut door, &shared, home)).await {
-            Ok(Ok(Some((admitted, counted)))) => {
-                shared.metrics.logins.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                return Some((admitted.into_session(door, &shared, home), counted));
-            }
-            Ok(Ok(None)) => return None,
-            Ok(Err(refused)) => refused,
-            Err(_) => Refused::Silently("no login within limits.login_timeout"),
-        };
+    let entered = tokio::select! {
+        // Cancel safe: a client that is not let in has nothing to lose; a cancel that is dropped counts as lost.
+        entered = enter(&mut door, &shared, home) => entered,
+        () = tokio::time::sleep(shared.limits.login_timeout) => {
+            Err(Refused::Silently("no login within limits.login_timeout"))
+        }
+        () = shared.draining.cancelled() => Err(reply::shutting_down().into()),
+    };
+    let refused = match entered {
+        Ok(Some((admitted, counted))) => {
+            shared.metrics.logins.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            return Some((admitted.into_session(door, &shared, home), counted));
+        }
+        Ok(None) => return None,
+        Err(refused) => refused,
+    };
     refuse(door, &shared, refused);
     None
 }
@@ -167,7 +174,9 @@ async fn enter(
             // The answer to a cancel is always the same: none.
             if let Some(found) = shared.cancels.find(process_id, &secret) {
                 shared.metrics.cancels.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                found.send(CANCEL_TIMEOUT).await;
+                if let Found::Backend(under_way) = found {
+                    under_way.send(CANCEL_TIMEOUT).await;
+                }
             }
             return Ok(None);
         }

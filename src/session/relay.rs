@@ -69,11 +69,15 @@ impl Session {
         poll_fn(|cx| self.poll_move(cx, Until::Answered)).await
     }
 
-    /// Waits in a pool's queue, while watching that the client is still there.
+    /// Waits in a pool's queue, while watching that the client is still there and has not cancelled.
     pub(crate) async fn wait(&mut self, mut waiting: Waiting) -> Result<Result<Lease, Refusal>, Ended> {
-        poll_fn(|cx| {
+        self.key.waits();
+        let outcome = poll_fn(|cx| {
             if let Poll::Ready(outcome) = std::pin::Pin::new(&mut waiting).poll(cx) {
                 return Poll::Ready(Ok(outcome));
+            }
+            if self.key.is_cancelled() {
+                return Poll::Ready(Ok(Err(Refusal::Cancelled)));
             }
             while !self.client_closed && self.inbox_has_room() {
                 if self.poll_client(cx)?.is_pending() {
@@ -82,7 +86,9 @@ impl Session {
             }
             if self.client_closed { Poll::Ready(Err(Ended::ByClient)) } else { Poll::Pending }
         })
-        .await
+        .await;
+        self.key.holds_none();
+        outcome
     }
 
     /// Drops the rest of a message that is streamed to nobody.

@@ -93,6 +93,7 @@ pub(crate) fn refused(pool: &str, refusal: &Refusal) -> Reply {
                 "Check that the server runs and can be reached.",
             ),
         },
+        Refusal::Cancelled => Reply::new("57014", "canceling statement due to user request", ""),
         Refusal::Closing => shutting_down(),
     }
 }

@@ -48,13 +48,17 @@ impl Session {
         let clean = self.pin.is_none()
             && !self.taint.has(LEAVES_STATE)
             && !self.failed_discard()
-            && !lease.cancel.was_hit()
             && lease.unsent.is_empty();
         if !clean {
             return;
         }
-        self.note_definitions();
+        // In this order: once the session holds nothing, no cancel from another thread can be registered any more.
         self.key.holds_none();
+        if lease.cancel.was_hit() {
+            self.key.holds(&lease.cancel);
+            return;
+        }
+        self.note_definitions();
         self.taint = Effects::NONE;
         self.failed = false;
         if let Some(lease) = self.lease.take() {
@@ -143,7 +147,7 @@ impl Session {
         }
         self.key.holds_none();
         let target = Arc::clone(&lease.cancel);
-        let settled = tokio::time::timeout(ASK_TIMEOUT, target.settled()).await.is_ok();
+        let settled = tokio::time::timeout(ASK_TIMEOUT, target.settled()).await.unwrap_or(false);
         // The first question may itself be cancelled; the second one cannot be.
         let alive = settled
             && matches!(tokio::time::timeout(ASK_TIMEOUT, lease.ask(";")).await, Ok(Ok(_)))
@@ -262,8 +266,8 @@ impl Session {
             return Ok(());
         }
         // No such statement exists: the server's log says why the transaction was ended.
-        let failed = lease.ask("bulkhead refused a statement of this transaction").await;
-        if failed.is_err() {
+        let failing = lease.ask("bulkhead refused a statement of this transaction");
+        if !matches!(tokio::time::timeout(ASK_TIMEOUT, failing).await, Ok(Ok(_))) {
             self.end_lease();
             self.begun = Begun::Failed(None);
         }

@@ -1,12 +1,11 @@
 //! What all sessions share.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
+
+use tokio_util::sync::CancellationToken;
 
 use super::{cancels::Cancels, identities::Identities, metrics::Metrics, welcome::Welcomes};
 use crate::{
@@ -67,13 +66,13 @@ pub struct Shared {
     /// What new sessions are told of the server's parameters.
     pub welcomes: Welcomes,
     /// Ends every session that is not in a transaction; set by [`Shared::drain`].
-    pub draining: AtomicBool,
+    pub draining: CancellationToken,
 }
 
 impl Shared {
     /// Lets no session begin anything new: each ends when it is in no transaction.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.cancel();
         self.cancels.wake_all();
     }
 
@@ -83,7 +82,7 @@ impl Shared {
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.draining.is_cancelled()
     }
 
     pub(crate) fn pool(&self, id: PoolId) -> &Pool {

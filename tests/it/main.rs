@@ -1,7 +1,11 @@
 //! The integration tests: one binary, because linking it is what takes long. Those of servers boot real Postgres
 //! through [`support`].
 
+mod bounds;
+mod cancel;
 mod drivers;
+mod failures;
 mod harness;
+mod hostile;
 mod support;
 mod tidy;

@@ -40,7 +40,7 @@ impl ProxyConfig {
     /// Sets a key; the section is its dotted name, such as `pools.primary`.
     pub(crate) fn set(mut self, section: &str, key: &str, value: impl Into<Value>) -> Self {
         let mut table = &mut self.table;
-        for part in section.split('.') {
+        for part in section.split('.').filter(|part| !part.is_empty()) {
             let entry = table.entry(part).or_insert_with(|| Value::Table(Table::new()));
             table = entry.as_table_mut().expect("the section is a table");
         }

@@ -89,6 +89,15 @@ impl RawClient {
         self.flush().await;
     }
 
+    /// Sends a StartupMessage of protocol 3 with this minor version.
+    pub(crate) async fn startup_minor(&mut self, minor: u16, parameters: &[(&str, &str)]) {
+        let start = self.pending.len();
+        frontend::startup_message(parameters.iter().copied(), &mut self.pending)
+            .expect("no zero bytes in parameters");
+        self.pending[start + 6..start + 8].copy_from_slice(&minor.to_be_bytes());
+        self.flush().await;
+    }
+
     /// Answers whatever is asked until the server is ready; the error if it refuses.
     pub(crate) async fn authenticate(&mut self, user: &str, password: &str) -> Option<Message> {
         let mut scram: Option<sasl::ScramSha256> = None;
@@ -280,6 +289,19 @@ impl RawClient {
             messages.push(self.read_message().await);
         }
         messages
+    }
+
+    /// The error of the next answer, read up to its ReadyForQuery: SQLSTATE, message and hint; `None` if it has none.
+    pub(crate) async fn read_error(&mut self) -> Option<[String; 3]> {
+        let answer = self.read_until_ready().await;
+        let error = answer.iter().find(|message| message.tag == b'E')?;
+        Some([b'C', b'M', b'H'].map(|field| error.field(field).unwrap_or_default()))
+    }
+
+    /// The transaction status in the next ReadyForQuery, whatever comes before it.
+    pub(crate) async fn read_status(&mut self) -> char {
+        let answer = self.read_until_ready().await;
+        char::from(answer.last().and_then(|ready| ready.body.first().copied()).unwrap_or_default())
     }
 
     /// Returns once a whole message has come, without taking it. Cancel safe.
