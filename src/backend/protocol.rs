@@ -149,8 +149,15 @@ impl Protocol {
     }
 
     /// The client's Query or FunctionCall was sent.
+    ///
+    /// After extended messages without a Sync (asyncpg: Parse, Describe, Flush, then a Query) its ReadyForQuery is
+    /// the end of them all, unless they have failed: then the server skips the Query too.
     pub fn sent_simple(&mut self) {
-        self.push(Whose::Client, Kind::Simple);
+        if !self.is_open() {
+            self.push(Whose::Client, Kind::Simple);
+        } else if !self.is_skipping() {
+            self.parts.back_mut().expect("an open conversation has a part").kind = Kind::Simple;
+        }
     }
 
     /// Extended messages of the client were sent, with their Sync or without.
