@@ -78,6 +78,7 @@ fn pool(spawner: Spawner, port: u16) -> Arc<ServerPool> {
         connect_timeout: Duration::from_secs(5),
         check_after: Duration::from_secs(3600),
         close_timeout: Duration::from_secs(1),
+        fails_fast: false,
     };
     Arc::new(ServerPool::new("primary".to_owned(), Arc::new(server), Arc::default(), limits, spawner))
 }
