@@ -9,7 +9,7 @@ use crate::{
     backend::Home,
     pool::Spawner,
     session::{Shared, handshake},
-    socket::Socket,
+    socket::{Socket, keep_alive},
 };
 
 /// After an accept that failed (no file descriptors left) the next one waits for this.
@@ -50,7 +50,8 @@ fn hand_over(
     spawner: &Spawner,
 ) {
     // A socket belongs to the thread that registers it.
-    let prepared = stream.set_nodelay(true).and_then(|()| stream.into_std());
+    let prepared =
+        stream.set_nodelay(true).and_then(|()| keep_alive(&stream)).and_then(|()| stream.into_std());
     let Ok(stream) = prepared else { return };
     let shared = Arc::clone(shared);
     spawner.spawn(home, async move {

@@ -100,11 +100,7 @@ pub async fn open_socket(server: &Server) -> io::Result<Socket> {
     }
     let stream = TcpStream::connect((server.host.as_str(), server.port)).await?;
     stream.set_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new()
-        .with_time(Duration::from_secs(30))
-        .with_interval(Duration::from_secs(10))
-        .with_retries(3);
-    socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    crate::socket::keep_alive(&stream)?;
     Ok(Socket::Tcp(stream))
 }
 

@@ -61,6 +61,12 @@ pub struct Backend {
 /// Why a backend can no longer be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
+    /// The server took too long.
+    #[error("server \"{server}\" did not answer in time")]
+    TimedOut {
+        /// The server's name.
+        server: String,
+    },
     /// The connection failed.
     #[error("connection to server \"{server}\" was lost: {error}")]
     Io {
@@ -96,6 +102,11 @@ impl Backend {
         Broken::Closed { server: self.server.name.clone() }
     }
 
+    /// The error for a server that does not answer.
+    pub fn timed_out(&self) -> Broken {
+        Broken::TimedOut { server: self.server.name.clone() }
+    }
+
     /// The error for replies that make no sense.
     pub fn nonsense(&self, what: &dyn std::fmt::Display) -> Broken {
         Broken::Protocol { server: self.server.name.clone(), what: what.to_string() }
@@ -118,7 +129,7 @@ impl Backend {
         let mut buffer = [0; 1024];
         loop {
             match self.socket.read_now(&mut buffer) {
-                None => return true,
+                None => return self.protocol.quiescent().is_some(),
                 Some(Ok(n)) if n > 0 => {
                     let mut nothing = outgoing::Outgoing::default();
                     let asynchronous = self.protocol.receive(&buffer[..n], &mut nothing).is_ok();

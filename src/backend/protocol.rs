@@ -30,7 +30,11 @@ struct Part {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whose {
+    /// Nothing of the replies is for the client.
     Ours,
+    /// Of the replies errors and changed parameters are for the client: what it was told to have happened when it
+    /// sent the statement, before there was a server.
+    Prologue,
     Client,
 }
 
@@ -49,14 +53,15 @@ enum Kind {
 pub enum Step {
     /// The reply goes to the client.
     Pass(Awaits),
-    /// The reply goes to the client, and a statement exists from then on.
-    PassParsed(StatementId),
+    /// The reply goes to the client, and a statement exists from then on, under the client's own name for it.
+    PassParsed(StatementId, Box<[u8]>),
     /// The reply to a Parse of ours is swallowed, and a statement exists from then on.
     SwallowParsed(StatementId),
     /// The reply to a Close of ours is swallowed.
     SwallowClosed(StatementId),
-    /// The message was not sent: these bytes are its reply.
-    Insert(Box<[u8]>),
+    /// The message was not sent: these bytes are its reply. If the server skips what comes before, so is this, and
+    /// the client's name for a statement is free again.
+    Insert(Box<[u8]>, Option<Box<[u8]>>),
 }
 
 /// The message that ends the reply to one extended message.
@@ -93,10 +98,10 @@ pub struct News {
     pub client_error: Option<[u8; 5]>,
     /// A statement of the client changed a parameter that the server reports.
     pub parameter_changed: bool,
-    /// Statements whose Parse, sent by us, did not take place.
+    /// Statements whose Parse did not take place.
     pub not_parsed: Vec<StatementId>,
-    /// Statements whose Parse, sent by the client, did not take place.
-    pub not_prepared: Vec<StatementId>,
+    /// Names of the client's whose Parse did not take place.
+    pub not_prepared: Vec<Box<[u8]>>,
     /// Statements whose Close did not take place.
     pub not_closed: Vec<StatementId>,
 }
@@ -118,6 +123,8 @@ pub struct Protocol {
     /// An incomplete header, or an incomplete message that will be looked into.
     tail: Vec<u8>,
     news: Option<Box<News>>,
+    /// An error of a prologue was passed to the client, whose own statement will fail because of it.
+    prologue_failed: bool,
     /// The first error in a reply that is not the client's, outside any reply, or the end of the connection.
     error: Option<Box<ErrorFields>>,
     /// What the server has reported of its parameters (ParameterStatus), as it stands now.
@@ -134,6 +141,7 @@ impl Default for Protocol {
             body_passes: true,
             tail: Vec::new(),
             news: None,
+            prologue_failed: false,
             error: None,
             parameters: Vec::new(),
         }
@@ -146,6 +154,11 @@ impl Protocol {
     /// A Query of ours was sent.
     pub fn sent_ours(&mut self) {
         self.push(Whose::Ours, Kind::Simple);
+    }
+
+    /// A statement of the client that was answered before it was sent (SET LOCAL in a deferred transaction).
+    pub fn sent_prologue(&mut self) {
+        self.push(Whose::Prologue, Kind::Simple);
     }
 
     /// The client's Query or FunctionCall was sent.
@@ -210,6 +223,11 @@ impl Protocol {
         self.parts.back().is_some_and(|part| part.kind == Kind::Open && part.failed)
     }
 
+    /// Whether a reply to the client is outstanding.
+    pub fn owes_client(&self) -> bool {
+        self.parts.iter().any(|part| part.whose == Whose::Client)
+    }
+
     /// Whether everything that will be answered has been answered.
     pub fn is_answered(&self) -> bool {
         self.parts.is_empty() && self.body_left == 0 && self.tail.is_empty()
@@ -259,10 +277,10 @@ impl Protocol {
     /// Replies to leading messages that were not sent, when nothing else must be waited for first.
     pub fn insert_leading(&mut self, out: &mut Vec<u8>) {
         let [part] = self.parts.make_contiguous() else { return };
-        let all_ours = part.steps.iter().all(|step| matches!(step, Step::Insert(_)));
+        let all_ours = part.steps.iter().all(|step| matches!(step, Step::Insert(..)));
         if all_ours && part.kind == Kind::Open && self.body_left == 0 {
             for step in part.steps.drain(..) {
-                if let Step::Insert(bytes) = step {
+                if let Step::Insert(bytes, _) = step {
                     out.extend_from_slice(&bytes);
                 }
             }
@@ -349,9 +367,12 @@ impl Protocol {
         let Some(part) = self.parts.pop_front() else { return false };
         // Only messages that were never sent can be left; their replies come before ReadyForQuery.
         for step in part.steps {
-            if let Step::Insert(bytes) = step {
+            if let Step::Insert(bytes, _) = step {
                 out.insert(chunk, &bytes);
             }
+        }
+        if part.whose == Whose::Client {
+            self.prologue_failed = false;
         }
         part.whose == Whose::Client
     }
@@ -360,7 +381,7 @@ impl Protocol {
         let mut body = Body::new(body, "ParameterStatus");
         let (Ok(name), Ok(value)) = (body.cstring(), body.cstring()) else { return false };
         let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value).into_owned());
-        let for_client = self.parts.front().is_some_and(|part| part.whose == Whose::Client);
+        let for_client = self.parts.front().is_some_and(|part| part.whose != Whose::Ours);
         // Which server is a standby is none of the session's business.
         let shown = for_client && name != "in_hot_standby";
         match self.parameters.iter_mut().find(|(known, _)| *known == name) {
@@ -382,15 +403,23 @@ impl Protocol {
         part.failed = true;
         let steps = std::mem::take(&mut part.steps);
         // The end of the backend's connection is not the end of the client's.
-        let fatal = memchr::memmem::find(body, b"VFATAL").or_else(|| memchr::memmem::find(body, b"VPANIC"));
-        let ours = part.whose == Whose::Ours || fatal.is_some();
+        let fatal =
+            memchr::memmem::find(body, b"\0VFATAL\0").or_else(|| memchr::memmem::find(body, b"\0VPANIC\0"));
+        let whose = part.whose;
+        let told_already = whose == Whose::Client && std::mem::take(&mut self.prologue_failed);
+        self.prologue_failed |= whose == Whose::Prologue;
+        let ours = whose == Whose::Ours || fatal.is_some();
         let news = self.news.get_or_insert_default();
         for step in steps {
             match step {
-                Step::PassParsed(id) => news.not_prepared.push(id),
+                Step::PassParsed(id, name) => {
+                    news.not_parsed.push(id);
+                    news.not_prepared.push(name);
+                }
                 Step::SwallowParsed(id) => news.not_parsed.push(id),
                 Step::SwallowClosed(id) => news.not_closed.push(id),
-                Step::Pass(_) | Step::Insert(_) => {}
+                Step::Insert(_, name) => news.not_prepared.extend(name),
+                Step::Pass(_) => {}
             }
         }
         if ours {
@@ -398,7 +427,8 @@ impl Protocol {
         } else {
             news.client_error = Some(sqlstate(body));
         }
-        !ours
+        // "Current transaction is aborted" would hide the reason, which the client has just been told.
+        !ours && !told_already
     }
 
     fn on_copy_in(&mut self) -> bool {
@@ -413,15 +443,15 @@ impl Protocol {
 
     fn on_reply(&mut self, tag: u8) -> bool {
         let Some(part) = self.parts.front_mut() else { return false };
-        if part.whose == Whose::Ours {
+        if part.whose != Whose::Client {
             return false;
         }
         let passes = !matches!(part.steps.front(), Some(Step::SwallowParsed(_) | Step::SwallowClosed(_)));
         let ended = match part.steps.front() {
             Some(Step::Pass(awaits)) => awaits.ended_by(tag),
-            Some(Step::PassParsed(_) | Step::SwallowParsed(_)) => tag == b'1',
+            Some(Step::PassParsed(..) | Step::SwallowParsed(_)) => tag == b'1',
             Some(Step::SwallowClosed(_)) => tag == b'3',
-            Some(Step::Insert(_)) | None => false,
+            Some(Step::Insert(..)) | None => false,
         };
         if ended {
             part.steps.pop_front();
@@ -432,8 +462,8 @@ impl Protocol {
     /// Puts in the replies of messages that were not sent and whose turn has come.
     fn insert_due(&mut self, chunk: &[u8], out: &mut Outgoing) {
         let Some(part) = self.parts.front_mut() else { return };
-        while matches!(part.steps.front(), Some(Step::Insert(_))) {
-            if let Some(Step::Insert(bytes)) = part.steps.pop_front() {
+        while matches!(part.steps.front(), Some(Step::Insert(..))) {
+            if let Some(Step::Insert(bytes, _)) = part.steps.pop_front() {
                 out.insert(chunk, &bytes);
             }
         }

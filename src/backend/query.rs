@@ -24,6 +24,7 @@ impl Backend {
         message::query(&mut request, sql.as_bytes());
         self.send(&request)?;
         self.protocol.sent_ours();
+        self.statements.unnamed = None;
         let mut answer = Answer::default();
         let mut unread = Vec::new();
         while !self.protocol.is_answered() {

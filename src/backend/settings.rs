@@ -8,11 +8,24 @@ use foldhash::fast::FixedState;
 /// Names that must be set last, and in this order: after them the session may lack the right to set others.
 const LAST: [&str; 2] = ["session_authorization", "role"];
 
+/// Settings that have nothing to do with what a text means.
+const PARSE_NEUTRAL: [&str; 8] = [
+    "application_name",
+    "client_min_messages",
+    "extra_float_digits",
+    "idle_in_transaction_session_timeout",
+    "jit",
+    "lock_timeout",
+    "statement_timeout",
+    "work_mem",
+];
+
 /// Settings that differ from what the server gives at connect, by lower-case name, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     entries: Vec<(Box<str>, Box<str>)>,
     hash: u64,
+    parse_hash: u64,
 }
 
 impl Settings {
@@ -27,12 +40,21 @@ impl Settings {
             }
         }
         let hash = if entries.is_empty() { 0 } else { FixedState::default().hash_one(&entries) };
-        Self { entries, hash }
+        let parsing: Vec<_> =
+            entries.iter().filter(|(name, _)| !PARSE_NEUTRAL.contains(&name.as_ref())).collect();
+        let parse_hash = if parsing.is_empty() { 0 } else { FixedState::default().hash_one(&parsing) };
+        Self { entries, hash, parse_hash }
     }
 
     /// A number that differs, as good as surely, for different settings.
     pub const fn hash(&self) -> u64 {
         self.hash
+    }
+
+    /// As [`Settings::hash`], without those that cannot change what a text means: the literals of a prepared
+    /// statement are read by the time zone, date style, search path and so on in force when it is parsed.
+    pub const fn parse_hash(&self) -> u64 {
+        self.parse_hash
     }
 
     /// Whether string literals are read in the old way, with backslash escapes.

@@ -41,8 +41,8 @@ pub struct Statement {
     pub epoch: u64,
 }
 
-/// Generation, text, parameter types.
-type Key = (u64, Box<[u8]>, Box<[u8]>);
+/// Generation and settings, text, parameter types.
+type Key = ((u64, u64), Box<[u8]>, Box<[u8]>);
 
 /// All statements in use, so that equal ones share an identity. Bounded; a statement that has been dropped
 /// from here lives on in its sessions and only loses the sharing.
@@ -58,16 +58,17 @@ impl Statements {
         Self { known: quick_cache::sync::Cache::new(capacity.max(1)), next: AtomicU64::new(1) }
     }
 
-    /// The statement for a Parse message. A new `generation` (after DDL) makes a new statement, so that a plan
+    /// The statement for a Parse message. `world` is what else decides what it means: the generation of definitions,
+    /// and the settings that a text is parsed by. A new generation (after DDL) makes a new statement, so that a plan
     /// whose result type has changed is never met by somebody who has just prepared the text.
     pub fn intern(
         &self,
-        generation: u64,
+        world: (u64, u64),
         text: &[u8],
         types: &[u8],
         (verdict, epoch): (Verdict, u64),
     ) -> Arc<Statement> {
-        let key = (generation, Box::from(text), Box::from(types));
+        let key = (world, Box::from(text), Box::from(types));
         let with_id = |id| Arc::new(Statement { id, text: text.into(), types: types.into(), verdict, epoch });
         match self.known.get(&key) {
             Some(found) if found.verdict == verdict && found.epoch == epoch => found,

@@ -73,11 +73,21 @@ fn close_dead(pool: &Arc<ServerPool>) {
         let pool = Arc::clone(pool);
         let spawner = pool.spawner.clone();
         spawner.spawn(backend.home, async move {
+            let place = ClosingPlace(pool);
             close(backend, limit).await;
-            let mut state = pool.lock();
-            state.closing -= 1;
-            pool.serve_queue(&mut state);
+            drop(place);
         });
+    }
+}
+
+/// The place of a backend that is being closed; free again when dropped, whatever ends the closing.
+struct ClosingPlace(Arc<ServerPool>);
+
+impl Drop for ClosingPlace {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.closing -= 1;
+        self.0.serve_queue(&mut state);
     }
 }
 

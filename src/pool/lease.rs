@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::ServerPool;
+use super::{Checkout, Refusal, ServerPool, Wants};
 use crate::backend::{Backend, Quiescent};
 
 /// A backend in use. Given back with [`Lease::release`]; dropped in any other way, its backend is closed.
@@ -31,6 +31,27 @@ impl Lease {
     pub fn release(mut self, _proof: Quiescent) {
         if let Some(backend) = self.backend.take() {
             self.pool.give_back(backend);
+        }
+    }
+}
+
+impl ServerPool {
+    /// A backend for a purpose of our own: waits for it, and checks one that was idle for long.
+    ///
+    /// Cancel safe: dropped, it leaves the queue.
+    pub async fn lease(self: &Arc<Self>, wants: &Wants<'_>) -> Result<Lease, Refusal> {
+        loop {
+            match self.checkout(wants) {
+                Checkout::Lease(lease) => return Ok(lease),
+                Checkout::Wait(waiting) => return waiting.await,
+                Checkout::Refused(refusal) => return Err(refusal),
+                Checkout::Stale(mut lease) => {
+                    if lease.check().await {
+                        return Ok(lease);
+                    }
+                    // It is closed with its lease, and the next one is tried.
+                }
+            }
         }
     }
 }

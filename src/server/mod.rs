@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backend::{Backend, Home, Identity},
-    pool::{Checkout, ServerPool, Wants},
+    pool::{ServerPool, Wants},
     sql::Catalog,
 };
 
@@ -128,11 +128,7 @@ impl Catalogs {
     async fn read(&self, primary: &Arc<ServerPool>, catalog: &DatabaseCatalog) -> Result<(), String> {
         catalog.stale.store(false, Ordering::Release);
         let wants = Wants { identity: &catalog.identity, last: None, settings: 0, home: Home(0) };
-        let mut lease = match primary.checkout(&wants) {
-            Checkout::Lease(lease) | Checkout::Stale(lease) => lease,
-            Checkout::Wait(waiting) => waiting.await.map_err(|refusal| refusal.to_string())?,
-            Checkout::Refused(refusal) => return Err(refusal.to_string()),
-        };
+        let mut lease = primary.lease(&wants).await.map_err(|refusal| refusal.to_string())?;
         // Another session's search_path, role or timeout must not decide what is seen.
         if let Some(sql) = lease.applied.change_to(&crate::backend::Settings::default()) {
             lease.ask(&sql).await.map_err(|error| error.to_string())?;

@@ -18,6 +18,10 @@ use crate::{
     },
 };
 
+/// Statements kept back in one transaction, and their length; more of them open it.
+const PROLOGUE_TEXTS: usize = 16;
+const PROLOGUE_BYTES: usize = 4096;
+
 /// What a locally answered statement does.
 enum Local {
     /// CommandComplete with this tag.
@@ -41,10 +45,26 @@ impl Session {
         if self.lease.is_some() || demand.statements > 1 {
             return Ok(false);
         }
+        if matches!(self.begun, Begun::Failed(_)) && self.begins_with_rollback(request)? {
+            // The rest of the text runs outside of any transaction, as it would on the server.
+            self.begun = Begun::No;
+            return Ok(false);
+        }
         let Some(text) = self.executed_text(request)? else { return Ok(false) };
         let Some(local) = self.local(text, demand.verdict.control) else { return Ok(false) };
         self.complete(request, &local)?;
         Ok(true)
+    }
+
+    /// Whether the text is several statements of which the first one is ROLLBACK (asyncpg's reset).
+    fn begins_with_rollback(&self, request: Request) -> Result<bool, Malformed> {
+        if request.end != End::Query {
+            return Ok(false);
+        }
+        let text = self.query_text(request)?;
+        let rolls_back = starts_with_word(text, b"rollback") || starts_with_word(text, b"abort");
+        Ok(rolls_back
+            && text.trim_ascii_end().split(|byte| *byte == b';').nth(1).is_some_and(|rest| !rest.is_empty()))
     }
 
     /// What the statement does if it can be answered here; changes the transaction's state.
@@ -71,6 +91,11 @@ impl Session {
             // Deferred => Deferred
             (Begun::Deferred(deferred), Control::Prologue) => {
                 let tag = prologue_tag(&text)?;
+                if deferred.texts.len() > PROLOGUE_TEXTS || text.len() > PROLOGUE_BYTES {
+                    return None;
+                }
+                // It may say READ WRITE, or SERIALIZABLE.
+                deferred.fits_standby &= tag == "SAVEPOINT";
                 deferred.texts.push(text);
                 Some(Local::Complete(tag))
             }
@@ -149,7 +174,8 @@ impl Session {
                 _ => {}
             }
         }
-        message::ready(&mut self.outbox, self.begun.status());
+        let status = self.status();
+        message::ready(&mut self.outbox, status);
         self.flush_now()
     }
 
@@ -206,34 +232,28 @@ impl Session {
 
     /// DEALLOCATE of statements that were prepared by the protocol: they exist here, under other names there.
     fn answers_deallocate(&mut self, request: Request) -> Result<bool, Ended> {
-        if request.end != End::Query || self.status() == TxStatus::Failed {
+        if self.status() == TxStatus::Failed {
             return Ok(false);
         }
-        let Some(target) = deallocate_target(self.query_text(request)?) else { return Ok(false) };
-        let sql_level = self.pin.as_ref().is_some_and(|pin| pin.reason == super::Pin::PreparedStatements);
-        let tag = match target {
-            Deallocate::All => {
+        let Some(text) = self.executed_text(request)? else { return Ok(false) };
+        let tag = match deallocate_target(&text) {
+            // With a lease there may be statements of SQL's PREPARE on it, too.
+            Some(Deallocate::All) if self.lease.is_none() => {
                 if let Some(statements) = &mut self.statements {
                     statements.named.clear();
                 }
-                if sql_level {
-                    return Ok(false);
-                }
                 "DEALLOCATE ALL"
             }
-            Deallocate::Name(name) => {
+            Some(Deallocate::Name(name)) => {
                 let known = self.statements.as_mut().and_then(|all| all.named.remove(name.as_bytes()));
                 if known.is_none() {
                     return Ok(false);
                 }
                 "DEALLOCATE"
             }
+            _ => return Ok(false),
         };
-        self.take_from_inbox(request);
-        let status = self.status();
-        message::command_complete(&mut self.outbox, tag);
-        message::ready(&mut self.outbox, status);
-        self.flush_now()?;
+        self.complete(request, &Local::Complete(tag))?;
         Ok(true)
     }
 
@@ -319,8 +339,12 @@ impl Session {
     }
 }
 
-/// The command tag of a statement that is kept back.
+/// The command tag of a statement that is kept back; none for several in one text.
 fn prologue_tag(text: &[u8]) -> Option<&'static str> {
+    let one = text.trim_ascii_end();
+    if one.strip_suffix(b";").unwrap_or(one).contains(&b';') {
+        return None;
+    }
     if starts_with_word(text, b"savepoint") {
         Some("SAVEPOINT")
     } else if starts_with_word(text, b"set") {

@@ -151,18 +151,21 @@ impl Session {
     }
 
     /// Where a request goes.
-    pub(crate) fn target(&self, demand: &Demand) -> Target {
+    pub(crate) fn target(&self, request: Request, demand: &Demand) -> Target {
         let routes = &self.shared.routes;
         let held = self.lease.is_some().then_some(self.lease_pool);
         let on_jobs = |pool| routes.jobs.is_some_and(|jobs| self.shared.same_server(pool, jobs));
         let begun_read_write = match &self.begun {
             super::transaction::Begun::Deferred(deferred) => !deferred.fits_standby,
-            _ => false,
+            // What follows before the Sync belongs to the same transaction, and may write.
+            _ => request.end == End::Open,
         };
+        // A standby has no serializable transactions.
+        let serializable = self.settings.get("default_transaction_isolation") == Some("serializable");
         let standing = Standing {
             held,
             held_is_jobs_server: routes.jobs_elsewhere && held.is_some_and(on_jobs),
-            begun_read_write,
+            begun_read_write: begun_read_write || serializable,
             is_worker: self.is_worker,
             asked: self.asked,
         };

@@ -32,11 +32,15 @@ const UNNAMED: StatementId = StatementId(0);
 struct Steps {
     passes: Vec<Awaits>,
     list: VecDeque<Step>,
+    /// More messages will follow before the Sync, or have come before: every reply counts.
+    exact: bool,
+    /// Names that the client's Parse messages have taken.
+    names: Vec<Box<[u8]>>,
 }
 
 impl Steps {
     fn pass(&mut self, awaits: Awaits) {
-        if self.list.is_empty() {
+        if self.list.is_empty() && !self.exact {
             self.passes.push(awaits);
         } else {
             self.list.push_back(Step::Pass(awaits));
@@ -61,6 +65,10 @@ impl Session {
     /// Whether the request can be sent as it is: it names no prepared statement, and uses the unnamed one only
     /// after parsing it.
     pub(crate) fn passes_unchanged(&self, request: Request) -> Result<bool, Malformed> {
+        // Between a Flush and its Sync every reply must be told from the others.
+        if request.end == End::Open || self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open()) {
+            return Ok(false);
+        }
         let mut rest = &self.inbox[..request.len];
         let mut parsed = false;
         while let Ok(Some((tag, body, after))) = split_message(rest) {
@@ -75,15 +83,16 @@ impl Session {
                     body.cstring()?;
                     !parsed || !body.cstring()?.is_empty()
                 }
-                b'D' | b'C' => body.first() == Some(&b'S') && (!parsed || body.get(1) != Some(&0)),
+                b'D' => body.first() == Some(&b'S') && (!parsed || body.get(1) != Some(&0)),
+                b'C' => body.first() == Some(&b'S'),
                 _ => false,
             };
             if named {
                 return Ok(false);
             }
         }
-        // What is left is the beginning of a message that is streamed.
-        Ok(matches!(rest.first(), None | Some(b'P')))
+        // What is left would be the beginning of a message that is streamed.
+        Ok(rest.is_empty())
     }
 
     /// Writes the request for the leased backend to `out`, with the statements that the backend lacks.
@@ -92,15 +101,39 @@ impl Session {
         request: Request,
         out: &mut Vec<u8>,
     ) -> Result<Result<Rewritten, Reply>, Malformed> {
-        let mut steps = Steps::default();
+        let exact =
+            request.end == End::Open || self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
+        let mut steps = Steps { exact, ..Steps::default() };
         let messages = std::mem::take(&mut self.inbox);
         let written = self.rewrite_messages(&messages[..request.len], request, &mut steps, out);
         self.inbox = messages;
         let streaming = match written? {
             Ok(streaming) => streaming,
-            Err(reply) => return Ok(Err(reply)),
+            Err(reply) => {
+                self.undo(steps);
+                return Ok(Err(reply));
+            }
         };
         Ok(Ok(Rewritten { steps: steps.list, streaming }))
+    }
+
+    /// Nothing of the request is sent: what was noted for it has not taken place.
+    fn undo(&mut self, steps: Steps) {
+        for step in steps.list {
+            match step {
+                Step::PassParsed(id, _) | Step::SwallowParsed(id) => self.forget_unparsed(&[id]),
+                Step::SwallowClosed(id) => {
+                    if let Some(held) = self.held() {
+                        held.insert(id);
+                    }
+                }
+                Step::Pass(_) | Step::Insert(..) => {}
+            }
+        }
+        if let Some(held) = self.held() {
+            held.unnamed = None;
+        }
+        self.forget_named(&steps.names);
     }
 
     fn rewrite_messages(
@@ -153,10 +186,22 @@ impl Session {
                 Ok(Err(reply::statement_too_long(self.shared.limits.request_buffer)))
             }
             _ => {
+                // Its text is not kept, so it cannot be parsed anywhere else.
+                self.forget_unnamed();
                 steps.pass(Awaits::Parse);
                 out.extend_from_slice(part);
                 Ok(Ok(()))
             }
+        }
+    }
+
+    /// The unnamed statement is not known any more.
+    pub(crate) fn forget_unnamed(&mut self) {
+        if let Some(statements) = &mut self.statements {
+            statements.unnamed = None;
+        }
+        if let Some(held) = self.held() {
+            held.unnamed = None;
         }
     }
 
@@ -182,13 +227,15 @@ impl Session {
             Ok(statement) => statement,
             Err(reply) => return Ok(Err(reply)),
         };
+        let name: Box<[u8]> = Body::new(body, "Parse").cstring()?.into();
+        steps.names.push(name.clone());
         if self.held().is_some_and(|held| held.touch(statement.id)) {
             let mut complete = Vec::new();
             message::parse_complete(&mut complete);
-            steps.push(Step::Insert(complete.into()));
+            steps.push(Step::Insert(complete.into(), Some(name)));
         } else {
             self.parse_there(&statement, out);
-            steps.push(Step::PassParsed(statement.id));
+            steps.push(Step::PassParsed(statement.id, name));
         }
         Ok(Ok(()))
     }
@@ -241,11 +288,14 @@ impl Session {
     ) -> Result<Result<(), Reply>, Malformed> {
         let mut body = Body::new(body, "Close");
         let (kind, name) = (body.byte()?, body.cstring()?);
-        let known = self.statements.as_mut().and_then(|all| all.named.remove(name));
-        if kind == b'S' && known.is_some() {
+        if kind == b'S' && name.is_empty() {
+            self.forget_unnamed();
+        }
+        let named = self.statements.as_mut().filter(|_| kind == b'S');
+        if named.and_then(|all| all.named.remove(name)).is_some() {
             let mut complete = Vec::new();
             message::close_complete(&mut complete);
-            steps.push(Step::Insert(complete.into()));
+            steps.push(Step::Insert(complete.into(), None));
         } else {
             out.extend_from_slice(whole);
             steps.pass(Awaits::Close);
@@ -345,6 +395,7 @@ impl Session {
         Body::new(body, "Parse").cstring()?;
         let mut hasher = foldhash::fast::FixedState::default().build_hasher();
         hasher.write(body);
+        hasher.write_u64(self.settings.parse_hash());
         let hash = hasher.finish();
         let statements = self.statements.get_or_insert_default();
         let mut kept = statements.unnamed.take().map(|unnamed| unnamed.body).unwrap_or_default();
@@ -363,7 +414,8 @@ impl Session {
         let judged = (self.verdict(text), self.catalog.load().epoch());
         let limit = self.shared.limits.prepared_per_client;
         let generation = self.shared.catalogs.generation();
-        let statement = self.shared.statements.intern(generation, text, body.rest(), judged);
+        let world = (generation, self.settings.parse_hash());
+        let statement = self.shared.statements.intern(world, text, body.rest(), judged);
         let statements = self.statements.get_or_insert_default();
         if statements.named.contains_key(name) {
             return Ok(Err(reply::statement_exists(name)));
@@ -388,9 +440,11 @@ impl Session {
     }
 
     /// A client's own Parse failed: its name is free again.
-    pub(crate) fn forget_named(&mut self, ids: &[StatementId]) {
+    pub(crate) fn forget_named(&mut self, names: &[Box<[u8]>]) {
         if let Some(Statements { named, .. }) = self.statements.as_deref_mut() {
-            named.retain(|_, statement| !ids.contains(&statement.id));
+            for name in names {
+                named.remove(name);
+            }
         }
     }
 

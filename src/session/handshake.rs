@@ -101,13 +101,14 @@ fn refuse(mut door: Door, shared: &Shared, refused: Refused) {
 
 fn say_goodbye(mut session: Box<Session>, ended: &Ended) {
     let reply = match ended {
-        Ended::ByClient | Ended::ClientIo(_) => None,
+        Ended::ByClient | Ended::ClientIo(_) | Ended::Amid(_) => None,
         Ended::Shutdown => Some(reply::shutting_down()),
         Ended::Protocol(what) => Some(reply::protocol_violation(what)),
         Ended::Backend(broken) => Some(reply::broken(broken, None)),
     };
     tracing::debug!(user = session.identity.user, %ended, "a session ended");
-    if let Some(reply) = reply {
+    let amid = session.lease.as_ref().is_some_and(|lease| lease.protocol.is_amid_message());
+    if let Some(reply) = reply.filter(|_| !amid) {
         reply.fatal(&mut session.outbox);
         let _ = session.flush_now();
     }
@@ -153,6 +154,7 @@ impl Admitted {
             taint: Effects::NONE,
             taint_before: Effects::NONE,
             was_unparsed: false,
+            was_in_transaction: false,
             failed: false,
             last: None,
             statements: None,
@@ -198,7 +200,8 @@ async fn enter(
         .identities
         .identity(&start.database, &start.user)
         .ok_or_else(|| reply::too_many_clients(shared.limits.max_clients))?;
-    let Welcome { parameters, startup } = welcome(shared, &identity, startup_settings(&start)?, home).await?;
+    let Welcome { parameters, startup, .. } =
+        welcome(shared, &identity, startup_settings(&start)?, home).await?;
     let long_key = start.minor >= 2;
     let (key, secret) =
         shared.cancels.issue(long_key).map_err(|_| Refused::Silently("no random bytes from the system"))?;

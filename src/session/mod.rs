@@ -26,7 +26,7 @@ pub use shared::{Limits, Shared, Workers};
 pub use welcome::Welcomes;
 
 use crate::{
-    backend::{BackendId, Broken, Home, Identity, Settings, probe::PinReason, statements::Statement},
+    backend::{BackendId, Broken, Home, Identity, Settings, statements::Statement},
     pool::Lease,
     route::PoolId,
     server::DatabaseCatalog,
@@ -53,6 +53,9 @@ pub enum Ended {
     /// The backend broke when its client could no longer be told without ending the session.
     #[error("{0}")]
     Backend(Broken),
+    /// The backend broke when the client had got a message in part: nothing more can be said.
+    #[error("{0}")]
+    Amid(Broken),
     /// Bulkhead is going down.
     #[error("shutting down")]
     Shutdown,
@@ -109,6 +112,8 @@ pub(crate) struct Session {
     /// The same before the request under way, and whether that request could not be read.
     taint_before: Effects,
     was_unparsed: bool,
+    /// Whether the request under way is part of an explicit transaction.
+    was_in_transaction: bool,
     /// The server has answered with an error since the last checkout.
     failed: bool,
     /// The backend used last, to be preferred.
@@ -142,6 +147,3 @@ impl Unnamed {
         self.body.split(|byte| *byte == 0).next().unwrap_or_default()
     }
 }
-
-/// A pin's reason, for logs and metrics.
-pub(crate) type Pin = PinReason;

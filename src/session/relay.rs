@@ -20,6 +20,9 @@ use crate::{
     wire::{TxStatus, frame::Header, message},
 };
 
+/// As long as so many bytes wait for the client, nothing more is read from it.
+const OUTBOX_BYTES: usize = 64 * 1024;
+
 /// What a turn of moving bytes waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Until {
@@ -42,6 +45,10 @@ impl Session {
     /// Waits for the next request. What the backend says meanwhile (a held lease: notifications, its end) goes to
     /// the client.
     pub(crate) async fn next_request(&mut self) -> Result<Request, Ended> {
+        if self.outbox.len() >= OUTBOX_BYTES {
+            // A client that asks without reading is heard again when it has read.
+            poll_fn(|cx| self.poll_outbox(cx)).await?;
+        }
         if let Some(request) = self.buffered_request()? {
             return Ok(request);
         }
@@ -60,6 +67,7 @@ impl Session {
     fn may_drain(&self) -> bool {
         self.shared.is_draining()
             && self.inbox.is_empty()
+            && self.outbox.is_empty()
             && self.streaming == 0
             && self.status() == TxStatus::Idle
     }
@@ -151,8 +159,11 @@ impl Session {
             if self.client_closed {
                 return Poll::Ready(Err(Ended::ByClient));
             }
-            let from_client =
-                if sent && self.inbox_has_room() { self.poll_client(cx)? } else { Poll::Pending };
+            let from_client = if sent && self.inbox_has_room() && self.outbox.len() < OUTBOX_BYTES {
+                self.poll_client(cx)?
+            } else {
+                Poll::Pending
+            };
             if from_backend.is_pending() && from_client.is_pending() {
                 return Poll::Pending;
             }
@@ -172,7 +183,7 @@ impl Session {
         }
         match until {
             Until::Request => Ok(self.buffered_request()?.is_some()),
-            Until::Answered if protocol.is_answered() => Ok(true),
+            Until::Answered if protocol.is_answered() => Ok(lease.unsent.is_empty()),
             Until::Answered => Ok(protocol.is_open() && self.buffered_request()?.is_some()),
         }
     }
@@ -231,8 +242,7 @@ impl Session {
         let sent =
             if self.outbox.is_empty() { self.socket.send_now(bytes).map_err(Ended::ClientIo)? } else { 0 };
         self.outbox.extend_from_slice(&bytes[sent..]);
-        self.after_copy_began();
-        Ok(())
+        self.after_copy_began()
     }
 
     /// Reads from the client once. Ready if something was read, or the client has closed.
@@ -261,11 +271,11 @@ impl Session {
     }
 
     /// The server may have begun to take COPY data when some of it is in the inbox already.
-    fn after_copy_began(&mut self) {
+    fn after_copy_began(&mut self) -> Result<(), Ended> {
         if !self.inbox.is_empty() {
-            // Bytes that are no messages are found when they are framed as a request.
-            let _ = self.pass_copy_data();
+            return self.pass_copy_data();
         }
+        Ok(())
     }
 
     /// Passes CopyData on as it comes, and the message that ends it.
@@ -279,7 +289,13 @@ impl Session {
             let here = header.len.min(self.inbox.len() - at);
             let ends = matches!(header.tag, b'c' | b'f');
             let whole = here == header.len;
-            if !matches!(header.tag, b'd' | b'c' | b'f' | b'S' | b'H') || (ends && !whole) {
+            if !matches!(header.tag, b'd' | b'c' | b'f' | b'S' | b'H') {
+                let tag = header.tag.escape_ascii();
+                return Err(Ended::Protocol(format!(
+                    "unexpected message type \"{tag}\" during COPY from stdin"
+                )));
+            }
+            if ends && !whole {
                 break;
             }
             // Flush and Sync mean nothing to a server that copies.
@@ -310,7 +326,10 @@ impl Session {
         let said = lease.protocol.take_error();
         let settings_failed = said.as_ref().is_some_and(|_| lease.protocol.is_answering_ours());
         let was_pinned = self.pin.take().is_some();
-        if was_pinned || lease.protocol.is_amid_message() || self.streaming > 0 {
+        if lease.protocol.is_amid_message() || self.streaming > 0 {
+            return Err(Ended::Amid(broken));
+        }
+        if was_pinned {
             return Err(Ended::Backend(broken));
         }
         let reply = match &said {
@@ -318,19 +337,23 @@ impl Session {
             _ => reply::broken(&broken, said.as_ref()),
         };
         let open = lease.protocol.is_open();
-        let answered = lease.protocol.is_answered();
+        let owes = lease.protocol.owes_client();
+        let in_transaction = self.was_in_transaction || lease.protocol.status() != TxStatus::Idle;
         drop(lease);
         self.taint = crate::sql::Effects::NONE;
-        if answered {
-            // Idle in a transaction, which has failed: the next statement is told why.
-            self.begun = Begun::Failed(Some(Box::new(reply)));
-            return Ok(());
+        match (owes, in_transaction) {
+            // The statement is answered, and its transaction has failed with it.
+            (true, true) => self.begun = Begun::Failed(None),
+            // Idle in a transaction: the next statement is told why it has failed.
+            (false, true) => self.begun = Begun::Failed(Some(Box::new(reply.clone()))),
+            (_, false) => {}
         }
-        reply.error(&mut self.outbox);
-        if open {
-            self.skipping = true;
-        } else {
-            message::ready(&mut self.outbox, TxStatus::Idle);
+        if owes {
+            reply.error(&mut self.outbox);
+            self.skipping = open;
+            if !open {
+                message::ready(&mut self.outbox, self.begun.status());
+            }
         }
         Ok(())
     }

@@ -13,14 +13,25 @@ use super::{
 use crate::{
     backend::Settings,
     route::Demand,
-    sql::{Effects, Reason},
-    wire::message,
+    sql::{Effects, Reason, reset_names, setting_names},
+    wire::{TxStatus, message},
 };
 
 impl Session {
     /// Sends the request. A refusal means that nothing was sent.
     pub(crate) fn send(&mut self, request: Request, demand: &Demand) -> Result<Result<(), Reply>, Ended> {
+        if self.lease.as_ref().is_some_and(|lease| lease.protocol.is_skipping()) {
+            self.send_skipped(request);
+            return Ok(Ok(()));
+        }
         let mut out = Vec::new();
+        self.was_in_transaction = self.status() != TxStatus::Idle || !matches!(self.begun, Begun::No);
+        if self.has_preamble() {
+            // A Query of ours ends the unnamed statement.
+            if let Some(lease) = &mut self.lease {
+                lease.statements.unnamed = None;
+            }
+        }
         let extended = matches!(request.end, End::Sync | End::Open);
         let unchanged = !extended || self.passes_unchanged(request)?;
         let mut rewritten = Rewritten { steps: VecDeque::new(), streaming: request.streaming };
@@ -45,6 +56,9 @@ impl Session {
         self.streaming = rewritten.streaming;
         self.write_preamble(&mut out);
 
+        let restore = (request.end != End::Open && request.streaming == 0)
+            .then(|| self.restore_startup(request, demand.verdict.effects))
+            .flatten();
         let Some(lease) = &mut self.lease else { return Ok(Ok(())) };
         match request.end {
             End::Query | End::FunctionCall => {
@@ -53,9 +67,6 @@ impl Session {
             }
             _ => lease.protocol.sent_extended(rewritten.steps, Self::is_synced(request)),
         }
-        let restore = (request.end != End::Open && request.streaming == 0)
-            .then(|| restore_startup(demand.verdict.effects, &self.startup))
-            .flatten();
         let request_bytes = if unchanged { &self.inbox[..request.len] } else { body.as_slice() };
         let sent = if out.is_empty() && restore.is_none() {
             lease.send(request_bytes)
@@ -64,6 +75,7 @@ impl Session {
             if let Some(sql) = restore {
                 message::query(&mut out, sql.as_bytes());
                 lease.protocol.sent_ours();
+                lease.statements.unnamed = None;
             }
             lease.send(&out)
         };
@@ -82,32 +94,70 @@ impl Session {
         }
     }
 
+    /// The server skips everything up to the Sync: it is sent as it came, and nothing is noted.
+    fn send_skipped(&mut self, request: Request) {
+        let bytes = self.take_from_inbox(request);
+        self.streaming = request.streaming;
+        if let Some(lease) = &mut self.lease {
+            if matches!(request.end, End::Sync | End::Open) {
+                lease.protocol.sent_extended(VecDeque::new(), Self::is_synced(request));
+            }
+            // A failed write shows as the end of the backend's replies.
+            let _ = lease.send(&bytes);
+        }
+    }
+
+    /// The settings that must change on the backend before the request: only at the beginning of a lease.
+    fn settings_change(&self) -> Option<String> {
+        let lease = self.lease.as_ref()?;
+        let fresh = self.pin.is_none() && lease.protocol.quiescent().is_some();
+        if !fresh || Arc::ptr_eq(&lease.applied, &self.settings) {
+            return None;
+        }
+        lease.applied.change_to(&self.settings)
+    }
+
+    fn has_preamble(&self) -> bool {
+        matches!(self.begun, Begun::Deferred(_)) || self.settings_change().is_some()
+    }
+
     /// What must reach the backend before the request.
     fn write_preamble(&mut self, out: &mut Vec<u8>) {
+        let change = self.settings_change();
         let Some(lease) = &mut self.lease else { return };
-        if self.pin.is_none()
-            && !Arc::ptr_eq(&lease.applied, &self.settings)
-            && lease.protocol.is_answered()
-            && lease.protocol.status() == crate::wire::TxStatus::Idle
-        {
-            if let Some(sql) = lease.applied.change_to(&self.settings) {
-                message::query(out, sql.as_bytes());
-                lease.protocol.sent_ours();
-            }
+        if let Some(sql) = change {
+            message::query(out, sql.as_bytes());
+            lease.protocol.sent_ours();
             lease.applied = Arc::clone(&self.settings);
         }
         if let Begun::Deferred(deferred) = &self.begun {
-            for text in &deferred.texts {
+            for (number, text) in deferred.texts.iter().enumerate() {
                 message::query(out, text);
-                lease.protocol.sent_ours();
+                if number == 0 {
+                    lease.protocol.sent_ours();
+                } else {
+                    lease.protocol.sent_prologue();
+                }
             }
             self.begun = Begun::No;
         }
     }
-}
 
-/// After RESET and DISCARD ALL the session's own startup values hold, not the server's: said in the same write,
-/// answered to nobody.
-fn restore_startup(effects: Effects, startup: &Settings) -> Option<String> {
-    if effects.has(Effects::RESETS) { Settings::default().change_to(startup) } else { None }
+    /// After RESET and DISCARD ALL the session's own startup values hold, not the server's: said in the same write,
+    /// answered to nobody. What the same text sets afterwards stays.
+    fn restore_startup(&self, request: Request, effects: Effects) -> Option<String> {
+        if !effects.has(Effects::RESETS) || self.startup.is_empty() {
+            return None;
+        }
+        let texts = self.texts(request);
+        let names: Vec<String> = texts.iter().flat_map(|text| reset_names(text)).collect();
+        let set: Vec<String> = texts.iter().flat_map(|text| setting_names(text)).collect();
+        let all = names.iter().any(|name| name == "all");
+        let restored = self.startup.iter().filter(|(name, _)| {
+            let is_in = |list: &[String]| list.iter().any(|other| other == name);
+            is_in(&names) || (all && !is_in(&set))
+        });
+        let restored = Settings::new(restored.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        Settings::default().change_to(&restored)
+    }
 }

@@ -38,7 +38,7 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
     if let Some(reply) = session.begun.failure() {
         return Box::pin(session.refuse(request, &reply)).await;
     }
-    match session.target(&demand) {
+    match session.target(request, &demand) {
         Target::Torn => {
             let reply = session.torn(request);
             return Box::pin(session.refuse(request, &reply)).await;

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     backend::probe::{PinReason, Residue},
     sql::{Effects, setting_names},
-    wire::{frame::split_message, read::Body},
+    wire::{TxStatus, frame::split_message, read::Body},
 };
 
 /// Effects after which the server is asked what the session has left.
@@ -46,7 +46,8 @@ impl Session {
         let Some(lease) = &self.lease else { return };
         let Some(proof) = lease.protocol.quiescent() else { return };
         let clean = self.pin.is_none()
-            && !self.taint.has(LEAVES_STATE)
+            && !self.taint.has(LEAVES_STATE.with(Effects::DISCARDS))
+            && self.streaming == 0
             && !self.failed_discard()
             && lease.unsent.is_empty();
         if !clean {
@@ -61,7 +62,9 @@ impl Session {
         self.note_definitions();
         self.taint = Effects::NONE;
         self.failed = false;
-        if let Some(lease) = self.lease.take() {
+        if let Some(mut lease) = self.lease.take() {
+            // An error of ours that nobody asked for is not the next session's.
+            lease.protocol.take_error();
             lease.release(proof);
         }
     }
@@ -78,17 +81,16 @@ impl Session {
     async fn settle_held(&mut self) -> Result<(), Ended> {
         self.note_definitions();
         if self.failed_discard() {
-            self.end_lease();
-            return Ok(());
+            return self.end_lease();
         }
         if !self.outlive_cancel().await {
-            self.end_lease();
-            return Ok(());
+            return self.end_lease();
         }
+        self.failed = false;
         self.forget_discarded();
         let asks = LEAVES_STATE.with(if self.pin.is_some() { Effects::ENDS_STATE } else { Effects::NONE });
         if self.taint.has(asks) {
-            self.ask_residue().await;
+            self.ask_residue().await?;
         }
         self.release_if_clean();
         Ok(())
@@ -109,11 +111,13 @@ impl Session {
             self.texts(request).iter().flat_map(|text| setting_names(text)).collect();
         names.extend(self.bound_names(request));
         for name in names {
-            if name.contains('.')
-                && self.custom_settings.len() < CUSTOM_SETTINGS_MAX
-                && !self.custom_settings.contains(&name)
-            {
+            if !name.contains('.') || self.custom_settings.contains(&name) {
+                continue;
+            }
+            if self.custom_settings.len() < CUSTOM_SETTINGS_MAX {
                 self.custom_settings.push(name);
+            } else {
+                self.taint |= Effects::OPAQUE_SETTINGS;
             }
         }
     }
@@ -178,18 +182,22 @@ impl Session {
         self.taint = self.taint.without(Effects::DISCARDS);
     }
 
-    async fn ask_residue(&mut self) {
-        let Some(lease) = &mut self.lease else { return };
+    async fn ask_residue(&mut self) -> Result<(), Ended> {
+        let Some(lease) = &mut self.lease else { return Ok(()) };
         let settings = self.taint.has(CHANGES_SETTINGS);
         let asked = tokio::time::timeout(ASK_TIMEOUT, lease.probe(settings, &self.custom_settings)).await;
         match asked {
-            Ok(Ok(residue)) => self.apply(residue),
-            // A broken backend ends with its lease; what it held is lost, as with any lost connection.
+            Ok(Ok(residue)) => {
+                self.apply(residue, settings);
+                Ok(())
+            }
             Ok(Err(_)) | Err(_) => self.end_lease(),
         }
     }
 
-    fn apply(&mut self, residue: Residue) {
+    fn apply(&mut self, residue: Residue, asked_settings: bool) {
+        // Settings that could not be asked for are asked for again before the backend is anybody else's.
+        let unknown = asked_settings && residue.settings.is_none();
         self.outbox.extend_from_slice(&residue.for_client);
         if let Some(settings) = residue.settings {
             let settings =
@@ -207,7 +215,7 @@ impl Session {
             (Some(reason), _) => self.pin = Some(CountedPin::new(&self.shared.metrics, reason)),
             (None, _) => self.pin = None,
         }
-        self.taint = Effects::NONE;
+        self.taint = if unknown { Effects::SETS } else { Effects::NONE };
     }
 
     /// State that cannot be asked for lasts until the client goes.
@@ -222,13 +230,17 @@ impl Session {
         matches!(pinned, PinReason::Load | PinReason::HiddenSettings).then_some(pinned)
     }
 
-    /// Closes the backend: what is on it is not known.
-    fn end_lease(&mut self) {
+    /// Closes the backend: what is on it is not known. A session that may have state on it ends with it, as with any
+    /// lost connection: to go on without a lock or a table that it believes to have would be worse.
+    fn end_lease(&mut self) -> Result<(), Ended> {
         self.key.holds_none();
-        self.pin = None;
+        let had_state = self.pin.take().is_some() || self.taint.has(LEAVES_STATE);
         self.taint = Effects::NONE;
         self.failed = false;
-        self.lease = None;
+        match self.lease.take() {
+            Some(lease) if had_state => Err(Ended::Backend(lease.timed_out())),
+            _ => Ok(()),
+        }
     }
 
     /// What the replies told besides the bytes for the client.
@@ -245,30 +257,41 @@ impl Session {
         if news.parameter_changed {
             self.taint |= Effects::SETS;
         }
-        for id in &news.not_closed {
-            lease.statements.insert(*id);
+        if news.client_error.is_some() {
+            // A Parse of the unnamed statement may have been skipped.
+            lease.statements.unnamed = None;
         }
         self.forget_unparsed(&news.not_parsed);
-        self.forget_unparsed(&news.not_prepared);
         self.forget_named(&news.not_prepared);
+        if let Some(lease) = &mut self.lease {
+            for id in &news.not_closed {
+                lease.statements.insert(*id);
+            }
+        }
     }
 
     /// An open transaction on the backend fails too when a statement of it was refused here.
     pub(crate) async fn fail_transaction(&mut self) -> Result<(), Ended> {
         let Some(lease) = &mut self.lease else { return Ok(()) };
-        if lease.protocol.status() != crate::wire::TxStatus::Open {
+        let in_transaction = lease.protocol.status() != TxStatus::Idle;
+        if lease.protocol.is_open() {
+            if lease.protocol.is_amid_message() {
+                return Err(Ended::Protocol("a statement was refused in the middle of a reply".to_owned()));
+            }
+            // Replies are still to come, and a Sync is not ours to send: what was begun ends with its backend.
+            self.end_lease()?;
+            if in_transaction {
+                self.begun = Begun::Failed(None);
+            }
             return Ok(());
         }
-        if lease.protocol.is_open() {
-            // Replies are still to come, and a Sync is not ours to send: the transaction ends with its backend.
-            self.end_lease();
-            self.begun = Begun::Failed(None);
+        if lease.protocol.status() != TxStatus::Open {
             return Ok(());
         }
         // No such statement exists: the server's log says why the transaction was ended.
         let failing = lease.ask("bulkhead refused a statement of this transaction");
         if !matches!(tokio::time::timeout(ASK_TIMEOUT, failing).await, Ok(Ok(_))) {
-            self.end_lease();
+            self.end_lease()?;
             self.begun = Begun::Failed(None);
         }
         Ok(())

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     backend::{Home, Identity, Settings},
-    pool::{Checkout, Wants},
+    pool::Wants,
     wire::message,
 };
 
@@ -27,6 +27,8 @@ pub struct Welcomes(quick_cache::sync::Cache<Key, Welcome>);
 pub(super) struct Welcome {
     /// ParameterStatus messages.
     pub(super) parameters: Arc<[u8]>,
+    /// Held, so that its address belongs to nobody else as long as this is remembered.
+    _identity: Arc<Identity>,
     /// Its startup settings: sessions with equal ones share them.
     pub(super) startup: Arc<Settings>,
 }
@@ -62,7 +64,7 @@ pub(super) async fn welcome(
     }
     let startup = Arc::new(startup);
     let parameters = ask(shared, identity, &startup, home).await?;
-    let welcome = Welcome { parameters, startup };
+    let welcome = Welcome { parameters, startup, _identity: Arc::clone(identity) };
     shared.welcomes.0.insert(key, welcome.clone());
     Ok(welcome)
 }
@@ -76,11 +78,7 @@ async fn ask(
     let pool = shared.pool(shared.routes.primary);
     let refused = |refusal| reply::refused(&pool.name, &refusal);
     let wants = Wants { identity, last: None, settings: startup.hash(), home };
-    let mut lease = match pool.members[0].checkout(&wants) {
-        Checkout::Lease(lease) | Checkout::Stale(lease) => lease,
-        Checkout::Wait(waiting) => waiting.await.map_err(refused)?,
-        Checkout::Refused(refusal) => return Err(refused(refusal)),
-    };
+    let mut lease = pool.members[0].lease(&wants).await.map_err(refused)?;
     if let Some(sql) = lease.applied.change_to(startup) {
         let answer = tokio::time::timeout(ASK_TIMEOUT, lease.ask(&sql))
             .await

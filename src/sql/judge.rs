@@ -327,7 +327,6 @@ fn discard(target: DiscardMode::Type) -> Effects {
         DiscardMode::DISCARD_ALL => {
             ends.with(Effects::DISCARDS).with(Effects::RESETS).with(Effects::SETS_UNLISTED)
         }
-        DiscardMode::DISCARD_SEQUENCES => ends,
-        _ => ends.with(Effects::DISCARDS),
+        _ => ends,
     }
 }

@@ -424,9 +424,14 @@ impl<'p, 'c> Walk<'p, 'c> {
             return;
         }
         self.found.effects |= Effects::SETS;
-        let listed = call.args().get(0).and_then(|name| self.literal(name)).is_some_and(is_listed);
-        if !listed {
+        let name = call.args().get(0);
+        let literal = name.and_then(|name| self.literal(name));
+        if !literal.is_some_and(is_listed) {
             self.found.effects |= Effects::SETS_UNLISTED;
+        }
+        // A literal is in the text and a parameter among the values; a computed name is nowhere.
+        if literal.is_none() && !matches!(name, Some(Node::ParamRef(_))) {
+            self.found.effects |= Effects::OPAQUE_SETTINGS;
         }
     }
 

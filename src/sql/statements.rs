@@ -1,7 +1,10 @@
 //! Questions about single statements, off the hot path: which prepared statement is let go, which settings
 //! are set.
 
-use pg_raw_parse::{ConstValue, Node, raw::VariableSetKind};
+use pg_raw_parse::{
+    ConstValue, Node,
+    raw::{DiscardMode, VariableSetKind},
+};
 
 use super::parse::{self, qualified};
 
@@ -54,6 +57,25 @@ pub fn setting_names(text: &[u8]) -> Vec<String> {
     names.sort_unstable();
     names.dedup();
     names
+}
+
+/// The settings that a text returns to their defaults, folded; `all` for RESET ALL and DISCARD ALL.
+pub fn reset_names(text: &[u8]) -> Vec<String> {
+    let Ok(parsed) = parse::parse(text) else {
+        return Vec::new();
+    };
+    let resets = parsed.statements().filter_map(|statement| match statement.node {
+        Node::VariableSetStmt(set) => match set.kind {
+            VariableSetKind::VAR_RESET_ALL => Some("all".to_owned()),
+            VariableSetKind::VAR_RESET | VariableSetKind::VAR_SET_DEFAULT => {
+                set.name().map(str::to_ascii_lowercase)
+            }
+            _ => None,
+        },
+        Node::DiscardStmt(discard) => (discard.target == DiscardMode::DISCARD_ALL).then(|| "all".to_owned()),
+        _ => None,
+    });
+    resets.collect()
 }
 
 /// `SET SESSION CHARACTERISTICS AS TRANSACTION ..` sets the defaults of transactions.

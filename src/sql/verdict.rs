@@ -137,7 +137,7 @@ effects! {
     ENDS_STATE = 10;
     /// DEALLOCATE, as the only statement of the text.
     DEALLOCATES = 11;
-    /// DISCARD ALL, PLANS or TEMP; DEALLOCATE ALL: prepared statements of the backend may be gone.
+    /// DISCARD ALL, DEALLOCATE ALL: the backend's prepared statements are gone.
     DISCARDS = 12;
     /// Changes definitions: the catalog snapshot is to be refreshed.
     DDL = 13;

@@ -7,5 +7,6 @@ mod drivers;
 mod failures;
 mod harness;
 mod hostile;
+mod routing;
 mod support;
 mod tidy;

@@ -152,8 +152,11 @@ async fn a_transaction_lives_where_its_first_statement_belongs() {
     let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
     wait_for_reads(&mut client, &proxy).await;
     let port = "SELECT setting FROM pg_settings WHERE name = 'port'";
-    let (primary, replica, jobs) =
-        (cluster.primary.port().to_string(), cluster.replica.port().to_string(), cluster.jobs.port().to_string());
+    let (primary, replica, jobs) = (
+        cluster.primary.port().to_string(),
+        cluster.replica.port().to_string(),
+        cluster.jobs.port().to_string(),
+    );
 
     for (begin, first, server) in [
         ("BEGIN", "SELECT name FROM users", &primary),
@@ -173,7 +176,8 @@ async fn a_transaction_lives_where_its_first_statement_belongs() {
 
     // One string is one transaction: the strongest class decides.
     let replies = client.ask("SELECT 1; SELECT setting FROM pg_settings WHERE name = 'port'").await;
-    let values: Vec<_> = replies.iter().filter(|message| message.tag == b'D').map(|row| row.columns()).collect();
+    let values: Vec<_> =
+        replies.iter().filter(|message| message.tag == b'D').map(crate::support::Message::columns).collect();
     assert_eq!(values[1], [Some(primary.clone())]);
 
     // So is a pipeline up to its Sync.
@@ -181,7 +185,8 @@ async fn a_transaction_lives_where_its_first_statement_belongs() {
     client.parse("", port).bind("", "", &[]).execute("", 0).sync();
     client.flush().await;
     let replies = client.read_until_ready().await;
-    let rows: Vec<_> = replies.iter().filter(|message| message.tag == b'D').map(|row| row.columns()).collect();
+    let rows: Vec<_> =
+        replies.iter().filter(|message| message.tag == b'D').map(crate::support::Message::columns).collect();
     assert_eq!(rows, [[Some("ann".to_owned())], [Some(primary)]]);
 }
 
@@ -193,8 +198,11 @@ async fn hints_and_bound_values_decide() {
     let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
     wait_for_reads(&mut client, &proxy).await;
     let port = "SELECT setting FROM pg_settings WHERE name = 'port'";
-    let (primary, replica, jobs) =
-        (cluster.primary.port().to_string(), cluster.replica.port().to_string(), cluster.jobs.port().to_string());
+    let (primary, replica, jobs) = (
+        cluster.primary.port().to_string(),
+        cluster.replica.port().to_string(),
+        cluster.jobs.port().to_string(),
+    );
 
     assert_eq!(client.query_value(port).await, primary, "catalogs belong to the primary");
     assert_eq!(client.query_value(&format!("/* bulkhead: route=read */ {port}")).await, replica);
@@ -287,7 +295,11 @@ async fn a_function_that_becomes_volatile_is_noticed() {
     let proxy = Proxy::start(&ProxyConfig::of(&cluster).to_toml());
     let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
     wait_for_reads(&mut client, &proxy).await;
-    client.ask("CREATE FUNCTION late() RETURNS text LANGUAGE sql VOLATILE AS 'SELECT current_setting(''port'')'").await;
+    client
+        .ask(
+            "CREATE FUNCTION late() RETURNS text LANGUAGE sql VOLATILE AS 'SELECT current_setting(''port'')'",
+        )
+        .await;
     // Unknown, then known as volatile: never on the replica.
     for _ in 0..50 {
         assert_eq!(client.query_value("SELECT late()").await, cluster.primary.port().to_string());
