@@ -326,10 +326,10 @@ impl Session {
         let said = lease.protocol.take_error();
         let settings_failed = said.as_ref().is_some_and(|_| lease.protocol.is_answering_ours());
         let was_pinned = self.pin.take().is_some();
-        if lease.protocol.is_amid_message() || self.streaming > 0 {
+        if lease.protocol.is_amid_message() {
             return Err(Ended::Amid(broken));
         }
-        if was_pinned {
+        if was_pinned || self.streaming > 0 {
             return Err(Ended::Backend(broken));
         }
         let reply = match &said {

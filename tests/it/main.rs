@@ -7,6 +7,8 @@ mod drivers;
 mod failures;
 mod harness;
 mod hostile;
+mod prepared;
 mod routing;
+mod state;
 mod support;
 mod tidy;
