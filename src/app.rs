@@ -230,6 +230,7 @@ fn build(config: &Config, spawner: &Spawner) -> Result<(Arc<Shared>, Vec<Kept>),
         metrics: Arc::new(metrics),
         welcomes: session::Welcomes::default(),
         draining: CancellationToken::new(),
+        is_draining: std::sync::atomic::AtomicBool::new(false),
     };
     Ok((Arc::new(shared), keepers))
 }

@@ -94,6 +94,7 @@ mod fixture {
             metrics: Arc::new(Metrics { requests, ..Metrics::default() }),
             welcomes: session::Welcomes::default(),
             draining: CancellationToken::new(),
+            is_draining: std::sync::atomic::AtomicBool::new(false),
         }
     }
 }

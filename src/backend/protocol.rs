@@ -32,6 +32,9 @@ struct Part {
 enum Whose {
     /// Nothing of the replies is for the client.
     Ours,
+    /// Of the replies changed parameters are for the client: its own statement would have changed them, had it been
+    /// sent to a server of its own.
+    Completion,
     /// Of the replies errors and changed parameters are for the client: what it was told to have happened when it
     /// sent the statement, before there was a server.
     Prologue,
@@ -46,6 +49,9 @@ enum Kind {
     Synced,
     /// Extended messages whose Sync has not been sent.
     Open,
+    /// Extended messages that only prepare, with a Sync of ours in place of the client's Flush: its ReadyForQuery
+    /// is swallowed.
+    Prepared,
 }
 
 /// What becomes of the reply to one message of a changed request.
@@ -104,6 +110,8 @@ pub struct News {
     pub not_prepared: Vec<Box<[u8]>>,
     /// Statements whose Close did not take place.
     pub not_closed: Vec<StatementId>,
+    /// A request that was sent with a Sync of ours has failed: up to its own Sync the client expects no reply.
+    pub skips_to_sync: bool,
 }
 
 /// Proof that a backend has answered everything, is in no transaction and no COPY. Only
@@ -154,6 +162,17 @@ impl Protocol {
     /// A Query of ours was sent.
     pub fn sent_ours(&mut self) {
         self.push(Whose::Ours, Kind::Simple);
+    }
+
+    /// A Query of ours was sent that completes the client's: the parameters that it changes are reported.
+    pub fn sent_completion(&mut self) {
+        self.push(Whose::Completion, Kind::Simple);
+    }
+
+    /// Extended messages of the client that only prepare were sent, with a Sync of ours.
+    pub fn sent_prepared(&mut self, steps: VecDeque<Step>) {
+        self.push(Whose::Client, Kind::Prepared);
+        self.parts.back_mut().expect("just pushed").steps = steps;
     }
 
     /// A statement of the client that was answered before it was sent (SET LOCAL in a deferred transaction).
@@ -216,6 +235,11 @@ impl Protocol {
     /// Whether extended messages were sent whose Sync was not.
     pub fn is_open(&self) -> bool {
         self.parts.back().is_some_and(|part| part.kind == Kind::Open)
+    }
+
+    /// Whether the client's Sync is still to come for what was sent last.
+    pub fn lacks_sync(&self) -> bool {
+        self.parts.back().is_some_and(|part| matches!(part.kind, Kind::Open | Kind::Prepared))
     }
 
     /// Whether an open pipeline has failed: the server skips everything up to the Sync.
@@ -374,7 +398,7 @@ impl Protocol {
         if part.whose == Whose::Client {
             self.prologue_failed = false;
         }
-        part.whose == Whose::Client
+        part.whose == Whose::Client && part.kind != Kind::Prepared
     }
 
     fn on_parameter(&mut self, body: &[u8]) -> bool {
@@ -408,8 +432,10 @@ impl Protocol {
         let whose = part.whose;
         let told_already = whose == Whose::Client && std::mem::take(&mut self.prologue_failed);
         self.prologue_failed |= whose == Whose::Prologue;
-        let ours = whose == Whose::Ours || fatal.is_some();
+        let ours = matches!(whose, Whose::Ours | Whose::Completion) || fatal.is_some();
+        let skips_to_sync = part.kind == Kind::Prepared;
         let news = self.news.get_or_insert_default();
+        news.skips_to_sync |= skips_to_sync;
         for step in steps {
             match step {
                 Step::PassParsed(id, name) => {
@@ -480,3 +506,6 @@ fn sqlstate(body: &[u8]) -> [u8; 5] {
     }
     [0; 5]
 }
+
+#[cfg(test)]
+mod tests;

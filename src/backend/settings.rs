@@ -26,6 +26,9 @@ pub struct Settings {
     entries: Vec<(Box<str>, Box<str>)>,
     hash: u64,
     parse_hash: u64,
+    /// Asked before every request.
+    has_old_strings: bool,
+    is_serializable: bool,
 }
 
 impl Settings {
@@ -43,7 +46,11 @@ impl Settings {
         let parsing: Vec<_> =
             entries.iter().filter(|(name, _)| !PARSE_NEUTRAL.contains(&name.as_ref())).collect();
         let parse_hash = if parsing.is_empty() { 0 } else { FixedState::default().hash_one(&parsing) };
-        Self { entries, hash, parse_hash }
+        let mut settings = Self { entries, hash, parse_hash, has_old_strings: false, is_serializable: false };
+        settings.has_old_strings =
+            settings.get("standard_conforming_strings").is_some_and(|value| value != "on");
+        settings.is_serializable = settings.get("default_transaction_isolation") == Some("serializable");
+        settings
     }
 
     /// A number that differs, as good as surely, for different settings.
@@ -58,8 +65,13 @@ impl Settings {
     }
 
     /// Whether string literals are read in the old way, with backslash escapes.
-    pub fn has_old_strings(&self) -> bool {
-        !self.is_empty() && self.get("standard_conforming_strings").is_some_and(|value| value != "on")
+    pub const fn has_old_strings(&self) -> bool {
+        self.has_old_strings
+    }
+
+    /// Whether transactions are serializable unless they say otherwise: not possible on a standby.
+    pub const fn is_serializable(&self) -> bool {
+        self.is_serializable
     }
 
     /// Whether nothing is set.

@@ -1,6 +1,6 @@
 //! Pure: what a request demands, where its session stands, and which pools there are give the target.
 
-use crate::sql::{Class, Effects, Hint, Reason, Verdict};
+use crate::sql::{Class, Control, Effects, Hint, Reason, Verdict};
 
 /// A pool's position among all pools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -109,7 +109,7 @@ impl Routes {
             Some(Hint::Primary) => self.primary,
             Some(Hint::Read) => self.replicas.unwrap_or(self.primary),
             Some(Hint::Job) => self.jobs.unwrap_or(self.primary),
-            None => self.by_class(verdict.class, standing),
+            None => self.by_class(verdict, standing),
         })
     }
 
@@ -126,11 +126,13 @@ impl Routes {
         }
     }
 
-    fn by_class(&self, class: Class, standing: Standing) -> PoolId {
+    fn by_class(&self, verdict: Verdict, standing: Standing) -> PoolId {
         let own = if standing.is_worker { self.workers.unwrap_or(self.primary) } else { self.primary };
-        match class {
+        // A BEGIN in front of the reads of one request may leave a transaction open that writes later.
+        let may_write = standing.begun_read_write || verdict.control != Control::None;
+        match verdict.class {
             Class::Job => self.jobs.unwrap_or(own),
-            Class::Read if !standing.begun_read_write && !standing.is_worker => self.replicas.unwrap_or(own),
+            Class::Read if !may_write && !standing.is_worker => self.replicas.unwrap_or(own),
             Class::Read | Class::Write | Class::Neutral => own,
         }
     }
@@ -139,7 +141,6 @@ impl Routes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::Control;
 
     const PRIMARY: PoolId = PoolId(0);
     const REPLICAS: PoolId = PoolId(1);
@@ -181,6 +182,8 @@ mod tests {
         assert_eq!(target(Class::Job, worker), Target::Pool(JOBS));
         let begun = Standing { begun_read_write: true, ..FREE };
         assert_eq!(target(Class::Read, begun), Target::Pool(PRIMARY));
+        let begins = Verdict { control: Control::Other, ..verdict(Class::Read) };
+        assert_eq!(routes.target(&Demand::of(begins), FREE), Target::Pool(PRIMARY));
     }
 
     #[test]

@@ -33,6 +33,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct DatabaseCatalog {
     identity: Arc<Identity>,
     snapshot: ArcSwap<Catalog>,
+    /// The snapshot that was read last, which `snapshot` is while it can be trusted.
+    last: ArcSwap<Catalog>,
     /// A statement may have changed definitions since the snapshot was read.
     stale: AtomicBool,
 }
@@ -67,6 +69,7 @@ impl Catalogs {
         let catalog = Arc::new(DatabaseCatalog {
             identity: Arc::clone(identity),
             snapshot: ArcSwap::from_pointee(Catalog::empty()),
+            last: ArcSwap::from_pointee(Catalog::empty()),
             stale: AtomicBool::new(true),
         });
         known.insert(identity.database.clone(), Arc::clone(&catalog));
@@ -74,10 +77,11 @@ impl Catalogs {
         catalog
     }
 
-    /// Definitions may have changed.
+    /// Definitions may have changed: nothing is known of them until they have been read again.
     pub fn changed(&self, catalog: &DatabaseCatalog) {
         self.generation.fetch_add(1, Ordering::Relaxed);
-        catalog.stale.store(true, Ordering::Release);
+        catalog.stale.store(true, Ordering::SeqCst);
+        catalog.snapshot.store(Arc::default());
         self.wanted.notify_one();
     }
 
@@ -143,8 +147,13 @@ impl Catalogs {
         }
         let read = read?;
         // Sessions keep their cached verdicts as long as nothing has changed.
-        if !catalog.snapshot.load().says_the_same(&read) {
-            catalog.snapshot.store(Arc::new(read));
+        if !catalog.last.load().says_the_same(&read) {
+            catalog.last.store(Arc::new(read));
+        }
+        catalog.snapshot.store(catalog.last.load_full());
+        if catalog.stale.load(Ordering::SeqCst) {
+            // Changed while it was read: the next snapshot is on its way.
+            catalog.snapshot.store(Arc::default());
         }
         Ok(())
     }

@@ -50,6 +50,10 @@ impl Session {
             self.begun = Begun::No;
             return Ok(false);
         }
+        let concerns_begun = !matches!(self.begun, Begun::No);
+        if !concerns_begun && !matches!(demand.verdict.control, Control::Begin { .. }) {
+            return Ok(false);
+        }
         let Some(text) = self.executed_text(request)? else { return Ok(false) };
         let Some(local) = self.local(text, demand.verdict.control) else { return Ok(false) };
         self.complete(request, &local)?;

@@ -158,10 +158,10 @@ impl Session {
         let begun_read_write = match &self.begun {
             super::transaction::Begun::Deferred(deferred) => !deferred.fits_standby,
             // What follows before the Sync belongs to the same transaction, and may write.
-            _ => request.end == End::Open,
+            _ => request.end == End::Open && !self.only_prepares(request),
         };
         // A standby has no serializable transactions.
-        let serializable = self.settings.get("default_transaction_isolation") == Some("serializable");
+        let serializable = self.settings.is_serializable();
         let standing = Standing {
             held,
             held_is_jobs_server: routes.jobs_elsewhere && held.is_some_and(on_jobs),

@@ -95,6 +95,25 @@ impl Session {
         Ok(rest.is_empty())
     }
 
+    /// Whether the request, which has no Sync, only prepares, describes and closes statements. With a Sync of ours it
+    /// is complete: what the client runs next, perhaps much later, needs no backend kept for it.
+    pub(crate) fn only_prepares(&self, request: Request) -> bool {
+        if request.end != End::Open {
+            return false;
+        }
+        let mut rest = self.inbox.get(..request.len).unwrap_or_default();
+        let mut only = request.streaming == 0;
+        while let Ok(Some((tag, body, after))) = split_message(rest) {
+            rest = after;
+            only &= match tag {
+                b'P' | b'H' => true,
+                b'D' | b'C' => body.first() == Some(&b'S'),
+                _ => false,
+            };
+        }
+        only
+    }
+
     /// Writes the request for the leased backend to `out`, with the statements that the backend lacks.
     pub(crate) fn rewrite(
         &mut self,

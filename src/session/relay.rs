@@ -336,7 +336,7 @@ impl Session {
             Some(fields) if settings_failed => reply::settings_failed(fields),
             _ => reply::broken(&broken, said.as_ref()),
         };
-        let open = lease.protocol.is_open();
+        let open = lease.protocol.lacks_sync();
         let owes = lease.protocol.owes_client();
         let in_transaction = self.was_in_transaction || lease.protocol.status() != TxStatus::Idle;
         drop(lease);

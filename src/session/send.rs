@@ -25,6 +25,8 @@ impl Session {
             return Ok(Ok(()));
         }
         let mut out = Vec::new();
+        let was_open = self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
+        let prepares = !was_open && self.only_prepares(request);
         self.was_in_transaction = self.status() != TxStatus::Idle || !matches!(self.begun, Begun::No);
         if self.has_preamble() {
             // A Query of ours ends the unnamed statement.
@@ -65,6 +67,10 @@ impl Session {
                 lease.statements.unnamed = None;
                 lease.protocol.sent_simple();
             }
+            _ if prepares => {
+                message::sync(&mut body);
+                lease.protocol.sent_prepared(rewritten.steps);
+            }
             _ => lease.protocol.sent_extended(rewritten.steps, Self::is_synced(request)),
         }
         let request_bytes = if unchanged { &self.inbox[..request.len] } else { body.as_slice() };
@@ -74,7 +80,7 @@ impl Session {
             out.extend_from_slice(request_bytes);
             if let Some(sql) = restore {
                 message::query(&mut out, sql.as_bytes());
-                lease.protocol.sent_ours();
+                lease.protocol.sent_completion();
                 lease.statements.unnamed = None;
             }
             lease.send(&out)
@@ -125,9 +131,12 @@ impl Session {
     fn write_preamble(&mut self, out: &mut Vec<u8>) {
         let change = self.settings_change();
         let Some(lease) = &mut self.lease else { return };
+        let fresh = self.pin.is_none() && lease.protocol.quiescent().is_some();
         if let Some(sql) = change {
             message::query(out, sql.as_bytes());
             lease.protocol.sent_ours();
+        }
+        if fresh {
             lease.applied = Arc::clone(&self.settings);
         }
         if let Begun::Deferred(deferred) = &self.begun {

@@ -254,6 +254,8 @@ impl Session {
                 self.taint = self.taint_before;
             }
         }
+        // The Sync that was sent is ours: the client's, still to come, is answered here.
+        self.skipping |= news.skips_to_sync;
         if news.parameter_changed {
             self.taint |= Effects::SETS;
         }

@@ -1,7 +1,10 @@
 //! What all sessions share.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -67,11 +70,14 @@ pub struct Shared {
     pub welcomes: Welcomes,
     /// Ends every session that is not in a transaction; set by [`Shared::drain`].
     pub draining: CancellationToken,
+    /// The same, to be asked before every request: the token takes a lock.
+    pub is_draining: AtomicBool,
 }
 
 impl Shared {
     /// Lets no session begin anything new: each ends when it is in no transaction.
     pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::Release);
         self.draining.cancel();
         self.cancels.wake_all();
     }
@@ -82,7 +88,7 @@ impl Shared {
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.is_cancelled()
+        self.is_draining.load(Ordering::Acquire)
     }
 
     pub(crate) fn pool(&self, id: PoolId) -> &Pool {

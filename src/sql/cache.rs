@@ -4,10 +4,11 @@ use quick_cache::sync::Cache;
 
 use super::{
     catalog::Catalog,
+    hidden::may_set_hidden,
     hint, judge,
     key::{Key, Keys},
     rules::Rules,
-    verdict::{Reason, Verdict},
+    verdict::{Effects, Reason, Verdict},
 };
 
 /// Judges texts by one set of rules and remembers what it judged.
@@ -49,7 +50,7 @@ impl Classifier {
     pub fn lookup(&self, catalog: &Catalog, text: &[u8]) -> Result<Verdict, Miss> {
         if text.len() > self.statement_bytes {
             let hint = hint::read(text, &self.rules);
-            return Ok(Verdict { hint, ..Verdict::unknown(Reason::TooLong) });
+            return Ok(Verdict { hint, ..too_long(text) });
         }
         let key = self.keys.key(text);
         self.verdicts.get(&(catalog.epoch(), key)).ok_or(Miss { key })
@@ -66,6 +67,14 @@ impl Classifier {
     pub fn classify(&self, catalog: &Catalog, text: &[u8]) -> Verdict {
         self.lookup(catalog, text).unwrap_or_else(|miss| self.judge(catalog, text, miss))
     }
+}
+
+/// Of a text that is not read: whatever it leaves, the server is asked for; what it cannot be asked for ties the
+/// session to its backend, so that is looked for.
+fn too_long(text: &[u8]) -> Verdict {
+    let unknown = Verdict::unknown(Reason::TooLong);
+    let hidden = if may_set_hidden(text) { Effects::NONE } else { Effects::OPAQUE_SETTINGS };
+    Verdict { effects: unknown.effects.without(hidden), ..unknown }
 }
 
 impl std::fmt::Debug for Classifier {

@@ -17,6 +17,7 @@ mod catalog;
 mod explain;
 mod functions;
 mod glob;
+mod hidden;
 mod hint;
 mod judge;
 mod key;

@@ -8,6 +8,7 @@ mod failures;
 mod harness;
 mod hostile;
 mod prepared;
+mod protocol;
 mod routing;
 mod state;
 mod support;

@@ -71,10 +71,7 @@ async fn settings_are_the_sessions_own() {
             assert_eq!(leaked, "", "another's custom setting");
         }
     }
-    assert_eq!(
-        proxy.metric(r#"bulkhead_sessions_pinned{reason="hidden_settings"}"#).await.unwrap_or(0.0),
-        0.0
-    );
+    proxy.wait_for_metric(r#"bulkhead_sessions_pinned{reason="hidden_settings"}"#, 0.0).await;
 }
 
 #[tokio::test]

@@ -304,6 +304,11 @@ impl RawClient {
         char::from(answer.last().and_then(|ready| ready.body.first().copied()).unwrap_or_default())
     }
 
+    /// One byte that is no message: the answer to a request for encryption.
+    pub(crate) async fn read_byte(&mut self) -> u8 {
+        self.stream.read_u8().await.expect("the connection is open")
+    }
+
     /// Returns once a whole message has come, without taking it. Cancel safe.
     pub(crate) async fn peek(&mut self) {
         while self.frame_length().is_none() {

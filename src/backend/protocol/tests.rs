@@ -1,0 +1,221 @@
+//! A conversation's bytes may come in any pieces: what the client gets and what is known afterwards is the same.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::wire::message;
+
+/// One exchange: how it was sent, and the server's bytes.
+#[derive(Clone, Debug)]
+enum Exchange {
+    /// A Query of ours, with a changed parameter, perhaps failing.
+    Ours { fails: bool },
+    /// A kept-back statement, perhaps failing.
+    Prologue { fails: bool },
+    /// A Query with rows, perhaps failing after them.
+    Simple { rows: u8, fails: bool },
+    /// Parse (not sent), our Parse, Bind, Execute, Close (not sent), Sync; failing at one of the four sent.
+    Extended { rows: u8, fails_at: Option<u8> },
+}
+
+fn exchange() -> impl Strategy<Value = Exchange> {
+    prop_oneof![
+        any::<bool>().prop_map(|fails| Exchange::Ours { fails }),
+        any::<bool>().prop_map(|fails| Exchange::Prologue { fails }),
+        (0..5_u8, any::<bool>()).prop_map(|(rows, fails)| Exchange::Simple { rows, fails }),
+        (0..5_u8, prop::option::of(0..3_u8))
+            .prop_map(|(rows, fails_at)| Exchange::Extended { rows, fails_at }),
+    ]
+}
+
+fn error(out: &mut Vec<u8>, text: &str) {
+    let report =
+        message::Report { severity: "ERROR", code: "22012", message: text, detail: "VFATAL", hint: "" };
+    message::error(out, report);
+}
+
+fn rows(out: &mut Vec<u8>, count: u8) {
+    for row in 0..count {
+        message::raw(out, b'D', &vec![row; usize::from(row) * 7 + 2]);
+    }
+}
+
+/// Notes the exchange as sent; gives the server's bytes and those of them that are the client's.
+fn play(protocol: &mut Protocol, exchange: &Exchange) -> (Vec<u8>, Vec<u8>) {
+    let (mut server, mut client) = (Vec::new(), Vec::new());
+    match *exchange {
+        Exchange::Ours { fails } => {
+            protocol.sent_ours();
+            message::parameter_status(&mut server, "TimeZone", "UTC");
+            if fails {
+                error(&mut server, "ours");
+            } else {
+                message::command_complete(&mut server, "SET");
+            }
+            message::ready(&mut server, TxStatus::Idle);
+        }
+        Exchange::Prologue { fails } => {
+            protocol.sent_prologue();
+            protocol.sent_simple();
+            if fails {
+                error(&mut server, "the reason");
+                client.clone_from(&server);
+                message::ready(&mut server, TxStatus::Failed);
+                error(&mut server, "transaction is aborted");
+            } else {
+                message::command_complete(&mut server, "SET");
+                message::ready(&mut server, TxStatus::Open);
+                message::command_complete(&mut server, "SELECT 0");
+                message::command_complete(&mut client, "SELECT 0");
+            }
+            message::ready(&mut server, TxStatus::Idle);
+            message::ready(&mut client, TxStatus::Idle);
+        }
+        Exchange::Simple { rows: count, fails } => {
+            protocol.sent_simple();
+            message::raw(&mut server, b'T', b"\0\0");
+            rows(&mut server, count);
+            message::parameter_status(&mut server, "TimeZone", "Asia/Tokyo");
+            if fails {
+                error(&mut server, "simple");
+            } else {
+                message::command_complete(&mut server, "SELECT");
+            }
+            message::ready(&mut server, TxStatus::Idle);
+            client.clone_from(&server);
+        }
+        Exchange::Extended { rows: count, fails_at } => {
+            extended(protocol, count, fails_at, &mut server, &mut client);
+        }
+    }
+    (server, client)
+}
+
+fn extended(
+    protocol: &mut Protocol,
+    count: u8,
+    fails_at: Option<u8>,
+    server: &mut Vec<u8>,
+    client: &mut Vec<u8>,
+) {
+    let insert = |tag: u8| Step::Insert(Box::new([tag, 0, 0, 0, 4]), Some(Box::from(&b"name"[..])));
+    let steps = [
+        insert(b'1'),
+        Step::SwallowParsed(StatementId(7)),
+        Step::Pass(Awaits::Bind),
+        Step::Pass(Awaits::Execute),
+        insert(b'3'),
+    ];
+    protocol.sent_extended(steps.into(), true);
+    message::parse_complete(client);
+    let mut at = 0;
+    let mut goes_on = |server: &mut Vec<u8>, client: &mut Vec<u8>| {
+        let fails = fails_at == Some(at);
+        at += 1;
+        if fails {
+            error(server, "extended");
+            error(client, "extended");
+        }
+        !fails
+    };
+    let done = goes_on(server, client)
+        && {
+            message::parse_complete(server);
+            goes_on(server, client)
+        }
+        && {
+            message::bind_complete(server);
+            message::bind_complete(client);
+            goes_on(server, client)
+        };
+    if done {
+        rows(server, count);
+        rows(client, count);
+        message::command_complete(server, "SELECT");
+        message::command_complete(client, "SELECT");
+        message::close_complete(client);
+    }
+    message::ready(server, TxStatus::Idle);
+    message::ready(client, TxStatus::Idle);
+}
+
+proptest! {
+    #[test]
+    fn any_pieces_give_the_same(
+        exchanges in prop::collection::vec(exchange(), 1..6),
+        cuts in prop::collection::vec(1..40_usize, 1..60),
+    ) {
+        let mut protocol = Protocol::default();
+        let (mut server, mut expected) = (Vec::new(), Vec::new());
+        for exchange in &exchanges {
+            let (from_server, for_client) = play(&mut protocol, exchange);
+            server.extend(from_server);
+            expected.extend(for_client);
+        }
+        let (mut got, mut at) = (Vec::new(), 0);
+        let mut cuts = cuts.into_iter().cycle();
+        while at < server.len() {
+            prop_assert!(!protocol.is_answered());
+            let end = server.len().min(at + cuts.next().unwrap_or(1));
+            let mut out = Outgoing::default();
+            protocol.receive(&server[at..end], &mut out).expect("valid");
+            got.extend_from_slice(out.bytes(&server[at..end]));
+            at = end;
+        }
+        prop_assert_eq!(got, expected);
+        prop_assert!(protocol.is_answered() && protocol.quiescent().is_some());
+        let failed = exchanges.iter().filter(|exchange| matches!(exchange, Exchange::Extended { fails_at: Some(0), .. }));
+        prop_assert_eq!(protocol.take_news().not_parsed.len(), failed.count());
+    }
+
+    #[test]
+    fn nonsense_from_a_server_never_panics(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        exchanges in prop::collection::vec(exchange(), 0..3),
+    ) {
+        let mut protocol = Protocol::default();
+        for exchange in &exchanges {
+            play(&mut protocol, exchange);
+        }
+        for chunk in bytes.chunks(7) {
+            let mut out = Outgoing::default();
+            if protocol.receive(chunk, &mut out).is_err() {
+                break;
+            }
+            out.bytes(chunk);
+        }
+    }
+}
+
+#[test]
+fn a_sync_during_copy_is_not_answered() {
+    let mut protocol = Protocol::default();
+    protocol.sent_extended(VecDeque::new(), true);
+    let mut server = Vec::new();
+    message::bind_complete(&mut server);
+    message::raw(&mut server, b'G', b"\0\0\0");
+    let mut out = Outgoing::default();
+    protocol.receive(&server, &mut out).expect("valid");
+    assert!(protocol.copying_in() && protocol.is_open());
+    protocol.sent_copy_end();
+    protocol.sent_extended(VecDeque::new(), true);
+    let mut server = Vec::new();
+    message::command_complete(&mut server, "COPY 1");
+    message::ready(&mut server, TxStatus::Idle);
+    protocol.receive(&server, &mut Outgoing::default()).expect("valid");
+    assert!(protocol.quiescent().is_some());
+}
+
+#[test]
+fn what_the_server_says_at_its_end_is_kept_from_the_client() {
+    let mut protocol = Protocol::default();
+    protocol.sent_simple();
+    let mut server = Vec::new();
+    let report =
+        message::Report { severity: "FATAL", code: "57P01", message: "terminating", detail: "", hint: "" };
+    message::error(&mut server, report);
+    let mut out = Outgoing::default();
+    protocol.receive(&server, &mut out).expect("valid");
+    assert!(out.bytes(&server).is_empty());
+    assert_eq!(protocol.take_error().expect("the reason").code, "57P01");
+}

@@ -1,0 +1,66 @@
+//! Whether a text that is not parsed may set a parameter that the server does not list: one with a dot in its name.
+//! What it sets otherwise the server can be asked for.
+
+/// Looks for `set_config`, and for `SET`, `SET SESSION` or `SET LOCAL` before a name with a dot, wherever they stand.
+pub(super) fn may_set_hidden(text: &[u8]) -> bool {
+    memchr::memchr2_iter(b's', b'S', text).any(|at| {
+        let from_here = &text[at..];
+        let Some(rest) = strip(from_here, b"set") else { return false };
+        if at > 0 && is_name(text[at - 1]) {
+            return false;
+        }
+        strip(rest, b"_config").is_some() || sets_name_with_dot(rest)
+    })
+}
+
+fn sets_name_with_dot(rest: &[u8]) -> bool {
+    let mut name = rest.trim_ascii_start();
+    if name.len() == rest.len() {
+        return false;
+    }
+    for scope in [&b"session"[..], b"local"] {
+        if let Some(after) =
+            strip(name, scope).filter(|after| after.first().is_some_and(u8::is_ascii_whitespace))
+        {
+            name = after.trim_ascii_start();
+        }
+    }
+    let end = name.iter().position(|byte| !is_name(*byte) && *byte != b'"').unwrap_or(name.len());
+    end > 0 && name[end..].trim_ascii_start().first() == Some(&b'.')
+}
+
+fn strip<'t>(text: &'t [u8], word: &[u8]) -> Option<&'t [u8]> {
+    let (head, rest) = text.split_at_checked(word.len())?;
+    head.eq_ignore_ascii_case(word).then_some(rest)
+}
+
+fn is_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_a_dot_are_found_and_others_are_not() {
+        for text in [
+            "SELECT Set_Config('a', 'b', false)",
+            "set app.user = 1",
+            "INSERT INTO t VALUES (1); SET SESSION \"app\" . x TO 2",
+            "x;SET\nLOCAL a.b = 1",
+        ] {
+            assert!(may_set_hidden(text.as_bytes()), "{text}");
+        }
+        for text in [
+            "INSERT INTO t VALUES ('set')",
+            "UPDATE t SET a = 1.5, b = c.d",
+            "SET work_mem = '1MB'",
+            "SELECT offset.a FROM sets",
+            "set",
+            "reset app.user",
+        ] {
+            assert!(!may_set_hidden(text.as_bytes()), "{text}");
+        }
+    }
+}
