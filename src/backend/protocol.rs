@@ -68,6 +68,11 @@ pub enum Step {
     /// The message was not sent: these bytes are its reply. If the server skips what comes before, so is this, and
     /// the client's name for a statement is free again.
     Insert(Box<[u8]>, Option<Box<[u8]>>),
+    /// The message was refused here, and one that fails was sent in its place: these bytes replace its error, so that
+    /// what comes before and after it is treated as if the server had refused it.
+    Refuse(Box<[u8]>),
+    /// A Query or FunctionCall that came before the Sync: everything goes to the client, up to a ReadyForQuery.
+    Simple,
 }
 
 /// The message that ends the reply to one extended message.
@@ -188,7 +193,9 @@ impl Protocol {
         if !self.is_open() {
             self.push(Whose::Client, Kind::Simple);
         } else if !self.is_skipping() {
-            self.parts.back_mut().expect("an open conversation has a part").kind = Kind::Simple;
+            let part = self.parts.back_mut().expect("an open conversation has a part");
+            part.steps.push_back(Step::Simple);
+            part.kind = Kind::Simple;
         }
     }
 
@@ -245,6 +252,11 @@ impl Protocol {
     /// Whether an open pipeline has failed: the server skips everything up to the Sync.
     pub fn is_skipping(&self) -> bool {
         self.parts.back().is_some_and(|part| part.kind == Kind::Open && part.failed)
+    }
+
+    /// Whether replies to messages of an open pipeline are outstanding.
+    pub fn awaits_replies(&self) -> bool {
+        self.parts.iter().any(|part| !part.steps.is_empty())
     }
 
     /// Whether a reply to the client is outstanding.
@@ -374,7 +386,7 @@ impl Protocol {
         match tag {
             b'Z' => self.on_ready(body, chunk, out),
             b'S' => self.on_parameter(body),
-            b'E' => self.on_error(body),
+            b'E' => self.on_error(body, chunk, out),
             b'N' => self.parts.front().is_none_or(|part| part.whose == Whose::Client),
             // A notification belongs to the session's LISTEN, whatever is being answered.
             b'A' => true,
@@ -418,7 +430,7 @@ impl Protocol {
         shown
     }
 
-    fn on_error(&mut self, body: &[u8]) -> bool {
+    fn on_error(&mut self, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
         self.copying_in = false;
         let Some(part) = self.parts.front_mut() else {
             self.error.get_or_insert_with(|| Box::new(ErrorFields::parse(body)));
@@ -426,6 +438,10 @@ impl Protocol {
         };
         part.failed = true;
         let steps = std::mem::take(&mut part.steps);
+        if steps.iter().skip(1).any(|step| *step == Step::Simple) {
+            // A message before the Query has failed, and the server skips the Query too.
+            part.kind = Kind::Open;
+        }
         // The end of the backend's connection is not the end of the client's.
         let fatal =
             memchr::memmem::find(body, b"\0VFATAL\0").or_else(|| memchr::memmem::find(body, b"\0VPANIC\0"));
@@ -436,6 +452,11 @@ impl Protocol {
         let skips_to_sync = part.kind == Kind::Prepared;
         let news = self.news.get_or_insert_default();
         news.skips_to_sync |= skips_to_sync;
+        if let (Some(Step::Refuse(error)), false) = (steps.front(), ours) {
+            out.insert(chunk, error);
+            news.client_error = Some(sqlstate(error.get(HEADER_BYTES..).unwrap_or_default()));
+            return false;
+        }
         for step in steps {
             match step {
                 Step::PassParsed(id, name) => {
@@ -445,7 +466,7 @@ impl Protocol {
                 Step::SwallowParsed(id) => news.not_parsed.push(id),
                 Step::SwallowClosed(id) => news.not_closed.push(id),
                 Step::Insert(_, name) => news.not_prepared.extend(name),
-                Step::Pass(_) => {}
+                Step::Pass(_) | Step::Refuse(_) | Step::Simple => {}
             }
         }
         if ours {
@@ -477,7 +498,7 @@ impl Protocol {
             Some(Step::Pass(awaits)) => awaits.ended_by(tag),
             Some(Step::PassParsed(..) | Step::SwallowParsed(_)) => tag == b'1',
             Some(Step::SwallowClosed(_)) => tag == b'3',
-            Some(Step::Insert(..)) | None => false,
+            Some(Step::Insert(..) | Step::Refuse(_) | Step::Simple) | None => false,
         };
         if ended {
             part.steps.pop_front();

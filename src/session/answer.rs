@@ -99,7 +99,7 @@ impl Session {
                     return None;
                 }
                 // It may say READ WRITE, or SERIALIZABLE.
-                deferred.fits_standby &= tag == "SAVEPOINT";
+                deferred.fits_standby &= !sets_transaction(&text);
                 deferred.texts.push(text);
                 Some(Local::Complete(tag))
             }
@@ -357,6 +357,14 @@ fn prologue_tag(text: &[u8]) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// Whether a SET concerns the transaction itself: `SET TRANSACTION ..`, `SET LOCAL transaction_read_only ..`.
+fn sets_transaction(text: &[u8]) -> bool {
+    let lowered = text.to_ascii_lowercase();
+    let mut words = lowered.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).skip(1);
+    let name = words.find(|word| !matches!(*word, b"local" | b"session"));
+    name.is_some_and(|name| name.starts_with(b"transaction"))
 }
 
 fn starts_with_word(text: &[u8], word: &[u8]) -> bool {

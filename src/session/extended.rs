@@ -61,6 +61,18 @@ pub(crate) struct Rewritten {
     pub(crate) streaming: usize,
 }
 
+/// Lets the server fail where a message is refused here: what comes before it takes place, its transaction fails, and
+/// what comes after it is skipped up to the Sync.
+fn refuse_there(reply: &Reply, request: Request, steps: &mut Steps, out: &mut Vec<u8>) {
+    let mut error = Vec::new();
+    reply.error(&mut error);
+    steps.push(Step::Refuse(error.into()));
+    message::describe_statement(out, b"bulkhead refused a message");
+    if request.end == End::Sync {
+        message::sync(out);
+    }
+}
+
 impl Session {
     /// Whether the request can be sent as it is: it names no prepared statement, and uses the unnamed one only
     /// after parsing it.
@@ -146,7 +158,7 @@ impl Session {
                         held.insert(id);
                     }
                 }
-                Step::Pass(_) | Step::Insert(..) => {}
+                Step::Pass(_) | Step::Insert(..) | Step::Refuse(_) | Step::Simple => {}
             }
         }
         if let Some(held) = self.held() {
@@ -183,7 +195,8 @@ impl Session {
                 }
             };
             if let Err(reply) = done {
-                return Ok(Err(reply));
+                refuse_there(&reply, request, steps, out);
+                return Ok(Ok(request.streaming));
             }
         }
         Ok(self.rewrite_streamed(rest, request, steps, out)?.map(|()| request.streaming))

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     Ended, Session, reply,
-    request::{Request, first_request},
+    request::{End, Request, first_request},
     transaction::Begun,
 };
 use crate::{
@@ -184,7 +184,11 @@ impl Session {
         match until {
             Until::Request => Ok(self.buffered_request()?.is_some()),
             Until::Answered if protocol.is_answered() => Ok(lease.unsent.is_empty()),
-            Until::Answered => Ok(protocol.is_open() && self.buffered_request()?.is_some()),
+            Until::Answered if !protocol.is_open() => Ok(false),
+            // COPY data that came early is not stray as long as the server may still ask for it.
+            Until::Answered => Ok(self
+                .buffered_request()?
+                .is_some_and(|request| request.end != End::StrayCopy || !protocol.awaits_replies())),
         }
     }
 

@@ -71,6 +71,11 @@ impl Session {
                 message::sync(&mut body);
                 lease.protocol.sent_prepared(rewritten.steps);
             }
+            End::Open if request.streaming == 0 => {
+                // What follows may depend on the replies, such as COPY data.
+                message::raw(&mut body, b'H', &[]);
+                lease.protocol.sent_extended(rewritten.steps, false);
+            }
             _ => lease.protocol.sent_extended(rewritten.steps, Self::is_synced(request)),
         }
         let request_bytes = if unchanged { &self.inbox[..request.len] } else { body.as_slice() };

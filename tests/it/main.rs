@@ -3,6 +3,7 @@
 
 mod bounds;
 mod cancel;
+mod conversation;
 mod drivers;
 mod failures;
 mod harness;
@@ -10,6 +11,9 @@ mod hostile;
 mod prepared;
 mod protocol;
 mod routing;
+mod sessions;
+mod shapes;
 mod state;
+mod statements;
 mod support;
 mod tidy;

@@ -309,6 +309,21 @@ impl RawClient {
         self.stream.read_u8().await.expect("the connection is open")
     }
 
+    /// Sends what is pending in as many writes as there are bytes.
+    pub(crate) async fn flush_byte_by_byte(&mut self) {
+        for byte in self.pending.split() {
+            self.stream.write_all(&[byte]).await.expect("the connection is open");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Sends a Query and returns its answer if that begins within a short time.
+    pub(crate) async fn ask_soon(&mut self, sql: &str) -> Option<Vec<Message>> {
+        self.query(sql).await;
+        timeout(Duration::from_millis(200), self.peek()).await.ok()?;
+        Some(self.read_until_ready().await)
+    }
+
     /// Returns once a whole message has come, without taking it. Cancel safe.
     pub(crate) async fn peek(&mut self) {
         while self.frame_length().is_none() {
