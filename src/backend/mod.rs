@@ -126,7 +126,8 @@ impl Backend {
     /// Looks at an idle backend without waiting: false when the server has closed it or said something that
     /// ends it. Reports about parameters and notices are taken and dropped.
     pub fn is_alive(&mut self) -> bool {
-        let mut buffer = [0; 1024];
+        // Small: clearing it is all that this costs as long as nothing has come.
+        let mut buffer = [0; 64];
         loop {
             match self.socket.read_now(&mut buffer) {
                 None => return self.protocol.quiescent().is_some(),

@@ -69,7 +69,9 @@ impl Session {
 
     fn extended_demand(&self, request: Request) -> Result<Demand, Ended> {
         let mut demand = Demand::none();
-        let mut parsed: Vec<(&[u8], Verdict)> = Vec::new();
+        // One Parse is the rule, and needs no list.
+        let mut last: Option<(&[u8], Verdict)> = None;
+        let mut earlier: Vec<(&[u8], Verdict)> = Vec::new();
         let mut rest = &self.inbox[..request.len];
         if request.streaming > 0 {
             return Ok(self.streamed_demand(rest)?);
@@ -82,13 +84,13 @@ impl Session {
                     let (name, text) = (body.cstring()?, body.cstring()?);
                     let verdict = self.verdict(text);
                     demand.add(verdict);
-                    parsed.push((name, verdict));
+                    earlier.extend(last.replace((name, verdict)));
                 }
                 b'B' => {
                     let mut body = Body::new(body, "Bind");
                     let (_portal, name) = (body.cstring()?, body.cstring()?);
-                    let here =
-                        parsed.iter().rev().find(|(known, _)| *known == name).map(|(_, verdict)| *verdict);
+                    let mut parsed = last.iter().chain(earlier.iter().rev());
+                    let here = parsed.find(|(known, _)| *known == name).map(|(_, verdict)| *verdict);
                     let Some(verdict) = here.or_else(|| self.known_verdict(name)) else { continue };
                     let decided = self.decide_by_values(verdict, body)?;
                     // The Parse has been counted already, unless a value makes this a job.
@@ -99,7 +101,7 @@ impl Session {
                 b'D' => {
                     let mut body = Body::new(body, "Describe");
                     let (kind, name) = (body.byte()?, body.cstring()?);
-                    let here = parsed.iter().any(|(known, _)| *known == name);
+                    let here = last.iter().chain(&earlier).any(|(known, _)| *known == name);
                     if kind == b'S' && !here {
                         self.known_verdict(name).into_iter().for_each(|verdict| demand.add(verdict));
                     }
