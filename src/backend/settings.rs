@@ -90,13 +90,6 @@ impl Settings {
         self.entries.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
     }
 
-    /// These, overridden by `other`.
-    #[must_use]
-    pub fn overridden_by(&self, other: &Self) -> Self {
-        let both = self.iter().chain(other.iter());
-        Self::new(both.map(|(name, value)| (name.to_owned(), value.to_owned())))
-    }
-
     /// The SQL that takes a backend from `self` to `target`; `None` if there is nothing to do.
     ///
     /// An error in it ends the backend's connection (`exit_on_error`, a developer option of PostgreSQL that

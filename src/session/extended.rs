@@ -34,8 +34,6 @@ struct Steps {
     list: VecDeque<Step>,
     /// More messages will follow before the Sync, or have come before: every reply counts.
     exact: bool,
-    /// Names that the client's Parse messages have taken.
-    names: Vec<Box<[u8]>>,
 }
 
 impl Steps {
@@ -51,14 +49,6 @@ impl Steps {
         self.list.extend(self.passes.drain(..).map(Step::Pass));
         self.list.push_back(step);
     }
-}
-
-/// A request as it is sent.
-pub(crate) struct Rewritten {
-    /// What becomes of the replies; empty if all pass.
-    pub(crate) steps: VecDeque<Step>,
-    /// Bytes of the request that were taken; the rest of the last message is streamed.
-    pub(crate) streaming: usize,
 }
 
 /// Lets the server fail where a message is refused here: what comes before it takes place, its transaction fails, and
@@ -126,45 +116,20 @@ impl Session {
         only
     }
 
-    /// Writes the request for the leased backend to `out`, with the statements that the backend lacks.
+    /// Writes the request for the leased backend to `out`, with the statements that the backend lacks. Gives what
+    /// becomes of the replies; nothing if all pass. A refusal means that nothing was noted.
     pub(crate) fn rewrite(
         &mut self,
         request: Request,
         out: &mut Vec<u8>,
-    ) -> Result<Result<Rewritten, Reply>, Malformed> {
+    ) -> Result<Result<VecDeque<Step>, Reply>, Malformed> {
         let exact =
             request.end == End::Open || self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
         let mut steps = Steps { exact, ..Steps::default() };
         let messages = std::mem::take(&mut self.inbox);
         let written = self.rewrite_messages(&messages[..request.len], request, &mut steps, out);
         self.inbox = messages;
-        let streaming = match written? {
-            Ok(streaming) => streaming,
-            Err(reply) => {
-                self.undo(steps);
-                return Ok(Err(reply));
-            }
-        };
-        Ok(Ok(Rewritten { steps: steps.list, streaming }))
-    }
-
-    /// Nothing of the request is sent: what was noted for it has not taken place.
-    fn undo(&mut self, steps: Steps) {
-        for step in steps.list {
-            match step {
-                Step::PassParsed(id, _) | Step::SwallowParsed(id) => self.forget_unparsed(&[id]),
-                Step::SwallowClosed(id) => {
-                    if let Some(held) = self.held() {
-                        held.insert(id);
-                    }
-                }
-                Step::Pass(_) | Step::Insert(..) | Step::Refuse(_) | Step::Simple => {}
-            }
-        }
-        if let Some(held) = self.held() {
-            held.unnamed = None;
-        }
-        self.forget_named(&steps.names);
+        Ok(written?.map(|()| steps.list))
     }
 
     fn rewrite_messages(
@@ -173,7 +138,11 @@ impl Session {
         request: Request,
         steps: &mut Steps,
         out: &mut Vec<u8>,
-    ) -> Result<Result<usize, Reply>, Malformed> {
+    ) -> Result<Result<(), Reply>, Malformed> {
+        if request.streaming > 0 {
+            // It is one message and no other.
+            return self.rewrite_streamed(messages, request, steps, out);
+        }
         self.close_surplus(steps, out);
         let mut rest = messages;
         while let Ok(Some((tag, body, after))) = split_message(rest) {
@@ -196,10 +165,10 @@ impl Session {
             };
             if let Err(reply) = done {
                 refuse_there(&reply, request, steps, out);
-                return Ok(Ok(request.streaming));
+                break;
             }
         }
-        Ok(self.rewrite_streamed(rest, request, steps, out)?.map(|()| request.streaming))
+        Ok(Ok(()))
     }
 
     /// The beginning of a message whose rest is streamed.
@@ -260,7 +229,6 @@ impl Session {
             Err(reply) => return Ok(Err(reply)),
         };
         let name: Box<[u8]> = Body::new(body, "Parse").cstring()?.into();
-        steps.names.push(name.clone());
         if self.held().is_some_and(|held| held.touch(statement.id)) {
             let mut complete = Vec::new();
             message::parse_complete(&mut complete);

@@ -5,7 +5,6 @@ use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     Ended, Session,
-    extended::Rewritten,
     reply::Reply,
     request::{End, Request},
     transaction::Begun,
@@ -28,15 +27,15 @@ impl Session {
         let was_open = self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
         let prepares = !was_open && self.only_prepares(request);
         self.was_in_transaction = self.status() != TxStatus::Idle || !matches!(self.begun, Begun::No);
-        if self.has_preamble() {
+        let change = self.settings_change();
+        let begins = matches!(self.begun, Begun::Deferred(_));
+        if let (true, Some(lease)) = (begins || change.is_some(), &mut self.lease) {
             // A Query of ours ends the unnamed statement.
-            if let Some(lease) = &mut self.lease {
-                lease.statements.unnamed = None;
-            }
+            lease.statements.unnamed = None;
         }
         let extended = matches!(request.end, End::Sync | End::Open);
         let unchanged = !extended || self.passes_unchanged(request)?;
-        let mut rewritten = Rewritten { steps: VecDeque::new(), streaming: request.streaming };
+        let mut steps = VecDeque::new();
         let mut body = Vec::new();
         if unchanged && extended {
             let hash = self.remember_unchanged(request)?;
@@ -45,7 +44,7 @@ impl Session {
             }
         } else if !unchanged {
             match self.rewrite(request, &mut body)? {
-                Ok(done) => rewritten = done,
+                Ok(done) => steps = done,
                 Err(reply) => return Ok(Err(reply)),
             }
         }
@@ -55,8 +54,8 @@ impl Session {
         if demand.verdict.effects.has(Effects::SETS_UNLISTED) {
             self.note_custom_settings(request);
         }
-        self.streaming = rewritten.streaming;
-        self.write_preamble(&mut out);
+        self.streaming = request.streaming;
+        self.write_preamble(change, &mut out);
 
         let restore = (request.end != End::Open && request.streaming == 0)
             .then(|| self.restore_startup(request, demand.verdict.effects))
@@ -69,14 +68,14 @@ impl Session {
             }
             _ if prepares => {
                 message::sync(&mut body);
-                lease.protocol.sent_prepared(rewritten.steps);
+                lease.protocol.sent_prepared(steps);
             }
             End::Open if request.streaming == 0 => {
                 // What follows may depend on the replies, such as COPY data.
                 message::raw(&mut body, b'H', &[]);
-                lease.protocol.sent_extended(rewritten.steps, false);
+                lease.protocol.sent_extended(steps, false);
             }
-            _ => lease.protocol.sent_extended(rewritten.steps, Self::is_synced(request)),
+            _ => lease.protocol.sent_extended(steps, Self::is_synced(request)),
         }
         let request_bytes = if unchanged { &self.inbox[..request.len] } else { body.as_slice() };
         let sent = if out.is_empty() && restore.is_none() {
@@ -90,19 +89,13 @@ impl Session {
             }
             lease.send(&out)
         };
-        let inserts = lease.protocol.is_open();
-        if inserts {
-            lease.protocol.insert_leading(&mut self.outbox);
-        }
+        lease.protocol.insert_leading(&mut self.outbox);
         self.take_from_inbox(request);
-        match sent {
-            Ok(()) => Ok(Ok(())),
+        if let Err(error) = sent {
             // The relay finds the connection closed and tells the client.
-            Err(error) => {
-                tracing::debug!(%error, "a request could not be sent");
-                Ok(Ok(()))
-            }
+            tracing::debug!(%error, "a request could not be sent");
         }
+        Ok(Ok(()))
     }
 
     /// The server skips everything up to the Sync: it is sent as it came, and nothing is noted.
@@ -128,13 +121,8 @@ impl Session {
         lease.applied.change_to(&self.settings)
     }
 
-    fn has_preamble(&self) -> bool {
-        matches!(self.begun, Begun::Deferred(_)) || self.settings_change().is_some()
-    }
-
     /// What must reach the backend before the request.
-    fn write_preamble(&mut self, out: &mut Vec<u8>) {
-        let change = self.settings_change();
+    fn write_preamble(&mut self, change: Option<String>, out: &mut Vec<u8>) {
         let Some(lease) = &mut self.lease else { return };
         let fresh = self.pin.is_none() && lease.protocol.quiescent().is_some();
         if let Some(sql) = change {
