@@ -8,6 +8,7 @@ mod drivers;
 mod failures;
 mod harness;
 mod hostile;
+mod logins;
 mod prepared;
 mod protocol;
 mod routing;
