@@ -4,6 +4,8 @@
 //! are consumed before the next await. Readiness stays registered for the life of the socket, so that neither
 //! reading nor waiting costs a system call of its own.
 
+pub mod tls;
+
 use std::{
     cell::Cell,
     io,
@@ -13,9 +15,11 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::{TcpStream, UnixStream},
 };
+
+use tls::TlsStream;
 
 /// Bytes taken from a socket by one read.
 pub const SCRATCH_BYTES: usize = 16 * 1024;
@@ -33,6 +37,8 @@ pub enum Socket {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
+    /// TLS over TCP. Boxed: it is many times larger than the others.
+    Tls(Box<TlsStream>),
 }
 
 /// Lets the system find out that a peer is gone without a word: after a minute of silence.
@@ -54,6 +60,11 @@ impl Scratch {
         Self(Some(SCRATCH.take().unwrap_or_else(|| Box::new([0; SCRATCH_BYTES]))))
     }
 
+    /// All of it.
+    fn buffer(&mut self) -> &mut [u8] {
+        self.0.as_mut().map(|buffer| &mut buffer[..]).unwrap_or_default()
+    }
+
     /// The first `len` bytes.
     pub fn filled(&self, len: usize) -> &[u8] {
         self.0.as_ref().and_then(|buffer| buffer.get(..len)).unwrap_or_default()
@@ -69,20 +80,22 @@ impl Drop for Scratch {
 impl Socket {
     /// Reads once into `scratch`; 0 means that the peer has closed.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<io::Result<usize>> {
-        let bytes = scratch.0.as_mut().map(|buffer| &mut buffer[..]).unwrap_or_default();
-        let mut buffer = ReadBuf::new(bytes);
+        let mut buffer = ReadBuf::new(scratch.buffer());
         let read = match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Self::Tls(stream) => return stream.poll_read(cx, scratch.buffer()),
         };
         read.map_ok(|()| buffer.filled().len())
     }
 
-    /// Writes as much as the socket takes now; 0 when it takes nothing.
+    /// Writes as much as the socket takes now; 0 when it takes nothing. Whoever sends more afterwards must send the
+    /// rest first, unchanged.
     pub fn send_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let sent = match self {
             Self::Tcp(stream) => stream.try_write(bytes),
             Self::Unix(stream) => stream.try_write(bytes),
+            Self::Tls(stream) => return stream.send_now(bytes),
         };
         match sent {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
@@ -98,6 +111,11 @@ impl Socket {
             let write = match self {
                 Self::Tcp(stream) => Pin::new(stream).poll_write(cx, rest),
                 Self::Unix(stream) => Pin::new(stream).poll_write(cx, rest),
+                Self::Tls(stream) => {
+                    let flushed = stream.poll_send(cx, pending, &mut sent);
+                    pending.drain(..sent);
+                    return flushed;
+                }
             };
             match write {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -119,6 +137,7 @@ impl Socket {
         let read = match self {
             Self::Tcp(stream) => stream.try_read(buffer),
             Self::Unix(stream) => stream.try_read(buffer),
+            Self::Tls(stream) => return stream.read_now(buffer),
         };
         match read {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
@@ -148,13 +167,22 @@ impl Socket {
         .await
     }
 
+    /// Closes the sending side, in good order.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.shutdown().await,
+            Self::Unix(stream) => stream.shutdown().await,
+            Self::Tls(stream) => stream.shutdown().await,
+        }
+    }
+
     /// Where the peer is, for logs: an address, or `unix`.
     pub fn peer(&self) -> String {
-        match self {
-            Self::Tcp(stream) => {
-                stream.peer_addr().map_or_else(|_| "gone".to_owned(), |address| address.to_string())
-            }
-            Self::Unix(_) => "unix".to_owned(),
-        }
+        let tcp = match self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => stream.tcp(),
+            Self::Unix(_) => return "unix".to_owned(),
+        };
+        tcp.peer_addr().map_or_else(|_| "gone".to_owned(), |address| address.to_string())
     }
 }

@@ -6,16 +6,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::AsyncWriteExt as _,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Refusal, ServerPool, server_pool::State};
 use crate::{
     backend::{Backend, Home, Identity},
-    socket::Socket,
     wire::message,
 };
 
@@ -104,10 +100,7 @@ async fn close(mut backend: Box<Backend>, limit: Duration) {
             let _ = backend.socket.send_now(&message::TERMINATE);
         }
         // The server may have closed already; then there is nothing to wait for.
-        let _ = match &mut backend.socket {
-            Socket::Tcp(stream) => stream.shutdown().await,
-            Socket::Unix(stream) => stream.shutdown().await,
-        };
+        let _ = backend.socket.shutdown().await;
         let mut nothing = Vec::new();
         while let Ok(true) = backend.socket.read_more(&mut nothing).await {
             nothing.clear();
