@@ -7,7 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin,
-    auth::{AuthError, Secret, Users, Verifier, users::UsersError},
+    auth::{AuthError, Secret, Users, Verifier, tls, users::UsersError},
     backend::{self, Home, Identity, Server, address::LoginSecret, connect::Numbers, statements::Statements},
     config::{self, AuthMethod, Config},
     listener,
@@ -45,6 +45,9 @@ pub enum StartError {
     /// A preset that does not exist; validation finds it first.
     #[error("{0}")]
     Preset(#[from] UnknownPreset),
+    /// A certificate or key is missing or wrong.
+    #[error("{0}")]
+    Tls(#[from] tls::Problem),
     /// No random bytes.
     #[error("{0}")]
     Auth(#[from] AuthError),
@@ -66,6 +69,17 @@ pub fn rules(config: &Config) -> Result<Rules, UnknownPreset> {
     Rules::new(&jobs.presets, &jobs.schemas, &custom, pools)
 }
 
+/// What is wrong with the certificates and keys that a configuration names.
+pub fn check_certificates(config: &Config) -> Vec<tls::Problem> {
+    let clients = tls::acceptor(&config.listen.tls).err();
+    let servers = config.servers.iter().filter_map(|server| connector(server).err());
+    clients.into_iter().chain(servers).collect()
+}
+
+fn connector(server: &config::Server) -> Result<tls::Connector, tls::Problem> {
+    tls::connector(&server.tls, &format!("servers.{}.url", server.name))
+}
+
 /// Reads the primary's catalog on a connection of its own, as the URL's user.
 pub fn read_catalog(config: &Config) -> Result<Catalog, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -77,7 +91,7 @@ pub fn read_catalog(config: &Config) -> Result<Catalog, String> {
     let (user, database) = (server.user.clone(), server.database.clone());
     let identity =
         Arc::new(Identity { database, user, secret: None, is_url_user: true, is_url_database: true });
-    let server = Arc::new(server_of(server, &Arc::default()));
+    let server = Arc::new(server_of(server, &Arc::default()).map_err(|problem| problem.to_string())?);
     runtime.block_on(async {
         let connected = backend::connect::connect(&server, &identity, Home(0), limit).await;
         let mut backend = connected.map_err(|error| error.to_string())?;
@@ -191,8 +205,11 @@ struct Kept {
 fn build(config: &Config, spawner: &Spawner) -> Result<(Arc<Shared>, Vec<Kept>), StartError> {
     let identities = identities(config)?;
     let numbers = Arc::new(Numbers::default());
-    let servers: Vec<(Arc<Server>, Arc<Gate>)> =
-        config.servers.iter().map(|server| (Arc::new(server_of(server, &numbers)), Arc::default())).collect();
+    let servers: Vec<(Arc<Server>, Arc<Gate>)> = config
+        .servers
+        .iter()
+        .map(|server| Ok((Arc::new(server_of(server, &numbers)?), Arc::default())))
+        .collect::<Result<_, tls::Problem>>()?;
     let pools: Vec<Pool> = config.pools.iter().map(|pool| pool_of(pool, config, &servers, spawner)).collect();
     let routes = routes(config);
     let warm = identities.identity(&identities.url_database, &identities.url_user);
@@ -219,6 +236,7 @@ fn build(config: &Config, spawner: &Spawner) -> Result<(Arc<Shared>, Vec<Kept>),
             prepared_per_client: limits.prepared_per_client,
             prepared_per_backend: limits.prepared_per_backend,
         },
+        acceptor: tls::acceptor(&config.listen.tls)?,
         identities,
         classifier: Classifier::new(rules(config)?, limits.verdict_cache, limits.statement_bytes),
         routes,
@@ -261,18 +279,19 @@ fn identities(config: &Config) -> Result<Identities, StartError> {
     Ok(Identities::new(method, users, secrets, url, config.databases.clone())?)
 }
 
-fn server_of(server: &config::Server, numbers: &Arc<Numbers>) -> Server {
+fn server_of(server: &config::Server, numbers: &Arc<Numbers>) -> Result<Server, tls::Problem> {
     let secret =
         server.password.as_ref().map(|text| LoginSecret::new(Verifier::Plain(Secret::new(text.clone()))));
-    Server {
+    Ok(Server {
         name: server.name.clone(),
         host: server.host.clone(),
         port: server.port,
+        tls: connector(server)?,
         user: server.user.clone(),
         secret,
         database: server.database.clone(),
         numbers: Arc::clone(numbers),
-    }
+    })
 }
 
 fn pool_of(

@@ -62,10 +62,7 @@ fn main() -> ExitCode {
     };
     match arguments.command {
         None => serve(&config),
-        Some(Command::Check) => {
-            println!("the configuration is valid");
-            ExitCode::SUCCESS
-        }
+        Some(Command::Check) => check(&config),
         Some(Command::Classify { sql }) => classify(&config, &sql),
     }
 }
@@ -78,10 +75,23 @@ fn serve(config: &config::Config) -> ExitCode {
             eprintln!("bulkhead: {error}");
             ExitCode::from(match error {
                 app::StartError::Listen { .. } | app::StartError::Users(_) => EXIT_UNAVAILABLE,
-                app::StartError::Preset(_) => EXIT_USAGE,
+                app::StartError::Preset(_) | app::StartError::Tls(_) => EXIT_USAGE,
                 app::StartError::Auth(_) | app::StartError::System(_) => EXIT_INTERNAL,
             })
         }
+    }
+}
+
+fn check(config: &config::Config) -> ExitCode {
+    let problems = app::check_certificates(config);
+    for problem in &problems {
+        eprintln!("{problem}");
+    }
+    if problems.is_empty() {
+        println!("the configuration is valid");
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(EXIT_USAGE)
     }
 }
 

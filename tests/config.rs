@@ -41,7 +41,7 @@ fn the_minimal_file_and_the_commented_example_are_the_defaults() {
         assert_eq!((server.host.as_str(), server.port), ("db.internal", 6000));
         assert_eq!((server.user.as_str(), server.database.as_str()), ("app", "shop"));
         assert_eq!(server.password.as_deref(), Some("secret"));
-        assert_eq!(server.ssl_mode, SslMode::Prefer);
+        assert_eq!(server.tls.mode, SslMode::Prefer);
         assert!(!format!("{config:?}").contains("secret"));
     }
 }
@@ -243,7 +243,15 @@ const MISTAKES: &[&str] = &[
     "[servers.primary]\nurl = \"postgres://u:hunter2%@h/d\"",
     "[servers.primary]\nurl = \"postgres://u:hunter2@[::1/d\"",
     "[servers.primary]\nurl = \"postgres://u:hunter2@a,b/d\"",
-    "[servers.primary]\nurl = \"postgres://u:hunter2@h/d?sslmode=require\"",
+    "[servers.primary]\nurl = \"postgres://u:hunter2@h/d?sslmode=verify-full\"",
+    "[servers.primary]\nurl = \"postgres://u:hunter2@h/d?sslmode=require&sslrootcert=system\"",
+    "[servers.primary]\nurl = \"postgres://u:hunter2@h/d?sslnegotiation=direct\"",
+    "[servers.primary]\nurl = \"postgres://u:hunter2@h/d?sslcert=client.crt\"",
+    "[listen.tls]\nmode = \"require\"",
+    "[listen.tls]\nmode = \"verify-full\"\ncertificate = \"a\"\nkey = \"b\"",
+    "[listen.tls]\ncertificate = \"server.crt\"",
+    "[listen.tls]\ncertificate = \"a\"\nkey = \"b\"\nclient_certificates = \"require\"",
+    "[listen.tls]\nclient_tls_sslmode = \"prefer\"",
     "[servers.primary]\nurl = \"postgres://u:hunter2@h/d?sslmode=on\"",
     "[servers.primary]\nurl = \"postgres://u:hunter2@h/d?connect_timeout=5s\"",
     "[servers.primary]\nurl = \"postgres://u:hunter2@h/d?options=-csearch_path%3Da\"",

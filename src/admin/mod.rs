@@ -32,7 +32,16 @@ mod fixture {
     fn server(name: &str) -> Arc<Server> {
         let (host, user, database) = ("localhost".to_owned(), "app".to_owned(), "app".to_owned());
         let (secret, numbers) = (None, Arc::default());
-        Arc::new(Server { name: name.to_owned(), host, port: 5432, user, secret, database, numbers })
+        Arc::new(Server {
+            name: name.to_owned(),
+            host,
+            port: 5432,
+            user,
+            secret,
+            database,
+            numbers,
+            tls: crate::auth::tls::Connector::default(),
+        })
     }
 
     fn pool(name: &str, members: &[(&Arc<Server>, &Arc<Gate>)]) -> Pool {
@@ -70,6 +79,7 @@ mod fixture {
             Identities::new(Method::Trust, Users::default(), HashMap::new(), url, vec!["*".to_owned()])
                 .expect("the system gives random bytes");
         Shared {
+            acceptor: crate::auth::tls::Acceptor::default(),
             limits: session::Limits {
                 max_clients: 1_000,
                 login_timeout: Duration::from_secs(10),

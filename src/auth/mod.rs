@@ -18,6 +18,7 @@ pub mod md5;
 mod prepare;
 pub mod scram;
 pub mod secret;
+pub mod tls;
 pub mod users;
 
 pub use keys::{ClientKey, ScramKeys, ScramVerifier};
@@ -33,9 +34,12 @@ pub enum AuthError {
     /// The message breaks the grammar of RFC 5802; says where.
     #[error("malformed authentication message: {0}")]
     Malformed(&'static str),
-    /// The client insists on channel binding, which was not offered.
-    #[error("the client asks for channel binding, which was not offered")]
+    /// What the client says of channel binding does not fit the mechanism that it chose, or what was offered.
+    #[error("the client's channel binding does not fit what was offered and chosen")]
     ChannelBinding,
+    /// The client says that it was not offered channel binding, but it was: somebody in between has changed the offer.
+    #[error("the client was not shown the offer of channel binding: somebody in between has hidden it")]
+    Downgrade,
     /// The client wants to act as another user than the one it proves to be.
     #[error("the client names an authorization identity, which is not supported")]
     AuthorizationIdentity,

@@ -243,7 +243,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::auth::{AuthError, ScramKeys, Secret, md5, scram::Client};
+    use crate::auth::{
+        AuthError, ScramKeys, Secret, md5,
+        scram::{Binding, Client},
+    };
 
     #[test]
     fn reads_a_users_file() {
@@ -285,7 +288,7 @@ mod tests {
         users.insert("md5", Verifier::Md5(md5::Digest::of("md5", &Secret::new("pencil"))));
         let mock = MockKey::random().expect("randomness");
         let login = |name: &str, password: &str| -> Result<(), AuthError> {
-            let (client, first) = Client::start()?;
+            let (client, first) = Client::start(Binding::Unsupported)?;
             let (server, challenge) = users.scram_server(name, &mock)?.first(first.as_bytes())?;
             let client = client.challenge(challenge.as_bytes())?;
             let keys = ScramKeys::derive(&Secret::new(password), client.salt(), client.iterations());

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::connect::Numbers;
-use crate::auth::{ScramKeys, ScramVerifier, Secret, Verifier, md5::Digest, scram};
+use crate::auth::{ScramKeys, ScramVerifier, Secret, Verifier, md5::Digest, scram, tls::Connector};
 
 /// Keys that were derived for servers, kept because deriving takes milliseconds. A few servers, a few salts.
 const KEPT_KEYS: usize = 8;
@@ -32,6 +32,8 @@ pub struct Server {
     pub host: String,
     /// Port.
     pub port: u16,
+    /// How its connections are encrypted.
+    pub tls: Connector,
     /// The URL's user.
     pub user: String,
     /// The URL's password.

@@ -14,7 +14,11 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{Server, connect};
+use super::{
+    Server,
+    connect::ConnectError,
+    dial::{self, Route},
+};
 use crate::wire::message;
 
 /// How to reach the server process behind a backend.
@@ -22,6 +26,8 @@ use crate::wire::message;
 pub struct Target {
     /// The server.
     pub server: Arc<Server>,
+    /// How the backend was reached.
+    route: Route,
     /// The key that the server gave.
     pub process_id: i32,
     /// Its secret half.
@@ -53,9 +59,10 @@ impl Drop for UnderWay {
 
 impl Target {
     /// For a backend with this key.
-    pub fn new(server: Arc<Server>, process_id: i32, secret: Box<[u8]>) -> Self {
+    pub fn new(server: Arc<Server>, route: Route, process_id: i32, secret: Box<[u8]>) -> Self {
         Self {
             server,
+            route,
             process_id,
             secret,
             under_way: AtomicUsize::new(0),
@@ -100,7 +107,8 @@ impl UnderWay {
         let target = Arc::clone(&self.target);
         let on_its_way = &mut self.on_its_way;
         let exchange = async {
-            let mut socket = connect::open_socket(&target.server).await?;
+            let Route { address, encryption } = target.route;
+            let mut socket = dial::open(&target.server, encryption, address).await?.socket;
             let mut request = Vec::new();
             message::cancel_request(&mut request, target.process_id, &target.secret);
             *on_its_way = true;
@@ -111,7 +119,7 @@ impl UnderWay {
             }
             // The server closed in good order: it has signalled the process.
             *on_its_way = false;
-            std::io::Result::Ok(())
+            Ok::<(), ConnectError>(())
         };
         match tokio::time::timeout(timeout, exchange).await {
             Ok(Ok(())) => {}

@@ -10,17 +10,20 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    net::{TcpStream, UnixStream},
-    time::timeout,
-};
+use tokio::time::timeout;
 
 use super::{
-    Backend, BackendId, Home, Identity, Protocol, Server, Settings, address::Login, cancel::Target,
+    Backend, BackendId, Home, Identity, Protocol, Server, Settings,
+    address::Login,
+    cancel::Target,
+    dial::{self, Dialled},
     statements::Held,
 };
 use crate::{
-    auth::{AuthError, scram},
+    auth::{
+        AuthError, scram,
+        tls::{self, ChannelBinding, Encryption, EndPoint},
+    },
     socket::Socket,
     wire::{
         frame::split_message,
@@ -32,7 +35,8 @@ use crate::{
 /// A server that says more than this before it is ready is none.
 const LOGIN_BYTES: usize = 256 * 1024;
 
-const SCRAM_SHA_256: &str = "SCRAM-SHA-256";
+/// `invalid_authorization_specification`: no entry in `pg_hba.conf`, among others.
+const INVALID_AUTHORIZATION: &str = "28000";
 
 /// Gives each backend of the process its number.
 #[derive(Debug, Default)]
@@ -44,6 +48,12 @@ pub enum ConnectError {
     /// The network or the name lookup failed.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// TLS did not come about, in words for the operator.
+    #[error("{0}")]
+    Tls(String),
+    /// The login cannot be bound to the server's certificate, and `channel_binding=require`.
+    #[error("channel_binding=require, but {0}")]
+    Unbound(&'static str),
     /// It took longer than `connect_timeout`.
     #[error("no connection within {0:?}")]
     TimedOut(Duration),
@@ -76,8 +86,8 @@ impl ConnectError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Refused(fields) => !matches!(fields.code.get(..2), Some("53" | "57" | "58" | "08" | "XX")),
-            Self::NoPassword(_) | Self::Unsupported(_) | Self::Auth(_) => true,
-            Self::Io(_) | Self::TimedOut(_) | Self::Protocol(_) => false,
+            Self::NoPassword(_) | Self::Unsupported(_) | Self::Auth(_) | Self::Unbound(_) => true,
+            Self::Io(_) | Self::Tls(_) | Self::TimedOut(_) | Self::Protocol(_) => false,
         }
     }
 
@@ -92,18 +102,6 @@ impl ConnectError {
     }
 }
 
-/// Opens a socket to a server.
-pub async fn open_socket(server: &Server) -> io::Result<Socket> {
-    if server.host.starts_with('/') {
-        let path = format!("{}/.s.PGSQL.{}", server.host, server.port);
-        return Ok(Socket::Unix(UnixStream::connect(path).await?));
-    }
-    let stream = TcpStream::connect((server.host.as_str(), server.port)).await?;
-    stream.set_nodelay(true)?;
-    crate::socket::keep_alive(&stream)?;
-    Ok(Socket::Tcp(stream))
-}
-
 /// Connects and logs in.
 pub async fn connect(
     server: &Arc<Server>,
@@ -114,18 +112,84 @@ pub async fn connect(
     timeout(limit, log_in(server, identity, home)).await.unwrap_or(Err(ConnectError::TimedOut(limit)))
 }
 
+/// Tries what `sslmode` allows, in libpq's order: another way only if TLS or `pg_hba.conf` is what has failed.
 async fn log_in(
     server: &Arc<Server>,
     identity: &Arc<Identity>,
     home: Home,
 ) -> Result<Box<Backend>, ConnectError> {
+    let attempts = if server.host.starts_with('/') { &[Encryption::Plain] } else { server.tls.attempts() };
+    let mut before: Option<(ConnectError, bool)> = None;
+    for encryption in attempts {
+        // Whether there was an encrypted connection, which then failed.
+        let mut encrypted = false;
+        let error = match attempt(server, identity, home, *encryption, &mut encrypted).await {
+            Ok(backend) => return Ok(backend),
+            Err(error) => explained(error, server),
+        };
+        let other_way = match &error {
+            ConnectError::Tls(_) => true,
+            ConnectError::Refused(fields) => {
+                fields.code == INVALID_AUTHORIZATION && encrypted == (*encryption != Encryption::Plain)
+            }
+            _ => false,
+        };
+        let (told, told_encrypted) = match before {
+            // The refusal says more than that there is no TLS; of two refusals, that of the encrypted connection.
+            Some((first, was_encrypted)) if was_encrypted || matches!(error, ConnectError::Tls(_)) => {
+                (first, was_encrypted)
+            }
+            _ => (error, encrypted),
+        };
+        if !other_way {
+            return Err(advised(told, server));
+        }
+        before = Some((told, told_encrypted));
+    }
+    let (error, _) = before.expect("there is an attempt at least");
+    Err(advised(error, server))
+}
+
+/// An alert may come as late as the first answer.
+fn explained(error: ConnectError, server: &Server) -> ConnectError {
+    match error {
+        ConnectError::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+            ConnectError::Tls(tls::explain_server(&error, &server.tls, &server.host))
+        }
+        other => other,
+    }
+}
+
+/// A server that wants encryption says so only in its `pg_hba.conf`.
+fn advised(error: ConnectError, server: &Server) -> ConnectError {
+    match error {
+        ConnectError::Refused(mut fields)
+            if fields.code == INVALID_AUTHORIZATION
+                && fields.hint.is_empty()
+                && (fields.message.contains("no encryption") || fields.message.contains("SSL off")) =>
+        {
+            fields.hint = format!("Write sslmode=require in servers.{}.url.", server.name);
+            ConnectError::Refused(fields)
+        }
+        other => other,
+    }
+}
+
+async fn attempt(
+    server: &Arc<Server>,
+    identity: &Arc<Identity>,
+    home: Home,
+    encryption: Encryption,
+    encrypted: &mut bool,
+) -> Result<Box<Backend>, ConnectError> {
     let login = server.login(identity);
-    let mut talk =
-        Talk { socket: open_socket(server).await?, unread: Vec::new(), unread_messages: VecDeque::new() };
+    let Dialled { socket, route } = dial::open(server, encryption, None).await?;
+    *encrypted = route.encryption == Encryption::Tls;
+    let mut talk = Talk { socket, unread: Vec::new(), unread_messages: VecDeque::new() };
     let mut packet = Vec::new();
     message::startup(&mut packet, &[("user", login.user), ("database", login.database)]);
     talk.socket.send_all(&packet).await?;
-    authenticate(&mut talk, login).await?;
+    authenticate(&mut talk, login, server.tls.channel_binding()).await?;
 
     let mut reported = Vec::new();
     let mut key: (i32, Box<[u8]>) = (0, Box::default());
@@ -160,19 +224,27 @@ async fn log_in(
         unsent: Vec::new(),
         applied: Arc::new(Settings::default()),
         statements: Held::default(),
-        cancel: Arc::new(Target::new(Arc::clone(server), key.0, key.1)),
+        cancel: Arc::new(Target::new(Arc::clone(server), route, key.0, key.1)),
         idle_since: 0,
         expires_at: u32::MAX,
     }))
 }
 
-async fn authenticate(talk: &mut Talk, login: Login<'_>) -> Result<(), ConnectError> {
+async fn authenticate(
+    talk: &mut Talk,
+    login: Login<'_>,
+    binding: ChannelBinding,
+) -> Result<(), ConnectError> {
     let no_password = || ConnectError::NoPassword(login.user.to_owned());
+    let mut bound = binding != ChannelBinding::Require;
     loop {
         let body = talk.expect_authentication().await?;
         let mut body = Body::new(&body, "Authentication");
         match body.int32()? {
-            0 => return Ok(()),
+            0 if bound => return Ok(()),
+            0 | 3 | 5 if !bound => {
+                return Err(ConnectError::Unbound("the server does not ask for SCRAM-SHA-256-PLUS"));
+            }
             3 => {
                 let password = login.secret.and_then(|secret| secret.password()).ok_or_else(no_password)?;
                 let mut text = password.expose().as_bytes().to_vec();
@@ -192,22 +264,58 @@ async fn authenticate(talk: &mut Talk, login: Login<'_>) -> Result<(), ConnectEr
                 while let Ok(name) = body.cstring() {
                     mechanisms.push(String::from_utf8_lossy(name).into_owned());
                 }
-                if !mechanisms.iter().any(|name| name == SCRAM_SHA_256) {
-                    return Err(ConnectError::Unsupported(format!("SASL ({})", mechanisms.join(", "))));
-                }
-                prove(talk, login).await?;
+                let (mechanism, chosen) = choose(talk, &mechanisms, binding)?;
+                prove(talk, login, mechanism, chosen).await?;
+                bound = true;
             }
             other => return Err(ConnectError::Unsupported(format!("authentication method {other}"))),
         }
     }
 }
 
-/// SCRAM-SHA-256 as the client. Returns when the server has proven itself too.
-async fn prove(talk: &mut Talk, login: Login<'_>) -> Result<(), ConnectError> {
+/// The mechanism, and what to say of channel binding, as libpq does.
+fn choose(
+    talk: &Talk,
+    mechanisms: &[String],
+    wanted: ChannelBinding,
+) -> Result<(&'static str, scram::Binding), ConnectError> {
+    let offers = |mechanism: &str| mechanisms.iter().any(|name| name == mechanism);
+    let end_point = match &talk.socket {
+        Socket::Tls(stream) if wanted != ChannelBinding::Disable => {
+            stream.peer_certificate().and_then(EndPoint::of)
+        }
+        _ => None,
+    };
+    let unbound = match end_point {
+        Some(end_point) if offers(scram::MECHANISM_PLUS) => {
+            return Ok((scram::MECHANISM_PLUS, scram::Binding::EndPoint(end_point)));
+        }
+        Some(_) => ("the server does not offer SCRAM-SHA-256-PLUS", scram::Binding::NotOffered),
+        None if matches!(talk.socket, Socket::Tls(_)) => {
+            ("the signature of the server's certificate allows no binding", scram::Binding::Unsupported)
+        }
+        None => ("the connection is not encrypted", scram::Binding::Unsupported),
+    };
+    if wanted == ChannelBinding::Require {
+        return Err(ConnectError::Unbound(unbound.0));
+    }
+    if !offers(scram::MECHANISM) {
+        return Err(ConnectError::Unsupported(format!("SASL ({})", mechanisms.join(", "))));
+    }
+    Ok((scram::MECHANISM, unbound.1))
+}
+
+/// SCRAM as the client. Returns when the server has proven itself too.
+async fn prove(
+    talk: &mut Talk,
+    login: Login<'_>,
+    mechanism: &str,
+    binding: scram::Binding,
+) -> Result<(), ConnectError> {
     let secret = login.secret.ok_or_else(|| ConnectError::NoPassword(login.user.to_owned()))?;
-    let (client, first) = scram::Client::start()?;
+    let (client, first) = scram::Client::start(binding)?;
     let mut packet = Vec::new();
-    message::sasl_initial(&mut packet, SCRAM_SHA_256, first.as_bytes());
+    message::sasl_initial(&mut packet, mechanism, first.as_bytes());
     talk.socket.send_all(&packet).await?;
 
     let challenge = client.challenge(&talk.expect_sasl(11).await?)?;

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod cancel;
 pub mod connect;
+pub mod dial;
 pub mod outgoing;
 pub mod probe;
 pub mod protocol;

@@ -4,7 +4,8 @@
 /// Section (`*` stands for a name that the user chooses) and its keys.
 pub const KEYS: &[(&str, &[&str])] = &[
     ("", &["databases", "listen", "limits", "auth", "servers", "pools", "jobs", "workers"]),
-    ("listen", &["address", "http", "threads", "shutdown_grace"]),
+    ("listen", &["address", "http", "threads", "shutdown_grace", "tls"]),
+    ("listen.tls", &["mode", "certificate", "key", "client_ca", "client_certificates"]),
     (
         "limits",
         &[
@@ -57,6 +58,14 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("auth_type", "auth", "method"),
     ("auth_file", "auth", "users_file"),
     ("listen_addr", "listen", "address"),
+    ("client_tls_sslmode", "listen.tls", "mode"),
+    ("client_tls_cert_file", "listen.tls", "certificate"),
+    ("client_tls_key_file", "listen.tls", "key"),
+    ("client_tls_ca_file", "listen.tls", "client_ca"),
+    ("server_tls_sslmode", "servers.*", "url"),
+    ("server_tls_ca_file", "servers.*", "url"),
+    ("sslmode", "servers.*", "url"),
+    ("sslrootcert", "servers.*", "url"),
     ("password", "servers.*", "url"),
     ("host", "servers.*", "url"),
     ("port", "servers.*", "url"),

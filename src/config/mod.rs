@@ -24,6 +24,10 @@ use std::{
     time::Duration,
 };
 
+pub use crate::auth::tls::{
+    AcceptorSettings, ChannelBinding, ClientCertificates, ClientMode, ConnectorSettings, Negotiation, Roots,
+    SslMode,
+};
 pub use env::VARIABLES;
 pub use expand::{Environment, process_environment};
 pub use load::{DEFAULT_PATH, FILE_BYTES_MAX, LoadError, load, load_in};
@@ -62,6 +66,8 @@ pub struct Listen {
     pub threads: usize,
     /// How long SIGTERM waits for transactions to finish.
     pub shutdown_grace: Duration,
+    /// TLS for Postgres clients.
+    pub tls: AcceptorSettings,
 }
 
 /// `[limits]`
@@ -122,30 +128,12 @@ pub struct Server {
     pub database: String,
     /// Connections over all pools, `None` means the sum of its pools.
     pub max_connections: Option<usize>,
-    /// `sslmode` of the URL. Validation lets nothing above `prefer` through as long as TLS is not built.
-    pub ssl_mode: SslMode,
+    /// `sslmode` of the URL, and what else it says of TLS.
+    pub tls: ConnectorSettings,
     /// `connect_timeout` of the URL: where given, it is used in place of the pools'.
     pub connect_timeout: Option<Duration>,
     /// `application_name` of the URL, for connections that serve no session.
     pub application_name: Option<String>,
-}
-
-/// How much a server's connection must be encrypted, as in libpq; in rising order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SslMode {
-    /// Never.
-    Disable,
-    /// Only if the server insists.
-    Allow,
-    /// If the server can (libpq's default).
-    #[default]
-    Prefer,
-    /// Always.
-    Require,
-    /// Always, and the certificate must be signed by a known authority.
-    VerifyCa,
-    /// That, and it must be this host's.
-    VerifyFull,
 }
 
 impl fmt::Debug for Server {
@@ -158,7 +146,7 @@ impl fmt::Debug for Server {
             .field("password", &self.password.as_ref().map(|_| "***"))
             .field("database", &self.database)
             .field("max_connections", &self.max_connections)
-            .field("ssl_mode", &self.ssl_mode)
+            .field("tls", &self.tls)
             .field("connect_timeout", &self.connect_timeout)
             .field("application_name", &self.application_name)
             .finish()
@@ -233,6 +221,7 @@ impl Default for Listen {
             http: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9930))),
             threads: if cores <= 2 { 1 } else { cores - 1 },
             shutdown_grace: Duration::from_secs(30),
+            tls: AcceptorSettings::default(),
         }
     }
 }

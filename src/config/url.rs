@@ -3,14 +3,24 @@
 //! Owns the parts and their defaults. Refuses to show any part of the URL in a message, since a password
 //! with a stray `/`, `?` or `@` in it may end up in each of them.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use percent_encoding::percent_decode_str;
 
-use super::{SslMode, problem::Wrong};
+use super::{ChannelBinding, ConnectorSettings, Negotiation, Roots, SslMode, problem::Wrong};
 
 /// The parameters that may follow `?`.
-const PARAMETERS: &[&str] = &["application_name", "connect_timeout", "host", "sslmode"];
+const PARAMETERS: &[&str] = &[
+    "application_name",
+    "channel_binding",
+    "connect_timeout",
+    "host",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslnegotiation",
+    "sslrootcert",
+];
 const ENCODE: &str = "write / @ : ? # % in a user or password as %2F %40 %3A %3F %23 %25";
 
 /// The parts of a URL.
@@ -21,7 +31,7 @@ pub(super) struct ServerUrl {
     pub(super) user: String,
     pub(super) password: Option<String>,
     pub(super) database: String,
-    pub(super) ssl_mode: SslMode,
+    pub(super) tls: ConnectorSettings,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) application_name: Option<String>,
 }
@@ -41,17 +51,24 @@ impl ServerUrl {
             database: database.filter(|name| !name.is_empty()).map_or(Ok(user.clone()), decode)?,
             user,
             password,
-            ssl_mode: SslMode::Prefer,
+            tls: ConnectorSettings::default(),
             connect_timeout: None,
             application_name: None,
         };
+        let mut ssl_mode = None;
         let leaked = query.is_some_and(|query| query.contains('@'));
         for parameter in query.unwrap_or_default().split('&').filter(|parameter| !parameter.is_empty()) {
             if leaked {
                 return Err(Wrong::new("the part after ? cannot be understood", ENCODE));
             }
-            parts.set(parameter)?;
+            parts.set(parameter, &mut ssl_mode)?;
         }
+        parts.tls.mode = ssl_mode.unwrap_or(match parts.tls.roots {
+            // As in libpq: those authorities sign for anybody, so only the name says who it is.
+            Some(Roots::System) => SslMode::VerifyFull,
+            _ => SslMode::Prefer,
+        });
+        check_tls(&parts.tls)?;
         if parts.host.is_empty() {
             return Err(Wrong::new(
                 "names no host",
@@ -61,7 +78,7 @@ impl ServerUrl {
         Ok(parts)
     }
 
-    fn set(&mut self, parameter: &str) -> Result<(), Wrong> {
+    fn set(&mut self, parameter: &str, mode: &mut Option<SslMode>) -> Result<(), Wrong> {
         let known = || format!("known parameters: {}", PARAMETERS.join(", "));
         let (name, value) = parameter.split_once('=').ok_or_else(|| {
             Wrong::new("a parameter has no value", format!("write name=value; {}", known()))
@@ -70,7 +87,13 @@ impl ServerUrl {
         match name {
             "host" => self.host = value,
             "application_name" => self.application_name = Some(value),
-            "sslmode" => self.ssl_mode = ssl_mode(&value)?,
+            "sslmode" => *mode = Some(ssl_mode(&value)?),
+            "sslrootcert" if value == "system" => self.tls.roots = Some(Roots::System),
+            "sslrootcert" => self.tls.roots = file(value).map(Roots::File),
+            "sslcert" => self.tls.certificate = file(value),
+            "sslkey" => self.tls.key = file(value),
+            "sslnegotiation" => self.tls.negotiation = negotiation(&value)?,
+            "channel_binding" => self.tls.channel_binding = channel_binding(&value)?,
             "connect_timeout" => {
                 let seconds = value.parse().map_err(|_| {
                     Wrong::new("connect_timeout is not a number of seconds", "write connect_timeout=5")
@@ -134,27 +157,76 @@ fn host_and_port(location: &str) -> Result<(String, u16), Wrong> {
 }
 
 fn ssl_mode(value: &str) -> Result<SslMode, Wrong> {
-    let mode = match value {
-        "disable" => SslMode::Disable,
-        "allow" => SslMode::Allow,
-        "prefer" => SslMode::Prefer,
-        "require" => SslMode::Require,
-        "verify-ca" => SslMode::VerifyCa,
-        "verify-full" => SslMode::VerifyFull,
-        _ => {
-            return Err(Wrong::new(
-                "unknown sslmode",
-                "write sslmode=disable, allow, prefer, require, verify-ca or verify-full",
-            ));
-        }
-    };
-    if mode >= SslMode::Require {
+    match value {
+        "disable" => Ok(SslMode::Disable),
+        "allow" => Ok(SslMode::Allow),
+        "prefer" => Ok(SslMode::Prefer),
+        "require" => Ok(SslMode::Require),
+        "verify-ca" => Ok(SslMode::VerifyCa),
+        "verify-full" => Ok(SslMode::VerifyFull),
+        _ => Err(Wrong::new(
+            "unknown sslmode",
+            "write sslmode=disable, allow, prefer, require, verify-ca or verify-full",
+        )),
+    }
+}
+
+fn negotiation(value: &str) -> Result<Negotiation, Wrong> {
+    match value {
+        "postgres" => Ok(Negotiation::Postgres),
+        "direct" => Ok(Negotiation::Direct),
+        _ => Err(Wrong::new("unknown sslnegotiation", "write sslnegotiation=postgres or direct")),
+    }
+}
+
+fn channel_binding(value: &str) -> Result<ChannelBinding, Wrong> {
+    match value {
+        "disable" => Ok(ChannelBinding::Disable),
+        "prefer" => Ok(ChannelBinding::Prefer),
+        "require" => Ok(ChannelBinding::Require),
+        _ => Err(Wrong::new("unknown channel_binding", "write channel_binding=disable, prefer or require")),
+    }
+}
+
+/// An empty value is none, as in libpq.
+fn file(value: String) -> Option<PathBuf> {
+    (!value.is_empty()).then(|| PathBuf::from(value))
+}
+
+/// How the parameters about TLS must fit together.
+fn check_tls(tls: &ConnectorSettings) -> Result<(), Wrong> {
+    let verifies = tls.mode >= SslMode::VerifyCa;
+    if verifies && tls.roots.is_none() {
         return Err(Wrong::new(
-            format!("TLS to servers is not supported yet, but sslmode={value} asks for it"),
-            "write sslmode=prefer, and only if the network between Bulkhead and the server is trusted",
+            "sslmode asks to verify the server, but no sslrootcert says whom to trust",
+            "write sslrootcert=FILE with the authority's certificate, or sslrootcert=system",
         ));
     }
-    Ok(mode)
+    if tls.roots == Some(Roots::System) && tls.mode != SslMode::VerifyFull {
+        return Err(Wrong::new(
+            "a weaker sslmode than verify-full may not be used with sslrootcert=system",
+            "write sslmode=verify-full, or leave sslmode out",
+        ));
+    }
+    if tls.negotiation == Negotiation::Direct && tls.mode < SslMode::Require {
+        return Err(Wrong::new(
+            "a weaker sslmode than require may not be used with sslnegotiation=direct",
+            "write sslmode=require, verify-ca or verify-full",
+        ));
+    }
+    if tls.certificate.is_some() != tls.key.is_some() {
+        return Err(Wrong::new(
+            "sslcert and sslkey belong together, and one is missing",
+            "write sslcert=FILE&sslkey=FILE",
+        ));
+    }
+    if tls.channel_binding == ChannelBinding::Require && tls.mode == SslMode::Disable {
+        return Err(Wrong::new(
+            "channel_binding=require needs TLS, but sslmode=disable",
+            "write sslmode=require, verify-ca or verify-full",
+        ));
+    }
+    Ok(())
 }
 
 /// Undoes percent-encoding; as in libpq, `%00` and a `%` without two digits are errors.
@@ -207,9 +279,41 @@ mod tests {
     fn reads_parameters() {
         let url = "postgres://u@h/d?sslmode=disable&connect_timeout=7&application_name=my%20app&";
         let url = ServerUrl::parse(url).unwrap_or_else(|wrong| panic!("{wrong:?}"));
-        assert_eq!(url.ssl_mode, SslMode::Disable);
+        assert_eq!(url.tls.mode, SslMode::Disable);
         assert_eq!(url.connect_timeout, Some(Duration::from_secs(7)));
         assert_eq!(url.application_name.as_deref(), Some("my app"));
+    }
+
+    #[test]
+    fn reads_parameters_about_tls() {
+        let tls = |query: &str| ServerUrl::parse(&format!("postgres://u@h/d?{query}")).map(|url| url.tls);
+        let read = |query: &str| tls(query).unwrap_or_else(|wrong| panic!("{query}: {wrong:?}"));
+        assert_eq!(read(""), ConnectorSettings::default());
+        assert_eq!(read("sslrootcert=system").mode, SslMode::VerifyFull);
+        let all = read(
+            "sslmode=verify-ca&sslrootcert=/a%20b.pem&sslcert=c&sslkey=k&sslnegotiation=direct&channel_binding=require",
+        );
+        let expected = ConnectorSettings {
+            mode: SslMode::VerifyCa,
+            roots: Some(Roots::File("/a b.pem".into())),
+            certificate: Some("c".into()),
+            key: Some("k".into()),
+            negotiation: Negotiation::Direct,
+            channel_binding: ChannelBinding::Require,
+        };
+        assert_eq!(all, expected);
+        for wrong in [
+            "sslmode=verify-full",
+            "sslmode=require&sslrootcert=system",
+            "sslnegotiation=direct",
+            "sslcert=c",
+            "sslkey=k",
+            "sslmode=disable&channel_binding=require",
+            "sslnegotiation=fast",
+            "channel_binding=maybe",
+        ] {
+            assert!(tls(wrong).is_err(), "{wrong}");
+        }
     }
 
     proptest! {

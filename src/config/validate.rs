@@ -7,7 +7,8 @@ use std::{net::SocketAddr, time::Duration};
 use toml::de::DeTable;
 
 use super::{
-    Auth, AuthMethod, Config, JobRules, Jobs, Limits, Listen, PRIMARY, Server, Workers,
+    AcceptorSettings, Auth, AuthMethod, ClientCertificates, ClientMode, Config, JobRules, Jobs, Limits,
+    Listen, PRIMARY, Server, Workers,
     expand::Environment,
     file::{Located, Section},
     keys::nearest,
@@ -72,12 +73,64 @@ fn listen(section: &Section<'_>) -> Listen {
         }),
         threads: section.count("threads", default.threads, &(1..=256)),
         shutdown_grace: section.duration("shutdown_grace", default.shutdown_grace, Duration::ZERO),
+        tls: client_tls(&section.section("tls", "listen.tls")),
     };
     if listen.http == Some(listen.address) && listen.address.port() != 0 {
         let message = format!("{} is the address for Postgres clients already", listen.address);
         section.problem("http", Wrong::new(message, "write another port, or \"off\""));
     }
     listen
+}
+
+fn client_tls(section: &Section<'_>) -> AcceptorSettings {
+    let certificate = section.path_of_file("certificate");
+    let key = section.path_of_file("key");
+    let client_ca = section.path_of_file("client_ca");
+    let usual = if certificate.is_some() { ClientMode::Prefer } else { ClientMode::Disable };
+    let mode = section.parsed("mode", usual, |text| match text {
+        "disable" => Ok(ClientMode::Disable),
+        "allow" | "prefer" => Ok(ClientMode::Prefer),
+        "require" => Ok(ClientMode::Require),
+        "verify-ca" | "verify-full" => Err(Wrong::new(
+            format!("{} is not a mode here", shown(text)),
+            "write mode = \"require\", client_ca = \"FILE\" and client_certificates = \"require\"",
+        )),
+        _ => Err(Wrong::new(
+            format!("{} is not a mode", shown(text)),
+            "write \"disable\", \"allow\", \"prefer\" or \"require\"",
+        )),
+    });
+    let client_certificates =
+        section.parsed("client_certificates", ClientCertificates::Optional, |text| match text {
+            "optional" => Ok(ClientCertificates::Optional),
+            "require" => Ok(ClientCertificates::Require),
+            _ => Err(Wrong::new(
+                format!("{} is neither \"optional\" nor \"require\"", shown(text)),
+                "write \"optional\" (a certificate that is shown must be valid) or \"require\"",
+            )),
+        });
+    match (&certificate, &key) {
+        (Some(_), None) => section
+            .problem("key", Wrong::new("is missing", "write key = \"FILE\", the certificate's private key")),
+        (None, Some(_)) => {
+            section.problem("certificate", Wrong::new("is missing", "write certificate = \"FILE\""))
+        }
+        (None, None) if mode != ClientMode::Disable => {
+            let hint = "write certificate = \"FILE\" and key = \"FILE\", or mode = \"disable\"";
+            section.problem("mode", Wrong::new("TLS needs a certificate", hint));
+        }
+        _ => {}
+    }
+    if client_certificates == ClientCertificates::Require && client_ca.is_none() {
+        let hint = "write client_ca = \"FILE\", the authorities of clients' certificates";
+        section
+            .problem("client_certificates", Wrong::new("no authority is named that would sign them", hint));
+    }
+    if client_certificates == ClientCertificates::Require && mode != ClientMode::Require {
+        let hint = "write mode = \"require\": a client without TLS shows no certificate";
+        section.problem("client_certificates", Wrong::new("clients may still come without TLS", hint));
+    }
+    AcceptorSettings { mode, certificate, key, client_ca, client_certificates }
 }
 
 fn address(text: &str) -> Result<SocketAddr, Wrong> {
@@ -211,7 +264,7 @@ fn server(name: String, section: Section<'_>) -> Named<'_> {
         password: url.password,
         database: url.database,
         max_connections,
-        ssl_mode: url.ssl_mode,
+        tls: url.tls,
         connect_timeout: url.connect_timeout,
         application_name: url.application_name,
     });

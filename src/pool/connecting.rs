@@ -92,7 +92,8 @@ impl ServerPool {
         if error.is_final() {
             // The server is there; it is this login that fails.
             self.gate().succeeded();
-            tracing::warn!(server = %self.server.name, user = %identity.user, database = %identity.database, %message, "a login at the server failed");
+            let hint = error.fields().hint;
+            tracing::warn!(server = %self.server.name, user = %identity.user, database = %identity.database, %message, hint, "a login at the server failed");
             let refused = Some(error.fields());
             let failure = Arc::new(ConnectFailure { server: self.server.name.clone(), refused, message });
             let same = |waiter: &super::queue::Waiter| Arc::ptr_eq(&waiter.identity, identity);

@@ -16,10 +16,10 @@ use super::{
     welcome::{Welcome, welcome},
 };
 use crate::{
-    auth::{AuthError, ScramKeys, Verifier, md5, scram},
+    auth::{AuthError, ScramKeys, Verifier, md5, scram, tls},
     backend::{Home, Settings},
     route::PoolId,
-    socket::Socket,
+    socket::{Socket, tls::TlsStream},
     sql::Effects,
     wire::{
         frame::{HEADER_BYTES, Header},
@@ -32,6 +32,9 @@ use crate::{
 /// A login message longer than this is refused unread.
 const LOGIN_MESSAGE_BYTES: usize = 16 * 1024;
 
+/// The first byte of a TLS handshake (ContentType).
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// A cancel that the server does not answer is given up after this.
 const CANCEL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -39,6 +42,13 @@ const CANCEL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 enum Refused {
     /// Nobody is there to be told.
     Silently(&'static str),
+    /// TLS did not come about; the client has got an alert.
+    Tls {
+        /// The client's address.
+        peer: String,
+        /// In words.
+        why: String,
+    },
     /// The client is told.
     With(Reply),
 }
@@ -64,7 +74,7 @@ pub async fn run(socket: Socket, shared: Arc<Shared>, home: Home) {
 }
 
 async fn log_in(socket: Socket, shared: Arc<Shared>, home: Home) -> Option<(Box<Session>, CountedClient)> {
-    let mut door = Door { socket, unread: Vec::new() };
+    let mut door = Door { socket: Some(socket), unread: Vec::new() };
     let entered = tokio::select! {
         // Cancel safe: a client that is not let in has nothing to lose; a cancel that is dropped counts as lost.
         entered = enter(&mut door, &shared, home) => entered,
@@ -87,14 +97,16 @@ async fn log_in(socket: Socket, shared: Arc<Shared>, home: Home) -> Option<(Box<
 
 fn refuse(mut door: Door, shared: &Shared, refused: Refused) {
     shared.metrics.login_failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let peer = door.socket.as_ref().map_or_else(|| "gone".to_owned(), Socket::peer);
     match refused {
-        Refused::Silently(why) => tracing::debug!(peer = door.socket.peer(), why, "a client was not let in"),
+        Refused::Silently(why) => tracing::debug!(peer, why, "a client was not let in"),
+        Refused::Tls { peer, why } => tracing::info!(peer, why, "TLS with a client failed"),
         Refused::With(reply) => {
-            tracing::debug!(peer = door.socket.peer(), message = reply.message, "a client was refused");
+            tracing::debug!(peer, message = reply.message, "a client was refused");
             let mut out = Vec::new();
             reply.fatal(&mut out);
             // The error is all that is said; a client that does not take it is closed all the same.
-            let _ = door.socket.send_now(&out);
+            let _ = door.socket.as_mut().map(|socket| socket.send_now(&out));
         }
     }
 }
@@ -116,7 +128,8 @@ fn say_goodbye(mut session: Box<Session>, ended: &Ended) {
 
 /// A connection that is not a session yet.
 struct Door {
-    socket: Socket,
+    /// Gone while TLS begins.
+    socket: Option<Socket>,
     unread: Vec<u8>,
 }
 
@@ -133,7 +146,7 @@ impl Admitted {
         let application_name = self.startup.get("application_name");
         let custom = self.startup.iter().map(|(name, _)| name).filter(|name| name.contains('.'));
         Box::new(Session {
-            socket: door.socket,
+            socket: door.socket.expect("the login has ended on it"),
             // An empty buffer still owns its memory.
             inbox: if door.unread.is_empty() { Vec::new() } else { door.unread },
             outbox: self.greeting,
@@ -170,7 +183,7 @@ async fn enter(
     shared: &Arc<Shared>,
     home: Home,
 ) -> Result<Option<(Admitted, CountedClient)>, Refused> {
-    let start = match door.first_packet().await? {
+    let start = match door.first_packet(&shared.acceptor).await? {
         FirstPacket::Start(start) => start,
         FirstPacket::Cancel { process_id, secret } => {
             // The answer to a cancel is always the same: none.
@@ -186,6 +199,9 @@ async fn enter(
             return Err(Refused::Silently("encryption asked for twice"));
         }
     };
+    if shared.acceptor.requires_tls() && matches!(door.socket, Some(Socket::Tcp(_))) {
+        return Err(reply::tls_required().into());
+    }
     let counted = CountedClient::new(&shared.metrics, shared.limits.max_clients)
         .ok_or_else(|| reply::too_many_clients(shared.limits.max_clients))?;
     negotiate(door, &start).await?;
@@ -221,7 +237,7 @@ async fn negotiate(door: &mut Door, start: &Startup) -> io::Result<()> {
     }
     let mut out = Vec::new();
     message::negotiate_version(&mut out, start.minor.min(MINOR_VERSION), &start.unknown_options);
-    door.socket.send_all(&out).await
+    door.send(&out).await
 }
 
 /// The settings of a startup packet; `options` comes first, as in PostgreSQL the others override it.
@@ -261,7 +277,7 @@ async fn check_md5(door: &mut Door, shared: &Shared, user: &str) -> Result<(), R
     let challenge = md5::Challenge::new().map_err(|error| failed(user, error))?;
     let mut out = Vec::new();
     message::authentication(&mut out, 5, &challenge.salt());
-    door.socket.send_all(&out).await?;
+    door.send(&out).await?;
     let body = door.password_message().await?;
     let answer = body.strip_suffix(&[0]).unwrap_or(&body);
     let verifier = shared.identities.users.get(user).map(|user| user.verifier());
@@ -270,26 +286,41 @@ async fn check_md5(door: &mut Door, shared: &Shared, user: &str) -> Result<(), R
 
 async fn check_scram(door: &mut Door, shared: &Shared, user: &str) -> Result<(), Refused> {
     let identities = &shared.identities;
+    // The certificate that the client sees is ours: a login can be bound to it.
+    let end_point = match door.socket {
+        Some(Socket::Tls(_)) => shared.acceptor.end_point(),
+        _ => None,
+    };
     let mut out = Vec::new();
-    message::authentication(&mut out, 10, format!("{}\0\0", scram::MECHANISM).as_bytes());
-    door.socket.send_all(&out).await?;
+    let plus = if end_point.is_some() { format!("{}\0", scram::MECHANISM_PLUS) } else { String::new() };
+    message::authentication(&mut out, 10, format!("{plus}{}\0\0", scram::MECHANISM).as_bytes());
+    door.send(&out).await?;
 
     let initial = door.password_message().await?;
     let mut body = Body::new(&initial, "SASLInitialResponse");
     let malformed = |_| Refused::With(reply::protocol_violation("malformed SASLInitialResponse message"));
     let mechanism = body.cstring().map_err(malformed)?;
     body.int32().map_err(malformed)?;
-    if mechanism != scram::MECHANISM.as_bytes() {
-        return Err(
-            reply::protocol_violation("client selected an invalid SASL authentication mechanism").into()
-        );
-    }
-    let server =
-        identities.users.scram_server(user, &identities.mock).map_err(|error| failed(user, error))?;
+    let channel = match end_point {
+        Some(end_point) if mechanism == scram::MECHANISM_PLUS.as_bytes() => {
+            scram::Channel::Bound(end_point.clone())
+        }
+        Some(_) if mechanism == scram::MECHANISM.as_bytes() => scram::Channel::Offered,
+        None if mechanism == scram::MECHANISM.as_bytes() => scram::Channel::Plain,
+        _ => {
+            let what = "client selected an invalid SASL authentication mechanism";
+            return Err(reply::protocol_violation(what).into());
+        }
+    };
+    let server = identities
+        .users
+        .scram_server(user, &identities.mock)
+        .map_err(|error| failed(user, error))?
+        .on(channel);
     let (challenge, first) = server.first(body.rest()).map_err(|error| failed(user, error))?;
     out.clear();
     message::authentication(&mut out, 11, first.as_bytes());
-    door.socket.send_all(&out).await?;
+    door.send(&out).await?;
 
     let last = door.password_message().await?;
     let proven = challenge.finish(&last).map_err(|error| failed(user, error))?;
@@ -299,16 +330,25 @@ async fn check_scram(door: &mut Door, shared: &Shared, user: &str) -> Result<(),
     }
     out.clear();
     message::authentication(&mut out, 12, proven.server_final.as_bytes());
-    door.socket.send_all(&out).await?;
+    door.send(&out).await?;
     Ok(())
 }
 
 impl Door {
-    /// The first packet that is not a request for encryption; those are declined.
-    async fn first_packet(&mut self) -> Result<FirstPacket, Refused> {
+    /// The first packet that is not a request for encryption. TLS is begun if the client asks for it and it is offered;
+    /// other requests are declined.
+    async fn first_packet(&mut self, acceptor: &tls::Acceptor) -> Result<FirstPacket, Refused> {
         let bad = |error: startup::BadStart| Refused::With(reply::bad_start(&error.to_string()));
         for _ in 0..3 {
             let len = loop {
+                // No packet begins like a TLS handshake: it would be far too long.
+                if self.unread.first() == Some(&TLS_HANDSHAKE)
+                    && let Some(connection) = self.offer(acceptor)
+                {
+                    self.begin_tls(connection).await?;
+                    self.check_direct()?;
+                    continue;
+                }
                 if let Some(len) = startup::packet_len(&self.unread).map_err(bad)?
                     && self.unread.len() >= len
                 {
@@ -318,20 +358,50 @@ impl Door {
             };
             let rest = self.unread.split_off(len);
             let packet = std::mem::replace(&mut self.unread, rest);
-            match startup::parse(&packet).map_err(bad)? {
-                FirstPacket::Ssl | FirstPacket::GssEnc => {
-                    // Bytes sent before our answer would have been meant for the encrypted stream.
-                    if !self.unread.is_empty() {
-                        return Err(Refused::Silently(
-                            "data came before the answer to a request for encryption",
-                        ));
-                    }
-                    self.socket.send_all(b"N").await?;
+            let first = startup::parse(&packet).map_err(bad)?;
+            if !matches!(first, FirstPacket::Ssl | FirstPacket::GssEnc) {
+                return Ok(first);
+            }
+            // Bytes sent before our answer would have been meant for the encrypted stream.
+            if !self.unread.is_empty() {
+                return Err(Refused::Silently("data came before the answer to a request for encryption"));
+            }
+            match self.offer(acceptor) {
+                Some(connection) if first == FirstPacket::Ssl => {
+                    self.send(b"S").await?;
+                    self.begin_tls(connection).await?;
                 }
-                other => return Ok(other),
+                _ => self.send(b"N").await?,
             }
         }
         Err(Refused::Silently("encryption asked for again and again"))
+    }
+
+    /// A TLS connection for this client, if it may have one: over TCP, and only once.
+    fn offer(&self, acceptor: &tls::Acceptor) -> Option<rustls::ServerConnection> {
+        matches!(self.socket, Some(Socket::Tcp(_))).then(|| acceptor.connection())?
+    }
+
+    async fn begin_tls(&mut self, connection: rustls::ServerConnection) -> Result<(), Refused> {
+        let received = std::mem::take(&mut self.unread);
+        let Some(Socket::Tcp(tcp)) = self.socket.take() else {
+            return Err(Refused::Silently("TLS is only for TCP"));
+        };
+        let peer = tcp.peer_addr().map_or_else(|_| "gone".to_owned(), |peer| peer.to_string());
+        let stream = TlsStream::handshake(tcp, connection, received)
+            .await
+            .map_err(|error| Refused::Tls { peer, why: tls::explain_client(&error) })?;
+        self.socket = Some(Socket::Tls(Box::new(stream)));
+        Ok(())
+    }
+
+    /// As in PostgreSQL, TLS that begins without a request must name the protocol: a client of something else cannot be
+    /// led here.
+    fn check_direct(&self) -> Result<(), Refused> {
+        match &self.socket {
+            Some(Socket::Tls(stream)) if stream.application_protocol().is_some() => Ok(()),
+            _ => Err(reply::direct_tls_without_alpn().into()),
+        }
     }
 
     /// The body of a password message (also SASLInitialResponse and SASLResponse).
@@ -356,11 +426,18 @@ impl Door {
         }
     }
 
+    fn socket(&mut self) -> io::Result<&mut Socket> {
+        self.socket.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.socket()?.send_all(bytes).await
+    }
+
     async fn read_more(&mut self) -> Result<(), Refused> {
-        if self.socket.read_more(&mut self.unread).await? {
-            Ok(())
-        } else {
-            Err(Refused::Silently("the client has gone"))
-        }
+        let mut unread = std::mem::take(&mut self.unread);
+        let more = self.socket()?.read_more(&mut unread).await?;
+        self.unread = unread;
+        if more { Ok(()) } else { Err(Refused::Silently("the client has gone")) }
     }
 }

@@ -259,3 +259,17 @@ pub(crate) fn already_in_transaction(out: &mut Vec<u8>) {
 pub(crate) fn no_answer() -> Reply {
     Reply::new("08006", "the server did not answer in time", "Look at the server's load and log.")
 }
+
+/// Plaintext where TLS is required.
+pub(crate) fn tls_required() -> Reply {
+    Reply::new("28000", "connections without TLS are not accepted here", "Connect with sslmode=require.")
+}
+
+/// TLS without a request for it, and without ALPN.
+pub(crate) fn direct_tls_without_alpn() -> Reply {
+    Reply::new(
+        "08P01",
+        "received direct SSL connection request without ALPN protocol negotiation extension",
+        "Name the protocol postgresql in ALPN, or ask for TLS with an SSLRequest.",
+    )
+}

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{cancels::Cancels, identities::Identities, metrics::Metrics, welcome::Welcomes};
 use crate::{
+    auth::tls::Acceptor,
     backend::statements::Statements,
     pool::Pool,
     route::{PoolId, Routes},
@@ -48,6 +49,8 @@ pub struct Workers {
 pub struct Shared {
     /// Bounds.
     pub limits: Limits,
+    /// How clients get TLS.
+    pub acceptor: Acceptor,
     /// Who may come in.
     pub identities: Identities,
     /// Text to verdict.

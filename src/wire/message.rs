@@ -74,6 +74,12 @@ pub fn sync(out: &mut Vec<u8>) {
     message(out, b'S', |_| {});
 }
 
+/// SSLRequest.
+pub fn ssl_request(out: &mut Vec<u8>) {
+    out.extend_from_slice(&8_u32.to_be_bytes());
+    out.extend_from_slice(&80_877_103_u32.to_be_bytes());
+}
+
 /// Terminate.
 pub const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
 

@@ -18,3 +18,5 @@ mod state;
 mod statements;
 mod support;
 mod tidy;
+mod tls;
+mod tls_servers;

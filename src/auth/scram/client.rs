@@ -14,6 +14,7 @@ use crate::auth::{
 /// The client-first-message is sent.
 #[derive(Debug)]
 pub struct Client {
+    binding: Binding,
     nonce: String,
     bare: String,
 }
@@ -36,14 +37,14 @@ pub struct Sent {
 
 impl Client {
     /// Begins; the text is the data of SASLInitialResponse.
-    pub fn start() -> Result<(Self, String), AuthError> {
-        Ok(Self::with_nonce("", nonce()?))
+    pub fn start(binding: Binding) -> Result<(Self, String), AuthError> {
+        Ok(Self::with_nonce(binding, "", nonce()?))
     }
 
-    fn with_nonce(user: &str, nonce: String) -> (Self, String) {
+    fn with_nonce(binding: Binding, user: &str, nonce: String) -> (Self, String) {
         let bare = format!("n={user},r={nonce}");
-        let first = format!("n,,{bare}");
-        (Self { nonce, bare }, first)
+        let first = format!("{}{bare}", binding.header());
+        (Self { binding, nonce, bare }, first)
     }
 
     /// Takes the server-first-message (body of AuthenticationSASLContinue).
@@ -65,7 +66,7 @@ impl Client {
         if !(1..=ITERATIONS_MAX).contains(&iterations) {
             return Err(AuthError::Iterations);
         }
-        let unproven = format!("c={},r={nonce}", Binding::Unsupported.repeated());
+        let unproven = format!("c={},r={nonce}", self.binding.repeated());
         let signed = format!("{},{message},{unproven}", self.bare);
         Ok(Challenge { salt, iterations, unproven, signed })
     }
@@ -124,7 +125,7 @@ mod tests {
         "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
 
     fn started() -> (Client, String) {
-        Client::with_nonce("user", "rOprNGfwEbeRWgbNEkqO".to_owned())
+        Client::with_nonce(Binding::Unsupported, "user", "rOprNGfwEbeRWgbNEkqO".to_owned())
     }
 
     fn sent() -> (Sent, String) {

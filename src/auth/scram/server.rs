@@ -9,13 +9,27 @@ use crate::auth::{
     ClientKey, ScramVerifier, keys,
     keys::{ITERATIONS_DEFAULT, KEY_BYTES, Key, SALT_BYTES},
     random,
+    tls::EndPoint,
 };
+
+/// What the client's messages come through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Channel {
+    /// Nothing that a login could be bound to.
+    #[default]
+    Plain,
+    /// Binding was offered, and the client has chosen to do without.
+    Offered,
+    /// The client has chosen to bind the login to this certificate.
+    Bound(EndPoint),
+}
 
 /// Before the client's first message.
 #[derive(Debug)]
 pub struct Server {
     verifier: ScramVerifier,
     user: Known,
+    channel: Channel,
 }
 
 /// After it: the client must now prove that it knows the password.
@@ -68,13 +82,19 @@ impl MockKey {
 impl Server {
     /// For a user whose verifier is known.
     pub fn new(verifier: &ScramVerifier) -> Self {
-        Self { verifier: verifier.clone(), user: Known::Yes }
+        Self { verifier: verifier.clone(), user: Known::Yes, channel: Channel::Plain }
     }
 
     /// For a user who is unknown, or has no password that SCRAM could check: the exchange looks the same
     /// and fails at its end, so that nobody learns which users exist.
     pub fn mock(user: &str, key: &MockKey) -> Self {
-        Self { verifier: key.verifier(user), user: Known::No }
+        Self { verifier: key.verifier(user), user: Known::No, channel: Channel::Plain }
+    }
+
+    /// What the messages come through, and the client's choice of a mechanism for it.
+    #[must_use]
+    pub fn on(self, channel: Channel) -> Self {
+        Self { channel, ..self }
     }
 
     /// Takes the client-first-message; gives the server-first-message (body of AuthenticationSASLContinue).
@@ -84,7 +104,7 @@ impl Server {
     }
 
     fn first_with_nonce(self, message: &[u8], own: &str) -> Result<(Challenge, String), AuthError> {
-        let (binding, bare) = gs2_header(text(message)?)?;
+        let (binding, bare) = gs2_header(text(message)?, self.channel)?;
         let nonce = format!("{}{own}", client_nonce(bare)?);
         let salt = BASE64.encode(&self.verifier.salt);
         let server_first = format!("r={nonce},s={salt},i={}", self.verifier.iterations);
@@ -123,12 +143,16 @@ impl Challenge {
     }
 }
 
-/// Splits `n,,` or `y,,` off a client-first-message.
-fn gs2_header(message: &str) -> Result<(Binding, &str), AuthError> {
+/// Splits `n,,`, `y,,` or `p=tls-server-end-point,,` off a client-first-message, and holds it against the channel.
+fn gs2_header(message: &str, channel: Channel) -> Result<(Binding, &str), AuthError> {
     let (flag, rest) = message.split_once(',').ok_or(AuthError::Malformed("no gs2 header"))?;
-    let binding = match flag {
-        "n" => Binding::Unsupported,
-        "y" => Binding::NotOffered,
+    let binding = match (flag, channel) {
+        ("p=tls-server-end-point", Channel::Bound(end_point)) => Binding::EndPoint(end_point),
+        // Somebody has hidden the offer from the client.
+        ("y", Channel::Offered) => return Err(AuthError::Downgrade),
+        ("n", Channel::Plain | Channel::Offered) => Binding::Unsupported,
+        ("y", Channel::Plain) => Binding::NotOffered,
+        ("n" | "y", Channel::Bound(_)) => return Err(AuthError::ChannelBinding),
         _ if flag.starts_with("p=") => return Err(AuthError::ChannelBinding),
         _ => return Err(AuthError::Malformed("unknown channel binding flag")),
     };

@@ -14,6 +14,7 @@
 #![allow(dead_code, reason = "shared by tests and benchmarks, each of which uses a part")]
 #![allow(unused_imports, reason = "as above")]
 
+mod certificates;
 mod cluster;
 mod config;
 mod network;
@@ -28,6 +29,7 @@ mod relay;
 mod template;
 mod wait;
 
+pub(crate) use certificates::Certificates;
 pub(crate) use cluster::Cluster;
 pub(crate) use config::ProxyConfig;
 pub(crate) use network::{connect, free_port, http_get};

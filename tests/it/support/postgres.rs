@@ -11,7 +11,7 @@ use std::{
 use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
 use super::{
-    eventually,
+    Certificates, eventually,
     network::{connect_config, free_port},
     process::Running,
     programs::programs,
@@ -73,6 +73,7 @@ pub(crate) struct Postgres {
 pub(crate) struct Builder<'a> {
     role: Role<'a>,
     settings: Vec<(String, String)>,
+    hba: &'static str,
 }
 
 impl Login {
@@ -104,6 +105,19 @@ impl Builder<'_> {
         self
     }
 
+    /// TLS with the certificate `good`.
+    pub(crate) fn tls(self, certificates: &Certificates) -> Self {
+        self.setting("ssl", "on")
+            .setting("ssl_cert_file", certificates.crt("good"))
+            .setting("ssl_key_file", certificates.pem_key("good"))
+            .setting("ssl_ca_file", certificates.crt("ca"))
+    }
+
+    /// Over TCP only with TLS.
+    pub(crate) fn only_tls(self) -> Self {
+        Self { hba: HBA_TLS, ..self }
+    }
+
     /// A replica has at least as many as its primary; by default as many.
     pub(crate) fn max_connections(self, count: u32) -> Self {
         self.setting("max_connections", count)
@@ -127,7 +141,7 @@ impl Builder<'_> {
             settings.push(("primary_conninfo".to_owned(), primary.replication_source()));
         }
         settings.extend(self.settings);
-        fs::write(data.join("pg_hba.conf"), HBA).expect("the data folder is writable");
+        fs::write(data.join("pg_hba.conf"), self.hba).expect("the data folder is writable");
         if let Some(owner) = programs().owner {
             template::hand_over(folder.path(), owner);
         }
@@ -151,6 +165,13 @@ host all app_trust all trust
 host all app_md5 all md5
 host replication all all scram-sha-256
 host all all all scram-sha-256
+";
+
+const HBA_TLS: &str = "\
+local all all trust
+local replication all trust
+hostssl all app_md5 all md5
+hostssl all all all scram-sha-256
 ";
 
 const SETTINGS: &[(&str, &str)] = &[
@@ -181,7 +202,7 @@ impl Postgres {
 
     /// To start a server with other settings.
     pub(crate) fn builder(role: Role<'_>) -> Builder<'_> {
-        Builder { role, settings: Vec::new() }
+        Builder { role, settings: Vec::new(), hba: HBA }
     }
 
     pub(crate) fn port(&self) -> u16 {
