@@ -7,7 +7,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::support::{Certificates, Login, Postgres, Proxy, ProxyConfig, RawClient, Role, eventually};
+use crate::support::{Certificates, Login, Postgres, Proxy, RawClient, Role, eventually};
 
 /// A proxy whose server's URL has these parameters, and gives up soon.
 fn proxy(login: Login, host: &str, port: u16, parameters: &str) -> Proxy {
