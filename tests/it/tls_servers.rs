@@ -11,12 +11,16 @@ use crate::support::{Certificates, Login, Postgres, Proxy, RawClient, Role, even
 
 /// A proxy whose server's URL has these parameters, and gives up soon.
 fn proxy(login: Login, host: &str, port: u16, parameters: &str) -> Proxy {
+    proxy_with(login, host, port, parameters, &[])
+}
+
+fn proxy_with(login: Login, host: &str, port: u16, parameters: &str, environment: &[(&str, &str)]) -> Proxy {
     let url = login.url(port, "app").replace("127.0.0.1", host);
     let config = format!(
         "[listen]\naddress = \"{{listen}}\"\nhttp = \"{{http}}\"\n[servers.primary]\nurl = \"{url}?{parameters}\"\n\
          [pools.primary]\nwait_timeout = \"1s\"\n"
     );
-    Proxy::start(&config)
+    Proxy::start_with(&config, environment)
 }
 
 /// Whether the server sees TLS; or the error that the client gets.
@@ -182,6 +186,40 @@ async fn direct_negotiation_is_clear_about_old_servers() {
         Ok(encrypted) => assert_eq!(encrypted, "t"),
         Err(error) => assert!(error.contains("TLS"), "{error}"),
     }
+}
+
+#[tokio::test]
+async fn our_certificate_opens_servers_that_ask_for_one() {
+    let certificates = Certificates::new();
+    let server = Postgres::builder(Role::Primary).tls(&certificates).only_client_certificates().start();
+    let own = |name: &str| {
+        format!("sslmode=require&sslcert={}&sslkey={}", certificates.crt(name), certificates.pem_key(name))
+    };
+    let right = proxy(Login::App, "127.0.0.1", server.port(), &own("client"));
+    assert_eq!(is_encrypted(&right, Login::App).await.as_deref(), Ok("t"));
+    let none = proxy(Login::App, "127.0.0.1", server.port(), "sslmode=require");
+    let error = is_encrypted(&none, Login::App).await.expect_err("no certificate");
+    assert!(error.contains("requires a valid client certificate"), "{error}");
+    let stranger = proxy(Login::App, "127.0.0.1", server.port(), &own("client_stranger"));
+    let error = is_encrypted(&stranger, Login::App).await.expect_err("another authority");
+    assert!(error.contains("does not know the authority of the certificate shown to it"), "{error}");
+}
+
+#[tokio::test]
+async fn the_systems_authorities_verify_the_name_too() {
+    let certificates = Certificates::new();
+    let server = Postgres::builder(Role::Primary).tls(&certificates).start();
+    let (ca, other) = (certificates.crt("ca"), certificates.crt("other_ca"));
+    let trusting = |file: &str, host: &str| {
+        proxy_with(Login::App, host, server.port(), "sslrootcert=system", &[("SSL_CERT_FILE", file)])
+    };
+    assert_eq!(is_encrypted(&trusting(&ca, "localhost"), Login::App).await.as_deref(), Ok("t"));
+    let error = is_encrypted(&trusting(&other, "localhost"), Login::App).await.expect_err("unknown");
+    assert!(error.contains("the system's authorities"), "{error}");
+    // The server's own certificate, trusted as it is.
+    let pinned = format!("sslmode=verify-full&sslrootcert={}", certificates.crt("good"));
+    let pinned = proxy(Login::App, "localhost", server.port(), &pinned);
+    assert_eq!(is_encrypted(&pinned, Login::App).await.as_deref(), Ok("t"));
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! Two ends of a connection with small kernel buffers: every byte arrives, once and in order.
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use proptest::prelude::*;

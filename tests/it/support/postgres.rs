@@ -118,6 +118,11 @@ impl Builder<'_> {
         Self { hba: HBA_TLS, ..self }
     }
 
+    /// Over TCP only with a certificate, and the password as well.
+    pub(crate) fn only_client_certificates(self) -> Self {
+        Self { hba: HBA_CLIENT_CERTIFICATES, ..self }
+    }
+
     /// A replica has at least as many as its primary; by default as many.
     pub(crate) fn max_connections(self, count: u32) -> Self {
         self.setting("max_connections", count)
@@ -165,6 +170,12 @@ host all app_trust all trust
 host all app_md5 all md5
 host replication all all scram-sha-256
 host all all all scram-sha-256
+";
+
+const HBA_CLIENT_CERTIFICATES: &str = "\
+local all all trust
+local replication all trust
+hostssl all all all scram-sha-256 clientcert=verify-ca
 ";
 
 const HBA_TLS: &str = "\
