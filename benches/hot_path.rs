@@ -67,6 +67,7 @@ fn pool(spawner: Spawner, port: u16) -> Arc<ServerPool> {
         secret: None,
         database: "app".to_owned(),
         numbers: Arc::default(),
+        tls: bulkhead::auth::tls::Connector::default(),
     };
     let limits = Limits {
         max_connections: 20,

@@ -113,7 +113,7 @@ fn client_tls(section: &Section<'_>) -> AcceptorSettings {
         (Some(_), None) => section
             .problem("key", Wrong::new("is missing", "write key = \"FILE\", the certificate's private key")),
         (None, Some(_)) => {
-            section.problem("certificate", Wrong::new("is missing", "write certificate = \"FILE\""))
+            section.problem("certificate", Wrong::new("is missing", "write certificate = \"FILE\""));
         }
         (None, None) if mode != ClientMode::Disable => {
             let hint = "write certificate = \"FILE\" and key = \"FILE\", or mode = \"disable\"";
