@@ -1,7 +1,7 @@
 //! TLS between clients and Bulkhead: libpq in every `sslmode`, other drivers, direct TLS, certificates of both sides that
 //! are wrong, and bytes that are no TLS.
 
-use std::{fs, path::Path, process::Command, sync::Arc};
+use std::{fmt::Write as _, fs, path::Path, process::Command, sync::Arc};
 
 use bytes::BytesMut;
 use rustls::{
@@ -262,7 +262,10 @@ async fn large_data_goes_through_tls_on_both_sides() {
     client.batch_execute("CREATE TABLE copied (n int, t text)").await.expect("created");
     let folder = Scratch::new();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
-    let lines: String = (0..20_000).map(|n| format!("{n}\t{}\n", "y".repeat(1 + n * 7919 % 2000))).collect();
+    let mut lines = String::new();
+    for n in 0..20_000 {
+        writeln!(lines, "{n}\t{}", "y".repeat(1 + n * 7919 % 2000)).expect("text takes text");
+    }
     fs::write(&from, &lines).expect("the folder is writable");
     let copied = psql_commands(
         proxy.port(),

@@ -1,6 +1,6 @@
 //! TLS, both sides: what clients may or must do, how servers are verified, and the certificates for it.
 //!
-//! Owns the settings, the files they name, and the words for what goes wrong. [`acceptor`] and [`connector`] read all
+//! Owns the settings, the files they name, and the words for what goes wrong. [`acceptor()`] and [`connector()`] read all
 //! files anew, so a reload that calls them takes up new certificates, and one that fails keeps the old values. Refuses
 //! to touch sockets: they give a connection that `socket::tls` drives.
 
