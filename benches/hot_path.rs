@@ -4,7 +4,7 @@
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use bulkhead::{
-    backend::{Home, Identity, Protocol, Server, outgoing::Outgoing},
+    backend::{Credentials, Home, Identity, Protocol, Server, outgoing::Outgoing},
     pool::{Checkout, Limits, ServerPool, Spawner, Wants},
     wire::{TxStatus, message},
 };
@@ -91,13 +91,7 @@ fn checkout(criterion: &mut Criterion) {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
     let pool = pool(spawner, listener.local_addr().expect("bound").port());
     runtime.spawn(serve_logins(listener));
-    let identity = Arc::new(Identity {
-        database: "app".to_owned(),
-        user: "app".to_owned(),
-        secret: None,
-        is_url_user: true,
-        is_url_database: true,
-    });
+    let identity = Arc::new(Identity::new("app", "app", Credentials::of_url()));
     let wants = Wants { identity: &identity, last: None, settings: 0, home: Home(0) };
     // All 20 connections are made, so that the choice is among as many as in a busy pool.
     let leases: Vec<_> = (0..20)

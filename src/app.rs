@@ -8,16 +8,17 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admin,
     auth::{AuthError, Secret, Users, Verifier, tls, users::UsersError},
-    backend::{self, Home, Identity, Server, address::LoginSecret, connect::Numbers, statements::Statements},
+    backend::{self, Credentials, Home, Identity, Server, address::LoginSecret, connect::Numbers},
     config::{self, AuthMethod, Config},
     listener,
     pool::{self, Gate, Pool, ServerPool, Spawner},
+    reload::{Origin, Running},
     route::{Demand, PoolId, Routes, Standing, Target},
-    server::Catalogs,
+    server::Source,
     session::{
-        self, Shared, Workers,
+        self, Lasting, Shared, Workers,
         identities::{Identities, Method},
-        metrics::Metrics,
+        metrics::Requests,
     },
     shutdown::{self, Signals},
     sql::{Catalog, Classifier, Custom, Glob, Rules, UnknownPreset, Verdict},
@@ -89,8 +90,7 @@ pub fn read_catalog(config: &Config) -> Result<Catalog, String> {
     let server = &config.servers[primary_server(config)];
     let limit = server.connect_timeout.unwrap_or(CATALOG_TIMEOUT);
     let (user, database) = (server.user.clone(), server.database.clone());
-    let identity =
-        Arc::new(Identity { database, user, secret: None, is_url_user: true, is_url_database: true });
+    let identity = Arc::new(Identity::new(database, user, Credentials::of_url()));
     let server = Arc::new(server_of(server, &Arc::default()).map_err(|problem| problem.to_string())?);
     runtime.block_on(async {
         let connected = backend::connect::connect(&server, &identity, Home(0), limit).await;
@@ -109,8 +109,15 @@ pub fn pool_for(config: &Config, verdict: Verdict) -> String {
     }
 }
 
-/// Runs until a signal ends it.
-pub fn run(config: &Config) -> Result<(), StartError> {
+/// Checks what can be checked of a configuration besides its text: the files that it names. Blocks.
+pub fn check(config: &Config) -> Result<(), StartError> {
+    rules(config)?;
+    Files::read(config)?;
+    Ok(())
+}
+
+/// Runs until a signal ends it. `origin` is where the configuration came from, and is read again on SIGHUP.
+pub fn run(config: Config, origin: Origin) -> Result<(), StartError> {
     let mut runtimes: Vec<Runtime> = (0..config.listen.threads.max(1))
         .map(|_| {
             // Sockets are asked for news when everybody ready has been served: larger batches, fewer system calls.
@@ -130,7 +137,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
             std::thread::spawn(move || runtime.block_on(stop.cancelled()))
         })
         .collect();
-    let ran = first.block_on(serve(config, spawner, stop.clone()));
+    let ran = first.block_on(serve(config, origin, spawner, stop.clone()));
     stop.cancel();
     for thread in others {
         // A panic in a session's task does not end its thread; this only waits.
@@ -139,7 +146,12 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     ran
 }
 
-async fn serve(config: &Config, spawner: Spawner, stop: CancellationToken) -> Result<(), StartError> {
+async fn serve(
+    config: Config,
+    origin: Origin,
+    spawner: Spawner,
+    stop: CancellationToken,
+) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
     let clients = bind(config.listen.address, "listen.address")?;
     let http = match config.listen.http {
@@ -148,26 +160,26 @@ async fn serve(config: &Config, spawner: Spawner, stop: CancellationToken) -> Re
     };
     // Sessions are waited for at the end; what pools do for themselves, such as trying a server that is down, is not.
     let pools = Spawner { tracker: TaskTracker::new(), threads: Arc::clone(&spawner.threads) };
-    let (shared, keepers) = build(config, &pools)?;
-    let accepting = CancellationToken::new();
     let tasks = TaskTracker::new();
-    for keeper in keepers {
-        tasks.spawn(pool::keep(keeper.pool, keeper.warm, stop.clone()));
-    }
-    let primary = Arc::clone(&shared.pools[usize::from(shared.routes.primary.0)].members[0]);
-    tasks.spawn(Arc::clone(&shared.catalogs).keep(primary, config.limits.catalog_refresh, stop.clone()));
+    let files = Files::read(&config)?;
+    let mut running = Running::start(config, origin, files, pools.clone(), tasks.clone(), stop.clone())?;
+    let live = running.live();
+    let accepting = CancellationToken::new();
     if let Some(http) = http {
-        tasks.spawn(admin::serve(http, Arc::clone(&shared), stop.clone()));
+        tasks.spawn(admin::serve(http, Arc::clone(&live), stop.clone()));
     }
-    tasks.spawn(listener::listen(clients, Arc::clone(&shared), spawner.clone(), accepting.clone()));
-    tracing::info!(address = %config.listen.address, pools = config.pools.len(), "ready for clients");
+    tasks.spawn(listener::listen(clients, Arc::clone(&live), spawner.clone(), accepting.clone()));
+    let listen = &running.config().listen;
+    tracing::info!(address = %listen.address, pools = running.config().pools.len(), "ready for clients");
 
-    signals.next().await;
-    tracing::info!(grace = ?config.listen.shutdown_grace, "draining: no new clients, transactions may finish");
+    running.reload_until_end(&mut signals).await;
+    let grace = running.config().listen.shutdown_grace;
+    tracing::info!(?grace, "draining: no new clients, transactions may finish");
     accepting.cancel();
+    let shared = live.load();
     shared.drain();
     spawner.tracker.close();
-    if !shutdown::drained(&spawner.tracker, config.listen.shutdown_grace, &mut signals).await {
+    if !shutdown::drained(&spawner.tracker, grace, &mut signals).await {
         tracing::warn!(clients = shared.clients(), "clients are cut off");
     }
     stop.cancel();
@@ -196,71 +208,231 @@ fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener, StartErro
     listener().map_err(|error| StartError::Listen { address, key, error })
 }
 
-/// A server pool that wants a keeper.
-struct Kept {
-    pool: Arc<ServerPool>,
-    warm: Option<Arc<Identity>>,
+/// What the configuration names and the disk holds. Read again by every reload, also where no key has changed.
+#[derive(Debug)]
+pub struct Files {
+    /// Of `auth.users_file`.
+    pub users: Users,
 }
 
-fn build(config: &Config, spawner: &Spawner) -> Result<(Arc<Shared>, Vec<Kept>), StartError> {
-    let identities = identities(config)?;
-    let numbers = Arc::new(Numbers::default());
-    let servers: Vec<(Arc<Server>, Arc<Gate>)> = config
-        .servers
-        .iter()
-        .map(|server| Ok((Arc::new(server_of(server, &numbers)?), Arc::default())))
-        .collect::<Result<_, tls::Problem>>()?;
-    let pools: Vec<Pool> = config.pools.iter().map(|pool| pool_of(pool, config, &servers, spawner)).collect();
-    let routes = routes(config);
-    let warm = identities.identity(&identities.url_database, &identities.url_user);
-    let keepers = pools
-        .iter()
-        .flat_map(|pool| &pool.members)
-        .map(|member| Kept { pool: Arc::clone(member), warm: warm.clone() })
-        .collect();
-    let catalogs = Arc::new(Catalogs::default());
-    if let Some(identity) = &warm {
-        // Read before the first client asks.
-        catalogs.of(identity);
+impl Files {
+    /// Reads all of them; blocks.
+    pub fn read(config: &Config) -> Result<Self, StartError> {
+        let users = match &config.auth.users_file {
+            Some(path) => Users::load(path)?,
+            None => Users::default(),
+        };
+        Ok(Self { users })
     }
-    let limits = &config.limits;
-    let metrics = Metrics {
-        requests: pools.iter().map(|_| session::metrics::Requests::default()).collect(),
-        ..Metrics::default()
-    };
-    let shared = Shared {
-        limits: session::Limits {
-            max_clients: limits.max_clients,
-            login_timeout: limits.login_timeout,
-            request_buffer: limits.request_buffer,
-            prepared_per_client: limits.prepared_per_client,
-            prepared_per_backend: limits.prepared_per_backend,
-        },
-        acceptor: tls::acceptor(&config.listen.tls)?,
-        identities,
-        classifier: Classifier::new(rules(config)?, limits.verdict_cache, limits.statement_bytes),
-        routes,
-        pools,
-        catalogs,
-        statements: Statements::new(limits.verdict_cache),
-        cancels: Arc::default(),
-        workers: Workers {
-            application_names: config.workers.application_names.iter().map(|glob| Glob::new(glob)).collect(),
-            users: config.workers.users.clone(),
-        },
-        metrics: Arc::new(metrics),
-        welcomes: session::Welcomes::default(),
-        draining: CancellationToken::new(),
-        is_draining: std::sync::atomic::AtomicBool::new(false),
-    };
-    Ok((Arc::new(shared), keepers))
 }
 
-fn identities(config: &Config) -> Result<Identities, StartError> {
-    let mut users = match &config.auth.users_file {
-        Some(path) => Users::load(path)?,
-        None => Users::default(),
+/// What a configuration has been made into.
+#[derive(Debug)]
+pub(crate) struct Built {
+    pub(crate) config: Config,
+    pub(crate) shared: Arc<Shared>,
+    /// By their places in the configuration.
+    pub(crate) servers: Vec<(Arc<Server>, Arc<Gate>)>,
+}
+
+/// A snapshot in the making, which nothing uses yet: dropped, it leaves no trace.
+pub(crate) struct Draft {
+    config: Config,
+    shared: Shared,
+    servers: Vec<(Arc<Server>, Arc<Gate>)>,
+    /// Every pool on each of its servers, and what it is to be.
+    adjustments: Vec<(Arc<ServerPool>, pool::Limits, Arc<Server>)>,
+}
+
+impl Draft {
+    /// Makes a snapshot; what `before` has and the configuration leaves as it is, is taken over. `draining` are pools
+    /// that were taken out earlier and still have something to do: they come back rather than have a double.
+    pub(crate) fn new(
+        config: Config,
+        files: Files,
+        before: Option<&Built>,
+        draining: &[Arc<ServerPool>],
+        spawner: &Spawner,
+    ) -> Result<Self, StartError> {
+        let servers = servers(&config, before)?;
+        let earlier = before.map(|before| Arc::clone(&before.shared));
+        let known: Vec<&Arc<ServerPool>> = earlier
+            .iter()
+            .flat_map(|shared| shared.pools.iter().flat_map(|pool| &pool.members))
+            .chain(draining)
+            .collect();
+        let mut adjustments = Vec::new();
+        let pools: Vec<Pool> = config
+            .pools
+            .iter()
+            .map(|pool| pool_of(pool, &config, &servers, &known, spawner, &mut adjustments))
+            .collect();
+        let epoch = earlier.as_ref().map_or(1, |shared| shared.epoch + 1);
+        let (classifier, classifier_epoch) = match before {
+            Some(before) if judges_alike(&before.config, &config) => {
+                (Arc::clone(&before.shared.classifier), before.shared.classifier_epoch)
+            }
+            _ => {
+                let limits = &config.limits;
+                let classifier =
+                    Classifier::new(rules(&config)?, limits.verdict_cache, limits.statement_bytes);
+                (Arc::new(classifier), epoch)
+            }
+        };
+        let at_primary = primary_server(&config);
+        let same_primary = before.filter(|before| {
+            Arc::ptr_eq(&before.servers[primary_server(&before.config)].0, &servers[at_primary].0)
+        });
+        let requests = config
+            .pools
+            .iter()
+            .map(|pool| {
+                earlier.as_ref().and_then(|shared| requests_of(shared, &pool.name)).unwrap_or_default()
+            })
+            .collect();
+        let limits = &config.limits;
+        let shared = Shared {
+            epoch,
+            acceptor: tls::acceptor(&config.listen.tls)?,
+            limits: session::Limits {
+                max_clients: limits.max_clients,
+                login_timeout: limits.login_timeout,
+                request_buffer: limits.request_buffer,
+                prepared_per_client: limits.prepared_per_client,
+                prepared_per_backend: limits.prepared_per_backend,
+            },
+            identities: identities(&config, files)?,
+            classifier,
+            classifier_epoch,
+            routes: routes(&config),
+            pools,
+            requests,
+            workers: Workers {
+                application_names: config
+                    .workers
+                    .application_names
+                    .iter()
+                    .map(|glob| Glob::new(glob))
+                    .collect(),
+                users: config.workers.users.clone(),
+            },
+            welcomes: same_primary.map_or_else(Arc::default, |before| Arc::clone(&before.shared.welcomes)),
+            lasting: earlier.map_or_else(
+                || Arc::new(Lasting::new(limits.verdict_cache)),
+                |shared| Arc::clone(&shared.lasting),
+            ),
+        };
+        Ok(Self { config, shared, servers, adjustments })
+    }
+
+    /// The users that it knows.
+    pub(crate) fn users(&self) -> &Users {
+        &self.shared.identities.users
+    }
+
+    /// Carries it out: logins first, then pools, so that those who wait get what the new snapshot says. Returns the
+    /// pools that nobody keeps yet as well.
+    pub(crate) fn carry_out(mut self, before: Option<&Built>) -> (Built, Vec<Arc<ServerPool>>) {
+        let identities = &mut self.shared.identities;
+        if let Some(before) = before {
+            identities.succeed(&before.shared.identities);
+        }
+        for (at, (server, (_, gate))) in self.config.servers.iter().zip(&self.servers).enumerate() {
+            let here = self.config.pools.iter().filter(|pool| pool.servers.contains(&at));
+            let sum = here.map(|pool| pool.max_connections).sum();
+            gate.set_places_max(server.max_connections.unwrap_or(sum));
+        }
+        let warm = identities.identity(&identities.url_database, &identities.url_user);
+        let mut unkept = Vec::new();
+        for (pool, limits, server) in self.adjustments {
+            if pool.adjust(limits, &server, warm.as_ref()) {
+                unkept.push(pool);
+            }
+        }
+        let primary = primary_server(&self.config);
+        let moved = |before: &Built| {
+            let gate = &before.servers[primary_server(&before.config)].1;
+            !Arc::ptr_eq(gate, &self.servers[primary].1)
+        };
+        if before.is_some_and(moved) {
+            self.shared.catalogs.moved();
+        }
+        if let Some(identity) = &warm {
+            // Read before the first client asks.
+            self.shared.catalogs.of(identity);
+        }
+        let built = Built { config: self.config, shared: Arc::new(self.shared), servers: self.servers };
+        (built, unkept)
+    }
+}
+
+impl Built {
+    /// Where the primary's pool and the catalogs' source are.
+    pub(crate) fn catalog_source(&self) -> Source {
+        let primary = &self.shared.pools[usize::from(self.shared.routes.primary.0)].members[0];
+        Source { primary: Arc::clone(primary), refresh: self.config.limits.catalog_refresh }
+    }
+}
+
+/// Whether both configurations give every text the same verdict, remembered in as many places.
+fn judges_alike(one: &Config, other: &Config) -> bool {
+    let names =
+        |config: &Config| -> Vec<String> { config.pools.iter().map(|pool| pool.name.clone()).collect() };
+    one.jobs == other.jobs
+        // A hint's verdict has the position of its pool.
+        && names(one) == names(other)
+        && one.limits.verdict_cache == other.limits.verdict_cache
+        && one.limits.statement_bytes == other.limits.statement_bytes
+}
+
+fn requests_of(shared: &Shared, name: &str) -> Option<Arc<Requests>> {
+    let at = shared.pools.iter().position(|pool| pool.name == name)?;
+    shared.requests.get(at).cloned()
+}
+
+/// The servers; one that has not changed is the same object, one that is reached otherwise at the same address keeps
+/// its gate.
+fn servers(
+    config: &Config,
+    before: Option<&Built>,
+) -> Result<Vec<(Arc<Server>, Arc<Gate>)>, tls::Problem> {
+    let numbers = before
+        .and_then(|before| before.servers.first())
+        .map_or_else(Arc::default, |(server, _)| Arc::clone(&server.numbers));
+    let known = |name: &str| {
+        let before = before?;
+        let at = before.config.servers.iter().position(|server| server.name == name)?;
+        Some((&before.config.servers[at], &before.servers[at]))
     };
+    let server = |server: &config::Server| {
+        // Reads the files that the URL names: their contents may be new where the URL is not.
+        let made = server_of(server, &numbers)?;
+        Ok(match known(&server.name) {
+            Some((old, (same, gate))) if is_reached_alike(old, server) && same.tls.is_alike(&made.tls) => {
+                (Arc::clone(same), Arc::clone(gate))
+            }
+            Some((old, (_, gate))) if (&old.host, old.port) == (&server.host, server.port) => {
+                (Arc::new(made), Arc::clone(gate))
+            }
+            _ => (Arc::new(made), Arc::default()),
+        })
+    };
+    config.servers.iter().map(server).collect()
+}
+
+/// Whether connections to both are made in the same way to the same address.
+fn is_reached_alike(one: &config::Server, other: &config::Server) -> bool {
+    // These two say how many and how patiently, not how.
+    let bare = |server: &config::Server| config::Server {
+        max_connections: None,
+        connect_timeout: None,
+        ..server.clone()
+    };
+    bare(one) == bare(other)
+}
+
+fn identities(config: &Config, files: Files) -> Result<Identities, StartError> {
+    let Files { mut users } = files;
     let primary = &config.servers[primary_server(config)];
     let method = match config.auth.method {
         AuthMethod::ScramSha256 => Method::ScramSha256,
@@ -298,9 +470,11 @@ fn pool_of(
     pool: &config::Pool,
     config: &Config,
     servers: &[(Arc<Server>, Arc<Gate>)],
+    known: &[&Arc<ServerPool>],
     spawner: &Spawner,
+    adjustments: &mut Vec<(Arc<ServerPool>, pool::Limits, Arc<Server>)>,
 ) -> Pool {
-    let member = |at: &usize| {
+    let mut member = |at: &usize| {
         let (server, gate) = &servers[*at];
         let limits = pool::Limits {
             max_connections: pool.max_connections,
@@ -315,15 +489,19 @@ fn pool_of(
             // Reads can go to the primary.
             fails_fast: pool.name == "replicas",
         };
-        Arc::new(ServerPool::new(
-            pool.name.clone(),
-            Arc::clone(server),
-            Arc::clone(gate),
-            limits,
-            spawner.clone(),
-        ))
+        // The server's gate tells it from one of the same name at another address.
+        let same = |known: &&&Arc<ServerPool>| known.name == pool.name && known.is_behind(gate);
+        let member = known.iter().find(same).map_or_else(
+            || {
+                let (server, gate) = (Arc::clone(server), Arc::clone(gate));
+                Arc::new(ServerPool::new(pool.name.clone(), server, gate, limits, spawner.clone()))
+            },
+            |known| Arc::clone(known),
+        );
+        adjustments.push((Arc::clone(&member), limits, Arc::clone(server)));
+        member
     };
-    Pool { name: pool.name.clone(), members: pool.servers.iter().map(member).collect() }
+    Pool { name: pool.name.clone(), members: pool.servers.iter().map(&mut member).collect() }
 }
 
 fn primary_server(config: &Config) -> usize {

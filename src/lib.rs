@@ -75,6 +75,7 @@ pub mod backend;
 pub mod config;
 pub mod listener;
 pub mod pool;
+pub mod reload;
 pub mod route;
 pub mod server;
 pub mod session;

@@ -4,8 +4,9 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use bulkhead::{app, config, sql, telemetry};
+use bulkhead::{app, config, reload::Origin, sql, telemetry};
 use clap::{Parser, Subcommand};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// jemalloc gives less away to alignment and fragmentation, which is most of what an idle client costs.
 #[cfg(feature = "jemalloc")]
@@ -42,6 +43,25 @@ enum Command {
         /// The statement.
         sql: String,
     },
+    /// Check the configuration, then tell a running bulkhead to load it (SIGHUP).
+    ///
+    /// The environment of this command may differ from the running one's, which is what ${NAME} means there. The
+    /// running one's log says what has changed, or what was wrong.
+    Reload {
+        #[command(flatten)]
+        target: ReloadTarget,
+    },
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct ReloadTarget {
+    /// The process to tell.
+    #[arg(long)]
+    pid: Option<i32>,
+    /// The file that holds its process id.
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -52,8 +72,8 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    let presets: Vec<&str> = sql::Rules::preset_names().collect();
-    let config = match config::load(arguments.config.as_deref(), &config::process_environment, &presets) {
+    let origin = Origin { path: arguments.config };
+    let config = match origin.load() {
         Ok(config) => config,
         Err(error) => {
             eprintln!("{error}");
@@ -61,15 +81,16 @@ fn main() -> ExitCode {
         }
     };
     match arguments.command {
-        None => serve(&config),
+        None => serve(config, origin),
         Some(Command::Check) => check(&config),
         Some(Command::Classify { sql }) => classify(&config, &sql),
+        Some(Command::Reload { target }) => reload(&config, &target),
     }
 }
 
-fn serve(config: &config::Config) -> ExitCode {
+fn serve(config: config::Config, origin: Origin) -> ExitCode {
     telemetry::start();
-    match app::run(config) {
+    match app::run(config, origin) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bulkhead: {error}");
@@ -112,4 +133,51 @@ fn classify(config: &config::Config, sql: &str) -> ExitCode {
     let explanation = sql::explain(&rules, &catalog, sql.as_bytes());
     print!("pool       {}\n{explanation}", app::pool_for(config, explanation.verdict));
     ExitCode::SUCCESS
+}
+
+/// Tells the process to reload, unless it would refuse what the files say now.
+fn reload(config: &config::Config, target: &ReloadTarget) -> ExitCode {
+    if let Err(error) = app::check(config) {
+        eprintln!("{error}\nnothing was sent");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    let told = process_of(target).and_then(|pid| {
+        let sent = kill_process(pid, Signal::HUP);
+        sent.map_err(|error| format!("process {} cannot be told: {error}", pid.as_raw_nonzero()))?;
+        Ok(pid)
+    });
+    match told {
+        Ok(pid) => {
+            println!("told process {} to reload; its log says what has changed", pid.as_raw_nonzero());
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            eprintln!("{problem}");
+            ExitCode::from(EXIT_UNAVAILABLE)
+        }
+    }
+}
+
+/// The process, if there is one and it is a bulkhead: SIGHUP ends most others.
+fn process_of(target: &ReloadTarget) -> Result<Pid, String> {
+    let number = match (&target.pid, &target.pid_file) {
+        (Some(pid), _) => *pid,
+        (None, Some(path)) => std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?
+            .trim()
+            .parse()
+            .map_err(|_| format!("{} does not hold a process id", path.display()))?,
+        (None, None) => return Err("--pid or --pid-file is missing".to_owned()),
+    };
+    let pid = Some(number).filter(|number| *number > 0).and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| format!("{number} is not a process id"))?;
+    let name = |process: &str| std::fs::read_to_string(format!("/proc/{process}/comm"));
+    // Where there is no /proc, whoever gave the number knows.
+    match (name("self"), name(&number.to_string())) {
+        (Ok(own), Ok(its)) if own != its => {
+            Err(format!("process {number} is {}, not {}", its.trim(), own.trim()))
+        }
+        (Ok(_), Err(_)) => Err(format!("there is no process {number}")),
+        _ => Ok(pid),
+    }
 }

@@ -1,16 +1,25 @@
-//! Going down: SIGTERM and SIGINT drain, a second signal ends at once.
+//! What signals ask for: SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads.
 
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::task::TaskTracker;
 
-/// The signals that end the program.
+/// The signals that the program listens to.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// To go down.
+    End,
+    /// To read the configuration again.
+    Reload,
 }
 
 impl Signals {
@@ -24,15 +33,27 @@ impl Signals {
     }
 
     /// Waits for the next one.
-    pub async fn next(&mut self) {
-        loop {
-            tokio::select! {
-                // Cancel safe: signals that were not received are merged into the next one.
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                // By default it would end the process, and those who send it ask for the opposite.
-                _ = self.hangup.recv() => tracing::warn!("SIGHUP: reloading is not supported yet; nothing was changed"),
-            }
+    pub async fn next(&mut self) -> Wish {
+        tokio::select! {
+            // Cancel safe: signals that were not received are merged into the next one.
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.interrupt.recv() => Wish::End,
+            _ = self.hangup.recv() => Wish::Reload,
+        }
+    }
+
+    async fn end_while_draining(&mut self) {
+        while self.next().await == Wish::Reload {
+            tracing::warn!("SIGHUP while going down: the configuration is not read again");
+        }
+    }
+
+    /// Waits for one that asks for the end; one that asks for a reload is kept for later.
+    pub async fn end(&mut self) {
+        tokio::select! {
+            // Cancel safe: as above.
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }
@@ -42,6 +63,6 @@ pub async fn drained(tasks: &TaskTracker, grace: Duration, signals: &mut Signals
     tokio::select! {
         () = tasks.wait() => true,
         () = tokio::time::sleep(grace) => false,
-        () = signals.next() => false,
+        () = signals.end_while_draining() => false,
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn readiness(shared: &Shared) -> Readiness {
 fn servers_down(shared: &Shared) -> String {
     let members = shared.pools.iter().flat_map(|pool| &pool.members);
     let servers: BTreeMap<&str, _> =
-        members.map(|member| (member.server.name.as_str(), member.gate())).collect();
+        members.map(|member| (member.server_name.as_str(), member.gate())).collect();
     let mut lines = String::new();
     for (name, gate) in servers {
         let Some((down_for, error)) = gate.down_for() else { continue };

@@ -23,7 +23,7 @@ use super::{
     health::{Readiness, readiness},
     metrics,
 };
-use crate::session::Shared;
+use crate::session::{Live, Shared};
 
 /// Connections at once; further ones are closed.
 const CONNECTIONS_MAX: usize = 64;
@@ -47,7 +47,7 @@ type Answer = Response<Full<Bytes>>;
 /// Serves `/metrics`, `/healthz` and `/readyz` until `stop`, then ends within a second.
 ///
 /// Every connection is a task of this future and ends with it at the latest.
-pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+pub async fn serve(listener: TcpListener, live: Arc<Live>, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         // Cancel safe, every arm: an accept or a join that is dropped leaves the connection or the result where it
@@ -60,7 +60,7 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Cancellatio
                     tracing::debug!(%peer, "too many HTTP connections: closed");
                 }
                 Ok((stream, _)) => {
-                    connections.spawn(converse(stream, Arc::clone(&shared), stop.clone()));
+                    connections.spawn(converse(stream, Arc::clone(&live), stop.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "an HTTP connection could not be accepted");
@@ -75,9 +75,9 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Cancellatio
 }
 
 /// One connection, from its first request to its last.
-async fn converse(stream: TcpStream, shared: Arc<Shared>, stop: CancellationToken) {
+async fn converse(stream: TcpStream, live: Arc<Live>, stop: CancellationToken) {
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = answer(request.method(), request.uri().path(), &shared);
+        let answer = answer(request.method(), request.uri().path(), &live.load());
         async move { Ok::<_, Infallible>(answer) }
     });
     let mut connection = pin!(
@@ -159,7 +159,8 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
             let address = listener.local_addr().expect("it is bound");
             let (stop, shared, mut tasks) = (CancellationToken::new(), Arc::new(shared()), JoinSet::new());
-            tasks.spawn(serve(listener, Arc::clone(&shared), stop.clone()));
+            let live = Arc::new(Live::new(Arc::clone(&shared)));
+            tasks.spawn(serve(listener, live, stop.clone()));
             Self { address, stop, tasks, shared }
         }
 

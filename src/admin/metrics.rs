@@ -31,6 +31,7 @@ pub(super) fn text(shared: &Shared) -> String {
         .collect();
     let mut families = vec![build_info()];
     families.extend(clients(shared));
+    families.extend(reloads(shared));
     families.push(requests(shared));
     families.extend(pins(shared));
     families.extend(bounds(&members));
@@ -85,8 +86,30 @@ fn clients(shared: &Shared) -> [MetricFamily; 5] {
     ]
 }
 
+fn reloads(shared: &Shared) -> [MetricFamily; 3] {
+    let reloads = &shared.metrics.reloads;
+    [
+        counters(
+            "bulkhead_reloads_total",
+            "Reloads of the configuration. ok: carried out; failed: something was wrong, and nothing was changed.",
+            [("ok", &reloads.ok), ("failed", &reloads.failed)]
+                .map(|(result, count)| sample(&[("result", result)], read(count))),
+        ),
+        gauges(
+            "bulkhead_config_last_reload_successful",
+            "1 if the last reload of the configuration was carried out, or there was none; 0 if it failed.",
+            [sample(&[], u64::from(!reloads.last_failed.load(Ordering::Relaxed)))],
+        ),
+        gauges(
+            "bulkhead_config_last_reload_success_timestamp_seconds",
+            "When the configuration in force was read, in seconds since 1970.",
+            [sample(&[], read(&reloads.success_at_seconds))],
+        ),
+    ]
+}
+
 fn requests(shared: &Shared) -> MetricFamily {
-    let pools = shared.pools.iter().zip(&shared.metrics.requests);
+    let pools = shared.pools.iter().zip(&shared.requests);
     counters(
         "bulkhead_requests_total",
         "Requests of clients by the class of their SQL, the pool that served them, and why they have that class.",
@@ -206,7 +229,7 @@ fn servers(shared: &Shared) -> MetricFamily {
     // Pools on one server share its gate.
     let members = shared.pools.iter().flat_map(|pool| &pool.members);
     let up: BTreeMap<&str, bool> =
-        members.map(|member| (member.server.name.as_str(), !member.gate().is_down())).collect();
+        members.map(|member| (member.server_name.as_str(), !member.gate().is_down())).collect();
     gauges(
         "bulkhead_server_up",
         "0 while the server cannot be reached: the last attempt to connect failed; 1 otherwise.",
@@ -228,7 +251,7 @@ struct Member<'a> {
 impl<'a> Member<'a> {
     fn read(pool: &'a str, member: &'a ServerPool) -> Self {
         let (figures, limits, stats) = (member.figures(), member.limits(), member.stats());
-        Self { pool, server: &member.server.name, figures, limits, stats }
+        Self { pool, server: &member.server_name, figures, limits, stats }
     }
 
     fn labels(&self, own: Option<(&str, &str)>) -> Vec<LabelPair> {
@@ -433,7 +456,7 @@ mod tests {
         member.stats().discarded.store(8, Ordering::Relaxed);
         member.gate().failed("connection refused");
         let metrics = &shared.metrics;
-        metrics.requests[2].count(Class::Job, Reason::JobObject);
+        shared.requests[2].count(Class::Job, Reason::JobObject);
         metrics.clients.store(9, Ordering::Relaxed);
         metrics.logins.store(10, Ordering::Relaxed);
         metrics.login_failures.store(11, Ordering::Relaxed);

@@ -13,17 +13,17 @@ pub use http::serve;
 mod fixture {
     use std::{collections::HashMap, sync::Arc, time::Duration};
 
-    use tokio_util::{sync::CancellationToken, task::TaskTracker};
+    use tokio_util::task::TaskTracker;
 
     use crate::{
         auth::Users,
-        backend::{Server, statements::Statements},
+        backend::Server,
         pool::{Gate, Limits, Pool, ServerPool, Spawner},
         route::{PoolId, Routes},
         session::{
-            self, Shared,
+            self, Lasting, Shared,
             identities::{Identities, Method},
-            metrics::{Metrics, Requests},
+            metrics::Requests,
             shared::Workers,
         },
         sql::{Classifier, Rules},
@@ -73,13 +73,14 @@ mod fixture {
             pool("replicas", &[(&main, &main_gate), (&other, &other_gate)]),
             pool("jobs", &[(&main, &main_gate)]),
         ];
-        let requests = pools.iter().map(|_| Requests::default()).collect();
+        let requests = pools.iter().map(|_| Arc::new(Requests::default())).collect();
         let url = ("app".to_owned(), "app".to_owned());
         let identities =
             Identities::new(Method::Trust, Users::default(), HashMap::new(), url, vec!["*".to_owned()])
                 .expect("the system gives random bytes");
         Shared {
             acceptor: crate::auth::tls::Acceptor::default(),
+            epoch: 1,
             limits: session::Limits {
                 max_clients: 1_000,
                 login_timeout: Duration::from_secs(10),
@@ -88,7 +89,8 @@ mod fixture {
                 prepared_per_backend: 100,
             },
             identities,
-            classifier: Classifier::new(Rules::default(), 10, 1_000),
+            classifier: Arc::new(Classifier::new(Rules::default(), 10, 1_000)),
+            classifier_epoch: 1,
             routes: Routes {
                 primary: PoolId(0),
                 replicas: Some(PoolId(1)),
@@ -97,14 +99,10 @@ mod fixture {
                 jobs_elsewhere: false,
             },
             pools,
-            catalogs: Arc::default(),
-            statements: Statements::new(10),
-            cancels: Arc::default(),
+            requests,
             workers: Workers::default(),
-            metrics: Arc::new(Metrics { requests, ..Metrics::default() }),
-            welcomes: session::Welcomes::default(),
-            draining: CancellationToken::new(),
-            is_draining: std::sync::atomic::AtomicBool::new(false),
+            welcomes: Arc::default(),
+            lasting: Arc::new(Lasting::new(10)),
         }
     }
 }

@@ -156,6 +156,17 @@ impl Users {
         self.by_name.insert(name.into(), Arc::new(User { verifier, derived: OnceLock::new() }));
     }
 
+    /// Keeps what was derived for users of `before` who have the same password here.
+    pub fn keep_derived(&mut self, before: &Self) {
+        for (name, user) in &mut self.by_name {
+            if let Some(known) = before.get(name)
+                && known.verifier == user.verifier
+            {
+                *user = Arc::clone(known);
+            }
+        }
+    }
+
     /// The user of this name. Shared, so that [`User::scram`] can be called on another thread.
     pub fn get(&self, name: &str) -> Option<&Arc<User>> {
         self.by_name.get(name)

@@ -1,6 +1,11 @@
 //! Where a server is and who logs in there.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{
+    Arc, Mutex, OnceLock, PoisonError,
+    atomic::{AtomicU32, Ordering},
+};
+
+use arc_swap::ArcSwap;
 
 use super::connect::Numbers;
 use crate::auth::{ScramKeys, ScramVerifier, Secret, Verifier, md5::Digest, scram, tls::Connector};
@@ -15,12 +20,23 @@ pub struct Identity {
     pub database: String,
     /// The user.
     pub user: String,
+    /// How it logs in from now on.
+    credentials: ArcSwap<Credentials>,
+    /// Counts the changes of `credentials`.
+    generation: AtomicU32,
+}
+
+/// How an identity logs in to servers. A reload may replace it.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
     /// What proves the user to servers. Unused for the URL's user, for whom each server has its own.
     pub secret: Option<Arc<LoginSecret>>,
     /// Whether the user is the one of the primary's URL.
     pub is_url_user: bool,
     /// Whether the database is the one of the primary's URL.
     pub is_url_database: bool,
+    /// Which of the identity's credentials these are; set by the identity.
+    pub generation: u32,
 }
 
 /// One Postgres instance.
@@ -56,14 +72,58 @@ pub struct Login<'a> {
 }
 
 impl Server {
-    /// How `identity` logs in here: the primary's URL user and database stand for every server's own.
-    pub fn login<'a>(&'a self, identity: &'a Identity) -> Login<'a> {
-        let database = if identity.is_url_database { &self.database } else { &identity.database };
-        if identity.is_url_user {
+    /// How `identity` logs in here with its credentials: the primary's URL user and database stand for every
+    /// server's own.
+    pub fn login<'a>(&'a self, identity: &'a Identity, credentials: &'a Credentials) -> Login<'a> {
+        let database = if credentials.is_url_database { &self.database } else { &identity.database };
+        if credentials.is_url_user {
             Login { user: &self.user, database, secret: self.secret.as_ref() }
         } else {
-            Login { user: &identity.user, database, secret: identity.secret.as_deref() }
+            Login { user: &identity.user, database, secret: credentials.secret.as_deref() }
         }
+    }
+}
+
+impl Credentials {
+    /// The URL's user in the URL's database.
+    pub fn of_url() -> Self {
+        Self { is_url_user: true, is_url_database: true, ..Self::default() }
+    }
+
+    /// Whether a login with these is the same as one with the others.
+    fn is_same(&self, other: &Self) -> bool {
+        let secret = |one: &Self| one.secret.as_ref().map(Arc::as_ptr);
+        secret(self) == secret(other)
+            && self.is_url_user == other.is_url_user
+            && self.is_url_database == other.is_url_database
+    }
+}
+
+impl Identity {
+    /// A pair and how it logs in.
+    pub fn new(database: impl Into<String>, user: impl Into<String>, credentials: Credentials) -> Self {
+        let credentials = ArcSwap::from_pointee(Credentials { generation: 0, ..credentials });
+        Self { database: database.into(), user: user.into(), credentials, generation: AtomicU32::new(0) }
+    }
+
+    /// How it logs in from now on.
+    pub fn credentials(&self) -> Arc<Credentials> {
+        self.credentials.load_full()
+    }
+
+    /// Whether a backend that has logged in with these would log in with the same today.
+    pub fn is_current(&self, credentials: &Credentials) -> bool {
+        credentials.generation == self.generation.load(Ordering::Acquire)
+    }
+
+    /// From now on it logs in with these. Not to be called from two threads at once.
+    pub fn set_credentials(&self, credentials: Credentials) {
+        if credentials.is_same(&self.credentials.load()) {
+            return;
+        }
+        let generation = self.generation.load(Ordering::Relaxed).wrapping_add(1);
+        self.credentials.store(Arc::new(Credentials { generation, ..credentials }));
+        self.generation.store(generation, Ordering::Release);
     }
 }
 
@@ -87,6 +147,11 @@ impl LoginSecret {
     /// From what a users file or URL says.
     pub fn new(verifier: Verifier) -> Self {
         Self { verifier, proven: OnceLock::new(), derived: Mutex::new(Vec::new()) }
+    }
+
+    /// What is known of the password.
+    pub fn verifier(&self) -> &Verifier {
+        &self.verifier
     }
 
     /// A client has just proven these keys.

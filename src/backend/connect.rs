@@ -182,7 +182,8 @@ async fn attempt(
     encryption: Encryption,
     encrypted: &mut bool,
 ) -> Result<Box<Backend>, ConnectError> {
-    let login = server.login(identity);
+    let credentials = identity.credentials();
+    let login = server.login(identity, &credentials);
     let Dialled { socket, route } = dial::open(server, encryption, None).await?;
     *encrypted = route.encryption == Encryption::Tls;
     let mut talk = Talk { socket, unread: Vec::new(), unread_messages: VecDeque::new() };
@@ -218,6 +219,7 @@ async fn attempt(
         id: server.numbers.next(),
         server: Arc::clone(server),
         identity: Arc::clone(identity),
+        credentials,
         home,
         socket: talk.socket,
         protocol,

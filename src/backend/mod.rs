@@ -16,7 +16,7 @@ pub mod statements;
 
 use std::sync::Arc;
 
-pub use address::{Identity, Server};
+pub use address::{Credentials, Identity, Server};
 pub use protocol::{Protocol, Quiescent};
 pub use settings::Settings;
 
@@ -39,6 +39,8 @@ pub struct Backend {
     pub server: Arc<Server>,
     /// Whose it is.
     pub identity: Arc<Identity>,
+    /// What it has logged in with.
+    pub credentials: Arc<Credentials>,
     /// The thread that its socket belongs to.
     pub home: Home,
     /// The connection.

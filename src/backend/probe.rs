@@ -106,7 +106,7 @@ impl Backend {
         let mut sql = String::from(STATE);
         if settings {
             sql.push_str(SETTINGS);
-            sql.push_str(&quote_literal(self.server.login(&self.identity).user));
+            sql.push_str(&quote_literal(self.server.login(&self.identity, &self.credentials).user));
             for name in custom {
                 let name = quote_literal(name);
                 let _ = write!(

@@ -37,8 +37,8 @@ pub struct Statement {
     pub types: Box<[u8]>,
     /// What classification says of the text.
     pub verdict: Verdict,
-    /// By which catalog snapshot it says so.
-    pub epoch: u64,
+    /// By which rules and which catalog snapshot it says so.
+    pub epochs: (u64, u64),
 }
 
 /// Generation and settings, text, parameter types.
@@ -66,12 +66,13 @@ impl Statements {
         world: (u64, u64),
         text: &[u8],
         types: &[u8],
-        (verdict, epoch): (Verdict, u64),
+        (verdict, epochs): (Verdict, (u64, u64)),
     ) -> Arc<Statement> {
         let key = (world, Box::from(text), Box::from(types));
-        let with_id = |id| Arc::new(Statement { id, text: text.into(), types: types.into(), verdict, epoch });
+        let with_id =
+            |id| Arc::new(Statement { id, text: text.into(), types: types.into(), verdict, epochs });
         match self.known.get(&key) {
-            Some(found) if found.verdict == verdict && found.epoch == epoch => found,
+            Some(found) if found.verdict == verdict && found.epochs == epochs => found,
             known => {
                 // Classified anew since: the name stays valid, the verdict must be the new one.
                 let id = known

@@ -5,6 +5,7 @@
 //! with their places, `validate` makes them into a [`Config`] or lists every problem. All defaults stand in
 //! this file, once.
 
+pub mod diff;
 mod env;
 mod expand;
 mod file;
@@ -109,6 +110,17 @@ pub enum AuthMethod {
     Md5,
     /// Anybody who names a known user.
     Trust,
+}
+
+impl AuthMethod {
+    /// As the file writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ScramSha256 => "scram-sha-256",
+            Self::Md5 => "md5",
+            Self::Trust => "trust",
+        }
+    }
 }
 
 /// `[servers.NAME]`

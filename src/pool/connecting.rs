@@ -9,7 +9,7 @@ use std::{
 use super::{Lease, Refusal, ServerPool, gate::jitter, server_pool::State, stats::count};
 use crate::{
     backend::{
-        Backend, Home, Identity, Server,
+        Backend, Home, Identity,
         connect::{self, ConnectError},
     },
     wire::read::ErrorFields,
@@ -28,31 +28,47 @@ pub struct ConnectFailure {
 
 impl ConnectFailure {
     /// The server cannot be reached.
-    pub fn unreachable(server: &Server, message: String) -> Self {
-        Self { server: server.name.clone(), refused: None, message }
+    pub fn unreachable(server: &str, message: String) -> Self {
+        Self { server: server.to_owned(), refused: None, message }
     }
 }
 
 impl ServerPool {
-    /// Connects in a task of its own.
-    pub(super) fn start_connecting(self: &Arc<Self>, state: &mut State, identity: Arc<Identity>, home: Home) {
+    /// Connects in a task of its own. False if other pools have taken all of the server's places, which is so only
+    /// until the backends are closed that a reload has made superfluous.
+    pub(super) fn start_connecting(
+        self: &Arc<Self>,
+        state: &mut State,
+        identity: Arc<Identity>,
+        home: Home,
+    ) -> bool {
+        if !self.gate().take_place() {
+            return false;
+        }
         state.connecting.push(Arc::clone(&identity));
         let pool = Arc::clone(self);
         self.spawner.spawn(home, async move { pool.connect(identity, home).await });
+        true
     }
 
     async fn connect(self: Arc<Self>, identity: Arc<Identity>, home: Home) {
         let mut place = Place { pool: &self, identity: &identity, taken: true };
         loop {
             let slot = self.gate().enter().await;
-            let attempt =
-                connect::connect(&self.server, &identity, home, self.limits().connect_timeout).await;
+            let (server, credentials) = (self.server(), identity.credentials());
+            let attempt = connect::connect(&server, &identity, home, self.limits().connect_timeout).await;
             drop(slot);
             match attempt {
                 Ok(backend) => {
                     place.taken = false;
                     self.connected(backend);
                     return;
+                }
+                Err(_) if !self.is_up_to_date(&server, &identity, &credentials) => {
+                    // The password it failed with is not the one of today, which is tried next.
+                    if !self.lock().queue.wants(&identity) {
+                        return;
+                    }
                 }
                 Err(error) => {
                     if !self.connect_failed(&identity, &error) {
@@ -66,7 +82,7 @@ impl ServerPool {
     fn connected(self: &Arc<Self>, mut backend: Box<Backend>) {
         count(&self.stats().connects);
         if self.gate().succeeded() {
-            tracing::info!(server = %self.server.name, "the server can be reached again");
+            tracing::info!(server = %self.server_name, "the server can be reached again");
         }
         let lifetime = self.limits().max_lifetime;
         backend.expires_at = if lifetime == Duration::ZERO {
@@ -93,20 +109,20 @@ impl ServerPool {
             // The server is there; it is this login that fails.
             self.gate().succeeded();
             let hint = error.fields().hint;
-            tracing::warn!(server = %self.server.name, user = %identity.user, database = %identity.database, %message, hint, "a login at the server failed");
+            tracing::warn!(server = %self.server_name, user = %identity.user, database = %identity.database, %message, hint, "a login at the server failed");
             let refused = Some(error.fields());
-            let failure = Arc::new(ConnectFailure { server: self.server.name.clone(), refused, message });
+            let failure = Arc::new(ConnectFailure { server: self.server_name.clone(), refused, message });
             let same = |waiter: &super::queue::Waiter| Arc::ptr_eq(&waiter.identity, identity);
             self.refuse_waiters(&mut state, same, &Refusal::Unreachable(failure));
             return false;
         }
         if self.gate().failed(&message) {
-            tracing::warn!(server = %self.server.name, %message, "the server cannot be reached");
+            tracing::warn!(server = %self.server_name, %message, "the server cannot be reached");
         }
         if let Some(failure) = self.is_hopeless(&state) {
             self.refuse_waiters(&mut state, |_| true, &Refusal::Unreachable(failure));
         }
-        state.queue.wants(identity)
+        state.queue.wants(identity) && !state.is_over_bound()
     }
 }
 
@@ -122,6 +138,7 @@ impl Drop for Place<'_> {
         if self.taken {
             let mut state = self.pool.lock();
             state.connected(self.identity);
+            self.pool.gate().give_place();
             self.pool.serve_queue(&mut state);
         }
     }

@@ -1,10 +1,11 @@
 //! When a server may be tried again: exponential backoff with jitter, shared by all pools on the server, so
-//! that a storm of clients never becomes a storm of connects.
+//! that a storm of clients never becomes a storm of connects. And how many places all of its pools may take
+//! together: while a reload moves places from one pool to another, their sum never exceeds the server's bound.
 
 use std::{
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -31,6 +32,10 @@ pub struct Gate {
     reach: Mutex<Reach>,
     down: AtomicBool,
     slots: Semaphore,
+    /// Places taken, in all pools.
+    places: AtomicUsize,
+    /// As many may be.
+    places_max: AtomicUsize,
 }
 
 impl Default for Gate {
@@ -39,6 +44,8 @@ impl Default for Gate {
             reach: Mutex::new(Reach::Up),
             down: AtomicBool::new(false),
             slots: Semaphore::new(CONNECTS_AT_ONCE),
+            places: AtomicUsize::new(0),
+            places_max: AtomicUsize::new(usize::MAX),
         }
     }
 }
@@ -81,6 +88,23 @@ impl Gate {
         *reach = Reach::Down { since, attempts, next_try, last_error: error.to_owned() };
         self.down.store(true, Ordering::Release);
         was_up
+    }
+
+    /// From now on all pools together take up to `max` places.
+    pub fn set_places_max(&self, max: usize) {
+        self.places_max.store(max, Ordering::Relaxed);
+    }
+
+    /// Takes a place at the server, if there is one.
+    pub(super) fn take_place(&self) -> bool {
+        let max = self.places_max.load(Ordering::Relaxed);
+        let more = |taken: usize| (taken < max).then_some(taken + 1);
+        self.places.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Gives back a place at the server.
+    pub(super) fn give_place(&self) {
+        self.places.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Whether the last attempt failed.

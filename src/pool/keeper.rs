@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Refusal, ServerPool, server_pool::State};
 use crate::{
-    backend::{Backend, Home, Identity},
+    backend::{Backend, Home},
     wire::message,
 };
 
@@ -21,8 +21,8 @@ const QUEUE_ROUND: Duration = Duration::from_millis(10);
 /// How often idle backends are looked at.
 const IDLE_ROUND: Duration = Duration::from_secs(1);
 
-/// Keeps a server pool until `stop`. `warm` is the identity for which `min_connections` are kept open.
-pub async fn keep(pool: Arc<ServerPool>, warm: Option<Arc<Identity>>, stop: CancellationToken) {
+/// Keeps a server pool until `stop`, or until it has been drained and nobody can ask it for anything any more.
+pub async fn keep(pool: Arc<ServerPool>, stop: CancellationToken) {
     let started = Instant::now();
     let mut next_idle_round = started;
     loop {
@@ -31,7 +31,11 @@ pub async fn keep(pool: Arc<ServerPool>, warm: Option<Arc<Identity>>, stop: Canc
         close_dead(&pool);
         if now >= next_idle_round {
             next_idle_round = now + IDLE_ROUND;
-            idle_round(&pool, warm.as_ref());
+            idle_round(&pool);
+            if pool.lets_keeper_go() {
+                tracing::info!(pool = pool.name, server = pool.server_name, "the pool was drained");
+                return;
+            }
         }
         let pause = if refuse_late(&pool) { QUEUE_ROUND } else { next_idle_round - now };
         tokio::select! {
@@ -83,6 +87,7 @@ impl Drop for ClosingPlace {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.closing -= 1;
+        self.0.gate().give_place();
         self.0.serve_queue(&mut state);
     }
 }
@@ -112,14 +117,14 @@ async fn close(mut backend: Box<Backend>, limit: Duration) {
 }
 
 /// Closes what has been idle or has lived for too long, connects what is missing, and tries a server that is down.
-fn idle_round(pool: &Arc<ServerPool>, warm: Option<&Arc<Identity>>) {
+fn idle_round(pool: &Arc<ServerPool>) {
     let now = pool.clock.load(Ordering::Relaxed);
     let mut state = pool.lock();
     retire_idle(&mut state, now);
     if !state.dead.is_empty() {
         pool.attention.notify_one();
     }
-    let Some(identity) = warm else { return };
+    let Some(identity) = state.warm.clone() else { return };
     let present = state.figures().taken() - state.closing;
     let room = state.limits.max_connections.saturating_sub(state.figures().taken());
     let wanted = if pool.gate().is_down() {
@@ -130,17 +135,24 @@ fn idle_round(pool: &Arc<ServerPool>, warm: Option<&Arc<Identity>>) {
     };
     let missing = wanted.min(room);
     for thread in 0..missing {
-        pool.start_connecting(&mut state, Arc::clone(identity), Home(thread as u16));
+        if !pool.start_connecting(&mut state, Arc::clone(&identity), Home(thread as u16)) {
+            return;
+        }
     }
 }
 
 fn retire_idle(state: &mut State, now: u32) {
     let limits = state.limits;
     let idle_limit = limits.idle_timeout.as_secs() as u32;
+    let lifetime = limits.max_lifetime.as_secs() as u32;
     let mut spare = state.figures().taken().saturating_sub(limits.min_connections + state.closing);
     let (mut kept, mut retired) = (Vec::new(), Vec::new());
     for mut idle in std::mem::take(&mut state.idle) {
         let backend = &mut idle.backend;
+        if lifetime > 0 {
+            // A reload may have shortened it.
+            backend.expires_at = backend.expires_at.min(now.saturating_add(lifetime));
+        }
         let idle_too_long =
             idle_limit > 0 && now.saturating_sub(backend.idle_since) > idle_limit && spare > 0;
         if backend.expires_at <= now || idle_too_long || !backend.is_alive() {

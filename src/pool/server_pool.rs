@@ -125,8 +125,8 @@ impl Figures {
 pub struct ServerPool {
     /// The pool's name.
     pub name: String,
-    /// The server.
-    pub server: Arc<Server>,
+    /// The server's name.
+    pub server_name: String,
     gate: Arc<Gate>,
     pub(super) spawner: Spawner,
     pub(super) state: Mutex<State>,
@@ -141,6 +141,13 @@ pub struct ServerPool {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) limits: Limits,
+    /// How the server is reached now; a backend that was connected otherwise is closed when it is free.
+    pub(super) server: Arc<Server>,
+    /// For whom `min_connections` are kept open.
+    pub(super) warm: Option<Arc<Identity>>,
+    pub(super) life: Life,
+    /// Whether a keeper works for it.
+    pub(super) has_keeper: bool,
     /// Last in, first out.
     pub(super) idle: Vec<Idle>,
     pub(super) queue: Queue,
@@ -152,6 +159,15 @@ pub(super) struct State {
     /// Backends for the keeper to close, boxed as they are everywhere.
     #[expect(clippy::vec_box, reason = "they come boxed, and moving the box is cheaper than the backend")]
     pub(super) dead: Vec<Box<Backend>>,
+}
+
+/// Whether a server pool is part of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    /// It is.
+    Open,
+    /// Not any more: who still asks it is served, and what is free is closed.
+    Draining,
 }
 
 /// An idle backend with what the choice looks at.
@@ -182,6 +198,16 @@ impl State {
 
     pub(super) fn has_room(&self) -> bool {
         self.figures().taken() < self.limits.max_connections
+    }
+
+    /// Whether there are more backends than the bound allows, which it once did; those being closed do not count.
+    pub(super) fn is_over_bound(&self) -> bool {
+        self.figures().taken() - self.closing > self.limits.max_connections
+    }
+
+    /// Whether a backend was connected in the way that is the right one today.
+    pub(super) fn fits(&self, backend: &Backend) -> bool {
+        Arc::ptr_eq(&backend.server, &self.server) && backend.identity.is_current(&backend.credentials)
     }
 
     /// Takes out the idle backend that suits best; of equals the one used last.
@@ -242,8 +268,13 @@ impl State {
 impl ServerPool {
     /// An empty set.
     pub fn new(name: String, server: Arc<Server>, gate: Arc<Gate>, limits: Limits, spawner: Spawner) -> Self {
+        let server_name = server.name.clone();
         let state = State {
             limits,
+            server,
+            warm: None,
+            life: Life::Open,
+            has_keeper: false,
             idle: Vec::new(),
             queue: Queue::default(),
             connecting: Vec::new(),
@@ -253,7 +284,7 @@ impl ServerPool {
         };
         Self {
             name,
-            server,
+            server_name,
             gate,
             spawner,
             state: Mutex::new(state),
@@ -267,6 +298,21 @@ impl ServerPool {
     /// The server's gate.
     pub fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// How the server is reached now.
+    pub fn server(&self) -> Arc<Server> {
+        Arc::clone(&self.lock().server)
+    }
+
+    /// Whether the other one is on the same server.
+    pub fn is_on_server_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.gate, &other.gate)
+    }
+
+    /// Whether this gate is its server's.
+    pub fn is_behind(&self, gate: &Arc<Gate>) -> bool {
+        Arc::ptr_eq(&self.gate, gate)
     }
 
     /// Counters.
@@ -355,14 +401,14 @@ impl ServerPool {
         let (down_for, error) = self.gate.down_for()?;
         let limits = state.limits;
         let hopeless = limits.fails_fast || (down_for >= limits.wait_timeout && state.leased == 0);
-        hopeless.then(|| Arc::new(ConnectFailure::unreachable(&self.server, error)))
+        hopeless.then(|| Arc::new(ConnectFailure::unreachable(&self.server_name, error)))
     }
 
     /// A leased backend comes back: to the first waiter, or among the idle ones.
     pub(super) fn give_back(self: &Arc<Self>, mut backend: Box<Backend>) {
         let mut state = self.lock();
         let now = self.clock.load(Ordering::Relaxed);
-        if backend.expires_at <= now || state.figures().taken() > state.limits.max_connections {
+        if backend.expires_at <= now || state.is_over_bound() || !state.fits(&backend) {
             state.leased -= 1;
             state.bury(backend);
             self.attention.notify_one();
@@ -384,9 +430,14 @@ impl ServerPool {
                 Err(refused) => backend = refused.expect("a backend was sent"),
             }
         }
-        backend.idle_since = now;
         state.leased -= 1;
-        state.put_idle(backend);
+        if state.life == Life::Draining {
+            state.bury(backend);
+            self.attention.notify_one();
+        } else {
+            backend.idle_since = now;
+            state.put_idle(backend);
+        }
         self.note_outstanding(&state);
     }
 
@@ -412,8 +463,8 @@ impl ServerPool {
         for (identity, home) in waiting {
             if let Some(at) = connecting.iter().position(|other| Arc::ptr_eq(other, &identity)) {
                 connecting.swap_remove(at);
-            } else if state.has_room() {
-                self.start_connecting(state, identity, home);
+            } else if state.has_room() && self.start_connecting(state, identity, home) {
+                // It comes.
             } else if closing > 0 {
                 closing -= 1;
             } else if state.idle.is_empty() {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -31,12 +31,25 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The snapshot of one database's catalog.
 #[derive(Debug)]
 pub struct DatabaseCatalog {
-    identity: Arc<Identity>,
+    database: String,
+    /// Who reads it.
+    identity: ArcSwap<Identity>,
     snapshot: ArcSwap<Catalog>,
     /// The snapshot that was read last, which `snapshot` is while it can be trusted.
     last: ArcSwap<Catalog>,
     /// A statement may have changed definitions since the snapshot was read.
     stale: AtomicBool,
+    /// The last reading failed; perhaps another identity has more luck.
+    failed: AtomicBool,
+}
+
+/// Where catalogs are read.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The pool of the primary.
+    pub primary: Arc<ServerPool>,
+    /// How often all of them are read again.
+    pub refresh: Duration,
 }
 
 impl DatabaseCatalog {
@@ -61,16 +74,21 @@ impl Catalogs {
     pub fn of(&self, identity: &Arc<Identity>) -> Arc<DatabaseCatalog> {
         let mut known = self.lock();
         if let Some(catalog) = known.get(&identity.database) {
+            if catalog.failed.load(Ordering::Relaxed) {
+                catalog.identity.store(Arc::clone(identity));
+            }
             return Arc::clone(catalog);
         }
         if known.len() >= DATABASES_MAX {
             known.retain(|_, catalog| Arc::strong_count(catalog) > 1);
         }
         let catalog = Arc::new(DatabaseCatalog {
-            identity: Arc::clone(identity),
+            database: identity.database.clone(),
+            identity: ArcSwap::new(Arc::clone(identity)),
             snapshot: ArcSwap::from_pointee(Catalog::empty()),
             last: ArcSwap::from_pointee(Catalog::empty()),
             stale: AtomicBool::new(true),
+            failed: AtomicBool::new(false),
         });
         known.insert(identity.database.clone(), Arc::clone(&catalog));
         self.wanted.notify_one();
@@ -85,6 +103,12 @@ impl Catalogs {
         self.wanted.notify_one();
     }
 
+    /// The primary is another server: nothing is known of any database until it has been read there.
+    pub fn moved(&self) {
+        let known: Vec<_> = self.lock().values().cloned().collect();
+        known.iter().for_each(|catalog| self.changed(catalog));
+    }
+
     /// A number that grows with each change of definitions.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
@@ -94,13 +118,20 @@ impl Catalogs {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads snapshots from `primary`: new ones and stale ones at once, all of them every `refresh`.
-    pub async fn keep(self: Arc<Self>, primary: Arc<ServerPool>, refresh: Duration, stop: CancellationToken) {
-        let mut next_round = tokio::time::Instant::now() + refresh;
+    /// Reads snapshots from the primary: new ones and stale ones at once, all of them every `refresh`.
+    pub async fn keep(self: Arc<Self>, mut source: watch::Receiver<Source>, stop: CancellationToken) {
+        let mut next_round = tokio::time::Instant::now() + source.borrow().refresh;
         loop {
+            let Source { primary, refresh } = source.borrow_and_update().clone();
             tokio::select! {
                 // Cancel safe: a notification that is not consumed stays with the Notify.
                 () = self.wanted.notified() => {}
+                // Cancel safe: a change that was not seen is seen next time.
+                Ok(()) = source.changed() => {
+                    let refresh = source.borrow().refresh;
+                    next_round = next_round.min(tokio::time::Instant::now() + refresh);
+                    continue;
+                }
                 () = tokio::time::sleep_until(next_round) => {
                     next_round = tokio::time::Instant::now() + refresh;
                     self.lock().values().for_each(|catalog| catalog.stale.store(true, Ordering::Release));
@@ -117,10 +148,11 @@ impl Catalogs {
                 tokio::select! {
                     // Not cancel safe for the backend, which is closed then: the program is stopping.
                     read = self.read(&primary, &catalog) => {
+                        catalog.failed.store(read.is_err(), Ordering::Relaxed);
                         if let Err(error) = read {
                             catalog.stale.store(true, Ordering::Release);
                             next_round = tokio::time::Instant::now() + refresh.min(RETRY);
-                            tracing::warn!(database = %catalog.identity.database, error, "the catalog could not be read; reads go to the primary until it is");
+                            tracing::warn!(database = %catalog.database, error, "the catalog could not be read; reads go to the primary until it is");
                         }
                     }
                     () = stop.cancelled() => return,
@@ -131,7 +163,8 @@ impl Catalogs {
 
     async fn read(&self, primary: &Arc<ServerPool>, catalog: &DatabaseCatalog) -> Result<(), String> {
         catalog.stale.store(false, Ordering::Release);
-        let wants = Wants { identity: &catalog.identity, last: None, settings: 0, home: Home(0) };
+        let identity = catalog.identity.load_full();
+        let wants = Wants { identity: &identity, last: None, settings: 0, home: Home(0) };
         let mut lease = primary.lease(&wants).await.map_err(|refusal| refusal.to_string())?;
         // Another session's search_path, role or timeout must not decide what is seen.
         if let Some(sql) = lease.applied.change_to(&crate::backend::Settings::default()) {

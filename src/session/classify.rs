@@ -67,6 +67,11 @@ impl Session {
         self.shared.classifier.classify(&self.catalog.load(), text)
     }
 
+    /// By which rules and which catalog a text is judged now.
+    pub(crate) fn epochs(&self) -> (u64, u64) {
+        (self.shared.classifier_epoch, self.catalog.load().epoch())
+    }
+
     fn extended_demand(&self, request: Request) -> Result<Demand, Ended> {
         let mut demand = Demand::none();
         // One Parse is the rule, and needs no list.
@@ -133,8 +138,11 @@ impl Session {
             return Some(self.verdict(text));
         }
         let statement = statements.named.get(name)?;
-        let same_catalog = statement.epoch == self.catalog.load().epoch();
-        Some(if same_catalog { statement.verdict } else { self.verdict(&statement.text) })
+        Some(if statement.epochs == self.epochs() {
+            statement.verdict
+        } else {
+            self.verdict(&statement.text)
+        })
     }
 
     /// A bound value may make a statement a job's: a channel of pg_notify, a name in a catalog query.
@@ -177,7 +185,7 @@ impl Session {
     /// Counts a request for the metrics.
     pub(crate) fn count(&self, demand: &Demand) {
         if demand.statements > 0 {
-            let requests = &self.shared.metrics.requests[usize::from(self.lease_pool.0)];
+            let requests = &self.shared.requests[usize::from(self.lease_pool.0)];
             requests.count(demand.verdict.class, demand.verdict.reason);
         }
     }

@@ -411,7 +411,7 @@ impl Session {
         if name.starts_with(NAME_PREFIX) {
             return Ok(Err(reply::reserved_name()));
         }
-        let judged = (self.verdict(text), self.catalog.load().epoch());
+        let judged = (self.verdict(text), self.epochs());
         let limit = self.shared.limits.prepared_per_client;
         let generation = self.shared.catalogs.generation();
         let world = (generation, self.settings.parse_hash());

@@ -8,6 +8,7 @@ use super::{
     Ended, Session,
     cancels::Found,
     identities::Method,
+    live::Live,
     metrics::CountedClient,
     reply::{self, Reply},
     serve::serve,
@@ -66,14 +67,16 @@ impl From<Reply> for Refused {
 }
 
 /// Serves one connection from its first byte to its last.
-pub async fn run(socket: Socket, shared: Arc<Shared>, home: Home) {
+pub async fn run(socket: Socket, live: Arc<Live>, home: Home) {
     // Boxed: what a login needs is not to be kept for as long as the session lives.
-    let Some((mut session, _counted)) = Box::pin(log_in(socket, shared, home)).await else { return };
+    let Some((mut session, _counted)) = Box::pin(log_in(socket, live, home)).await else { return };
     let ended = serve(&mut session).await;
     say_goodbye(session, &ended);
 }
 
-async fn log_in(socket: Socket, shared: Arc<Shared>, home: Home) -> Option<(Box<Session>, CountedClient)> {
+async fn log_in(socket: Socket, live: Arc<Live>, home: Home) -> Option<(Box<Session>, CountedClient)> {
+    // The whole login goes by one snapshot.
+    let shared = live.load();
     let mut door = Door { socket: Some(socket), unread: Vec::new() };
     let entered = tokio::select! {
         // Cancel safe: a client that is not let in has nothing to lose; a cancel that is dropped counts as lost.
@@ -86,7 +89,7 @@ async fn log_in(socket: Socket, shared: Arc<Shared>, home: Home) -> Option<(Box<
     let refused = match entered {
         Ok(Some((admitted, counted))) => {
             shared.metrics.logins.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            return Some((admitted.into_session(door, &shared, home), counted));
+            return Some((admitted.into_session(door, shared, live, home), counted));
         }
         Ok(None) => return None,
         Err(refused) => refused,
@@ -142,7 +145,7 @@ struct Admitted {
 }
 
 impl Admitted {
-    fn into_session(self, door: Door, shared: &Arc<Shared>, home: Home) -> Box<Session> {
+    fn into_session(self, door: Door, shared: Arc<Shared>, live: Arc<Live>, home: Home) -> Box<Session> {
         let application_name = self.startup.get("application_name");
         let custom = self.startup.iter().map(|(name, _)| name).filter(|name| name.contains('.'));
         Box::new(Session {
@@ -154,7 +157,8 @@ impl Admitted {
             is_worker: shared.is_worker(&self.identity.user, application_name),
             custom_settings: custom.map(str::to_owned).collect(),
             asked: self.startup.get("bulkhead.route").and_then(|route| shared.classifier.rules().hint(route)),
-            shared: Arc::clone(shared),
+            shared,
+            live,
             identity: self.identity,
             home,
             key: self.key,

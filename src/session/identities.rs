@@ -2,12 +2,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
     auth::{AuthError, ScramKeys, ScramVerifier, Users, scram::MockKey},
-    backend::{Identity, address::LoginSecret},
+    backend::{Credentials, Identity, address::LoginSecret},
 };
 
 /// How clients prove who they are.
@@ -37,10 +37,22 @@ pub struct Identities {
     pub url_database: String,
     /// The databases that clients may ask for; `*` means any.
     pub databases: Vec<String>,
-    /// Makes exchanges with unknown users look like any other.
+    /// Makes exchanges with unknown users look like any other; the same in every snapshot.
     pub mock: MockKey,
+    known: Arc<Known>,
+}
+
+/// The identities in use, the same objects in every snapshot: sessions and backends refer to them.
+#[derive(Debug, Default)]
+struct Known(Mutex<Logins>);
+
+/// How the users of the snapshot in force log in to servers.
+#[derive(Debug, Default)]
+struct Logins {
     secrets: HashMap<String, Arc<LoginSecret>>,
-    known: Mutex<HashMap<(String, String), Arc<Identity>>>,
+    url_user: String,
+    url_database: String,
+    identities: HashMap<(String, String), Arc<Identity>>,
 }
 
 impl Identities {
@@ -52,8 +64,40 @@ impl Identities {
         (url_user, url_database): (String, String),
         databases: Vec<String>,
     ) -> Result<Self, AuthError> {
-        let (mock, known) = (MockKey::random()?, Mutex::default());
-        Ok(Self { method, users, url_user, url_database, databases, mock, secrets, known })
+        let logins = Logins {
+            secrets,
+            url_user: url_user.clone(),
+            url_database: url_database.clone(),
+            identities: HashMap::new(),
+        };
+        let known = Arc::new(Known(Mutex::new(logins)));
+        Ok(Self { method, users, url_user, url_database, databases, mock: MockKey::random()?, known })
+    }
+
+    /// Takes over from the snapshot before: its identities, what its clients have proven and what was derived from
+    /// passwords, as far as those are still the same. From now on all identities log in as these users do. One
+    /// whose user is gone logs in as before, for the sessions that it still has.
+    pub fn succeed(&mut self, before: &Self) {
+        self.users.keep_derived(&before.users);
+        self.mock = before.mock.clone();
+        let ours = std::mem::replace(&mut self.known, Arc::clone(&before.known));
+        let Logins { secrets, url_user, url_database, .. } = std::mem::take(&mut *ours.lock());
+        let mut logins = self.known.lock();
+        for (user, secret) in secrets {
+            let same = logins.secrets.get(&user).is_some_and(|kept| kept.verifier() == secret.verifier());
+            if !same {
+                logins.secrets.insert(user, secret);
+            }
+        }
+        logins.secrets.retain(|user, _| self.users.get(user).is_some());
+        (logins.url_user, logins.url_database) = (url_user, url_database);
+        for identity in logins.identities.values() {
+            let mut credentials = logins.credentials(&identity.database, &identity.user);
+            if credentials.secret.is_none() {
+                credentials.secret.clone_from(&identity.credentials().secret);
+            }
+            identity.set_credentials(credentials);
+        }
     }
 
     /// Whether clients may ask for the database.
@@ -63,33 +107,45 @@ impl Identities {
 
     /// A client has proven its key: it opens servers that keep the same verifier.
     pub fn set_proven(&self, user: &str, verifier: &ScramVerifier, keys: ScramKeys) {
-        if let Some(secret) = self.secrets.get(user) {
+        let secret = self.known.lock().secrets.get(user).cloned();
+        if let Some(secret) = secret {
             secret.set_proven(verifier, keys);
         }
     }
 
     /// The identity of a pair; `None` if there are too many.
     pub fn identity(&self, database: &str, user: &str) -> Option<Arc<Identity>> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logins = self.known.lock();
         let key = (database.to_owned(), user.to_owned());
-        if let Some(identity) = known.get(&key) {
+        if let Some(identity) = logins.identities.get(&key) {
             return Some(Arc::clone(identity));
         }
-        if known.len() >= IDENTITIES_MAX {
+        if logins.identities.len() >= IDENTITIES_MAX {
             // Those that no session and no backend uses any more.
-            known.retain(|_, identity| Arc::strong_count(identity) > 1);
+            logins.identities.retain(|_, identity| Arc::strong_count(identity) > 1);
         }
-        if known.len() >= IDENTITIES_MAX {
+        if logins.identities.len() >= IDENTITIES_MAX {
             return None;
         }
-        let identity = Arc::new(Identity {
-            database: key.0.clone(),
-            user: key.1.clone(),
+        let identity = Arc::new(Identity::new(database, user, logins.credentials(database, user)));
+        logins.identities.insert(key, Arc::clone(&identity));
+        Some(identity)
+    }
+}
+
+impl Known {
+    fn lock(&self) -> MutexGuard<'_, Logins> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Logins {
+    fn credentials(&self, database: &str, user: &str) -> Credentials {
+        Credentials {
             secret: self.secrets.get(user).cloned(),
             is_url_user: user == self.url_user,
             is_url_database: database == self.url_database,
-        });
-        known.insert(key, Arc::clone(&identity));
-        Some(identity)
+            ..Credentials::default()
+        }
     }
 }

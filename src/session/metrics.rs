@@ -1,8 +1,11 @@
 //! Counters of sessions: relaxed atomics in arrays indexed by enums, so that counting looks nothing up.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
@@ -42,8 +45,8 @@ impl Requests {
 /// What happened in all sessions since the start.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// By the position of the pool.
-    pub requests: Vec<Requests>,
+    /// Reloads of the configuration.
+    pub reloads: Reloads,
     /// Clients connected now.
     pub clients: AtomicU64,
     /// Clients that were let in.
@@ -56,6 +59,28 @@ pub struct Metrics {
     pub pinned: [AtomicU64; PinReason::ALL.len()],
     /// Times that a session became pinned, by reason.
     pub pins: [AtomicU64; PinReason::ALL.len()],
+}
+
+/// What became of reloads of the configuration; the start counts as the first success.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    /// Reloads that were carried out.
+    pub ok: AtomicU64,
+    /// Reloads that changed nothing because something was wrong.
+    pub failed: AtomicU64,
+    /// Whether the last one failed.
+    pub last_failed: AtomicBool,
+    /// When the last one was carried out, in seconds since 1970.
+    pub success_at_seconds: AtomicU64,
+}
+
+impl Reloads {
+    /// A configuration is in force.
+    pub fn succeeded(&self) {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.success_at_seconds.store(since_1970.as_secs(), Ordering::Relaxed);
+        self.last_failed.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Counts as long as it lives.

@@ -9,6 +9,7 @@ mod classify;
 mod extended;
 pub mod handshake;
 pub mod identities;
+pub mod live;
 pub mod metrics;
 mod relay;
 mod reply;
@@ -22,7 +23,8 @@ mod welcome;
 
 use std::{collections::HashMap, sync::Arc};
 
-pub use shared::{Limits, Shared, Workers};
+pub use live::Live;
+pub use shared::{Lasting, Limits, Shared, Workers};
 pub use welcome::Welcomes;
 
 use crate::{
@@ -85,7 +87,9 @@ pub(crate) struct Session {
     inbox: Vec<u8>,
     /// Bytes for the client that its socket has not taken. Empty when idle.
     outbox: Vec<u8>,
+    /// The snapshot that the session goes by, and where the next one is found.
     shared: Arc<Shared>,
+    live: Arc<Live>,
     identity: Arc<Identity>,
     catalog: Arc<DatabaseCatalog>,
     home: Home,

@@ -49,10 +49,12 @@ impl Session {
             // A client that asks without reading is heard again when it has read.
             poll_fn(|cx| self.poll_outbox(cx)).await?;
         }
+        self.take_up_snapshot();
         if let Some(request) = self.buffered_request()? {
             return Ok(request);
         }
         poll_fn(|cx| {
+            self.take_up_snapshot();
             if self.may_drain() {
                 Poll::Ready(Err(Ended::Shutdown))
             } else {

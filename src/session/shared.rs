@@ -1,6 +1,7 @@
-//! What all sessions share.
+//! What all sessions share: a snapshot of what the configuration says, and what outlives every snapshot.
 
 use std::{
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,7 +11,12 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{cancels::Cancels, identities::Identities, metrics::Metrics, welcome::Welcomes};
+use super::{
+    cancels::Cancels,
+    identities::Identities,
+    metrics::{Metrics, Requests},
+    welcome::Welcomes,
+};
 use crate::{
     auth::tls::Acceptor,
     backend::statements::Statements,
@@ -44,40 +50,74 @@ pub struct Workers {
     pub users: Vec<String>,
 }
 
-/// What all sessions share.
+/// What all sessions share: a snapshot that a reload replaces as a whole ([`Live`](super::Live)).
 #[derive(Debug)]
 pub struct Shared {
+    /// Which snapshot it is; each has a higher number than those before.
+    pub epoch: u64,
     /// Bounds.
     pub limits: Limits,
     /// How clients get TLS.
     pub acceptor: Acceptor,
     /// Who may come in.
     pub identities: Identities,
-    /// Text to verdict.
-    pub classifier: Classifier,
+    /// Text to verdict. Handed on from snapshot to snapshot as long as the rules are the same.
+    pub classifier: Arc<Classifier>,
+    /// The first snapshot that had this classifier.
+    pub classifier_epoch: u64,
     /// Where requests go.
     pub routes: Routes,
     /// By [`PoolId`].
     pub pools: Vec<Pool>,
+    /// Counters of requests, by [`PoolId`]; a pool's are handed on by its name.
+    pub requests: Vec<Arc<Requests>>,
+    /// Which sessions are workers.
+    pub workers: Workers,
+    /// What new sessions are told of the server's parameters. Handed on as long as the primary is the same.
+    pub welcomes: Arc<Welcomes>,
+    /// What is the same in every snapshot.
+    pub lasting: Arc<Lasting>,
+}
+
+/// What lives as long as the program, whatever the configuration says.
+#[derive(Debug)]
+pub struct Lasting {
     /// What databases define.
     pub catalogs: Arc<Catalogs>,
     /// Prepared statements.
     pub statements: Statements,
     /// Keys given to clients.
     pub cancels: Arc<Cancels>,
-    /// Which sessions are workers.
-    pub workers: Workers,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// What new sessions are told of the server's parameters.
-    pub welcomes: Welcomes,
-    /// Ends every session that is not in a transaction; set by [`Shared::drain`].
+    /// Ends every session that is not in a transaction; set by [`Lasting::drain`].
     pub draining: CancellationToken,
     /// The same, to be asked before every request: the token takes a lock.
     pub is_draining: AtomicBool,
 }
 
-impl Shared {
+/// What lasts is used as if it were the snapshot's own.
+impl Deref for Shared {
+    type Target = Lasting;
+
+    fn deref(&self) -> &Lasting {
+        &self.lasting
+    }
+}
+
+impl Lasting {
+    /// For a program that remembers up to `statements` prepared statements.
+    pub fn new(statements: usize) -> Self {
+        Self {
+            catalogs: Arc::default(),
+            statements: Statements::new(statements),
+            cancels: Arc::default(),
+            metrics: Arc::default(),
+            draining: CancellationToken::new(),
+            is_draining: AtomicBool::new(false),
+        }
+    }
+
     /// Lets no session begin anything new: each ends when it is in no transaction.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Release);
@@ -93,14 +133,16 @@ impl Shared {
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Acquire)
     }
+}
 
+impl Shared {
     pub(crate) fn pool(&self, id: PoolId) -> &Pool {
         &self.pools[usize::from(id.0)]
     }
 
     /// Whether two pools are on one server (the first one of each).
     pub(crate) fn same_server(&self, one: PoolId, other: PoolId) -> bool {
-        Arc::ptr_eq(&self.pool(one).members[0].server, &self.pool(other).members[0].server)
+        self.pool(one).members[0].is_on_server_of(&self.pool(other).members[0])
     }
 
     pub(crate) fn is_worker(&self, user: &str, application_name: Option<&str>) -> bool {

@@ -94,13 +94,15 @@ pub enum Encryption {
 pub struct Connector {
     settings: ConnectorSettings,
     tls: Option<Arc<ClientConfig>>,
+    /// Of the files' contents: see [`Connector::is_alike`].
+    files: Vec<files::Digest>,
 }
 
 /// Reads the files and checks that they fit together. `key` is the configuration's name for the URL.
 pub fn connector(settings: &ConnectorSettings, key: &str) -> Result<Connector, Problem> {
     let settings = settings.clone();
     if settings.mode == SslMode::Disable {
-        return Ok(Connector { settings, tls: None });
+        return Ok(Connector { settings, tls: None, files: Vec::new() });
     }
     let verifier = server_verifier(&settings, &format!("{key} (sslrootcert)"))?;
     let builder = ClientConfig::builder_with_provider(provider())
@@ -120,7 +122,13 @@ pub fn connector(settings: &ConnectorSettings, key: &str) -> Result<Connector, P
     tls.alpn_protocols = vec![ALPN.to_vec()];
     // PostgreSQL resumes nothing.
     tls.resumption = Resumption::disabled();
-    Ok(Connector { settings, tls: Some(Arc::new(tls)) })
+    let roots = match &settings.roots {
+        Some(Roots::File(path)) => Some(path),
+        Some(Roots::System) | None => None,
+    };
+    let named = [roots, settings.certificate.as_ref(), settings.key.as_ref()];
+    let files = named.into_iter().flatten().map(|path| files::digest(path, key)).collect::<Result<_, _>>()?;
+    Ok(Connector { settings, tls: Some(Arc::new(tls)), files })
 }
 
 fn server_verifier(settings: &ConnectorSettings, key: &str) -> Result<ServerVerifier, Problem> {
@@ -153,6 +161,12 @@ fn system_roots(key: &str) -> Result<RootCertStore, Problem> {
 }
 
 impl Connector {
+    /// Whether both have the same settings and were made from the same files, byte for byte. Of the system's
+    /// authorities only the setting is compared.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        self.settings == other.settings && self.files == other.files
+    }
+
     /// The ways to try, in this order.
     pub fn attempts(&self) -> &'static [Encryption] {
         match self.settings.mode {

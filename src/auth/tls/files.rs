@@ -10,6 +10,7 @@ use rustls::{
     },
     sign::CertifiedKey,
 };
+use sha2::{Digest as _, Sha256};
 
 use super::{Problem, provider};
 
@@ -109,6 +110,14 @@ fn private_key(path: &Path, key: &str) -> Result<PrivateKeyDer<'static>, Problem
             ),
         }
     })
+}
+
+/// What tells a file's contents from others'.
+pub(super) type Digest = [u8; 32];
+
+/// Of the whole file.
+pub(super) fn digest(path: &Path, key: &str) -> Result<Digest, Problem> {
+    Ok(Sha256::digest(zeroize::Zeroizing::new(read(path, key)?)).into())
 }
 
 fn read(path: &Path, key: &str) -> Result<Vec<u8>, Problem> {

@@ -1,0 +1,509 @@
+//! What a new configuration changes: typed for those who carry it out, in words for the log.
+//!
+//! Pure. Refuses to show passwords, and to judge what can be changed while running except by name
+//! ([`NEEDS_RESTART`]).
+
+use std::{
+    fmt::{self, Debug, Display},
+    path::PathBuf,
+};
+
+use super::{
+    AcceptorSettings, Auth, Config, ConnectorSettings, JobRules, Jobs, Limits, Listen, Pool, Server, Workers,
+};
+
+/// Keys that are read at the start only: sockets are bound and threads are made once.
+pub const NEEDS_RESTART: &[&str] = &["listen.address", "listen.http", "listen.threads"];
+
+/// All that differs between two configurations. Empty if nothing does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// In the order of the file: servers and pools by their new places, those that are gone at the end.
+    pub changes: Vec<Change>,
+}
+
+/// One difference. `Display` is a line for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A key has another value.
+    Key {
+        /// The key as written in the file, such as `pools.jobs.max_connections`.
+        key: String,
+        /// Its value until now.
+        from: String,
+        /// Its value from now on.
+        to: String,
+    },
+    /// The URL of a server has another password.
+    Password {
+        /// The server's name.
+        server: String,
+    },
+    /// A server is at another address: as if it were another server.
+    Moved {
+        /// The server's name.
+        server: String,
+        /// Host and port until now.
+        from: String,
+        /// Host and port from now on.
+        to: String,
+    },
+    /// A server is new.
+    ServerAdded {
+        /// Its name.
+        server: String,
+        /// Host and port.
+        at: String,
+    },
+    /// A server is gone.
+    ServerRemoved {
+        /// Its name.
+        server: String,
+    },
+    /// A pool is new.
+    PoolAdded {
+        /// Its name.
+        pool: String,
+        /// Its servers' names.
+        servers: Vec<String>,
+        /// Its bound on each of them.
+        max_connections: usize,
+    },
+    /// A pool is gone.
+    PoolRemoved {
+        /// Its name.
+        pool: String,
+    },
+}
+
+impl Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key { key, from, to } => write!(f, "{key}: {from} -> {to}"),
+            Self::Password { server } => write!(f, "servers.{server}.url: another password"),
+            Self::Moved { server, from, to } => write!(f, "servers.{server}: moved from {from} to {to}"),
+            Self::ServerAdded { server, at } => write!(f, "servers.{server}: added, at {at}"),
+            Self::ServerRemoved { server } => write!(f, "servers.{server}: removed"),
+            Self::PoolAdded { pool, servers, max_connections } => {
+                write!(f, "pools.{pool}: added, up to {max_connections} connections to {}", list(servers))
+            }
+            Self::PoolRemoved { pool } => write!(f, "pools.{pool}: removed"),
+        }
+    }
+}
+
+impl Diff {
+    /// What `new` changes in `old`.
+    pub fn of(old: &Config, new: &Config) -> Self {
+        let mut diff = Self::default();
+        diff.keys("", &[("databases", list(&old.databases), list(&new.databases))]);
+        diff.listen(&old.listen, &new.listen);
+        diff.limits(&old.limits, &new.limits);
+        diff.auth(&old.auth, &new.auth);
+        diff.jobs(&old.jobs, &new.jobs);
+        diff.workers(&old.workers, &new.workers);
+        diff.servers(old, new);
+        diff.pools(old, new);
+        diff
+    }
+
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// The changes that only a restart can make.
+    pub fn needs_restart(&self) -> impl Iterator<Item = &Change> {
+        self.changes.iter().filter(
+            |change| matches!(change, Change::Key { key, .. } if NEEDS_RESTART.contains(&key.as_str())),
+        )
+    }
+
+    /// Compares values that are shown as they are.
+    fn keys(&mut self, section: &str, values: &[(&str, String, String)]) {
+        for (key, from, to) in values {
+            if from != to {
+                let key = if section.is_empty() { (*key).to_owned() } else { format!("{section}.{key}") };
+                self.changes.push(Change::Key { key, from: from.clone(), to: to.clone() });
+            }
+        }
+    }
+
+    // Each section is taken apart as a whole: a key that is added and forgotten here does not compile.
+
+    fn listen(&mut self, old: &Listen, new: &Listen) {
+        let show = |Listen { address, http, threads, shutdown_grace, tls: _ }: &Listen| {
+            let http = http.map_or_else(|| "off".to_owned(), |address| address.to_string());
+            [address.to_string(), http, threads.to_string(), shown(shutdown_grace)]
+        };
+        self.section("listen", ["address", "http", "threads", "shutdown_grace"], show(old), show(new));
+        let show = |settings: &AcceptorSettings| {
+            let AcceptorSettings { mode, certificate, key, client_ca, client_certificates } = settings;
+            [shown(mode), path(certificate), path(key), path(client_ca), shown(client_certificates)]
+        };
+        let names = ["mode", "certificate", "key", "client_ca", "client_certificates"];
+        self.section("listen.tls", names, show(&old.tls), show(&new.tls));
+    }
+
+    fn limits(&mut self, old: &Limits, new: &Limits) {
+        let show = |limits: &Limits| {
+            let Limits {
+                max_clients,
+                login_timeout,
+                request_buffer,
+                statement_bytes,
+                verdict_cache,
+                prepared_per_client,
+                prepared_per_backend,
+                catalog_refresh,
+            } = limits;
+            [
+                max_clients.to_string(),
+                shown(login_timeout),
+                format!("{request_buffer}B"),
+                format!("{statement_bytes}B"),
+                verdict_cache.to_string(),
+                prepared_per_client.to_string(),
+                prepared_per_backend.to_string(),
+                shown(catalog_refresh),
+            ]
+        };
+        let names = [
+            "max_clients",
+            "login_timeout",
+            "request_buffer",
+            "statement_bytes",
+            "verdict_cache",
+            "prepared_per_client",
+            "prepared_per_backend",
+            "catalog_refresh",
+        ];
+        self.section("limits", names, show(old), show(new));
+    }
+
+    fn auth(&mut self, old: &Auth, new: &Auth) {
+        let show = |Auth { method, users_file }: &Auth| [method.name().to_owned(), path(users_file)];
+        self.section("auth", ["method", "users_file"], show(old), show(new));
+    }
+
+    fn jobs(&mut self, old: &Jobs, new: &Jobs) {
+        let show = |Jobs { presets, schemas, rules }: &Jobs| {
+            let JobRules { schemas: rule_schemas, tables, functions, channels } = rules;
+            [presets, schemas, rule_schemas, tables, functions, channels].map(|texts| list(texts))
+        };
+        let names =
+            ["presets", "schemas", "rules.schemas", "rules.tables", "rules.functions", "rules.channels"];
+        self.section("jobs", names, show(old), show(new));
+    }
+
+    fn workers(&mut self, old: &Workers, new: &Workers) {
+        let show = |Workers { application_names, users }: &Workers| [list(application_names), list(users)];
+        self.section("workers", ["application_names", "users"], show(old), show(new));
+    }
+
+    fn servers(&mut self, old: &Config, new: &Config) {
+        for server in &new.servers {
+            match old.servers.iter().find(|other| other.name == server.name) {
+                Some(before) => self.server(before, server),
+                None => self.changes.push(Change::ServerAdded {
+                    server: server.name.clone(),
+                    at: address(&server.host, server.port),
+                }),
+            }
+        }
+        let gone = |server: &&Server| !new.servers.iter().any(|other| other.name == server.name);
+        let removed = old.servers.iter().filter(gone);
+        self.changes.extend(removed.map(|server| Change::ServerRemoved { server: server.name.clone() }));
+    }
+
+    fn server(&mut self, old: &Server, new: &Server) {
+        let Server {
+            name,
+            host,
+            port,
+            user,
+            password,
+            database,
+            max_connections,
+            tls,
+            connect_timeout,
+            application_name,
+        } = new;
+        if (&old.host, old.port) != (host, *port) {
+            let (from, to) = (address(&old.host, old.port), address(host, *port));
+            self.changes.push(Change::Moved { server: name.clone(), from, to });
+        }
+        if old.password != *password {
+            self.changes.push(Change::Password { server: name.clone() });
+        }
+        let section = format!("servers.{name}");
+        let show = |settings: &ConnectorSettings| {
+            let ConnectorSettings { mode, roots, certificate, key, negotiation, channel_binding } = settings;
+            let (certificate, key) = (path(certificate), path(key));
+            [shown(mode), optional(roots), certificate, key, shown(negotiation), shown(channel_binding)]
+        };
+        let names = [
+            "url (sslmode)",
+            "url (sslrootcert)",
+            "url (sslcert)",
+            "url (sslkey)",
+            "url (sslnegotiation)",
+            "url (channel_binding)",
+        ];
+        self.section(&section, names, show(&old.tls), show(tls));
+        self.keys(
+            &section,
+            &[
+                ("url (user)", shown(&old.user), shown(user)),
+                ("url (database)", shown(&old.database), shown(database)),
+                ("url (connect_timeout)", optional(&old.connect_timeout), optional(connect_timeout)),
+                ("url (application_name)", optional(&old.application_name), optional(application_name)),
+                ("max_connections", optional(&old.max_connections), optional(max_connections)),
+            ],
+        );
+    }
+
+    fn pools(&mut self, old: &Config, new: &Config) {
+        for pool in &new.pools {
+            match old.pools.iter().find(|other| other.name == pool.name) {
+                Some(before) => self.pool((before, old), (pool, new)),
+                None => self.changes.push(Change::PoolAdded {
+                    pool: pool.name.clone(),
+                    servers: server_names(pool, new),
+                    max_connections: pool.max_connections,
+                }),
+            }
+        }
+        let gone = |pool: &&Pool| !new.pools.iter().any(|other| other.name == pool.name);
+        let removed = old.pools.iter().filter(gone);
+        self.changes.extend(removed.map(|pool| Change::PoolRemoved { pool: pool.name.clone() }));
+    }
+
+    fn pool(&mut self, (old, old_config): (&Pool, &Config), (new, new_config): (&Pool, &Config)) {
+        let show = |pool: &Pool, config: &Config| {
+            let Pool {
+                name: _,
+                servers: _,
+                max_connections,
+                min_connections,
+                max_waiting,
+                wait_timeout,
+                idle_timeout,
+                max_lifetime,
+                connect_timeout,
+                check_after,
+                close_timeout,
+            } = pool;
+            let [max, min, waiting] = [max_connections, min_connections, max_waiting].map(usize::to_string);
+            let durations =
+                [wait_timeout, idle_timeout, max_lifetime, connect_timeout, check_after, close_timeout];
+            let [wait, idle, lifetime, connect, check, close] = durations.map(shown);
+            [
+                list(&server_names(pool, config)),
+                max,
+                min,
+                waiting,
+                wait,
+                idle,
+                lifetime,
+                connect,
+                check,
+                close,
+            ]
+        };
+        let names = [
+            "servers",
+            "max_connections",
+            "min_connections",
+            "max_waiting",
+            "wait_timeout",
+            "idle_timeout",
+            "max_lifetime",
+            "connect_timeout",
+            "check_after",
+            "close_timeout",
+        ];
+        self.section(&format!("pools.{}", new.name), names, show(old, old_config), show(new, new_config));
+    }
+
+    fn section<const N: usize>(
+        &mut self,
+        section: &str,
+        names: [&str; N],
+        old: [String; N],
+        new: [String; N],
+    ) {
+        let values: Vec<_> =
+            names.into_iter().zip(old).zip(new).map(|((name, from), to)| (name, from, to)).collect();
+        self.keys(section, &values);
+    }
+}
+
+fn server_names(pool: &Pool, config: &Config) -> Vec<String> {
+    pool.servers.iter().map(|at| config.servers[*at].name.clone()).collect()
+}
+
+fn address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn path(path: &Option<PathBuf>) -> String {
+    path.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string())
+}
+
+fn shown(value: &impl Debug) -> String {
+    format!("{value:?}")
+}
+
+fn optional(value: &Option<impl Debug>) -> String {
+    value.as_ref().map_or_else(|| "none".to_owned(), shown)
+}
+
+fn list(texts: &[String]) -> String {
+    format!("{texts:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: &str = r#"
+        [servers.primary]
+        url = "postgres://app:SECRET@db:5432/app"
+        [servers.replica_1]
+        url = "postgres://app:SECRET@r1:5432/app"
+        [pools.primary]
+        [pools.replicas]
+        [jobs]
+        presets = ["oban"]
+    "#;
+
+    fn config(text: &str) -> Config {
+        super::super::parse(text, "test", &|_| None, &["oban", "solid_queue"])
+            .unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    /// The lines for the base with some of its text replaced.
+    fn lines(replace: &str, with: &str) -> Vec<String> {
+        assert!(BASE.contains(replace), "{replace}");
+        let diff = Diff::of(&config(BASE), &config(&BASE.replacen(replace, with, 1)));
+        diff.changes.iter().map(Change::to_string).collect()
+    }
+
+    #[test]
+    fn equal_configurations_do_not_differ() {
+        assert!(Diff::of(&config(BASE), &config(BASE)).is_empty());
+        // Another order is no other configuration, nor is a default that is written out.
+        let same = BASE.replace("[pools.primary]\n", "").replace(
+            "[jobs]",
+            "[limits]\nmax_clients = 10000\n[pools.primary]\nmax_connections = 20\n[jobs]",
+        );
+        assert_eq!(Diff::of(&config(BASE), &config(&same)), Diff::default());
+    }
+
+    #[test]
+    fn each_change_is_a_line() {
+        let cases: &[(&str, &str, &[&str])] = &[
+            (
+                "[pools.primary]",
+                "[pools.primary]\nmax_connections = 8\nwait_timeout = \"500ms\"",
+                &["pools.primary.max_connections: 20 -> 8", "pools.primary.wait_timeout: 5s -> 500ms"],
+            ),
+            ("app:SECRET@db", "app:OTHER@db", &["servers.primary.url: another password"]),
+            ("app:SECRET@db", "new:SECRET@db", &["servers.primary.url (user): \"app\" -> \"new\""]),
+            ("@r1:5432", "@r2:5433", &["servers.replica_1: moved from r1:5432 to r2:5433"]),
+            (
+                "[pools.primary]",
+                "[servers.replica_2]\nurl = \"postgres://app@[::1]/app\"\n[pools.primary]",
+                &[
+                    "servers.replica_2: added, at [::1]:5432",
+                    "pools.replicas.servers: [\"replica_1\"] -> [\"replica_1\", \"replica_2\"]",
+                ],
+            ),
+            (
+                "[pools.primary]",
+                "[pools.batch]\nservers = [\"primary\"]\nmax_connections = 3",
+                &["pools.batch: added, up to 3 connections to [\"primary\"]"],
+            ),
+            (
+                "presets = [\"oban\"]",
+                "presets = [\"solid_queue\"]\nrules.tables = [\"x_*\"]",
+                &["jobs.presets: [\"oban\"] -> [\"solid_queue\"]", "jobs.rules.tables: [] -> [\"x_*\"]"],
+            ),
+            (
+                "[jobs]\n        presets = [\"oban\"]",
+                "",
+                &["jobs.presets: [\"oban\"] -> []", "pools.jobs: removed"],
+            ),
+            (
+                "[jobs]",
+                "[workers]\nusers = [\"w\"]\n[jobs]",
+                &[
+                    "workers.users: [] -> [\"w\"]",
+                    "pools.workers: added, up to 20 connections to [\"primary\"]",
+                ],
+            ),
+            (
+                "[jobs]",
+                "[auth]\nmethod = \"md5\"\nusers_file = \"u.txt\"\n[jobs]",
+                &["auth.method: scram-sha-256 -> md5", "auth.users_file: none -> u.txt"],
+            ),
+            (
+                "[jobs]",
+                "[limits]\nmax_clients = 5\nrequest_buffer = \"2MiB\"\n[jobs]",
+                &["limits.max_clients: 10000 -> 5", "limits.request_buffer: 1048576B -> 2097152B"],
+            ),
+            (
+                "\n        [servers.primary]",
+                "databases = [\"app\"]\n[servers.primary]\nmax_connections = 99",
+                &["databases: [\"*\"] -> [\"app\"]", "servers.primary.max_connections: none -> 99"],
+            ),
+        ];
+        for (replace, with, expected) in cases {
+            assert_eq!(lines(replace, with), *expected, "{replace} -> {with}");
+        }
+    }
+
+    #[test]
+    fn a_server_and_its_pool_are_removed() {
+        let small = BASE
+            .replace("[servers.replica_1]\n", "")
+            .replace("        url = \"postgres://app:SECRET@r1:5432/app\"\n", "")
+            .replace("[pools.replicas]", "");
+        let diff = Diff::of(&config(BASE), &config(&small));
+        let lines: Vec<_> = diff.changes.iter().map(Change::to_string).collect();
+        assert_eq!(lines, ["servers.replica_1: removed", "pools.replicas: removed"]);
+        assert!(
+            Diff::of(&config(&small), &config(BASE))
+                .changes
+                .iter()
+                .any(|change| { matches!(change, Change::PoolAdded { pool, .. } if pool == "replicas") })
+        );
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_named() {
+        let new = format!(
+            "[listen]\naddress = \"127.0.0.1:7000\"\nhttp = \"off\"\nthreads = 99\nshutdown_grace = \"1s\"\n{BASE}"
+        );
+        let diff = Diff::of(&config(BASE), &config(&new));
+        let names: Vec<_> = diff
+            .needs_restart()
+            .map(|change| match change {
+                Change::Key { key, .. } => key.as_str(),
+                other => panic!("{other}"),
+            })
+            .collect();
+        assert_eq!(names, NEEDS_RESTART);
+        assert_eq!(diff.changes.len(), 4, "shutdown_grace changes live");
+    }
+
+    #[test]
+    fn passwords_are_never_shown() {
+        let new = BASE.replace("SECRET", "CONFIDENTIAL");
+        let diff = Diff::of(&config(BASE), &config(&new));
+        assert_eq!(diff.changes.len(), 2);
+        let shown = format!("{diff:?} {}", diff.changes.iter().map(Change::to_string).collect::<String>());
+        assert!(!shown.contains("SECRET") && !shown.contains("CONFIDENTIAL"), "{shown}");
+    }
+}

@@ -1,0 +1,67 @@
+//! The snapshot in force, and how a session goes over to a new one: between two requests, when it holds no backend
+//! and is in no transaction.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use arc_swap::ArcSwap;
+
+use super::{Session, shared::Shared, transaction::Begun};
+use crate::route::PoolId;
+
+/// The snapshot in force.
+#[derive(Debug)]
+pub struct Live {
+    current: ArcSwap<Shared>,
+    /// Its number, to be asked before every request.
+    epoch: AtomicU64,
+}
+
+impl Live {
+    /// Begins with this snapshot.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        let epoch = AtomicU64::new(shared.epoch);
+        Self { current: ArcSwap::new(shared), epoch }
+    }
+
+    /// The snapshot in force.
+    pub fn load(&self) -> Arc<Shared> {
+        self.current.load_full()
+    }
+
+    /// Puts a snapshot in force, and wakes every session so that idle ones do not keep the old one alive.
+    pub fn replace(&self, shared: Arc<Shared>) {
+        let epoch = shared.epoch;
+        self.current.store(Arc::clone(&shared));
+        // After the snapshot, so that who sees the number sees the snapshot.
+        self.epoch.store(epoch, Ordering::Release);
+        shared.cancels.wake_all();
+    }
+
+    fn is_current(&self, shared: &Shared) -> bool {
+        self.epoch.load(Ordering::Acquire) == shared.epoch
+    }
+}
+
+impl Session {
+    /// Goes over to the snapshot in force, if there is a new one and nothing ties the session to the old one.
+    pub(crate) fn take_up_snapshot(&mut self) {
+        if self.live.is_current(&self.shared) || self.lease.is_some() || !matches!(self.begun, Begun::No) {
+            return;
+        }
+        let old = std::mem::replace(&mut self.shared, self.live.load());
+        let shared = &self.shared;
+        // Positions of pools mean something else now.
+        self.lease_pool = PoolId(0);
+        self.last = self.last.and_then(|(pool, backend)| {
+            let name = &old.pool(pool).name;
+            let at = shared.pools.iter().position(|pool| pool.name == *name)?;
+            Some((PoolId(at as u8), backend))
+        });
+        let rules = shared.classifier.rules();
+        self.asked = self.settings.get("bulkhead.route").and_then(|route| rules.hint(route));
+        self.is_worker = shared.is_worker(&self.identity.user, self.startup.get("application_name"));
+    }
+}
