@@ -392,10 +392,7 @@ fn requests_of(shared: &Shared, name: &str) -> Option<Arc<Requests>> {
 
 /// The servers; one that has not changed is the same object, one that is reached otherwise at the same address keeps
 /// its gate.
-fn servers(
-    config: &Config,
-    before: Option<&Built>,
-) -> Result<Vec<(Arc<Server>, Arc<Gate>)>, tls::Problem> {
+fn servers(config: &Config, before: Option<&Built>) -> Result<Vec<(Arc<Server>, Arc<Gate>)>, tls::Problem> {
     let numbers = before
         .and_then(|before| before.servers.first())
         .map_or_else(Arc::default, |(server, _)| Arc::clone(&server.numbers));

@@ -11,6 +11,7 @@ mod hostile;
 mod logins;
 mod prepared;
 mod protocol;
+mod reload;
 mod routing;
 mod sessions;
 mod shapes;
