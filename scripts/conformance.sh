@@ -3,8 +3,9 @@
 # give the same output both ways. libpq's pipeline tests, likewise.
 #
 #   scripts/conformance.sh                all tests
-#   scripts/conformance.sh --churn       the same while 8 other sessions change settings, roles and the like
-#   scripts/conformance.sh temp guc      only these tests, in the order of the schedule, after those that set up tables
+#   scripts/conformance.sh --churn        the same while 8 other sessions change settings, roles and the like
+#   scripts/conformance.sh --through      only through Bulkhead, compared with what came straight from a server last time
+#   scripts/conformance.sh temp guc       only these tests, in the order of the schedule, after those that set up tables
 #
 # The suite comes from Debian's source package of the installed major version, at run time; it is built once, under
 # target/conformance. Results are left there too: direct/, through/, and their differences in differences.diff.
@@ -19,10 +20,12 @@ churners=8
 set_up=(test_setup create_index create_misc create_type)
 
 churn=
+direct=yes
 only=()
 for argument in "$@"; do
     case $argument in
     --churn) churn=yes ;;
+    --through) direct= ;;
     -*) echo "conformance: unknown option $argument" >&2; exit 64 ;;
     *) only+=("$argument") ;;
     esac
@@ -90,10 +93,13 @@ build_suite() {
         make -C src/backend generated-headers
         make -C src/port
         make -C src/common
+        make -C src/interfaces/libpq
+        make -C src/fe_utils
+        # The suite's own psql: some of its output is the doing of psql, which changes with minor versions.
+        make -C src/bin/psql psql
         make -C src/test/regress pg_regress regress.so
         make -C contrib/spi refint.so autoinc.so
-        cc -O1 -Isrc/include -I"$(pg_config --includedir)" -o libpq_pipeline \
-            src/test/modules/libpq_pipeline/libpq_pipeline.c -Lsrc/port -Lsrc/common -lpgcommon -lpgport -lpq
+        make -C src/test/modules/libpq_pipeline
     ) >"$folder/build.log" 2>&1 || { tail -20 "$folder/build.log" >&2; fail "the build failed"; }
     touch "$folder/built-$major"
 }
@@ -108,12 +114,13 @@ pids=()
 
 # Whatever was started here ends here.
 clean_up() {
+    stop_churn
     for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
     stop_server
     [[ -z $run ]] || rm -rf "$run"
 }
 
-user() { "${as_user[@]}" env HOME="$run" LC_ALL=C PGHOST=127.0.0.1 PGUSER=postgres "$@"; }
+user() { "${as_user[@]}" env HOME="$run" LC_ALL=C LD_LIBRARY_PATH="$run" PGHOST=127.0.0.1 PGUSER=postgres "$@"; }
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
@@ -122,7 +129,8 @@ prepare_run() {
     chmod 755 "$run"
     cp -r "$source/src/test/regress" "$run/regress"
     cp "$source"/contrib/spi/*.so "$run/regress"
-    cp "$source/libpq_pipeline" "$run"
+    cp "$source"/src/interfaces/libpq/libpq.so.5 "$run"
+    cp "$source"/src/bin/psql/psql "$source"/src/test/modules/libpq_pipeline/libpq_pipeline "$run"
     ((EUID)) || chown -R postgres:postgres "$run"
     server_port=$(free_port)
     user "$bin/initdb" -D "$run/data.new" -U postgres --no-locale --encoding=UTF8 --no-sync --auth=trust >"$folder/initdb.log"
@@ -205,7 +213,7 @@ run_suite() {
         tests=("--schedule=$run/regress/parallel_schedule")
     fi
     (cd "$run" && user ./regress/pg_regress --inputdir="$run/regress" \
-        --outputdir="$run/out" --dlpath="$run/regress" --bindir="$bin" --use-existing --dbname=regression \
+        --outputdir="$run/out" --dlpath="$run/regress" --bindir="$run" --use-existing --dbname=regression \
         --max-connections=1 --host=127.0.0.1 --port="$port" --user=postgres "${tests[@]}") \
         >"$folder/$name/summary" 2>&1 || true
     run_pipeline "$port"
@@ -213,15 +221,18 @@ run_suite() {
     rm -rf "$run/out"
 }
 
-# libpq's pipeline mode: each test's exit code and the trace of its messages.
+# libpq's pipeline mode: each test's exit code, and the trace of its messages where that is always the same.
 run_pipeline() {
-    local port=$1 test
+    local port=$1 test out code trace
+    local traced=" simple_pipeline nosync multi_pipelines prepared singlerow pipeline_abort pipeline_idle transaction \
+disallowed_in_pipeline "
     ((${#only[@]})) && return
     user mkdir -p "$run/out/results"
-    for test in $("$run/libpq_pipeline" tests); do
-        local out=$run/out/results/pipeline_$test.out code=0
-        user env PGOPTIONS='-c lc_messages=C -c force_parallel_mode=off' timeout 120 "$run/libpq_pipeline" -r 700 \
-            -t "$out" "$test" "host=127.0.0.1 port=$port user=postgres dbname=pipeline" \
+    for test in $(user "$run/libpq_pipeline" tests); do
+        out=$run/out/results/pipeline_$test.out code=0 trace=()
+        [[ $traced != *" $test "* ]] || trace=(-t "$out")
+        user PGOPTIONS='-c lc_messages=C -c force_parallel_mode=off' timeout 120 "$run/libpq_pipeline" -r 700 \
+            "${trace[@]}" "$test" "host=127.0.0.1 port=$port user=postgres dbname=pipeline" \
             >"$folder/pipeline.log" 2>&1 || code=$?
         user sh -c 'echo "exit code $1" >>"$2"' sh "$code" "$out"
     done
@@ -261,14 +272,14 @@ start_churn() {
         churn_sql "$number" >"$run/churn_$number.sql"
         touch "$run/churning"
         (
-            while [[ -e $run/churning ]] && cat "$run/churn_$number.sql"; do sleep 0.05; done |
+            while [[ -e $run/churning ]] && cat "$run/churn_$number.sql"; do sleep 0.5; done |
                 user "$bin/psql" -qX -p "$port" -d regression >>"$folder/churn.log" 2>&1
         ) &
         pids+=($!)
     done
 }
 
-stop_churn() { rm -f "$run/churning"; }
+stop_churn() { [[ -z $run ]] || rm -f "$run/churning"; }
 
 # === comparison ===
 
@@ -301,12 +312,14 @@ if [[ -z ${BULKHEAD_BUILT:-} ]]; then cargo build --locked --quiet; fi
 trap clean_up EXIT
 prepare_run
 
-say "straight at the server"
 : >"$folder/churn.log"
-start_server
-start_churn "$server_port"
-run_suite direct "$server_port"
-stop_churn
+if [[ -n $direct ]]; then
+    say "straight at the server"
+    start_server
+    start_churn "$server_port"
+    run_suite direct "$server_port"
+    stop_churn
+fi
 
 say "through Bulkhead: $pool backends"
 start_server

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError,
-    atomic::{AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use arc_swap::ArcSwap;
@@ -24,6 +24,9 @@ pub struct Identity {
     credentials: ArcSwap<Credentials>,
     /// Counts the changes of `credentials`.
     generation: AtomicU32,
+    /// Whether any of its clients has asked for `currval` or `lastval`: a backend is to forget what it remembers of
+    /// sequences before another session gets it.
+    pub asks_sequences: AtomicBool,
 }
 
 /// How an identity logs in to servers. A reload may replace it.
@@ -103,7 +106,13 @@ impl Identity {
     /// A pair and how it logs in.
     pub fn new(database: impl Into<String>, user: impl Into<String>, credentials: Credentials) -> Self {
         let credentials = ArcSwap::from_pointee(Credentials { generation: 0, ..credentials });
-        Self { database: database.into(), user: user.into(), credentials, generation: AtomicU32::new(0) }
+        Self {
+            database: database.into(),
+            user: user.into(),
+            credentials,
+            generation: AtomicU32::new(0),
+            asks_sequences: AtomicBool::new(false),
+        }
     }
 
     /// How it logs in from now on.

@@ -227,6 +227,7 @@ async fn attempt(
         applied: Arc::new(Settings::default()),
         statements: Held::default(),
         cancel: Arc::new(Target::new(Arc::clone(server), route, key.0, key.1)),
+        uses: 0,
         idle_since: 0,
         expires_at: u32::MAX,
     }))

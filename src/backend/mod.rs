@@ -55,6 +55,8 @@ pub struct Backend {
     pub statements: statements::Held,
     /// How to cancel it, shared with whoever may have to.
     pub cancel: Arc<cancel::Target>,
+    /// How often a session took it, and so whether another one has had it since.
+    pub uses: u32,
     /// When it was last given back, in whole seconds of its pool's clock.
     pub idle_since: u32,
     /// When it has lived long enough, in whole seconds of its pool's clock.

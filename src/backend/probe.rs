@@ -23,6 +23,10 @@ pub enum PinReason {
     Listen,
     /// A library was loaded.
     Load,
+    /// `currval` and `lastval`, for a session that asks for them.
+    Sequences,
+    /// `setseed`.
+    Seed,
     /// A function or DO block may have set parameters that the server does not list.
     HiddenSettings,
     /// The server could not be asked.
@@ -31,13 +35,15 @@ pub enum PinReason {
 
 impl PinReason {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::TempObjects,
         Self::AdvisoryLocks,
         Self::PreparedStatements,
         Self::HeldCursors,
         Self::Listen,
         Self::Load,
+        Self::Sequences,
+        Self::Seed,
         Self::HiddenSettings,
         Self::Unknown,
     ];
@@ -51,9 +57,16 @@ impl PinReason {
             Self::HeldCursors => "held_cursors",
             Self::Listen => "listen",
             Self::Load => "load",
+            Self::Sequences => "sequences",
+            Self::Seed => "seed",
             Self::HiddenSettings => "hidden_settings",
             Self::Unknown => "unknown",
         }
+    }
+
+    /// Whether the server cannot be asked for it.
+    pub const fn is_lasting(self) -> bool {
+        matches!(self, Self::Load | Self::Sequences | Self::Seed | Self::HiddenSettings)
     }
 
     fn from_row(kind: &str) -> Option<Self> {
@@ -81,10 +94,9 @@ pub struct Residue {
 
 /// State that a DISCARD ALL would end, one row a kind.
 const STATE: &str = "\
-SELECT 'temp' AS k, NULL AS n, NULL AS v WHERE pg_catalog.pg_my_temp_schema() <> 0 AND (\
- EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema())\
- OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema())\
- OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema())) \
+SELECT 'temp' AS k, NULL AS n, NULL AS v WHERE pg_catalog.pg_my_temp_schema() <> 0 AND \
+ EXISTS (SELECT FROM pg_catalog.pg_depend WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass\
+ AND refobjid = pg_catalog.pg_my_temp_schema()) \
 UNION ALL SELECT 'lock', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
  WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()) \
 UNION ALL SELECT 'prepared', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) \

@@ -63,13 +63,15 @@ impl Session {
     }
 
     fn wants(&self, pool: PoolId) -> Wants<'_> {
-        let last = self.last.filter(|(of, _)| *of == pool).map(|(_, backend)| backend);
+        let last = self.last.filter(|(of, ..)| *of == pool).map(|(_, backend, _)| backend);
         Wants { identity: &self.identity, last, settings: self.settings.hash(), home: self.home }
     }
 
-    fn hold(&mut self, lease: Lease, pool: PoolId) {
+    fn hold(&mut self, mut lease: Lease, pool: PoolId) {
         self.key.holds(&lease.cancel);
-        self.last = Some((pool, lease.id));
+        self.is_new_backend = self.last != Some((pool, lease.id, lease.uses));
+        lease.uses = lease.uses.wrapping_add(1);
+        self.last = Some((pool, lease.id, lease.uses));
         self.lease_pool = pool;
         self.lease = Some(lease);
     }

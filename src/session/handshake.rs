@@ -174,6 +174,8 @@ impl Admitted {
             was_in_transaction: false,
             failed: false,
             last: None,
+            is_new_backend: false,
+            asks_sequences: false,
             statements: None,
             streaming: 0,
             skipping: false,

@@ -120,8 +120,12 @@ pub(crate) struct Session {
     was_in_transaction: bool,
     /// The server has answered with an error since the last checkout.
     failed: bool,
-    /// The backend used last, to be preferred.
-    last: Option<(PoolId, BackendId)>,
+    /// The backend used last, to be preferred, and how often it had been taken by then.
+    last: Option<(PoolId, BackendId, u32)>,
+    /// Another session had the backend since this one did, or nobody did.
+    is_new_backend: bool,
+    /// Whether the session has asked for `currval` or `lastval`.
+    asks_sequences: bool,
     statements: Option<Box<Statements>>,
     /// Bytes of the client's current message still to be sent on.
     streaming: usize,

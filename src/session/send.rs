@@ -1,7 +1,10 @@
 //! Sending a request to the leased backend, in one write with whatever must come before it: the session's
 //! settings, a deferred BEGIN, missing statements.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{
     Ended, Session,
@@ -12,7 +15,7 @@ use super::{
 use crate::{
     backend::Settings,
     route::Demand,
-    sql::{Effects, Reason, reset_names, setting_names},
+    sql::{Effects, Reason, Verdict, reset_names, setting_names},
     wire::{TxStatus, message},
 };
 
@@ -27,7 +30,8 @@ impl Session {
         let was_open = self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
         let prepares = !was_open && self.only_prepares(request);
         self.was_in_transaction = self.status() != TxStatus::Idle || !matches!(self.begun, Begun::No);
-        let change = self.settings_change();
+        self.note_sequences(&demand.verdict);
+        let change = self.state_change();
         let begins = matches!(self.begun, Begun::Deferred(_));
         if let (true, Some(lease)) = (begins || change.is_some(), &mut self.lease) {
             // A Query of ours ends the unnamed statement.
@@ -48,7 +52,6 @@ impl Session {
                 Err(reply) => return Ok(Err(reply)),
             }
         }
-        self.taint_before = self.taint;
         self.was_unparsed = demand.verdict.reason == Reason::Unparsed;
         self.taint |= demand.verdict.effects;
         if demand.verdict.effects.has(Effects::SETS_UNLISTED) {
@@ -111,14 +114,36 @@ impl Session {
         }
     }
 
-    /// The settings that must change on the backend before the request: only at the beginning of a lease.
-    fn settings_change(&self) -> Option<String> {
+    /// What must change on the backend before the request: only at the beginning of a lease.
+    fn state_change(&mut self) -> Option<String> {
         let lease = self.lease.as_ref()?;
         let fresh = self.pin.is_none() && lease.protocol.quiescent().is_some();
-        if !fresh || Arc::ptr_eq(&lease.applied, &self.settings) {
-            return None;
+        let forgets = std::mem::take(&mut self.is_new_backend)
+            && fresh
+            && self.identity.asks_sequences.load(Ordering::Relaxed);
+        let settings = if !fresh || Arc::ptr_eq(&lease.applied, &self.settings) {
+            None
+        } else {
+            lease.applied.change_to(&self.settings)
+        };
+        if !forgets {
+            return settings;
         }
-        lease.applied.change_to(&self.settings)
+        // What `currval` and `lastval` would give is another session's.
+        Some(format!("DISCARD SEQUENCES;{}", settings.unwrap_or_default()))
+    }
+
+    /// A session that asks for `currval` or `lastval` keeps the backend on which it may have called `nextval`.
+    fn note_sequences(&mut self, verdict: &Verdict) {
+        self.taint_before = self.taint;
+        let asks = verdict.effects.has(Effects::ASKS_SEQUENCES);
+        if asks {
+            self.asks_sequences = true;
+            self.identity.asks_sequences.store(true, Ordering::Relaxed);
+        }
+        if self.asks_sequences && (asks || verdict.may_call_nextval()) && !self.has_lasting_pin() {
+            self.taint |= Effects::CALLS_SEQUENCES;
+        }
     }
 
     /// What must reach the backend before the request.

@@ -21,6 +21,8 @@ const LEAVES_STATE: Effects = Effects::SETS
     .with(Effects::PREPARES)
     .with(Effects::HOLDS_CURSOR)
     .with(Effects::LOADS)
+    .with(Effects::SEEDS)
+    .with(Effects::CALLS_SEQUENCES)
     .with(Effects::OPAQUE)
     .with(Effects::OPAQUE_SETTINGS);
 
@@ -209,7 +211,7 @@ impl Session {
             }
             self.settings = settings;
         }
-        let reason = residue.pin.or_else(|| self.lasting_pin());
+        let reason = self.lasting_pin().or(residue.pin);
         match (reason, &self.pin) {
             (Some(reason), Some(pin)) if pin.reason == reason => {}
             (Some(reason), _) => self.pin = Some(CountedPin::new(&self.shared.metrics, reason)),
@@ -218,16 +220,26 @@ impl Session {
         self.taint = if unknown { Effects::SETS } else { Effects::NONE };
     }
 
-    /// State that cannot be asked for lasts until the client goes.
+    /// State that cannot be asked for lasts until the client goes; that of sequences, until it is discarded.
     fn lasting_pin(&self) -> Option<PinReason> {
-        if self.taint.has(Effects::LOADS) {
-            return Some(PinReason::Load);
-        }
-        if self.taint.has(Effects::OPAQUE_SETTINGS) {
-            return Some(PinReason::HiddenSettings);
-        }
-        let pinned = self.pin.as_ref()?.reason;
-        matches!(pinned, PinReason::Load | PinReason::HiddenSettings).then_some(pinned)
+        let pinned = self.pin.as_ref().map(|pin| pin.reason);
+        let forever = [
+            (Effects::LOADS, PinReason::Load),
+            (Effects::OPAQUE_SETTINGS, PinReason::HiddenSettings),
+            (Effects::SEEDS, PinReason::Seed),
+        ];
+        let left = forever
+            .into_iter()
+            .find(|(effect, reason)| self.taint.has(*effect) || pinned == Some(*reason))
+            .map(|(_, reason)| reason);
+        let sequences = self.taint.has(Effects::CALLS_SEQUENCES) || pinned == Some(PinReason::Sequences);
+        let discarded = self.taint.has(Effects::DISCARDS_SEQUENCES);
+        left.or((sequences && !discarded).then_some(PinReason::Sequences))
+    }
+
+    /// Whether the backend is kept for the sake of state that cannot be asked for.
+    pub(crate) fn has_lasting_pin(&self) -> bool {
+        self.pin.as_ref().is_some_and(|pin| pin.reason.is_lasting())
     }
 
     /// Closes the backend: what is on it is not known. A session that may have state on it ends with it, as with any

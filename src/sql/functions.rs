@@ -28,9 +28,9 @@ pub(super) fn known(name: &str) -> Option<Known> {
         "set_config" => return Some(Known::SetConfig),
         "pg_notify" => return Some(Known::Notify),
         "pg_listening_channels" => return Some(Known::Denied(Effects::ASKS_CHANNELS)),
-        "currval" | "lastval" | "pg_backend_pid" => {
-            return Some(Known::Denied(Effects::ASKS_BACKEND));
-        }
+        "currval" | "lastval" => return Some(Known::Denied(Effects::ASKS_SEQUENCES)),
+        "pg_backend_pid" => return Some(Known::Denied(Effects::ASKS_BACKEND)),
+        "setseed" => return Some(Known::Denied(Effects::SEEDS)),
         _ => {}
     }
     advisory(name).or_else(|| {

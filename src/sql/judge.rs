@@ -318,6 +318,9 @@ fn set<'p>(walk: &mut Walk<'p, '_>, statement: &'p nodes::VariableSetStmt) -> Co
         _ => Effects::SETS.with(unlisted),
     };
     walk.found.effects |= effects;
+    if name == "seed" {
+        walk.found.effects |= Effects::SEEDS;
+    }
     Control::None
 }
 
@@ -325,8 +328,10 @@ fn discard(target: DiscardMode::Type) -> Effects {
     let ends = Effects::ENDS_STATE;
     match target {
         DiscardMode::DISCARD_ALL => {
-            ends.with(Effects::DISCARDS).with(Effects::RESETS).with(Effects::SETS_UNLISTED)
+            let sequences = Effects::DISCARDS_SEQUENCES;
+            ends.with(Effects::DISCARDS).with(Effects::RESETS).with(Effects::SETS_UNLISTED).with(sequences)
         }
+        DiscardMode::DISCARD_SEQUENCES => ends.with(Effects::DISCARDS_SEQUENCES),
         _ => ends,
     }
 }

@@ -153,10 +153,18 @@ effects! {
     SETS_UNLISTED = 18;
     /// Calls `pg_listening_channels()`, which the server answers for its own session only.
     ASKS_CHANNELS = 19;
-    /// Calls what depends on the backend and its past: `currval`, `lastval`, `pg_backend_pid`.
+    /// Calls `pg_backend_pid`.
     ASKS_BACKEND = 20;
     /// Names relations that are neither job objects nor system catalogs.
     APP_OBJECTS = 21;
+    /// Calls `currval` or `lastval`, which the backend remembers.
+    ASKS_SEQUENCES = 22;
+    /// `setseed`: the backend goes on from there.
+    SEEDS = 23;
+    /// DISCARD SEQUENCES, DISCARD ALL: the backend remembers nothing of sequences.
+    DISCARDS_SEQUENCES = 24;
+    /// No verdict has it: a session that asks for `currval` or `lastval` marks what may have called `nextval`.
+    CALLS_SEQUENCES = 25;
 }
 
 impl Effects {
@@ -280,6 +288,12 @@ impl Verdict {
     /// A verdict without effects.
     pub const fn new(class: Class, reason: Reason) -> Self {
         Self { class, reason, control: Control::None, effects: Effects::NONE, hint: None }
+    }
+
+    /// Whether it may call `nextval`, also in a default, a trigger or a function.
+    pub fn may_call_nextval(&self) -> bool {
+        self.class >= Class::Write
+            && !matches!(self.reason, Reason::Catalog | Reason::RowLocks | Reason::JobChannel)
     }
 
     /// Of every text of a session that reads string literals in the old way: what it does to the session's

@@ -90,10 +90,17 @@ const EFFECTS: &[(&str, E)] = &[
     ("DEALLOCATE p", E::ENDS_STATE.with(E::DEALLOCATES)),
     ("DEALLOCATE ALL", E::ENDS_STATE.with(E::DEALLOCATES).with(E::DISCARDS)),
     ("DEALLOCATE a; DEALLOCATE b", E::ENDS_STATE),
-    ("DISCARD ALL", E::ENDS_STATE.with(E::DISCARDS).with(E::RESETS).with(E::SETS_UNLISTED)),
+    (
+        "DISCARD ALL",
+        E::ENDS_STATE
+            .with(E::DISCARDS)
+            .with(E::RESETS)
+            .with(E::SETS_UNLISTED)
+            .with(E::DISCARDS_SEQUENCES),
+    ),
     ("DISCARD PLANS", E::ENDS_STATE),
     ("DISCARD TEMP", E::ENDS_STATE),
-    ("DISCARD SEQUENCES", E::ENDS_STATE),
+    ("DISCARD SEQUENCES", E::ENDS_STATE.with(E::DISCARDS_SEQUENCES)),
     ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", E::HOLDS_CURSOR),
     ("DECLARE c CURSOR FOR SELECT 1", E::NONE),
     ("CLOSE c", E::ENDS_STATE),
@@ -114,6 +121,9 @@ const EFFECTS: &[(&str, E)] = &[
     ("COPY t FROM STDIN", E::COPY_IN),
     ("COPY t TO STDOUT", E::NONE),
     ("SELECT pg_listening_channels()", E::ASKS_CHANNELS),
-    ("SELECT lastval()", E::ASKS_BACKEND),
+    ("SELECT lastval()", E::ASKS_SEQUENCES),
+    ("SELECT pg_backend_pid()", E::ASKS_BACKEND),
+    ("SELECT setseed(0.5)", E::SEEDS),
+    ("SET seed = 0.5", E::SETS.with(E::SEEDS)),
     ("SET a = 1; LISTEN b; SELECT pg_advisory_lock(1)", E::SETS.with(E::LISTENS).with(E::LOCKS)),
 ];
