@@ -168,6 +168,21 @@ fn retire_idle(state: &mut State, now: u32) {
     }
 }
 
+impl ServerPool {
+    /// Closes the idle backends for whose identity `leaves` holds.
+    pub fn close_idle(&self, leaves: impl Fn(&Identity) -> bool) {
+        let mut state = self.lock();
+        let (out, stay) =
+            std::mem::take(&mut state.idle).into_iter().partition::<Vec<_>, _>(|idle| leaves(&idle.backend.identity));
+        state.idle = stay;
+        for idle in out {
+            state.bury(idle.backend);
+        }
+        drop(state);
+        self.attention.notify_one();
+    }
+}
+
 fn close_all(pool: &Arc<ServerPool>) {
     let mut state = pool.lock();
     let idle = std::mem::take(&mut state.idle);

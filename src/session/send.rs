@@ -54,6 +54,9 @@ impl Session {
         }
         self.was_unparsed = demand.verdict.reason == Reason::Unparsed;
         self.taint |= demand.verdict.effects;
+        if demand.verdict.effects.has(Effects::WANTS_DATABASE) {
+            self.leave_other_databases();
+        }
         if demand.verdict.effects.has(Effects::SETS_UNLISTED) {
             self.note_custom_settings(request);
         }
@@ -99,6 +102,14 @@ impl Session {
             tracing::debug!(%error, "a request could not be sent");
         }
         Ok(Ok(()))
+    }
+
+    /// A database with idle backends cannot be dropped, renamed or copied: the server waits a while for them to go.
+    fn leave_other_databases(&self) {
+        let own = &self.identity.database;
+        for member in self.shared.pools.iter().flat_map(|pool| &pool.members) {
+            member.close_idle(|identity| identity.database != *own);
+        }
     }
 
     /// The server skips everything up to the Sync: it is sent as it came, and nothing is noted.

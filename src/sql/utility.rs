@@ -4,7 +4,7 @@
 //! job objects are looked for among the names in the text. A column that is called as a job table would be
 //! taken for it: no preset has such a name.
 
-use pg_raw_parse::{Node, nodes};
+use pg_raw_parse::{Node, nodes, raw::ObjectType};
 
 use super::{
     lexer::{Kind, Lexer, Token},
@@ -55,7 +55,6 @@ fn function<'p>(walk: &mut Walk<'p, '_>, create: &'p nodes::CreateFunctionStmt) 
 
 /// DROP TABLE and the like: each object is a list of the parts of its name.
 fn dropped<'p>(walk: &mut Walk<'p, '_>, drop: &'p nodes::DropStmt) {
-    use pg_raw_parse::raw::ObjectType;
     let relations = [
         ObjectType::OBJECT_TABLE,
         ObjectType::OBJECT_VIEW,
@@ -77,6 +76,11 @@ fn effects(node: Node<'_>) -> Effects {
     match node {
         Node::DropStmt(_) | Node::DropOwnedStmt(_) => Effects::DDL.with(Effects::ENDS_STATE),
         Node::ExecuteStmt(_) => Effects::OPAQUE,
+        // CREATE DATABASE copies its template.
+        Node::DropdbStmt(_) | Node::CreatedbStmt(_) | Node::AlterDatabaseStmt(_) => Effects::WANTS_DATABASE,
+        Node::RenameStmt(rename) if rename.rename_type == ObjectType::OBJECT_DATABASE => {
+            Effects::WANTS_DATABASE
+        }
         Node::TruncateStmt(_)
         | Node::VacuumStmt(_)
         | Node::LockStmt(_)

@@ -163,6 +163,8 @@ effects! {
     SEEDS = 23;
     /// DISCARD SEQUENCES, DISCARD ALL: the backend remembers nothing of sequences.
     DISCARDS_SEQUENCES = 24;
+    /// DROP DATABASE and the like: refused as long as anybody is connected to the database.
+    WANTS_DATABASE = 26;
     /// No verdict has it: a session that asks for `currval` or `lastval` marks what may have called `nextval`.
     CALLS_SEQUENCES = 25;
 }

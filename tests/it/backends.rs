@@ -1,0 +1,133 @@
+//! What the server keeps for its own sessions and shows them: sequences, random numbers, connections to databases.
+
+use crate::support::{Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role};
+
+/// Two backends for everybody, so that sessions meet each other's.
+fn start(primary: &Postgres) -> Proxy {
+    Proxy::start(&ProxyConfig::primary_only(primary).pool("primary", &["primary"], 2).to_toml())
+}
+
+async fn login_to(proxy: &Proxy, database: &str) -> RawClient {
+    let mut client = RawClient::open(proxy.port()).await;
+    let (user, password) = Login::App.credentials();
+    client.startup(&[("user", user), ("database", database)]).await;
+    assert!(client.authenticate(user, password).await.is_none(), "logged in");
+    client
+}
+
+async fn login(proxy: &Proxy) -> RawClient {
+    login_to(proxy, "app").await
+}
+
+fn error_code(replies: &[Message]) -> Option<String> {
+    replies.iter().find(|message| message.tag == b'E').and_then(|error| error.field(b'C'))
+}
+
+/// Both backends are taken for a moment, so that whoever comes next may get either of them.
+async fn shuffle(others: &mut [RawClient], sql: &str) {
+    for other in others.iter_mut() {
+        other.query(sql).await;
+    }
+    for other in others.iter_mut() {
+        assert_eq!(error_code(&other.read_until_ready().await), None);
+    }
+}
+
+#[tokio::test]
+async fn lastval_is_the_sessions_own() {
+    let primary = Postgres::start(Role::Primary);
+    primary
+        .query("CREATE TABLE t (id serial, who int); ALTER TABLE t OWNER TO app; ALTER TABLE t ALTER who SET NOT NULL")
+        .await;
+    let proxy = start(&primary);
+    let mut others = [login(&proxy).await, login(&proxy).await];
+    let mut client = login(&proxy).await;
+    // Nothing of this session is known to the server yet, whatever the backends remember of others.
+    shuffle(&mut others, "INSERT INTO t (who) VALUES (0); SELECT pg_sleep(0.002)").await;
+    for ask in ["SELECT lastval()", "SELECT currval('t_id_seq')"] {
+        assert_eq!(error_code(&client.ask(ask).await).as_deref(), Some("55000"), "{ask}");
+    }
+    // Now it is known to ask, and keeps the backend that it inserts on.
+    for _ in 0..5 {
+        let inserted = client.query_value("INSERT INTO t (who) VALUES (1) RETURNING id").await;
+        let mut other = login(&proxy).await;
+        for _ in 0..3 {
+            other.ask("INSERT INTO t (who) VALUES (2)").await;
+        }
+        assert_eq!(client.query_value("SELECT lastval()").await, inserted);
+        assert_eq!(client.query_value("SELECT currval('t_id_seq')").await, inserted);
+        other.terminate().await;
+    }
+    proxy.wait_for_metric(r#"bulkhead_sessions_pinned{reason="sequences"}"#, 1.0).await;
+    client.ask("DISCARD SEQUENCES").await;
+    proxy.wait_for_metric(r#"bulkhead_sessions_pinned{reason="sequences"}"#, 0.0).await;
+    shuffle(&mut others, "INSERT INTO t (who) VALUES (0); SELECT pg_sleep(0.002)").await;
+    assert_eq!(error_code(&client.ask("SELECT lastval()").await).as_deref(), Some("55000"));
+}
+
+#[tokio::test]
+async fn a_seed_is_the_sessions_own() {
+    let primary = Postgres::start(Role::Primary);
+    let expected = primary.value("SELECT setseed(0.5); SELECT random()").await;
+    let proxy = start(&primary);
+    for seed in ["SELECT setseed(0.5)", "SET seed = 0.5"] {
+        let mut client = login(&proxy).await;
+        client.ask(seed).await;
+        for _ in 0..4 {
+            let mut other = login(&proxy).await;
+            assert_ne!(other.query_value("SELECT random()").await, expected, "another's numbers");
+            other.terminate().await;
+        }
+        assert_eq!(client.query_value("SELECT random()").await, expected, "{seed}");
+        client.terminate().await;
+    }
+}
+
+#[tokio::test]
+async fn a_pin_that_cannot_be_asked_for_outlasts_one_that_can() {
+    let primary = Postgres::start(Role::Primary);
+    let proxy = start(&primary);
+    let mut client = login(&proxy).await;
+    client.ask("SELECT setseed(0.5)").await;
+    client.ask("CREATE TEMP TABLE t (a int)").await;
+    client.ask("DROP TABLE t").await;
+    proxy.wait_for_metric(r#"bulkhead_sessions_pinned{reason="seed"}"#, 1.0).await;
+}
+
+#[tokio::test]
+async fn temporary_objects_of_every_kind_pin() {
+    let primary = Postgres::start(Role::Primary);
+    let proxy = start(&primary);
+    let mut client = login(&proxy).await;
+    let kinds = [
+        ("COLLATION pg_temp.c FROM \"C\"", "COLLATION pg_temp.c"),
+        ("TEXT SEARCH DICTIONARY pg_temp.d (template = simple)", "TEXT SEARCH DICTIONARY pg_temp.d"),
+        ("TYPE pg_temp.e AS ENUM ('a')", "TYPE pg_temp.e"),
+        ("FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "FUNCTION pg_temp.f()"),
+    ];
+    for (created, dropped) in kinds {
+        assert_eq!(error_code(&client.ask(&format!("CREATE {created}")).await), None, "{created}");
+        proxy.wait_for_metric(r#"bulkhead_sessions_pinned{reason="temp_objects"}"#, 1.0).await;
+        assert_eq!(error_code(&client.ask(&format!("DROP {dropped}")).await), None, "{dropped}");
+        proxy.wait_for_metric(r#"bulkhead_sessions_pinned{reason="temp_objects"}"#, 0.0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_idle_clients_can_be_dropped_renamed_and_copied() {
+    let primary = Postgres::start(Role::Primary);
+    primary.query("ALTER ROLE app CREATEDB").await;
+    let proxy = start(&primary);
+    let mut client = login(&proxy).await;
+    assert_eq!(error_code(&client.ask("CREATE DATABASE one").await), None);
+    let mut tenant = login_to(&proxy, "one").await;
+    for statement in ["CREATE DATABASE two TEMPLATE one", "ALTER DATABASE one RENAME TO three", "DROP DATABASE three"] {
+        assert_eq!(tenant.query_value("SELECT 1").await, "1");
+        assert_eq!(error_code(&client.ask(statement).await), None, "{statement}");
+        if statement.starts_with("ALTER") {
+            assert_eq!(error_code(&tenant.ask("SELECT 1").await).as_deref(), Some("3D000"));
+            tenant = login_to(&proxy, "three").await;
+        }
+    }
+    assert_eq!(error_code(&tenant.ask("SELECT 1").await).as_deref(), Some("3D000"));
+}
