@@ -184,7 +184,7 @@ max_connections = $pool
 wait_timeout = "60s"
 TOML
     printf '"postgres" ""\n' >"$run/users.txt"
-    RUST_LOG=${RUST_LOG:-info} "$target/debug/bulkhead" --config "$run/bulkhead.toml" >"$folder/bulkhead.log" 2>&1 &
+    RUST_LOG=${RUST_LOG:-info} "${BULKHEAD_PROGRAM:-$target/debug/bulkhead}" --config "$run/bulkhead.toml" >"$folder/bulkhead.log" 2>&1 &
     bulkhead=$!
     pids+=("$bulkhead")
     for _ in $(seq 100); do
@@ -289,6 +289,8 @@ compare() {
     : >"$folder/differences.diff"
     for file in "$folder"/direct/results/*.out; do
         name=$(basename "$file" .out)
+        # Only some tests were run.
+        [[ ${#only[@]} == 0 || -e $folder/through/results/$name.out ]] || continue
         cmp -s "$file" "$folder/through/results/$name.out" && continue
         # Output that may vary is what pg_regress has several expectations for.
         passed through "$name" && continue

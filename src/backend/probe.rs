@@ -95,7 +95,7 @@ pub struct Residue {
 /// State that a DISCARD ALL would end, one row a kind.
 const STATE: &str = "\
 SELECT 'temp' AS k, NULL AS n, NULL AS v WHERE pg_catalog.pg_my_temp_schema() <> 0 AND \
- EXISTS (SELECT FROM pg_catalog.pg_depend WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass\
+ EXISTS (SELECT FROM pg_catalog.pg_depend WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass \
  AND refobjid = pg_catalog.pg_my_temp_schema()) \
 UNION ALL SELECT 'lock', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
  WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()) \

@@ -172,8 +172,9 @@ impl ServerPool {
     /// Closes the idle backends for whose identity `leaves` holds.
     pub fn close_idle(&self, leaves: impl Fn(&Identity) -> bool) {
         let mut state = self.lock();
-        let (out, stay) =
-            std::mem::take(&mut state.idle).into_iter().partition::<Vec<_>, _>(|idle| leaves(&idle.backend.identity));
+        let (out, stay) = std::mem::take(&mut state.idle)
+            .into_iter()
+            .partition::<Vec<_>, _>(|idle| leaves(&idle.backend.identity));
         state.idle = stay;
         for idle in out {
             state.bury(idle.backend);

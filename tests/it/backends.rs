@@ -121,7 +121,9 @@ async fn a_database_of_idle_clients_can_be_dropped_renamed_and_copied() {
     let mut client = login(&proxy).await;
     assert_eq!(error_code(&client.ask("CREATE DATABASE one").await), None);
     let mut tenant = login_to(&proxy, "one").await;
-    for statement in ["CREATE DATABASE two TEMPLATE one", "ALTER DATABASE one RENAME TO three", "DROP DATABASE three"] {
+    for statement in
+        ["CREATE DATABASE two TEMPLATE one", "ALTER DATABASE one RENAME TO three", "DROP DATABASE three"]
+    {
         assert_eq!(tenant.query_value("SELECT 1").await, "1");
         assert_eq!(error_code(&client.ask(statement).await), None, "{statement}");
         if statement.starts_with("ALTER") {

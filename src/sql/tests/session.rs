@@ -96,11 +96,7 @@ const EFFECTS: &[(&str, E)] = &[
     ("DEALLOCATE a; DEALLOCATE b", E::ENDS_STATE),
     (
         "DISCARD ALL",
-        E::ENDS_STATE
-            .with(E::DISCARDS)
-            .with(E::RESETS)
-            .with(E::SETS_UNLISTED)
-            .with(E::DISCARDS_SEQUENCES),
+        E::ENDS_STATE.with(E::DISCARDS).with(E::RESETS).with(E::SETS_UNLISTED).with(E::DISCARDS_SEQUENCES),
     ),
     ("DISCARD PLANS", E::ENDS_STATE),
     ("DISCARD TEMP", E::ENDS_STATE),
