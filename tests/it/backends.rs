@@ -68,7 +68,9 @@ async fn lastval_is_the_sessions_own() {
 #[tokio::test]
 async fn a_seed_is_the_sessions_own() {
     let primary = Postgres::start(Role::Primary);
-    let expected = primary.value("SELECT setseed(0.5); SELECT random()").await;
+    let mut direct = RawClient::login(primary.port(), Login::App, "app").await;
+    direct.ask("SELECT setseed(0.5)").await;
+    let expected = direct.query_value("SELECT random()").await;
     let proxy = start(&primary);
     for seed in ["SELECT setseed(0.5)", "SET seed = 0.5"] {
         let mut client = login(&proxy).await;
