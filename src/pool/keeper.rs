@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Refusal, ServerPool, server_pool::State};
 use crate::{
-    backend::{Backend, Home},
+    backend::{Backend, Home, Identity},
     wire::message,
 };
 

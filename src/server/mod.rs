@@ -109,6 +109,11 @@ impl Catalogs {
         known.iter().for_each(|catalog| self.changed(catalog));
     }
 
+    /// Definitions have gone: what is known of the others still holds, but a name may stand for another of them.
+    pub fn dropped(&self) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A number that grows with each change of definitions.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)

@@ -55,10 +55,10 @@ impl Session {
         let shared = &self.shared;
         // Positions of pools mean something else now.
         self.lease_pool = PoolId(0);
-        self.last = self.last.and_then(|(pool, backend)| {
+        self.last = self.last.and_then(|(pool, backend, uses)| {
             let name = &old.pool(pool).name;
             let at = shared.pools.iter().position(|pool| pool.name == *name)?;
-            Some((PoolId(at as u8), backend))
+            Some((PoolId(at as u8), backend, uses))
         });
         let rules = shared.classifier.rules();
         self.asked = self.settings.get("bulkhead.route").and_then(|route| rules.hint(route));

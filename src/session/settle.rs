@@ -102,8 +102,10 @@ impl Session {
     fn note_definitions(&mut self) {
         if self.taint.has(Effects::DDL) {
             self.shared.catalogs.changed(&self.catalog);
-            self.taint = self.taint.without(Effects::DDL);
+        } else if self.taint.has(Effects::DROPS) {
+            self.shared.catalogs.dropped();
         }
+        self.taint = self.taint.without(Effects::DDL.with(Effects::DROPS));
     }
 
     /// Remembers the names with a dot that a request may set: the server lists no settings that it does not know.

@@ -400,6 +400,8 @@ impl<'p, 'c> Walk<'p, 'c> {
 
     fn catalogued(&mut self, name: &str) {
         if self.catalog.is_empty() {
+            // It may be anybody's function, and do anything.
+            self.found.effects |= Effects::OPAQUE;
             return self.found.writes(Reason::CatalogMissing);
         }
         let Some(function) = self.catalog.function(name) else {

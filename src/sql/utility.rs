@@ -74,7 +74,9 @@ fn dropped<'p>(walk: &mut Walk<'p, '_>, drop: &'p nodes::DropStmt) {
 
 fn effects(node: Node<'_>) -> Effects {
     match node {
-        Node::DropStmt(_) | Node::DropOwnedStmt(_) => Effects::DDL.with(Effects::ENDS_STATE),
+        // Temporary tables come and go: reading the catalog again for each would be a bad bargain.
+        Node::DropStmt(_) => Effects::DROPS.with(Effects::ENDS_STATE),
+        Node::DropOwnedStmt(_) => Effects::DDL.with(Effects::ENDS_STATE),
         Node::ExecuteStmt(_) => Effects::OPAQUE,
         // CREATE DATABASE copies its template.
         Node::DropdbStmt(_) | Node::CreatedbStmt(_) | Node::AlterDatabaseStmt(_) => Effects::WANTS_DATABASE,

@@ -165,6 +165,8 @@ effects! {
     DISCARDS_SEQUENCES = 24;
     /// DROP DATABASE and the like: refused as long as anybody is connected to the database.
     WANTS_DATABASE = 26;
+    /// DROP: what is known of the remaining definitions still holds.
+    DROPS = 27;
     /// No verdict has it: a session that asks for `currval` or `lastval` marks what may have called `nextval`.
     CALLS_SEQUENCES = 25;
 }

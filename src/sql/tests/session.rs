@@ -115,7 +115,7 @@ const EFFECTS: &[(&str, E)] = &[
     ("SELECT my_setter()", E::OPAQUE.with(E::OPAQUE_SETTINGS)),
     ("SELECT unknown_function()", E::OPAQUE),
     ("SELECT nextval('s')", E::NONE),
-    ("DROP TABLE t", E::DDL.with(E::ENDS_STATE)),
+    ("DROP TABLE t", E::DROPS.with(E::ENDS_STATE)),
     ("ALTER TABLE t ADD a int", E::DDL),
     ("TRUNCATE t", E::NONE),
     ("COPY t FROM STDIN", E::COPY_IN),
