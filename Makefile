@@ -1,7 +1,7 @@
 # `make help` lists the targets. Every one installs what it needs first (scripts/setup.sh; silent when all is there).
 
 .DEFAULT_GOAL := build
-.PHONY: build test bench fmt lint setup help
+.PHONY: build test conformance bench fmt lint setup help
 
 build: ## the release binary: target/release/bulkhead
 	@scripts/setup.sh build
@@ -13,6 +13,10 @@ test: ## formatting, lints, documentation, then every test against real Postgres
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items
 	scripts/test.sh
+
+conformance: ## PostgreSQL's own regression suite, straight at a server and through Bulkhead: the output must be the same
+	@scripts/setup.sh build test
+	scripts/conformance.sh
 
 bench: ## CPU per transaction, memory per client and latency beside workers; Bulkhead, PgBouncer, direct
 	@scripts/setup.sh bench
