@@ -38,6 +38,8 @@ struct Arguments {
 enum Command {
     /// Check the configuration and list everything that is wrong with it.
     Check,
+    /// Print every key of the configuration with its default and meaning, as Markdown.
+    Keys,
     /// Tell the class of a statement, its pool, and why.
     Classify {
         /// The statement.
@@ -72,6 +74,10 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
         }
     };
+    if let Some(Command::Keys) = arguments.command {
+        print!("{}", config::markdown());
+        return ExitCode::SUCCESS;
+    }
     let origin = Origin { path: arguments.config };
     let config = match origin.load() {
         Ok(config) => config,
@@ -81,7 +87,7 @@ fn main() -> ExitCode {
         }
     };
     match arguments.command {
-        None => serve(config, origin),
+        None | Some(Command::Keys) => serve(config, origin),
         Some(Command::Check) => check(&config),
         Some(Command::Classify { sql }) => classify(&config, &sql),
         Some(Command::Reload { target }) => reload(&config, &target),

@@ -46,26 +46,45 @@ fn the_minimal_file_and_the_commented_example_are_the_defaults() {
     }
 }
 
-#[test]
-fn the_commented_example_names_every_key() {
-    let text = include_str!("../config/bulkhead.toml");
-    for (section, keys) in KEYS {
-        let mut inside = section.is_empty();
-        let mut found = Vec::new();
-        for line in text.lines() {
-            let line = line.trim_start_matches("# ");
-            if let Some(header) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-                inside = section.replace('*', "primary") == header;
-                // A table is named by its header.
-                found.extend(header.split('.').filter(|_| section.is_empty() || header.starts_with(section)));
-            } else if let Some((key, _)) = line.split_once(" = ").filter(|_| inside) {
-                found.push(key);
-            }
-        }
-        for key in *keys {
-            assert!(found.contains(key), "config/bulkhead.toml does not name {key} in [{section}]");
+/// The lines of the commented example that stand below a section's header, and the sections named so far.
+fn example_keys(section: &str) -> Vec<(&'static str, &'static str)> {
+    let mut inside = section.is_empty();
+    let mut found = Vec::new();
+    for line in include_str!("../config/bulkhead.toml").lines() {
+        let line = line.trim_start_matches("# ");
+        if let Some(header) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            inside = section.replace('*', "primary") == header;
+            // A table is named by its header.
+            let parts = header.split('.').filter(|_| section.is_empty() || header.starts_with(section));
+            found.extend(parts.map(|part| (part, "")));
+        } else if let Some(pair) = line.split_once(" = ").filter(|_| inside) {
+            found.push(pair);
         }
     }
+    found
+}
+
+#[test]
+fn the_commented_example_names_every_key_with_its_default() {
+    for section in KEYS {
+        let found = example_keys(section.name);
+        for key in section.keys {
+            let (name, default) = (key.name, key.default);
+            let value = found.iter().find(|(found, _)| *found == name).map(|(_, value)| *value);
+            let Some(value) = value else {
+                panic!("config/bulkhead.toml does not name {name} in [{}]", section.name)
+            };
+            let literal = default.starts_with(['"', '[']) || default.parse::<u64>().is_ok();
+            assert!(!literal || value == default, "{name} in [{}]: {value}, not {default}", section.name);
+        }
+    }
+}
+
+#[test]
+fn the_page_of_all_keys_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let page = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(page == bulkhead::config::markdown(), "run: bulkhead keys >docs/configuration.md");
 }
 
 #[test]
@@ -207,6 +226,12 @@ const MISTAKES: &[&str] = &[
     "[listen]\naddress = \"db:port\"",
     "[listen]\naddress = 6432",
     "[listen]\nhttp = \"127.0.0.1:6432\"",
+    "[listen]\nunix_socket_dir = \"\"",
+    "[listen]\nunix_socket_dir = \"/a/path/which/is/so/long/that/no/operating/system/would/take/it/as/the/address/of/a/socket/at/all\"",
+    "[listen]\nunix_socket_directory = \"/run\"",
+    "[listen]\nunix_socket_mode = \"rwx\"",
+    "[listen]\nunix_socket_mode = \"1777\"",
+    "[listen]\nunix_socket_mode = 0o660",
     "[listen]\nthreads = 0",
     "[listen]\nthreads = 1.5",
     "[listen]\nadress = \"127.0.0.1:6432\"",

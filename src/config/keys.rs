@@ -1,44 +1,155 @@
-//! The names of all keys, once. The reader refuses others, and a test holds that the commented example
-//! names each of these.
+//! All keys, once: their names, defaults and meaning. The reader refuses others, and tests hold that the commented
+//! example names each of these with this default and that `docs/configuration.md` is made from them.
 
-/// Section (`*` stands for a name that the user chooses) and its keys.
-pub const KEYS: &[(&str, &[&str])] = &[
-    ("", &["databases", "listen", "limits", "auth", "servers", "pools", "jobs", "workers"]),
-    ("listen", &["address", "http", "threads", "shutdown_grace", "tls"]),
-    ("listen.tls", &["mode", "certificate", "key", "client_ca", "client_certificates"]),
-    (
-        "limits",
-        &[
-            "max_clients",
-            "login_timeout",
-            "request_buffer",
-            "statement_bytes",
-            "verdict_cache",
-            "prepared_per_client",
-            "prepared_per_backend",
-            "catalog_refresh",
-        ],
-    ),
-    ("auth", &["method", "users_file"]),
-    ("servers.*", &["url", "max_connections"]),
-    (
-        "pools.*",
-        &[
-            "servers",
-            "max_connections",
-            "min_connections",
-            "max_waiting",
-            "wait_timeout",
-            "idle_timeout",
-            "max_lifetime",
-            "connect_timeout",
-            "check_after",
-            "close_timeout",
-        ],
-    ),
-    ("jobs", &["presets", "schemas", "rules"]),
-    ("jobs.rules", &["schemas", "tables", "functions", "channels"]),
-    ("workers", &["application_names", "users"]),
+/// A key of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its name within its section.
+    pub name: &'static str,
+    /// What is written: a text, a number, a duration..
+    pub unit: Unit,
+    /// The default as it would be written, or in words where it depends on something.
+    pub default: &'static str,
+    /// When a change takes effect.
+    pub change: Change,
+    /// What it is for, in one sentence or two.
+    pub meaning: &'static str,
+}
+
+/// What a value of a key looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// `"127.0.0.1:6432"`.
+    Address,
+    /// A whole number of things.
+    Count,
+    /// `"500ms"`, `"2s"`, `"5m"`, `"1h"`, `"1d"`.
+    Duration,
+    /// `"64KiB"`, `"1MiB"`, `"16kB"`.
+    Size,
+    /// Any text, or one of a few words.
+    Text,
+    /// A path.
+    Path,
+    /// File permissions in octal: `"0660"`.
+    Mode,
+    /// A list of texts.
+    Texts,
+    /// A section of its own.
+    Section,
+}
+
+/// When a change of a key takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// With the next start.
+    Restart,
+    /// With the next reload, without cutting a transaction.
+    Reload,
+}
+
+/// One section and its keys.
+#[derive(Clone, Copy, Debug)]
+pub struct KeySection {
+    /// Its name; `*` stands for a name that the user chooses. Empty: the top of the file.
+    pub name: &'static str,
+    /// What it is about.
+    pub about: &'static str,
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+/// One line a key: name, unit, default, when a change takes effect, meaning.
+macro_rules! section {
+    ($name:literal, $about:literal, [$(($key:literal, $unit:ident, $default:literal, $change:ident, $meaning:literal),)*]) => {
+        KeySection {
+            name: $name,
+            about: $about,
+            keys: &[$(Key {
+                name: $key,
+                unit: Unit::$unit,
+                default: $default,
+                change: Change::$change,
+                meaning: $meaning,
+            }),*],
+        }
+    };
+}
+
+/// Every section.
+#[rustfmt::skip]
+pub const KEYS: &[KeySection] = &[
+    section!("", "At the top of the file, before the first section.", [
+        ("databases", Texts, r#"["*"]"#, Reload, "Databases that clients may ask for; `*` is any."),
+        ("listen", Section, "", Restart, "Where clients come in."),
+        ("limits", Section, "", Reload, "Bounds for clients and their requests."),
+        ("auth", Section, "", Reload, "How clients prove who they are."),
+        ("servers", Section, "", Reload, "The Postgres servers."),
+        ("pools", Section, "", Reload, "The pools."),
+        ("jobs", Section, "", Reload, "What a job statement is."),
+        ("workers", Section, "", Reload, "Which sessions are background workers."),
+    ]),
+    section!("listen", "Where clients come in.", [
+        ("address", Address, r#""127.0.0.1:6432""#, Restart, "Postgres clients."),
+        ("unix_socket_dir", Path, "none", Restart, "Directory of a Unix socket for Postgres clients, `.s.PGSQL.PORT` with the port of `address`; none without it."),
+        ("unix_socket_mode", Mode, r#""0777""#, Restart, "Permissions of that socket. Clients authenticate all the same."),
+        ("http", Address, r#""127.0.0.1:9930""#, Restart, "`/metrics`, `/healthz` and `/readyz`; `off` for none."),
+        ("threads", Count, "1 up to two cores, else one less than there are cores", Restart, "Runtime threads."),
+        ("shutdown_grace", Duration, r#""30s""#, Reload, "How long SIGTERM waits for transactions to finish."),
+        ("tls", Section, "", Restart, "TLS for Postgres clients."),
+    ]),
+    section!("listen.tls", "TLS for Postgres clients (1.2 and 1.3). All files are PEM.", [
+        ("mode", Text, "`prefer` with a certificate, else `disable`", Restart, "`disable`, `prefer` (clients may use it; `allow` is the same) or `require` (clients must use it)."),
+        ("certificate", Path, "none", Restart, "The certificate, followed by its intermediate ones."),
+        ("key", Path, "none", Restart, "Its private key."),
+        ("client_ca", Path, "none", Restart, "Authorities of clients' certificates. Without it clients are not asked for one."),
+        ("client_certificates", Text, r#""optional""#, Restart, "`optional`: a certificate that is shown must be valid. `require`: one must be shown. Passwords are asked for as well."),
+    ]),
+    section!("limits", "Bounds for clients and their requests.", [
+        ("max_clients", Count, "10000", Reload, "Client connections, all together."),
+        ("login_timeout", Duration, r#""15s""#, Reload, "From a client's connect to the end of its authentication."),
+        ("request_buffer", Size, r#""1MiB""#, Reload, "Bytes of one request that are kept in memory until it is known where it goes."),
+        ("statement_bytes", Size, r#""256KiB""#, Reload, "Longer statements are not classified: they go to the primary."),
+        ("verdict_cache", Count, "10000", Reload, "Statements whose classification is remembered."),
+        ("prepared_per_client", Count, "1000", Reload, "Protocol-level prepared statements of one client."),
+        ("prepared_per_backend", Count, "500", Reload, "Protocol-level prepared statements on one server connection."),
+        ("catalog_refresh", Duration, r#""30s""#, Reload, "How often the server's catalog (volatile functions, views over them) is read again."),
+    ]),
+    section!("auth", "How clients prove who they are.", [
+        ("method", Text, r#""scram-sha-256""#, Reload, "`scram-sha-256`, `md5` (users with a SCRAM verifier still use SCRAM) or `trust` (anybody who names a user)."),
+        ("users_file", Path, "none", Reload, "More users than those of the servers' URLs, as PgBouncer's `userlist.txt` has them."),
+    ]),
+    section!("servers.*", "A Postgres server. One is called `primary`; `replica_1`, `replica_2` and `jobs` are the usual names of the others.", [
+        ("url", Text, "must be given", Reload, "`postgres://user:password@host:port/database`, then parameters after `?` as in libpq: `sslmode`, `sslrootcert` (a file, or `system`), `sslcert` and `sslkey`, `sslnegotiation`, `channel_binding`, `connect_timeout` (seconds), `application_name`, `host` (a socket's directory)."),
+        ("max_connections", Count, "the sum of its pools", Reload, "Everything that Bulkhead opens there, all pools together."),
+    ]),
+    section!("pools.*", "A pool: `primary`, `replicas`, `jobs`, `workers`, or any other name, which a hint can ask for.", [
+        ("servers", Texts, r#"["primary"]"#, Reload, "Where its connections are. Only the pool `replicas` may name several servers; by default these are all that are called `replica..`, and `jobs` is on the server `jobs` if there is one."),
+        ("max_connections", Count, "20", Reload, "Connections to each server, of all users and databases together."),
+        ("min_connections", Count, "0", Reload, "Connections that stay open even if idle."),
+        ("max_waiting", Count, "500", Reload, "Sessions that may wait for a connection; one more is refused at once."),
+        ("wait_timeout", Duration, r#""5s""#, Reload, "How long a session waits for a connection."),
+        ("idle_timeout", Duration, r#""10m""#, Reload, "Idle connections are closed after this; `0s` for never."),
+        ("max_lifetime", Duration, r#""1h""#, Reload, "Connections are closed at this age, less up to a tenth; `0s` for never."),
+        ("connect_timeout", Duration, r#""5s""#, Reload, "Connecting and logging in to a server."),
+        ("check_after", Duration, r#""30s""#, Reload, "A connection that was idle for longer is checked before it is used; `0s` for always."),
+        ("close_timeout", Duration, r#""5s""#, Reload, "How long closing a connection in an orderly way may take."),
+    ]),
+    section!("jobs", "What a job statement is: one that names an object of a preset or a rule.", [
+        ("presets", Texts, "[]", Reload, "Job systems that Bulkhead knows, such as `oban`."),
+        ("schemas", Texts, "[]", Reload, "Schemas that their tables live in, if not the usual one."),
+        ("rules", Section, "", Reload, "Objects of your own."),
+    ]),
+    section!("jobs.rules", "Job objects of your own; `*` stands for any letters, `?` for one.", [
+        ("schemas", Texts, "[]", Reload, "Every object in these schemas."),
+        ("tables", Texts, "[]", Reload, "Tables, with their indexes and sequences by name."),
+        ("functions", Texts, "[]", Reload, "Functions."),
+        ("channels", Texts, "[]", Reload, "Channels of LISTEN and NOTIFY."),
+    ]),
+    section!("workers", "Sessions of background workers: their statements that are no job statements use the pool `workers`.", [
+        ("application_names", Texts, "[]", Reload, "Patterns of `application_name`, as in `jobs.rules`."),
+        ("users", Texts, "[]", Reload, "Users."),
+    ]),
 ];
 
 /// What other poolers call it: (their name, our section, our key).
@@ -58,33 +169,33 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("auth_type", "auth", "method"),
     ("auth_file", "auth", "users_file"),
     ("listen_addr", "listen", "address"),
-    ("client_tls_sslmode", "listen.tls", "mode"),
-    ("client_tls_cert_file", "listen.tls", "certificate"),
-    ("client_tls_key_file", "listen.tls", "key"),
-    ("client_tls_ca_file", "listen.tls", "client_ca"),
-    ("server_tls_sslmode", "servers.*", "url"),
-    ("server_tls_ca_file", "servers.*", "url"),
-    ("sslmode", "servers.*", "url"),
-    ("sslrootcert", "servers.*", "url"),
+    ("listen_port", "listen", "address"),
+    ("unix_socket_directory", "listen", "unix_socket_dir"),
+    ("unix_socket_directories", "listen", "unix_socket_dir"),
+    ("unix_socket_permissions", "listen", "unix_socket_mode"),
     ("password", "servers.*", "url"),
     ("host", "servers.*", "url"),
     ("port", "servers.*", "url"),
     ("user", "servers.*", "url"),
 ];
 
-/// The keys of a section.
-pub(super) fn of(section: &str) -> &'static [&'static str] {
-    KEYS.iter().find(|(name, _)| *name == section).map_or(&[], |(_, keys)| keys)
+/// The names of a section's keys.
+pub(super) fn of(section: &str) -> Vec<&'static str> {
+    let keys = KEYS.iter().find(|of| of.name == section).map_or(&[][..], |of| of.keys);
+    keys.iter().map(|key| key.name).collect()
 }
 
 /// What to write in place of an unknown key.
 pub(super) fn hint(section: &str, key: &str) -> String {
-    if let Some(near) = nearest(key, of(section)) {
+    if let Some(near) = nearest(key, &of(section)) {
         return format!("did you mean {near}?");
     }
     let elsewhere =
         ELSEWHERE.iter().find(|(theirs, ..)| *theirs == key).map(|&(_, section, key)| (section, key));
-    let moved = || KEYS.iter().find(|(_, keys)| keys.contains(&key)).map(|&(section, _)| (section, key));
+    let moved = || {
+        let other = KEYS.iter().find(|other| other.keys.iter().any(|theirs| theirs.name == key))?;
+        Some((other.name, key))
+    };
     match elsewhere.or_else(moved) {
         Some((other, "url")) if other == section => "it is a part of url".to_owned(),
         Some((other, ours)) if other == section => format!("here it is called {ours}"),

@@ -13,6 +13,7 @@ pub mod keys;
 mod load;
 mod pools;
 mod problem;
+mod reference;
 mod units;
 mod url;
 mod validate;
@@ -33,6 +34,7 @@ pub use env::VARIABLES;
 pub use expand::{Environment, process_environment};
 pub use load::{DEFAULT_PATH, FILE_BYTES_MAX, LoadError, load, load_in};
 pub use problem::{Problem, Problems};
+pub use reference::markdown;
 pub use validate::parse;
 
 /// Everything Bulkhead runs by, already checked: a value of this type holds no contradiction.
@@ -61,7 +63,11 @@ pub struct Config {
 pub struct Listen {
     /// Postgres clients.
     pub address: SocketAddr,
-    /// `/metrics` and `/healthz`; `None` switches it off.
+    /// The directory of a Unix socket for Postgres clients; its port is that of `address`.
+    pub unix_socket_dir: Option<PathBuf>,
+    /// Permissions of that socket.
+    pub unix_socket_mode: u32,
+    /// `/metrics`, `/healthz` and `/readyz`; `None` switches it off.
     pub http: Option<SocketAddr>,
     /// Runtime threads. Default: 1 up to two cores, else cores - 1.
     pub threads: usize,
@@ -230,6 +236,8 @@ impl Default for Listen {
         let cores = available_parallelism().map_or(1, usize::from);
         Self {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 6432)),
+            unix_socket_dir: None,
+            unix_socket_mode: 0o777,
             http: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9930))),
             threads: if cores <= 2 { 1 } else { cores - 1 },
             shutdown_grace: Duration::from_secs(30),

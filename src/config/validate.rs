@@ -21,6 +21,8 @@ use super::{
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 /// Far above what Postgres can hold; catches a slipped digit.
 pub(super) const CONNECTIONS_MAX: usize = 100_000;
+/// What Linux takes for the address of a Unix socket (`sun_path`), without the zero at its end.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Reads a configuration's text. `file` is its name in messages; `known_presets` are the job presets that
 /// the sql layer has.
@@ -67,6 +69,8 @@ fn listen(section: &Section<'_>) -> Listen {
     let default = Listen::default();
     let listen = Listen {
         address: section.parsed("address", default.address, address),
+        unix_socket_dir: section.path_of_file("unix_socket_dir"),
+        unix_socket_mode: section.parsed("unix_socket_mode", default.unix_socket_mode, mode),
         http: section.parsed("http", default.http, |text| match text {
             "off" => Ok(None),
             _ => address(text).map(Some),
@@ -75,6 +79,14 @@ fn listen(section: &Section<'_>) -> Listen {
         shutdown_grace: section.duration("shutdown_grace", default.shutdown_grace, Duration::ZERO),
         tls: client_tls(&section.section("tls", "listen.tls")),
     };
+    if let Some(dir) = &listen.unix_socket_dir {
+        let length = dir.as_os_str().len() + "/.s.PGSQL.65535".len();
+        if length > SOCKET_PATH_BYTES_MAX && !dir.as_os_str().is_empty() {
+            let longest = SOCKET_PATH_BYTES_MAX - "/.s.PGSQL.65535".len();
+            let hint = format!("write the path of a directory in at most {longest} bytes");
+            section.problem("unix_socket_dir", Wrong::new("is too long for a socket's address", hint));
+        }
+    }
     if listen.http == Some(listen.address) && listen.address.port() != 0 {
         let message = format!("{} is the address for Postgres clients already", listen.address);
         section.problem("http", Wrong::new(message, "write another port, or \"off\""));
@@ -131,6 +143,17 @@ fn client_tls(section: &Section<'_>) -> AcceptorSettings {
         section.problem("client_certificates", Wrong::new("clients may still come without TLS", hint));
     }
     AcceptorSettings { mode, certificate, key, client_ca, client_certificates }
+}
+
+/// Permissions as `chmod` takes them.
+fn mode(text: &str) -> Result<u32, Wrong> {
+    let octal = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && !text.starts_with('+'));
+    octal.ok_or_else(|| {
+        Wrong::new(
+            format!("{} is not a mode", shown(text)),
+            "write it in octal: \"0777\" for everybody, \"0770\" for user and group, \"0700\" for the user",
+        )
+    })
 }
 
 fn address(text: &str) -> Result<SocketAddr, Wrong> {
