@@ -68,6 +68,7 @@ fn pool(spawner: Spawner, port: u16) -> Arc<ServerPool> {
         database: "app".to_owned(),
         numbers: Arc::default(),
         tls: bulkhead::auth::tls::Connector::default(),
+        traffic: Arc::default(),
     };
     let limits = Limits {
         max_connections: 20,

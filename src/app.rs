@@ -1,27 +1,31 @@
 //! Building the program from its configuration, and running it.
 
-use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, runtime::Runtime};
+use tokio::runtime::Runtime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin,
     auth::{AuthError, Secret, Users, Verifier, tls, users::UsersError},
     backend::{self, Credentials, Home, Identity, Server, address::LoginSecret, connect::Numbers},
+    clock,
     config::{self, AuthMethod, Config},
-    listener,
+    descriptors, listener,
     pool::{self, Gate, Pool, ServerPool, Spawner},
+    ports::Ports,
     reload::{Origin, Running},
     route::{Demand, PoolId, Routes, Standing, Target},
-    server::Source,
+    server::{Health, Source},
+    service::{self, Inherited},
     session::{
-        self, Lasting, Shared, Workers,
+        self, Lasting, Live, Shared, Workers,
         identities::{Identities, Method},
         metrics::Requests,
     },
     shutdown::{self, Signals},
     sql::{Catalog, Classifier, Custom, Glob, Rules, UnknownPreset, Verdict},
+    upstream,
 };
 
 /// A command that reads the catalog waits no longer than this for its connection.
@@ -30,16 +34,19 @@ const CATALOG_TIMEOUT: Duration = Duration::from_secs(5);
 /// Why the program cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A port cannot be listened on.
-    #[error("cannot listen on {address} ({key}): {error}")]
+    /// A port or a Unix socket cannot be listened on.
+    #[error("cannot listen on {place} ({key}): {error}")]
     Listen {
-        /// The address.
-        address: SocketAddr,
+        /// The address or path.
+        place: String,
         /// The key of the configuration that names it.
         key: &'static str,
         /// What the system said.
         error: io::Error,
     },
+    /// The service manager passed sockets that are of no use.
+    #[error("a socket of the service manager cannot be used: {0}")]
+    Inherited(io::Error),
     /// The users file is missing or wrong.
     #[error("{0}")]
     Users(#[from] UsersError),
@@ -99,6 +106,13 @@ pub fn read_catalog(config: &Config) -> Result<Catalog, String> {
     })
 }
 
+/// Logs in to every server and compares what it finds with the configuration.
+pub fn check_upstream(config: &Config) -> Result<upstream::Report, String> {
+    let rules = rules(config).map_err(|error| error.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.map_err(|error| error.to_string())?.block_on(upstream::check(config, &rules)))
+}
+
 /// The pool, or the error, that a request of this one statement would get in a session of its own.
 pub fn pool_for(config: &Config, verdict: Verdict) -> String {
     match routes(config).target(&Demand::of(verdict), Standing::default()) {
@@ -118,10 +132,22 @@ pub fn check(config: &Config) -> Result<(), StartError> {
 
 /// Runs until a signal ends it. `origin` is where the configuration came from, and is read again on SIGHUP.
 pub fn run(config: Config, origin: Origin) -> Result<(), StartError> {
+    // Before there are threads: it clears variables of the environment.
+    let inherited = Inherited::take().map_err(StartError::Inherited)?;
+    if let Some(shortage) = descriptors::shortage(&config, descriptors::raise_limit()) {
+        tracing::warn!("{shortage}");
+    }
+    if rustix::process::geteuid().is_root() {
+        tracing::warn!("running as root, which is not needed: another user cannot do as much harm");
+    }
     let mut runtimes: Vec<Runtime> = (0..config.listen.threads.max(1))
         .map(|_| {
             // Sockets are asked for news when everybody ready has been served: larger batches, fewer system calls.
-            tokio::runtime::Builder::new_current_thread().enable_all().event_interval(512).build()
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.enable_all().event_interval(512).on_thread_unpark(|| {
+                clock::tick();
+            });
+            builder.build()
         })
         .collect::<io::Result<_>>()?;
     let tracker = TaskTracker::new();
@@ -137,7 +163,7 @@ pub fn run(config: Config, origin: Origin) -> Result<(), StartError> {
             std::thread::spawn(move || runtime.block_on(stop.cancelled()))
         })
         .collect();
-    let ran = first.block_on(serve(config, origin, spawner, stop.clone()));
+    let ran = first.block_on(serve(config, origin, inherited, spawner, stop.clone()));
     stop.cancel();
     for thread in others {
         // A panic in a session's task does not end its thread; this only waits.
@@ -149,15 +175,12 @@ pub fn run(config: Config, origin: Origin) -> Result<(), StartError> {
 async fn serve(
     config: Config,
     origin: Origin,
+    inherited: Inherited,
     spawner: Spawner,
     stop: CancellationToken,
 ) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
-    let clients = bind(config.listen.address, "listen.address")?;
-    let http = match config.listen.http {
-        Some(address) => Some(bind(address, "listen.http")?),
-        None => None,
-    };
+    let ports = Ports::open(&config.listen, inherited)?;
     // Sessions are waited for at the end; what pools do for themselves, such as trying a server that is down, is not.
     let pools = Spawner { tracker: TaskTracker::new(), threads: Arc::clone(&spawner.threads) };
     let tasks = TaskTracker::new();
@@ -165,16 +188,24 @@ async fn serve(
     let mut running = Running::start(config, origin, files, pools.clone(), tasks.clone(), stop.clone())?;
     let live = running.live();
     let accepting = CancellationToken::new();
-    if let Some(http) = http {
+    tasks.spawn(watch_health(Arc::clone(&live), stop.clone()));
+    tasks.spawn(service::keep_status(Arc::clone(&live), stop.clone()));
+    tasks.spawn(service::feed_watchdog(spawner.clone(), stop.clone()));
+    if let Some(http) = ports.http {
         tasks.spawn(admin::serve(http, Arc::clone(&live), stop.clone()));
     }
-    tasks.spawn(listener::listen(clients, Arc::clone(&live), spawner.clone(), accepting.clone()));
-    let listen = &running.config().listen;
-    tracing::info!(address = %listen.address, pools = running.config().pools.len(), "ready for clients");
+    let open = Arc::default();
+    for listener in ports.clients {
+        tracing::info!(address = listener.name(), pools = running.config().pools.len(), "ready for clients");
+        let (open, live) = (Arc::clone(&open), Arc::clone(&live));
+        tasks.spawn(listener::listen(listener, open, live, spawner.clone(), accepting.clone()));
+    }
+    service::ready();
 
     running.reload_until_end(&mut signals).await;
     let grace = running.config().listen.shutdown_grace;
     tracing::info!(?grace, "draining: no new clients, transactions may finish");
+    service::stopping(grace);
     accepting.cancel();
     let shared = live.load();
     shared.drain();
@@ -194,18 +225,24 @@ async fn serve(
     Ok(())
 }
 
-fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener, StartError> {
-    let listener = || {
-        let socket = if address.is_ipv4() {
-            tokio::net::TcpSocket::new_v4()
-        } else {
-            tokio::net::TcpSocket::new_v6()
-        }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(4096)
-    };
-    listener().map_err(|error| StartError::Listen { address, key, error })
+/// Asks the servers how they are, again and again until `stop`; those of the snapshot that is in force.
+async fn watch_health(live: Arc<Live>, stop: CancellationToken) {
+    loop {
+        let started = tokio::time::Instant::now();
+        let shared = live.load();
+        let identity = shared.url_identity();
+        let pause = tokio::select! {
+            // Not cancel safe for the backends, which are closed then: the program is stopping.
+            pause = shared.health.check(identity.as_ref()) => pause,
+            () = stop.cancelled() => return,
+        };
+        drop(shared);
+        tokio::select! {
+            // Cancel safe, both.
+            () = tokio::time::sleep_until(started + pause) => {}
+            () = stop.cancelled() => return,
+        }
+    }
 }
 
 /// What the configuration names and the disk holds. Read again by every reload, also where no key has changed.
@@ -290,8 +327,16 @@ impl Draft {
                 earlier.as_ref().and_then(|shared| requests_of(shared, &pool.name)).unwrap_or_default()
             })
             .collect();
+        let routes = routes(&config);
+        let health = Health::new(
+            &pools,
+            routes.primary,
+            routes.replicas,
+            earlier.as_ref().map(|shared| &shared.health),
+        );
         let limits = &config.limits;
         let shared = Shared {
+            health,
             epoch,
             acceptor: tls::acceptor(&config.listen.tls)?,
             limits: session::Limits {
@@ -304,7 +349,7 @@ impl Draft {
             identities: identities(&config, files)?,
             classifier,
             classifier_epoch,
-            routes: routes(&config),
+            routes,
             pools,
             requests,
             workers: Workers {
@@ -403,7 +448,10 @@ fn servers(config: &Config, before: Option<&Built>) -> Result<Vec<(Arc<Server>, 
     };
     let server = |server: &config::Server| {
         // Reads the files that the URL names: their contents may be new where the URL is not.
-        let made = server_of(server, &numbers)?;
+        let mut made = server_of(server, &numbers)?;
+        if let Some((_, (old, _))) = known(&server.name) {
+            made.traffic = Arc::clone(&old.traffic);
+        }
         Ok(match known(&server.name) {
             Some((old, (same, gate))) if is_reached_alike(old, server) && same.tls.is_alike(&made.tls) => {
                 (Arc::clone(same), Arc::clone(gate))
@@ -448,7 +496,7 @@ fn identities(config: &Config, files: Files) -> Result<Identities, StartError> {
     Ok(Identities::new(method, users, secrets, url, config.databases.clone())?)
 }
 
-fn server_of(server: &config::Server, numbers: &Arc<Numbers>) -> Result<Server, tls::Problem> {
+pub(crate) fn server_of(server: &config::Server, numbers: &Arc<Numbers>) -> Result<Server, tls::Problem> {
     let secret =
         server.password.as_ref().map(|text| LoginSecret::new(Verifier::Plain(Secret::new(text.clone()))));
     Ok(Server {
@@ -460,6 +508,7 @@ fn server_of(server: &config::Server, numbers: &Arc<Numbers>) -> Result<Server, 
         secret,
         database: server.database.clone(),
         numbers: Arc::clone(numbers),
+        traffic: Arc::default(),
     })
 }
 
@@ -501,7 +550,7 @@ fn pool_of(
     Pool { name: pool.name.clone(), members: pool.servers.iter().map(&mut member).collect() }
 }
 
-fn primary_server(config: &Config) -> usize {
+pub(crate) fn primary_server(config: &Config) -> usize {
     config.servers.iter().position(|server| server.name == "primary").expect("validation asks for it")
 }
 

@@ -32,7 +32,7 @@
 //!
 //! | layer | owns |
 //! |---|---|
-//! | [`socket`] | reading into the thread's one buffer, writing at once |
+//! | [`version`], [`clock`], [`socket`] | what was built; reading into the thread's one buffer, writing at once |
 //! | [`wire`] | bytes to messages and back; no sockets |
 //! | [`auth`] | SCRAM-SHA-256 and md5, both sides; the users file |
 //! | [`sql`] | pure: text to verdict; presets of job libraries; catalog snapshots |
@@ -43,7 +43,8 @@
 //! | [`session`] | one client's conversation |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz` |
 //! | [`config`] | file and environment to checked values, all problems at once |
-//! | [`app`], [`listener`], [`shutdown`], [`telemetry`] | putting it together |
+//! | [`app`], [`ports`], [`listener`], [`unix_socket`], [`service`], [`descriptors`], [`shutdown`], [`telemetry`] | putting it together: where clients come in, the service manager, the end |
+//! | [`upstream`] | what `check --connect` finds at the servers |
 //!
 //! # What is bounded, and how
 //!
@@ -72,15 +73,22 @@ pub mod admin;
 pub mod app;
 pub mod auth;
 pub mod backend;
+pub mod clock;
 pub mod config;
+pub mod descriptors;
 pub mod listener;
 pub mod pool;
+pub mod ports;
 pub mod reload;
 pub mod route;
 pub mod server;
+pub mod service;
 pub mod session;
 pub mod shutdown;
 pub mod socket;
 pub mod sql;
 pub mod telemetry;
+pub mod unix_socket;
+pub mod upstream;
+pub mod version;
 pub mod wire;

@@ -1,11 +1,14 @@
-//! Accepting clients and dealing them out to the threads.
+//! Accepting clients, on TCP and on Unix sockets, and dealing them out to the threads.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -13,13 +16,71 @@ use crate::{
     pool::Spawner,
     session::{Live, handshake},
     socket::{Socket, keep_alive},
+    unix_socket::SocketFile,
 };
 
 /// After an accept that failed (no file descriptors left) the next one waits for this.
 const PAUSE_AFTER_ERROR: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Sessions above `max_clients` that may be busy saying so, or sending a cancel.
-const DOORSTEP: usize = 100;
+pub const DOORSTEP: usize = 100;
+
+/// Where clients come in.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket; its file, if it was made here, is removed with it.
+    Unix(UnixListener, Option<SocketFile>),
+}
+
+/// A client that has just connected, not yet of any thread.
+enum Arrival {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Listener {
+    /// Cancel safe: a connection that was not returned stays in the backlog.
+    async fn accept(&self) -> io::Result<Arrival> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                keep_alive(&stream)?;
+                Ok(Arrival::Tcp(stream.into_std()?))
+            }
+            Self::Unix(listener, _) => Ok(Arrival::Unix(listener.accept().await?.0.into_std()?)),
+        }
+    }
+
+    /// Where it listens, for people.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Tcp(listener) => {
+                listener.local_addr().map_or_else(|error| error.to_string(), |address| address.to_string())
+            }
+            Self::Unix(listener, _) => {
+                let address = listener.local_addr().ok();
+                let path = address.as_ref().and_then(|address| address.as_pathname());
+                path.map_or_else(
+                    || "a Unix socket without a name".to_owned(),
+                    |path| path.display().to_string(),
+                )
+            }
+        }
+    }
+}
+
+impl Arrival {
+    /// A socket belongs to the thread that registers it: this one.
+    fn register(self) -> io::Result<Socket> {
+        Ok(match self {
+            Self::Tcp(stream) => Socket::Tcp(TcpStream::from_std(stream)?),
+            Self::Unix(stream) => Socket::Unix(UnixStream::from_std(stream)?),
+        })
+    }
+}
 
 /// A connection that has been accepted; counts as long as it lives.
 struct Place(Arc<AtomicUsize>);
@@ -38,20 +99,25 @@ impl Drop for Place {
     }
 }
 
-/// Accepts clients until `stop`.
-pub async fn listen(listener: TcpListener, live: Arc<Live>, spawner: Spawner, stop: CancellationToken) {
-    let open = Arc::new(AtomicUsize::new(0));
+/// Accepts clients until `stop`. `open` counts the connections of all listeners.
+pub async fn listen(
+    listener: Listener,
+    open: Arc<AtomicUsize>,
+    live: Arc<Live>,
+    spawner: Spawner,
+    stop: CancellationToken,
+) {
     for turn in (0..u16::try_from(spawner.threads.len()).unwrap_or(1)).cycle() {
-        let stream = tokio::select! {
-            // Cancel safe: a connection that was not returned stays in the backlog.
+        let arrived = tokio::select! {
+            // Cancel safe, as it says.
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
         };
-        match stream {
-            Ok((stream, _)) => {
+        match arrived {
+            Ok(arrival) => {
                 // Without a place the connection is closed: a client sees that at once.
                 if let Some(place) = Place::take(&open, live.load().limits.max_clients + DOORSTEP) {
-                    hand_over(stream, place, Home(turn), &live, &spawner);
+                    hand_over(arrival, place, Home(turn), &live, &spawner);
                 }
             }
             Err(error) => {
@@ -62,15 +128,11 @@ pub async fn listen(listener: TcpListener, live: Arc<Live>, spawner: Spawner, st
     }
 }
 
-fn hand_over(stream: TcpStream, place: Place, home: Home, live: &Arc<Live>, spawner: &Spawner) {
-    // A socket belongs to the thread that registers it.
-    let prepared =
-        stream.set_nodelay(true).and_then(|()| keep_alive(&stream)).and_then(|()| stream.into_std());
-    let Ok(stream) = prepared else { return };
+fn hand_over(arrival: Arrival, place: Place, home: Home, live: &Arc<Live>, spawner: &Spawner) {
     let live = Arc::clone(live);
     spawner.spawn(home, async move {
-        if let Ok(stream) = TcpStream::from_std(stream) {
-            handshake::run(Socket::Tcp(stream), live, home).await;
+        if let Ok(socket) = arrival.register() {
+            handshake::run(socket, live, home).await;
         }
         drop(place);
     });

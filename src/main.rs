@@ -4,7 +4,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use bulkhead::{app, config, reload::Origin, sql, telemetry};
+use bulkhead::{app, config, descriptors, reload::Origin, sql, telemetry, version};
 use clap::{Parser, Subcommand};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -23,9 +23,9 @@ const EXIT_INTERNAL: u8 = 70;
 /// A Postgres proxy that keeps background jobs, reads and writes in separate, bounded connection pools.
 ///
 /// Without a command it serves. Without --config it takes config/bulkhead.toml if that exists, else the
-/// environment: DATABASE_URL, and optionally REPLICA_URLS, JOBS_DATABASE_URL, BULKHEAD_LISTEN.
+/// environment alone: DATABASE_URL is enough.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version = version::VERSION, long_version = version::LONG, about, after_long_help = MORE_HELP)]
 struct Arguments {
     /// The configuration file.
     #[arg(long, short, global = true, value_name = "FILE")]
@@ -34,13 +34,57 @@ struct Arguments {
     command: Option<Command>,
 }
 
+const MORE_HELP: &str = "\
+Examples:
+  DATABASE_URL=postgres://app:secret@db/shop bulkhead
+      serves clients on 127.0.0.1:6432; they need another host and port in their URL, nothing else
+  bulkhead --config /etc/bulkhead.toml
+      serves what the file says; SIGTERM or SIGINT drains, a second one ends at once
+  bulkhead check --connect
+      lists what is wrong with the configuration, and with the servers that it names
+  bulkhead classify \"SELECT * FROM oban_jobs\"
+      tells which pool a statement goes to, and why
+  bulkhead keys
+      prints every key of the configuration with its default and meaning
+
+Environment:
+  DATABASE_URL, REPLICA_URLS, JOBS_DATABASE_URL, BULKHEAD_LISTEN, BULKHEAD_HTTP, BULKHEAD_JOBS, ..
+      the configuration if there is no file; `bulkhead keys` has all of them
+  BULKHEAD_LOG
+      what is logged: error, warn, info (the default), debug; or filters such as bulkhead::pool=debug
+  NOTIFY_SOCKET, WATCHDOG_USEC, LISTEN_FDS
+      set by systemd: readiness, watchdog, and sockets that take the place of [listen]
+
+Files:
+  config/bulkhead.toml
+      the configuration, if it exists and no other file is named
+  .s.PGSQL.PORT
+      the Unix socket, in listen.unix_socket_dir
+
+Exit codes:
+  0   ended in order; `check`: nothing is wrong
+  64  bad usage, or something is wrong with the configuration or (`check --connect`) with a server
+  69  a port, a socket or the users file is not available
+  70  something else";
+
 #[derive(Subcommand)]
 enum Command {
     /// Check the configuration and list everything that is wrong with it.
-    Check,
+    ///
+    /// Example: bulkhead --config bulkhead.toml check --connect
+    Check {
+        /// Also log in to each server and compare what is found there: role, version, bounds, job tables, and
+        /// whether it is behind a pooler.
+        #[arg(long)]
+        connect: bool,
+    },
     /// Print every key of the configuration with its default and meaning, as Markdown.
+    ///
+    /// Example: bulkhead keys | less
     Keys,
     /// Tell the class of a statement, its pool, and why.
+    ///
+    /// Example: bulkhead classify "SELECT * FROM oban_jobs"
     Classify {
         /// The statement.
         sql: String,
@@ -88,7 +132,7 @@ fn main() -> ExitCode {
     };
     match arguments.command {
         None | Some(Command::Keys) => serve(config, origin),
-        Some(Command::Check) => check(&config),
+        Some(Command::Check { connect }) => check(&config, connect),
         Some(Command::Classify { sql }) => classify(&config, &sql),
         Some(Command::Reload { target }) => reload(&config, &target),
     }
@@ -101,7 +145,9 @@ fn serve(config: config::Config, origin: Origin) -> ExitCode {
         Err(error) => {
             eprintln!("bulkhead: {error}");
             ExitCode::from(match error {
-                app::StartError::Listen { .. } | app::StartError::Users(_) => EXIT_UNAVAILABLE,
+                app::StartError::Listen { .. }
+                | app::StartError::Inherited(_)
+                | app::StartError::Users(_) => EXIT_UNAVAILABLE,
                 app::StartError::Preset(_) | app::StartError::Tls(_) => EXIT_USAGE,
                 app::StartError::Auth(_) | app::StartError::System(_) => EXIT_INTERNAL,
             })
@@ -109,13 +155,37 @@ fn serve(config: config::Config, origin: Origin) -> ExitCode {
     }
 }
 
-fn check(config: &config::Config) -> ExitCode {
+fn check(config: &config::Config, connect: bool) -> ExitCode {
     let problems = app::check_certificates(config);
     for problem in &problems {
         eprintln!("{problem}");
     }
-    if problems.is_empty() {
-        println!("the configuration is valid");
+    if !problems.is_empty() {
+        return ExitCode::from(EXIT_USAGE);
+    }
+    println!("the configuration is valid");
+    if let Some(shortage) = descriptors::shortage(config, descriptors::limit()) {
+        println!("warning: {shortage}");
+    }
+    if !connect {
+        return ExitCode::SUCCESS;
+    }
+    let report = match app::check_upstream(config) {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(EXIT_INTERNAL);
+        }
+    };
+    print!("\n{}", report.table);
+    for warning in &report.warnings {
+        println!("warning: {warning}");
+    }
+    for problem in &report.problems {
+        println!("problem: {problem}");
+    }
+    if report.problems.is_empty() {
+        println!("the servers fit the configuration");
         ExitCode::SUCCESS
     } else {
         ExitCode::from(EXIT_USAGE)

@@ -20,6 +20,7 @@ use crate::{
     config::{self, Config, LoadError, Problems, diff::Diff},
     pool::{self, ServerPool, Spawner},
     server::Source,
+    service,
     session::Live,
     shutdown::{Signals, Wish},
     sql::Rules,
@@ -103,9 +104,10 @@ impl Running {
     /// Reloads whenever somebody asks for it, one after the other, until somebody asks for the end.
     pub(crate) async fn reload_until_end(&mut self, signals: &mut Signals) {
         while signals.next().await == Wish::Reload {
+            service::reloading();
             tokio::select! {
                 // Cancel safe: until its last step, which does not wait, nothing has been changed.
-                () = self.reload() => {}
+                () = self.reload() => service::ready(),
                 // Cancel safe: signals that were not received are merged into the next one.
                 () = signals.end() => return,
             }

@@ -5,7 +5,8 @@ use std::{collections::HashMap, fmt::Write, path::Path, time::Duration};
 use proptest::prelude::*;
 
 use bulkhead::config::{
-    Auth, Config, JobRules, Jobs, Limits, Listen, LoadError, Pool, SslMode, Workers, keys::KEYS, load, parse,
+    Auth, Config, JobRules, Jobs, Limits, Listen, LoadError, Pool, SslMode, Workers, diff, keys, keys::KEYS,
+    load, parse,
 };
 
 const PRESETS: &[&str] = &["oban", "river", "solid_queue"];
@@ -76,6 +77,17 @@ fn the_commented_example_names_every_key_with_its_default() {
             };
             let literal = default.starts_with(['"', '[']) || default.parse::<u64>().is_ok();
             assert!(!literal || value == default, "{name} in [{}]: {value}, not {default}", section.name);
+        }
+    }
+}
+
+#[test]
+fn the_page_says_rightly_what_needs_a_restart() {
+    for section in KEYS {
+        for key in section.keys.iter().filter(|key| key.unit != keys::Unit::Section) {
+            let name = format!("{}.{}", section.name, key.name);
+            let needs_restart = diff::NEEDS_RESTART.contains(&name.as_str());
+            assert_eq!(key.change == keys::Change::Restart, needs_restart, "{name}");
         }
     }
 }
@@ -313,7 +325,7 @@ const MISTAKES: &[&str] = &[
 
 #[test]
 fn says_what_is_wrong_and_what_to_write() {
-    let mut shown = String::new();
+    let (mut shown, mut helpful) = (String::new(), 0);
     for mistake in MISTAKES {
         let text = if mistake.contains("[servers.primary]") || mistake.contains("[servers.main]") {
             (*mistake).to_owned()
@@ -321,9 +333,13 @@ fn says_what_is_wrong_and_what_to_write() {
             format!("{mistake}\n[servers.primary]\nurl = \"{URL}\"\n")
         };
         let problems = parse(&text, "bulkhead.toml", &|_| None, PRESETS).expect_err(mistake);
+        let has_both = |problem: &bulkhead::config::Problem| problem.line > 0 && !problem.hint.is_empty();
+        helpful += usize::from(problems.problems.iter().all(has_both));
         let problems = problems.to_string();
         assert!(!problems.contains("hunter2") && !problems.contains("ter2"), "{problems}");
         writeln!(shown, "{mistake}\n--> {problems}\n").expect("a String takes any text");
     }
+    // The others are no TOML: what was meant cannot be known.
+    assert!(helpful + 3 >= MISTAKES.len(), "{helpful} of {} name a line and what to write", MISTAKES.len());
     insta::assert_snapshot!(shown);
 }

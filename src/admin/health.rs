@@ -1,75 +1,202 @@
-//! Whether Bulkhead can be sent clients, in words for people and a yes or no for load balancers.
+//! Whether Bulkhead can be sent clients: `/readyz`, in JSON for people and by its status for load balancers.
 //!
-//! Asks no server: says what the last attempts to connect have found.
+//! Asks no server: says what the monitor of `server` and the pools know.
+//!
+//! | status | HTTP | when |
+//! |---|---|---|
+//! | `ready` | 200 | everything is as configured |
+//! | `degraded` | 200 | the primary can serve; another server cannot, or has another role than it should |
+//! | `not_ready` | 503 | the primary has not been asked yet, cannot serve or is in recovery; or Bulkhead is shutting down |
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use serde::Serialize;
 
-use crate::session::Shared;
+use crate::{
+    server::{Known, Role, ServerHealth},
+    session::Shared,
+};
+
+/// An error that is longer than this is cut.
+const ERROR_CHARACTERS: usize = 500;
 
 /// The answer of `/readyz`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Readiness {
-    /// Clients can be served. Servers of other pools may be down; they are listed.
-    Ready(String),
-    /// Clients had better go elsewhere, and why.
-    NotReady(String),
+#[derive(Debug, Serialize)]
+pub(super) struct Readiness {
+    /// In one word.
+    pub(super) status: Status,
+    /// Why it is not `ready`; empty if it is.
+    pub(super) reasons: Vec<String>,
+    servers: Vec<Server>,
+    pools: Vec<Pool>,
 }
 
-/// Whether clients can be served: the primary's pool has a server that is not known to be down, and Bulkhead is not
-/// shutting down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Status {
+    Ready,
+    Degraded,
+    NotReady,
+}
+
+#[derive(Debug, Serialize)]
+struct Server {
+    name: String,
+    role: &'static str,
+    state: &'static str,
+    /// `null` as long as it has not answered.
+    in_recovery: Option<bool>,
+    last_check_seconds: Option<f64>,
+    /// How long no connection could be made.
+    unreachable_seconds: Option<f64>,
+    last_error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Pool {
+    name: String,
+    server: String,
+    state: &'static str,
+    active: usize,
+    idle: usize,
+    waiting: usize,
+    max_connections: usize,
+}
+
+/// Whether clients can be served.
 pub(super) fn readiness(shared: &Shared) -> Readiness {
+    let mut status = Status::Ready;
+    let mut reasons = Vec::new();
     if shared.is_draining() {
-        return Readiness::NotReady("shutting down\n".to_owned());
+        status = Status::NotReady;
+        reasons.push("shutting down".to_owned());
     }
-    let primary = &shared.pools[usize::from(shared.routes.primary.0)];
-    if primary.members.iter().all(|member| member.gate().is_down()) {
-        Readiness::NotReady(servers_down(shared))
-    } else {
-        Readiness::Ready(format!("ok\n{}", servers_down(shared)))
+    for server in &shared.health.servers {
+        if let Some((worse, reason)) = complaint(server) {
+            status = status.max(worse);
+            reasons.push(format!("server \"{}\" {reason}", server.name));
+        }
+    }
+    let servers = shared.health.servers.iter().map(describe).collect();
+    Readiness { status, reasons, servers, pools: pools(shared) }
+}
+
+/// What is wrong with a server, and how bad that is.
+fn complaint(server: &ServerHealth) -> Option<(Status, String)> {
+    let worst = if server.role == Role::Primary { Status::NotReady } else { Status::Degraded };
+    match (server.known(), server.role) {
+        (Known::Down { error }, _) => Some((worst, format!("cannot serve: {}", readable(&error)))),
+        (Known::Unchecked, Role::Primary) => Some((worst, "has not been asked yet".to_owned())),
+        (Known::Up { in_recovery: true }, Role::Primary) => {
+            Some((worst, "is in recovery: it takes no writes".to_owned()))
+        }
+        (Known::Up { in_recovery: false }, Role::Replica) => {
+            Some((worst, "is not in recovery: it follows no primary".to_owned()))
+        }
+        (Known::Up { .. } | Known::Unchecked, _) => None,
     }
 }
 
-/// A line for each server that is down.
-fn servers_down(shared: &Shared) -> String {
-    let members = shared.pools.iter().flat_map(|pool| &pool.members);
-    let servers: BTreeMap<&str, _> =
-        members.map(|member| (member.server_name.as_str(), member.gate())).collect();
-    let mut lines = String::new();
-    for (name, gate) in servers {
-        let Some((down_for, error)) = gate.down_for() else { continue };
-        let seconds = down_for.as_secs_f64();
-        let error = error.replace(char::is_control, " ");
-        writeln!(lines, "server \"{name}\" has been down for {seconds:.1} s: {error}")
-            .expect("a String takes every byte");
+fn describe(server: &ServerHealth) -> Server {
+    let (state, in_recovery, last_error) = match server.known() {
+        Known::Unchecked => ("unchecked", None, None),
+        Known::Up { in_recovery } => ("up", Some(in_recovery), None),
+        Known::Down { error } => ("down", None, Some(readable(&error))),
+    };
+    Server {
+        name: server.name.clone(),
+        role: server.role.label(),
+        state,
+        in_recovery,
+        last_check_seconds: server.checked_ago().map(|ago| ago.as_secs_f64()),
+        unreachable_seconds: server.unreachable_for().map(|since| since.as_secs_f64()),
+        last_error,
     }
-    lines
+}
+
+fn pools(shared: &Shared) -> Vec<Pool> {
+    let members = shared.pools.iter().flat_map(|pool| &pool.members);
+    let describe = |member: &std::sync::Arc<crate::pool::ServerPool>| {
+        let figures = member.figures();
+        let state = if member.gate().is_down() {
+            "down"
+        } else if figures.waiting > 0 {
+            "waiting"
+        } else if figures.leased >= figures.max_connections {
+            "busy"
+        } else {
+            "free"
+        };
+        Pool {
+            name: member.name.clone(),
+            server: member.server_name.clone(),
+            state,
+            active: figures.leased,
+            idle: figures.idle,
+            waiting: figures.waiting,
+            max_connections: figures.max_connections,
+        }
+    };
+    members.map(describe).collect()
+}
+
+/// In one line of bounded length. Servers' errors hold no password.
+fn readable(error: &str) -> String {
+    error.chars().take(ERROR_CHARACTERS).collect::<String>().replace(char::is_control, " ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::fixture::shared, *};
 
-    #[test]
-    fn another_server_that_is_down_is_listed_and_does_not_matter() {
+    const WELL: Known = Known::Up { in_recovery: false };
+    const FOLLOWS: Known = Known::Up { in_recovery: true };
+
+    /// A fixture of which every server is as it should be.
+    fn well() -> Shared {
         let shared = shared();
-        assert_eq!(readiness(&shared), Readiness::Ready("ok\n".to_owned()));
-        shared.pools[1].members[1].gate().failed("connection\nrefused");
-        let Readiness::Ready(text) = readiness(&shared) else { panic!("the primary is up") };
-        let (first, rest) = text.split_once('\n').expect("two lines");
-        assert_eq!(first, "ok");
-        assert!(rest.starts_with("server \"other\" has been down for 0"), "{rest}");
-        assert!(rest.ends_with(" s: connection refused\n") && rest.lines().count() == 1, "{rest}");
+        shared.health.servers[0].set(WELL);
+        shared.health.servers[1].set(FOLLOWS);
+        shared
+    }
+
+    fn of(shared: &Shared) -> (Status, Vec<String>) {
+        let readiness = readiness(shared);
+        (readiness.status, readiness.reasons)
     }
 
     #[test]
-    fn not_ready_while_the_primary_is_down_and_after_the_drain_began() {
-        let shared = shared();
+    fn ready_once_the_primary_has_answered() {
+        let fresh = shared();
+        assert_eq!(of(&fresh).0, Status::NotReady);
+        let shared = well();
+        assert_eq!(of(&shared), (Status::Ready, vec![]));
+        let roles: Vec<_> = shared.health.servers.iter().map(|server| (&*server.name, server.role)).collect();
+        assert_eq!(roles, [("main", Role::Primary), ("other", Role::Replica)]);
+    }
+
+    #[test]
+    fn another_server_that_is_down_degrades() {
+        let shared = well();
+        shared.pools[1].members[1].gate().failed("connection\nrefused");
+        let expected = vec!["server \"other\" cannot serve: connection refused".to_owned()];
+        assert_eq!(of(&shared), (Status::Degraded, expected));
+        shared.pools[1].members[1].gate().succeeded();
+        shared.health.servers[1].set(WELL);
+        let expected = vec!["server \"other\" is not in recovery: it follows no primary".to_owned()];
+        assert_eq!(of(&shared), (Status::Degraded, expected));
+    }
+
+    #[test]
+    fn not_ready_while_the_primary_is_down_or_takes_no_writes_and_after_the_drain_began() {
+        let shared = well();
         shared.pools[0].members[0].gate().failed("connection refused");
-        let Readiness::NotReady(text) = readiness(&shared) else { panic!("the primary is down") };
-        assert_eq!(text.lines().count(), 1, "one line, though three pools use the server: {text}");
+        let expected = vec!["server \"main\" cannot serve: connection refused".to_owned()];
+        assert_eq!(of(&shared), (Status::NotReady, expected), "once, though three pools use the server");
         shared.pools[0].members[0].gate().succeeded();
-        assert_eq!(readiness(&shared), Readiness::Ready("ok\n".to_owned()));
+        shared.health.servers[0].set(FOLLOWS);
+        assert_eq!(of(&shared).0, Status::NotReady);
+        shared.health.servers[0].set(WELL);
+        assert_eq!(of(&shared).0, Status::Ready);
         shared.drain();
-        assert_eq!(readiness(&shared), Readiness::NotReady("shutting down\n".to_owned()));
+        assert_eq!(of(&shared), (Status::NotReady, vec!["shutting down".to_owned()]));
     }
 }

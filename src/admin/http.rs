@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    health::{Readiness, readiness},
+    health::{Status, readiness},
     metrics,
 };
 use crate::session::{Live, Shared};
@@ -40,6 +40,7 @@ const HEADERS_BYTES_MAX: usize = 16 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GET_AND_HEAD: HeaderValue = HeaderValue::from_static("GET, HEAD");
 
 type Answer = Response<Full<Bytes>>;
@@ -119,12 +120,22 @@ fn answer(method: &Method, path: &str, shared: &Shared) -> Answer {
             answer
         }
         "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/readyz" => match readiness(shared) {
-            Readiness::Ready(lines) => text(StatusCode::OK, lines),
-            Readiness::NotReady(lines) => text(StatusCode::SERVICE_UNAVAILABLE, lines),
-        },
+        "/readyz" => ready(shared),
         _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
     }
+}
+
+fn ready(shared: &Shared) -> Answer {
+    let readiness = readiness(shared);
+    let status = match readiness.status {
+        Status::Ready | Status::Degraded => StatusCode::OK,
+        Status::NotReady => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let mut body = serde_json::to_vec_pretty(&readiness).expect("it holds nothing that JSON cannot say");
+    body.push(b'\n');
+    let mut answer = text(status, body);
+    answer.headers_mut().insert(CONTENT_TYPE, JSON);
+    answer
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
@@ -144,6 +155,7 @@ mod tests {
     };
 
     use super::{super::fixture::shared, *};
+    use crate::server::Known;
 
     const SOON: Duration = Duration::from_secs(10);
 
@@ -159,6 +171,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
             let address = listener.local_addr().expect("it is bound");
             let (stop, shared, mut tasks) = (CancellationToken::new(), Arc::new(shared()), JoinSet::new());
+            shared.health.servers[0].set(Known::Up { in_recovery: false });
             let live = Arc::new(Live::new(Arc::clone(&shared)));
             tasks.spawn(serve(listener, live, stop.clone()));
             Self { address, stop, tasks, shared }
@@ -203,7 +216,7 @@ mod tests {
         let cases = [
             ("GET /healthz", "200", "\r\n\r\nok\n"),
             ("GET /healthz?x=1", "200", "\r\n\r\nok\n"),
-            ("GET /readyz", "200", "\r\n\r\nok\n"),
+            ("GET /readyz", "200", "}\n"),
             ("HEAD /metrics", "200", "\r\n\r\n"),
             ("GET /", "404", "there are /metrics, /healthz and /readyz\n"),
             ("HEAD /nowhere", "404", "\r\n\r\n"),

@@ -2,21 +2,64 @@
 //!
 //! Counts nothing itself. Labels are members of enums and names from the configuration, never a client's text, so
 //! that the number of series is bounded.
-
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
-};
+//!
+//! A test holds this table complete:
+//!
+//! | name | type | labels | meaning |
+//! |---|---|---|---|
+//! | `bulkhead_build_info` | gauge | `version`, `commit` | always 1; the labels tell what is running |
+//! | `bulkhead_clients` | gauge |  | client connections that are open now, logins under way included |
+//! | `bulkhead_max_clients` | gauge |  | bound of the same (`limits.max_clients`) |
+//! | `bulkhead_client_logins_total` | counter |  | clients that have logged in |
+//! | `bulkhead_client_login_failures_total` | counter |  | clients that were turned away before or during login |
+//! | `bulkhead_cancel_requests_total` | counter |  | cancel requests that found what they cancel |
+//! | `bulkhead_client_received_bytes_total` | counter |  | bytes that clients sent after their login |
+//! | `bulkhead_client_sent_bytes_total` | counter |  | bytes that clients were sent after their login |
+//! | `bulkhead_client_errors_total` | counter | `origin` | errors that clients got, from the `server` or from `bulkhead` itself |
+//! | `bulkhead_reloads_total` | counter | `result` | reloads of the configuration: `ok`, `failed` |
+//! | `bulkhead_config_last_reload_successful` | gauge |  | 1 if the last reload was carried out, or there was none |
+//! | `bulkhead_config_last_reload_success_timestamp_seconds` | gauge |  | when the configuration in force was read, in Unix time |
+//! | `bulkhead_requests_total` | counter | `class`, `pool`, `reason` | requests by class, pool, and why they have that class |
+//! | `bulkhead_request_duration_seconds` | histogram | `class`, `pool` | from a request's arrival to the end of its replies; waiting in the pool included |
+//! | `bulkhead_sessions_pinned` | gauge | `reason` | clients that keep a server connection between transactions |
+//! | `bulkhead_session_pins_total` | counter | `reason` | times that a client began to do so |
+//! | `bulkhead_pool_connections` | gauge | `pool`, `server`, `state` | server connections, `active`, `idle`, `connecting` or `closing` |
+//! | `bulkhead_pool_max_connections` | gauge | `pool`, `server` | bound of the sum of these |
+//! | `bulkhead_pool_waiting` | gauge | `pool`, `server` | clients that wait for a server connection |
+//! | `bulkhead_pool_max_waiting` | gauge | `pool`, `server` | bound of the same |
+//! | `bulkhead_pool_wait_seconds` | histogram | `pool`, `server` | time until a client was given a server connection |
+//! | `bulkhead_pool_refusals_total` | counter | `pool`, `server`, `reason` | requests that got an error instead: `full`, `timeout`, `unreachable` |
+//! | `bulkhead_backend_connects_total` | counter | `pool`, `server` | server connections opened |
+//! | `bulkhead_backend_connect_failures_total` | counter | `pool`, `server`, `reason` | attempts to open one that failed: `unreachable`, `tls`, `timeout`, `refused`, `authentication`, `protocol` |
+//! | `bulkhead_backend_lifetime_seconds` | histogram | `pool`, `server` | age of server connections at their end |
+//! | `bulkhead_backend_discards_total` | counter | `pool`, `server` | server connections closed in the middle of something |
+//! | `bulkhead_server_up` | gauge | `server` | 1 if the server answers or has not been asked yet |
+//! | `bulkhead_server_in_recovery` | gauge | `server` | 1 if the server takes no writes; absent while that is not known |
+//! | `bulkhead_server_check_age_seconds` | gauge | `server` | time since the server was last asked |
+//! | `bulkhead_server_received_bytes_total` | counter | `server` | bytes that the server sent |
+//! | `bulkhead_server_sent_bytes_total` | counter | `server` | bytes that the server was sent |
+//! | `process_cpu_seconds_total` | counter |  | CPU time used, user and system |
+//! | `process_open_fds` | gauge |  | file descriptors in use |
+//! | `process_max_fds` | gauge |  | bound of the same |
+//! | `process_resident_memory_bytes` | gauge |  | memory in use |
+//! | `process_virtual_memory_bytes` | gauge |  | address space in use |
+//! | `process_start_time_seconds` | gauge |  | when the process was started, in Unix time |
 
 use prometheus::{
     TextEncoder,
-    proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
+    proto::{LabelPair, MetricFamily},
 };
 
+use super::{
+    process,
+    samples::{Sample, counters, gauges, histograms, label, read, real, sample},
+};
 use crate::{
-    backend::probe::PinReason,
-    pool::{Figures, Limits, ServerPool, Stats, WAIT_BUCKETS_SECONDS},
+    backend::{connect::FailureKind, probe::PinReason},
+    pool::{Figures, Limits, ServerPool, Stats},
+    server::Known,
     session::Shared,
+    version,
 };
 
 /// The format's name and version.
@@ -32,12 +75,14 @@ pub(super) fn text(shared: &Shared) -> String {
     let mut families = vec![build_info()];
     families.extend(clients(shared));
     families.extend(reloads(shared));
-    families.push(requests(shared));
+    families.extend(traffic(shared));
+    families.extend(requests(shared));
     families.extend(pins(shared));
     families.extend(bounds(&members));
     families.extend(waits(&members));
     families.extend(backends(&members));
-    families.push(servers(shared));
+    families.extend(servers(shared));
+    families.extend(process::families());
     // A name without samples says nothing, and the encoder refuses it.
     families.retain(|family| !family.get_metric().is_empty());
     TextEncoder::new()
@@ -50,8 +95,8 @@ pub(super) fn text(shared: &Shared) -> String {
 fn build_info() -> MetricFamily {
     gauges(
         "bulkhead_build_info",
-        "Always 1; the label tells which version of Bulkhead is running.",
-        [sample(&[("version", env!("CARGO_PKG_VERSION"))], 1)],
+        "Always 1; the labels tell which version of Bulkhead is running.",
+        [sample(&[("version", version::VERSION), ("commit", version::COMMIT)], 1)],
     )
 }
 
@@ -98,7 +143,7 @@ fn reloads(shared: &Shared) -> [MetricFamily; 3] {
         gauges(
             "bulkhead_config_last_reload_successful",
             "1 if the last reload of the configuration was carried out, or there was none; 0 if it failed.",
-            [sample(&[], u64::from(!reloads.last_failed.load(Ordering::Relaxed)))],
+            [sample(&[], u64::from(!reloads.last_failed.load(std::sync::atomic::Ordering::Relaxed)))],
         ),
         gauges(
             "bulkhead_config_last_reload_success_timestamp_seconds",
@@ -108,22 +153,56 @@ fn reloads(shared: &Shared) -> [MetricFamily; 3] {
     ]
 }
 
-fn requests(shared: &Shared) -> MetricFamily {
-    let pools = shared.pools.iter().zip(&shared.requests);
-    counters(
-        "bulkhead_requests_total",
-        "Requests of clients by the class of their SQL, the pool that served them, and why they have that class.",
-        pools.flat_map(|(pool, requests)| {
-            requests.read().map(|(class, reason, count)| {
-                let labels = [("class", class.label()), ("pool", &pool.name), ("reason", reason.label())];
-                sample(&labels, count)
-            })
-        }),
-    )
+fn traffic(shared: &Shared) -> [MetricFamily; 3] {
+    let metrics = &shared.metrics;
+    [
+        counters(
+            "bulkhead_client_received_bytes_total",
+            "Bytes that clients sent after their login.",
+            [sample(&[], read(&metrics.traffic.received))],
+        ),
+        counters(
+            "bulkhead_client_sent_bytes_total",
+            "Bytes that clients were sent after their login.",
+            [sample(&[], read(&metrics.traffic.sent))],
+        ),
+        counters(
+            "bulkhead_client_errors_total",
+            "Errors that clients got. server: of a statement, from the server; bulkhead: of Bulkhead itself.",
+            [("server", &metrics.server_errors), ("bulkhead", &metrics.own_errors)]
+                .map(|(origin, count)| sample(&[("origin", origin)], read(count))),
+        ),
+    ]
+}
+
+fn requests(shared: &Shared) -> [MetricFamily; 2] {
+    let pools = || shared.pools.iter().zip(&shared.requests);
+    [
+        counters(
+            "bulkhead_requests_total",
+            "Requests of clients by the class of their SQL, the pool that served them, and why they have that class.",
+            pools().flat_map(|(pool, requests)| {
+                requests.read().map(|(class, reason, count)| {
+                    let labels = [("class", class.label()), ("pool", &pool.name), ("reason", reason.label())];
+                    sample(&labels, count)
+                })
+            }),
+        ),
+        histograms(
+            "bulkhead_request_duration_seconds",
+            "Time from the arrival of a request to the end of its replies, in seconds. Waiting for a server connection is \
+         in it; refused requests are not.",
+            pools().flat_map(|(pool, requests)| {
+                requests.durations().map(|(class, observed)| {
+                    ([("class", class.label()), ("pool", &*pool.name)].map(label).to_vec(), observed)
+                })
+            }),
+        ),
+    ]
 }
 
 fn pins(shared: &Shared) -> [MetricFamily; 2] {
-    let by_reason = |counters: &[AtomicU64]| -> Vec<Sample> {
+    let by_reason = |counters: &[std::sync::atomic::AtomicU64]| -> Vec<Sample> {
         let reasons = PinReason::ALL.into_iter().zip(counters);
         reasons.map(|(reason, count)| sample(&[("reason", reason.label())], read(count))).collect()
     };
@@ -183,17 +262,11 @@ fn waits(members: &[Member<'_>]) -> [MetricFamily; 4] {
             "Clients that may wait for a busy server connection at once; more are refused.",
             each(members, |member| member.limits.max_waiting as u64),
         ),
-        family(
-            MetricType::HISTOGRAM,
+        histograms(
             "bulkhead_pool_wait_seconds",
             "Time that clients waited until they were given a server connection, in seconds. Refused ones are not \
              in it.",
-            members.iter().map(|member| {
-                let (cumulative, count, sum_seconds) = member.stats.wait.read();
-                let mut metric = Metric::from_label(member.labels(None));
-                metric.set_histogram(histogram(&cumulative, count, sum_seconds));
-                metric
-            }),
+            members.iter().map(|member| (member.labels(None), member.stats.wait.read())),
         ),
         counters(
             "bulkhead_pool_refusals_total",
@@ -204,7 +277,13 @@ fn waits(members: &[Member<'_>]) -> [MetricFamily; 4] {
     ]
 }
 
-fn backends(members: &[Member<'_>]) -> [MetricFamily; 3] {
+fn backends(members: &[Member<'_>]) -> [MetricFamily; 4] {
+    let failures = |member: &Member<'_>| {
+        let kinds = FailureKind::ALL.into_iter().zip(&member.stats.connect_failures);
+        let of_kind =
+            |(kind, count): (FailureKind, &_)| member.sample(Some(("reason", kind.label())), read(count));
+        kinds.map(of_kind).collect::<Vec<_>>()
+    };
     [
         counters(
             "bulkhead_backend_connects_total",
@@ -213,8 +292,15 @@ fn backends(members: &[Member<'_>]) -> [MetricFamily; 3] {
         ),
         counters(
             "bulkhead_backend_connect_failures_total",
-            "Attempts to open a server connection that failed, login included.",
-            each(members, |member| read(&member.stats.connect_failures)),
+            "Attempts to open a server connection that failed. unreachable: the network or the name lookup; tls: no TLS, or not as asked for; timeout: \
+             took too long; refused: the server answered with an error; authentication: the password or its \
+             method; protocol: the server made no sense.",
+            members.iter().flat_map(failures),
+        ),
+        histograms(
+            "bulkhead_backend_lifetime_seconds",
+            "Age of server connections when they are closed, in seconds.",
+            members.iter().map(|member| (member.labels(None), member.stats.lifetime.read())),
         ),
         counters(
             "bulkhead_backend_discards_total",
@@ -225,16 +311,48 @@ fn backends(members: &[Member<'_>]) -> [MetricFamily; 3] {
     ]
 }
 
-fn servers(shared: &Shared) -> MetricFamily {
-    // Pools on one server share its gate.
-    let members = shared.pools.iter().flat_map(|pool| &pool.members);
-    let up: BTreeMap<&str, bool> =
-        members.map(|member| (member.server_name.as_str(), !member.gate().is_down())).collect();
-    gauges(
-        "bulkhead_server_up",
-        "0 while the server cannot be reached: the last attempt to connect failed; 1 otherwise.",
-        up.into_iter().map(|(server, is_up)| sample(&[("server", server)], u64::from(is_up))),
-    )
+fn servers(shared: &Shared) -> [MetricFamily; 5] {
+    let servers = &shared.health.servers;
+    let recovery = |known| match known {
+        Known::Up { in_recovery } => Some(u64::from(in_recovery)),
+        Known::Unchecked | Known::Down { .. } => None,
+    };
+    [
+        gauges(
+            "bulkhead_server_up",
+            "0 while the server cannot be connected to or did not answer when it was last asked; 1 otherwise.",
+            servers.iter().map(|server| {
+                let is_up = !matches!(server.known(), Known::Down { .. });
+                sample(&[("server", &server.name)], u64::from(is_up))
+            }),
+        ),
+        gauges(
+            "bulkhead_server_in_recovery",
+            "1 while the server is in recovery, as replicas are, and takes no writes. Absent while that is not known.",
+            servers
+                .iter()
+                .filter_map(|server| Some(sample(&[("server", &server.name)], recovery(server.known())?))),
+        ),
+        gauges(
+            "bulkhead_server_check_age_seconds",
+            "Time since the server was last asked how it is, in seconds. It grows while all of its pools are full.",
+            servers.iter().filter_map(|server| {
+                Some(real(&[("server", &server.name)], server.checked_ago()?.as_secs_f64()))
+            }),
+        ),
+        counters(
+            "bulkhead_server_received_bytes_total",
+            "Bytes that the server sent, logins left out.",
+            servers
+                .iter()
+                .map(|server| sample(&[("server", &server.name)], read(&server.traffic().received))),
+        ),
+        counters(
+            "bulkhead_server_sent_bytes_total",
+            "Bytes that the server was sent, logins left out.",
+            servers.iter().map(|server| sample(&[("server", &server.name)], read(&server.traffic().sent))),
+        ),
+    ]
 }
 
 // === Members ===
@@ -259,7 +377,7 @@ impl<'a> Member<'a> {
     }
 
     fn sample(&self, own: Option<(&str, &str)>, value: u64) -> Sample {
-        Sample { labels: self.labels(own), value }
+        Sample { labels: self.labels(own), value: value as f64 }
     }
 }
 
@@ -268,244 +386,6 @@ fn each(members: &[Member<'_>], value: impl Fn(&Member<'_>) -> u64) -> impl Iter
     members.iter().map(move |member| member.sample(None, value(member)))
 }
 
-// === Building blocks ===
-
-struct Sample {
-    labels: Vec<LabelPair>,
-    value: u64,
-}
-
-fn sample(labels: &[(&str, &str)], value: u64) -> Sample {
-    Sample { labels: labels.iter().copied().map(label).collect(), value }
-}
-
-fn label((name, value): (&str, &str)) -> LabelPair {
-    let mut pair = LabelPair::default();
-    pair.set_name(name.to_owned());
-    pair.set_value(value.to_owned());
-    pair
-}
-
-fn read(counter: &AtomicU64) -> u64 {
-    counter.load(Ordering::Relaxed)
-}
-
-/// What may go up and down.
-fn gauges(name: &str, help: &str, samples: impl IntoIterator<Item = Sample>) -> MetricFamily {
-    let metrics = samples.into_iter().map(|Sample { labels, value }| {
-        let (mut metric, mut gauge) = (Metric::from_label(labels), Gauge::default());
-        gauge.set_value(value as f64);
-        metric.set_gauge(gauge);
-        metric
-    });
-    family(MetricType::GAUGE, name, help, metrics)
-}
-
-/// What only goes up, from the start of the process.
-fn counters(name: &str, help: &str, samples: impl IntoIterator<Item = Sample>) -> MetricFamily {
-    let metrics = samples.into_iter().map(|Sample { labels, value }| {
-        let (mut metric, mut counter) = (Metric::from_label(labels), Counter::default());
-        counter.set_value(value as f64);
-        metric.set_counter(counter);
-        metric
-    });
-    family(MetricType::COUNTER, name, help, metrics)
-}
-
-fn histogram(cumulative: &[u64], count: u64, sum_seconds: f64) -> Histogram {
-    let bucket = |(bound, count): (f64, u64)| {
-        let mut bucket = Bucket::default();
-        bucket.set_upper_bound(bound);
-        bucket.set_cumulative_count(count);
-        bucket
-    };
-    let bounds = WAIT_BUCKETS_SECONDS.into_iter().zip(cumulative.iter().copied());
-    let mut histogram = Histogram::default();
-    histogram.set_bucket(bounds.map(bucket).collect());
-    // What is observed while the atomics are read may be in a bucket and not in the count yet.
-    histogram.set_sample_count(cumulative.last().map_or(count, |last| count.max(*last)));
-    histogram.set_sample_sum(sum_seconds);
-    histogram
-}
-
-fn family(
-    kind: MetricType,
-    name: &str,
-    help: &str,
-    metrics: impl IntoIterator<Item = Metric>,
-) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(kind);
-    family.set_metric(metrics.into_iter().collect());
-    family
-}
-
 #[cfg(test)]
-mod tests {
-    use std::{collections::HashSet, time::Duration};
-
-    use super::{super::fixture::shared, *};
-    use crate::sql::{Class, Reason};
-
-    /// A sample as the text has it: name, labels without `le`, `le`, value.
-    type Line<'a> = (&'a str, String, Option<&'a str>, f64);
-
-    /// `name{label="value",..} number`, strictly.
-    fn parse_sample(line: &str) -> Line<'_> {
-        let (series, value) = line.rsplit_once(' ').expect("a value");
-        let (name, labels) = match series.split_once('{') {
-            Some((name, labels)) => (name, labels.strip_suffix('}').expect("a closing brace")),
-            None => (series, ""),
-        };
-        let is_name = |text: &str| {
-            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-        };
-        assert!(is_name(name), "{line}");
-        let (mut others, mut bound) = (String::new(), None);
-        for label in labels.split(',').filter(|label| !label.is_empty()) {
-            let (name, value) = label.split_once('=').expect("label=value");
-            let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).expect("quotes");
-            assert!(is_name(name) && !value.is_empty() && !value.contains(['"', '\\']), "{line}");
-            if name == "le" {
-                bound = Some(value);
-            } else {
-                others.push_str(label);
-                others.push(',');
-            }
-        }
-        (name, others, bound, value.parse().expect("a number"))
-    }
-
-    /// The histogram that one set of labels has: bounds ascend, counts too, +Inf is the count.
-    fn check_histogram(name: &str, samples: &[Line<'_>]) {
-        let sets: HashSet<&String> = samples.iter().map(|(_, labels, ..)| labels).collect();
-        for labels in sets {
-            let of_set = |suffix: &str| -> Vec<(Option<&str>, f64)> {
-                let wanted = format!("{name}{suffix}");
-                let samples = samples.iter().filter(|sample| sample.0 == wanted && sample.1 == *labels);
-                samples.map(|sample| (sample.2, sample.3)).collect()
-            };
-            let buckets: Vec<(f64, f64)> = of_set("_bucket")
-                .into_iter()
-                .map(|(bound, count)| (bound.expect("le").parse().expect("a bound"), count))
-                .collect();
-            assert!(buckets.is_sorted_by(|one, next| one.0 < next.0 && one.1 <= next.1), "{buckets:?}");
-            let (last_bound, last_count) = *buckets.last().expect("a bucket");
-            assert!(last_bound.is_infinite());
-            let (count, sum) = (of_set("_count"), of_set("_sum"));
-            assert_eq!(count, [(None, last_count)], "{labels}");
-            assert!(matches!(sum[..], [(None, seconds)] if seconds >= 0.0), "{labels}");
-        }
-    }
-
-    /// Each family has HELP, TYPE and samples, in this order and once; no series is there twice.
-    fn check_format(text: &str) {
-        assert!(text.ends_with('\n'));
-        let (mut families, mut series) = (HashSet::new(), HashSet::new());
-        let mut lines = text.lines().peekable();
-        while let Some(line) = lines.next() {
-            let (name, help) =
-                line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')).expect("HELP");
-            assert!(name.starts_with("bulkhead_") && help.ends_with('.') && !help.contains("  "), "{line}");
-            assert!(families.insert(name), "{name} twice");
-            let type_line = lines.next().and_then(|line| line.strip_prefix("# TYPE ")).expect("TYPE");
-            let kind = type_line.strip_prefix(name).and_then(|rest| rest.strip_prefix(' ')).expect("a type");
-            assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
-            let mut samples = Vec::new();
-            while let Some(line) = lines.next_if(|line| !line.starts_with('#')) {
-                let sample = parse_sample(line);
-                assert!(series.insert((sample.0, sample.1.clone(), sample.2)), "{line} twice");
-                samples.push(sample);
-            }
-            assert!(!samples.is_empty(), "{name}");
-            match kind {
-                "histogram" => check_histogram(name, &samples),
-                "gauge" | "counter" => {
-                    assert!(samples.iter().all(|sample| sample.0 == name && sample.2.is_none()));
-                }
-                _ => panic!("{kind}"),
-            }
-        }
-    }
-
-    #[test]
-    fn the_format_is_right_at_the_start() {
-        let text = text(&shared());
-        check_format(&text);
-        assert!(!text.contains("bulkhead_requests_total"), "nothing has occurred");
-        assert!(
-            text.contains(&format!("bulkhead_build_info{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION")))
-        );
-        assert!(text.contains("bulkhead_server_up{server=\"main\"} 1\n"));
-    }
-
-    #[test]
-    fn what_was_counted_is_told_under_its_labels() {
-        let shared = shared();
-        let member = &shared.pools[1].members[1];
-        member.stats().wait.observe_none();
-        member.stats().wait.observe(Duration::from_millis(20));
-        member.stats().wait.observe(Duration::from_secs(6));
-        member.stats().refused_full.store(3, Ordering::Relaxed);
-        member.stats().refused_timeout.store(4, Ordering::Relaxed);
-        member.stats().refused_unreachable.store(5, Ordering::Relaxed);
-        member.stats().connects.store(6, Ordering::Relaxed);
-        member.stats().connect_failures.store(7, Ordering::Relaxed);
-        member.stats().discarded.store(8, Ordering::Relaxed);
-        member.gate().failed("connection refused");
-        let metrics = &shared.metrics;
-        shared.requests[2].count(Class::Job, Reason::JobObject);
-        metrics.clients.store(9, Ordering::Relaxed);
-        metrics.logins.store(10, Ordering::Relaxed);
-        metrics.login_failures.store(11, Ordering::Relaxed);
-        metrics.cancels.store(12, Ordering::Relaxed);
-        metrics.pinned[PinReason::TempObjects as usize].store(13, Ordering::Relaxed);
-        metrics.pins[PinReason::Listen as usize].store(14, Ordering::Relaxed);
-
-        let text = text(&shared);
-        check_format(&text);
-        let expected = r#"
-bulkhead_clients 9
-bulkhead_max_clients 1000
-bulkhead_client_logins_total 10
-bulkhead_client_login_failures_total 11
-bulkhead_cancel_requests_total 12
-bulkhead_requests_total{class="job",pool="jobs",reason="job_object"} 1
-bulkhead_sessions_pinned{reason="temp_objects"} 13
-bulkhead_session_pins_total{reason="listen"} 14
-bulkhead_pool_connections{pool="primary",server="main",state="active"} 0
-bulkhead_pool_connections{pool="replicas",server="other",state="closing"} 0
-bulkhead_pool_max_connections{pool="replicas",server="other"} 24
-bulkhead_pool_waiting{pool="replicas",server="other"} 0
-bulkhead_pool_max_waiting{pool="replicas",server="other"} 500
-bulkhead_pool_wait_seconds_bucket{pool="replicas",server="other",le="0.0005"} 1
-bulkhead_pool_wait_seconds_bucket{pool="replicas",server="other",le="0.01"} 1
-bulkhead_pool_wait_seconds_bucket{pool="replicas",server="other",le="0.025"} 2
-bulkhead_pool_wait_seconds_bucket{pool="replicas",server="other",le="5"} 2
-bulkhead_pool_wait_seconds_bucket{pool="replicas",server="other",le="+Inf"} 3
-bulkhead_pool_wait_seconds_sum{pool="replicas",server="other"} 6.02
-bulkhead_pool_wait_seconds_count{pool="replicas",server="other"} 3
-bulkhead_pool_refusals_total{pool="replicas",server="other",reason="full"} 3
-bulkhead_pool_refusals_total{pool="replicas",server="other",reason="timeout"} 4
-bulkhead_pool_refusals_total{pool="replicas",server="other",reason="unreachable"} 5
-bulkhead_backend_connects_total{pool="replicas",server="other"} 6
-bulkhead_backend_connect_failures_total{pool="replicas",server="other"} 7
-bulkhead_backend_discards_total{pool="replicas",server="other"} 8
-bulkhead_server_up{server="main"} 1
-bulkhead_server_up{server="other"} 0"#;
-        let lines: HashSet<&str> = text.lines().collect();
-        for line in expected.trim_start().lines() {
-            assert!(lines.contains(line), "{line} is not in\n{text}");
-        }
-    }
-
-    #[test]
-    fn a_count_read_too_early_is_never_below_the_last_bucket() {
-        let torn = histogram(&[1; WAIT_BUCKETS_SECONDS.len()], 0, 0.0);
-        assert_eq!(torn.get_sample_count(), 1);
-        let over = histogram(&[1; WAIT_BUCKETS_SECONDS.len()], 4, 0.0);
-        assert_eq!(over.get_sample_count(), 4);
-    }
-}
+#[path = "metrics_tests.rs"]
+mod tests;

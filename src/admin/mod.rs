@@ -6,6 +6,8 @@
 mod health;
 mod http;
 mod metrics;
+mod process;
+mod samples;
 
 pub use http::serve;
 
@@ -17,9 +19,10 @@ mod fixture {
 
     use crate::{
         auth::Users,
-        backend::Server,
+        backend::{Server, address::Traffic},
         pool::{Gate, Limits, Pool, ServerPool, Spawner},
         route::{PoolId, Routes},
+        server::Health,
         session::{
             self, Lasting, Shared,
             identities::{Identities, Method},
@@ -31,7 +34,7 @@ mod fixture {
 
     fn server(name: &str) -> Arc<Server> {
         let (host, user, database) = ("localhost".to_owned(), "app".to_owned(), "app".to_owned());
-        let (secret, numbers) = (None, Arc::default());
+        let (secret, numbers, traffic) = (None, Arc::default(), Arc::new(Traffic::default()));
         Arc::new(Server {
             name: name.to_owned(),
             host,
@@ -40,6 +43,7 @@ mod fixture {
             secret,
             database,
             numbers,
+            traffic,
             tls: crate::auth::tls::Connector::default(),
         })
     }
@@ -78,9 +82,11 @@ mod fixture {
         let identities =
             Identities::new(Method::Trust, Users::default(), HashMap::new(), url, vec!["*".to_owned()])
                 .expect("the system gives random bytes");
+        let health = Health::new(&pools, PoolId(0), Some(PoolId(1)), None);
         Shared {
             acceptor: crate::auth::tls::Acceptor::default(),
             epoch: 1,
+            health,
             limits: session::Limits {
                 max_clients: 1_000,
                 login_timeout: Duration::from_secs(10),

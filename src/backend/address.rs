@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
 use arc_swap::ArcSwap;
@@ -61,6 +61,29 @@ pub struct Server {
     pub database: String,
     /// Numbers for backends, shared by all servers.
     pub numbers: Arc<Numbers>,
+    /// Bytes that went both ways.
+    pub traffic: Arc<Traffic>,
+}
+
+/// Bytes received from a peer and sent to it, as relaxed counters.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Bytes received.
+    pub received: AtomicU64,
+    /// Bytes sent.
+    pub sent: AtomicU64,
+}
+
+impl Traffic {
+    /// Counts received bytes.
+    pub fn count_received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts sent bytes.
+    pub fn count_sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
 }
 
 /// Who logs in, and where.

@@ -74,6 +74,42 @@ pub enum ConnectError {
     Protocol(String),
 }
 
+/// Kinds of failed connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FailureKind {
+    /// The network or the name lookup failed.
+    Unreachable,
+    /// TLS did not come about, or not as it is asked for.
+    Tls,
+    /// It took too long.
+    TimedOut,
+    /// The server answered with an error.
+    Refused,
+    /// No password, a wrong one, or a kind of authentication that we do not speak.
+    Authentication,
+    /// The server broke the protocol.
+    Protocol,
+}
+
+impl FailureKind {
+    /// Every kind, in the order of their discriminants.
+    pub const ALL: [Self; 6] =
+        [Self::Unreachable, Self::Tls, Self::TimedOut, Self::Refused, Self::Authentication, Self::Protocol];
+
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Tls => "tls",
+            Self::TimedOut => "timeout",
+            Self::Refused => "refused",
+            Self::Authentication => "authentication",
+            Self::Protocol => "protocol",
+        }
+    }
+}
+
 impl From<Malformed> for ConnectError {
     fn from(error: Malformed) -> Self {
         Self::Protocol(error.to_string())
@@ -88,6 +124,18 @@ impl ConnectError {
             Self::Refused(fields) => !matches!(fields.code.get(..2), Some("53" | "57" | "58" | "08" | "XX")),
             Self::NoPassword(_) | Self::Unsupported(_) | Self::Auth(_) | Self::Unbound(_) => true,
             Self::Io(_) | Self::Tls(_) | Self::TimedOut(_) | Self::Protocol(_) => false,
+        }
+    }
+
+    /// Its kind, for counting.
+    pub const fn kind(&self) -> FailureKind {
+        match self {
+            Self::Io(_) => FailureKind::Unreachable,
+            Self::Tls(_) | Self::Unbound(_) => FailureKind::Tls,
+            Self::TimedOut(_) => FailureKind::TimedOut,
+            Self::Refused(_) => FailureKind::Refused,
+            Self::NoPassword(_) | Self::Unsupported(_) | Self::Auth(_) => FailureKind::Authentication,
+            Self::Protocol(_) => FailureKind::Protocol,
         }
     }
 
@@ -228,6 +276,7 @@ async fn attempt(
         statements: Held::default(),
         cancel: Arc::new(Target::new(Arc::clone(server), route, key.0, key.1)),
         uses: 0,
+        opened_at: 0,
         idle_since: 0,
         expires_at: u32::MAX,
     }))

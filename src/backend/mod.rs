@@ -57,6 +57,8 @@ pub struct Backend {
     pub cancel: Arc<cancel::Target>,
     /// How often a session took it, and so whether another one has had it since.
     pub uses: u32,
+    /// When it was connected, in whole seconds of its pool's clock.
+    pub opened_at: u32,
     /// When it was last given back, in whole seconds of its pool's clock.
     pub idle_since: u32,
     /// When it has lived long enough, in whole seconds of its pool's clock.
@@ -124,6 +126,8 @@ impl Backend {
         } else {
             0
         };
+        // What is left unsent goes out later, unless the connection is lost.
+        self.server.traffic.count_sent(bytes.len());
         self.unsent.extend_from_slice(&bytes[sent..]);
         Ok(())
     }

@@ -55,7 +55,10 @@ impl Backend {
             .map_err(|error| self.broken(error))?;
         let mut chunk = Vec::new();
         match self.socket.read_more(&mut chunk).await {
-            Ok(true) => Ok(chunk),
+            Ok(true) => {
+                self.server.traffic.count_received(chunk.len());
+                Ok(chunk)
+            }
             Ok(false) => Err(self.closed()),
             Err(error) => Err(self.broken(error)),
         }

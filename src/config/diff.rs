@@ -13,7 +13,8 @@ use super::{
 };
 
 /// Keys that are read at the start only: sockets are bound and threads are made once.
-pub const NEEDS_RESTART: &[&str] = &["listen.address", "listen.http", "listen.threads"];
+pub const NEEDS_RESTART: &[&str] =
+    &["listen.address", "listen.unix_socket_dir", "listen.unix_socket_mode", "listen.http", "listen.threads"];
 
 /// All that differs between two configurations. Empty if nothing does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -132,11 +133,17 @@ impl Diff {
     // Each section is taken apart as a whole: a key that is added and forgotten here does not compile.
 
     fn listen(&mut self, old: &Listen, new: &Listen) {
-        let show = |Listen { address, http, threads, shutdown_grace, tls: _ }: &Listen| {
+        let show = |listen: &Listen| {
+            let Listen { address, unix_socket_dir, unix_socket_mode, http, threads, shutdown_grace, tls: _ } =
+                listen;
             let http = http.map_or_else(|| "off".to_owned(), |address| address.to_string());
-            [address.to_string(), http, threads.to_string(), shown(shutdown_grace)]
+            let dir =
+                unix_socket_dir.as_ref().map_or_else(|| "none".to_owned(), |dir| dir.display().to_string());
+            let mode = format!("{unix_socket_mode:04o}");
+            [address.to_string(), dir, mode, http, threads.to_string(), shown(shutdown_grace)]
         };
-        self.section("listen", ["address", "http", "threads", "shutdown_grace"], show(old), show(new));
+        let keys = ["address", "unix_socket_dir", "unix_socket_mode", "http", "threads", "shutdown_grace"];
+        self.section("listen", keys, show(old), show(new));
         let show = |settings: &AcceptorSettings| {
             let AcceptorSettings { mode, certificate, key, client_ca, client_certificates } = settings;
             [shown(mode), path(certificate), path(key), path(client_ca), shown(client_certificates)]
@@ -484,7 +491,7 @@ mod tests {
     #[test]
     fn what_needs_a_restart_is_named() {
         let new = format!(
-            "[listen]\naddress = \"127.0.0.1:7000\"\nhttp = \"off\"\nthreads = 99\nshutdown_grace = \"1s\"\n{BASE}"
+            "[listen]\naddress = \"127.0.0.1:7000\"\nunix_socket_dir = \"/run\"\nunix_socket_mode = \"0700\"\nhttp = \"off\"\nthreads = 99\nshutdown_grace = \"1s\"\n{BASE}"
         );
         let diff = Diff::of(&config(BASE), &config(&new));
         let names: Vec<_> = diff
@@ -495,7 +502,7 @@ mod tests {
             })
             .collect();
         assert_eq!(names, NEEDS_RESTART);
-        assert_eq!(diff.changes.len(), 4, "shutdown_grace changes live");
+        assert_eq!(diff.changes.len(), 6, "shutdown_grace changes live");
     }
 
     #[test]

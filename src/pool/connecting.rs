@@ -84,6 +84,7 @@ impl ServerPool {
         if self.gate().succeeded() {
             tracing::info!(server = %self.server_name, "the server can be reached again");
         }
+        backend.opened_at = self.clock.load(Ordering::Relaxed);
         let lifetime = self.limits().max_lifetime;
         backend.expires_at = if lifetime == Duration::ZERO {
             u32::MAX
@@ -102,7 +103,7 @@ impl ServerPool {
 
     /// Tells who waits; returns whether to try again.
     fn connect_failed(&self, identity: &Arc<Identity>, error: &ConnectError) -> bool {
-        count(&self.stats().connect_failures);
+        count(&self.stats().connect_failures[error.kind() as usize]);
         let message = error.to_string();
         let mut state = self.lock();
         if error.is_final() {

@@ -69,7 +69,10 @@ fn close_dead(pool: &Arc<ServerPool>) {
         let mut state = pool.lock();
         (std::mem::take(&mut state.dead), state.limits.close_timeout)
     };
+    let now = pool.clock.load(Ordering::Relaxed);
     for backend in dead {
+        let age = now.saturating_sub(backend.opened_at);
+        pool.stats().lifetime.observe(Duration::from_secs(u64::from(age)));
         let pool = Arc::clone(pool);
         let spawner = pool.spawner.clone();
         spawner.spawn(backend.home, async move {

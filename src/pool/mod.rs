@@ -21,7 +21,7 @@ pub use keeper::keep;
 pub use lease::Lease;
 pub use queue::Waiting;
 pub use server_pool::{Checkout, Figures, Refusal, ServerPool, Spawner, Wants};
-pub use stats::{Histogram, Stats, WAIT_BUCKETS_SECONDS};
+pub use stats::{Histogram, Observed, Stats};
 
 /// Bounds of a pool on each of its servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

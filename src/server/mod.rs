@@ -1,4 +1,7 @@
-//! What is known of the servers beyond their address: the catalog snapshots that classification goes by.
+//! What is known of the servers beyond their address: how they are, and the catalog snapshots that classification
+//! goes by.
+
+mod health;
 
 use std::{
     collections::HashMap,
@@ -8,6 +11,8 @@ use std::{
     },
     time::Duration,
 };
+
+pub use health::{CHECK_EVERY, Health, Known, Role, ServerHealth};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};

@@ -1,6 +1,8 @@
 //! Requests that need no backend: BEGIN before anything says where it goes, the end of such a transaction,
 //! closing prepared statements, a lone Sync.
 
+use std::sync::atomic::Ordering;
+
 use super::{
     Ended, Session,
     reply::{self, Reply},
@@ -289,6 +291,7 @@ impl Session {
             self.begun = Begun::Failed(None);
         }
         self.fail_transaction().await?;
+        self.shared.metrics.own_errors.fetch_add(1, Ordering::Relaxed);
         reply.error(&mut self.outbox);
         if request.end == End::Open {
             self.skipping = true;

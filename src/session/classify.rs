@@ -190,6 +190,14 @@ impl Session {
         }
     }
 
+    /// Notes how long a request took that began at `start`.
+    pub(crate) fn took(&self, demand: &Demand, start: std::time::Instant) {
+        if demand.statements > 0 {
+            let requests = &self.shared.requests[usize::from(self.lease_pool.0)];
+            requests.took(demand.verdict.class, crate::clock::since(start));
+        }
+    }
+
     /// The transaction status that the client is told.
     pub(crate) fn status(&self) -> TxStatus {
         match &self.lease {

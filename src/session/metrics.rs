@@ -5,37 +5,58 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
-    backend::probe::PinReason,
+    backend::{address::Traffic, probe::PinReason},
+    pool::{Histogram, Observed},
     sql::{Class, Reason},
 };
 
 const CLASSES: usize = Class::ALL.len();
 const REASONS: usize = Reason::ALL.len();
 
-/// Requests by class and reason, for one pool.
+/// Upper bounds of the buckets of requests' durations, in seconds.
+const DURATION_BUCKETS_SECONDS: [f64; 15] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// Requests of one pool: how many by class and reason, and how long they took by class.
 #[derive(Debug)]
-pub struct Requests([[AtomicU64; REASONS]; CLASSES]);
+pub struct Requests {
+    counts: [[AtomicU64; REASONS]; CLASSES],
+    durations: [Histogram<{ DURATION_BUCKETS_SECONDS.len() }>; CLASSES],
+}
 
 impl Default for Requests {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))))
+        Self {
+            counts: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
+            durations: std::array::from_fn(|_| Histogram::new(&DURATION_BUCKETS_SECONDS)),
+        }
     }
 }
 
 impl Requests {
     pub(crate) fn count(&self, class: Class, reason: Reason) {
-        self.0[class as usize][reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.counts[class as usize][reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn took(&self, class: Class, duration: Duration) {
+        self.durations[class as usize].observe(duration);
+    }
+
+    /// How long the requests of each class took; without those that have not occurred.
+    pub fn durations(&self) -> impl Iterator<Item = (Class, Observed)> {
+        let all = Class::ALL.into_iter().map(|class| (class, self.durations[class as usize].read()));
+        all.filter(|(_, observed)| observed.count > 0)
     }
 
     /// Every combination that has occurred.
     pub fn read(&self) -> impl Iterator<Item = (Class, Reason, u64)> {
         Class::ALL.into_iter().flat_map(move |class| {
             Reason::ALL.iter().copied().filter_map(move |reason| {
-                let count = self.0[class as usize][reason as usize].load(Ordering::Relaxed);
+                let count = self.counts[class as usize][reason as usize].load(Ordering::Relaxed);
                 (count > 0).then_some((class, reason, count))
             })
         })
@@ -53,6 +74,12 @@ pub struct Metrics {
     pub logins: AtomicU64,
     /// Clients that were not.
     pub login_failures: AtomicU64,
+    /// Bytes that clients sent and were sent, logins left out.
+    pub traffic: Traffic,
+    /// Errors that servers answered clients with.
+    pub server_errors: AtomicU64,
+    /// Errors that Bulkhead itself answered clients with.
+    pub own_errors: AtomicU64,
     /// Cancel requests that found their session.
     pub cancels: AtomicU64,
     /// Sessions pinned now, by reason.

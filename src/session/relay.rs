@@ -141,6 +141,7 @@ impl Session {
     /// Sends the outbox as far as the client takes it now.
     pub(crate) fn flush_now(&mut self) -> Result<(), Ended> {
         let sent = self.socket.send_now(&self.outbox).map_err(Ended::ClientIo)?;
+        self.shared.metrics.traffic.count_sent(sent);
         if sent == self.outbox.len() {
             self.outbox = Vec::new();
         } else {
@@ -202,7 +203,10 @@ impl Session {
         if self.outbox.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        let flushed = ready!(self.socket.poll_flush(cx, &mut self.outbox));
+        let before = self.outbox.len();
+        let flushed = self.socket.poll_flush(cx, &mut self.outbox);
+        self.shared.metrics.traffic.count_sent(before - self.outbox.len());
+        let flushed = ready!(flushed);
         self.outbox = Vec::new();
         Poll::Ready(flushed.map_err(Ended::ClientIo))
     }
@@ -226,7 +230,10 @@ impl Session {
         let mut scratch = Scratch::take();
         let broken = match ready!(lease.socket.poll_read(cx, &mut scratch)) {
             Ok(0) => lease.closed(),
-            Ok(len) => return Poll::Ready(self.on_backend_bytes(scratch.filled(len))),
+            Ok(len) => {
+                lease.server.traffic.count_received(len);
+                return Poll::Ready(self.on_backend_bytes(scratch.filled(len)));
+            }
             Err(error) => lease.broken(error),
         };
         Poll::Ready(self.on_broken(broken))
@@ -247,6 +254,7 @@ impl Session {
         let bytes = out.bytes(chunk);
         let sent =
             if self.outbox.is_empty() { self.socket.send_now(bytes).map_err(Ended::ClientIo)? } else { 0 };
+        self.shared.metrics.traffic.count_sent(sent);
         self.outbox.extend_from_slice(&bytes[sent..]);
         self.after_copy_began()
     }
@@ -259,6 +267,7 @@ impl Session {
             self.client_closed = true;
             return Poll::Ready(Ok(()));
         }
+        self.shared.metrics.traffic.count_received(len);
         Poll::Ready(self.on_client_bytes(scratch.filled(len)))
     }
 

@@ -9,7 +9,7 @@
 //! the size of this journey is memory that every idle client pays for.
 
 use super::{Ended, Session, request::End};
-use crate::route::Target;
+use crate::{clock, route::Target};
 
 /// Serves a client until it goes, breaks the protocol, or Bulkhead goes down.
 pub(crate) async fn serve(session: &mut Session) -> Ended {
@@ -23,6 +23,7 @@ pub(crate) async fn serve(session: &mut Session) -> Ended {
 
 async fn serve_one(session: &mut Session) -> Result<(), Ended> {
     let request = session.next_request().await?;
+    let start = clock::last_tick();
     match request.end {
         End::Terminate => return Err(Ended::ByClient),
         End::StrayCopy => return Box::pin(session.drop_request(request)).await,
@@ -55,5 +56,7 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         return Box::pin(session.refuse(request, &reply)).await;
     }
     session.relay().await?;
-    session.settle().await
+    session.settle().await?;
+    session.took(&demand, start);
+    Ok(())
 }

@@ -1,6 +1,9 @@
 //! The one decision after each request: give the backend back, keep it, or close it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use super::{
     Ended, Session, classify::for_each_value, metrics::CountedPin, request::Request, transaction::Begun,
@@ -263,6 +266,7 @@ impl Session {
         let news = lease.protocol.take_news();
         if let Some(code) = news.client_error {
             self.failed = true;
+            self.shared.metrics.server_errors.fetch_add(1, Ordering::Relaxed);
             if self.was_unparsed && &code == SYNTAX_ERROR {
                 // The server could not read it either, so it did nothing.
                 self.taint = self.taint_before;

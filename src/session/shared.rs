@@ -19,10 +19,10 @@ use super::{
 };
 use crate::{
     auth::tls::Acceptor,
-    backend::statements::Statements,
+    backend::{Identity, statements::Statements},
     pool::Pool,
     route::{PoolId, Routes},
-    server::Catalogs,
+    server::{Catalogs, Health},
     sql::{Classifier, Glob},
 };
 
@@ -69,6 +69,8 @@ pub struct Shared {
     pub routes: Routes,
     /// By [`PoolId`].
     pub pools: Vec<Pool>,
+    /// What is known of the servers; handed on by their names.
+    pub health: Health,
     /// Counters of requests, by [`PoolId`]; a pool's are handed on by its name.
     pub requests: Vec<Arc<Requests>>,
     /// Which sessions are workers.
@@ -136,6 +138,11 @@ impl Lasting {
 }
 
 impl Shared {
+    /// The identity of the primary's URL, as which Bulkhead asks for its own purposes.
+    pub fn url_identity(&self) -> Option<Arc<Identity>> {
+        self.identities.identity(&self.identities.url_database, &self.identities.url_user)
+    }
+
     pub(crate) fn pool(&self, id: PoolId) -> &Pool {
         &self.pools[usize::from(id.0)]
     }

@@ -128,6 +128,11 @@ impl Rules {
         }
     }
 
+    /// Whether a table of this schema is a job table.
+    pub fn is_job_table(&self, schema: &str, table: &str) -> bool {
+        self.object(Object::Relation, Some(schema), table)
+    }
+
     /// Whether everything in this schema is a job object.
     pub(super) fn schema(&self, schema: &str) -> bool {
         any(&self.schemas, schema)

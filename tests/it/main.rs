@@ -4,11 +4,14 @@
 mod backends;
 mod bounds;
 mod cancel;
+mod check;
 mod conversation;
 mod drivers;
 mod failures;
 mod harness;
+mod health;
 mod hostile;
+mod life;
 mod logins;
 mod prepared;
 mod protocol;

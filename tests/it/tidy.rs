@@ -12,10 +12,11 @@ const LAYERS: [&str; 11] =
 
 /// Files of `src` itself, beside the layers: what a layer of theirs would be. The others (`app`, `reload`, ...) are on
 /// top and may use everything.
-const FOUNDATION: [&str; 1] = ["socket"];
+const FOUNDATION: [&str; 3] = ["clock", "socket", "version"];
 
 /// Files that may hold a `static`, with the reason.
-const STATICS: [(&str, &str); 2] = [
+const STATICS: [(&str, &str); 3] = [
+    ("src/clock.rs", "the time of a runtime thread, so that a request costs one look at the clock"),
     ("src/socket.rs", "the scratch buffer of a runtime thread, shared by its sessions"),
     ("src/main.rs", "the allocator, which the language wants as one"),
 ];

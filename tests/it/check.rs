@@ -1,0 +1,116 @@
+//! `bulkhead check --connect` against real servers, and against a real pooler in front of one.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use crate::support::{
+    Cluster, Login, Postgres, ProxyConfig, Role, Running, Scratch, connect, eventually, free_port, oban,
+};
+
+/// Exit code and output of `check --connect` with a configuration.
+fn check(config: &ProxyConfig) -> (Option<i32>, String) {
+    let folder = Scratch::new();
+    let file = folder.path().join("bulkhead.toml");
+    let text = config.to_toml().replace("{listen}", "127.0.0.1:6432").replace("{http}", "127.0.0.1:9930");
+    fs::write(&file, text).expect("a writable folder");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+    let output = command.arg("--config").arg(&file).args(["check", "--connect"]).output().expect("it runs");
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(!text.contains("secret"), "{text}");
+    (output.status.code(), text)
+}
+
+#[tokio::test]
+async fn servers_that_fit_are_shown() {
+    let cluster = Cluster::start();
+    oban::install(&cluster.jobs).await;
+    let (code, text) = check(&ProxyConfig::of(&cluster));
+    assert_eq!(code, Some(0), "{text}");
+    for (server, role) in [("primary ", "primary"), ("replica_1 ", "replica"), ("jobs ", "primary")] {
+        let line =
+            text.lines().find(|line| line.starts_with(server)).unwrap_or_else(|| panic!("{server}: {text}"));
+        assert!(line.contains(role) && line.contains("10 of 97") && line.ends_with("nothing"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_a_problem() {
+    let cluster = Cluster::start();
+    oban::install(&cluster.primary).await;
+    cluster.jobs.query("ALTER ROLE app CONNECTION LIMIT 9").await;
+    let config = ProxyConfig::of(&cluster)
+        .pool("primary", &["primary"], 98)
+        .set("servers.gone", "url", format!("postgres://app:secret@127.0.0.1:{}/app", free_port()))
+        .pool("reports", &["gone"], 5);
+    let (code, text) = check(&config);
+    assert_eq!(code, Some(64), "{text}");
+    for part in [
+        "server \"primary\": its pools may open 98 connections, but it takes 97",
+        "server \"jobs\": its pools may open 10 connections, but its user may have only 9",
+        "server \"jobs\": job statements go there, but the job tables are on primary only",
+        "server \"gone\": ",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // The roles exchanged: a replica in place of the primary, and the other way round.
+    let config = ProxyConfig::primary_only(&cluster.replica)
+        .set("servers.replica_1", "url", cluster.primary.url(Login::App))
+        .pool("replicas", &["replica_1"], 5);
+    let (code, text) = check(&config);
+    assert_eq!(code, Some(64), "{text}");
+    assert!(text.contains("takes no writes") && text.contains("follows no primary"), "{text}");
+}
+
+/// PgBouncer, where it is installed or has been built for the benchmark.
+fn pgbouncer() -> Option<PathBuf> {
+    let built = PathBuf::from(env!("CARGO_BIN_EXE_bulkhead")).parent()?.parent()?.join("pgbouncer/pgbouncer");
+    [built, PathBuf::from("/usr/sbin/pgbouncer")].into_iter().find(|path| path.exists())
+}
+
+fn start_pgbouncer(program: &Path, folder: &Path, server: &Postgres, mode: &str) -> (Running, u16) {
+    let port = free_port();
+    let users = folder.join("users.txt");
+    fs::write(&users, "\"app\" \"secret\"\n").expect("a writable folder");
+    let text = format!(
+        "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+         unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\npool_mode = {mode}\n\
+         ignore_startup_parameters = extra_float_digits\n",
+        server.port(),
+        users.display()
+    );
+    let file = folder.join(format!("{mode}.ini"));
+    fs::write(&file, text).expect("a writable folder");
+    let owner = crate::support::programs().owner;
+    for path in [folder, &users, &file] {
+        if let Some(owner) = owner {
+            std::os::unix::fs::chown(path, Some(owner.uid), Some(owner.gid)).expect("root may");
+        }
+    }
+    let arguments = [file.to_str().expect("text")];
+    let log = folder.join(format!("{mode}.log"));
+    (Running::start(program, &arguments, &[], owner, &log).expect("it runs"), port)
+}
+
+#[tokio::test]
+async fn a_pooler_in_front_of_a_server_is_seen() {
+    let Some(program) = pgbouncer() else { return };
+    let server = Postgres::start(Role::Primary);
+    let folder = Scratch::new();
+    for (mode, expected, shown) in [
+        ("transaction", Some(64), "is behind a pooler in transaction mode"),
+        ("session", Some(0), "something stands in between"),
+    ] {
+        let (_pooler, port) = start_pgbouncer(&program, folder.path(), &server, mode);
+        let url = Login::App.url(port, "app");
+        eventually("the pooler serves", Duration::from_secs(10), async || connect(&url).await.ok()).await;
+        let config = ProxyConfig::primary_only(&server).set("servers.primary", "url", url.clone());
+        let (code, text) = check(&config);
+        assert_eq!(code, expected, "{mode}: {text}");
+        assert!(text.contains(shown), "{mode}: {text}");
+    }
+}

@@ -1,0 +1,109 @@
+//! `/healthz` and `/readyz` with real servers that go and come, and what the checks cost them.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{
+    Cluster, Login, Postgres, Proxy, ProxyConfig, RawClient, Role, eventually, http_get, oban,
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+async fn ready(proxy: &Proxy) -> (u16, Value) {
+    let (status, text) = http_get(proxy.http_port(), "/readyz").await.expect("it answers HTTP");
+    (status, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
+}
+
+async fn wait_for(proxy: &Proxy, status: u16, word: &str) -> Value {
+    eventually(&format!("/readyz says {status} {word}"), SOON, async || {
+        let (now, json) = ready(proxy).await;
+        (now == status && json["status"] == word).then_some(json)
+    })
+    .await
+}
+
+fn server<'a>(json: &'a Value, name: &str) -> &'a Value {
+    let servers = json["servers"].as_array().expect("a list");
+    servers.iter().find(|server| server["name"] == name).unwrap_or_else(|| panic!("{name} in {json}"))
+}
+
+#[tokio::test]
+async fn readiness_follows_the_servers() {
+    let cluster = Cluster::start();
+    oban::install(&cluster.jobs).await;
+    let proxy = Proxy::start(&ProxyConfig::of(&cluster).to_toml());
+    let json = wait_for(&proxy, 200, "ready").await;
+    assert_eq!(
+        (&server(&json, "primary")["role"], &server(&json, "primary")["in_recovery"]),
+        (&"primary".into(), &false.into())
+    );
+    // The others may be asked a moment later.
+    eventually("the replica has been asked", SOON, async || {
+        let (_, json) = ready(&proxy).await;
+        (server(&json, "replica_1")["in_recovery"] == true && server(&json, "jobs")["in_recovery"] == false)
+            .then_some(())
+    })
+    .await;
+
+    cluster.jobs.kill();
+    let json = wait_for(&proxy, 200, "degraded").await;
+    assert_eq!(server(&json, "jobs")["state"], "down");
+    assert!(
+        json["reasons"][0].as_str().is_some_and(|reason| reason.contains("\"jobs\" cannot serve")),
+        "{json}"
+    );
+    assert!(!json.to_string().contains("secret"), "{json}");
+    cluster.jobs.boot();
+    wait_for(&proxy, 200, "ready").await;
+
+    cluster.primary.kill();
+    let json = wait_for(&proxy, 503, "not_ready").await;
+    assert_eq!(server(&json, "primary")["state"], "down");
+    assert_eq!(
+        http_get(proxy.http_port(), "/healthz").await.expect("it answers").0,
+        200,
+        "the process is well"
+    );
+    cluster.primary.boot();
+    wait_for(&proxy, 200, "ready").await;
+    assert_eq!(proxy.metric("bulkhead_server_in_recovery{server=\"replica_1\"}").await, Some(1.0));
+}
+
+#[tokio::test]
+async fn a_primary_that_takes_no_writes_is_not_ready() {
+    let primary = Postgres::start(Role::Primary);
+    let replica = Postgres::start(Role::ReplicaOf(&primary));
+    let proxy = Proxy::start(&ProxyConfig::primary_only(&replica).to_toml());
+    let json = eventually("it has been asked", SOON, async || {
+        let (status, json) = ready(&proxy).await;
+        (status == 503 && server(&json, "primary")["state"] == "up").then_some(json)
+    })
+    .await;
+    assert!(json["reasons"][0].as_str().is_some_and(|reason| reason.contains("takes no writes")), "{json}");
+}
+
+#[tokio::test]
+async fn checks_take_no_place_beyond_the_pools_bound() {
+    let primary = Postgres::start(Role::Primary);
+    let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 1).to_toml());
+    wait_for(&proxy, 200, "ready").await;
+    let mut busy = RawClient::login(proxy.port(), Login::App, "app").await;
+    busy.ask("BEGIN").await;
+    busy.query_value("SELECT 1").await;
+    // The only place is taken: nothing is asked any more, nobody waits for it, and nothing is opened beside it.
+    eventually("the last check is older than a round", SOON, async || {
+        let (status, json) = ready(&proxy).await;
+        assert_eq!(status, 200, "{json}");
+        let count = primary.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'").await;
+        assert_eq!((count.as_str(), &json["pools"][0]["waiting"]), ("1", &0.into()));
+        (server(&json, "primary")["last_check_seconds"].as_f64()? > 4.5).then_some(())
+    })
+    .await;
+    busy.ask("COMMIT").await;
+    eventually("it is asked again", SOON, async || {
+        let (_, json) = ready(&proxy).await;
+        (server(&json, "primary")["last_check_seconds"].as_f64()? < 1.0).then_some(())
+    })
+    .await;
+}
