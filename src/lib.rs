@@ -44,6 +44,7 @@
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz` |
 //! | [`config`] | file and environment to checked values, all problems at once |
 //! | [`app`], [`listener`], [`shutdown`], [`telemetry`] | putting it together |
+//! | [`health`], [`demo`] | commands beside serving |
 //!
 //! # What is bounded, and how
 //!
@@ -73,6 +74,8 @@ pub mod app;
 pub mod auth;
 pub mod backend;
 pub mod config;
+pub mod demo;
+pub mod health;
 pub mod listener;
 pub mod pool;
 pub mod reload;

@@ -4,11 +4,13 @@
 mod bounds;
 mod cancel;
 mod conversation;
+mod demo;
 mod drivers;
 mod failures;
 mod harness;
 mod hostile;
 mod logins;
+mod packaging;
 mod prepared;
 mod protocol;
 mod reload;
