@@ -1,11 +1,16 @@
 # `make help` lists the targets. Every one installs what it needs first (scripts/setup.sh; silent when all is there).
 
 .DEFAULT_GOAL := build
-.PHONY: build test conformance bench fmt lint setup help
+.PHONY: build demo test conformance bench fmt lint setup help
 
 build: ## the release binary: target/release/bulkhead
 	@scripts/setup.sh build
 	cargo build --release --locked
+
+demo: ## users beside busy workers, with one pool and with separate ones; ARGS=--once ends after the table
+	@scripts/setup.sh build demo
+	cargo build --release --locked
+	@exec $${CARGO_TARGET_DIR:-target}/release/bulkhead demo $(ARGS)
 
 test: ## formatting, lints, documentation, then every test against real Postgres servers
 	@scripts/setup.sh test
@@ -31,7 +36,7 @@ lint: ## formatting and clippy, warnings are errors
 	cargo clippy --all-targets --locked -- -D warnings
 
 setup: ## install everything that the other targets use
-	@scripts/setup.sh build test bench
+	@scripts/setup.sh build demo test bench
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\): ## /\1\t/p' Makefile

@@ -2,6 +2,7 @@
 # Installs what a target of the Makefile uses and the machine lacks; silent and quick when nothing is missing.
 #
 #   scripts/setup.sh build         a C compiler and libclang (the SQL parser is built through bindgen)
+#   scripts/setup.sh build demo    also PostgreSQL's server programs and psql
 #   scripts/setup.sh build test    also PostgreSQL with contrib and pgbench, cargo-nextest, and drivers of other
 #                                  languages (Python and Node), the latter under target/drivers
 #   scripts/setup.sh build bench   also PostgreSQL and PgBouncer, a recent one built under target/pgbouncer
@@ -45,6 +46,16 @@ need_build() {
     have cargo || fail "cargo is missing: install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or later, see https://rustup.rs"
     have cc || lacking build-essential "a C compiler"
     has_libclang || lacking libclang-dev "libclang (or set LIBCLANG_PATH)"
+}
+
+need_demo() {
+    if ! postgres_has initdb || ! postgres_has postgres; then
+        lacking postgresql "PostgreSQL 14 or later, with its server programs"
+    fi
+    postgres_has psql || lacking postgresql-client "psql"
+    if [[ $(uname) == Linux ]]; then
+        have setpriv || lacking util-linux "setpriv (util-linux)"
+    fi
 }
 
 need_postgres() {
@@ -121,9 +132,10 @@ install_drivers() {
 for part in "$@"; do
     case $part in
     build) need_build ;;
+    demo) need_demo ;;
     test) need_postgres && need_driver_languages ;;
     bench) need_postgres && need_bench ;;
-    *) fail "unknown part: $part (one of build, test, bench)" ;;
+    *) fail "unknown part: $part (one of build, demo, test, bench)" ;;
     esac
 done
 install_missing

@@ -263,20 +263,23 @@ impl Files {
     }
 }
 
+/// A server, and the gate that all pools on it share.
+type Guarded = (Arc<Server>, Arc<Gate>);
+
 /// What a configuration has been made into.
 #[derive(Debug)]
 pub(crate) struct Built {
     pub(crate) config: Config,
     pub(crate) shared: Arc<Shared>,
     /// By their places in the configuration.
-    pub(crate) servers: Vec<(Arc<Server>, Arc<Gate>)>,
+    pub(crate) servers: Vec<Guarded>,
 }
 
 /// A snapshot in the making, which nothing uses yet: dropped, it leaves no trace.
 pub(crate) struct Draft {
     config: Config,
     shared: Shared,
-    servers: Vec<(Arc<Server>, Arc<Gate>)>,
+    servers: Vec<Guarded>,
     /// Every pool on each of its servers, and what it is to be.
     adjustments: Vec<(Arc<ServerPool>, pool::Limits, Arc<Server>)>,
 }
@@ -437,7 +440,7 @@ fn requests_of(shared: &Shared, name: &str) -> Option<Arc<Requests>> {
 
 /// The servers; one that has not changed is the same object, one that is reached otherwise at the same address keeps
 /// its gate.
-fn servers(config: &Config, before: Option<&Built>) -> Result<Vec<(Arc<Server>, Arc<Gate>)>, tls::Problem> {
+fn servers(config: &Config, before: Option<&Built>) -> Result<Vec<Guarded>, tls::Problem> {
     let numbers = before
         .and_then(|before| before.servers.first())
         .map_or_else(Arc::default, |(server, _)| Arc::clone(&server.numbers));
@@ -515,7 +518,7 @@ pub(crate) fn server_of(server: &config::Server, numbers: &Arc<Numbers>) -> Resu
 fn pool_of(
     pool: &config::Pool,
     config: &Config,
-    servers: &[(Arc<Server>, Arc<Gate>)],
+    servers: &[Guarded],
     known: &[&Arc<ServerPool>],
     spawner: &Spawner,
     adjustments: &mut Vec<(Arc<ServerPool>, pool::Limits, Arc<Server>)>,

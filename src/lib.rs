@@ -44,7 +44,7 @@
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz` |
 //! | [`config`] | file and environment to checked values, all problems at once |
 //! | [`app`], [`ports`], [`listener`], [`unix_socket`], [`service`], [`descriptors`], [`shutdown`], [`telemetry`] | putting it together: where clients come in, the service manager, the end |
-//! | [`upstream`] | what `check --connect` finds at the servers |
+//! | [`upstream`], [`health`], [`demo`] | commands beside serving: what `check --connect` finds at the servers, a health check, the demonstration |
 //!
 //! # What is bounded, and how
 //!
@@ -75,7 +75,9 @@ pub mod auth;
 pub mod backend;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod descriptors;
+pub mod health;
 pub mod listener;
 pub mod pool;
 pub mod ports;

@@ -2,9 +2,9 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program talks to people")]
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 
-use bulkhead::{app, config, descriptors, reload::Origin, sql, telemetry, version};
+use bulkhead::{app, config, demo, descriptors, health, reload::Origin, sql, telemetry, version};
 use clap::{Parser, Subcommand};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -19,6 +19,10 @@ const EXIT_USAGE: u8 = 64;
 const EXIT_UNAVAILABLE: u8 = 69;
 /// Something else (`EX_SOFTWARE`).
 const EXIT_INTERNAL: u8 = 70;
+/// A health check says no, as those who run it expect it.
+const EXIT_UNHEALTHY: u8 = 1;
+/// A signal came before there was anything to show (128 and SIGINT).
+const EXIT_INTERRUPTED: u8 = 130;
 
 /// A Postgres proxy that keeps background jobs, reads and writes in separate, bounded connection pools.
 ///
@@ -89,6 +93,17 @@ enum Command {
         /// The statement.
         sql: String,
     },
+    /// Ask the Bulkhead that runs with this configuration whether it is ready (for health checks of containers).
+    Health,
+    /// Start Postgres servers and a load, and show users beside busy workers with one pool and with separate ones.
+    Demo {
+        /// End after the table; else Bulkhead stays up for tries until Ctrl-C.
+        #[arg(long)]
+        once: bool,
+        /// How long each of the three phases measures.
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
+        seconds: u32,
+    },
     /// Check the configuration, then tell a running bulkhead to load it (SIGHUP).
     ///
     /// The environment of this command may differ from the running one's, which is what ${NAME} means there. The
@@ -118,9 +133,13 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    if let Some(Command::Keys) = arguments.command {
-        print!("{}", config::markdown());
-        return ExitCode::SUCCESS;
+    match arguments.command {
+        Some(Command::Keys) => {
+            print!("{}", config::markdown());
+            return ExitCode::SUCCESS;
+        }
+        Some(Command::Demo { once, seconds }) => return demonstrate(once, seconds),
+        _ => {}
     }
     let origin = Origin { path: arguments.config };
     let config = match origin.load() {
@@ -131,10 +150,14 @@ fn main() -> ExitCode {
         }
     };
     match arguments.command {
-        None | Some(Command::Keys) => serve(config, origin),
+        None => serve(config, origin),
         Some(Command::Check { connect }) => check(&config, connect),
         Some(Command::Classify { sql }) => classify(&config, &sql),
         Some(Command::Reload { target }) => reload(&config, &target),
+        Some(Command::Health) => check_health(&config),
+        Some(Command::Keys | Command::Demo { .. }) => {
+            unreachable!("they need no configuration and have been run")
+        }
     }
 }
 
@@ -255,5 +278,31 @@ fn process_of(target: &ReloadTarget) -> Result<Pid, String> {
         }
         (Ok(_), Err(_)) => Err(format!("there is no process {number}")),
         _ => Ok(pid),
+    }
+}
+
+fn check_health(config: &config::Config) -> ExitCode {
+    match health::check(config) {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("bulkhead: {error}");
+            ExitCode::from(EXIT_UNHEALTHY)
+        }
+    }
+}
+
+fn demonstrate(once: bool, seconds: u32) -> ExitCode {
+    let mut out = std::io::stdout();
+    let options = demo::Options { once, seconds, is_terminal: out.is_terminal() };
+    match demo::run(options, &mut out) {
+        Ok(demo::Ending::Complete) => ExitCode::SUCCESS,
+        Ok(demo::Ending::Interrupted) => ExitCode::from(EXIT_INTERRUPTED),
+        Err(error) => {
+            eprintln!("bulkhead demo: {error}");
+            ExitCode::from(if error.is_missing() { EXIT_UNAVAILABLE } else { EXIT_INTERNAL })
+        }
     }
 }

@@ -142,7 +142,7 @@ impl Running {
         let before = Arc::clone(&self.built);
         let (built, unkept) = draft.carry_out(Some(&before));
         self.built = Arc::new(built);
-        self.live.replace(Arc::clone(&self.built.shared));
+        self.live.replace(&self.built.shared);
         self.catalog_source.send_replace(self.built.catalog_source());
         self.keep(unkept);
         self.drain_what_is_gone(&before);

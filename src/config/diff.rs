@@ -146,7 +146,13 @@ impl Diff {
         self.section("listen", keys, show(old), show(new));
         let show = |settings: &AcceptorSettings| {
             let AcceptorSettings { mode, certificate, key, client_ca, client_certificates } = settings;
-            [shown(mode), path(certificate), path(key), path(client_ca), shown(client_certificates)]
+            [
+                shown(mode),
+                path(certificate.as_ref()),
+                path(key.as_ref()),
+                path(client_ca.as_ref()),
+                shown(client_certificates),
+            ]
         };
         let names = ["mode", "certificate", "key", "client_ca", "client_certificates"];
         self.section("listen.tls", names, show(&old.tls), show(&new.tls));
@@ -189,7 +195,7 @@ impl Diff {
     }
 
     fn auth(&mut self, old: &Auth, new: &Auth) {
-        let show = |Auth { method, users_file }: &Auth| [method.name().to_owned(), path(users_file)];
+        let show = |Auth { method, users_file }: &Auth| [method.name().to_owned(), path(users_file.as_ref())];
         self.section("auth", ["method", "users_file"], show(old), show(new));
     }
 
@@ -246,8 +252,15 @@ impl Diff {
         let section = format!("servers.{name}");
         let show = |settings: &ConnectorSettings| {
             let ConnectorSettings { mode, roots, certificate, key, negotiation, channel_binding } = settings;
-            let (certificate, key) = (path(certificate), path(key));
-            [shown(mode), optional(roots), certificate, key, shown(negotiation), shown(channel_binding)]
+            let (certificate, key) = (path(certificate.as_ref()), path(key.as_ref()));
+            [
+                shown(mode),
+                optional(roots.as_ref()),
+                certificate,
+                key,
+                shown(negotiation),
+                shown(channel_binding),
+            ]
         };
         let names = [
             "url (sslmode)",
@@ -263,9 +276,21 @@ impl Diff {
             &[
                 ("url (user)", shown(&old.user), shown(user)),
                 ("url (database)", shown(&old.database), shown(database)),
-                ("url (connect_timeout)", optional(&old.connect_timeout), optional(connect_timeout)),
-                ("url (application_name)", optional(&old.application_name), optional(application_name)),
-                ("max_connections", optional(&old.max_connections), optional(max_connections)),
+                (
+                    "url (connect_timeout)",
+                    optional(old.connect_timeout.as_ref()),
+                    optional(connect_timeout.as_ref()),
+                ),
+                (
+                    "url (application_name)",
+                    optional(old.application_name.as_ref()),
+                    optional(application_name.as_ref()),
+                ),
+                (
+                    "max_connections",
+                    optional(old.max_connections.as_ref()),
+                    optional(max_connections.as_ref()),
+                ),
             ],
         );
     }
@@ -354,15 +379,15 @@ fn address(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-fn path(path: &Option<PathBuf>) -> String {
-    path.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string())
+fn path(path: Option<&PathBuf>) -> String {
+    path.map_or_else(|| "none".to_owned(), |path| path.display().to_string())
 }
 
 fn shown(value: &impl Debug) -> String {
     format!("{value:?}")
 }
 
-fn optional(value: &Option<impl Debug>) -> String {
+fn optional(value: Option<impl Debug>) -> String {
     value.as_ref().map_or_else(|| "none".to_owned(), shown)
 }
 

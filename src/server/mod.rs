@@ -111,7 +111,9 @@ impl Catalogs {
     /// The primary is another server: nothing is known of any database until it has been read there.
     pub fn moved(&self) {
         let known: Vec<_> = self.lock().values().cloned().collect();
-        known.iter().for_each(|catalog| self.changed(catalog));
+        for catalog in &known {
+            self.changed(catalog);
+        }
     }
 
     /// Definitions have gone: what is known of the others still holds, but a name may stand for another of them.

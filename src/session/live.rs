@@ -32,9 +32,9 @@ impl Live {
     }
 
     /// Puts a snapshot in force, and wakes every session so that idle ones do not keep the old one alive.
-    pub fn replace(&self, shared: Arc<Shared>) {
+    pub fn replace(&self, shared: &Arc<Shared>) {
         let epoch = shared.epoch;
-        self.current.store(Arc::clone(&shared));
+        self.current.store(Arc::clone(shared));
         // After the snapshot, so that who sees the number sees the snapshot.
         self.epoch.store(epoch, Ordering::Release);
         shared.cancels.wake_all();

@@ -1,0 +1,108 @@
+//! `bulkhead demo`: real Postgres servers, Bulkhead in front of them, users beside busy workers, first through one
+//! pool and then through separate ones.
+//!
+//! Everything is real: installed Postgres programs, this very program as a process of its own, clients over TCP. The
+//! load is the same each time and knows one URL. Nothing outlives the demonstration: its servers end with it, even if
+//! it is killed, and it removes its folder (if it was killed, the next one does).
+
+mod failure;
+mod figures;
+mod folder;
+mod load;
+mod postgres;
+mod process;
+mod programs;
+mod progress;
+mod proxy;
+mod schema;
+mod story;
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub use failure::DemoError;
+use failure::Failure;
+use folder::Folder;
+use postgres::{Passwords, Setup};
+use programs::Programs;
+use progress::Progress;
+
+/// What the command line says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// End after the table, rather than stay up for tries until a signal comes.
+    pub once: bool,
+    /// How long each phase measures.
+    pub seconds: u32,
+    /// The output is a terminal, on which a line can be written over.
+    pub is_terminal: bool,
+}
+
+/// How it ended, if it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The table was shown.
+    Complete,
+    /// A signal came before.
+    Interrupted,
+}
+
+/// Runs the demonstration: to its end, or until SIGINT, SIGTERM or SIGHUP. To be called on the program's main thread,
+/// because its servers end with the thread that has started them.
+pub fn run(options: Options, out: &mut dyn io::Write) -> Result<Ending, DemoError> {
+    let programs = Programs::find().map_err(|failure| DemoError::new(failure, None))?;
+    let folder = Folder::new(programs.owner).map_err(|failure| DemoError::new(failure, None))?;
+    run_in(&folder, &programs, options, out).map_err(|failure| DemoError::new(failure, Some(folder.path())))
+}
+
+fn run_in(
+    folder: &Folder,
+    programs: &Programs,
+    options: Options,
+    out: &mut dyn io::Write,
+) -> Result<Ending, Failure> {
+    let passwords = Passwords { superuser: random_text()?, app: random_text()? };
+    let setup = Setup { programs, folder, passwords: &passwords };
+    let mut progress = Progress::new(out, options.is_terminal);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let mut ending = Ending::Interrupted;
+        tokio::select! {
+            // Dropped in the middle, it ends its servers.
+            told = story::tell(options, setup, &mut progress, &mut ending) => told?,
+            () = signals.next() => {}
+        }
+        Ok(ending)
+    })
+}
+
+/// The signals that end the demonstration.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+/// Letters and digits that nobody can guess: a password, or a folder's name.
+fn random_text() -> Result<String, Failure> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| Failure::System(io::Error::other(error)))?;
+    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
+}

@@ -1,0 +1,148 @@
+//! Files beside the program: they are well formed, and name only what the program has.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::support::{Cluster, Login, Proxy, ProxyConfig, connect};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Files below `config` with this extension.
+fn files(extension: &str) -> Vec<PathBuf> {
+    let mut folders = vec![root().join("config")];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("the folder is there").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|it| it == extension) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty(), "no .{extension} below config");
+    found
+}
+
+/// Words of the text that begin with `prefix`.
+fn words(text: &str, prefix: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split(|c| !is_part(c)).filter(|word| word.starts_with(prefix)).map(ToOwned::to_owned).collect()
+}
+
+#[tokio::test]
+async fn dashboards_and_alerts_name_metrics_that_exist() {
+    let cluster = Cluster::start();
+    let proxy = Proxy::start(&ProxyConfig::of(&cluster).to_toml());
+    let client = connect(&proxy.url_of(Login::App)).await.expect("it serves");
+    client.simple_query("SELECT 1").await.expect("it serves");
+    let metrics = proxy.metrics().await;
+    let exported: BTreeSet<&str> = metrics
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split(['{', ' ']).next())
+        .collect();
+    for file in ["config/grafana/bulkhead.json", "config/prometheus/alerts.yml"] {
+        let text = read(file);
+        let used = words(&text, "bulkhead_");
+        assert!(used.len() > 5, "{file} uses {used:?}");
+        let unknown: Vec<_> = used.iter().filter(|name| !exported.contains(name.as_str())).collect();
+        assert!(unknown.is_empty(), "{file} names metrics that are not exported: {unknown:?}\n{metrics}");
+    }
+    // What they select and group by are labels that there are.
+    let labels = words(&metrics, "");
+    for label in ["pool", "server", "reason", "class", "state", "le"] {
+        assert!(labels.contains(label), "{label} is no label");
+    }
+}
+
+#[test]
+fn the_dashboard_is_json_with_panels_that_ask_something() {
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&read("config/grafana/bulkhead.json")).expect("it is JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().expect("an id")).collect();
+    assert_eq!(ids.len(), panels.len(), "an id is there twice");
+    for panel in panels {
+        assert!(panel["targets"].as_array().is_some_and(|targets| !targets.is_empty()), "{panel}");
+        assert!(panel["description"].as_str().is_some_and(|text| text.ends_with('.')), "{panel}");
+    }
+}
+
+#[test]
+fn toml_files_are_toml_and_configurations_are_valid() {
+    for path in files("toml") {
+        let text = fs::read_to_string(&path).expect("the file is text");
+        text.parse::<toml::Table>().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+    check_configuration(&root().join("config/compose/bulkhead.toml"), &[("APP_PASSWORD", "app")]);
+    // The one in the ConfigMap, without its indentation.
+    let map = read("config/kubernetes/configmap.yaml");
+    let text = map.split_once("bulkhead.toml: |\n").expect("the file is in it").1;
+    let text: Vec<&str> = text.lines().map(|line| line.strip_prefix("    ").unwrap_or(line)).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("bulkhead.toml");
+    fs::write(&path, text.join("\n")).expect("writable");
+    let url = "postgres://app:secret@127.0.0.1/app";
+    check_configuration(&path, &[("DATABASE_URL", url), ("REPLICA_URL", url), ("JOBS_DATABASE_URL", url)]);
+}
+
+fn check_configuration(path: &Path, environment: &[(&str, &str)]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+    let output = command.arg("--config").arg(path).arg("check").envs(environment.iter().copied()).output();
+    let output = output.expect("the program runs");
+    assert!(output.status.success(), "{}: {output:?}", path.display());
+}
+
+/// Every YAML file, by Python's parser; where the machine has none, nothing is claimed.
+#[test]
+fn yaml_files_are_yaml() {
+    let script = "import sys, yaml\nfor name in sys.argv[1:]:\n    assert all(list(yaml.safe_load_all(open(name)))), name";
+    let has_yaml = Command::new("python3").args(["-c", "import yaml"]).output();
+    if !has_yaml.is_ok_and(|output| output.status.success()) {
+        return;
+    }
+    let files = files("yml").into_iter().chain(files("yaml")).chain([root().join("docker-compose.yml")]);
+    let output = Command::new("python3").args(["-c", script]).args(files).output().expect("python3 runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Ports, paths and times that several files must agree on.
+#[test]
+fn files_agree_with_each_other() {
+    let grace_seconds = 30;
+    assert!(read("config/bulkhead.toml").contains(&format!("shutdown_grace = \"{grace_seconds}s\"")));
+    let numbers_after = |file: &str, key: &str| -> Vec<u32> {
+        let text = read(file);
+        let values = text.lines().filter_map(|line| line.trim().strip_prefix(key).map(ToOwned::to_owned));
+        let digits = |value: String| value.chars().filter(char::is_ascii_digit).collect::<String>();
+        values.map(|value| digits(value).parse().expect("a number")).collect()
+    };
+    for (file, key) in [
+        ("config/systemd/bulkhead.service", "TimeoutStopSec="),
+        ("config/kubernetes/deployment.yaml", "terminationGracePeriodSeconds:"),
+        ("config/kubernetes/sidecar.yaml", "terminationGracePeriodSeconds:"),
+        ("config/fly.toml", "kill_timeout ="),
+        ("docker-compose.yml", "stop_grace_period:"),
+    ] {
+        let seconds = numbers_after(file, key);
+        assert!(matches!(seconds[..], [one] if one > grace_seconds), "{file}: {key} {seconds:?}");
+    }
+    let compose = read("docker-compose.yml");
+    let mounted = compose.lines().filter_map(|line| line.trim().strip_prefix("- ./")?.split(':').next());
+    for path in mounted {
+        assert!(root().join(path).exists(), "docker-compose.yml mounts {path}, which is not there");
+    }
+}
