@@ -387,8 +387,8 @@ fn shown(value: &impl Debug) -> String {
     format!("{value:?}")
 }
 
-fn optional(value: Option<impl Debug>) -> String {
-    value.as_ref().map_or_else(|| "none".to_owned(), shown)
+fn optional(value: Option<&impl Debug>) -> String {
+    value.map_or_else(|| "none".to_owned(), shown)
 }
 
 fn list(texts: &[String]) -> String {

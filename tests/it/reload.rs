@@ -255,7 +255,7 @@ async fn a_new_password_is_used_at_once() {
 
     in_transaction.batch_execute("COMMIT").await.expect("the transaction is not cut");
     old.simple_query("SELECT 1").await.expect("a session goes on, over a connection with the new password");
-    connect(&proxy.url()).await.err().expect("the old password no longer lets clients in");
+    connect(&proxy.url()).await.expect_err("the old password no longer lets clients in");
     let new = connect(&proxy.url().replace("secret", "rotated")).await.expect("the new one does");
     new.simple_query("SELECT 1").await.expect("works");
 }
@@ -270,7 +270,7 @@ async fn users_come_and_go_with_their_file() {
     let config = ProxyConfig::primary_only(&primary).set("auth", "users_file", users.to_str().expect("text"));
     let mut proxy = Proxy::start(&config.to_toml());
     let two = connect(&proxy.url_of(Login::AppTwo)).await.expect("a user of the file");
-    connect(&proxy.url_of(Login::Admin)).await.err().expect("not in the file yet");
+    connect(&proxy.url_of(Login::Admin)).await.expect_err("not in the file yet");
 
     write("\"admin\" \"secret\"\n");
     // The configuration is the same: files are read again all the same.
@@ -278,7 +278,7 @@ async fn users_come_and_go_with_their_file() {
     let admin = connect(&proxy.url_of(Login::Admin)).await.expect("now in the file");
     admin.simple_query("SELECT 1").await.expect("works");
     two.simple_query("SELECT 1").await.expect("a session of a removed user goes on");
-    connect(&proxy.url_of(Login::AppTwo)).await.err().expect("but there is no new one");
+    connect(&proxy.url_of(Login::AppTwo)).await.expect_err("but there is no new one");
 
     write("\"app_two\n");
     refused(&mut proxy, &config.to_toml()).await;
