@@ -34,6 +34,7 @@ pub(super) fn text(shared: &Shared) -> String {
     families.extend(reloads(shared));
     families.push(requests(shared));
     families.extend(pins(shared));
+    families.extend(listening(shared));
     families.extend(bounds(&members));
     families.extend(waits(&members));
     families.extend(backends(&members));
@@ -138,6 +139,44 @@ fn pins(shared: &Shared) -> [MetricFamily; 2] {
             "Times that a client began to keep its server connection between transactions, by the state that tied \
              it to it.",
             by_reason(&shared.metrics.pins),
+        ),
+    ]
+}
+
+fn listening(shared: &Shared) -> [MetricFamily; 7] {
+    let stats = shared.listeners.stats();
+    let one = |counter: &AtomicU64| [sample(&[], read(counter))];
+    [
+        gauges("bulkhead_listeners", "Clients that listen for notifications now.", one(&stats.listeners)),
+        gauges(
+            "bulkhead_listen_channels",
+            "Channels that clients listen to now, each counted once for its database.",
+            [sample(&[], shared.listeners.channels() as u64)],
+        ),
+        counters(
+            "bulkhead_notifications_delivered_total",
+            "Notifications handed to clients, each counted for every client.",
+            one(&stats.delivered),
+        ),
+        counters(
+            "bulkhead_notifications_dropped_total",
+            "Notifications that clients did not get because too many waited for them.",
+            one(&stats.dropped),
+        ),
+        counters(
+            "bulkhead_listener_overflows_total",
+            "Clients disconnected because too many notifications waited for them.",
+            one(&stats.overflows),
+        ),
+        counters(
+            "bulkhead_listen_losses_total",
+            "Server connections that listened for clients and were lost.",
+            one(&stats.losses),
+        ),
+        counters(
+            "bulkhead_listen_reconnects_total",
+            "Server connections that listened in the place of a lost one.",
+            one(&stats.reconnects),
         ),
     ]
 }

@@ -20,6 +20,7 @@ mod fixture {
         backend::Server,
         pool::{Gate, Limits, Pool, ServerPool, Spawner},
         route::{PoolId, Routes},
+        server::{ListenLimits, Listeners, OnGap},
         session::{
             self, Lasting, Shared,
             identities::{Identities, Method},
@@ -78,6 +79,9 @@ mod fixture {
         let identities =
             Identities::new(Method::Trust, Users::default(), HashMap::new(), url, vec!["*".to_owned()])
                 .expect("the system gives random bytes");
+        let spawner = Spawner { tracker: TaskTracker::new(), threads: Arc::new([]) };
+        let limits = ListenLimits { bytes_per_session: 1_000, on_gap: OnGap::Disconnect };
+        let listeners = Listeners::new(spawner, limits);
         Shared {
             acceptor: crate::auth::tls::Acceptor::default(),
             epoch: 1,
@@ -102,7 +106,7 @@ mod fixture {
             requests,
             workers: Workers::default(),
             welcomes: Arc::default(),
-            lasting: Arc::new(Lasting::new(10)),
+            lasting: Arc::new(Lasting::new(10, listeners)),
         }
     }
 }

@@ -17,6 +17,8 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "prepared_per_client",
             "prepared_per_backend",
             "catalog_refresh",
+            "notifications_per_client",
+            "listen_on_gap",
         ],
     ),
     ("auth", &["method", "users_file"]),

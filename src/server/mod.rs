@@ -1,4 +1,8 @@
-//! What is known of the servers beyond their address: the catalog snapshots that classification goes by.
+//! What is known of the servers beyond their address: the catalog snapshots that classification goes by, and the
+//! notifications that sessions listen for.
+
+pub mod listener;
+pub mod mailbox;
 
 use std::{
     collections::HashMap,
@@ -8,6 +12,9 @@ use std::{
     },
     time::Duration,
 };
+
+pub use listener::{ListenFailure, ListenLimits, Listener, Listeners, OnGap, listen_sql};
+pub use mailbox::{Fate, ListenStats, Mail, Mailbox};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};

@@ -22,7 +22,7 @@ use crate::{
     backend::statements::Statements,
     pool::Pool,
     route::{PoolId, Routes},
-    server::Catalogs,
+    server::{Catalogs, Listeners},
     sql::{Classifier, Glob},
 };
 
@@ -84,6 +84,8 @@ pub struct Shared {
 pub struct Lasting {
     /// What databases define.
     pub catalogs: Arc<Catalogs>,
+    /// Who listens for sessions.
+    pub listeners: Listeners,
     /// Prepared statements.
     pub statements: Statements,
     /// Keys given to clients.
@@ -107,9 +109,10 @@ impl Deref for Shared {
 
 impl Lasting {
     /// For a program that remembers up to `statements` prepared statements.
-    pub fn new(statements: usize) -> Self {
+    pub fn new(statements: usize, listeners: Listeners) -> Self {
         Self {
             catalogs: Arc::default(),
+            listeners,
             statements: Statements::new(statements),
             cancels: Arc::default(),
             metrics: Arc::default(),

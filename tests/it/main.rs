@@ -9,6 +9,7 @@ mod drivers;
 mod failures;
 mod harness;
 mod hostile;
+mod listen;
 mod logins;
 mod prepared;
 mod protocol;
