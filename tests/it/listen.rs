@@ -5,7 +5,7 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use tokio::{sync::Barrier, time::timeout};
 
-use crate::support::{Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role};
+use crate::support::{Cluster, Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role};
 
 /// Two places: one for the connection that listens, one for everybody else.
 fn config(primary: &Postgres) -> ProxyConfig {
@@ -68,7 +68,7 @@ fn shape(client: &RawClient, answer: &[Message]) -> String {
 }
 
 /// Each is one session; the answers must be those of the server itself.
-const CONVERSATIONS: [&[&str]; 14] = [
+const CONVERSATIONS: [&[&str]; 15] = [
     &["LISTEN a", "NOTIFY a, 'x'", "NOTIFY b, 'y'", "UNLISTEN a", "NOTIFY a, 'z'"],
     &[
         "LISTEN \"A b\"\"c\"",
@@ -121,6 +121,14 @@ const CONVERSATIONS: [&[&str]; 14] = [
         "BEGIN",
         "NOTIFY a",
         "ROLLBACK",
+    ],
+    &[
+        "LISTEN a",
+        "BEGIN",
+        "LISTEN b",
+        "PREPARE TRANSACTION 'p'",
+        "SELECT pg_listening_channels()",
+        "NOTIFY a",
     ],
 ];
 
@@ -419,4 +427,38 @@ async fn a_pool_of_one_still_listens() {
     assert_eq!(payloads(&client.ask("NOTIFY a, 'x'").await), ["x"]);
     client.ask("UNLISTEN a").await;
     proxy.wait_for_metric(r#"bulkhead_sessions_pinned{reason="listen"}"#, 0.0).await;
+}
+
+#[tokio::test]
+async fn both_databases_are_heard_and_a_standby_refuses() {
+    let cluster = Cluster::start();
+    let proxy = Proxy::start(&ProxyConfig::of(&cluster).to_toml());
+    let mut client = login(proxy.port()).await;
+    client.ask("LISTEN news").await;
+    client.ask("LISTEN \"public.oban_insert\"").await;
+    proxy.wait_for_metric("bulkhead_listen_channels", 2.0).await;
+    let (mut primary, mut jobs) = (login(cluster.primary.port()).await, login(cluster.jobs.port()).await);
+    for round in 0..3 {
+        primary.ask(&format!("NOTIFY news, 'primary {round}'")).await;
+        assert_eq!(next_payload(&mut client).await, format!("primary {round}"));
+        jobs.ask(&format!("NOTIFY \"public.oban_insert\", 'jobs {round}'")).await;
+        assert_eq!(next_payload(&mut client).await, format!("jobs {round}"));
+    }
+    let own = client.ask("SELECT pg_notify('public.oban_insert', 'own')").await;
+    assert_eq!(RawClient::tags(&own), "TDCAZ");
+    assert_eq!(heard(&own[3]).0, client.key().0);
+    client.ask("UNLISTEN \"public.oban_insert\"").await;
+    jobs.ask("NOTIFY \"public.oban_insert\"").await;
+    hears_nothing(&mut client).await;
+    primary.ask("NOTIFY news, 'still'").await;
+    assert_eq!(next_payload(&mut client).await, "still");
+
+    let mut standby = login(cluster.replica.port()).await;
+    let wanted = standby.ask("LISTEN news").await;
+    client.ask("/* bulkhead: route=replicas */ BEGIN READ ONLY").await;
+    let answer = client.ask("/* bulkhead: route=replicas */ LISTEN other").await;
+    assert_eq!(answer[0].field(b'C'), wanted[0].field(b'C'), "{answer:?}");
+    client.ask("ROLLBACK").await;
+    primary.ask("NOTIFY news, 'and still'").await;
+    assert_eq!(next_payload(&mut client).await, "and still");
 }
