@@ -10,13 +10,13 @@ use crate::{
     auth::{AuthError, Secret, Users, Verifier, tls, users::UsersError},
     backend::{self, Credentials, Home, Identity, Server, address::LoginSecret, connect::Numbers},
     clock,
-    config::{self, AuthMethod, Config},
+    config::{self, AuthMethod, Config, ListenOnGap},
     descriptors, listener,
     pool::{self, Gate, Pool, ServerPool, Spawner},
     ports::Ports,
     reload::{Origin, Running},
     route::{Demand, PoolId, Routes, Standing, Target},
-    server::{Health, Source},
+    server::{Health, ListenLimits, Listeners, OnGap, Source},
     service::{self, Inherited},
     session::{
         self, Lasting, Live, Shared, Workers,
@@ -214,6 +214,7 @@ async fn serve(
         tracing::warn!(clients = shared.clients(), "clients are cut off");
     }
     stop.cancel();
+    shared.listeners.stop();
     tasks.close();
     pools.tracker.close();
     // Idle backends say goodbye; whoever does not hear it is left behind.
@@ -366,7 +367,10 @@ impl Draft {
             },
             welcomes: same_primary.map_or_else(Arc::default, |before| Arc::clone(&before.shared.welcomes)),
             lasting: earlier.map_or_else(
-                || Arc::new(Lasting::new(limits.verdict_cache)),
+                || {
+                    let listeners = Listeners::new(spawner.clone(), listen_limits(limits));
+                    Arc::new(Lasting::new(limits.verdict_cache, listeners))
+                },
                 |shared| Arc::clone(&shared.lasting),
             ),
         };
@@ -405,6 +409,7 @@ impl Draft {
         if before.is_some_and(moved) {
             self.shared.catalogs.moved();
         }
+        self.shared.listeners.set_limits(listen_limits(&self.config.limits));
         if let Some(identity) = &warm {
             // Read before the first client asks.
             self.shared.catalogs.of(identity);
@@ -420,6 +425,14 @@ impl Built {
         let primary = &self.shared.pools[usize::from(self.shared.routes.primary.0)].members[0];
         Source { primary: Arc::clone(primary), refresh: self.config.limits.catalog_refresh }
     }
+}
+
+fn listen_limits(limits: &config::Limits) -> ListenLimits {
+    let on_gap = match limits.listen_on_gap {
+        ListenOnGap::Disconnect => OnGap::Disconnect,
+        ListenOnGap::Warn => OnGap::Warn,
+    };
+    ListenLimits { bytes_per_session: limits.notifications_per_client, on_gap }
 }
 
 /// Whether both configurations give every text the same verdict, remembered in as many places.

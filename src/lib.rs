@@ -62,8 +62,9 @@
 //! Settings are the session's: after a statement that may have changed some, the server is asked which are in force
 //! (`pg_settings`), and the next backend gets the difference in front of the next request. Prepared statements of the
 //! protocol have one name on all backends and are parsed where they are missing. What cannot be moved (temporary
-//! objects, session advisory locks, LISTEN, SQL-level PREPARE, cursors WITH HOLD) pins the session to its backend until
-//! the server, asked again, says that it is gone.
+//! objects, session advisory locks, SQL-level PREPARE, cursors WITH HOLD) pins the session to its backend until
+//! the server, asked again, says that it is gone. LISTEN costs a session no backend: one connection for each database
+//! [listens](server::listener) for all of its sessions.
 //!
 //! # Runtime
 //!

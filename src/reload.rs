@@ -146,6 +146,7 @@ impl Running {
         self.catalog_source.send_replace(self.built.catalog_source());
         self.keep(unkept);
         self.drain_what_is_gone(&before);
+        self.built.shared.listeners.leave_drained();
         for change in &changes {
             tracing::info!(change, "reload");
         }

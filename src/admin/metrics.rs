@@ -23,6 +23,13 @@
 //! | `bulkhead_request_duration_seconds` | histogram | `class`, `pool` | from a request's arrival to the end of its replies; waiting in the pool included |
 //! | `bulkhead_sessions_pinned` | gauge | `reason` | clients that keep a server connection between transactions |
 //! | `bulkhead_session_pins_total` | counter | `reason` | times that a client began to do so |
+//! | `bulkhead_listeners` | gauge |  | clients that listen for notifications |
+//! | `bulkhead_listen_channels` | gauge |  | channels that they listen to, each counted once for its database |
+//! | `bulkhead_notifications_delivered_total` | counter |  | notifications handed to clients, counted for each client |
+//! | `bulkhead_notifications_dropped_total` | counter |  | notifications that clients did not get because too many waited for them |
+//! | `bulkhead_listener_overflows_total` | counter |  | clients disconnected for that |
+//! | `bulkhead_listen_losses_total` | counter |  | server connections that listened for clients and were lost |
+//! | `bulkhead_listen_reconnects_total` | counter |  | server connections that took the place of these |
 //! | `bulkhead_pool_connections` | gauge | `pool`, `server`, `state` | server connections, `active`, `idle`, `connecting` or `closing` |
 //! | `bulkhead_pool_max_connections` | gauge | `pool`, `server` | bound of the sum of these |
 //! | `bulkhead_pool_waiting` | gauge | `pool`, `server` | clients that wait for a server connection |
@@ -44,6 +51,8 @@
 //! | `process_resident_memory_bytes` | gauge |  | memory in use |
 //! | `process_virtual_memory_bytes` | gauge |  | address space in use |
 //! | `process_start_time_seconds` | gauge |  | when the process was started, in Unix time |
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus::{
     TextEncoder,
@@ -78,6 +87,7 @@ pub(super) fn text(shared: &Shared) -> String {
     families.extend(traffic(shared));
     families.extend(requests(shared));
     families.extend(pins(shared));
+    families.extend(listening(shared));
     families.extend(bounds(&members));
     families.extend(waits(&members));
     families.extend(backends(&members));
@@ -143,7 +153,7 @@ fn reloads(shared: &Shared) -> [MetricFamily; 3] {
         gauges(
             "bulkhead_config_last_reload_successful",
             "1 if the last reload of the configuration was carried out, or there was none; 0 if it failed.",
-            [sample(&[], u64::from(!reloads.last_failed.load(std::sync::atomic::Ordering::Relaxed)))],
+            [sample(&[], u64::from(!reloads.last_failed.load(Ordering::Relaxed)))],
         ),
         gauges(
             "bulkhead_config_last_reload_success_timestamp_seconds",
@@ -202,7 +212,7 @@ fn requests(shared: &Shared) -> [MetricFamily; 2] {
 }
 
 fn pins(shared: &Shared) -> [MetricFamily; 2] {
-    let by_reason = |counters: &[std::sync::atomic::AtomicU64]| -> Vec<Sample> {
+    let by_reason = |counters: &[AtomicU64]| -> Vec<Sample> {
         let reasons = PinReason::ALL.into_iter().zip(counters);
         reasons.map(|(reason, count)| sample(&[("reason", reason.label())], read(count))).collect()
     };
@@ -217,6 +227,44 @@ fn pins(shared: &Shared) -> [MetricFamily; 2] {
             "Times that a client began to keep its server connection between transactions, by the state that tied \
              it to it.",
             by_reason(&shared.metrics.pins),
+        ),
+    ]
+}
+
+fn listening(shared: &Shared) -> [MetricFamily; 7] {
+    let stats = shared.listeners.stats();
+    let one = |counter: &AtomicU64| [sample(&[], read(counter))];
+    [
+        gauges("bulkhead_listeners", "Clients that listen for notifications now.", one(&stats.listeners)),
+        gauges(
+            "bulkhead_listen_channels",
+            "Channels that clients listen to now, each counted once for its database.",
+            [sample(&[], shared.listeners.channels() as u64)],
+        ),
+        counters(
+            "bulkhead_notifications_delivered_total",
+            "Notifications handed to clients, each counted for every client.",
+            one(&stats.delivered),
+        ),
+        counters(
+            "bulkhead_notifications_dropped_total",
+            "Notifications that clients did not get because too many waited for them.",
+            one(&stats.dropped),
+        ),
+        counters(
+            "bulkhead_listener_overflows_total",
+            "Clients disconnected because too many notifications waited for them.",
+            one(&stats.overflows),
+        ),
+        counters(
+            "bulkhead_listen_losses_total",
+            "Server connections that listened for clients and were lost.",
+            one(&stats.losses),
+        ),
+        counters(
+            "bulkhead_listen_reconnects_total",
+            "Server connections that listened in the place of a lost one.",
+            one(&stats.reconnects),
         ),
     ]
 }

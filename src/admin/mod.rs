@@ -22,7 +22,7 @@ mod fixture {
         backend::{Server, address::Traffic},
         pool::{Gate, Limits, Pool, ServerPool, Spawner},
         route::{PoolId, Routes},
-        server::Health,
+        server::{Health, ListenLimits, Listeners, OnGap},
         session::{
             self, Lasting, Shared,
             identities::{Identities, Method},
@@ -83,6 +83,9 @@ mod fixture {
             Identities::new(Method::Trust, Users::default(), HashMap::new(), url, vec!["*".to_owned()])
                 .expect("the system gives random bytes");
         let health = Health::new(&pools, PoolId(0), Some(PoolId(1)), None);
+        let spawner = Spawner { tracker: TaskTracker::new(), threads: Arc::new([]) };
+        let limits = ListenLimits { bytes_per_session: 1_000, on_gap: OnGap::Disconnect };
+        let listeners = Listeners::new(spawner, limits);
         Shared {
             acceptor: crate::auth::tls::Acceptor::default(),
             epoch: 1,
@@ -108,7 +111,7 @@ mod fixture {
             requests,
             workers: Workers::default(),
             welcomes: Arc::default(),
-            lasting: Arc::new(Lasting::new(10)),
+            lasting: Arc::new(Lasting::new(10, listeners)),
         }
     }
 }

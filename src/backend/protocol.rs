@@ -6,7 +6,10 @@
 //! replies are swallowed; a client's extended request that we changed carries steps that say what becomes of the
 //! reply to each of its messages.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
 
 use super::{outgoing::Outgoing, statements::StatementId};
 use crate::wire::{
@@ -142,6 +145,20 @@ pub struct Protocol {
     error: Option<Box<ErrorFields>>,
     /// What the server has reported of its parameters (ParameterStatus), as it stands now.
     parameters: Vec<(String, String)>,
+    /// Channels whose notifications the client gets by another way.
+    heard_elsewhere: Option<Arc<HashSet<Box<str>>>>,
+    /// What becomes of the client's next ReadyForQuery outside of a transaction.
+    ready: Ready,
+}
+
+/// What becomes of the ReadyForQuery that tells the client that it is in no transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ready {
+    Passes,
+    /// The session has something to say before it.
+    Waits,
+    /// It has come, and is the session's to write.
+    Held,
 }
 
 impl Default for Protocol {
@@ -157,6 +174,8 @@ impl Default for Protocol {
             prologue_failed: false,
             error: None,
             parameters: Vec::new(),
+            heard_elsewhere: None,
+            ready: Ready::Passes,
         }
     }
 }
@@ -214,6 +233,26 @@ impl Protocol {
         if synced {
             self.parts.back_mut().expect("there is an open part").kind = Kind::Synced;
         }
+    }
+
+    /// The client's next ReadyForQuery outside of a transaction is kept back, for [`Protocol::take_held_ready`].
+    pub fn hold_ready(&mut self) {
+        self.ready = Ready::Waits;
+    }
+
+    /// Whether a ReadyForQuery was kept back, which the client must now be sent.
+    pub fn take_held_ready(&mut self) -> bool {
+        std::mem::replace(&mut self.ready, Ready::Passes) == Ready::Held
+    }
+
+    /// Whether a ReadyForQuery is kept back.
+    pub const fn holds_ready(&self) -> bool {
+        matches!(self.ready, Ready::Held)
+    }
+
+    /// Notifications on these channels are not the client's: it gets them by another way.
+    pub fn set_heard_elsewhere(&mut self, channels: Option<Arc<HashSet<Box<str>>>>) {
+        self.heard_elsewhere = channels;
     }
 
     /// The client's CopyDone or CopyFail was sent.
@@ -363,7 +402,9 @@ impl Protocol {
                 self.tail.extend_from_slice(rest);
                 break;
             };
-            let inspected = matches!(header.tag, b'Z' | b'S' | b'E') && header.len <= INSPECTED_BYTES;
+            let looks_into = matches!(header.tag, b'Z' | b'S' | b'E')
+                || (header.tag == b'A' && self.heard_elsewhere.is_some());
+            let inspected = looks_into && header.len <= INSPECTED_BYTES;
             if inspected && rest.len() < header.len {
                 self.tail.extend_from_slice(rest);
                 break;
@@ -389,7 +430,7 @@ impl Protocol {
             b'E' => self.on_error(body, chunk, out),
             b'N' => self.parts.front().is_none_or(|part| part.whose == Whose::Client),
             // A notification belongs to the session's LISTEN, whatever is being answered.
-            b'A' => true,
+            b'A' => !self.is_heard_elsewhere(body),
             b'G' | b'W' => self.on_copy_in(),
             _ => self.on_reply(tag),
         }
@@ -410,7 +451,20 @@ impl Protocol {
         if part.whose == Whose::Client {
             self.prologue_failed = false;
         }
-        part.whose == Whose::Client && part.kind != Kind::Prepared
+        let passes = part.whose == Whose::Client && part.kind != Kind::Prepared;
+        if passes && self.ready == Ready::Waits && self.status == TxStatus::Idle {
+            // Waits => Held
+            self.ready = Ready::Held;
+            return false;
+        }
+        passes
+    }
+
+    fn is_heard_elsewhere(&self, body: &[u8]) -> bool {
+        let Some(channels) = &self.heard_elsewhere else { return false };
+        let mut body = Body::new(body, "NotificationResponse");
+        let channel = body.int32().and_then(|_| body.cstring());
+        channel.is_ok_and(|channel| channels.contains(&*String::from_utf8_lossy(channel)))
     }
 
     fn on_parameter(&mut self, body: &[u8]) -> bool {

@@ -169,6 +169,8 @@ impl Diff {
                 prepared_per_client,
                 prepared_per_backend,
                 catalog_refresh,
+                notifications_per_client,
+                listen_on_gap,
             } = limits;
             [
                 max_clients.to_string(),
@@ -179,6 +181,8 @@ impl Diff {
                 prepared_per_client.to_string(),
                 prepared_per_backend.to_string(),
                 shown(catalog_refresh),
+                format!("{notifications_per_client}B"),
+                listen_on_gap.name().to_owned(),
             ]
         };
         let names = [
@@ -190,6 +194,8 @@ impl Diff {
             "prepared_per_client",
             "prepared_per_backend",
             "catalog_refresh",
+            "notifications_per_client",
+            "listen_on_gap",
         ];
         self.section("limits", names, show(old), show(new));
     }

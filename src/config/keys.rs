@@ -114,6 +114,8 @@ pub const KEYS: &[KeySection] = &[
         ("prepared_per_client", Count, "1000", Reload, "Protocol-level prepared statements of one client."),
         ("prepared_per_backend", Count, "500", Reload, "Protocol-level prepared statements on one server connection."),
         ("catalog_refresh", Duration, r#""30s""#, Reload, "How often the server's catalog (volatile functions, views over them) is read again."),
+        ("notifications_per_client", Size, r#""1MiB""#, Reload, "Notifications (LISTEN) that may wait for one client. One that is slower is disconnected."),
+        ("listen_on_gap", Text, r#""disconnect""#, Reload, "What happens to listening clients when the server connection that they share is lost, and notifications may be missed: `disconnect` ends them, as the loss of their own connection would; `warn` listens again and sends them a WARNING."),
     ]),
     section!("auth", "How clients prove who they are.", [
         ("method", Text, r#""scram-sha-256""#, Reload, "`scram-sha-256`, `md5` (users with a SCRAM verifier still use SCRAM) or `trust` (anybody who names a user)."),

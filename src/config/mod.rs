@@ -96,6 +96,29 @@ pub struct Limits {
     pub prepared_per_backend: usize,
     /// How often the catalog snapshot (volatility, unsafe relations) is read again.
     pub catalog_refresh: Duration,
+    /// Bytes of notifications that may wait for one client.
+    pub notifications_per_client: usize,
+    /// What becomes of listening clients when notifications may have been missed.
+    pub listen_on_gap: ListenOnGap,
+}
+
+/// What becomes of listening clients when the connection that listens for them was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenOnGap {
+    /// They are disconnected, as if it had been their own connection (the default).
+    Disconnect,
+    /// They get a WARNING once the server is listened to again.
+    Warn,
+}
+
+impl ListenOnGap {
+    /// As the configuration writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Disconnect => "disconnect",
+            Self::Warn => "warn",
+        }
+    }
 }
 
 /// `[auth]`
@@ -257,6 +280,8 @@ impl Default for Limits {
             prepared_per_client: 1000,
             prepared_per_backend: 500,
             catalog_refresh: Duration::from_secs(30),
+            notifications_per_client: 1 << 20,
+            listen_on_gap: ListenOnGap::Disconnect,
         }
     }
 }

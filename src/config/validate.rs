@@ -8,7 +8,7 @@ use toml::de::DeTable;
 
 use super::{
     AcceptorSettings, Auth, AuthMethod, ClientCertificates, ClientMode, Config, JobRules, Jobs, Limits,
-    Listen, PRIMARY, Server, Workers,
+    Listen, ListenOnGap, PRIMARY, Server, Workers,
     expand::Environment,
     file::{Located, Section},
     keys::nearest,
@@ -184,6 +184,16 @@ fn limits(section: &Section<'_>) -> Limits {
         prepared_per_client: section.count("prepared_per_client", default.prepared_per_client, &count),
         prepared_per_backend: section.count("prepared_per_backend", default.prepared_per_backend, &count),
         catalog_refresh: section.duration("catalog_refresh", default.catalog_refresh, second),
+        notifications_per_client: section.size(
+            "notifications_per_client",
+            default.notifications_per_client,
+            &bytes,
+        ),
+        listen_on_gap: section.parsed("listen_on_gap", default.listen_on_gap, |text| match text {
+            "disconnect" => Ok(ListenOnGap::Disconnect),
+            "warn" => Ok(ListenOnGap::Warn),
+            _ => Err(Wrong::new(format!("{} is neither", shown(text)), "write \"disconnect\" or \"warn\"")),
+        }),
     }
 }
 

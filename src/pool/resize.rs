@@ -51,6 +51,11 @@ impl ServerPool {
         self.attention.notify_one();
     }
 
+    /// Whether the pool is no longer part of the configuration.
+    pub fn is_drained(&self) -> bool {
+        self.lock().life == Life::Draining
+    }
+
     /// Whether the keeper may end: the pool is drained, and its keeper is the last one that knows of it.
     pub(super) fn lets_keeper_go(self: &Arc<Self>) -> bool {
         let mut state = self.lock();

@@ -1,7 +1,9 @@
-//! What is known of the servers beyond their address: how they are, and the catalog snapshots that classification
-//! goes by.
+//! What is known of the servers beyond their address: how they are, the catalog snapshots that classification goes by,
+//! and the notifications that sessions listen for.
 
 mod health;
+pub mod listener;
+pub mod mailbox;
 
 use std::{
     collections::HashMap,
@@ -13,6 +15,8 @@ use std::{
 };
 
 pub use health::{CHECK_EVERY, Health, Known, Role, ServerHealth};
+pub use listener::{ListenFailure, ListenLimits, Listener, Listeners, OnGap, listen_sql};
+pub use mailbox::{Fate, ListenStats, Mail, Mailbox};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};

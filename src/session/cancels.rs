@@ -17,6 +17,10 @@ use crate::{
 /// Bytes of the secret where the protocol allows more than four (3.2).
 const LONG_SECRET_BYTES: usize = 32;
 
+/// Servers' own processes have no higher numbers (Linux: `PID_MAX_LIMIT`). A client that looks whether a notification is
+/// its own must not take a server's process for itself.
+const PROCESS_IDS_MAX: i32 = 1 << 22;
+
 /// All keys in use.
 #[derive(Debug, Default)]
 pub struct Cancels {
@@ -75,7 +79,7 @@ impl Cancels {
             getrandom::fill(&mut random).map_err(|_| AuthError::Random)?;
             let [a, b, c, d, ..] = random;
             let candidate = i32::from_be_bytes([a & 0x7f, b, c, d]);
-            if candidate != 0 && !keys.contains_key(&candidate) {
+            if candidate > PROCESS_IDS_MAX && !keys.contains_key(&candidate) {
                 break candidate;
             }
         };

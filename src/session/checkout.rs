@@ -74,5 +74,6 @@ impl Session {
         self.last = Some((pool, lease.id, lease.uses));
         self.lease_pool = pool;
         self.lease = Some(lease);
+        self.begin_listening_lease();
     }
 }

@@ -118,6 +118,8 @@ fn say_goodbye(mut session: Box<Session>, ended: &Ended) {
     let reply = match ended {
         Ended::ByClient | Ended::ClientIo(_) | Ended::Amid(_) => None,
         Ended::Shutdown => Some(reply::shutting_down()),
+        Ended::SlowListener(limit_bytes) => Some(reply::slow_listener(*limit_bytes)),
+        Ended::ListenerLost => Some(reply::listener_lost()),
         Ended::Protocol(what) => Some(reply::protocol_violation(what)),
         Ended::Backend(broken) => Some(reply::broken(broken, None)),
     };
@@ -177,6 +179,7 @@ impl Admitted {
             is_new_backend: false,
             asks_sequences: false,
             statements: None,
+            listening: None,
             streaming: 0,
             skipping: false,
             client_closed: false,

@@ -9,6 +9,7 @@ mod classify;
 mod extended;
 pub mod handshake;
 pub mod identities;
+mod listen;
 pub mod live;
 pub mod metrics;
 mod relay;
@@ -37,6 +38,7 @@ use crate::{
     wire::{frame::BadFrame, read::Malformed},
 };
 use cancels::CancelKey;
+use listen::Listening;
 use metrics::CountedPin;
 use transaction::Begun;
 
@@ -61,6 +63,12 @@ pub enum Ended {
     /// Bulkhead is going down.
     #[error("shutting down")]
     Shutdown,
+    /// More notifications waited than may: their bound in bytes.
+    #[error("the client takes its notifications too slowly")]
+    SlowListener(usize),
+    /// The connection that listened for it was lost.
+    #[error("the connection that listened was lost")]
+    ListenerLost,
 }
 
 impl From<BadFrame> for Ended {
@@ -127,6 +135,8 @@ pub(crate) struct Session {
     /// Whether the session has asked for `currval` or `lastval`.
     asks_sequences: bool,
     statements: Option<Box<Statements>>,
+    /// What the session listens to.
+    listening: Option<Box<Listening>>,
     /// Bytes of the client's current message still to be sent on.
     streaming: usize,
     /// A refused extended request: everything up to its Sync is dropped.

@@ -50,6 +50,9 @@ impl Session {
             poll_fn(|cx| self.poll_outbox(cx)).await?;
         }
         self.take_up_snapshot();
+        if self.listening.is_some() {
+            self.deliver(None)?;
+        }
         if let Some(request) = self.buffered_request()? {
             return Ok(request);
         }
@@ -152,6 +155,9 @@ impl Session {
 
     fn poll_move(&mut self, cx: &mut Context<'_>, until: Until) -> Poll<Result<(), Ended>> {
         loop {
+            if until == Until::Request && self.listening.is_some() {
+                while self.deliver(Some(cx.waker()))? && self.poll_outbox(cx)?.is_ready() {}
+            }
             let flushed = self.poll_outbox(cx)?.is_ready();
             let sent = self.poll_unsent(cx)?.is_ready();
             let from_backend = if flushed { self.poll_backend(cx)? } else { Poll::Pending };
@@ -352,6 +358,9 @@ impl Session {
             _ => reply::broken(&broken, said.as_ref()),
         };
         let open = lease.protocol.lacks_sync();
+        if lease.protocol.take_held_ready() {
+            message::ready(&mut self.outbox, TxStatus::Idle);
+        }
         let owes = lease.protocol.owes_client();
         let in_transaction = self.was_in_transaction || lease.protocol.status() != TxStatus::Idle;
         drop(lease);

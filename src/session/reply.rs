@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::{
     backend::Broken,
     pool::{Figures, Refusal},
+    server::ListenFailure,
     wire::{
         message::{self, Report},
         read::ErrorFields,
@@ -253,6 +254,65 @@ pub(crate) fn already_in_transaction(out: &mut Vec<u8>) {
             hint: "",
         },
     );
+}
+
+/// The client does not take its notifications.
+pub(crate) fn slow_listener(limit_bytes: usize) -> Reply {
+    Reply::new(
+        "53400",
+        format!("more than {limit_bytes} bytes of notifications wait for the client"),
+        "Read notifications faster, end transactions sooner, or raise limits.notifications_per_client.",
+    )
+}
+
+/// More channels than one client may have.
+pub(crate) fn too_many_channels(limit: usize) -> Reply {
+    Reply::new(
+        "53400",
+        format!("the session listens to {limit} channels, which is the limit"),
+        "UNLISTEN some.",
+    )
+}
+
+/// Notifications may have been missed, and the client is to know.
+pub(crate) fn listener_lost() -> Reply {
+    Reply {
+        detail: "The server connection that listened for this client was lost; notifications may have been missed."
+            .to_owned(),
+        hint: "Connect again, LISTEN, and look for what was missed.".to_owned(),
+        ..Reply::new("57P01", "terminating connection due to the loss of notifications", "")
+    }
+}
+
+/// The same, as a warning.
+pub(crate) fn notifications_missed(out: &mut Vec<u8>) {
+    message::notice(
+        out,
+        Report {
+            severity: "WARNING",
+            code: "01000",
+            message: "notifications may have been missed",
+            detail: "The server connection that listened for this client was lost and replaced.",
+            hint: "Look for what was missed.",
+        },
+    );
+}
+
+/// There is no connection that listens.
+pub(crate) fn cannot_listen(pool: &str, failure: &ListenFailure) -> Reply {
+    match failure {
+        ListenFailure::Refused(refusal) => Reply {
+            detail: "Clients that listen share one server connection, which takes a place of the pool."
+                .to_owned(),
+            ..refused(pool, refusal)
+        },
+        ListenFailure::Server(fields) => Reply::from_server(fields),
+        ListenFailure::Lost | ListenFailure::Closed => Reply::new(
+            "08006",
+            "the server connection that listens for clients was lost",
+            "Try again; look at the server's log.",
+        ),
+    }
 }
 
 /// The server did not answer a question of ours.

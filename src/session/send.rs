@@ -33,7 +33,8 @@ impl Session {
         self.note_sequences(&demand.verdict);
         let change = self.state_change();
         let begins = matches!(self.begun, Begun::Deferred(_));
-        if let (true, Some(lease)) = (begins || change.is_some(), &mut self.lease) {
+        let has_preamble = begins || change.is_some() || self.has_preload();
+        if let (true, Some(lease)) = (has_preamble, &mut self.lease) {
             // A Query of ours ends the unnamed statement.
             lease.statements.unnamed = None;
         }
@@ -159,9 +160,10 @@ impl Session {
 
     /// What must reach the backend before the request.
     fn write_preamble(&mut self, change: Option<String>, out: &mut Vec<u8>) {
+        let preload = self.take_preload();
         let Some(lease) = &mut self.lease else { return };
         let fresh = self.pin.is_none() && lease.protocol.quiescent().is_some();
-        if let Some(sql) = change {
+        for sql in change.into_iter().chain(preload) {
             message::query(out, sql.as_bytes());
             lease.protocol.sent_ours();
         }

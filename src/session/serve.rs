@@ -46,10 +46,20 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         }
         Target::Held => {}
         Target::Pool(pool) => {
+            if Session::listens_in(&demand)
+                && let Err(reply) = Box::pin(session.subscribe(request, pool)).await
+            {
+                return Box::pin(session.refuse(request, &reply)).await;
+            }
             if let Err(reply) = session.checkout(pool).await? {
                 return Box::pin(session.refuse(request, &reply)).await;
             }
         }
+    }
+    if session.listens(&demand)
+        && let Err(reply) = Box::pin(session.prepare_listening(request, &demand)).await
+    {
+        return Box::pin(session.refuse(request, &reply)).await;
     }
     session.count(&demand);
     if let Err(reply) = session.send(request, &demand)? {

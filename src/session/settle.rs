@@ -43,7 +43,7 @@ const SYNTAX_ERROR: &[u8; 5] = b"42601";
 const CUSTOM_SETTINGS_MAX: usize = 100;
 
 /// Our own questions to a backend take no longer than this.
-const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Session {
     /// Gives the backend back if it owes nothing and the session cannot have left anything on it.
@@ -54,6 +54,7 @@ impl Session {
             && !self.taint.has(LEAVES_STATE.with(Effects::DISCARDS))
             && self.streaming == 0
             && !self.failed_discard()
+            && !self.listening_needs_backend()
             && lease.unsent.is_empty();
         if !clean {
             return;
@@ -70,6 +71,8 @@ impl Session {
         if let Some(mut lease) = self.lease.take() {
             // An error of ours that nobody asked for is not the next session's.
             lease.protocol.take_error();
+            lease.protocol.set_heard_elsewhere(None);
+            lease.protocol.take_held_ready();
             lease.release(proof);
         }
     }
@@ -85,6 +88,12 @@ impl Session {
 
     async fn settle_held(&mut self) -> Result<(), Ended> {
         self.note_definitions();
+        if self.listening.is_some() {
+            self.settle_listening().await?;
+            if self.lease.is_none() {
+                return Ok(());
+            }
+        }
         if self.failed_discard() {
             return self.end_lease();
         }
@@ -151,7 +160,7 @@ impl Session {
 
     /// A cancel that came late must hit nobody else: waits for it, and then asks the backend for a sign of life
     /// that takes the blow. False if the backend gives none.
-    async fn outlive_cancel(&mut self) -> bool {
+    pub(crate) async fn outlive_cancel(&mut self) -> bool {
         let Some(lease) = &mut self.lease else { return true };
         if !lease.cancel.was_hit() {
             return true;
@@ -249,7 +258,7 @@ impl Session {
 
     /// Closes the backend: what is on it is not known. A session that may have state on it ends with it, as with any
     /// lost connection: to go on without a lock or a table that it believes to have would be worse.
-    fn end_lease(&mut self) -> Result<(), Ended> {
+    pub(crate) fn end_lease(&mut self) -> Result<(), Ended> {
         self.key.holds_none();
         let had_state = self.pin.take().is_some() || self.taint.has(LEAVES_STATE);
         self.taint = Effects::NONE;

@@ -22,7 +22,7 @@ use crate::{
     backend::{Identity, statements::Statements},
     pool::Pool,
     route::{PoolId, Routes},
-    server::{Catalogs, Health},
+    server::{Catalogs, Health, Listeners},
     sql::{Classifier, Glob},
 };
 
@@ -86,6 +86,8 @@ pub struct Shared {
 pub struct Lasting {
     /// What databases define.
     pub catalogs: Arc<Catalogs>,
+    /// Who listens for sessions.
+    pub listeners: Listeners,
     /// Prepared statements.
     pub statements: Statements,
     /// Keys given to clients.
@@ -109,9 +111,10 @@ impl Deref for Shared {
 
 impl Lasting {
     /// For a program that remembers up to `statements` prepared statements.
-    pub fn new(statements: usize) -> Self {
+    pub fn new(statements: usize, listeners: Listeners) -> Self {
         Self {
             catalogs: Arc::default(),
+            listeners,
             statements: Statements::new(statements),
             cancels: Arc::default(),
             metrics: Arc::default(),

@@ -231,7 +231,7 @@ fn session_statement<'p>(walk: &mut Walk<'p, '_>, node: Node<'p>) -> Option<Cont
         }
         Node::ListenStmt(statement) => channel(walk, statement.conditionname(), Effects::LISTENS),
         Node::UnlistenStmt(statement) => {
-            channel(walk, statement.conditionname(), Effects::ENDS_STATE);
+            channel(walk, statement.conditionname(), Effects::ENDS_STATE.with(Effects::UNLISTENS));
         }
         Node::NotifyStmt(statement) => {
             walk.found.writes(Reason::Utility);
@@ -328,8 +328,9 @@ fn discard(target: DiscardMode::Type) -> Effects {
     let ends = Effects::ENDS_STATE;
     match target {
         DiscardMode::DISCARD_ALL => {
-            let sequences = Effects::DISCARDS_SEQUENCES;
-            ends.with(Effects::DISCARDS).with(Effects::RESETS).with(Effects::SETS_UNLISTED).with(sequences)
+            let settings = Effects::RESETS.with(Effects::SETS_UNLISTED);
+            let gone = Effects::DISCARDS.with(Effects::DISCARDS_SEQUENCES).with(Effects::UNLISTENS);
+            ends.with(gone).with(settings)
         }
         DiscardMode::DISCARD_SEQUENCES => ends.with(Effects::DISCARDS_SEQUENCES),
         _ => ends,

@@ -8,6 +8,9 @@ use pg_raw_parse::{
 
 use super::parse::{self, qualified};
 
+/// The length of a name, `NAMEDATALEN` less one: the server cuts longer ones.
+const NAME_BYTES: usize = 63;
+
 /// What DEALLOCATE lets go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deallocate {
@@ -78,6 +81,23 @@ pub fn reset_names(text: &[u8]) -> Vec<String> {
     resets.collect()
 }
 
+/// The channels that a text's LISTEN statements name, folded and cut to the length of a name as the server does.
+pub fn listened_channels(text: &[u8]) -> Vec<String> {
+    let Ok(parsed) = parse::parse(text) else {
+        return Vec::new();
+    };
+    let channels = parsed.statements().filter_map(|statement| match statement.node {
+        Node::ListenStmt(listen) => listen.conditionname(),
+        _ => None,
+    });
+    channels.map(|channel| cut(channel).to_owned()).collect()
+}
+
+fn cut(name: &str) -> &str {
+    let fits = |at: &usize| *at <= NAME_BYTES && name.is_char_boundary(*at);
+    &name[..(0..=name.len().min(NAME_BYTES)).rev().find(fits).unwrap_or(0)]
+}
+
 /// `SET SESSION CHARACTERISTICS AS TRANSACTION ..` sets the defaults of transactions.
 fn characteristics(name: Option<&str>, options: &pg_raw_parse::list::NodeList) -> Vec<String> {
     if name != Some("SESSION CHARACTERISTICS") {
@@ -117,6 +137,15 @@ mod tests {
         assert_eq!(name("DEALLOCATE Plan1"), Some(Deallocate::Name("plan1".to_owned())));
         assert_eq!(name("DEALLOCATE a; DEALLOCATE b"), None);
         assert_eq!(name("SELECT 1"), None);
+    }
+
+    #[test]
+    fn channels() {
+        let channels = |text: &str| listened_channels(text.as_bytes()).join(" ");
+        assert_eq!(channels("LISTEN News; NOTIFY a; UNLISTEN b; listen \"A b\""), "news A b");
+        assert_eq!(channels("SELECT 'LISTEN a'"), "");
+        assert_eq!(channels(&format!("LISTEN {}", "x".repeat(70))), "x".repeat(63));
+        assert_eq!(channels(&format!("LISTEN \"{}\"", "é".repeat(40))), "é".repeat(31));
     }
 
     #[test]

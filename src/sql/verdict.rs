@@ -169,6 +169,8 @@ effects! {
     DROPS = 27;
     /// No verdict has it: a session that asks for `currval` or `lastval` marks what may have called `nextval`.
     CALLS_SEQUENCES = 25;
+    /// UNLISTEN, DISCARD ALL.
+    UNLISTENS = 28;
 }
 
 impl Effects {

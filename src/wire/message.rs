@@ -179,6 +179,15 @@ pub fn close_complete(out: &mut Vec<u8>) {
     message(out, b'3', |_| {});
 }
 
+/// NotificationResponse.
+pub fn notification(out: &mut Vec<u8>, process_id: i32, channel: &[u8], payload: &[u8]) {
+    message(out, b'A', |out| {
+        out.extend_from_slice(&process_id.to_be_bytes());
+        cstring(out, channel);
+        cstring(out, payload);
+    });
+}
+
 /// NoData.
 pub fn no_data(out: &mut Vec<u8>) {
     message(out, b'n', |_| {});

@@ -13,6 +13,7 @@ mod harness;
 mod health;
 mod hostile;
 mod life;
+mod listen;
 mod logins;
 mod packaging;
 mod prepared;

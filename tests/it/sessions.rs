@@ -291,7 +291,7 @@ const PINNING: &[(&str, &str, &str, &[&str])] = &[
         &["SELECT pg_advisory_unlock(hashtext('ab'))"],
     ),
     (
-        "LISTEN news",
+        "DO 'BEGIN EXECUTE ''LISTEN news''; END'",
         "listen",
         "SELECT count(*) FROM pg_listening_channels()",
         &["UNLISTEN news", "UNLISTEN *", "DISCARD ALL"],

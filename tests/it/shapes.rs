@@ -239,6 +239,10 @@ async fn every_shape_of_statement_goes_where_it_belongs() {
         let error = answer.iter().find(|message| message.tag == b'E').and_then(|error| error.field(b'C'));
         assert!(error.is_none() || fails(sql), "{sql}: {error:?}");
         expected.push((mark, *place, (*sql).to_owned()));
+        if sql.starts_with("CALL") {
+            // What a procedure has set cannot be asked for: its session stays on the server.
+            client = RawClient::login(site.proxy.port(), Login::App, "app").await;
+        }
     }
     site.check(&expected);
 }
@@ -260,6 +264,10 @@ async fn every_shape_goes_there_by_the_extended_protocol_too() {
         // What the server refuses at Parse is logged as the statement of an error.
         assert!(error.is_none() || fails(sql), "{sql}: {error:?}");
         expected.push((mark, *place, (*sql).to_owned()));
+        if sql.starts_with("CALL") {
+            // What a procedure has set cannot be asked for: its session stays on the server.
+            client = RawClient::login(site.proxy.port(), Login::App, "app").await;
+        }
     }
     site.check(&expected);
 }

@@ -199,7 +199,7 @@ const PINS: [(&str, &str, &str); 7] = [
     ),
     ("PREPARE p AS SELECT 1", "DEALLOCATE p", "prepared_statements"),
     ("BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT", "CLOSE c", "held_cursors"),
-    ("LISTEN news", "UNLISTEN news", "listen"),
+    ("DO $$ BEGIN EXECUTE 'LISTEN news'; END $$", "UNLISTEN news", "listen"),
     ("DO $$ BEGIN CREATE TEMP TABLE sly (a int); END $$", "DROP TABLE sly", "temp_objects"),
 ];
 

@@ -219,3 +219,35 @@ fn what_the_server_says_at_its_end_is_kept_from_the_client() {
     assert!(out.bytes(&server).is_empty());
     assert_eq!(protocol.take_error().expect("the reason").code, "57P01");
 }
+
+#[test]
+fn the_end_of_a_transaction_waits_and_what_is_heard_elsewhere_is_dropped() {
+    let mut protocol = Protocol::default();
+    protocol.set_heard_elsewhere(Some(Arc::new(HashSet::from(["a".into()]))));
+    protocol.hold_ready();
+    let mut heard = Vec::new();
+    message::notification(&mut heard, 1, b"b", b"x");
+    for (status, held) in [(TxStatus::Open, false), (TxStatus::Idle, true), (TxStatus::Idle, false)] {
+        protocol.sent_simple();
+        let mut server = Vec::new();
+        message::notification(&mut server, 1, b"a", b"x");
+        message::notification(&mut server, 1, b"b", b"x");
+        let mut wanted = heard.clone();
+        message::ready(&mut server, status);
+        if !held {
+            message::ready(&mut wanted, status);
+        }
+        let mut client = Vec::new();
+        for piece in server.chunks(3) {
+            let mut out = Outgoing::default();
+            protocol.receive(piece, &mut out).expect("valid");
+            client.extend_from_slice(out.bytes(piece));
+        }
+        assert_eq!(client, wanted, "{status:?}");
+        assert!(protocol.is_answered());
+        assert_eq!(protocol.holds_ready(), held);
+        if held {
+            assert!(protocol.take_held_ready());
+        }
+    }
+}

@@ -87,7 +87,7 @@ const EFFECTS: &[(&str, E)] = &[
     ("SELECT pg_advisory_xact_lock(1)", E::NONE),
     ("SELECT pg_advisory_unlock(1)", E::ENDS_STATE),
     ("LISTEN a", E::LISTENS),
-    ("UNLISTEN a", E::ENDS_STATE),
+    ("UNLISTEN a", E::ENDS_STATE.with(E::UNLISTENS)),
     ("NOTIFY a", E::NOTIFIES),
     ("SELECT pg_notify('a', 'b')", E::NOTIFIES),
     ("PREPARE p AS SELECT 1", E::PREPARES),
@@ -96,7 +96,12 @@ const EFFECTS: &[(&str, E)] = &[
     ("DEALLOCATE a; DEALLOCATE b", E::ENDS_STATE),
     (
         "DISCARD ALL",
-        E::ENDS_STATE.with(E::DISCARDS).with(E::RESETS).with(E::SETS_UNLISTED).with(E::DISCARDS_SEQUENCES),
+        E::ENDS_STATE
+            .with(E::DISCARDS)
+            .with(E::RESETS)
+            .with(E::SETS_UNLISTED)
+            .with(E::DISCARDS_SEQUENCES)
+            .with(E::UNLISTENS),
     ),
     ("DISCARD PLANS", E::ENDS_STATE),
     ("DISCARD TEMP", E::ENDS_STATE),

@@ -1,0 +1,431 @@
+//! LISTEN without a backend: what a session listens to is heard by its server's shared [`Listener`].
+//!
+//! The session's own backend still runs every LISTEN and UNLISTEN, so that all of their rules are the server's own:
+//! they take effect at COMMIT, are undone by ROLLBACK and ROLLBACK TO, fail where they fail. Before a transaction that
+//! may hold one, the backend is told what the session listens to (the *preload*, in the same write); after it, the
+//! backend is asked what is listened to now, and is made to listen to nothing. In between the backend's own
+//! notifications for these channels are dropped: the shared connection has them too.
+//!
+//! What comes before what:
+//!
+//! * A session subscribes to a channel before its LISTEN is sent, and waits until the server is listened to. See
+//!   [`crate::server::listener`] for why there is no gap. Until the transaction has committed the channel is *pending*:
+//!   notifications wait in the mailbox and are told or dropped afterwards. Before a request that may end the
+//!   transaction there is another fence, so that what was committed before it is not told.
+//! * Notifications are told only in no transaction and between two requests; or before the ReadyForQuery that ends a
+//!   transaction in which the session may have notified somebody, which waits for a fence and so for the session's own.
+//! * The session's own notifications bear the process id that its client knows. They are known by their backend's
+//!   process id and a position between two fences, within which no other session had that backend. Those of
+//!   others bear the server's process ids, which are never a client's.
+//!
+//! Channels that are listened to by other ways (a function that executes LISTEN), from a pool of one connection, or in
+//! another encoding than the shared connection's stay on the backend, and the session with them.
+
+use std::{collections::HashSet, sync::Arc, task::Waker};
+
+use super::{
+    Ended, Session,
+    reply::{self, Reply},
+    request::{End, Request},
+    settle::ASK_TIMEOUT,
+    transaction::Begun,
+};
+use crate::{
+    pool::ServerPool,
+    route::{Demand, PoolId},
+    server::{Fate, ListenFailure, Listener, Mail, Mailbox, listen_sql},
+    sql::{Class, Control, Effects, listened_channels},
+    wire::{TxStatus, message},
+};
+
+/// Channels of one session; each is known to the shared connection.
+const CHANNELS_MAX: usize = 1000;
+
+/// A closing connection is replaced at once; more often than this something else is wrong.
+const ATTEMPTS: usize = 3;
+
+/// As long as so many bytes wait for the client, its notifications stay in the mailbox, which is bounded.
+const OUTBOX_BYTES: usize = 64 * 1024;
+
+/// Effects before which the backend must have the session's channels.
+const CONCERNS_CHANNELS: Effects =
+    Effects::LISTENS.with(Effects::UNLISTENS).with(Effects::ASKS_CHANNELS).with(Effects::OPAQUE);
+
+/// What a session listens to, by server.
+#[derive(Debug, Default)]
+pub(super) struct Listening {
+    subscriptions: Vec<Subscription>,
+    /// To be sent before the next request, which may make the backend listen; perhaps empty.
+    preload: Option<String>,
+    /// The leased backend may listen to something.
+    on_backend: bool,
+    /// What is the session's own: notifications of this process after this position.
+    own: Option<(i32, u64)>,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    listener: Arc<Listener>,
+    mailbox: Arc<Mailbox>,
+    channels: Vec<Channel>,
+}
+
+#[derive(Debug)]
+struct Channel {
+    name: Box<str>,
+    /// Notifications up to this position were committed before.
+    since: u64,
+    standing: Standing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// LISTEN has been sent, or will be, in the transaction under way.
+    Pending,
+    Committed,
+}
+
+impl Subscription {
+    fn committed(&self) -> impl Iterator<Item = &str> {
+        let committed = self.channels.iter().filter(|channel| channel.standing == Standing::Committed);
+        committed.map(|channel| &*channel.name)
+    }
+
+    fn is_on(&self, pool: &ServerPool) -> bool {
+        self.listener.is_on_server_of(pool)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.channels.iter().any(|channel| &*channel.name == name)
+    }
+
+    /// Forgets the channels for which `stays` does not hold.
+    fn retain(&mut self, stays: impl Fn(&Channel) -> bool) {
+        let (stay, go) = std::mem::take(&mut self.channels).into_iter().partition(stays);
+        self.channels = stay;
+        let go: Vec<Channel> = go;
+        self.listener.unsubscribe(go.iter().map(|channel| &*channel.name), &self.mailbox);
+    }
+
+    /// Whether the session is to hear of a notification.
+    fn wants(&self, channel: &str, position: u64) -> bool {
+        self.channels.iter().any(|known| {
+            &*known.name == channel && known.standing == Standing::Committed && position > known.since
+        })
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.retain(|_| false);
+    }
+}
+
+impl Listening {
+    fn on(&mut self, pool: &ServerPool) -> Option<&mut Subscription> {
+        self.subscriptions.iter_mut().find(|subscription| subscription.is_on(pool))
+    }
+}
+
+// === before a request ===
+
+impl Session {
+    /// Whether a request may make the session listen to something.
+    pub(crate) const fn listens_in(demand: &Demand) -> bool {
+        demand.verdict.effects.has(Effects::LISTENS)
+    }
+
+    /// Whether listening concerns a request at all.
+    pub(crate) fn listens(&self, demand: &Demand) -> bool {
+        self.listening.is_some() || Self::listens_in(demand)
+    }
+
+    /// Subscribes to what the request's LISTEN statements name, before they are sent.
+    pub(crate) async fn subscribe(&mut self, request: Request, pool: PoolId) -> Result<(), Reply> {
+        let member = match &self.lease {
+            Some(lease) => Arc::clone(lease.pool()),
+            None => Arc::clone(&self.shared.pool(pool).members[0]),
+        };
+        if self.lease.is_none() {
+            // What an earlier transaction has left.
+            self.forget_pending();
+        }
+        // With one place only there is none for another connection.
+        if self.status() == TxStatus::Failed || member.limits().max_connections < 2 {
+            return Ok(());
+        }
+        let texts = self.texts(request);
+        let mut names: Vec<Box<str>> =
+            texts.iter().flat_map(|text| listened_channels(text)).map(Into::into).collect();
+        names.sort_unstable();
+        names.dedup();
+        for _ in 0..ATTEMPTS {
+            let failure = match self.subscribe_to(&names, &member).await? {
+                Ok(()) => return Ok(()),
+                Err(ListenFailure::Closed) => continue,
+                Err(failure) => failure,
+            };
+            return Err(reply::cannot_listen(&member.name, &failure));
+        }
+        Err(reply::cannot_listen(&member.name, &ListenFailure::Closed))
+    }
+
+    async fn subscribe_to(
+        &mut self,
+        names: &[Box<str>],
+        member: &Arc<ServerPool>,
+    ) -> Result<Result<(), ListenFailure>, Reply> {
+        let encoding = self.settings.get("client_encoding").map(is_utf8);
+        if encoding == Some(false) {
+            return Ok(Ok(()));
+        }
+        let listening = self.listening.get_or_insert_default();
+        if listening.on(member).is_none() {
+            // Without one the session keeps its backend.
+            let Some(listener) = self.shared.listeners.of(member, &self.identity) else { return Ok(Ok(())) };
+            let mailbox = listener.mailbox();
+            listening.subscriptions.push(Subscription { listener, mailbox, channels: Vec::new() });
+        }
+        let Some(subscription) = listening.on(member) else { return Ok(Ok(())) };
+        let new: Vec<Box<str>> = names.iter().filter(|name| !subscription.has(name)).cloned().collect();
+        if subscription.channels.len() + new.len() > CHANNELS_MAX {
+            return Err(reply::too_many_channels(CHANNELS_MAX));
+        }
+        if new.is_empty() {
+            return Ok(Ok(()));
+        }
+        // Noted first: should this session end while it waits, they are given up with it.
+        let pending = |name: &str| Channel { name: name.into(), since: 0, standing: Standing::Pending };
+        subscription.channels.extend(new.iter().map(|name| pending(name)));
+        match subscription.listener.subscribe(&new, &subscription.mailbox).await {
+            Ok(_) if encoding == Some(true) && !subscription.listener.is_utf8() => {
+                subscription.retain(|channel| !new.contains(&channel.name));
+            }
+            Ok(position) => {
+                let added = subscription.channels.iter_mut().filter(|known| new.contains(&known.name));
+                added.for_each(|channel| channel.since = position);
+            }
+            Err(failure) => {
+                subscription.retain(|channel| !new.contains(&channel.name));
+                let closed = matches!(failure, ListenFailure::Closed);
+                if closed && subscription.channels.is_empty() {
+                    listening.subscriptions.retain(|subscription| !subscription.is_on(member));
+                }
+                return Ok(Err(failure));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Prepares the leased backend and the session for a request: channels, fences, the order of what the client is
+    /// told.
+    pub(crate) async fn prepare_listening(&mut self, request: Request, demand: &Demand) -> Result<(), Reply> {
+        if Self::listens_in(demand) {
+            let pool = self.lease_pool;
+            self.subscribe(request, pool).await?;
+        }
+        let prepares = self.only_prepares(request);
+        let Some(lease) = &mut self.lease else { return Ok(()) };
+        if lease.protocol.is_open() {
+            return Ok(());
+        }
+        let Some(listening) = self.listening.as_deref_mut() else { return Ok(()) };
+        let member = Arc::clone(lease.pool());
+        let Some(at) = listening.subscriptions.iter().position(|known| known.is_on(&member)) else {
+            return Ok(());
+        };
+        let subscription = &mut listening.subscriptions[at];
+        let verdict = demand.verdict;
+        let controls = verdict.control != Control::None;
+        let in_transaction = lease.protocol.status() != TxStatus::Idle;
+        let opens = controls
+            || matches!(self.begun, Begun::Deferred(_))
+            || verdict.effects.has(CONCERNS_CHANNELS)
+            || (request.end == End::Open && !prepares);
+        let channels = if !in_transaction && opens {
+            listen_sql("LISTEN", subscription.committed())
+        } else {
+            String::new()
+        };
+        let is_needed = !channels.is_empty() || verdict.effects.has(Effects::LISTENS);
+        listening.preload = is_needed.then_some(channels);
+        if listening.on_backend || listening.preload.is_some() {
+            let names: HashSet<Box<str>> =
+                subscription.channels.iter().map(|channel| channel.name.clone()).collect();
+            lease.protocol.set_heard_elsewhere(Some(Arc::new(names)));
+        }
+        let notifies = verdict.class >= Class::Write || verdict.effects.has(Effects::NOTIFIES);
+        let begins = listening.own.is_none() && (in_transaction || opens || notifies);
+        let is_pending = |channel: &Channel| channel.standing == Standing::Pending;
+        let may_commit = in_transaction && controls && subscription.channels.iter().any(is_pending);
+        if !begins && !may_commit {
+            return Ok(());
+        }
+        lease.protocol.hold_ready();
+        // A connection that was lost shows in the mailbox.
+        if let Ok(position) = subscription.listener.fence().await {
+            if begins {
+                listening.own = Some((lease.cancel.process_id, position));
+            }
+            if may_commit {
+                let pending = subscription.channels.iter_mut().filter(|channel| is_pending(channel));
+                pending.for_each(|channel| channel.since = position);
+            }
+        }
+        Ok(())
+    }
+
+    /// What must be sent before the request.
+    pub(crate) fn take_preload(&mut self) -> Option<String> {
+        let listening = self.listening.as_deref_mut()?;
+        let preload = listening.preload.take();
+        listening.on_backend |= preload.is_some();
+        preload.filter(|sql| !sql.is_empty())
+    }
+
+    /// Whether something must be sent before the request.
+    pub(crate) fn has_preload(&self) -> bool {
+        let preload = self.listening.as_deref().and_then(|listening| listening.preload.as_deref());
+        preload.is_some_and(|sql| !sql.is_empty())
+    }
+
+    /// The session has another backend, which knows nothing.
+    pub(crate) fn begin_listening_lease(&mut self) {
+        if let Some(listening) = self.listening.as_deref_mut() {
+            (listening.preload, listening.on_backend, listening.own) = (None, false, None);
+        }
+    }
+}
+
+// === after a request ===
+
+impl Session {
+    /// Whether the backend must not be given back before [`Session::settle_listening`].
+    pub(crate) fn listening_needs_backend(&self) -> bool {
+        let on_backend = self.listening.as_ref().is_some_and(|listening| listening.on_backend);
+        on_backend || self.lease.as_ref().is_some_and(|lease| lease.protocol.holds_ready())
+    }
+
+    /// After a transaction: takes over from the backend what it listens to, and tells the client that it is ready, if
+    /// that was kept back, after all that it had to hear before.
+    pub(crate) async fn settle_listening(&mut self) -> Result<(), Ended> {
+        let Some(lease) = &mut self.lease else { return Ok(()) };
+        let is_owed_ready = lease.protocol.take_held_ready();
+        let taken = self.take_over_channels().await;
+        if let (Some(listening), Some(lease)) = (self.listening.as_deref_mut(), &self.lease)
+            && is_owed_ready
+            && let Some(subscription) = listening.on(lease.pool())
+        {
+            // A connection that was lost shows in the mailbox.
+            let _ = subscription.listener.fence().await;
+        }
+        if taken.is_ok() {
+            self.forget_pending();
+            self.deliver(None)?;
+        }
+        if is_owed_ready {
+            message::ready(&mut self.outbox, TxStatus::Idle);
+            self.flush_now()?;
+        }
+        if let Some(listening) = self.listening.as_deref_mut() {
+            listening.own = None;
+            if listening.subscriptions.iter().all(|subscription| subscription.channels.is_empty()) {
+                self.listening = None;
+            }
+        }
+        taken
+    }
+
+    async fn take_over_channels(&mut self) -> Result<(), Ended> {
+        let concerns = |listening: &Listening| listening.on_backend;
+        if !self.listening.as_deref().is_some_and(concerns) {
+            return Ok(());
+        }
+        // Without an answer it is not known what the session listens to, so it ends.
+        self.taint |= Effects::LISTENS;
+        if !self.outlive_cancel().await {
+            return self.end_lease();
+        }
+        let (Some(lease), Some(listening)) = (&mut self.lease, self.listening.as_deref_mut()) else {
+            return Ok(());
+        };
+        let member = Arc::clone(lease.pool());
+        listening.on_backend = false;
+        let Some(subscription) = listening.on(&member) else { return Ok(()) };
+        let names = subscription.channels.iter().map(|channel| &*channel.name);
+        let sql = format!("SELECT pg_catalog.pg_listening_channels();{}", listen_sql("UNLISTEN", names));
+        let failed_before = lease.protocol.take_error().is_some();
+        let answer = match tokio::time::timeout(ASK_TIMEOUT, lease.ask(&sql)).await {
+            Ok(Ok(answer)) if answer.error.is_none() && !failed_before => answer,
+            _ => return self.end_lease(),
+        };
+        lease.protocol.set_heard_elsewhere(None);
+        let on_backend: Vec<String> = answer.rows.into_iter().flatten().flatten().collect();
+        let is_in = |name: &str| on_backend.iter().any(|other| other == name);
+        // Pending => (Committed | gone), Committed => (Committed | gone)
+        subscription.retain(|channel| is_in(&channel.name));
+        for channel in &mut subscription.channels {
+            channel.standing = Standing::Committed;
+        }
+        let is_rest = |name: &String| !subscription.has(name);
+        if !on_backend.iter().any(is_rest) {
+            self.taint = self.taint.without(Effects::LISTENS);
+        }
+        self.outbox.extend_from_slice(&answer.for_client);
+        Ok(())
+    }
+
+    /// What was not committed never will be.
+    fn forget_pending(&mut self) {
+        for subscription in self.listening.iter_mut().flat_map(|listening| &mut listening.subscriptions) {
+            if subscription.channels.iter().any(|channel| channel.standing == Standing::Pending) {
+                subscription.retain(|channel| channel.standing == Standing::Committed);
+            }
+        }
+    }
+
+    /// Moves notifications to the outbox, if it is their time; whether there were any. Without any, `waker` is woken by
+    /// the next.
+    pub(crate) fn deliver(&mut self, waker: Option<&Waker>) -> Result<bool, Ended> {
+        let is_quiet = self.status() == TxStatus::Idle
+            && self.streaming == 0
+            && !self.skipping
+            && self.lease.as_ref().is_none_or(|lease| lease.protocol.quiescent().is_some());
+        let Some(listening) = self.listening.as_deref().filter(|_| is_quiet) else { return Ok(false) };
+        let mut any = false;
+        for subscription in &listening.subscriptions {
+            let is_here = self.lease.as_ref().is_some_and(|lease| subscription.is_on(lease.pool()));
+            let own = listening.own.filter(|_| is_here);
+            while self.outbox.len() < OUTBOX_BYTES {
+                let mail = match subscription.mailbox.take(waker) {
+                    Ok(Some(mail)) => mail,
+                    Ok(None) => break,
+                    Err(Fate::Overflowed) => {
+                        return Err(Ended::SlowListener(subscription.mailbox.limit_bytes()));
+                    }
+                    Err(Fate::Lost | Fate::Sound) => return Err(Ended::ListenerLost),
+                };
+                any = true;
+                match mail {
+                    Mail::Gap => reply::notifications_missed(&mut self.outbox),
+                    Mail::Heard(position, heard) if subscription.wants(&heard.channel, position) => {
+                        let is_own = own
+                            .is_some_and(|(process, since)| heard.process_id == process && position > since);
+                        let process = if is_own { self.key.process_id() } else { heard.process_id };
+                        let channel = heard.channel.as_bytes();
+                        message::notification(&mut self.outbox, process, channel, &heard.payload);
+                    }
+                    Mail::Heard(..) => {}
+                }
+            }
+        }
+        Ok(any)
+    }
+}
+
+/// Whether this is one of PostgreSQL's names for UTF-8.
+fn is_utf8(encoding: &str) -> bool {
+    let letters =
+        encoding.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    matches!(letters.as_str(), "utf8" | "unicode")
+}
