@@ -15,7 +15,7 @@ use prometheus::{
 
 use crate::{
     backend::probe::PinReason,
-    pool::{Figures, Limits, ServerPool, Stats, WAIT_BUCKETS_SECONDS},
+    pool::{Figures, Limits, Pins, ServerPool, Stats, WAIT_BUCKETS_SECONDS},
     session::Shared,
 };
 
@@ -36,6 +36,7 @@ pub(super) fn text(shared: &Shared) -> String {
     families.extend(pins(shared));
     families.extend(bounds(&members));
     families.extend(waits(&members));
+    families.extend(pool_pins(&members));
     families.extend(backends(&members));
     families.push(servers(shared));
     // A name without samples says nothing, and the encoder refuses it.
@@ -204,6 +205,43 @@ fn waits(members: &[Member<'_>]) -> [MetricFamily; 4] {
     ]
 }
 
+fn pool_pins(members: &[Member<'_>]) -> [MetricFamily; 5] {
+    let by_reason = |member: &Member<'_>| {
+        let reasons = PinReason::ALL.into_iter().zip(&member.pins.by_reason);
+        let samples =
+            reasons.map(|(reason, count)| member.sample(Some(("reason", reason.label())), read(count)));
+        samples.collect::<Vec<_>>()
+    };
+    [
+        gauges(
+            "bulkhead_pool_pinned",
+            "Server connections that clients keep between transactions now, by what ties them to it.",
+            members.iter().flat_map(by_reason),
+        ),
+        gauges(
+            "bulkhead_pool_max_pinned",
+            "Server connections that clients may keep between transactions at once.",
+            each(members, |member| member.limits.max_pinned as u64),
+        ),
+        counters(
+            "bulkhead_pool_pin_refusals_total",
+            "Statements that were refused because they would have kept one server connection too many.",
+            each(members, |member| read(&member.pins.refused)),
+        ),
+        counters(
+            "bulkhead_pool_pins_over_bound_total",
+            "Times that a client began to keep a server connection above the bound, after a statement that did not \
+             show that it would.",
+            each(members, |member| read(&member.pins.over_bound)),
+        ),
+        counters(
+            "bulkhead_pool_pinned_seconds_total",
+            "Time that server connections were kept between transactions, in seconds, counted when it ends.",
+            each(members, |member| read(&member.pins.ended_nanos) / 1_000_000_000),
+        ),
+    ]
+}
+
 fn backends(members: &[Member<'_>]) -> [MetricFamily; 3] {
     [
         counters(
@@ -246,12 +284,13 @@ struct Member<'a> {
     figures: Figures,
     limits: Limits,
     stats: &'a Stats,
+    pins: &'a Pins,
 }
 
 impl<'a> Member<'a> {
     fn read(pool: &'a str, member: &'a ServerPool) -> Self {
         let (figures, limits, stats) = (member.figures(), member.limits(), member.stats());
-        Self { pool, server: &member.server_name, figures, limits, stats }
+        Self { pool, server: &member.server_name, figures, limits, stats, pins: member.pins() }
     }
 
     fn labels(&self, own: Option<(&str, &str)>) -> Vec<LabelPair> {
