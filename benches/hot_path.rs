@@ -80,6 +80,8 @@ fn pool(spawner: Spawner, port: u16) -> Arc<ServerPool> {
         connect_timeout: Duration::from_secs(5),
         check_after: Duration::from_secs(3600),
         close_timeout: Duration::from_secs(1),
+        max_pinned: 1,
+        pinned_idle_timeout: Duration::ZERO,
         fails_fast: false,
     };
     Arc::new(ServerPool::new("primary".to_owned(), Arc::new(server), Arc::default(), limits, spawner))

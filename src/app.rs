@@ -548,6 +548,8 @@ fn pool_of(
             connect_timeout: config.servers[*at].connect_timeout.unwrap_or(pool.connect_timeout),
             check_after: pool.check_after,
             close_timeout: pool.close_timeout,
+            max_pinned: pool.max_pinned,
+            pinned_idle_timeout: pool.pinned_idle_timeout,
             // Reads can go to the primary.
             fails_fast: pool.name == "replicas",
         };
@@ -563,7 +565,11 @@ fn pool_of(
         adjustments.push((Arc::clone(&member), limits, Arc::clone(server)));
         member
     };
-    Pool { name: pool.name.clone(), members: pool.servers.iter().map(&mut member).collect() }
+    Pool {
+        name: pool.name.clone(),
+        members: pool.servers.iter().map(&mut member).collect(),
+        keeps_sessions: pool.mode == config::PoolMode::Session,
+    }
 }
 
 pub(crate) fn primary_server(config: &Config) -> usize {

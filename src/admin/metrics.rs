@@ -40,6 +40,11 @@
 //! | `bulkhead_backend_connect_failures_total` | counter | `pool`, `server`, `reason` | attempts to open one that failed: `unreachable`, `tls`, `timeout`, `refused`, `authentication`, `protocol` |
 //! | `bulkhead_backend_lifetime_seconds` | histogram | `pool`, `server` | age of server connections at their end |
 //! | `bulkhead_backend_discards_total` | counter | `pool`, `server` | server connections closed in the middle of something |
+//! | `bulkhead_pool_pinned` | gauge | `pool`, `server`, `reason` | server connections that clients keep between transactions |
+//! | `bulkhead_pool_max_pinned` | gauge | `pool`, `server` | bound of the sum of these |
+//! | `bulkhead_pool_pin_refusals_total` | counter | `pool`, `server` | statements refused because they would have kept one too many |
+//! | `bulkhead_pool_pins_over_bound_total` | counter | `pool`, `server` | times that the bound was exceeded, by a statement that did not show what it would do |
+//! | `bulkhead_pool_pinned_seconds_total` | counter | `pool`, `server` | time that server connections were kept, counted when it ends |
 //! | `bulkhead_server_up` | gauge | `server` | 1 if the server answers or has not been asked yet |
 //! | `bulkhead_server_in_recovery` | gauge | `server` | 1 if the server takes no writes; absent while that is not known |
 //! | `bulkhead_server_check_age_seconds` | gauge | `server` | time since the server was last asked |
@@ -65,7 +70,7 @@ use super::{
 };
 use crate::{
     backend::{connect::FailureKind, probe::PinReason},
-    pool::{Figures, Limits, ServerPool, Stats},
+    pool::{Figures, Limits, Pins, ServerPool, Stats},
     server::Known,
     session::Shared,
     version,
@@ -90,6 +95,7 @@ pub(super) fn text(shared: &Shared) -> String {
     families.extend(listening(shared));
     families.extend(bounds(&members));
     families.extend(waits(&members));
+    families.extend(pool_pins(&members));
     families.extend(backends(&members));
     families.extend(servers(shared));
     families.extend(process::families());
@@ -325,6 +331,43 @@ fn waits(members: &[Member<'_>]) -> [MetricFamily; 4] {
     ]
 }
 
+fn pool_pins(members: &[Member<'_>]) -> [MetricFamily; 5] {
+    let by_reason = |member: &Member<'_>| {
+        let reasons = PinReason::ALL.into_iter().zip(&member.pins.by_reason);
+        let samples =
+            reasons.map(|(reason, count)| member.sample(Some(("reason", reason.label())), read(count)));
+        samples.collect::<Vec<_>>()
+    };
+    [
+        gauges(
+            "bulkhead_pool_pinned",
+            "Server connections that clients keep between transactions now, by what ties them to it.",
+            members.iter().flat_map(by_reason),
+        ),
+        gauges(
+            "bulkhead_pool_max_pinned",
+            "Server connections that clients may keep between transactions at once.",
+            each(members, |member| member.limits.max_pinned as u64),
+        ),
+        counters(
+            "bulkhead_pool_pin_refusals_total",
+            "Statements that were refused because they would have kept one server connection too many.",
+            each(members, |member| read(&member.pins.refused)),
+        ),
+        counters(
+            "bulkhead_pool_pins_over_bound_total",
+            "Times that a client began to keep a server connection above the bound, after a statement that did not \
+             show that it would.",
+            each(members, |member| read(&member.pins.over_bound)),
+        ),
+        counters(
+            "bulkhead_pool_pinned_seconds_total",
+            "Time that server connections were kept between transactions, in seconds, counted when it ends.",
+            each(members, |member| read(&member.pins.ended_nanos) / 1_000_000_000),
+        ),
+    ]
+}
+
 fn backends(members: &[Member<'_>]) -> [MetricFamily; 4] {
     let failures = |member: &Member<'_>| {
         let kinds = FailureKind::ALL.into_iter().zip(&member.stats.connect_failures);
@@ -412,12 +455,13 @@ struct Member<'a> {
     figures: Figures,
     limits: Limits,
     stats: &'a Stats,
+    pins: &'a Pins,
 }
 
 impl<'a> Member<'a> {
     fn read(pool: &'a str, member: &'a ServerPool) -> Self {
         let (figures, limits, stats) = (member.figures(), member.limits(), member.stats());
-        Self { pool, server: &member.server_name, figures, limits, stats }
+        Self { pool, server: &member.server_name, figures, limits, stats, pins: member.pins() }
     }
 
     fn labels(&self, own: Option<(&str, &str)>) -> Vec<LabelPair> {

@@ -59,13 +59,15 @@ mod fixture {
             connect_timeout: Duration::from_secs(1),
             check_after: Duration::from_secs(30),
             close_timeout: Duration::from_secs(1),
+            max_pinned: 18,
+            pinned_idle_timeout: Duration::ZERO,
             fails_fast: false,
         };
         let member = |(server, gate): &(&Arc<Server>, &Arc<Gate>)| {
             let spawner = Spawner { tracker: TaskTracker::new(), threads: Arc::new([]) };
             Arc::new(ServerPool::new(name.to_owned(), Arc::clone(server), Arc::clone(gate), limits, spawner))
         };
-        Pool { name: name.to_owned(), members: members.iter().map(member).collect() }
+        Pool { name: name.to_owned(), members: members.iter().map(member).collect(), keeps_sessions: false }
     }
 
     /// Three pools on two servers: `primary` and `jobs` share one, `replicas` has both.

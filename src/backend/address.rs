@@ -20,6 +20,9 @@ pub struct Identity {
     pub database: String,
     /// The user.
     pub user: String,
+    /// Startup parameters of its connections besides user and database. An identity that has some is one session's
+    /// own: its connections serve nobody else.
+    pub startup: Vec<(String, String)>,
     /// How it logs in from now on.
     credentials: ArcSwap<Credentials>,
     /// Counts the changes of `credentials`.
@@ -132,10 +135,22 @@ impl Identity {
         Self {
             database: database.into(),
             user: user.into(),
+            startup: Vec::new(),
             credentials,
             generation: AtomicU32::new(0),
             asks_sequences: AtomicBool::new(false),
         }
+    }
+
+    /// With startup parameters of its own.
+    #[must_use]
+    pub fn with_startup(self, startup: Vec<(String, String)>) -> Self {
+        Self { startup, ..self }
+    }
+
+    /// Whether its connections are made for one session and no other.
+    pub fn is_one_sessions(&self) -> bool {
+        !self.startup.is_empty()
     }
 
     /// How it logs in from now on.

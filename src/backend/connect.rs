@@ -236,7 +236,9 @@ async fn attempt(
     *encrypted = route.encryption == Encryption::Tls;
     let mut talk = Talk { socket, unread: Vec::new(), unread_messages: VecDeque::new() };
     let mut packet = Vec::new();
-    message::startup(&mut packet, &[("user", login.user), ("database", login.database)]);
+    let mut parameters = vec![("user", login.user), ("database", login.database)];
+    parameters.extend(identity.startup.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    message::startup(&mut packet, &parameters);
     talk.socket.send_all(&packet).await?;
     authenticate(&mut talk, login, server.tls.channel_binding()).await?;
 

@@ -31,11 +31,17 @@ pub enum PinReason {
     HiddenSettings,
     /// The server could not be asked.
     Unknown,
+    /// The session keeps its backend because its pool, or it itself, is in session mode.
+    SessionMode,
+    /// The unnamed prepared statement is too long to be kept here.
+    UnnamedStatement,
+    /// A replication connection.
+    Replication,
 }
 
 impl PinReason {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::TempObjects,
         Self::AdvisoryLocks,
         Self::PreparedStatements,
@@ -46,6 +52,9 @@ impl PinReason {
         Self::Seed,
         Self::HiddenSettings,
         Self::Unknown,
+        Self::SessionMode,
+        Self::UnnamedStatement,
+        Self::Replication,
     ];
 
     /// The metric label.
@@ -61,6 +70,9 @@ impl PinReason {
             Self::Seed => "seed",
             Self::HiddenSettings => "hidden_settings",
             Self::Unknown => "unknown",
+            Self::SessionMode => "session_mode",
+            Self::UnnamedStatement => "unnamed_statement",
+            Self::Replication => "replication",
         }
     }
 

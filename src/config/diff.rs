@@ -331,11 +331,22 @@ impl Diff {
                 connect_timeout,
                 check_after,
                 close_timeout,
+                mode,
+                max_pinned,
+                pinned_idle_timeout,
             } = pool;
-            let [max, min, waiting] = [max_connections, min_connections, max_waiting].map(usize::to_string);
-            let durations =
-                [wait_timeout, idle_timeout, max_lifetime, connect_timeout, check_after, close_timeout];
-            let [wait, idle, lifetime, connect, check, close] = durations.map(shown);
+            let [max, min, waiting, pinned] =
+                [max_connections, min_connections, max_waiting, max_pinned].map(usize::to_string);
+            let durations = [
+                wait_timeout,
+                idle_timeout,
+                max_lifetime,
+                connect_timeout,
+                check_after,
+                close_timeout,
+                pinned_idle_timeout,
+            ];
+            let [wait, idle, lifetime, connect, check, close, pinned_idle] = durations.map(shown);
             [
                 list(&server_names(pool, config)),
                 max,
@@ -347,6 +358,9 @@ impl Diff {
                 connect,
                 check,
                 close,
+                format!("{mode:?}").to_lowercase(),
+                pinned,
+                pinned_idle,
             ]
         };
         let names = [
@@ -360,6 +374,9 @@ impl Diff {
             "connect_timeout",
             "check_after",
             "close_timeout",
+            "mode",
+            "max_pinned",
+            "pinned_idle_timeout",
         ];
         self.section(&format!("pools.{}", new.name), names, show(old, old_config), show(new, new_config));
     }
@@ -445,7 +462,11 @@ mod tests {
             (
                 "[pools.primary]",
                 "[pools.primary]\nmax_connections = 8\nwait_timeout = \"500ms\"",
-                &["pools.primary.max_connections: 20 -> 8", "pools.primary.wait_timeout: 5s -> 500ms"],
+                &[
+                    "pools.primary.max_connections: 20 -> 8",
+                    "pools.primary.wait_timeout: 5s -> 500ms",
+                    "pools.primary.max_pinned: 15 -> 6",
+                ],
             ),
             ("app:SECRET@db", "app:OTHER@db", &["servers.primary.url: another password"]),
             ("app:SECRET@db", "new:SECRET@db", &["servers.primary.url (user): \"app\" -> \"new\""]),

@@ -136,6 +136,9 @@ pub const KEYS: &[KeySection] = &[
         ("connect_timeout", Duration, r#""5s""#, Reload, "Connecting and logging in to a server."),
         ("check_after", Duration, r#""30s""#, Reload, "A connection that was idle for longer is checked before it is used; `0s` for always."),
         ("close_timeout", Duration, r#""5s""#, Reload, "How long closing a connection in an orderly way may take."),
+        ("mode", Text, r#""transaction""#, Reload, "`transaction`: a session gives its connection back after each transaction. `session`: it keeps its first one until it disconnects."),
+        ("max_pinned", Count, "all but a quarter of `max_connections`, at least 1", Reload, "Connections that pinned sessions may keep. At the bound, statements that would pin their session are refused; those whose effect is seen too late are counted and let be."),
+        ("pinned_idle_timeout", Duration, r#""0s""#, Reload, "A session that is pinned, in no transaction, and idle for longer is ended if all connections are taken and others wait; `0s` for never."),
     ]),
     section!("jobs", "What a job statement is: one that names an object of a preset or a rule.", [
         ("presets", Texts, "[]", Reload, "Job systems that Bulkhead knows, such as `oban`."),
@@ -164,6 +167,7 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("server_idle_timeout", "pools.*", "idle_timeout"),
     ("server_lifetime", "pools.*", "max_lifetime"),
     ("server_connect_timeout", "pools.*", "connect_timeout"),
+    ("pool_mode", "pools.*", "mode"),
     ("max_client_conn", "limits", "max_clients"),
     ("client_login_timeout", "limits", "login_timeout"),
     ("max_prepared_statements", "limits", "prepared_per_backend"),

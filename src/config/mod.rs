@@ -219,6 +219,22 @@ pub struct Pool {
     pub check_after: Duration,
     /// How long closing a backend (cancel, drain, Terminate) may take before its place is given up.
     pub close_timeout: Duration,
+    /// How long a session keeps a backend.
+    pub mode: PoolMode,
+    /// Backends on each server that pinned sessions may keep between transactions.
+    pub max_pinned: usize,
+    /// A pinned session that idles for longer is ended if others wait in vain; zero means never.
+    pub pinned_idle_timeout: Duration,
+}
+
+/// How long a session keeps a backend of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PoolMode {
+    /// Until its transaction ends.
+    #[default]
+    Transaction,
+    /// Until it disconnects.
+    Session,
 }
 
 /// `[jobs]`
@@ -308,6 +324,9 @@ impl Default for Pool {
             connect_timeout: Duration::from_secs(5),
             check_after: Duration::from_secs(30),
             close_timeout: Duration::from_secs(5),
+            mode: PoolMode::Transaction,
+            max_pinned: pools::pinned_share(20),
+            pinned_idle_timeout: Duration::ZERO,
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::{
-    Jobs, PRIMARY, Pool, Workers,
+    Jobs, PRIMARY, Pool, PoolMode, Workers,
     file::Section,
     keys::nearest,
     problem::{Wrong, shown},
@@ -36,10 +36,17 @@ fn pool(name: &str, section: &Section<'_>, servers: &[Named<'_>]) -> Pool {
     let default = Pool::default();
     let duration = |key, default| section.duration(key, default, Duration::ZERO);
     let timeout = |key, default| section.duration(key, default, MILLISECOND);
+    let max_connections = section.count("max_connections", default.max_connections, &(1..=CONNECTIONS_MAX));
+    let mode = section.parsed("mode", default.mode, mode);
+    // Where every session keeps its connection, there is nothing to keep free for others.
+    let max_pinned = match mode {
+        PoolMode::Session => max_connections,
+        PoolMode::Transaction => pinned_share(max_connections),
+    };
     let pool = Pool {
         name: name.to_owned(),
         servers: pool_servers(name, section, servers),
-        max_connections: section.count("max_connections", default.max_connections, &(1..=CONNECTIONS_MAX)),
+        max_connections,
         min_connections: section.count("min_connections", default.min_connections, &(0..=CONNECTIONS_MAX)),
         max_waiting: section.count("max_waiting", default.max_waiting, &(0..=1_000_000)),
         wait_timeout: timeout("wait_timeout", default.wait_timeout),
@@ -48,7 +55,19 @@ fn pool(name: &str, section: &Section<'_>, servers: &[Named<'_>]) -> Pool {
         connect_timeout: timeout("connect_timeout", default.connect_timeout),
         check_after: duration("check_after", default.check_after),
         close_timeout: timeout("close_timeout", default.close_timeout),
+        mode,
+        max_pinned: section.count("max_pinned", max_pinned, &(0..=CONNECTIONS_MAX)),
+        pinned_idle_timeout: duration("pinned_idle_timeout", default.pinned_idle_timeout),
     };
+    if mode == PoolMode::Session && section.has("max_pinned") {
+        let wrong =
+            Wrong::new("has no meaning with mode = \"session\"", "leave it out, or set max_connections");
+        section.problem("max_pinned", wrong);
+    }
+    if pool.max_pinned > pool.max_connections {
+        let message = format!("{} is more than max_connections, which is {max_connections}", pool.max_pinned);
+        section.problem("max_pinned", Wrong::new(message, format!("write at most {max_connections}")));
+    }
     if pool.min_connections > pool.max_connections {
         let message = format!(
             "{} is more than max_connections, which is {}",
@@ -60,6 +79,23 @@ fn pool(name: &str, section: &Section<'_>, servers: &[Named<'_>]) -> Pool {
         );
     }
     pool
+}
+
+/// The share of a pool that pinned sessions may have unless the file says otherwise: a quarter is always left to
+/// transactions, if there is more than one connection at all.
+pub(super) const fn pinned_share(max_connections: usize) -> usize {
+    let share = max_connections - max_connections.div_ceil(4);
+    if share == 0 { 1 } else { share }
+}
+
+fn mode(text: &str) -> Result<PoolMode, Wrong> {
+    match text {
+        "transaction" => Ok(PoolMode::Transaction),
+        "session" => Ok(PoolMode::Session),
+        _ => {
+            Err(Wrong::new(format!("{} is not a mode", shown(text)), "write \"transaction\" or \"session\""))
+        }
+    }
 }
 
 fn position(servers: &[Named<'_>], name: &str) -> Option<usize> {

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Checkout, Refusal, ServerPool, Wants};
+use super::{Checkout, PinsFull, Refusal, ServerPool, Wants, pins::PinPlace};
 use crate::backend::{Backend, Quiescent};
 
 /// A backend in use. Given back with [`Lease::release`]; dropped in any other way, its backend is closed.
@@ -14,17 +14,39 @@ pub struct Lease {
     /// `None` only while being taken apart.
     backend: Option<Box<Backend>>,
     pool: Arc<ServerPool>,
+    /// Its place among the pool's pins, given up with the lease at the latest.
+    pin: Option<PinPlace>,
 }
 
 impl Lease {
     /// The place must have been counted as leased.
     pub(super) fn new(backend: Box<Backend>, pool: Arc<ServerPool>) -> Self {
-        Self { backend: Some(backend), pool }
+        Self { backend: Some(backend), pool, pin: None }
     }
 
     /// Where it belongs.
     pub fn pool(&self) -> &Arc<ServerPool> {
         &self.pool
+    }
+
+    /// Takes a place among the pool's pins, if there is one, unless the lease has one.
+    pub fn try_pin(&mut self) -> Result<(), PinsFull> {
+        if self.pin.is_none() {
+            self.pin = Some(self.pool.try_pin()?);
+        }
+        Ok(())
+    }
+
+    /// As [`Lease::try_pin`], above the bound if need be: what was not foreseen cannot be undone.
+    pub fn pin_anyway(&mut self) {
+        if self.pin.is_none() {
+            self.pin = Some(self.pool.pin_anyway());
+        }
+    }
+
+    /// Gives the place among the pins up.
+    pub fn unpin(&mut self) {
+        self.pin = None;
     }
 
     /// Gives the backend back. The proof says that it owes nobody an answer.

@@ -8,6 +8,7 @@ mod connecting;
 mod gate;
 mod keeper;
 mod lease;
+mod pins;
 mod queue;
 mod resize;
 mod server_pool;
@@ -19,6 +20,7 @@ pub use connecting::ConnectFailure;
 pub use gate::Gate;
 pub use keeper::keep;
 pub use lease::Lease;
+pub use pins::{CountedPin, Pins, PinsFull};
 pub use queue::Waiting;
 pub use server_pool::{Checkout, Figures, Refusal, ServerPool, Spawner, Wants};
 pub use stats::{Histogram, Observed, Stats};
@@ -44,6 +46,10 @@ pub struct Limits {
     pub check_after: Duration,
     /// How long closing a backend may take before its place is given up.
     pub close_timeout: Duration,
+    /// Backends that pinned sessions may keep between transactions.
+    pub max_pinned: usize,
+    /// A pinned session that idles for longer is ended if others wait in vain; zero means never.
+    pub pinned_idle_timeout: Duration,
     /// Nobody waits for a server that cannot be reached: for pools whose requests can go elsewhere.
     pub fails_fast: bool,
 }
@@ -55,6 +61,8 @@ pub struct Pool {
     pub name: String,
     /// One for each server. Never empty.
     pub members: Vec<Arc<ServerPool>>,
+    /// Whether a session that has a backend of this pool keeps it until it disconnects.
+    pub keeps_sessions: bool,
 }
 
 impl Pool {

@@ -134,6 +134,7 @@ pub struct ServerPool {
     pub(super) clock: AtomicU32,
     outstanding: AtomicUsize,
     stats: Stats,
+    pub(super) pins: super::pins::Pins,
     /// Tells the keeper that somebody waits or that something must be closed.
     pub(super) attention: Notify,
 }
@@ -291,6 +292,7 @@ impl ServerPool {
             clock: AtomicU32::new(0),
             outstanding: AtomicUsize::new(0),
             stats: Stats::default(),
+            pins: super::pins::Pins::default(),
             attention: Notify::new(),
         }
     }
@@ -431,7 +433,8 @@ impl ServerPool {
             }
         }
         state.leased -= 1;
-        if state.life == Life::Draining {
+        // Whoever a connection of one session's own was made for has left, and it suits nobody else.
+        if state.life == Life::Draining || backend.identity.is_one_sessions() {
             state.bury(backend);
             self.attention.notify_one();
         } else {

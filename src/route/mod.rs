@@ -80,6 +80,8 @@ pub struct Standing {
     pub is_worker: bool,
     /// The session asked for a target (`SET bulkhead.route`).
     pub asked: Option<Hint>,
+    /// The pool that the session is bound to (`dbname=app@jobs`).
+    pub bound: Option<PoolId>,
 }
 
 /// Where a request goes.
@@ -96,6 +98,9 @@ pub enum Target {
 impl Routes {
     /// Where a request goes.
     pub fn target(&self, demand: &Demand, standing: Standing) -> Target {
+        if let Some(pool) = standing.bound {
+            return if standing.held.is_some() { Target::Held } else { Target::Pool(pool) };
+        }
         let verdict = demand.verdict;
         let hint = verdict.hint.or(standing.asked);
         if demand.mixed && self.jobs_elsewhere && hint.is_none() {
@@ -166,6 +171,7 @@ mod tests {
         begun_read_write: false,
         is_worker: false,
         asked: None,
+        bound: None,
     };
 
     #[test]
@@ -207,6 +213,19 @@ mod tests {
             demand.add(verdict(class));
         }
         assert_eq!((demand.verdict.class, demand.statements), (Class::Write, 4));
+    }
+
+    #[test]
+    fn a_bound_session_stays_in_its_pool() {
+        let bound = Standing { bound: Some(JOBS), ..FREE };
+        for class in Class::ALL {
+            assert_eq!(routes(true).target(&Demand::of(verdict(class)), bound), Target::Pool(JOBS));
+            let holding = Standing { held: Some(JOBS), held_is_jobs_server: true, ..bound };
+            assert_eq!(routes(true).target(&Demand::of(verdict(class)), holding), Target::Held);
+        }
+        let mut hinted = verdict(Class::Read);
+        hinted.hint = Some(Hint::Primary);
+        assert_eq!(routes(true).target(&Demand::of(hinted), bound), Target::Pool(JOBS));
     }
 
     #[test]

@@ -226,12 +226,10 @@ impl Session {
     fn forget_closed(&mut self, body: &[u8]) -> Result<(), Malformed> {
         let mut body = Body::new(body, "Close");
         let (kind, name) = (body.byte()?, body.cstring()?);
-        if let (b'S', Some(statements)) = (kind, &mut self.statements) {
-            if name.is_empty() {
-                statements.unnamed = None;
-            } else {
-                statements.named.remove(name);
-            }
+        if kind == b'S' && name.is_empty() {
+            self.forget_unnamed();
+        } else if let (b'S', Some(statements)) = (kind, &mut self.statements) {
+            statements.named.remove(name);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::{
     reply::{self, Reply},
 };
 use crate::{
-    pool::{Checkout, Lease, Refusal, Wants},
+    pool::{Checkout, ConnectFailure, Lease, Pool, Refusal, Wants},
     route::PoolId,
 };
 
@@ -47,12 +47,14 @@ impl Session {
                 },
                 Some(Checkout::Refused(refusal)) => Some(refusal),
                 // None of the pool's servers can be reached.
+                None if self.bound.is_some() => Some(unreachable(shared.pool(target))),
                 None => None,
             };
             if let Some(refusal) = refusal {
                 // A replica that cannot be reached is no reason to fail a read.
                 let is_replica = Some(target) == shared.routes.replicas && target != shared.routes.primary;
-                if !(is_replica && matches!(refusal, Refusal::Unreachable(_))) {
+                let may_go_on = is_replica && self.bound.is_none();
+                if !(may_go_on && matches!(refusal, Refusal::Unreachable(_))) {
                     return Ok(Err(reply::refused(&shared.pool(target).name, &refusal)));
                 }
             }
@@ -73,7 +75,15 @@ impl Session {
         lease.uses = lease.uses.wrapping_add(1);
         self.last = Some((pool, lease.id, lease.uses));
         self.lease_pool = pool;
+        self.is_kept = self.keeps(pool);
         self.lease = Some(lease);
         self.begin_listening_lease();
     }
+}
+
+/// The refusal of a pool of which no server can be reached.
+fn unreachable(pool: &Pool) -> Refusal {
+    let failure =
+        ConnectFailure::unreachable(&pool.members[0].server_name, "the last attempt failed".to_owned());
+    Refusal::Unreachable(Arc::new(failure))
 }

@@ -172,12 +172,15 @@ impl Session {
         };
         // A standby has no serializable transactions.
         let serializable = self.settings.is_serializable();
+        // What is to have one backend for good must not begin on one that cannot write.
+        let may_write = begun_read_write || serializable || self.in_session_mode;
         let standing = Standing {
             held,
             held_is_jobs_server: routes.jobs_elsewhere && held.is_some_and(on_jobs),
-            begun_read_write: begun_read_write || serializable,
+            begun_read_write: may_write,
             is_worker: self.is_worker,
             asked: self.asked,
+            bound: self.bound,
         };
         routes.target(demand, standing)
     }

@@ -187,8 +187,9 @@ impl Session {
                 Ok(Err(reply::statement_too_long(self.shared.limits.request_buffer)))
             }
             _ => {
-                // Its text is not kept, so it cannot be parsed anywhere else.
+                // Its text is not kept, so it cannot be parsed anywhere else: as long as it lives, the session stays.
                 self.forget_unnamed();
+                self.has_long_statement = tag == b'P';
                 steps.pass(Awaits::Parse);
                 out.extend_from_slice(part);
                 Ok(Ok(()))
@@ -198,6 +199,7 @@ impl Session {
 
     /// The unnamed statement is not known any more.
     pub(crate) fn forget_unnamed(&mut self) {
+        self.has_long_statement = false;
         if let Some(statements) = &mut self.statements {
             statements.unnamed = None;
         }
@@ -397,6 +399,7 @@ impl Session {
         hasher.write(body);
         hasher.write_u64(self.settings.parse_hash());
         let hash = hasher.finish();
+        self.has_long_statement = false;
         let statements = self.statements.get_or_insert_default();
         let mut kept = statements.unnamed.take().map(|unnamed| unnamed.body).unwrap_or_default();
         kept.clear();

@@ -5,11 +5,12 @@
 use std::{io, sync::Arc};
 
 use super::{
-    Ended, Session,
+    Ended, Session, alias,
     cancels::Found,
     identities::Method,
     live::Live,
     metrics::CountedClient,
+    replication::{self, Dedicated},
     reply::{self, Reply},
     serve::serve,
     shared::Shared,
@@ -71,7 +72,10 @@ pub async fn run(socket: Socket, live: Arc<Live>, home: Home) {
     // Boxed: what a login needs is not to be kept for as long as the session lives.
     let Some((mut session, _counted)) = Box::pin(log_in(socket, live, home)).await else { return };
     let ended = serve(&mut session).await;
-    say_goodbye(session, &ended);
+    say_goodbye(&mut session, &ended);
+    if matches!(ended, Ended::ByClient) {
+        Box::pin(session.hand_back()).await;
+    }
 }
 
 async fn log_in(socket: Socket, live: Arc<Live>, home: Home) -> Option<(Box<Session>, CountedClient)> {
@@ -89,7 +93,17 @@ async fn log_in(socket: Socket, live: Arc<Live>, home: Home) -> Option<(Box<Sess
     let refused = match entered {
         Ok(Some((admitted, counted))) => {
             shared.metrics.logins.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            return Some((admitted.into_session(door, shared, live, home), counted));
+            let Admitted { kind, key, greeting } = admitted;
+            return match kind {
+                Kind::Session(start) => {
+                    Some((start.into_session(door, key, greeting, shared, live, home), counted))
+                }
+                Kind::Replication(backend) => {
+                    let socket = door.socket.expect("the login has ended on it");
+                    replication::run(socket, greeting, &door.unread, backend, &key, &shared).await;
+                    None
+                }
+            };
         }
         Ok(None) => return None,
         Err(refused) => refused,
@@ -114,12 +128,13 @@ fn refuse(mut door: Door, shared: &Shared, refused: Refused) {
     }
 }
 
-fn say_goodbye(mut session: Box<Session>, ended: &Ended) {
+fn say_goodbye(session: &mut Session, ended: &Ended) {
     let reply = match ended {
         Ended::ByClient | Ended::ClientIo(_) | Ended::Amid(_) => None,
         Ended::Shutdown => Some(reply::shutting_down()),
         Ended::SlowListener(limit_bytes) => Some(reply::slow_listener(*limit_bytes)),
         Ended::ListenerLost => Some(reply::listener_lost()),
+        Ended::PinnedIdle { pool, reason, idle } => Some(reply::pinned_idle(pool, reason, *idle)),
         Ended::Protocol(what) => Some(reply::protocol_violation(what)),
         Ended::Backend(broken) => Some(reply::broken(broken, None)),
     };
@@ -138,37 +153,61 @@ struct Door {
     unread: Vec<u8>,
 }
 
-/// Everything that a session starts with.
+/// A client that was let in.
 struct Admitted {
-    identity: Arc<crate::backend::Identity>,
-    startup: Arc<Settings>,
+    kind: Kind,
     key: super::cancels::CancelKey,
     greeting: Vec<u8>,
 }
 
-impl Admitted {
-    fn into_session(self, door: Door, shared: Arc<Shared>, live: Arc<Live>, home: Home) -> Box<Session> {
+/// What it came for.
+enum Kind {
+    Session(Start),
+    Replication(Dedicated),
+}
+
+/// Everything that a session starts with.
+struct Start {
+    identity: Arc<crate::backend::Identity>,
+    startup: Arc<Settings>,
+    bound: Option<PoolId>,
+}
+
+impl Start {
+    fn into_session(
+        self,
+        door: Door,
+        key: super::cancels::CancelKey,
+        greeting: Vec<u8>,
+        shared: Arc<Shared>,
+        live: Arc<Live>,
+        home: Home,
+    ) -> Box<Session> {
         let application_name = self.startup.get("application_name");
         let custom = self.startup.iter().map(|(name, _)| name).filter(|name| name.contains('.'));
         Box::new(Session {
             socket: door.socket.expect("the login has ended on it"),
             // An empty buffer still owns its memory.
             inbox: if door.unread.is_empty() { Vec::new() } else { door.unread },
-            outbox: self.greeting,
+            outbox: greeting,
             catalog: shared.catalogs.of(&self.identity),
             is_worker: shared.is_worker(&self.identity.user, application_name),
             custom_settings: custom.map(str::to_owned).collect(),
             asked: self.startup.get("bulkhead.route").and_then(|route| shared.classifier.rules().hint(route)),
+            bound: self.bound,
+            in_session_mode: self.startup.get("bulkhead.pool_mode") == Some("session"),
             shared,
             live,
             identity: self.identity,
             home,
-            key: self.key,
+            key,
             settings: Arc::clone(&self.startup),
             startup: self.startup,
             begun: Begun::No,
             lease: None,
             lease_pool: PoolId(0),
+            is_kept: false,
+            has_long_statement: false,
             pin: None,
             taint: Effects::NONE,
             taint_before: Effects::NONE,
@@ -214,19 +253,11 @@ async fn enter(
     let counted = CountedClient::new(&shared.metrics, shared.limits.max_clients)
         .ok_or_else(|| reply::too_many_clients(shared.limits.max_clients))?;
     negotiate(door, &start).await?;
-    if start.replication.as_deref().is_some_and(|value| !matches!(value, "false" | "off" | "no" | "0")) {
-        return Err(reply::no_replication().into());
-    }
     authenticate(door, shared, &start.user).await?;
-    if !shared.identities.serves(&start.database) {
-        return Err(reply::unknown_database(&start.database).into());
-    }
-    let identity = shared
-        .identities
-        .identity(&start.database, &start.user)
-        .ok_or_else(|| reply::too_many_clients(shared.limits.max_clients))?;
-    let Welcome { parameters, startup, .. } =
-        welcome(shared, &identity, startup_settings(&start)?, home).await?;
+    let pools: Vec<&str> = shared.pools.iter().map(|pool| pool.name.as_str()).collect();
+    let (parameters, kind) = admit(&start, shared, home)
+        .await
+        .map_err(|reply| reply::hint_at_pools(reply, &start.database, &pools))?;
     let long_key = start.minor >= 2;
     let (key, secret) =
         shared.cancels.issue(long_key).map_err(|_| Refused::Silently("no random bytes from the system"))?;
@@ -236,7 +267,49 @@ async fn enter(
     greeting.extend_from_slice(&parameters);
     message::backend_key(&mut greeting, key.process_id(), &secret);
     message::ready(&mut greeting, crate::wire::TxStatus::Idle);
-    Ok(Some((Admitted { identity, startup, key, greeting }, counted)))
+    Ok(Some((Admitted { kind, key, greeting }, counted)))
+}
+
+/// What an authenticated client gets, and the parameters (ParameterStatus) that it is told.
+async fn admit(start: &Startup, shared: &Arc<Shared>, home: Home) -> Result<(Arc<[u8]>, Kind), Reply> {
+    let (database, bound) = alias::split(&start.database, |name| shared.pool_named(name));
+    let identities = &shared.identities;
+    let pool = bound.unwrap_or(shared.routes.primary);
+    if replication::is_asked(start.replication.as_deref()) {
+        // Physical replication is of the whole server: it names no database.
+        let physical = start.replication.as_deref() != Some("database");
+        if !physical && !identities.serves(database) {
+            return Err(reply::unknown_database(database));
+        }
+        let identity = identities.one_sessions(database, &start.user, replication_parameters(start));
+        let backend = replication::open(shared, identity, pool, home).await?;
+        let mut parameters = Vec::new();
+        for (name, value) in backend.parameters() {
+            message::parameter_status(&mut parameters, name, value);
+        }
+        return Ok((parameters.into(), Kind::Replication(backend)));
+    }
+    if !identities.serves(database) {
+        return Err(reply::unknown_database(database));
+    }
+    let identity = identities
+        .identity(database, &start.user)
+        .ok_or_else(|| reply::too_many_clients(shared.limits.max_clients))?;
+    let settings = startup_settings(start)?;
+    if let Some(other) =
+        settings.get("bulkhead.pool_mode").filter(|mode| !["session", "transaction"].contains(mode))
+    {
+        return Err(reply::bad_pool_mode(other));
+    }
+    let Welcome { parameters, startup, .. } = welcome(shared, &identity, pool, settings, home).await?;
+    Ok((parameters, Kind::Session(Start { identity, startup, bound })))
+}
+
+/// The startup parameters of a replication connection: the client's own.
+fn replication_parameters(start: &Startup) -> Vec<(String, String)> {
+    let mut parameters = start.settings.clone();
+    parameters.extend(start.replication.iter().map(|value| ("replication".to_owned(), value.clone())));
+    parameters
 }
 
 /// Tells a client that asked for more than we know what we know.

@@ -113,6 +113,12 @@ impl Identities {
         }
     }
 
+    /// An identity whose connections serve one session only: they are opened with these startup parameters.
+    pub fn one_sessions(&self, database: &str, user: &str, startup: Vec<(String, String)>) -> Identity {
+        let credentials = self.known.lock().credentials(database, user);
+        Identity::new(database, user, credentials).with_startup(startup)
+    }
+
     /// The identity of a pair; `None` if there are too many.
     pub fn identity(&self, database: &str, user: &str) -> Option<Arc<Identity>> {
         let mut logins = self.known.lock();

@@ -51,7 +51,14 @@ impl Session {
         if self.live.is_current(&self.shared) || self.lease.is_some() || !matches!(self.begun, Begun::No) {
             return;
         }
-        let old = std::mem::replace(&mut self.shared, self.live.load());
+        let new = self.live.load();
+        let bound = self.bound.map(|pool| new.pool_named(&self.shared.pool(pool).name));
+        if bound == Some(None) {
+            // The pool that it is bound to is gone, and says so to whoever asks for a connection of it.
+            return;
+        }
+        self.bound = bound.flatten();
+        let old = std::mem::replace(&mut self.shared, new);
         let shared = &self.shared;
         // Positions of pools mean something else now.
         self.lease_pool = PoolId(0);

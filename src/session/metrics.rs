@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     backend::{address::Traffic, probe::PinReason},
-    pool::{Histogram, Observed},
+    pool::{self, Histogram, Observed, ServerPool},
     sql::{Class, Reason},
 };
 
@@ -115,13 +115,14 @@ impl Reloads {
 pub(crate) struct CountedPin {
     pub(crate) reason: PinReason,
     metrics: Arc<Metrics>,
+    _in_pool: pool::CountedPin,
 }
 
 impl CountedPin {
-    pub(crate) fn new(metrics: &Arc<Metrics>, reason: PinReason) -> Self {
+    pub(crate) fn new(metrics: &Arc<Metrics>, pool: &Arc<ServerPool>, reason: PinReason) -> Self {
         metrics.pinned[reason as usize].fetch_add(1, Ordering::Relaxed);
         metrics.pins[reason as usize].fetch_add(1, Ordering::Relaxed);
-        Self { reason, metrics: Arc::clone(metrics) }
+        Self { reason, metrics: Arc::clone(metrics), _in_pool: pool::CountedPin::new(pool, reason) }
     }
 }
 

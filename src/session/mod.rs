@@ -2,6 +2,7 @@
 //!
 //! `serve.rs` is the journey of a request; everything else in this folder is one step of it.
 
+mod alias;
 mod answer;
 pub mod cancels;
 mod checkout;
@@ -12,7 +13,9 @@ pub mod identities;
 mod listen;
 pub mod live;
 pub mod metrics;
+mod pins;
 mod relay;
+mod replication;
 mod reply;
 mod request;
 mod send;
@@ -69,6 +72,16 @@ pub enum Ended {
     /// The connection that listened for it was lost.
     #[error("the connection that listened was lost")]
     ListenerLost,
+    /// It was pinned and idle while others waited.
+    #[error("pinned by {reason} and idle for {idle:?} while others waited for pool \"{pool}\"")]
+    PinnedIdle {
+        /// The pool that it kept a backend of.
+        pool: String,
+        /// What kept it.
+        reason: &'static str,
+        /// `pinned_idle_timeout`.
+        idle: std::time::Duration,
+    },
 }
 
 impl From<BadFrame> for Ended {
@@ -112,13 +125,21 @@ pub(crate) struct Session {
     /// `SET bulkhead.route`.
     asked: Option<Hint>,
     is_worker: bool,
+    /// The pool that everything goes to (`dbname=app@jobs`).
+    bound: Option<PoolId>,
+    /// The client asked for session mode (`bulkhead.pool_mode`).
+    in_session_mode: bool,
     /// A transaction that exists here only.
     begun: Begun,
     /// The backend, while the session holds one.
     lease: Option<Lease>,
     lease_pool: PoolId,
+    /// The lease is the session's own until it disconnects.
+    is_kept: bool,
+    /// The backend has an unnamed statement that is too long to be kept here.
+    has_long_statement: bool,
     /// Why the lease is kept between transactions.
-    pin: Option<CountedPin>,
+    pin: Option<Box<CountedPin>>,
     /// What the statements since the last checkout may have left on the backend.
     taint: Effects,
     /// The same before the request under way, and whether that request could not be read.

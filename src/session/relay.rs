@@ -56,16 +56,20 @@ impl Session {
         if let Some(request) = self.buffered_request()? {
             return Ok(request);
         }
-        poll_fn(|cx| {
-            self.take_up_snapshot();
-            if self.may_drain() {
-                Poll::Ready(Err(Ended::Shutdown))
-            } else {
-                self.poll_move(cx, Until::Request)
-            }
-        })
-        .await?;
+        match self.pinned_idle_timeout() {
+            None => poll_fn(|cx| self.poll_wait(cx)).await?,
+            Some(limit) => Box::pin(self.wait_pinned(limit)).await?,
+        }
         self.buffered_request()?.ok_or(Ended::ByClient)
+    }
+
+    /// Moves bytes until there is a request; ends when Bulkhead goes down.
+    pub(crate) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        self.take_up_snapshot();
+        if self.may_drain() {
+            return Poll::Ready(Err(Ended::Shutdown));
+        }
+        self.poll_move(cx, Until::Request)
     }
 
     /// Whether the session is to end because Bulkhead is going down: not within a transaction.

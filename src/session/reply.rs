@@ -122,6 +122,41 @@ pub(crate) fn broken(error: &Broken, said: Option<&ErrorFields>) -> Reply {
     }
 }
 
+/// A statement that would pin one session too many.
+pub(crate) fn pins_full(pool: &str, max_pinned: usize, reason: &str) -> Reply {
+    Reply::new(
+        "53300",
+        format!(
+            "pool \"{pool}\" has {max_pinned} pinned connections, and the statement would pin one more ({reason})"
+        ),
+        format!(
+            "Raise pools.{pool}.max_pinned, or have sessions give up what pins them: temporary objects, session-level \
+             advisory locks, SQL-level prepared statements, cursors WITH HOLD."
+        ),
+    )
+}
+
+/// A pinned session idles while others wait.
+pub(crate) fn pinned_idle(pool: &str, reason: &str, idle: std::time::Duration) -> Reply {
+    Reply::new(
+        "57P05",
+        format!(
+            "terminating connection: it was idle for {} and pinned by {reason} while others waited for pool \"{pool}\"",
+            seconds(idle)
+        ),
+        format!("Raise pools.{pool}.pinned_idle_timeout or pools.{pool}.max_connections."),
+    )
+}
+
+/// A wrong value of `bulkhead.pool_mode`.
+pub(crate) fn bad_pool_mode(value: &str) -> Reply {
+    Reply::new(
+        "22023",
+        format!("invalid value for parameter \"bulkhead.pool_mode\": \"{value}\""),
+        "Use session or transaction.",
+    )
+}
+
 /// Job objects and application objects in one statement or transaction.
 pub(crate) fn torn(jobs: &str, application: &str, explanation: &str) -> Reply {
     Reply {
@@ -232,9 +267,15 @@ pub(crate) fn unknown_database(database: &str) -> Reply {
     )
 }
 
-/// A connection for replication.
-pub(crate) fn no_replication() -> Reply {
-    Reply::new("0A000", "replication connections are not supported", "Connect to the server itself.")
+/// A database's name may have been meant to end with the name of a pool.
+pub(crate) fn hint_at_pools(mut reply: Reply, database: &str, pools: &[&str]) -> Reply {
+    if reply.code == "3D000" && database.contains('@') {
+        reply.hint = format!(
+            "To bind a connection to a pool, end the database's name with @ and one of: {}.",
+            pools.join(", ")
+        );
+    }
+    reply
 }
 
 /// A first packet or startup parameter that is wrong.

@@ -26,6 +26,9 @@ impl Session {
             self.send_skipped(request);
             return Ok(Ok(()));
         }
+        if let Err(reply) = self.reserve_pin(demand.verdict.effects) {
+            return Ok(Err(reply));
+        }
         let mut out = Vec::new();
         let was_open = self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
         let prepares = !was_open && self.only_prepares(request);
@@ -71,6 +74,7 @@ impl Session {
         match request.end {
             End::Query | End::FunctionCall => {
                 lease.statements.unnamed = None;
+                self.has_long_statement &= request.end == End::FunctionCall;
                 lease.protocol.sent_simple();
             }
             _ if prepares => {

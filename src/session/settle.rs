@@ -5,9 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    Ended, Session, classify::for_each_value, metrics::CountedPin, request::Request, transaction::Begun,
-};
+use super::{Ended, Session, classify::for_each_value, request::Request, transaction::Begun};
 use crate::{
     backend::probe::{PinReason, Residue},
     sql::{Effects, setting_names},
@@ -51,6 +49,8 @@ impl Session {
         let Some(lease) = &self.lease else { return };
         let Some(proof) = lease.protocol.quiescent() else { return };
         let clean = self.pin.is_none()
+            && !self.is_kept
+            && !self.has_long_statement
             && !self.taint.has(LEAVES_STATE.with(Effects::DISCARDS))
             && self.streaming == 0
             && !self.failed_discard()
@@ -88,6 +88,11 @@ impl Session {
 
     async fn settle_held(&mut self) -> Result<(), Ended> {
         self.note_definitions();
+        if self.has_long_statement {
+            // A question of ours would end the statement: what was left is asked for when it is gone.
+            self.set_pin(Some(PinReason::UnnamedStatement));
+            return Ok(());
+        }
         if self.listening.is_some() {
             self.settle_listening().await?;
             if self.lease.is_none() {
@@ -102,9 +107,17 @@ impl Session {
         }
         self.failed = false;
         self.forget_discarded();
-        let asks = LEAVES_STATE.with(if self.pin.is_some() { Effects::ENDS_STATE } else { Effects::NONE });
-        if self.taint.has(asks) {
+        let was_long = self.pin.as_ref().is_some_and(|pin| pin.reason == PinReason::UnnamedStatement);
+        let asks = match &self.pin {
+            // Nothing else can end a pin that lasts as long as the session.
+            _ if self.is_kept => CHANGES_SETTINGS,
+            Some(_) => LEAVES_STATE.with(Effects::ENDS_STATE),
+            None => LEAVES_STATE,
+        };
+        if self.taint.has(asks) || was_long {
             self.ask_residue().await?;
+        } else if self.is_kept {
+            self.set_pin(self.lasting_pin());
         }
         self.release_if_clean();
         Ok(())
@@ -220,17 +233,14 @@ impl Session {
                 if settings == *self.startup { Arc::clone(&self.startup) } else { Arc::new(settings) };
             self.asked =
                 settings.get("bulkhead.route").and_then(|route| self.shared.classifier.rules().hint(route));
+            self.in_session_mode = settings.get("bulkhead.pool_mode") == Some("session");
+            self.is_kept |= self.lease.is_some() && self.keeps(self.lease_pool);
             if let Some(lease) = &mut self.lease {
                 lease.applied = Arc::clone(&settings);
             }
             self.settings = settings;
         }
-        let reason = self.lasting_pin().or(residue.pin);
-        match (reason, &self.pin) {
-            (Some(reason), Some(pin)) if pin.reason == reason => {}
-            (Some(reason), _) => self.pin = Some(CountedPin::new(&self.shared.metrics, reason)),
-            (None, _) => self.pin = None,
-        }
+        self.set_pin(self.lasting_pin().or(residue.pin));
         self.taint = if unknown { Effects::SETS } else { Effects::NONE };
     }
 
@@ -289,6 +299,7 @@ impl Session {
         if news.client_error.is_some() {
             // A Parse of the unnamed statement may have been skipped.
             lease.statements.unnamed = None;
+            self.has_long_statement = false;
         }
         self.forget_unparsed(&news.not_parsed);
         self.forget_named(&news.not_prepared);

@@ -150,6 +150,11 @@ impl Shared {
         &self.pools[usize::from(id.0)]
     }
 
+    /// The pool of this name.
+    pub(crate) fn pool_named(&self, name: &str) -> Option<PoolId> {
+        self.pools.iter().position(|pool| pool.name == name).map(|at| PoolId(at as u8))
+    }
+
     /// Whether two pools are on one server (the first one of each).
     pub(crate) fn same_server(&self, one: PoolId, other: PoolId) -> bool {
         self.pool(one).members[0].is_on_server_of(&self.pool(other).members[0])

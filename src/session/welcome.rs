@@ -10,6 +10,7 @@ use super::{
 use crate::{
     backend::{Home, Identity, Settings},
     pool::Wants,
+    route::PoolId,
     wire::message,
 };
 
@@ -33,8 +34,8 @@ pub(super) struct Welcome {
     pub(super) startup: Arc<Settings>,
 }
 
-/// The identity's address and the startup settings.
-type Key = (usize, Vec<(String, String)>);
+/// The identity's address, the pool that was asked, and the startup settings.
+type Key = (usize, PoolId, Vec<(String, String)>);
 
 impl std::fmt::Debug for Welcomes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -52,18 +53,19 @@ impl Default for Welcomes {
 pub(super) async fn welcome(
     shared: &Arc<Shared>,
     identity: &Arc<Identity>,
+    pool: PoolId,
     startup: Settings,
     home: Home,
 ) -> Result<Welcome, Reply> {
     let pairs: Vec<(String, String)> =
         startup.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     // An identity lives as long as anybody has remembered it: its address tells it from any other.
-    let key = (Arc::as_ptr(identity) as usize, pairs);
+    let key = (Arc::as_ptr(identity) as usize, pool, pairs);
     if let Some(known) = shared.welcomes.0.get(&key) {
         return Ok(known);
     }
     let startup = Arc::new(startup);
-    let parameters = ask(shared, identity, &startup, home).await?;
+    let parameters = ask(shared, identity, pool, &startup, home).await?;
     let welcome = Welcome { parameters, startup, _identity: Arc::clone(identity) };
     shared.welcomes.0.insert(key, welcome.clone());
     Ok(welcome)
@@ -72,13 +74,15 @@ pub(super) async fn welcome(
 async fn ask(
     shared: &Arc<Shared>,
     identity: &Arc<Identity>,
+    pool: PoolId,
     startup: &Arc<Settings>,
     home: Home,
 ) -> Result<Arc<[u8]>, Reply> {
-    let pool = shared.pool(shared.routes.primary);
+    let pool = shared.pool(pool);
     let refused = |refusal| reply::refused(&pool.name, &refusal);
     let wants = Wants { identity, last: None, settings: startup.hash(), home };
-    let mut lease = pool.members[0].lease(&wants).await.map_err(refused)?;
+    let member = pool.choose().unwrap_or(&pool.members[0]);
+    let mut lease = member.lease(&wants).await.map_err(refused)?;
     if let Some(sql) = lease.applied.change_to(startup) {
         let answer = tokio::time::timeout(ASK_TIMEOUT, lease.ask(&sql))
             .await

@@ -112,8 +112,10 @@ fn cached(template: Template) -> PathBuf {
         let folder = Scratch::new();
         let made = folder.path().join("data");
         make(template, &made);
-        // Made aside and renamed: tests of one run start at the same time, and whoever renames first wins.
-        let aside = wanted.with_extension(std::process::id().to_string());
+        // Made aside and renamed: tests of one run start at the same time, and whoever renames first wins. Threads of
+        // one process must not copy to the same place either.
+        let maker = format!("{}-{:?}", std::process::id(), std::thread::current().id());
+        let aside = wanted.with_extension(maker);
         copy(&made, &aside);
         if fs::rename(&aside, &wanted).is_err() {
             assert!(wanted.exists(), "{} cannot be renamed to {}", aside.display(), wanted.display());

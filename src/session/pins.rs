@@ -1,0 +1,137 @@
+//! What ties a session to its backend, and what becomes of both: the place among the pool's pins, session mode, the
+//! end of pinned sessions that idle while others wait, and the reset of a backend that was one session's own.
+
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Ended, Session,
+    metrics::CountedPin,
+    reply::{self, Reply},
+};
+use crate::{
+    backend::{Settings, probe::PinReason},
+    route::PoolId,
+    sql::Effects,
+    wire::TxStatus,
+};
+
+/// Effects of statements that pin, known before they run, and what they pin by.
+const PINS: [(Effects, PinReason); 5] = [
+    (Effects::TEMP, PinReason::TempObjects),
+    (Effects::LOCKS, PinReason::AdvisoryLocks),
+    (Effects::PREPARES, PinReason::PreparedStatements),
+    (Effects::HOLDS_CURSOR, PinReason::HeldCursors),
+    (Effects::LOADS, PinReason::Load),
+];
+
+/// The reset of a backend takes no longer than this; else it is closed.
+const RESET_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a pinned session that idles looks whether others wait.
+const STARVED_ROUND: Duration = Duration::from_secs(1);
+
+impl Session {
+    /// Whether a lease of this pool is the session's own until it disconnects. Replicas are kept only by who asked
+    /// for them: a session that began by reading may want to write.
+    pub(crate) fn keeps(&self, pool: PoolId) -> bool {
+        let asked = self.in_session_mode || self.shared.pool(pool).keeps_sessions;
+        asked && (Some(pool) != self.shared.routes.replicas || self.bound == Some(pool))
+    }
+
+    /// Takes a place among the pool's pins for a statement that will pin. Without one it is refused before it runs.
+    pub(crate) fn reserve_pin(&mut self, effects: Effects) -> Result<(), Reply> {
+        if self.pin.is_some() {
+            return Ok(());
+        }
+        let by_effect = || PINS.iter().find(|(pins, _)| effects.has(*pins)).map(|(_, reason)| *reason);
+        let reason = if self.is_kept { Some(PinReason::SessionMode) } else { by_effect() };
+        let (Some(reason), Some(lease)) = (reason, &mut self.lease) else { return Ok(()) };
+        let reserved = lease.try_pin();
+        reserved.map_err(|full| {
+            // The refused session gives its lease back, and asks for a place again with the next one.
+            self.is_kept = false;
+            reply::pins_full(&lease.pool().name, full.max_pinned, reason.label())
+        })
+    }
+
+    /// Pins the session, pins it by another reason, or unpins it.
+    pub(crate) fn set_pin(&mut self, reason: Option<PinReason>) {
+        let kept = self.is_kept.then_some(PinReason::SessionMode);
+        match (reason.or(kept), &self.pin, &mut self.lease) {
+            (Some(reason), Some(pin), _) if pin.reason == reason => {}
+            (Some(reason), _, Some(lease)) => {
+                lease.pin_anyway();
+                let pin = CountedPin::new(&self.shared.metrics, lease.pool(), reason);
+                self.pin = Some(Box::new(pin));
+            }
+            (_, _, lease) => {
+                self.pin = None;
+                if let Some(lease) = lease {
+                    lease.unpin();
+                }
+            }
+        }
+    }
+
+    /// `pools.*.pinned_idle_timeout`, where it concerns the session as it stands.
+    pub(crate) fn pinned_idle_timeout(&self) -> Option<Duration> {
+        let lease = self.lease.as_ref().filter(|_| self.pin.is_some())?;
+        let limit = lease.pool().limits().pinned_idle_timeout;
+        (limit > Duration::ZERO && self.idles()).then_some(limit)
+    }
+
+    fn idles(&self) -> bool {
+        let quiet = self.lease.as_ref().is_some_and(|lease| lease.protocol.quiescent().is_some());
+        quiet && self.status() == TxStatus::Idle && self.inbox.is_empty() && self.streaming == 0
+    }
+
+    /// Waits for a request of a pinned session. One that idles beyond the limit is ended, but only if every
+    /// connection of its pool is taken and others wait: as soon as one has ended, the next one is left alone.
+    pub(crate) async fn wait_pinned(&mut self, limit: Duration) -> Result<(), Ended> {
+        let began = Instant::now();
+        let mut pause = limit;
+        loop {
+            tokio::select! {
+                biased;
+                // Cancel safe: what was moved is in the session, and a move that is dropped has moved nothing more.
+                moved = poll_fn(|cx| self.poll_wait(cx)) => return moved,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = STARVED_ROUND.min(limit);
+            let (Some(pin), Some(lease)) = (&self.pin, &self.lease) else { continue };
+            if began.elapsed() >= limit && self.idles() && lease.pool().is_starved() {
+                let (pool, reason) = (lease.pool().name.clone(), pin.reason.label());
+                tracing::warn!(pool, reason, ?limit, "a pinned session is ended: it idles while others wait");
+                return Err(Ended::PinnedIdle { pool, reason, idle: limit });
+            }
+        }
+    }
+
+    /// A backend that was the session's own is cleaned, as PgBouncer's `server_reset_query` does, for the next one.
+    /// Where that is not possible, or not enough, it is closed with its lease.
+    pub(crate) async fn hand_back(&mut self) {
+        // A library stays loaded, and a seed stays set.
+        let lasts = |pin: &CountedPin| matches!(pin.reason, PinReason::Load | PinReason::Seed);
+        let lasting =
+            self.taint.has(Effects::LOADS.with(Effects::SEEDS)) || self.pin.as_deref().is_some_and(lasts);
+        let Some(mut lease) = self.lease.take() else { return };
+        self.key.holds_none();
+        let clean =
+            lease.protocol.quiescent().is_some() && lease.unsent.is_empty() && !lease.cancel.was_hit();
+        if !self.is_kept || lasting || self.streaming > 0 || !clean {
+            return;
+        }
+        let reset = tokio::time::timeout(RESET_TIMEOUT, lease.ask("DISCARD ALL")).await;
+        if matches!(reset, Ok(Ok(answer)) if answer.error.is_none())
+            && let Some(proof) = lease.protocol.quiescent()
+        {
+            lease.applied = Arc::new(Settings::default());
+            lease.statements.clear();
+            lease.release(proof);
+        }
+    }
+}
