@@ -213,7 +213,7 @@ fn pipeline(random: &mut Random, chance: Chance) -> (Act, Leaves) {
 /// Messages that belong together less well: statements and portals that may be there from before.
 fn pieces(random: &mut Random, session: usize) -> Vec<Piece> {
     let mut list = Vec::new();
-    for _ in 0..1 + random.below(5) {
+    for _ in 0..=random.below(5) {
         let (name, portal) = (*choose(random, NAMES), *choose(random, PORTALS));
         match random.below(9) {
             0..2 => list.push(Parse(name, fill(choose::<&str>(random, PREPARED), random, session))),

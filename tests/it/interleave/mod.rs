@@ -58,9 +58,7 @@ async fn sessions_are_told_what_they_would_be_told_directly() {
         }
         let small = shrink::shrink(&mut world, difference).await;
         let report = format!("seed {seed}: {small}");
-        if !keep_going {
-            panic!("{kind}\n{report}");
-        }
+        assert!(keep_going, "{kind}\n{report}");
         tell(&format!("=== {kind}\n{report}"));
         found.insert(kind);
     }

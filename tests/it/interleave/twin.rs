@@ -1,7 +1,7 @@
 //! One side of a session: carries out its steps and writes down all that the server tells, as lines that two servers
 //! have in common.
 
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
 use bytes::Buf;
 use tokio::time::timeout;
@@ -73,12 +73,11 @@ impl Twin {
         client
             .startup(&[&[("user", "app"), ("database", self.database.as_str())], parameters].concat())
             .await;
-        match client.authenticate("app", "secret").await {
-            Some(error) => said.push(told(&error)),
-            None => {
-                said.push("logged in".to_owned());
-                self.client = Some(client);
-            }
+        if let Some(error) = client.authenticate("app", "secret").await {
+            said.push(told(&error));
+        } else {
+            said.push("logged in".to_owned());
+            self.client = Some(client);
         }
     }
 
@@ -154,8 +153,9 @@ fn columns(message: &Message) -> String {
         let oid = body.get_u32();
         let type_oid = if oid < FIRST_USER_OID { oid.to_string() } else { "user".to_owned() };
         let (length, modifier, format) = (body.get_i16(), body.get_i32(), body.get_i16());
-        text +=
-            &format!(" {}({of_table} {column} {type_oid} {length} {modifier} {format})", name.escape_ascii());
+        let name = name.escape_ascii();
+        write!(text, " {name}({of_table} {column} {type_oid} {length} {modifier} {format})")
+            .expect("text takes text");
     }
     text
 }
