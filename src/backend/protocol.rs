@@ -11,7 +11,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{outgoing::Outgoing, statements::StatementId};
+use super::{
+    outgoing::Outgoing,
+    statements::{Statement, StatementId},
+};
 use crate::wire::{
     TxStatus,
     frame::{BadFrame, HEADER_BYTES, Header},
@@ -28,6 +31,10 @@ struct Part {
     kind: Kind,
     /// Empty when every reply goes to the client as it is.
     steps: VecDeque<Step>,
+    /// Parse messages without a step of their own that are not answered yet.
+    parses: usize,
+    /// ReadyForQuery is not for the client yet.
+    withholds_ready: bool,
     failed: bool,
 }
 
@@ -36,7 +43,7 @@ enum Whose {
     /// Nothing of the replies is for the client.
     Ours,
     /// Of the replies changed parameters are for the client: its own statement would have changed them, had it been
-    /// sent to a server of its own.
+    /// sent to a server of its own. The ReadyForQuery is that of the client's statement, whose own is swallowed.
     Completion,
     /// Of the replies errors and changed parameters are for the client: what it was told to have happened when it
     /// sent the statement, before there was a server.
@@ -69,14 +76,35 @@ pub enum Step {
     /// The reply to a Close of ours is swallowed.
     SwallowClosed(StatementId),
     /// The message was not sent: these bytes are its reply. If the server skips what comes before, so is this, and
-    /// the client's name for a statement is free again.
-    Insert(Box<[u8]>, Option<Box<[u8]>>),
+    /// what it did to the client's statements is undone.
+    Insert(Box<[u8]>, Undo),
     /// The message was refused here, and one that fails was sent in its place: these bytes replace its error, so that
     /// what comes before and after it is treated as if the server had refused it.
     Refuse(Box<[u8]>),
     /// A Query or FunctionCall that came before the Sync: everything goes to the client, up to a ReadyForQuery.
     Simple,
 }
+
+/// How what a message did to the client's own statements is undone, when the server has skipped it.
+#[derive(Clone, Debug)]
+pub enum Undo {
+    /// The name of a Parse is free again.
+    Parse(Box<[u8]>),
+    /// The statement of a Close is there again.
+    Close(Box<[u8]>, Arc<Statement>),
+}
+
+impl PartialEq for Undo {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Parse(one), Self::Parse(two)) => one == two,
+            (Self::Close(one, of), Self::Close(two, what)) => one == two && Arc::ptr_eq(of, what),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Undo {}
 
 /// The message that ends the reply to one extended message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +142,11 @@ pub struct News {
     pub parameter_changed: bool,
     /// Statements whose Parse did not take place.
     pub not_parsed: Vec<StatementId>,
-    /// Names of the client's whose Parse did not take place.
-    pub not_prepared: Vec<Box<[u8]>>,
+    /// What messages that did not take place had done to the client's statements, in their order: undone from the
+    /// last one on.
+    pub undone: Vec<Undo>,
+    /// A Parse of the unnamed statement did not take place.
+    pub lost_unnamed: bool,
     /// Statements whose Close did not take place.
     pub not_closed: Vec<StatementId>,
     /// A request that was sent with a Sync of ours has failed: up to its own Sync the client expects no reply.
@@ -261,7 +292,22 @@ impl Protocol {
     }
 
     fn push(&mut self, whose: Whose, kind: Kind) {
-        self.parts.push_back(Part { whose, kind, steps: VecDeque::new(), failed: false });
+        let steps = VecDeque::new();
+        self.parts.push_back(Part { whose, kind, steps, parses: 0, withholds_ready: false, failed: false });
+    }
+
+    /// The client is not told that what was sent last is done, because something of ours completes it.
+    pub fn withhold_ready(&mut self) {
+        if let Some(part) = self.parts.back_mut() {
+            part.withholds_ready = true;
+        }
+    }
+
+    /// The extended messages sent last have so many Parse messages and no steps.
+    pub fn expects_parses(&mut self, count: usize) {
+        if let Some(part) = self.parts.back_mut() {
+            part.parses = count;
+        }
     }
 }
 
@@ -300,7 +346,7 @@ impl Protocol {
 
     /// Whether a reply to the client is outstanding.
     pub fn owes_client(&self) -> bool {
-        self.parts.iter().any(|part| part.whose == Whose::Client)
+        self.parts.iter().any(|part| matches!(part.whose, Whose::Client | Whose::Completion))
     }
 
     /// Whether everything that will be answered has been answered.
@@ -451,7 +497,12 @@ impl Protocol {
         if part.whose == Whose::Client {
             self.prologue_failed = false;
         }
-        let passes = part.whose == Whose::Client && part.kind != Kind::Prepared;
+        let passes = match part.whose {
+            // Its parameters are told before the client is told that it may go on.
+            Whose::Completion => true,
+            Whose::Client => part.kind != Kind::Prepared && !part.withholds_ready,
+            Whose::Ours | Whose::Prologue => false,
+        };
         if passes && self.ready == Ready::Waits && self.status == TxStatus::Idle {
             // Waits => Held
             self.ready = Ready::Held;
@@ -500,12 +551,15 @@ impl Protocol {
         let fatal =
             memchr::memmem::find(body, b"\0VFATAL\0").or_else(|| memchr::memmem::find(body, b"\0VPANIC\0"));
         let whose = part.whose;
+        let lost_unnamed = std::mem::take(&mut part.parses) > 0
+            || steps.iter().any(|step| *step == Step::Pass(Awaits::Parse));
         let told_already = whose == Whose::Client && std::mem::take(&mut self.prologue_failed);
         self.prologue_failed |= whose == Whose::Prologue;
         let ours = matches!(whose, Whose::Ours | Whose::Completion) || fatal.is_some();
         let skips_to_sync = part.kind == Kind::Prepared;
         let news = self.news.get_or_insert_default();
         news.skips_to_sync |= skips_to_sync;
+        news.lost_unnamed |= lost_unnamed && whose == Whose::Client;
         if let (Some(Step::Refuse(error)), false) = (steps.front(), ours) {
             out.insert(chunk, error);
             news.client_error = Some(sqlstate(error.get(HEADER_BYTES..).unwrap_or_default()));
@@ -515,11 +569,11 @@ impl Protocol {
             match step {
                 Step::PassParsed(id, name) => {
                     news.not_parsed.push(id);
-                    news.not_prepared.push(name);
+                    news.undone.push(Undo::Parse(name));
                 }
                 Step::SwallowParsed(id) => news.not_parsed.push(id),
                 Step::SwallowClosed(id) => news.not_closed.push(id),
-                Step::Insert(_, name) => news.not_prepared.extend(name),
+                Step::Insert(_, undo) => news.undone.push(undo),
                 Step::Pass(_) | Step::Refuse(_) | Step::Simple => {}
             }
         }
@@ -546,6 +600,9 @@ impl Protocol {
         let Some(part) = self.parts.front_mut() else { return false };
         if part.whose != Whose::Client {
             return false;
+        }
+        if tag == b'1' {
+            part.parses = part.parses.saturating_sub(1);
         }
         let passes = !matches!(part.steps.front(), Some(Step::SwallowParsed(_) | Step::SwallowClosed(_)));
         let ended = match part.steps.front() {

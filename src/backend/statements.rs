@@ -13,6 +13,9 @@ use crate::sql::Verdict;
 /// The start of the names that statements have on servers. Clients may not use it.
 pub const NAME_PREFIX: &[u8] = b"bulkhead_";
 
+/// Stands for the unnamed statement's text where that was too long to be kept.
+pub const STREAMED: u64 = 0;
+
 /// Identifies a statement's text and parameter types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StatementId(pub u64);
@@ -127,6 +130,18 @@ impl Held {
     pub fn clear(&mut self) {
         self.used.clear();
         self.unnamed = None;
+    }
+
+    /// Of the statements only those with these names exist; whether there were some, and none is left.
+    pub fn keep(&mut self, names: &[String]) -> bool {
+        let had_some = !self.used.is_empty();
+        self.used.retain(|id, _| {
+            let mut name = Vec::new();
+            id.write_name(&mut name);
+            names.iter().any(|known| known.as_bytes() == name)
+        });
+        self.unnamed = None;
+        had_some && self.used.is_empty()
     }
 
     /// Takes out what must be closed to stay within `capacity`, the longest unused first. An eighth goes at

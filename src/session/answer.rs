@@ -10,6 +10,7 @@ use super::{
     transaction::Begun,
 };
 use crate::{
+    backend::statements::NAME_PREFIX,
     route::Demand,
     sql::{Control, Deallocate, Effects, deallocate_target},
     wire::{
@@ -96,6 +97,10 @@ impl Session {
             }
             // Deferred => Deferred
             (Begun::Deferred(deferred), Control::Prologue) => {
+                if self.shared.pools.len() == 1 {
+                    // There is nothing to wait for, and the server's own answer is better.
+                    return None;
+                }
                 let tag = prologue_tag(&text)?;
                 if deferred.texts.len() > PROLOGUE_TEXTS || text.len() > PROLOGUE_BYTES {
                     return None;
@@ -122,7 +127,9 @@ impl Session {
             match tag {
                 b'P' => {
                     let mut body = Body::new(body, "Parse");
-                    body.cstring()?;
+                    if self.refuses_name(body.cstring()?) {
+                        return Ok(None);
+                    }
                     text = Some(body.cstring()?.into());
                 }
                 b'B' if text.is_none() => {
@@ -135,6 +142,14 @@ impl Session {
             }
         }
         Ok(text.filter(|_| executed && request.end == End::Sync))
+    }
+
+    /// Whether a Parse under this name fails: then nothing of what follows it is executed.
+    fn refuses_name(&self, name: &[u8]) -> bool {
+        let full = |all: &super::Statements| all.named.len() >= self.shared.limits.prepared_per_client;
+        let known = |all: &super::Statements| all.named.contains_key(name);
+        name.starts_with(NAME_PREFIX)
+            || (!name.is_empty() && self.statements.as_deref().is_some_and(|all| known(all) || full(all)))
     }
 
     fn known_text(&self, name: &[u8]) -> Option<Box<[u8]>> {
@@ -156,9 +171,12 @@ impl Session {
                 continue;
             }
             match tag {
-                b'Q' | b'E' => {
+                b'Q' => {
+                    // As on a server.
+                    self.forget_unnamed();
                     self.write_local(local);
                 }
+                b'E' => self.write_local(local),
                 b'P' => {
                     if let Err(reply) = self.remember_parsed(body)? {
                         reply.error(&mut self.outbox);
@@ -285,6 +303,9 @@ impl Session {
         self.take_from_inbox(request);
         self.streaming = request.streaming;
         self.drop_streaming().await?;
+        if request.end == End::Query {
+            self.forget_unnamed();
+        }
         if let Begun::Deferred(_) = self.begun {
             self.begun = Begun::Failed(None);
         }

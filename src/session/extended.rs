@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     backend::{
-        protocol::{Awaits, Step},
-        statements::{Held, NAME_PREFIX, Statement, StatementId},
+        protocol::{Awaits, Step, Undo},
+        statements::{Held, NAME_PREFIX, STREAMED, Statement, StatementId},
     },
     wire::{
         frame::{Header, split_message},
@@ -190,6 +190,9 @@ impl Session {
                 // Its text is not kept, so it cannot be parsed anywhere else: as long as it lives, the session stays.
                 self.forget_unnamed();
                 self.has_long_statement = tag == b'P';
+                if let Some(held) = self.held().filter(|_| tag == b'P') {
+                    held.unnamed = Some(STREAMED);
+                }
                 steps.pass(Awaits::Parse);
                 out.extend_from_slice(part);
                 Ok(Ok(()))
@@ -234,7 +237,7 @@ impl Session {
         if self.held().is_some_and(|held| held.touch(statement.id)) {
             let mut complete = Vec::new();
             message::parse_complete(&mut complete);
-            steps.push(Step::Insert(complete.into(), Some(name)));
+            steps.push(Step::Insert(complete.into(), Undo::Parse(name)));
         } else {
             self.parse_there(&statement, out);
             steps.push(Step::PassParsed(statement.id, name));
@@ -294,10 +297,10 @@ impl Session {
             self.forget_unnamed();
         }
         let named = self.statements.as_mut().filter(|_| kind == b'S');
-        if named.and_then(|all| all.named.remove(name)).is_some() {
+        if let Some(closed) = named.and_then(|all| all.named.remove(name)) {
             let mut complete = Vec::new();
             message::close_complete(&mut complete);
-            steps.push(Step::Insert(complete.into(), None));
+            steps.push(Step::Insert(complete.into(), Undo::Close(name.into(), closed)));
         } else {
             out.extend_from_slice(whole);
             steps.pass(Awaits::Close);
@@ -308,8 +311,7 @@ impl Session {
     /// The name of a statement on the backend; parsed there first if it is missing.
     fn name_there(&mut self, name: &[u8], steps: &mut Steps, out: &mut Vec<u8>) -> Result<Vec<u8>, Reply> {
         if name.is_empty() {
-            self.unnamed_there(steps, out);
-            return Ok(Vec::new());
+            return self.unnamed_there(steps, out).map(|()| Vec::new());
         }
         if name.starts_with(NAME_PREFIX) {
             return Err(reply::no_such_statement(name));
@@ -327,19 +329,22 @@ impl Session {
         Ok(there)
     }
 
-    fn unnamed_there(&mut self, steps: &mut Steps, out: &mut Vec<u8>) {
-        let Some(unnamed) = self.statements.as_ref().and_then(|all| all.unnamed.as_ref()) else { return };
-        let (hash, start) = (unnamed.hash, out.len());
-        let there = self.lease.as_ref().is_some_and(|lease| lease.statements.unnamed == Some(hash));
-        if there {
-            return;
+    fn unnamed_there(&mut self, steps: &mut Steps, out: &mut Vec<u8>) -> Result<(), Reply> {
+        let there = self.lease.as_ref().and_then(|lease| lease.statements.unnamed);
+        let Some(unnamed) = self.statements.as_ref().and_then(|all| all.unnamed.as_ref()) else {
+            // What another session has left there is none of this one's.
+            return if there == Some(STREAMED) { Ok(()) } else { Err(reply::no_unnamed_statement()) };
+        };
+        let hash = unnamed.hash;
+        if there == Some(hash) {
+            return Ok(());
         }
         message::raw(out, b'P', &[&[0], unnamed.body.as_slice()].concat());
-        debug_assert!(out.len() > start);
         if let Some(held) = self.held() {
             held.unnamed = Some(hash);
         }
         steps.push(Step::SwallowParsed(UNNAMED));
+        Ok(())
     }
 
     fn parse_there(&mut self, statement: &Statement, out: &mut Vec<u8>) {
@@ -379,18 +384,20 @@ impl Session {
     }
 
     /// Remembers the unnamed statements of a request that is sent as it is.
-    pub(crate) fn remember_unchanged(&mut self, request: Request) -> Result<Option<u64>, Malformed> {
+    /// Gives the hash of the last one, and how many there are.
+    pub(crate) fn remember_unchanged(&mut self, request: Request) -> Result<(Option<u64>, usize), Malformed> {
         let messages = std::mem::take(&mut self.inbox);
         let mut rest = &messages[..request.len];
-        let mut found = Ok(None);
+        let (mut found, mut count) = (Ok(None), 0);
         while let Ok(Some((tag, body, after))) = split_message(rest) {
             rest = after;
             if tag == b'P' {
                 found = self.remember_unnamed(body.get(1..).unwrap_or_default()).map(Some);
+                count += 1;
             }
         }
         self.inbox = messages;
-        found
+        found.map(|hash| (hash, count))
     }
 
     fn remember_unnamed(&mut self, body: &[u8]) -> Result<u64, Malformed> {
@@ -442,11 +449,14 @@ impl Session {
         }
     }
 
-    /// A client's own Parse failed: its name is free again.
-    pub(crate) fn forget_named(&mut self, names: &[Box<[u8]>]) {
-        if let Some(Statements { named, .. }) = self.statements.as_deref_mut() {
-            for name in names {
-                named.remove(name);
+    /// The server has skipped messages of the client, or failed at its Parse: what they had done to the client's
+    /// statements is undone.
+    pub(crate) fn undo(&mut self, undone: Vec<Undo>) {
+        let Some(Statements { named, .. }) = self.statements.as_deref_mut() else { return };
+        for undo in undone.into_iter().rev() {
+            match undo {
+                Undo::Parse(name) => drop(named.remove(&name)),
+                Undo::Close(name, statement) => drop(named.insert(name, statement)),
             }
         }
     }

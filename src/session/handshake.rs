@@ -211,6 +211,8 @@ impl Start {
             pin: None,
             taint: Effects::NONE,
             taint_before: Effects::NONE,
+            statements_unknown: false,
+            restore: None,
             was_unparsed: false,
             was_in_transaction: false,
             failed: false,

@@ -147,8 +147,13 @@ pub(crate) struct Session {
     was_unparsed: bool,
     /// Whether the request under way is part of an explicit transaction.
     was_in_transaction: bool,
-    /// The server has answered with an error since the last checkout.
+    /// What completes the request under way, if it succeeds.
+    restore: Option<Box<str>>,
+    /// The server has answered the request under way with an error.
     failed: bool,
+    /// A DISCARD ALL or DEALLOCATE ALL failed, or was followed by a failure: which prepared statements the backend has
+    /// is not known.
+    statements_unknown: bool,
     /// The backend used last, to be preferred, and how often it had been taken by then.
     last: Option<(PoolId, BackendId, u32)>,
     /// Another session had the backend since this one did, or nobody did.

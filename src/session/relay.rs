@@ -369,6 +369,9 @@ impl Session {
         let in_transaction = self.was_in_transaction || lease.protocol.status() != TxStatus::Idle;
         drop(lease);
         self.taint = crate::sql::Effects::NONE;
+        self.statements_unknown = false;
+        // The error below answers the request.
+        self.restore = None;
         match (owes, in_transaction) {
             // The statement is answered, and its transaction has failed with it.
             (true, true) => self.begun = Begun::Failed(None),

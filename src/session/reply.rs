@@ -199,6 +199,11 @@ pub(crate) fn no_such_statement(name: &[u8]) -> Reply {
     Reply::new("26000", format!("prepared statement \"{name}\" does not exist"), "")
 }
 
+/// The unnamed statement, where the session has none.
+pub(crate) fn no_unnamed_statement() -> Reply {
+    Reply::new("26000", "unnamed prepared statement does not exist", "")
+}
+
 /// A prepared statement that exists already.
 pub(crate) fn statement_exists(name: &[u8]) -> Reply {
     let name = String::from_utf8_lossy(name);

@@ -31,6 +31,7 @@ impl Session {
         }
         let mut out = Vec::new();
         let was_open = self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
+        self.failed &= was_open;
         let prepares = !was_open && self.only_prepares(request);
         self.was_in_transaction = self.status() != TxStatus::Idle || !matches!(self.begun, Begun::No);
         self.note_sequences(&demand.verdict);
@@ -45,8 +46,10 @@ impl Session {
         let unchanged = !extended || self.passes_unchanged(request)?;
         let mut steps = VecDeque::new();
         let mut body = Vec::new();
+        let mut parses = 0;
         if unchanged && extended {
-            let hash = self.remember_unchanged(request)?;
+            let (hash, count) = self.remember_unchanged(request)?;
+            parses = count;
             if let (Some(hash), Some(lease)) = (hash, &mut self.lease) {
                 lease.statements.unnamed = Some(hash);
             }
@@ -76,6 +79,9 @@ impl Session {
                 lease.statements.unnamed = None;
                 self.has_long_statement &= request.end == End::FunctionCall;
                 lease.protocol.sent_simple();
+                if let (End::Query, Some(statements)) = (request.end, &mut self.statements) {
+                    statements.unnamed = None;
+                }
             }
             _ if prepares => {
                 message::sync(&mut body);
@@ -86,18 +92,20 @@ impl Session {
                 message::raw(&mut body, b'H', &[]);
                 lease.protocol.sent_extended(steps, false);
             }
-            _ => lease.protocol.sent_extended(steps, Self::is_synced(request)),
+            _ => {
+                lease.protocol.sent_extended(steps, Self::is_synced(request));
+                lease.protocol.expects_parses(parses);
+            }
         }
         let request_bytes = if unchanged { &self.inbox[..request.len] } else { body.as_slice() };
-        let sent = if out.is_empty() && restore.is_none() {
+        if restore.is_some() {
+            lease.protocol.withhold_ready();
+            self.restore = restore;
+        }
+        let sent = if out.is_empty() {
             lease.send(request_bytes)
         } else {
             out.extend_from_slice(request_bytes);
-            if let Some(sql) = restore {
-                message::query(&mut out, sql.as_bytes());
-                lease.protocol.sent_completion();
-                lease.statements.unnamed = None;
-            }
             lease.send(&out)
         };
         lease.protocol.insert_leading(&mut self.outbox);
@@ -187,9 +195,9 @@ impl Session {
         }
     }
 
-    /// After RESET and DISCARD ALL the session's own startup values hold, not the server's: said in the same write,
-    /// answered to nobody. What the same text sets afterwards stays.
-    fn restore_startup(&self, request: Request, effects: Effects) -> Option<String> {
+    /// After RESET and DISCARD ALL the session's own startup values hold, not the server's: said once they have
+    /// succeeded, before the client is told that they have. What the same text sets afterwards stays.
+    fn restore_startup(&self, request: Request, effects: Effects) -> Option<Box<str>> {
         if !effects.has(Effects::RESETS) || self.startup.is_empty() {
             return None;
         }
@@ -199,9 +207,28 @@ impl Session {
         let all = names.iter().any(|name| name == "all");
         let restored = self.startup.iter().filter(|(name, _)| {
             let is_in = |list: &[String]| list.iter().any(|other| other == name);
-            is_in(&names) || (all && !is_in(&set))
+            // Who returns to its own user returns to its startup role, too.
+            let implied = *name == "role" && names.iter().any(|other| other == "session_authorization");
+            is_in(&names) || implied || (all && !is_in(&set))
         });
         let restored = Settings::new(restored.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        Settings::default().change_to(&restored)
+        Settings::default().change_to(&restored).map(String::into_boxed_str)
+    }
+
+    /// Completes a request that resets settings, and tells the client that it is done.
+    pub(crate) async fn restore(&mut self, sql: Box<str>) -> Result<(), Ended> {
+        let failed = self.failed;
+        let Some(lease) = self.lease.as_mut().filter(|_| !failed) else {
+            let status = self.status();
+            message::ready(&mut self.outbox, status);
+            return self.flush_now();
+        };
+        let mut query = Vec::new();
+        message::query(&mut query, sql.as_bytes());
+        lease.protocol.sent_completion();
+        lease.statements.unnamed = None;
+        // A failed write shows as the end of the backend's replies.
+        let _ = lease.send(&query);
+        self.relay().await
     }
 }

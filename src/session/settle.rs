@@ -7,7 +7,10 @@ use std::{
 
 use super::{Ended, Session, classify::for_each_value, request::Request, transaction::Begun};
 use crate::{
-    backend::probe::{PinReason, Residue},
+    backend::{
+        probe::{PinReason, Residue},
+        statements::STREAMED,
+    },
     sql::{Effects, setting_names},
     wire::{TxStatus, frame::split_message, read::Body},
 };
@@ -53,7 +56,7 @@ impl Session {
             && !self.has_long_statement
             && !self.taint.has(LEAVES_STATE.with(Effects::DISCARDS))
             && self.streaming == 0
-            && !self.failed_discard()
+            && !self.statements_unknown
             && !self.listening_needs_backend()
             && lease.unsent.is_empty();
         if !clean {
@@ -73,6 +76,9 @@ impl Session {
             lease.protocol.take_error();
             lease.protocol.set_heard_elsewhere(None);
             lease.protocol.take_held_ready();
+            if lease.statements.unnamed == Some(STREAMED) {
+                lease.statements.unnamed = None;
+            }
             lease.release(proof);
         }
     }
@@ -80,6 +86,10 @@ impl Session {
     /// After a request: in a transaction or between Flush and Sync the lease is kept; otherwise the server is
     /// asked what was left, if anything can have been, and the lease is kept (pinned) or given back.
     pub(crate) async fn settle(&mut self) -> Result<(), Ended> {
+        if let Some(sql) = self.restore.take() {
+            Box::pin(self.restore(sql)).await?;
+        }
+        self.note_discarded();
         match &self.lease {
             Some(lease) if lease.protocol.quiescent().is_some() => Box::pin(self.settle_held()).await,
             _ => Ok(()),
@@ -99,14 +109,10 @@ impl Session {
                 return Ok(());
             }
         }
-        if self.failed_discard() {
-            return self.end_lease();
-        }
-        if !self.outlive_cancel().await {
+        if !self.outlive_cancel().await || !self.ask_statements().await {
             return self.end_lease();
         }
         self.failed = false;
-        self.forget_discarded();
         let was_long = self.pin.as_ref().is_some_and(|pin| pin.reason == PinReason::UnnamedStatement);
         let asks = match &self.pin {
             // Nothing else can end a pin that lasts as long as the session.
@@ -191,15 +197,17 @@ impl Session {
         alive
     }
 
-    /// A DISCARD or DEALLOCATE that failed, or was followed by a failure: which statements the backend still has
-    /// is not known.
-    fn failed_discard(&self) -> bool {
-        self.failed && self.taint.has(Effects::DISCARDS)
-    }
-
-    /// After DISCARD ALL or DEALLOCATE ALL no prepared statement exists, here and there.
-    fn forget_discarded(&mut self) {
-        if !self.taint.has(Effects::DISCARDS) {
+    /// After DISCARD ALL or DEALLOCATE ALL no prepared statement exists, here and there; no rollback brings them back.
+    /// Where it failed, or was followed by a failure, the backend is asked once it can be.
+    fn note_discarded(&mut self) {
+        if !self.taint.has(Effects::DISCARDS)
+            || self.lease.as_ref().is_some_and(|held| held.protocol.is_open())
+        {
+            return;
+        }
+        self.taint = self.taint.without(Effects::DISCARDS);
+        if self.failed {
+            self.statements_unknown = true;
             return;
         }
         if let Some(lease) = &mut self.lease {
@@ -208,7 +216,24 @@ impl Session {
         if let Some(statements) = &mut self.statements {
             statements.named.clear();
         }
-        self.taint = self.taint.without(Effects::DISCARDS);
+    }
+
+    /// Asks the backend which statements it still has, if that is not known. False if it gives no answer.
+    async fn ask_statements(&mut self) -> bool {
+        let Some(lease) = self.lease.as_mut().filter(|_| self.statements_unknown) else { return true };
+        let sql = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql";
+        let Ok(Ok(answer)) = tokio::time::timeout(ASK_TIMEOUT, lease.ask(sql)).await else { return false };
+        if answer.error.is_some() {
+            return false;
+        }
+        self.outbox.extend_from_slice(&answer.for_client);
+        let names: Vec<String> = answer.rows.into_iter().flatten().flatten().collect();
+        let lost_all = lease.statements.keep(&names);
+        if let Some(statements) = self.statements.as_mut().filter(|_| lost_all) {
+            statements.named.clear();
+        }
+        self.statements_unknown = false;
+        true
     }
 
     async fn ask_residue(&mut self) -> Result<(), Ended> {
@@ -273,6 +298,7 @@ impl Session {
         let had_state = self.pin.take().is_some() || self.taint.has(LEAVES_STATE);
         self.taint = Effects::NONE;
         self.failed = false;
+        self.statements_unknown = false;
         match self.lease.take() {
             Some(lease) if had_state => Err(Ended::Backend(lease.timed_out())),
             _ => Ok(()),
@@ -296,13 +322,11 @@ impl Session {
         if news.parameter_changed {
             self.taint |= Effects::SETS;
         }
-        if news.client_error.is_some() {
-            // A Parse of the unnamed statement may have been skipped.
-            lease.statements.unnamed = None;
-            self.has_long_statement = false;
+        if news.lost_unnamed {
+            self.forget_unnamed();
         }
         self.forget_unparsed(&news.not_parsed);
-        self.forget_named(&news.not_prepared);
+        self.undo(news.undone);
         if let Some(lease) = &mut self.lease {
             for id in &news.not_closed {
                 lease.statements.insert(*id);

@@ -12,6 +12,7 @@ mod failures;
 mod harness;
 mod health;
 mod hostile;
+mod interleave;
 mod life;
 mod listen;
 mod logins;

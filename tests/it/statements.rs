@@ -210,9 +210,10 @@ async fn the_unnamed_statement_stays_the_sessions_own() {
         holder.ask("ROLLBACK").await;
     }
     // Our own statements on the backend (a deferred BEGIN, settings) end its unnamed statement.
-    one.parse("", "SELECT 'again'");
-    assert_eq!(exchange(&mut one).await, "1Z");
-    one.ask("BEGIN").await;
+    one.parse("b", "BEGIN").parse("", "SELECT 'again'");
+    assert_eq!(exchange(&mut one).await, "11Z");
+    one.bind("", "b", &[]).execute("", 0);
+    assert_eq!(exchange(&mut one).await, "2CZ");
     assert_eq!(run(&mut one, "", &[]).await, "again");
     one.ask("ROLLBACK").await;
     two.ask("SET work_mem = '5MB'").await;
@@ -404,4 +405,107 @@ async fn an_unnamed_statement_too_long_to_be_kept_is_never_mistaken() {
     client.parse("named", &long).sync().flush().await;
     assert_eq!(told(&client.read_until_ready().await), " 54000 Z");
     assert_eq!(client.query_value("SELECT 1").await, "1");
+}
+
+#[tokio::test]
+async fn the_unnamed_statement_is_the_sessions_own() {
+    let site = Site::configured(|config| config.pool("primary", &["primary"], 1));
+    let (mut one, mut other) = (site.raw().await, site.raw().await);
+    one.parse("", "SELECT 'one'::text");
+    assert_eq!(exchange(&mut one).await, "1Z");
+    assert_eq!(run(&mut one, "", &[]).await, "one");
+    // It is still there on the backend that they share.
+    other.bind("", "", &[]).execute("", 0);
+    assert_eq!(exchange(&mut other).await, " 26000 Z");
+    other.describe(b'S', "");
+    assert_eq!(exchange(&mut other).await, " 26000 Z");
+    assert_eq!(run(&mut one, "", &[]).await, "one");
+
+    // A Query ends it, and so does a Parse that fails; what fails after it does not.
+    for ends in ["SELECT 1", "BEGIN", "", "ROLLBACK"] {
+        one.parse("", "SELECT 'again'::text");
+        assert_eq!(exchange(&mut one).await, "1Z");
+        one.ask(ends).await;
+        one.bind("", "", &[]).execute("", 0);
+        assert_eq!(exchange(&mut one).await, " 26000 Z", "after {ends:?}");
+        one.ask("ROLLBACK").await;
+    }
+    one.parse("", "SELEKT");
+    assert_eq!(exchange(&mut one).await, " 42601 Z");
+    one.bind("", "", &[]).execute("", 0);
+    assert_eq!(exchange(&mut one).await, " 26000 Z");
+    one.parse("", "SELECT (10 / $1::int)::text").bind("", "", &[Some("0")]).execute("", 0);
+    assert_eq!(exchange(&mut one).await, "1 22012 Z");
+    assert_eq!(run(&mut one, "", &[Some("2")]).await, "5");
+}
+
+#[tokio::test]
+async fn what_an_error_skips_is_undone() {
+    let site = Site::start();
+    let mut client = site.raw().await;
+    client.parse("a", "SELECT 'first'::text");
+    assert_eq!(exchange(&mut client).await, "1Z");
+    client.parse("", "SELECT 1 / 0").bind("", "", &[]);
+    client.close(b'S', "a").parse("a", "SELECT 'second'::text").parse("b", "SELECT 1").close(b'S', "b");
+    assert_eq!(exchange(&mut client).await, "1 22012 Z");
+    assert_eq!(run(&mut client, "a", &[]).await, "first");
+    client.bind("", "b", &[]).execute("", 0);
+    assert_eq!(exchange(&mut client).await, " 26000 Z");
+}
+
+#[tokio::test]
+async fn a_discard_that_fails_costs_nothing() {
+    let site = Site::configured(|config| config.pool("primary", &["primary"], 1));
+    let mut client = site.raw().await;
+    client.ask("CREATE TEMP TABLE t (id int)").await;
+    client.parse("a", "SELECT 'there'::text");
+    assert_eq!(exchange(&mut client).await, "1Z");
+    assert_eq!(run(&mut client, "a", &[]).await, "there");
+    client.ask("BEGIN").await;
+    assert_eq!(told(&client.ask("DISCARD ALL").await), " 25001 Z");
+    assert_eq!(told(&client.ask("ROLLBACK").await), "CZ");
+    assert_eq!(told(&client.ask("SELECT 1; DISCARD ALL").await), "TDC 25001 Z");
+    assert_eq!(run(&mut client, "a", &[]).await, "there");
+    assert_eq!(client.query_value("SELECT count(*) FROM t").await, "0");
+    // It has taken place in spite of the failure behind it, and of the rollback.
+    assert_eq!(told(&client.ask("DEALLOCATE ALL; SELECT 1 / 0").await), "C 22012 Z");
+    client.bind("", "a", &[]).execute("", 0);
+    assert_eq!(exchange(&mut client).await, " 26000 Z");
+    client.parse("a", "SELECT 'anew'::text");
+    assert_eq!(exchange(&mut client).await, "1Z");
+    assert_eq!(run(&mut client, "a", &[]).await, "anew");
+}
+
+#[tokio::test]
+async fn startup_values_are_told_before_the_client_may_go_on() {
+    let site = Site::start();
+    let mut client = RawClient::open(site.proxy.port()).await;
+    client.startup(&[("user", "app"), ("database", "app"), ("application_name", "mine")]).await;
+    assert_eq!(client.authenticate("app", "secret").await, None);
+    client.ask("SET application_name = 'other'").await;
+    // What fails resets nothing.
+    assert_eq!(told(&client.ask("RESET ALL; SELECT 1 / 0").await), "C 22012 Z");
+    assert_eq!(told(&client.ask("SELECT 1; DISCARD ALL").await), "TDC 25001 Z");
+    assert_eq!(client.parameter("application_name"), Some("other"));
+    assert_eq!(client.query_value("SHOW application_name").await, "other");
+    for reset in ["RESET ALL", "DISCARD ALL", "RESET application_name"] {
+        client.ask("SET application_name = 'other'").await;
+        assert_eq!(client.parameter("application_name"), Some("other"));
+        let answer = client.ask(reset).await;
+        assert_eq!(answer.last().map(|message| message.tag), Some(b'Z'));
+        assert_eq!(client.parameter("application_name"), Some("mine"), "{reset}");
+        assert_eq!(client.query_value("SHOW application_name").await, "mine");
+    }
+}
+
+#[tokio::test]
+async fn a_begin_under_a_taken_name_begins_nothing() {
+    let site = Site::start();
+    let mut client = site.raw().await;
+    client.parse("a", "SELECT 1");
+    assert_eq!(exchange(&mut client).await, "1Z");
+    client.parse("a", "BEGIN").bind("", "a", &[]).execute("", 0).sync().flush().await;
+    let answer = client.read_until_ready().await;
+    assert_eq!(told(&answer), " 42P05 Z");
+    assert_eq!(answer[1].body[0], b'I');
 }

@@ -98,7 +98,7 @@ fn extended(
     server: &mut Vec<u8>,
     client: &mut Vec<u8>,
 ) {
-    let insert = |tag: u8| Step::Insert(Box::new([tag, 0, 0, 0, 4]), Some(Box::from(&b"name"[..])));
+    let insert = |tag: u8| Step::Insert(Box::new([tag, 0, 0, 0, 4]), Undo::Parse(Box::from(&b"name"[..])));
     let steps = [
         insert(b'1'),
         Step::SwallowParsed(StatementId(7)),

@@ -61,7 +61,9 @@ impl Proxy {
 
     /// Starts the proxy and does not wait for it: for configurations that it must refuse.
     pub(crate) fn spawn(config: &str, environment: &[(&str, &str)]) -> Self {
-        let (port, http_port) = (free_port(), free_port());
+        let port = free_port();
+        // The same one may be given again.
+        let http_port = std::iter::repeat_with(free_port).find(|other| *other != port).expect("endless");
         let folder = Scratch::new();
         let config = fill_in(config, port, http_port);
         let path = config_path(folder.path());

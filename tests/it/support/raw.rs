@@ -151,6 +151,11 @@ impl RawClient {
         self.parameters.get(name).map(String::as_str)
     }
 
+    /// All parameters that the server has told of, as last told.
+    pub(crate) fn parameters(&self) -> &HashMap<String, String> {
+        &self.parameters
+    }
+
     /// Process id and secret, for [`Self::cancel`].
     pub(crate) fn key(&self) -> &(i32, Bytes) {
         &self.key
@@ -225,6 +230,13 @@ impl RawClient {
         let written = timeout(PATIENCE, self.stream.write_all(&self.pending)).await;
         written.expect("the server reads").expect("the connection is open");
         self.pending.clear();
+    }
+
+    /// As [`Self::flush`], to a server that may have closed the connection.
+    pub(crate) async fn try_flush(&mut self) -> bool {
+        let written = timeout(PATIENCE, self.stream.write_all(&self.pending)).await;
+        self.pending.clear();
+        matches!(written, Ok(Ok(())))
     }
 
     /// Sends a Query and whatever was pending.
