@@ -100,7 +100,20 @@ async fn settings_follow_transactions() {
     shuffle(&mut others).await;
     assert_eq!(show(&mut client, "work_mem").await, "8MB");
 
-    // A statement kept back until the transaction is opened tells its error there, and nothing runs.
+    // With one pool there is nothing to wait for: the error comes where it comes from a server.
+    client.ask("BEGIN").await;
+    assert_eq!(error_code(&client.ask("SET LOCAL work_mem = 'nonsense'").await).as_deref(), Some("22023"));
+    assert_eq!(error_code(&client.ask("SELECT 1").await).as_deref(), Some("25P02"));
+    client.ask("ROLLBACK").await;
+    assert_eq!(client.query_value("SELECT 1").await, "1");
+}
+
+#[tokio::test]
+async fn a_statement_kept_back_tells_its_error_where_the_transaction_is_opened() {
+    let primary = Postgres::start(Role::Primary);
+    let config = ProxyConfig::primary_only(&primary).pool("workers", &["primary"], 2);
+    let proxy = Proxy::start(&config.set("workers", "users", vec!["nobody"]).to_toml());
+    let mut client = login(&proxy).await;
     client.ask("BEGIN").await;
     assert_eq!(
         error_code(&client.ask("SET LOCAL work_mem = 'nonsense'").await),

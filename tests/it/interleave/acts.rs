@@ -69,7 +69,9 @@ impl Act {
                 1
             }
             Self::Messages(pieces) => {
-                pieces.iter().for_each(|piece| piece.write(client));
+                for piece in pieces {
+                    piece.write(client);
+                }
                 pieces.iter().filter(|piece| matches!(piece, Sync)).count()
             }
         }
