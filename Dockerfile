@@ -13,7 +13,9 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends libclang-dev \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock build.rs ./
+# What `bulkhead --version` says: docker build --build-arg BULKHEAD_COMMIT=$(git rev-parse --short HEAD) ..
+ARG BULKHEAD_COMMIT=unknown
 COPY benches benches
 COPY src src
 RUN --mount=type=cache,target=/usr/local/cargo/registry \

@@ -66,6 +66,14 @@
 //! the server, asked again, says that it is gone. LISTEN costs a session no backend: one connection for each database
 //! [listens](server::listener) for all of its sessions.
 //!
+//! # Snapshots and reload
+//!
+//! What the configuration says is one [`Shared`](session::Shared) snapshot behind an `Arc`, without statics. A
+//! [reload](reload) reads and checks everything off the runtime's threads, compares it with what is in force
+//! ([`config::diff`]), and puts a new snapshot in force in one step, or none. A session looks at one number between
+//! requests and goes over to the new snapshot when it holds no backend. Pools that go on are the same objects with
+//! other limits; those that are gone serve who still waits, and close what comes back.
+//!
 //! # Runtime
 //!
 //! `threads` independent single-threaded runtimes; each session lives on one of them, and one task owns both sides of
