@@ -4,7 +4,7 @@
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use bulkhead::{
-    backend::{Credentials, Home, Identity, Protocol, Server, outgoing::Outgoing},
+    backend::{Credentials, Home, HostPort, Identity, Protocol, Server, SessionAttrs, outgoing::Outgoing},
     pool::{Checkout, Limits, ServerPool, Spawner, Wants},
     wire::{TxStatus, message},
 };
@@ -61,8 +61,8 @@ async fn serve_logins(listener: TcpListener) {
 fn pool(spawner: Spawner, port: u16) -> Arc<ServerPool> {
     let server = Server {
         name: "primary".to_owned(),
-        host: "127.0.0.1".to_owned(),
-        port,
+        hosts: vec![HostPort { host: "127.0.0.1".to_owned(), port }],
+        session_attrs: SessionAttrs::Any,
         user: "app".to_owned(),
         secret: None,
         database: "app".to_owned(),

@@ -472,9 +472,7 @@ fn servers(config: &Config, before: Option<&Built>) -> Result<Vec<Guarded>, tls:
             Some((old, (same, gate))) if is_reached_alike(old, server) && same.tls.is_alike(&made.tls) => {
                 (Arc::clone(same), Arc::clone(gate))
             }
-            Some((old, (_, gate))) if (&old.host, old.port) == (&server.host, server.port) => {
-                (Arc::new(made), Arc::clone(gate))
-            }
+            Some((old, (_, gate))) if old.hosts == server.hosts => (Arc::new(made), Arc::clone(gate)),
             _ => (Arc::new(made), Arc::default()),
         })
     };
@@ -517,8 +515,8 @@ pub(crate) fn server_of(server: &config::Server, numbers: &Arc<Numbers>) -> Resu
         server.password.as_ref().map(|text| LoginSecret::new(Verifier::Plain(Secret::new(text.clone()))));
     Ok(Server {
         name: server.name.clone(),
-        host: server.host.clone(),
-        port: server.port,
+        hosts: server.hosts.clone(),
+        session_attrs: server.session_attrs,
         tls: connector(server)?,
         user: server.user.clone(),
         secret,

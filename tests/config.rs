@@ -39,7 +39,7 @@ fn the_minimal_file_and_the_commented_example_are_the_defaults() {
         assert_eq!(config.workers, Workers::default());
         assert_eq!(config.databases, ["*"]);
         let [server] = &config.servers[..] else { panic!("one server") };
-        assert_eq!((server.host.as_str(), server.port), ("db.internal", 6000));
+        assert_eq!(server.hosts[0].to_string(), "db.internal:6000");
         assert_eq!((server.user.as_str(), server.database.as_str()), ("app", "shop"));
         assert_eq!(server.password.as_deref(), Some("secret"));
         assert_eq!(server.tls.mode, SslMode::Prefer);
@@ -279,7 +279,9 @@ const MISTAKES: &[&str] = &[
     "[servers.primary]\nurl = \"postgres://u:hun?ter2@h/d\"",
     "[servers.primary]\nurl = \"postgres://u:hunter2%@h/d\"",
     "[servers.primary]\nurl = \"postgres://u:hunter2@[::1/d\"",
-    "[servers.primary]\nurl = \"postgres://u:hunter2@a,b/d\"",
+    "[servers.primary]\nurl = \"postgres://u:hunter2@a,/d\"",
+    "[servers.primary]\nurl = \"postgres://u:hunter2@a,b/d?port=1,2,3\"",
+    "[servers.primary]\nurl = \"postgres://u:hunter2@a,b/d?target_session_attrs=master\"",
     "[servers.primary]\nurl = \"postgres://u:hunter2@h/d?sslmode=verify-full\"",
     "[servers.primary]\nurl = \"postgres://u:hunter2@h/d?sslmode=require&sslrootcert=system\"",
     "[servers.primary]\nurl = \"postgres://u:hunter2@h/d?sslnegotiation=direct\"",

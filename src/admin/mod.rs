@@ -19,7 +19,7 @@ mod fixture {
 
     use crate::{
         auth::Users,
-        backend::{Server, address::Traffic},
+        backend::{HostPort, Server, SessionAttrs, address::Traffic},
         pool::{Gate, Limits, Pool, ServerPool, Spawner},
         route::{PoolId, Routes},
         server::{Health, ListenLimits, Listeners, OnGap},
@@ -33,12 +33,13 @@ mod fixture {
     };
 
     fn server(name: &str) -> Arc<Server> {
-        let (host, user, database) = ("localhost".to_owned(), "app".to_owned(), "app".to_owned());
+        let (user, database) = ("app".to_owned(), "app".to_owned());
+        let host = HostPort { host: "localhost".to_owned(), port: 5432 };
         let (secret, numbers, traffic) = (None, Arc::default(), Arc::new(Traffic::default()));
         Arc::new(Server {
             name: name.to_owned(),
-            host,
-            port: 5432,
+            hosts: vec![host],
+            session_attrs: SessionAttrs::Any,
             user,
             secret,
             database,

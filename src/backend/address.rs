@@ -7,7 +7,10 @@ use std::sync::{
 
 use arc_swap::ArcSwap;
 
-use super::connect::Numbers;
+use super::{
+    connect::Numbers,
+    hosts::{HostPort, SessionAttrs},
+};
 use crate::auth::{ScramKeys, ScramVerifier, Secret, Verifier, md5::Digest, scram, tls::Connector};
 
 /// Keys that were derived for servers, kept because deriving takes milliseconds. A few servers, a few salts.
@@ -50,10 +53,10 @@ pub struct Credentials {
 pub struct Server {
     /// The key in the configuration.
     pub name: String,
-    /// Host name, address, or the directory of a Unix socket.
-    pub host: String,
-    /// Port.
-    pub port: u16,
+    /// Where it may be, to be tried in this order. Never empty.
+    pub hosts: Vec<HostPort>,
+    /// What must be found there.
+    pub session_attrs: SessionAttrs,
     /// How its connections are encrypted.
     pub tls: Connector,
     /// The URL's user.

@@ -107,8 +107,8 @@ impl UnderWay {
         let target = Arc::clone(&self.target);
         let on_its_way = &mut self.on_its_way;
         let exchange = async {
-            let Route { address, encryption } = target.route;
-            let mut socket = dial::open(&target.server, encryption, address).await?.socket;
+            let Route { host, address, encryption } = &target.route;
+            let mut socket = dial::open(&target.server, host, *encryption, *address).await?.socket;
             let mut request = Vec::new();
             message::cancel_request(&mut request, target.process_id, &target.secret);
             *on_its_way = true;

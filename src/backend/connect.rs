@@ -17,6 +17,7 @@ use super::{
     address::Login,
     cancel::Target,
     dial::{self, Dialled},
+    hosts::{HostPort, SessionAttrs},
     statements::Held,
 };
 use crate::{
@@ -37,6 +38,9 @@ const LOGIN_BYTES: usize = 256 * 1024;
 
 /// `invalid_authorization_specification`: no entry in `pg_hba.conf`, among others.
 const INVALID_AUTHORIZATION: &str = "28000";
+
+/// SQLSTATE of a server that is starting up or going down: libpq goes on to the next host.
+const CANNOT_CONNECT_NOW: &str = "57P03";
 
 /// Gives each backend of the process its number.
 #[derive(Debug, Default)]
@@ -72,6 +76,9 @@ pub enum ConnectError {
     /// The server broke the protocol.
     #[error("the server broke the protocol: {0}")]
     Protocol(String),
+    /// Not what `target_session_attrs` looks for.
+    #[error("target_session_attrs: {0}")]
+    Unwanted(String),
 }
 
 /// Kinds of failed connections.
@@ -123,14 +130,24 @@ impl ConnectError {
         match self {
             Self::Refused(fields) => !matches!(fields.code.get(..2), Some("53" | "57" | "58" | "08" | "XX")),
             Self::NoPassword(_) | Self::Unsupported(_) | Self::Auth(_) | Self::Unbound(_) => true,
-            Self::Io(_) | Self::Tls(_) | Self::TimedOut(_) | Self::Protocol(_) => false,
+            Self::Io(_) | Self::Tls(_) | Self::TimedOut(_) | Self::Protocol(_) | Self::Unwanted(_) => false,
+        }
+    }
+
+    /// Whether another host of the server is to be tried: this one cannot be reached, or is not what is looked for.
+    /// A wrong password is wrong everywhere (libpq).
+    fn is_of_host(&self) -> bool {
+        match self {
+            Self::Io(_) | Self::Tls(_) | Self::TimedOut(_) | Self::Protocol(_) | Self::Unwanted(_) => true,
+            Self::Refused(fields) => fields.code == CANNOT_CONNECT_NOW,
+            Self::Unbound(_) | Self::NoPassword(_) | Self::Unsupported(_) | Self::Auth(_) => false,
         }
     }
 
     /// Its kind, for counting.
     pub const fn kind(&self) -> FailureKind {
         match self {
-            Self::Io(_) => FailureKind::Unreachable,
+            Self::Io(_) | Self::Unwanted(_) => FailureKind::Unreachable,
             Self::Tls(_) | Self::Unbound(_) => FailureKind::Tls,
             Self::TimedOut(_) => FailureKind::TimedOut,
             Self::Refused(_) => FailureKind::Refused,
@@ -157,23 +174,41 @@ pub async fn connect(
     home: Home,
     limit: Duration,
 ) -> Result<Box<Backend>, ConnectError> {
-    timeout(limit, log_in(server, identity, home)).await.unwrap_or(Err(ConnectError::TimedOut(limit)))
+    let mut last = None;
+    for wanted in server.session_attrs.passes().into_iter().flatten() {
+        for host in &server.hosts {
+            let attempt = timeout(limit, log_in(server, Looked { host, wanted }, identity, home)).await;
+            match attempt.unwrap_or(Err(ConnectError::TimedOut(limit))) {
+                Err(error) if error.is_of_host() => last = Some(error),
+                other => return other,
+            }
+        }
+    }
+    Err(last.expect("a server has a host"))
+}
+
+/// One of a server's hosts, and what is looked for there.
+#[derive(Clone, Copy, Debug)]
+struct Looked<'a> {
+    host: &'a HostPort,
+    wanted: SessionAttrs,
 }
 
 /// Tries what `sslmode` allows, in libpq's order: another way only if TLS or `pg_hba.conf` is what has failed.
 async fn log_in(
     server: &Arc<Server>,
+    at: Looked<'_>,
     identity: &Arc<Identity>,
     home: Home,
 ) -> Result<Box<Backend>, ConnectError> {
-    let attempts = if server.host.starts_with('/') { &[Encryption::Plain] } else { server.tls.attempts() };
+    let attempts = if at.host.is_unix() { &[Encryption::Plain] } else { server.tls.attempts() };
     let mut before: Option<(ConnectError, bool)> = None;
     for encryption in attempts {
         // Whether there was an encrypted connection, which then failed.
         let mut encrypted = false;
-        let error = match attempt(server, identity, home, *encryption, &mut encrypted).await {
+        let error = match attempt(server, at, identity, home, *encryption, &mut encrypted).await {
             Ok(backend) => return Ok(backend),
-            Err(error) => explained(error, server),
+            Err(error) => explained(error, server, at.host),
         };
         let other_way = match &error {
             ConnectError::Tls(_) => true,
@@ -199,10 +234,10 @@ async fn log_in(
 }
 
 /// An alert may come as late as the first answer.
-fn explained(error: ConnectError, server: &Server) -> ConnectError {
+fn explained(error: ConnectError, server: &Server, host: &HostPort) -> ConnectError {
     match error {
         ConnectError::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
-            ConnectError::Tls(tls::explain_server(&error, &server.tls, &server.host))
+            ConnectError::Tls(tls::explain_server(&error, &server.tls, &host.host))
         }
         other => other,
     }
@@ -225,6 +260,7 @@ fn advised(error: ConnectError, server: &Server) -> ConnectError {
 
 async fn attempt(
     server: &Arc<Server>,
+    at: Looked<'_>,
     identity: &Arc<Identity>,
     home: Home,
     encryption: Encryption,
@@ -232,7 +268,7 @@ async fn attempt(
 ) -> Result<Box<Backend>, ConnectError> {
     let credentials = identity.credentials();
     let login = server.login(identity, &credentials);
-    let Dialled { socket, route } = dial::open(server, encryption, None).await?;
+    let Dialled { socket, route } = dial::open(server, at.host, encryption, None).await?;
     *encrypted = route.encryption == Encryption::Tls;
     let mut talk = Talk { socket, unread: Vec::new(), unread_messages: VecDeque::new() };
     let mut packet = Vec::new();
@@ -262,6 +298,10 @@ async fn attempt(
             b'E' => return Err(ConnectError::Refused(ErrorFields::parse(&body))),
             other => return Err(unexpected(other)),
         }
+    }
+    if !at.wanted.accepts(&reported) {
+        let Looked { host, wanted } = at;
+        return Err(ConnectError::Unwanted(format!("{host} is not {}", wanted.name())));
     }
     let mut protocol = Protocol::default();
     protocol.set_parameters(reported);

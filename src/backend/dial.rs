@@ -6,7 +6,7 @@ use std::{io, net::SocketAddr};
 
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{Server, connect::ConnectError};
+use super::{Server, connect::ConnectError, hosts::HostPort};
 use crate::{
     auth::tls::{self, Encryption, Negotiation},
     socket::{Socket, tls::TlsStream},
@@ -14,8 +14,10 @@ use crate::{
 };
 
 /// How a backend was reached; its cancels go the same way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Route {
+    /// Which of the server's hosts it is.
+    pub host: HostPort,
     /// The address, if it is one of TCP: a name may have several.
     pub address: Option<SocketAddr>,
     /// Whether with TLS.
@@ -31,33 +33,42 @@ pub struct Dialled {
     pub route: Route,
 }
 
-/// Opens a socket. `address` is where the host is, if that is known already.
+/// Opens a socket to one of the server's hosts. `address` is where that is, if it is known already.
 pub async fn open(
     server: &Server,
+    host: &HostPort,
     encryption: Encryption,
     address: Option<SocketAddr>,
 ) -> Result<Dialled, ConnectError> {
-    if server.host.starts_with('/') {
-        let path = format!("{}/.s.PGSQL.{}", server.host, server.port);
+    if host.is_unix() {
+        let path = format!("{}/.s.PGSQL.{}", host.host, host.port);
         let socket = Socket::Unix(UnixStream::connect(path).await?);
-        return Ok(Dialled { socket, route: Route { address: None, encryption: Encryption::Plain } });
+        return Ok(Dialled {
+            socket,
+            route: Route { host: host.clone(), address: None, encryption: Encryption::Plain },
+        });
     }
     let tcp = match address {
         Some(address) => TcpStream::connect(address).await?,
-        None => TcpStream::connect((server.host.as_str(), server.port)).await?,
+        None => TcpStream::connect((host.host.as_str(), host.port)).await?,
     };
     tcp.set_nodelay(true)?;
     crate::socket::keep_alive(&tcp)?;
     let address = tcp.peer_addr().ok();
     let socket = match encryption {
         Encryption::Plain => Socket::Tcp(tcp),
-        Encryption::IfOffered | Encryption::Tls => begin_tls(server, tcp, encryption).await?,
+        Encryption::IfOffered | Encryption::Tls => begin_tls(server, host, tcp, encryption).await?,
     };
     let encryption = if matches!(socket, Socket::Tls(_)) { Encryption::Tls } else { Encryption::Plain };
-    Ok(Dialled { socket, route: Route { address, encryption } })
+    Ok(Dialled { socket, route: Route { host: host.clone(), address, encryption } })
 }
 
-async fn begin_tls(server: &Server, tcp: TcpStream, encryption: Encryption) -> Result<Socket, ConnectError> {
+async fn begin_tls(
+    server: &Server,
+    host: &HostPort,
+    tcp: TcpStream,
+    encryption: Encryption,
+) -> Result<Socket, ConnectError> {
     let direct = server.tls.negotiation() == Negotiation::Direct;
     let mut socket = Socket::Tcp(tcp);
     if !direct && !is_offered(&mut socket).await? {
@@ -68,10 +79,10 @@ async fn begin_tls(server: &Server, tcp: TcpStream, encryption: Encryption) -> R
         return Err(ConnectError::Tls(what.to_owned()));
     }
     let Socket::Tcp(tcp) = socket else { return Err(ConnectError::Tls("TLS is only for TCP".to_owned())) };
-    let connection = server.tls.connection(&server.host).map_err(ConnectError::Tls)?;
+    let connection = server.tls.connection(&host.host).map_err(ConnectError::Tls)?;
     let stream = TlsStream::handshake(tcp, connection, Vec::new())
         .await
-        .map_err(|error| ConnectError::Tls(tls::explain_server(&error, &server.tls, &server.host)))?;
+        .map_err(|error| ConnectError::Tls(tls::explain_server(&error, &server.tls, &host.host)))?;
     if direct && stream.application_protocol() != Some(tls::ALPN) {
         let what = "the server speaks TLS, but did not agree on PostgreSQL's protocol (ALPN); sslnegotiation=direct needs PostgreSQL 17 or later";
         return Err(ConnectError::Tls(what.to_owned()));

@@ -7,6 +7,7 @@ pub mod address;
 pub mod cancel;
 pub mod connect;
 pub mod dial;
+pub mod hosts;
 pub mod outgoing;
 pub mod probe;
 pub mod protocol;
@@ -17,6 +18,7 @@ pub mod statements;
 use std::sync::Arc;
 
 pub use address::{Credentials, Identity, Server};
+pub use hosts::{HostPort, SessionAttrs};
 pub use protocol::{Protocol, Quiescent};
 pub use settings::Settings;
 

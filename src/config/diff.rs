@@ -9,7 +9,8 @@ use std::{
 };
 
 use super::{
-    AcceptorSettings, Auth, Config, ConnectorSettings, JobRules, Jobs, Limits, Listen, Pool, Server, Workers,
+    AcceptorSettings, Auth, Config, ConnectorSettings, HostPort, JobRules, Jobs, Limits, Listen, Pool,
+    Server, Workers,
 };
 
 /// Keys that are read at the start only: sockets are bound and threads are made once.
@@ -224,10 +225,9 @@ impl Diff {
         for server in &new.servers {
             match old.servers.iter().find(|other| other.name == server.name) {
                 Some(before) => self.server(before, server),
-                None => self.changes.push(Change::ServerAdded {
-                    server: server.name.clone(),
-                    at: address(&server.host, server.port),
-                }),
+                None => self
+                    .changes
+                    .push(Change::ServerAdded { server: server.name.clone(), at: hosts(&server.hosts) }),
             }
         }
         let gone = |server: &&Server| !new.servers.iter().any(|other| other.name == server.name);
@@ -238,8 +238,8 @@ impl Diff {
     fn server(&mut self, old: &Server, new: &Server) {
         let Server {
             name,
-            host,
-            port,
+            hosts: places,
+            session_attrs,
             user,
             password,
             database,
@@ -248,8 +248,8 @@ impl Diff {
             connect_timeout,
             application_name,
         } = new;
-        if (&old.host, old.port) != (host, *port) {
-            let (from, to) = (address(&old.host, old.port), address(host, *port));
+        if old.hosts != *places {
+            let (from, to) = (hosts(&old.hosts), hosts(places));
             self.changes.push(Change::Moved { server: name.clone(), from, to });
         }
         if old.password != *password {
@@ -280,6 +280,11 @@ impl Diff {
         self.keys(
             &section,
             &[
+                (
+                    "url (target_session_attrs)",
+                    old.session_attrs.name().to_owned(),
+                    session_attrs.name().to_owned(),
+                ),
                 ("url (user)", shown(&old.user), shown(user)),
                 ("url (database)", shown(&old.database), shown(database)),
                 (
@@ -398,8 +403,8 @@ fn server_names(pool: &Pool, config: &Config) -> Vec<String> {
     pool.servers.iter().map(|at| config.servers[*at].name.clone()).collect()
 }
 
-fn address(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+fn hosts(places: &[HostPort]) -> String {
+    places.iter().map(HostPort::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn path(path: Option<&PathBuf>) -> String {

@@ -122,7 +122,7 @@ pub const KEYS: &[KeySection] = &[
         ("users_file", Path, "none", Reload, "More users than those of the servers' URLs, as PgBouncer's `userlist.txt` has them."),
     ]),
     section!("servers.*", "A Postgres server. One is called `primary`; `replica_1`, `replica_2` and `jobs` are the usual names of the others.", [
-        ("url", Text, "must be given", Reload, "`postgres://user:password@host:port/database`, then parameters after `?` as in libpq: `sslmode`, `sslrootcert` (a file, or `system`), `sslcert` and `sslkey`, `sslnegotiation`, `channel_binding`, `connect_timeout` (seconds), `application_name`, `host` (a socket's directory)."),
+        ("url", Text, "must be given", Reload, "`postgres://user:password@host:port/database`, then parameters after `?` as in libpq: `sslmode`, `sslrootcert` (a file, or `system`), `sslcert` and `sslkey`, `sslnegotiation`, `channel_binding`, `connect_timeout` (seconds), `application_name`, `host` (also a socket's directory) and `port`, `target_session_attrs`. Several hosts, `a:5432,b:5432`, are tried in this order whenever a connection is opened."),
         ("max_connections", Count, "the sum of its pools", Reload, "Everything that Bulkhead opens there, all pools together."),
     ]),
     section!("pools.*", "A pool: `primary`, `replicas`, `jobs`, `workers`, or any other name, which a hint can ask for.", [

@@ -30,6 +30,7 @@ pub use crate::auth::tls::{
     AcceptorSettings, ChannelBinding, ClientCertificates, ClientMode, ConnectorSettings, Negotiation, Roots,
     SslMode,
 };
+pub use crate::backend::{HostPort, SessionAttrs};
 pub use env::VARIABLES;
 pub use expand::{Environment, process_environment};
 pub use load::{DEFAULT_PATH, FILE_BYTES_MAX, LoadError, load, load_in};
@@ -157,10 +158,10 @@ impl AuthMethod {
 pub struct Server {
     /// The key in the file.
     pub name: String,
-    /// Host name or address, or the directory of a Unix socket (starts with `/`).
-    pub host: String,
-    /// Port.
-    pub port: u16,
+    /// Where it may be, in the order in which they are tried. Never empty.
+    pub hosts: Vec<HostPort>,
+    /// `target_session_attrs` of the URL: what must be found there.
+    pub session_attrs: SessionAttrs,
     /// User of the URL.
     pub user: String,
     /// Password of the URL, if any. Never shown.
@@ -181,8 +182,8 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
             .field("name", &self.name)
-            .field("host", &self.host)
-            .field("port", &self.port)
+            .field("hosts", &self.hosts)
+            .field("session_attrs", &self.session_attrs)
             .field("user", &self.user)
             .field("password", &self.password.as_ref().map(|_| "***"))
             .field("database", &self.database)

@@ -7,7 +7,9 @@ use std::{path::PathBuf, time::Duration};
 
 use percent_encoding::percent_decode_str;
 
-use super::{ChannelBinding, ConnectorSettings, Negotiation, Roots, SslMode, problem::Wrong};
+use super::{
+    ChannelBinding, ConnectorSettings, HostPort, Negotiation, Roots, SessionAttrs, SslMode, problem::Wrong,
+};
 
 /// The parameters that may follow `?`.
 const PARAMETERS: &[&str] = &[
@@ -15,19 +17,22 @@ const PARAMETERS: &[&str] = &[
     "channel_binding",
     "connect_timeout",
     "host",
+    "port",
     "sslcert",
     "sslkey",
     "sslmode",
     "sslnegotiation",
     "sslrootcert",
+    "target_session_attrs",
 ];
 const ENCODE: &str = "write / @ : ? # % in a user or password as %2F %40 %3A %3F %23 %25";
 
 /// The parts of a URL.
 #[derive(PartialEq, Eq)]
 pub(super) struct ServerUrl {
-    pub(super) host: String,
-    pub(super) port: u16,
+    /// Never empty.
+    pub(super) hosts: Vec<HostPort>,
+    pub(super) session_attrs: SessionAttrs,
     pub(super) user: String,
     pub(super) password: Option<String>,
     pub(super) database: String,
@@ -44,10 +49,9 @@ impl ServerUrl {
         let (rest, query) = split(rest, '?');
         let (authority, database) = split(rest, '/');
         let (user, password, location) = authority_parts(authority)?;
-        let (host, port) = host_and_port(location)?;
         let mut parts = Self {
-            host,
-            port,
+            hosts: location.split(',').map(host_and_port).collect::<Result<_, _>>()?,
+            session_attrs: SessionAttrs::Any,
             database: database.filter(|name| !name.is_empty()).map_or(Ok(user.clone()), decode)?,
             user,
             password,
@@ -56,12 +60,13 @@ impl ServerUrl {
             application_name: None,
         };
         let mut ssl_mode = None;
+        let mut places = Places::default();
         let leaked = query.is_some_and(|query| query.contains('@'));
         for parameter in query.unwrap_or_default().split('&').filter(|parameter| !parameter.is_empty()) {
             if leaked {
                 return Err(Wrong::new("the part after ? cannot be understood", ENCODE));
             }
-            parts.set(parameter, &mut ssl_mode)?;
+            parts.set(parameter, &mut ssl_mode, &mut places)?;
         }
         parts.tls.mode = ssl_mode.unwrap_or(match parts.tls.roots {
             // As in libpq: those authorities sign for anybody, so only the name says who it is.
@@ -69,7 +74,8 @@ impl ServerUrl {
             _ => SslMode::Prefer,
         });
         check_tls(&parts.tls)?;
-        if parts.host.is_empty() {
+        parts.hosts = places.over(parts.hosts)?;
+        if parts.hosts.iter().any(|host| host.host.is_empty()) {
             return Err(Wrong::new(
                 "names no host",
                 "write postgres://user:password@host:5432/database, or ?host=/directory for a Unix socket",
@@ -78,14 +84,22 @@ impl ServerUrl {
         Ok(parts)
     }
 
-    fn set(&mut self, parameter: &str, mode: &mut Option<SslMode>) -> Result<(), Wrong> {
+    fn set(&mut self, parameter: &str, mode: &mut Option<SslMode>, places: &mut Places) -> Result<(), Wrong> {
         let known = || format!("known parameters: {}", PARAMETERS.join(", "));
         let (name, value) = parameter.split_once('=').ok_or_else(|| {
             Wrong::new("a parameter has no value", format!("write name=value; {}", known()))
         })?;
         let value = decode(value)?;
         match name {
-            "host" => self.host = value,
+            "host" => places.hosts = Some(value),
+            "port" => places.ports = Some(value),
+            "target_session_attrs" => self.session_attrs = session_attrs(&value)?,
+            "options" => {
+                return Err(Wrong::new(
+                    "options are not taken from a server's URL: settings belong to the sessions of clients",
+                    "put options into the application's URL, or use ALTER ROLE .. SET",
+                ));
+            }
             "application_name" => self.application_name = Some(value),
             "sslmode" => *mode = Some(ssl_mode(&value)?),
             "sslrootcert" if value == "system" => self.tls.roots = Some(Roots::System),
@@ -108,6 +122,52 @@ impl ServerUrl {
         }
         Ok(())
     }
+}
+
+/// Lists of hosts and ports that come as parameters, and hold in place of those before them.
+#[derive(Default)]
+struct Places {
+    hosts: Option<String>,
+    ports: Option<String>,
+}
+
+impl Places {
+    fn over(self, mut named: Vec<HostPort>) -> Result<Vec<HostPort>, Wrong> {
+        if let Some(hosts) = self.hosts {
+            let ports: Vec<u16> = named.iter().map(|host| host.port).collect();
+            let at = |place: usize| ports.get(place).or(ports.first()).copied().unwrap_or(5432);
+            let place = |(place, host): (usize, &str)| HostPort { host: host.to_owned(), port: at(place) };
+            named = hosts.split(',').enumerate().map(place).collect();
+        }
+        if let Some(ports) = self.ports {
+            let ports = ports.split(',').map(port).collect::<Result<Vec<_>, _>>()?;
+            if ports.len() != 1 && ports.len() != named.len() {
+                let hint = "write one port for all hosts, or one for each";
+                return Err(Wrong::new("there are not as many ports as hosts", hint));
+            }
+            for (place, host) in named.iter_mut().enumerate() {
+                host.port = ports.get(place).copied().unwrap_or(ports[0]);
+            }
+        }
+        Ok(named)
+    }
+}
+
+fn port(text: &str) -> Result<u16, Wrong> {
+    let bad_port = |_| Wrong::new("the port is not a number from 1 to 65535", ENCODE);
+    if text.is_empty() {
+        return Ok(5432);
+    }
+    Ok(text.parse::<std::num::NonZeroU16>().map_err(bad_port)?.get())
+}
+
+fn session_attrs(value: &str) -> Result<SessionAttrs, Wrong> {
+    SessionAttrs::ALL.into_iter().find(|attrs| attrs.name() == value).ok_or_else(|| {
+        Wrong::new(
+            "unknown target_session_attrs",
+            "write any, read-write, read-only, primary, standby or prefer-standby",
+        )
+    })
 }
 
 fn split(text: &str, at: char) -> (&str, Option<&str>) {
@@ -133,11 +193,8 @@ fn authority_parts(authority: &str) -> Result<(String, Option<String>, &str), Wr
 }
 
 /// `host`, `host:port`, `[::1]:port`, or nothing (the host then comes as a parameter).
-fn host_and_port(location: &str) -> Result<(String, u16), Wrong> {
-    if location.contains(',') {
-        return Err(Wrong::new("names more than one host", "write one [servers.NAME] for each host"));
-    }
-    let (host, port) = match location.strip_prefix('[') {
+fn host_and_port(location: &str) -> Result<HostPort, Wrong> {
+    let (host, after) = match location.strip_prefix('[') {
         Some(rest) => {
             let unclosed = || Wrong::new("an IPv6 address lacks its ]", "write [::1]:5432");
             let (host, after) = rest.split_once(']').ok_or_else(unclosed)?;
@@ -148,12 +205,7 @@ fn host_and_port(location: &str) -> Result<(String, u16), Wrong> {
         }
         None => split(location, ':'),
     };
-    let bad_port = |_| Wrong::new("the port is not a number from 1 to 65535", ENCODE);
-    let port = match port {
-        None | Some("") => 5432,
-        Some(port) => port.parse::<std::num::NonZeroU16>().map_err(bad_port)?.get(),
-    };
-    Ok((decode(host)?, port))
+    Ok(HostPort { host: decode(host)?, port: port(after.unwrap_or_default())? })
 }
 
 fn ssl_mode(value: &str) -> Result<SslMode, Wrong> {
@@ -253,7 +305,8 @@ mod tests {
 
     fn parts(url: &str) -> (String, u16, String, Option<String>, String) {
         let url = ServerUrl::parse(url).unwrap_or_else(|wrong| panic!("{url}: {wrong:?}"));
-        (url.host, url.port, url.user, url.password, url.database)
+        let [HostPort { host, port }] = <[HostPort; 1]>::try_from(url.hosts).expect("one host");
+        (host, port, url.user, url.password, url.database)
     }
 
     #[test]
@@ -273,6 +326,27 @@ mod tests {
         for (url, expected) in cases {
             assert_eq!(parts(url), expected, "{url}");
         }
+    }
+
+    #[test]
+    fn reads_lists_of_hosts() {
+        let hosts = |url: &str| {
+            let url = ServerUrl::parse(url).unwrap_or_else(|wrong| panic!("{url}: {wrong:?}"));
+            url.hosts.iter().map(HostPort::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(hosts("postgres://u@a,b:6000,[::1]:7000/d"), "a:5432 b:6000 [::1]:7000");
+        assert_eq!(hosts("postgres://u@/d?host=a,b&port=1,2"), "a:1 b:2");
+        assert_eq!(hosts("postgres://u@/d?port=3&host=a,b"), "a:3 b:3");
+        assert_eq!(hosts("postgres://u@a:4/d?host=b"), "b:4");
+        for wrong in ["u@a,/d", "u@/d?host=a,b&port=1,2,3", "u@a/d?port=x", "u@a:0,b/d"] {
+            assert!(ServerUrl::parse(&format!("postgres://{wrong}")).is_err(), "{wrong}");
+        }
+        let attrs = |value: &str| {
+            ServerUrl::parse(&format!("postgres://u@a/d?target_session_attrs={value}"))
+                .map(|url| url.session_attrs)
+        };
+        assert!(attrs("read-write").is_ok_and(|attrs| attrs == SessionAttrs::ReadWrite));
+        assert!(attrs("master").is_err());
     }
 
     #[test]

@@ -291,8 +291,8 @@ fn server(name: String, section: Section<'_>) -> Named<'_> {
     let url = section.parsed("url", None, |text| ServerUrl::parse(text).map(Some));
     let server = url.map(|url| Server {
         name: name.clone(),
-        host: url.host,
-        port: url.port,
+        hosts: url.hosts,
+        session_attrs: url.session_attrs,
         user: url.user,
         password: url.password,
         database: url.database,

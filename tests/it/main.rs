@@ -12,6 +12,7 @@ mod failures;
 mod harness;
 mod health;
 mod hostile;
+mod hosts;
 mod interleave;
 mod life;
 mod listen;
