@@ -299,7 +299,7 @@ impl Session {
     }
 
     /// Refuses a request: the client gets an error, an open transaction fails, the connection stays.
-    pub(crate) async fn refuse(&mut self, request: Request, reply: &Reply) -> Result<(), Ended> {
+    pub(crate) async fn refuse(&mut self, request: Request, reply: Reply) -> Result<(), Ended> {
         self.take_from_inbox(request);
         self.streaming = request.streaming;
         self.drop_streaming().await?;

@@ -1,6 +1,9 @@
 //! Every error and notice that Bulkhead itself tells clients: SQLSTATE, wording, hint.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    ops::{Deref, DerefMut},
+};
 
 use crate::{
     backend::Broken,
@@ -12,9 +15,13 @@ use crate::{
     },
 };
 
-/// An error for a client.
+/// An error for a client. Boxed: it is rare, and what may hold one is in the memory of every idle session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Reply {
+pub(crate) struct Reply(Box<Fields>);
+
+/// What it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fields {
     /// SQLSTATE.
     pub(crate) code: Cow<'static, str>,
     /// The message.
@@ -28,7 +35,12 @@ pub(crate) struct Reply {
 impl Reply {
     fn new(code: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
         let (message, hint) = (message.into(), hint.into());
-        Self { code: code.into(), message, detail: String::new(), hint }
+        Self(Box::new(Fields { code: code.into(), message, detail: String::new(), hint }))
+    }
+
+    fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = detail.into();
+        self
     }
 
     /// As an ErrorResponse that leaves the connection open.
@@ -48,12 +60,26 @@ impl Reply {
 
     /// A server's own error, passed on in the name of Bulkhead.
     pub(crate) fn from_server(fields: &ErrorFields) -> Self {
-        Self {
+        Self(Box::new(Fields {
             code: fields.code.clone().into(),
             message: fields.message.clone(),
             detail: fields.detail.clone(),
             hint: fields.hint.clone(),
-        }
+        }))
+    }
+}
+
+impl Deref for Reply {
+    type Target = Fields;
+
+    fn deref(&self) -> &Fields {
+        &self.0
+    }
+}
+
+impl DerefMut for Reply {
+    fn deref_mut(&mut self) -> &mut Fields {
+        &mut self.0
     }
 }
 
@@ -110,10 +136,8 @@ fn seconds(duration: std::time::Duration) -> String {
 /// The connection to the server broke during a statement.
 pub(crate) fn broken(error: &Broken, said: Option<&ErrorFields>) -> Reply {
     match said {
-        Some(fields) => Reply {
-            detail: format!("{error}. Whether the statement took effect is unknown."),
-            ..Reply::from_server(fields)
-        },
+        Some(fields) => Reply::from_server(fields)
+            .with_detail(format!("{error}. Whether the statement took effect is unknown.")),
         None => Reply::new(
             "08006",
             format!("{error}; whether the statement took effect is unknown"),
@@ -159,16 +183,14 @@ pub(crate) fn bad_pool_mode(value: &str) -> Reply {
 
 /// Job objects and application objects in one statement or transaction.
 pub(crate) fn torn(jobs: &str, application: &str, explanation: &str) -> Reply {
-    Reply {
-        code: "0A000".into(),
-        message: "job tables and application tables live on different servers and cannot be used together"
-            .to_owned(),
-        detail: format!(
-            "{explanation}Job objects are served by pool \"{jobs}\", all others by pool \"{application}\"."
-        ),
-        hint: "Use separate transactions, or put pools.jobs on the primary's server (pools.jobs.servers)."
-            .to_owned(),
-    }
+    Reply::new(
+        "0A000",
+        "job tables and application tables live on different servers and cannot be used together",
+        "Use separate transactions, or put pools.jobs on the primary's server (pools.jobs.servers).",
+    )
+    .with_detail(format!(
+        "{explanation}Job objects are served by pool \"{jobs}\", all others by pool \"{application}\"."
+    ))
 }
 
 /// The tables that a refused request names, in words.
@@ -235,12 +257,9 @@ pub(crate) fn statement_too_long(limit: usize) -> Reply {
 
 /// The session's settings could not be put on a backend.
 pub(crate) fn settings_failed(fields: &ErrorFields) -> Reply {
-    Reply {
-        detail:
-            "The session's settings could not be applied to another connection; the statement was not run."
-                .to_owned(),
-        ..Reply::from_server(fields)
-    }
+    Reply::from_server(fields).with_detail(
+        "The session's settings could not be applied to another connection; the statement was not run.",
+    )
 }
 
 /// The client broke the protocol.
@@ -322,12 +341,14 @@ pub(crate) fn too_many_channels(limit: usize) -> Reply {
 
 /// Notifications may have been missed, and the client is to know.
 pub(crate) fn listener_lost() -> Reply {
-    Reply {
-        detail: "The server connection that listened for this client was lost; notifications may have been missed."
-            .to_owned(),
-        hint: "Connect again, LISTEN, and look for what was missed.".to_owned(),
-        ..Reply::new("57P01", "terminating connection due to the loss of notifications", "")
-    }
+    Reply::new(
+        "57P01",
+        "terminating connection due to the loss of notifications",
+        "Connect again, LISTEN, and look for what was missed.",
+    )
+    .with_detail(
+        "The server connection that listened for this client was lost; notifications may have been missed.",
+    )
 }
 
 /// The same, as a warning.
@@ -347,11 +368,8 @@ pub(crate) fn notifications_missed(out: &mut Vec<u8>) {
 /// There is no connection that listens.
 pub(crate) fn cannot_listen(pool: &str, failure: &ListenFailure) -> Reply {
     match failure {
-        ListenFailure::Refused(refusal) => Reply {
-            detail: "Clients that listen share one server connection, which takes a place of the pool."
-                .to_owned(),
-            ..refused(pool, refusal)
-        },
+        ListenFailure::Refused(refusal) => refused(pool, refusal)
+            .with_detail("Clients that listen share one server connection, which takes a place of the pool."),
         ListenFailure::Server(fields) => Reply::from_server(fields),
         ListenFailure::Lost | ListenFailure::Closed => Reply::new(
             "08006",

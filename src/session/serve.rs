@@ -37,33 +37,33 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         return Ok(());
     }
     if let Some(reply) = session.begun.failure() {
-        return Box::pin(session.refuse(request, &reply)).await;
+        return Box::pin(session.refuse(request, reply)).await;
     }
     match session.target(request, &demand) {
         Target::Torn => {
             let reply = session.torn(request);
-            return Box::pin(session.refuse(request, &reply)).await;
+            return Box::pin(session.refuse(request, reply)).await;
         }
         Target::Held => {}
         Target::Pool(pool) => {
             if Session::listens_in(&demand)
                 && let Err(reply) = Box::pin(session.subscribe(request, pool)).await
             {
-                return Box::pin(session.refuse(request, &reply)).await;
+                return Box::pin(session.refuse(request, reply)).await;
             }
             if let Err(reply) = session.checkout(pool).await? {
-                return Box::pin(session.refuse(request, &reply)).await;
+                return Box::pin(session.refuse(request, reply)).await;
             }
         }
     }
     if session.listens(&demand)
         && let Err(reply) = Box::pin(session.prepare_listening(request, &demand)).await
     {
-        return Box::pin(session.refuse(request, &reply)).await;
+        return Box::pin(session.refuse(request, reply)).await;
     }
     session.count(&demand);
     if let Err(reply) = session.send(request, &demand)? {
-        return Box::pin(session.refuse(request, &reply)).await;
+        return Box::pin(session.refuse(request, reply)).await;
     }
     session.relay().await?;
     session.settle().await?;
