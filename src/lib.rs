@@ -69,7 +69,7 @@
 //! # Snapshots and reload
 //!
 //! What the configuration says is one [`Shared`](session::Shared) snapshot behind an `Arc`, without statics. A
-//! [reload](reload) reads and checks everything off the runtime's threads, compares it with what is in force
+//! [reload] reads and checks everything off the runtime's threads, compares it with what is in force
 //! ([`config::diff`]), and puts a new snapshot in force in one step, or none. A session looks at one number between
 //! requests and goes over to the new snapshot when it holds no backend. Pools that go on are the same objects with
 //! other limits; those that are gone serve who still waits, and close what comes back.
