@@ -88,8 +88,8 @@ async fn a_database_is_dumped_and_restored() {
 
 #[tokio::test]
 async fn psql_copies_and_repeats() {
-    let cluster = Cluster::start();
-    let proxy = Proxy::start(&ProxyConfig::of(&cluster).to_toml());
+    let primary = Postgres::start(Role::Primary);
+    let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).to_toml());
     let folder = tempfile::tempdir().expect("a folder");
     let (file, image) = (folder.path().join("rows"), folder.path().join("image"));
     let script = format!(
