@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use crate::sql::Verdict;
+use crate::{sql::Verdict, wire::message::Name};
 
 /// The start of the names that statements have on servers. Clients may not use it.
 pub const NAME_PREFIX: &[u8] = b"bulkhead_";
@@ -20,12 +20,23 @@ pub const STREAMED: u64 = 0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StatementId(pub u64);
 
-impl StatementId {
-    /// Appends the name that the statement has on servers.
-    pub fn write_name(self, out: &mut Vec<u8>) {
-        use std::io::Write as _;
+/// The name that the statement has on servers.
+impl Name for StatementId {
+    fn write(&self, out: &mut Vec<u8>) {
+        const DIGITS: [u8; 16] = *b"0123456789abcdef";
         out.extend_from_slice(NAME_PREFIX);
-        write!(out, "{}", self.0).expect("a Vec takes every byte");
+        let mut digits = [0; 16];
+        let mut at = digits.len();
+        let mut rest = self.0;
+        loop {
+            at -= 1;
+            digits[at] = DIGITS[(rest % 16) as usize];
+            rest /= 16;
+            if rest == 0 {
+                break;
+            }
+        }
+        out.extend_from_slice(&digits[at..]);
     }
 }
 
@@ -137,7 +148,7 @@ impl Held {
         let had_some = !self.used.is_empty();
         self.used.retain(|id, _| {
             let mut name = Vec::new();
-            id.write_name(&mut name);
+            id.write(&mut name);
             names.iter().any(|known| known.as_bytes() == name)
         });
         self.unnamed = None;
@@ -164,6 +175,19 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_short_and_all_different() {
+        let name = |id| {
+            let mut name = Vec::new();
+            StatementId(id).write(&mut name);
+            String::from_utf8(name).expect("it is text")
+        };
+        let names = [0, 1, 15, 16, 255, u64::MAX].map(name);
+        let expected =
+            ["0", "1", "f", "10", "ff", "ffffffffffffffff"].map(|digits| format!("bulkhead_{digits}"));
+        assert_eq!(names, expected);
+    }
 
     #[test]
     fn the_longest_unused_statements_go_first() {

@@ -5,15 +5,27 @@ use std::sync::Arc;
 use super::{
     Ended, Session,
     reply::{self, Reply},
+    request::Request,
 };
 use crate::{
     pool::{Checkout, ConnectFailure, Lease, Pool, Refusal, Wants},
-    route::PoolId,
+    route::{Demand, PoolId},
 };
 
 impl Session {
-    /// Takes a lease from the pool, or says why there is none.
-    pub(crate) async fn checkout(&mut self, pool: PoolId) -> Result<Result<(), Reply>, Ended> {
+    /// Takes a lease from the pool for a request, or says why there is none.
+    pub(crate) async fn checkout(
+        &mut self,
+        request: Request,
+        demand: &Demand,
+        pool: PoolId,
+    ) -> Result<Result<(), Reply>, Ended> {
+        // The channels of a LISTEN are waited for while no backend is held.
+        if Self::listens_in(demand)
+            && let Err(reply) = Box::pin(self.subscribe(request, pool)).await
+        {
+            return Ok(Err(reply));
+        }
         let at_once = self.shared.pool(pool).choose().map(|member| member.checkout(&self.wants(pool)));
         if let Some(Checkout::Lease(lease)) = at_once {
             self.hold(lease, pool);

@@ -168,7 +168,7 @@ impl Session {
         let begun_read_write = match &self.begun {
             super::transaction::Begun::Deferred(deferred) => !deferred.fits_standby,
             // What follows before the Sync belongs to the same transaction, and may write.
-            _ => request.end == End::Open && !self.only_prepares(request),
+            _ => request.end == End::Open && !request.only_prepares(),
         };
         // A standby has no serializable transactions.
         let serializable = self.settings.is_serializable();

@@ -27,27 +27,56 @@ use crate::{
 /// Stands for the unnamed statement where a statement's identity is asked for.
 const UNNAMED: StatementId = StatementId(0);
 
+/// Replies that are kept back as passing before they are spelled out.
+const PASSES_MAX: usize = 8;
+
 /// Steps, kept back as long as every reply passes: then the server's replies need no looking at.
-#[derive(Default)]
 struct Steps {
-    passes: Vec<Awaits>,
+    passes: [Awaits; PASSES_MAX],
+    passing: usize,
     list: VecDeque<Step>,
-    /// More messages will follow before the Sync, or have come before: every reply counts.
+    /// Every reply counts: more messages will follow before the Sync, or have come before, or one of these replies
+    /// does not pass.
     exact: bool,
 }
 
 impl Steps {
+    const fn new(exact: bool) -> Self {
+        Self { passes: [Awaits::Parse; PASSES_MAX], passing: 0, list: VecDeque::new(), exact }
+    }
+
     fn pass(&mut self, awaits: Awaits) {
-        if self.list.is_empty() && !self.exact {
-            self.passes.push(awaits);
+        if self.exact || self.passing == PASSES_MAX {
+            self.push(Step::Pass(awaits));
         } else {
-            self.list.push_back(Step::Pass(awaits));
+            self.passes[self.passing] = awaits;
+            self.passing += 1;
         }
     }
 
     fn push(&mut self, step: Step) {
-        self.list.extend(self.passes.drain(..).map(Step::Pass));
+        self.list.extend(self.passes[..self.passing].iter().copied().map(Step::Pass));
+        (self.passing, self.exact) = (0, true);
         self.list.push_back(step);
+    }
+}
+
+/// What the client's name for a statement stands for on the backend.
+#[derive(Clone, Copy)]
+enum There<'a> {
+    Unnamed,
+    Ours(StatementId),
+    /// The client's own name: SQL's PREPARE gave it.
+    Theirs(&'a [u8]),
+}
+
+impl message::Name for There<'_> {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            There::Unnamed => {}
+            There::Ours(id) => id.write(out),
+            There::Theirs(name) => out.extend_from_slice(name),
+        }
     }
 }
 
@@ -66,54 +95,11 @@ fn refuse_there(reply: &Reply, request: Request, steps: &mut Steps, out: &mut Ve
 impl Session {
     /// Whether the request can be sent as it is: it names no prepared statement, and uses the unnamed one only
     /// after parsing it.
-    pub(crate) fn passes_unchanged(&self, request: Request) -> Result<bool, Malformed> {
+    pub(crate) fn passes_unchanged(&self, request: Request) -> bool {
         // Between a Flush and its Sync every reply must be told from the others.
-        if request.end == End::Open || self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open()) {
-            return Ok(false);
-        }
-        let mut rest = &self.inbox[..request.len];
-        let mut parsed = false;
-        while let Ok(Some((tag, body, after))) = split_message(rest) {
-            rest = after;
-            let named = match tag {
-                b'P' => {
-                    parsed = true;
-                    body.first() != Some(&0)
-                }
-                b'B' => {
-                    let mut body = Body::new(body, "Bind");
-                    body.cstring()?;
-                    !parsed || !body.cstring()?.is_empty()
-                }
-                b'D' => body.first() == Some(&b'S') && (!parsed || body.get(1) != Some(&0)),
-                b'C' => body.first() == Some(&b'S'),
-                _ => false,
-            };
-            if named {
-                return Ok(false);
-            }
-        }
-        // What is left would be the beginning of a message that is streamed.
-        Ok(rest.is_empty())
-    }
-
-    /// Whether the request, which has no Sync, only prepares, describes and closes statements. With a Sync of ours it
-    /// is complete: what the client runs next, perhaps much later, needs no backend kept for it.
-    pub(crate) fn only_prepares(&self, request: Request) -> bool {
-        if request.end != End::Open {
-            return false;
-        }
-        let mut rest = self.inbox.get(..request.len).unwrap_or_default();
-        let mut only = request.streaming == 0;
-        while let Ok(Some((tag, body, after))) = split_message(rest) {
-            rest = after;
-            only &= match tag {
-                b'P' | b'H' => true,
-                b'D' | b'C' => body.first() == Some(&b'S'),
-                _ => false,
-            };
-        }
-        only
+        let counts =
+            request.end == End::Open || self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
+        !request.is_extended() || (!counts && !request.about.statements)
     }
 
     /// Writes the request for the leased backend to `out`, with the statements that the backend lacks. Gives what
@@ -125,7 +111,7 @@ impl Session {
     ) -> Result<Result<VecDeque<Step>, Reply>, Malformed> {
         let exact =
             request.end == End::Open || self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
-        let mut steps = Steps { exact, ..Steps::default() };
+        let mut steps = Steps::new(exact);
         let messages = std::mem::take(&mut self.inbox);
         let written = self.rewrite_messages(&messages[..request.len], request, &mut steps, out);
         self.inbox = messages;
@@ -309,24 +295,30 @@ impl Session {
     }
 
     /// The name of a statement on the backend; parsed there first if it is missing.
-    fn name_there(&mut self, name: &[u8], steps: &mut Steps, out: &mut Vec<u8>) -> Result<Vec<u8>, Reply> {
+    fn name_there<'a>(
+        &mut self,
+        name: &'a [u8],
+        steps: &mut Steps,
+        out: &mut Vec<u8>,
+    ) -> Result<There<'a>, Reply> {
         if name.is_empty() {
-            return self.unnamed_there(steps, out).map(|()| Vec::new());
+            return self.unnamed_there(steps, out).map(|()| There::Unnamed);
         }
         if name.starts_with(NAME_PREFIX) {
             return Err(reply::no_such_statement(name));
         }
-        let Some(statement) = self.statements.as_ref().and_then(|all| all.named.get(name)).cloned() else {
+        let Some(id) = self.named(name).map(|statement| statement.id) else {
             // SQL's PREPARE shares the names; a session that has used it is pinned to its backend.
-            return if self.pin.is_some() { Ok(name.to_vec()) } else { Err(reply::no_such_statement(name)) };
+            let is_pinned = self.pin.is_some();
+            return if is_pinned { Ok(There::Theirs(name)) } else { Err(reply::no_such_statement(name)) };
         };
-        if !self.held().is_some_and(|held| held.touch(statement.id)) {
-            self.parse_there(&statement, out);
-            steps.push(Step::SwallowParsed(statement.id));
+        if !self.held().is_some_and(|held| held.touch(id)) {
+            if let Some(statement) = self.named(name).cloned() {
+                self.parse_there(&statement, out);
+            }
+            steps.push(Step::SwallowParsed(id));
         }
-        let mut there = Vec::with_capacity(32);
-        statement.id.write_name(&mut there);
-        Ok(there)
+        Ok(There::Ours(id))
     }
 
     fn unnamed_there(&mut self, steps: &mut Steps, out: &mut Vec<u8>) -> Result<(), Reply> {
@@ -348,9 +340,7 @@ impl Session {
     }
 
     fn parse_there(&mut self, statement: &Statement, out: &mut Vec<u8>) {
-        let mut name = Vec::with_capacity(32);
-        statement.id.write_name(&mut name);
-        message::parse(out, &name, &statement.text, &statement.types);
+        message::parse(out, &statement.id, &statement.text, &statement.types);
         if let Some(held) = self.held() {
             held.insert(statement.id);
         }
@@ -361,11 +351,13 @@ impl Session {
         let limit = self.shared.limits.prepared_per_backend;
         let surplus = self.held().map(|held| held.evict(limit)).unwrap_or_default();
         for id in surplus {
-            let mut name = Vec::with_capacity(32);
-            id.write_name(&mut name);
-            message::close_statement(out, &name);
+            message::close_statement(out, &id);
             steps.push(Step::SwallowClosed(id));
         }
+    }
+
+    fn named(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        self.statements.as_deref()?.named.get(name)
     }
 
     fn held(&mut self) -> Option<&mut Held> {
@@ -383,21 +375,26 @@ impl Session {
         Ok(self.remember_named(body)?.map(|_| ()))
     }
 
-    /// Remembers the unnamed statements of a request that is sent as it is.
-    /// Gives the hash of the last one, and how many there are.
-    pub(crate) fn remember_unchanged(&mut self, request: Request) -> Result<(Option<u64>, usize), Malformed> {
+    /// Remembers the unnamed statements of a request that is sent as it is. Gives how many there are.
+    pub(crate) fn remember_unchanged(&mut self, request: Request) -> Result<usize, Malformed> {
+        if !request.about.parses {
+            return Ok(0);
+        }
         let messages = std::mem::take(&mut self.inbox);
         let mut rest = &messages[..request.len];
-        let (mut found, mut count) = (Ok(None), 0);
+        let (mut last, mut count) = (Ok(None), 0);
         while let Ok(Some((tag, body, after))) = split_message(rest) {
             rest = after;
             if tag == b'P' {
-                found = self.remember_unnamed(body.get(1..).unwrap_or_default()).map(Some);
+                last = self.remember_unnamed(body.get(1..).unwrap_or_default()).map(Some);
                 count += 1;
             }
         }
         self.inbox = messages;
-        found.map(|hash| (hash, count))
+        if let (Some(hash), Some(held)) = (last?, self.held()) {
+            held.unnamed = Some(hash);
+        }
+        Ok(count)
     }
 
     fn remember_unnamed(&mut self, body: &[u8]) -> Result<u64, Malformed> {
@@ -459,10 +456,5 @@ impl Session {
                 Undo::Close(name, statement) => drop(named.insert(name, statement)),
             }
         }
-    }
-
-    /// Whether a request ends with its Sync.
-    pub(crate) fn is_synced(request: Request) -> bool {
-        request.end == End::Sync
     }
 }

@@ -125,6 +125,11 @@ impl Listening {
     fn on(&mut self, pool: &ServerPool) -> Option<&mut Subscription> {
         self.subscriptions.iter_mut().find(|subscription| subscription.is_on(pool))
     }
+
+    /// What must be sent before the request.
+    pub(super) fn preload(&self) -> Option<&str> {
+        self.preload.as_deref().filter(|sql| !sql.is_empty())
+    }
 }
 
 // === before a request ===
@@ -224,7 +229,7 @@ impl Session {
             let pool = self.lease_pool;
             self.subscribe(request, pool).await?;
         }
-        let prepares = self.only_prepares(request);
+        let prepares = request.only_prepares();
         let Some(lease) = &mut self.lease else { return Ok(()) };
         if lease.protocol.is_open() {
             return Ok(());
@@ -275,18 +280,11 @@ impl Session {
         Ok(())
     }
 
-    /// What must be sent before the request.
-    pub(crate) fn take_preload(&mut self) -> Option<String> {
-        let listening = self.listening.as_deref_mut()?;
-        let preload = listening.preload.take();
-        listening.on_backend |= preload.is_some();
-        preload.filter(|sql| !sql.is_empty())
-    }
-
-    /// Whether something must be sent before the request.
-    pub(crate) fn has_preload(&self) -> bool {
-        let preload = self.listening.as_deref().and_then(|listening| listening.preload.as_deref());
-        preload.is_some_and(|sql| !sql.is_empty())
+    /// The preload has been sent.
+    pub(crate) fn note_preload(&mut self) {
+        if let Some(listening) = self.listening.as_deref_mut() {
+            listening.on_backend |= listening.preload.take().is_some();
+        }
     }
 
     /// The session has another backend, which knows nothing.

@@ -7,6 +7,7 @@ mod answer;
 pub mod cancels;
 mod checkout;
 mod classify;
+mod draft;
 mod extended;
 pub mod handshake;
 pub mod identities;

@@ -10,6 +10,7 @@ use std::{
 use super::{
     Ended, Session,
     metrics::CountedPin,
+    relay::Moved,
     reply::{self, Reply},
 };
 use crate::{
@@ -28,6 +29,13 @@ const PINS: [(Effects, PinReason); 5] = [
     (Effects::LOADS, PinReason::Load),
 ];
 
+/// All of them.
+const PINNING: Effects = Effects::TEMP
+    .with(Effects::LOCKS)
+    .with(Effects::PREPARES)
+    .with(Effects::HOLDS_CURSOR)
+    .with(Effects::LOADS);
+
 /// The reset of a backend takes no longer than this; else it is closed.
 const RESET_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -44,7 +52,7 @@ impl Session {
 
     /// Takes a place among the pool's pins for a statement that will pin. Without one it is refused before it runs.
     pub(crate) fn reserve_pin(&mut self, effects: Effects) -> Result<(), Reply> {
-        if self.pin.is_some() {
+        if self.pin.is_some() || !(self.is_kept || effects.has(PINNING)) {
             return Ok(());
         }
         let by_effect = || PINS.iter().find(|(pins, _)| effects.has(*pins)).map(|(_, reason)| *reason);
@@ -91,7 +99,7 @@ impl Session {
 
     /// Waits for a request of a pinned session. One that idles beyond the limit is ended, but only if every
     /// connection of its pool is taken and others wait: as soon as one has ended, the next one is left alone.
-    pub(crate) async fn wait_pinned(&mut self, limit: Duration) -> Result<(), Ended> {
+    pub(crate) async fn wait_pinned(&mut self, limit: Duration) -> Result<Moved, Ended> {
         let began = Instant::now();
         let mut pause = limit;
         loop {

@@ -32,6 +32,15 @@ enum Until {
     Answered,
 }
 
+/// What it has come to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Moved {
+    /// The request at the start of the inbox.
+    Request(Request),
+    /// The request under way has its replies, or the next one need not wait for them.
+    Answered,
+}
+
 impl Session {
     /// Lets this task be woken when Bulkhead goes down.
     pub(crate) async fn wake_on_shutdown(&self) {
@@ -56,15 +65,18 @@ impl Session {
         if let Some(request) = self.buffered_request()? {
             return Ok(request);
         }
-        match self.pinned_idle_timeout() {
+        let moved = match self.pinned_idle_timeout() {
             None => poll_fn(|cx| self.poll_wait(cx)).await?,
             Some(limit) => Box::pin(self.wait_pinned(limit)).await?,
+        };
+        match moved {
+            Moved::Request(request) => Ok(request),
+            Moved::Answered => Err(Ended::ByClient),
         }
-        self.buffered_request()?.ok_or(Ended::ByClient)
     }
 
     /// Moves bytes until there is a request; ends when Bulkhead goes down.
-    pub(crate) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+    pub(crate) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Result<Moved, Ended>> {
         self.take_up_snapshot();
         if self.may_drain() {
             return Poll::Ready(Err(Ended::Shutdown));
@@ -83,7 +95,7 @@ impl Session {
 
     /// Passes the replies to the client until all are there. On the way the lease may be given back.
     pub(crate) async fn relay(&mut self) -> Result<(), Ended> {
-        poll_fn(|cx| self.poll_move(cx, Until::Answered)).await
+        poll_fn(|cx| self.poll_move(cx, Until::Answered)).await.map(|_| ())
     }
 
     /// Waits in a pool's queue, while watching that the client is still there and has not cancelled.
@@ -157,7 +169,7 @@ impl Session {
         Ok(())
     }
 
-    fn poll_move(&mut self, cx: &mut Context<'_>, until: Until) -> Poll<Result<(), Ended>> {
+    fn poll_move(&mut self, cx: &mut Context<'_>, until: Until) -> Poll<Result<Moved, Ended>> {
         loop {
             if until == Until::Request && self.listening.is_some() {
                 while self.deliver(Some(cx.waker()))? && self.poll_outbox(cx)?.is_ready() {}
@@ -165,9 +177,9 @@ impl Session {
             let flushed = self.poll_outbox(cx)?.is_ready();
             let sent = self.poll_unsent(cx)?.is_ready();
             let from_backend = if flushed { self.poll_backend(cx)? } else { Poll::Pending };
-            if self.is_done(until)? {
+            if let Some(moved) = self.moved(until)? {
                 // A reply that the client has not taken yet is flushed with the next move.
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(moved));
             }
             if self.client_closed {
                 return Poll::Ready(Err(Ended::ByClient));
@@ -180,29 +192,26 @@ impl Session {
             if from_backend.is_pending() && from_client.is_pending() {
                 return Poll::Pending;
             }
-            if self.is_done(until)? {
-                return Poll::Ready(Ok(()));
+            if let Some(moved) = self.moved(until)? {
+                return Poll::Ready(Ok(moved));
             }
         }
     }
 
-    fn is_done(&self, until: Until) -> Result<bool, Ended> {
-        let Some(lease) = &self.lease else {
-            return Ok(until == Until::Answered || self.buffered_request()?.is_some());
+    /// What moving bytes has come to, if that is what was waited for.
+    fn moved(&self, until: Until) -> Result<Option<Moved>, Ended> {
+        let is_over = match (&self.lease, until) {
+            (None, Until::Answered) => true,
+            (Some(lease), _) if self.streaming > 0 || lease.protocol.copying_in() => false,
+            (_, Until::Request) => return Ok(self.buffered_request()?.map(Moved::Request)),
+            (Some(lease), Until::Answered) if lease.protocol.is_answered() => lease.unsent.is_empty(),
+            (Some(lease), Until::Answered) => {
+                // COPY data that came early is not stray as long as the server may still ask for it.
+                let may_go = |next: Request| next.end != End::StrayCopy || !lease.protocol.awaits_replies();
+                lease.protocol.is_open() && self.buffered_request()?.is_some_and(may_go)
+            }
         };
-        let protocol = &lease.protocol;
-        if self.streaming > 0 || protocol.copying_in() {
-            return Ok(false);
-        }
-        match until {
-            Until::Request => Ok(self.buffered_request()?.is_some()),
-            Until::Answered if protocol.is_answered() => Ok(lease.unsent.is_empty()),
-            Until::Answered if !protocol.is_open() => Ok(false),
-            // COPY data that came early is not stray as long as the server may still ask for it.
-            Until::Answered => Ok(self
-                .buffered_request()?
-                .is_some_and(|request| request.end != End::StrayCopy || !protocol.awaits_replies())),
-        }
+        Ok(is_over.then_some(Moved::Answered))
     }
 
     fn inbox_has_room(&self) -> bool {

@@ -1,6 +1,9 @@
-//! Framing what a client sends: the bytes up to a request's end. Pure: it looks at headers and moves nothing.
+//! Framing what a client sends: the bytes up to a request's end. Pure: it looks and moves nothing.
 
-use crate::wire::frame::{BadFrame, Header};
+use crate::wire::{
+    frame::{BadFrame, HEADER_BYTES, Header},
+    read::{Body, Malformed},
+};
 
 /// What ends a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,12 +31,76 @@ pub(crate) struct Request {
     pub(crate) len: usize,
     /// Bytes of its last message that have not been read yet: it is too long to be kept in memory.
     pub(crate) streaming: usize,
+    /// What its messages are about.
+    pub(crate) about: About,
+}
+
+impl Request {
+    const fn whole(end: End, len: usize, about: About) -> Self {
+        Self { end, len, streaming: 0, about }
+    }
+
+    /// Whether it is made of messages of the extended protocol.
+    pub(crate) const fn is_extended(&self) -> bool {
+        matches!(self.end, End::Sync | End::Open)
+    }
+
+    /// Whether it ends with its Sync.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.end == End::Sync
+    }
+
+    /// Whether, without a Sync, it only prepares, describes and closes statements. With a Sync of ours it is complete:
+    /// what the client runs next, perhaps much later, needs no backend kept for it.
+    pub(crate) fn only_prepares(&self) -> bool {
+        self.end == End::Open && self.streaming == 0 && !self.about.portals
+    }
+}
+
+/// What the messages of an extended request are about, found while looking for its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct About {
+    /// They name prepared statements, or use the unnamed one without having parsed it: they depend on more than
+    /// themselves.
+    pub(crate) statements: bool,
+    /// They make, describe, run or close portals.
+    pub(crate) portals: bool,
+    /// They parse statements.
+    pub(crate) parses: bool,
+}
+
+impl About {
+    /// Takes in one whole message.
+    fn add(&mut self, tag: u8, body: &[u8]) {
+        let is_statement = body.first() == Some(&b'S');
+        let (statements, portals) = match tag {
+            b'P' => {
+                self.parses = true;
+                (body.first() != Some(&0), false)
+            }
+            b'B' => (!self.parses || names_statement(body).unwrap_or(true), true),
+            b'D' => (is_statement && (!self.parses || body.get(1) != Some(&0)), !is_statement),
+            b'C' => (is_statement, !is_statement),
+            b'H' | b'S' => (false, false),
+            _ => (false, true),
+        };
+        self.statements |= statements;
+        self.portals |= portals;
+    }
+}
+
+/// Whether a Bind is of a named statement.
+fn names_statement(body: &[u8]) -> Result<bool, Malformed> {
+    let mut body = Body::new(body, "Bind");
+    body.cstring()?;
+    Ok(!body.cstring()?.is_empty())
 }
 
 /// Finds the first request in `inbox`. `None`: more bytes are needed. A message that does not fit into `limit`
 /// bytes is given out in part.
 pub(crate) fn first_request(inbox: &[u8], limit: usize) -> Result<Option<Request>, BadFrame> {
     let mut at = 0;
+    let mut about = About::default();
     while let Some(header) = Header::peek_client(&inbox[at..])? {
         let end = match header.tag {
             b'Q' => End::Query,
@@ -45,28 +112,39 @@ pub(crate) fn first_request(inbox: &[u8], limit: usize) -> Result<Option<Request
         };
         let stands_alone = !matches!(end, End::Sync | End::Open);
         if stands_alone && at > 0 {
-            return Ok(Some(Request { end: End::Open, len: at, streaming: 0 }));
+            return Ok(Some(Request::whole(End::Open, at, about)));
         }
-        let whole = inbox.len() - at >= header.len;
-        if !whole {
-            return Ok(incomplete(inbox, at, header, end, limit));
+        let Some(message) = inbox.get(at..at + header.len) else {
+            return Ok(incomplete(inbox, at, header, end, limit, about));
+        };
+        if !stands_alone {
+            about.add(header.tag, &message[HEADER_BYTES..]);
         }
         at += header.len;
         if end != End::Open || header.tag == b'H' {
-            return Ok(Some(Request { end, len: at, streaming: 0 }));
+            return Ok(Some(Request::whole(end, at, about)));
         }
     }
     let full = at > 0 && inbox.len() >= limit;
-    Ok(full.then_some(Request { end: End::Open, len: at, streaming: 0 }))
+    Ok(full.then_some(Request::whole(End::Open, at, about)))
 }
 
-fn incomplete(inbox: &[u8], at: usize, header: Header, end: End, limit: usize) -> Option<Request> {
+fn incomplete(
+    inbox: &[u8],
+    at: usize,
+    header: Header,
+    end: End,
+    limit: usize,
+    about: About,
+) -> Option<Request> {
     if inbox.len() < limit {
         None
     } else if at > 0 {
-        Some(Request { end: End::Open, len: at, streaming: 0 })
+        Some(Request::whole(End::Open, at, about))
     } else {
-        Some(Request { end, len: inbox.len(), streaming: header.len - inbox.len() })
+        // Of the unread rest nothing is known.
+        let about = About { statements: true, portals: true, parses: false };
+        Some(Request { end, len: inbox.len(), streaming: header.len - inbox.len(), about })
     }
 }
 
@@ -88,7 +166,8 @@ mod tests {
         let body = bytes.len();
         assert_eq!(first_request(&bytes, 1000), Ok(None));
         message::sync(&mut bytes);
-        let request = Request { end: End::Sync, len: body + 5, streaming: 0 };
+        let about = About { statements: false, portals: true, parses: true };
+        let request = Request::whole(End::Sync, body + 5, about);
         assert_eq!(first_request(&bytes, 1000), Ok(Some(request)));
         bytes[body] = b'H';
         let request = Request { end: End::Open, ..request };
@@ -100,10 +179,44 @@ mod tests {
         let mut bytes = extended();
         let body = bytes.len();
         message::query(&mut bytes, b"SELECT 2");
-        let request = Request { end: End::Open, len: body, streaming: 0 };
+        let about = About { statements: false, portals: true, parses: true };
+        let request = Request::whole(End::Open, body, about);
         assert_eq!(first_request(&bytes, 1000), Ok(Some(request)));
-        let request = Request { end: End::Query, len: bytes.len() - body, streaming: 0 };
+        let request = Request::whole(End::Query, bytes.len() - body, About::default());
         assert_eq!(first_request(&bytes[body..], 1000), Ok(Some(request)));
+    }
+
+    #[test]
+    fn named_statements_and_portals_are_found() {
+        let about = |fill: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = Vec::new();
+            fill(&mut bytes);
+            message::sync(&mut bytes);
+            first_request(&bytes, 1000).expect("valid").expect("whole").about
+        };
+        let unnamed = |bytes: &mut Vec<u8>| message::parse(bytes, b"", b"SELECT 1", b"\0\0");
+        let named = |bytes: &mut Vec<u8>| message::parse(bytes, b"a", b"SELECT 1", b"\0\0");
+        let bind = |bytes: &mut Vec<u8>, name: &[u8]| message::bind(bytes, b"p", name, b"\0\0\0\0\0\0");
+        let of = |about: About| (about.statements, about.portals);
+        assert_eq!(of(about(&|bytes| unnamed(bytes))), (false, false));
+        assert_eq!(of(about(&|bytes| named(bytes))), (true, false));
+        assert_eq!(of(about(&|bytes| bind(bytes, b""))), (true, true));
+        assert_eq!(
+            of(about(&|bytes| [unnamed(bytes), bind(bytes, b"")].into_iter().collect())),
+            (false, true)
+        );
+        assert_eq!(
+            of(about(&|bytes| [unnamed(bytes), bind(bytes, b"a")].into_iter().collect())),
+            (true, true)
+        );
+        assert_eq!(of(about(&|bytes| message::describe_statement(bytes, b""))), (true, false));
+        assert_eq!(of(about(&|bytes| message::close_statement(bytes, b"a"))), (true, false));
+        assert_eq!(of(about(&|bytes| message::raw(bytes, b'E', b"\0\0\0\0\0"))), (false, true));
+        // What cannot be read is looked at again, and refused, where statements are.
+        assert_eq!(
+            of(about(&|bytes| [unnamed(bytes), message::raw(bytes, b'B', b"x")].into_iter().collect())),
+            (true, true)
+        );
     }
 
     #[test]
@@ -111,7 +224,8 @@ mod tests {
         let mut bytes = Vec::new();
         message::query(&mut bytes, &[b'x'; 500]);
         assert_eq!(first_request(&bytes[..99], 100), Ok(None));
-        let request = Request { end: End::Query, len: 100, streaming: bytes.len() - 100 };
+        let about = About { statements: true, portals: true, parses: false };
+        let request = Request { end: End::Query, len: 100, streaming: bytes.len() - 100, about };
         assert_eq!(first_request(&bytes[..100], 100), Ok(Some(request)));
     }
 

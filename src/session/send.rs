@@ -8,106 +8,67 @@ use std::{
 
 use super::{
     Ended, Session,
+    draft::Draft,
+    listen::Listening,
     reply::Reply,
     request::{End, Request},
     transaction::Begun,
 };
 use crate::{
-    backend::Settings,
+    backend::{Protocol, Settings, protocol::Step},
     route::Demand,
     sql::{Effects, Reason, Verdict, reset_names, setting_names},
-    wire::{TxStatus, message},
+    wire::{TxStatus, message, read::Malformed},
 };
+
+/// What was written in front of a request.
+#[derive(Clone, Copy, Debug, Default)]
+struct Preamble {
+    /// The backend will have the session's settings.
+    applies_settings: bool,
+    /// Queries of ours, and after them statements of the client that have been answered already.
+    ours: usize,
+    prologues: usize,
+}
+
+/// How a request was written.
+#[derive(Debug)]
+enum Written {
+    /// As it came, with so many Parse messages.
+    AsItCame { parses: usize },
+    /// In other words: the buffer has all of it.
+    Anew { steps: VecDeque<Step> },
+}
 
 impl Session {
     /// Sends the request. A refusal means that nothing was sent.
     pub(crate) fn send(&mut self, request: Request, demand: &Demand) -> Result<Result<(), Reply>, Ended> {
+        let effects = demand.verdict.effects;
         if self.lease.as_ref().is_some_and(|lease| lease.protocol.is_skipping()) {
             self.send_skipped(request);
             return Ok(Ok(()));
         }
-        if let Err(reply) = self.reserve_pin(demand.verdict.effects) {
+        if let Err(reply) = self.reserve_pin(effects) {
             return Ok(Err(reply));
         }
-        let mut out = Vec::new();
-        let was_open = self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
-        self.failed &= was_open;
-        let prepares = !was_open && self.only_prepares(request);
-        self.was_in_transaction = self.status() != TxStatus::Idle || !matches!(self.begun, Begun::No);
-        self.note_sequences(&demand.verdict);
-        let change = self.state_change();
-        let begins = matches!(self.begun, Begun::Deferred(_));
-        let has_preamble = begins || change.is_some() || self.has_preload();
-        if let (true, Some(lease)) = (has_preamble, &mut self.lease) {
-            // A Query of ours ends the unnamed statement.
-            lease.statements.unnamed = None;
-        }
-        let extended = matches!(request.end, End::Sync | End::Open);
-        let unchanged = !extended || self.passes_unchanged(request)?;
-        let mut steps = VecDeque::new();
-        let mut body = Vec::new();
-        let mut parses = 0;
-        if unchanged && extended {
-            let (hash, count) = self.remember_unchanged(request)?;
-            parses = count;
-            if let (Some(hash), Some(lease)) = (hash, &mut self.lease) {
-                lease.statements.unnamed = Some(hash);
-            }
-        } else if !unchanged {
-            match self.rewrite(request, &mut body)? {
-                Ok(done) => steps = done,
-                Err(reply) => return Ok(Err(reply)),
-            }
-        }
-        self.was_unparsed = demand.verdict.reason == Reason::Unparsed;
-        self.taint |= demand.verdict.effects;
-        if demand.verdict.effects.has(Effects::WANTS_DATABASE) {
-            self.leave_other_databases();
-        }
-        if demand.verdict.effects.has(Effects::SETS_UNLISTED) {
-            self.note_custom_settings(request);
-        }
-        self.streaming = request.streaming;
-        self.write_preamble(change, &mut out);
-
-        let restore = (request.end != End::Open && request.streaming == 0)
-            .then(|| self.restore_startup(request, demand.verdict.effects))
-            .flatten();
-        let Some(lease) = &mut self.lease else { return Ok(Ok(())) };
-        match request.end {
-            End::Query | End::FunctionCall => {
-                lease.statements.unnamed = None;
-                self.has_long_statement &= request.end == End::FunctionCall;
-                lease.protocol.sent_simple();
-                if let (End::Query, Some(statements)) = (request.end, &mut self.statements) {
-                    statements.unnamed = None;
-                }
-            }
-            _ if prepares => {
-                message::sync(&mut body);
-                lease.protocol.sent_prepared(steps);
-            }
-            End::Open if request.streaming == 0 => {
-                // What follows may depend on the replies, such as COPY data.
-                message::raw(&mut body, b'H', &[]);
-                lease.protocol.sent_extended(steps, false);
-            }
-            _ => {
-                lease.protocol.sent_extended(steps, Self::is_synced(request));
-                lease.protocol.expects_parses(parses);
-            }
-        }
-        let request_bytes = if unchanged { &self.inbox[..request.len] } else { body.as_slice() };
-        if restore.is_some() {
-            lease.protocol.withhold_ready();
-            self.restore = restore;
-        }
-        let sent = if out.is_empty() {
-            lease.send(request_bytes)
-        } else {
-            out.extend_from_slice(request_bytes);
-            lease.send(&out)
+        self.note_standing(&demand.verdict);
+        let mut draft = Draft::take();
+        let preamble = self.write_preamble(&mut draft);
+        let written = match self.write_request(request, &mut draft)? {
+            Ok(written) => written,
+            Err(reply) => return Ok(Err(reply)),
         };
+        self.note_effects(request, &demand.verdict);
+        self.note_preamble(preamble);
+        let completion = self.restore_startup(request, effects);
+        let Some(lease) = &mut self.lease else { return Ok(Ok(())) };
+        let as_it_came = matches!(written, Written::AsItCame { .. }) && draft.is_empty();
+        note_request(&mut lease.protocol, request, written);
+        if completion.is_some() {
+            lease.protocol.withhold_ready();
+            self.restore = completion;
+        }
+        let sent = lease.send(if as_it_came { &self.inbox[..request.len] } else { &draft });
         lease.protocol.insert_leading(&mut self.outbox);
         self.take_from_inbox(request);
         if let Err(error) = sent {
@@ -130,36 +91,48 @@ impl Session {
         let bytes = self.take_from_inbox(request);
         self.streaming = request.streaming;
         if let Some(lease) = &mut self.lease {
-            if matches!(request.end, End::Sync | End::Open) {
-                lease.protocol.sent_extended(VecDeque::new(), Self::is_synced(request));
+            if request.is_extended() {
+                lease.protocol.sent_extended(VecDeque::new(), request.is_synced());
             }
             // A failed write shows as the end of the backend's replies.
             let _ = lease.send(&bytes);
         }
     }
 
-    /// What must change on the backend before the request: only at the beginning of a lease.
-    fn state_change(&mut self) -> Option<String> {
-        let lease = self.lease.as_ref()?;
-        let fresh = self.pin.is_none() && lease.protocol.quiescent().is_some();
-        let forgets = std::mem::take(&mut self.is_new_backend)
-            && fresh
-            && self.identity.asks_sequences.load(Ordering::Relaxed);
-        let settings = if !fresh || Arc::ptr_eq(&lease.applied, &self.settings) {
-            None
-        } else {
-            lease.applied.change_to(&self.settings)
-        };
-        if !forgets {
-            return settings;
+    /// Where the session stands as the request begins.
+    fn note_standing(&mut self, verdict: &Verdict) {
+        self.failed &= self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
+        self.was_in_transaction = self.status() != TxStatus::Idle || !matches!(self.begun, Begun::No);
+        self.taint_before = self.taint;
+        self.was_unparsed = verdict.reason == Reason::Unparsed;
+        self.note_sequences(verdict);
+    }
+
+    /// What the request, which will be sent, does to the session.
+    fn note_effects(&mut self, request: Request, verdict: &Verdict) {
+        self.taint |= verdict.effects;
+        if verdict.effects.has(Effects::WANTS_DATABASE) {
+            self.leave_other_databases();
         }
-        // What `currval` and `lastval` would give is another session's.
-        Some(format!("DISCARD SEQUENCES;{}", settings.unwrap_or_default()))
+        if verdict.effects.has(Effects::SETS_UNLISTED) {
+            self.note_custom_settings(request);
+        }
+        self.streaming = request.streaming;
+        if request.is_extended() {
+            return;
+        }
+        // A Query ends the unnamed statement, the client's and the backend's.
+        self.has_long_statement &= request.end == End::FunctionCall;
+        if let Some(lease) = &mut self.lease {
+            lease.statements.unnamed = None;
+        }
+        if let (End::Query, Some(statements)) = (request.end, &mut self.statements) {
+            statements.unnamed = None;
+        }
     }
 
     /// A session that asks for `currval` or `lastval` keeps the backend on which it may have called `nextval`.
     fn note_sequences(&mut self, verdict: &Verdict) {
-        self.taint_before = self.taint;
         let asks = verdict.effects.has(Effects::ASKS_SEQUENCES);
         if asks {
             self.asks_sequences = true;
@@ -170,35 +143,85 @@ impl Session {
         }
     }
 
-    /// What must reach the backend before the request.
-    fn write_preamble(&mut self, change: Option<String>, out: &mut Vec<u8>) {
-        let preload = self.take_preload();
-        let Some(lease) = &mut self.lease else { return };
-        let fresh = self.pin.is_none() && lease.protocol.quiescent().is_some();
-        for sql in change.into_iter().chain(preload) {
-            message::query(out, sql.as_bytes());
-            lease.protocol.sent_ours();
+    /// Writes what must reach the backend before the request. Settings change only at the beginning of a lease.
+    fn write_preamble(&mut self, draft: &mut Vec<u8>) -> Preamble {
+        let mut preamble = Preamble::default();
+        let Some(lease) = &mut self.lease else { return preamble };
+        let is_fresh = self.pin.is_none() && lease.protocol.quiescent().is_some();
+        preamble.applies_settings = is_fresh && !Arc::ptr_eq(&lease.applied, &self.settings);
+        if is_fresh && self.is_new_backend && self.identity.asks_sequences.load(Ordering::Relaxed) {
+            // What `currval` and `lastval` would give is another session's.
+            message::query(draft, b"DISCARD SEQUENCES");
+            preamble.ours += 1;
         }
-        if fresh {
-            lease.applied = Arc::clone(&self.settings);
+        if preamble.applies_settings
+            && let Some(change) = lease.applied.change_to(&self.settings)
+        {
+            message::query(draft, change.as_bytes());
+            preamble.ours += 1;
+        }
+        if let Some(preload) = self.listening.as_deref().and_then(Listening::preload) {
+            message::query(draft, preload.as_bytes());
+            preamble.ours += 1;
         }
         if let Begun::Deferred(deferred) = &self.begun {
-            for (number, text) in deferred.texts.iter().enumerate() {
-                message::query(out, text);
-                if number == 0 {
-                    lease.protocol.sent_ours();
-                } else {
-                    lease.protocol.sent_prologue();
-                }
-            }
+            deferred.texts.iter().for_each(|text| message::query(draft, text));
+            // BEGIN, and what followed it.
+            preamble.ours += 1;
+            preamble.prologues = deferred.texts.len() - 1;
+        }
+        if preamble.ours > 0 {
+            // A Query of ours ends the unnamed statement.
+            lease.statements.unnamed = None;
+        }
+        preamble
+    }
+
+    fn note_preamble(&mut self, preamble: Preamble) {
+        self.is_new_backend = false;
+        self.note_preload();
+        let Some(lease) = &mut self.lease else { return };
+        if preamble.applies_settings {
+            lease.applied = Arc::clone(&self.settings);
+        }
+        (0..preamble.ours).for_each(|_| lease.protocol.sent_ours());
+        (0..preamble.prologues).for_each(|_| lease.protocol.sent_prologue());
+        if let Begun::Deferred(_) = self.begun {
             self.begun = Begun::No;
         }
+    }
+
+    /// Writes the request behind the preamble, unless it can be sent as it came and nothing comes before it.
+    fn write_request(
+        &mut self,
+        request: Request,
+        draft: &mut Vec<u8>,
+    ) -> Result<Result<Written, Reply>, Malformed> {
+        if self.passes_unchanged(request) {
+            let parses = self.remember_unchanged(request)?;
+            if !draft.is_empty() {
+                draft.extend_from_slice(&self.inbox[..request.len]);
+            }
+            return Ok(Ok(Written::AsItCame { parses }));
+        }
+        let was_open = self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
+        let steps = match self.rewrite(request, draft)? {
+            Ok(steps) => steps,
+            Err(reply) => return Ok(Err(reply)),
+        };
+        if request.end == End::Open && request.streaming == 0 {
+            // What follows a Flush may depend on the replies, such as COPY data.
+            let prepares = !was_open && request.only_prepares();
+            message::raw(draft, if prepares { b'S' } else { b'H' }, &[]);
+        }
+        Ok(Ok(Written::Anew { steps }))
     }
 
     /// After RESET and DISCARD ALL the session's own startup values hold, not the server's: said once they have
     /// succeeded, before the client is told that they have. What the same text sets afterwards stays.
     fn restore_startup(&self, request: Request, effects: Effects) -> Option<Box<str>> {
-        if !effects.has(Effects::RESETS) || self.startup.is_empty() {
+        let may_end = request.end != End::Open && request.streaming == 0;
+        if !effects.has(Effects::RESETS) || self.startup.is_empty() || !may_end {
             return None;
         }
         let texts = self.texts(request);
@@ -230,5 +253,20 @@ impl Session {
         // A failed write shows as the end of the backend's replies.
         let _ = lease.send(&query);
         self.relay().await
+    }
+}
+
+/// Tells the conversation what was sent.
+fn note_request(protocol: &mut Protocol, request: Request, written: Written) {
+    match written {
+        _ if !request.is_extended() => protocol.sent_simple(),
+        Written::AsItCame { parses } => {
+            protocol.sent_extended(VecDeque::new(), request.is_synced());
+            protocol.expects_parses(parses);
+        }
+        Written::Anew { steps } if !protocol.is_open() && request.only_prepares() => {
+            protocol.sent_prepared(steps);
+        }
+        Written::Anew { steps } => protocol.sent_extended(steps, request.is_synced()),
     }
 }

@@ -46,12 +46,7 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         }
         Target::Held => {}
         Target::Pool(pool) => {
-            if Session::listens_in(&demand)
-                && let Err(reply) = Box::pin(session.subscribe(request, pool)).await
-            {
-                return Box::pin(session.refuse(request, reply)).await;
-            }
-            if let Err(reply) = session.checkout(pool).await? {
+            if let Err(reply) = session.checkout(request, &demand, pool).await? {
                 return Box::pin(session.refuse(request, reply)).await;
             }
         }

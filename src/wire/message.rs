@@ -17,6 +17,29 @@ fn cstring(out: &mut Vec<u8>, text: &[u8]) {
     out.push(0);
 }
 
+/// A name in a message: bytes, or what writes itself.
+pub trait Name {
+    /// Appends the name, without a zero.
+    fn write(&self, out: &mut Vec<u8>);
+}
+
+impl Name for [u8] {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self);
+    }
+}
+
+impl<const N: usize> Name for [u8; N] {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self);
+    }
+}
+
+fn name(out: &mut Vec<u8>, name: &(impl Name + ?Sized)) {
+    name.write(out);
+    out.push(0);
+}
+
 /// A message with a ready-made body.
 pub fn raw(out: &mut Vec<u8>, tag: u8, body: &[u8]) {
     message(out, tag, |out| out.extend_from_slice(body));
@@ -28,25 +51,31 @@ pub fn query(out: &mut Vec<u8>, sql: &[u8]) {
 }
 
 /// Parse. `types` is the body's part after the text: the count and the OIDs, as a client sent them.
-pub fn parse(out: &mut Vec<u8>, name: &[u8], sql: &[u8], types: &[u8]) {
+pub fn parse(out: &mut Vec<u8>, statement: &(impl Name + ?Sized), sql: &[u8], types: &[u8]) {
     message(out, b'P', |out| {
-        cstring(out, name);
+        name(out, statement);
         cstring(out, sql);
         out.extend_from_slice(types);
     });
 }
 
 /// Bind. `rest` is the body's part after the two names.
-pub fn bind(out: &mut Vec<u8>, portal: &[u8], statement: &[u8], rest: &[u8]) {
+pub fn bind(out: &mut Vec<u8>, portal: &[u8], statement: &(impl Name + ?Sized), rest: &[u8]) {
     message(out, b'B', |out| {
         cstring(out, portal);
-        cstring(out, statement);
+        name(out, statement);
         out.extend_from_slice(rest);
     });
 }
 
 /// The start of a Bind whose values follow from elsewhere: `rest_bytes` more bytes will be sent.
-pub fn bind_head(out: &mut Vec<u8>, portal: &[u8], statement: &[u8], rest: &[u8], more: usize) {
+pub fn bind_head(
+    out: &mut Vec<u8>,
+    portal: &[u8],
+    statement: &(impl Name + ?Sized),
+    rest: &[u8],
+    more: usize,
+) {
     let at = out.len();
     bind(out, portal, statement, rest);
     let length = (out.len() - at - 1 + more) as u32;
@@ -54,18 +83,18 @@ pub fn bind_head(out: &mut Vec<u8>, portal: &[u8], statement: &[u8], rest: &[u8]
 }
 
 /// Describe of a prepared statement.
-pub fn describe_statement(out: &mut Vec<u8>, name: &[u8]) {
+pub fn describe_statement(out: &mut Vec<u8>, statement: &(impl Name + ?Sized)) {
     message(out, b'D', |out| {
         out.push(b'S');
-        cstring(out, name);
+        name(out, statement);
     });
 }
 
 /// Close of a prepared statement.
-pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
+pub fn close_statement(out: &mut Vec<u8>, statement: &(impl Name + ?Sized)) {
     message(out, b'C', |out| {
         out.push(b'S');
-        cstring(out, name);
+        name(out, statement);
     });
 }
 
