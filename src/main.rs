@@ -1,8 +1,13 @@
 //! The command line: serve, check a configuration, explain a statement.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program talks to people")]
+#![expect(clippy::print_stderr, reason = "this is where the program talks to people")]
 
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
+use std::{
+    fmt,
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use bulkhead::{app, config, demo, descriptors, health, reload::Origin, sql, telemetry, version};
 use clap::{Parser, Subcommand};
@@ -125,6 +130,11 @@ struct ReloadTarget {
     pid_file: Option<PathBuf>,
 }
 
+/// Tells the reader of standard output. Who has gone, as `| head` does, need not be told.
+fn say(text: fmt::Arguments<'_>) {
+    let _ = io::stdout().write_fmt(text);
+}
+
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -135,7 +145,7 @@ fn main() -> ExitCode {
     };
     match arguments.command {
         Some(Command::Keys) => {
-            print!("{}", config::markdown());
+            say(format_args!("{}", config::markdown()));
             return ExitCode::SUCCESS;
         }
         Some(Command::Demo { once, seconds }) => return demonstrate(once, seconds),
@@ -186,9 +196,9 @@ fn check(config: &config::Config, connect: bool) -> ExitCode {
     if !problems.is_empty() {
         return ExitCode::from(EXIT_USAGE);
     }
-    println!("the configuration is valid");
+    say(format_args!("the configuration is valid\n"));
     if let Some(shortage) = descriptors::shortage(config, descriptors::limit()) {
-        println!("warning: {shortage}");
+        say(format_args!("warning: {shortage}\n"));
     }
     if !connect {
         return ExitCode::SUCCESS;
@@ -200,15 +210,15 @@ fn check(config: &config::Config, connect: bool) -> ExitCode {
             return ExitCode::from(EXIT_INTERNAL);
         }
     };
-    print!("\n{}", report.table);
+    say(format_args!("\n{}", report.table));
     for warning in &report.warnings {
-        println!("warning: {warning}");
+        say(format_args!("warning: {warning}\n"));
     }
     for problem in &report.problems {
-        println!("problem: {problem}");
+        say(format_args!("problem: {problem}\n"));
     }
     if report.problems.is_empty() {
-        println!("the servers fit the configuration");
+        say(format_args!("the servers fit the configuration\n"));
         ExitCode::SUCCESS
     } else {
         ExitCode::from(EXIT_USAGE)
@@ -230,7 +240,7 @@ fn classify(config: &config::Config, sql: &str) -> ExitCode {
         sql::Catalog::empty()
     });
     let explanation = sql::explain(&rules, &catalog, sql.as_bytes());
-    print!("pool       {}\n{explanation}", app::pool_for(config, explanation.verdict));
+    say(format_args!("pool       {}\n{explanation}", app::pool_for(config, explanation.verdict)));
     ExitCode::SUCCESS
 }
 
@@ -247,7 +257,10 @@ fn reload(config: &config::Config, target: &ReloadTarget) -> ExitCode {
     });
     match told {
         Ok(pid) => {
-            println!("told process {} to reload; its log says what has changed", pid.as_raw_nonzero());
+            say(format_args!(
+                "told process {} to reload; its log says what has changed\n",
+                pid.as_raw_nonzero()
+            ));
             ExitCode::SUCCESS
         }
         Err(problem) => {
@@ -284,7 +297,7 @@ fn process_of(target: &ReloadTarget) -> Result<Pid, String> {
 fn check_health(config: &config::Config) -> ExitCode {
     match health::check(config) {
         Ok(text) => {
-            println!("{text}");
+            say(format_args!("{text}\n"));
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -295,7 +308,7 @@ fn check_health(config: &config::Config) -> ExitCode {
 }
 
 fn demonstrate(once: bool, seconds: u32) -> ExitCode {
-    let mut out = std::io::stdout();
+    let mut out = io::stdout();
     let options = demo::Options { once, seconds, is_terminal: out.is_terminal() };
     match demo::run(options, &mut out) {
         Ok(demo::Ending::Complete) => ExitCode::SUCCESS,

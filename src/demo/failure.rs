@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::programs;
+use super::programs::Missing;
 
 /// Lines of each log that a failure shows.
 const LOG_LINES: usize = 15;
@@ -25,7 +25,7 @@ impl DemoError {
 
     /// Whether something that is needed is not installed.
     pub fn is_missing(&self) -> bool {
-        matches!(self.failure, Failure::NoPostgres | Failure::NoUser)
+        matches!(self.failure, Failure::Missing(_))
     }
 }
 
@@ -40,17 +40,8 @@ impl std::error::Error for DemoError {}
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    #[error(
-        "PostgreSQL's server programs (initdb, postgres) were not found. Install them: `apt-get install postgresql` on \
-         Debian and Ubuntu, `dnf install postgresql-server` on Fedora, `brew install postgresql` on macOS; or name \
-         their folder in {}",
-        programs::FOLDER_VARIABLE
-    )]
-    NoPostgres,
-    #[error(
-        "PostgreSQL does not run as root, and there is no user `postgres` or `nobody`: run this as another user"
-    )]
-    NoUser,
+    #[error("{0}")]
+    Missing(#[from] Missing),
     #[error("{}: {error}", path.display())]
     File { path: PathBuf, error: io::Error },
     #[error("{} cannot be run: {error}", program.display())]

@@ -11,10 +11,10 @@ mod folder;
 mod load;
 mod postgres;
 mod process;
-mod programs;
+pub mod programs;
 mod progress;
 mod proxy;
-mod schema;
+pub mod schema;
 mod story;
 
 use std::io;
@@ -27,6 +27,9 @@ use folder::Folder;
 use postgres::{Passwords, Setup};
 use programs::Programs;
 use progress::Progress;
+
+/// Names the folder of PostgreSQL's programs, where the search would find others or none.
+const FOLDER_VARIABLE: &str = "BULKHEAD_DEMO_PG_BIN";
 
 /// What the command line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +54,7 @@ pub enum Ending {
 /// Runs the demonstration: to its end, or until SIGINT, SIGTERM or SIGHUP. To be called on the program's main thread,
 /// because its servers end with the thread that has started them.
 pub fn run(options: Options, out: &mut dyn io::Write) -> Result<Ending, DemoError> {
-    let programs = Programs::find().map_err(|failure| DemoError::new(failure, None))?;
+    let programs = Programs::find(FOLDER_VARIABLE).map_err(|missing| DemoError::new(missing.into(), None))?;
     let folder = Folder::new(programs.owner).map_err(|failure| DemoError::new(failure, None))?;
     run_in(&folder, &programs, options, out).map_err(|failure| DemoError::new(failure, Some(folder.path())))
 }

@@ -6,33 +6,51 @@ use std::{
     process::Command,
 };
 
-use super::Failure;
-
-/// Names the folder of PostgreSQL's programs, where the search would find others or none.
-pub(super) const FOLDER_VARIABLE: &str = "BULKHEAD_DEMO_PG_BIN";
-
 /// An installation of PostgreSQL.
 #[derive(Debug)]
-pub(super) struct Programs {
-    bin: PathBuf,
-    /// Whom the servers run as if the demonstration runs as root, which PostgreSQL refuses.
-    pub(super) owner: Option<Owner>,
+pub struct Programs {
+    /// The folder of `initdb` and `postgres`.
+    pub bin: PathBuf,
+    /// Whom the servers run as if this program runs as root, which PostgreSQL refuses.
+    pub owner: Option<Owner>,
 }
 
 /// A user of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+pub struct Owner {
+    /// Its number.
+    pub uid: u32,
+    /// The number of its group.
+    pub gid: u32,
+}
+
+/// What is not there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// `initdb` and `postgres`.
+    #[error(
+        "PostgreSQL's server programs (initdb, postgres) were not found. Install them: `apt-get install postgresql` on \
+         Debian and Ubuntu, `dnf install postgresql-server` on Fedora, `brew install postgresql` on macOS; or name \
+         their folder in {variable}"
+    )]
+    Postgres {
+        /// The environment variable that may name their folder.
+        variable: String,
+    },
+    /// A user that servers can run as.
+    #[error(
+        "PostgreSQL does not run as root, and there is no user `postgres` or `nobody`: run this as another user"
+    )]
+    User,
 }
 
 impl Programs {
-    /// The newest installation that is found, or why there is none.
-    pub(super) fn find() -> Result<Self, Failure> {
-        let bin = find_bin().ok_or(Failure::NoPostgres)?;
+    /// The installation whose folder an environment variable names; without it the newest one that is found.
+    pub fn find(variable: &str) -> Result<Self, Missing> {
+        let bin = find_bin(variable).ok_or_else(|| Missing::Postgres { variable: variable.to_owned() })?;
         let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let owner = if rustix::process::geteuid().is_root() {
-            Some(unprivileged(&users).ok_or(Failure::NoUser)?)
+            Some(unprivileged(&users).ok_or(Missing::User)?)
         } else {
             None
         };
@@ -40,15 +58,15 @@ impl Programs {
     }
 
     /// The path of a program: in the installation's folder, else by name from the `PATH`.
-    pub(super) fn path(&self, program: &str) -> PathBuf {
+    pub fn path(&self, program: &str) -> PathBuf {
         let inside = self.bin.join(program);
         if inside.exists() { inside } else { PathBuf::from(program) }
     }
 }
 
-fn find_bin() -> Option<PathBuf> {
+fn find_bin(variable: &str) -> Option<PathBuf> {
     let complete = |folder: &PathBuf| folder.join("initdb").exists() && folder.join("postgres").exists();
-    if let Some(folder) = env::var_os(FOLDER_VARIABLE) {
+    if let Some(folder) = env::var_os(variable) {
         return Some(PathBuf::from(folder)).filter(complete);
     }
     let mut folders = Vec::new();

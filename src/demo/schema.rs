@@ -40,12 +40,12 @@ pub(super) const READ: &str = "SELECT owner, balance FROM accounts WHERE id = $1
 pub(super) const WRITE: &str = "UPDATE accounts SET balance = balance + 1 WHERE id = $1";
 
 /// Adds jobs: how many.
-pub(super) const ENQUEUE: &str = "
+pub const ENQUEUE: &str = "
     INSERT INTO public.oban_jobs (worker, args)
     SELECT 'Demo.Mailer', jsonb_build_object('number', number) FROM generate_series(1, $1::bigint) AS number";
 
 /// Takes jobs: queue, how many, by whom.
-pub(super) const FETCH: &str = r#"
+pub const FETCH: &str = r#"
     WITH "subset" AS MATERIALIZED (
         SELECT s0."id" FROM "public"."oban_jobs" AS s0
         WHERE (s0."state" = 'available') AND (s0."queue" = $1) AND (s0."attempt" < s0."max_attempts")
@@ -57,6 +57,6 @@ pub(super) const FETCH: &str = r#"
     RETURNING o0."id", o0."args"::text"#;
 
 /// Ends a job: its id.
-pub(super) const COMPLETE: &str = r#"
+pub const COMPLETE: &str = r#"
     UPDATE "public"."oban_jobs" SET "state" = 'completed', "completed_at" = timezone('UTC', now())
     WHERE ("id" = $1)"#;

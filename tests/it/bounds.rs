@@ -243,8 +243,8 @@ async fn an_identity_that_hogs_the_pool_does_not_starve_another() {
     while let Some(ended) = hogs.join_next().await {
         ended.expect("the hogs are served too");
     }
-    // Five times its turn in a queue of eleven: far from the timeout of the queue.
-    assert!(longest < Duration::from_secs(1), "{longest:?}");
+    // Many times its turn in a queue of eleven, for slow machines: less than the timeout of the queue.
+    assert!(longest < Duration::from_secs(3), "{longest:?}");
 }
 
 /// A pool of 1, and a client that holds it in a transaction.

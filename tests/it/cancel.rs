@@ -63,7 +63,7 @@ async fn a_cancel_hits_its_own_session_only() {
     let before = Instant::now();
     RawClient::cancel(proxy.port(), pid, &secret).await;
     assert!(canceled(&mut clients[3]).await, "the statement was cancelled");
-    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
+    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
     assert_eq!(proxy.metric("bulkhead_cancel_requests_total").await, Some(1.0));
     assert_eq!(clients[3].query_value("SELECT 1").await, "1", "its session goes on");
     for (number, client) in clients.iter_mut().enumerate() {

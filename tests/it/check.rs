@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -113,4 +113,15 @@ async fn a_pooler_in_front_of_a_server_is_seen() {
         assert_eq!(code, expected, "{mode}: {text}");
         assert!(text.contains(shown), "{mode}: {text}");
     }
+}
+
+/// `bulkhead keys | head` ends quietly.
+#[test]
+fn a_reader_that_has_gone_is_no_failure() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+    let output = command.arg("keys").stdout(writer).stderr(Stdio::piped()).output();
+    let output = output.expect("bulkhead runs");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -11,6 +11,8 @@ use std::{
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, Error, Statement};
 
+use bulkhead::demo::schema::{COMPLETE, ENQUEUE, FETCH};
+
 use super::{Postgres, connect};
 
 /// Types, tables, indexes and the notification of new jobs, in the schema `public`, owned by `app`.
@@ -57,25 +59,6 @@ const SCHEMA: &str = "
     CREATE TRIGGER oban_notify AFTER INSERT ON oban_jobs FOR EACH ROW EXECUTE FUNCTION oban_jobs_notify();
     RESET ROLE;
 ";
-
-const FETCH: &str = r#"
-    WITH "subset" AS MATERIALIZED (
-        SELECT s0."id" FROM "public"."oban_jobs" AS s0
-        WHERE (s0."state" = 'available') AND (s0."queue" = $1) AND (s0."attempt" < s0."max_attempts")
-        ORDER BY s0."priority", s0."scheduled_at", s0."id" LIMIT $2
-        FOR UPDATE SKIP LOCKED)
-    UPDATE "public"."oban_jobs" AS o0
-    SET "state" = 'executing', "attempted_at" = timezone('UTC', now()), "attempted_by" = $3, "attempt" = o0."attempt" + 1
-    FROM "subset" AS f1 WHERE (o0."id" = f1."id")
-    RETURNING o0."id", o0."args"::text"#;
-
-const COMPLETE: &str = r#"
-    UPDATE "public"."oban_jobs" SET "state" = 'completed', "completed_at" = timezone('UTC', now())
-    WHERE ("id" = $1)"#;
-
-const ENQUEUE: &str = "
-    INSERT INTO public.oban_jobs (worker, args)
-    SELECT 'App.Mailer', jsonb_build_object('number', number) FROM generate_series(1, $1::bigint) AS number";
 
 /// Creates the schema on a server's database `app`, as superuser straight at the server.
 pub(crate) async fn install(server: &Postgres) {
