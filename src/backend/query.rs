@@ -1,6 +1,6 @@
 //! Asking a backend ourselves: a Query on a backend that is in no transaction and answers nobody else.
 
-use super::{Backend, Broken, outgoing::Outgoing};
+use super::{Backend, Broken, outgoing::Outgoing, statements::UnnamedText};
 use crate::wire::{
     frame, message,
     read::{Body, ErrorFields},
@@ -24,7 +24,7 @@ impl Backend {
         message::query(&mut request, sql.as_bytes());
         self.send(&request)?;
         self.protocol.sent_ours();
-        self.statements.unnamed = None;
+        self.statements.unnamed = UnnamedText::None;
         let mut answer = Answer::default();
         let mut unread = Vec::new();
         while !self.protocol.is_answered() {

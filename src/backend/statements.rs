@@ -13,8 +13,17 @@ use crate::{sql::Verdict, wire::message::Name};
 /// The start of the names that statements have on servers. Clients may not use it.
 pub const NAME_PREFIX: &[u8] = b"bulkhead_";
 
-/// Stands for the unnamed statement's text where that was too long to be kept.
-pub const STREAMED: u64 = 0;
+/// The text last given to a backend's unnamed statement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnnamedText {
+    /// There is none, or nobody knows it.
+    #[default]
+    None,
+    /// The one with this hash.
+    Kept(u64),
+    /// One that was too long to be kept.
+    Streamed,
+}
 
 /// Identifies a statement's text and parameter types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,8 +113,8 @@ impl Statements {
 pub struct Held {
     used: HashMap<StatementId, u64, foldhash::fast::RandomState>,
     clock: u64,
-    /// The text last given to the unnamed statement: its hash, or `None` if there is none.
-    pub unnamed: Option<u64>,
+    /// The unnamed statement.
+    pub unnamed: UnnamedText,
 }
 
 impl Held {
@@ -140,7 +149,7 @@ impl Held {
     /// Everything is gone (DISCARD ALL, DEALLOCATE ALL).
     pub fn clear(&mut self) {
         self.used.clear();
-        self.unnamed = None;
+        self.unnamed = UnnamedText::None;
     }
 
     /// Of the statements only those with these names exist; whether there were some, and none is left.
@@ -151,7 +160,7 @@ impl Held {
             id.write(&mut name);
             names.iter().any(|known| known.as_bytes() == name)
         });
-        self.unnamed = None;
+        self.unnamed = UnnamedText::None;
         had_some && self.used.is_empty()
     }
 

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     backend::{
         protocol::{Awaits, Step, Undo},
-        statements::{Held, NAME_PREFIX, STREAMED, Statement, StatementId},
+        statements::{Held, NAME_PREFIX, Statement, StatementId, UnnamedText},
     },
     wire::{
         frame::{Header, split_message},
@@ -175,9 +175,8 @@ impl Session {
             _ => {
                 // Its text is not kept, so it cannot be parsed anywhere else: as long as it lives, the session stays.
                 self.forget_unnamed();
-                self.has_long_statement = tag == b'P';
                 if let Some(held) = self.held().filter(|_| tag == b'P') {
-                    held.unnamed = Some(STREAMED);
+                    held.unnamed = UnnamedText::Streamed;
                 }
                 steps.pass(Awaits::Parse);
                 out.extend_from_slice(part);
@@ -186,14 +185,18 @@ impl Session {
         }
     }
 
+    /// Whether the backend has an unnamed statement that is too long to be kept here.
+    pub(crate) fn has_long_statement(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.statements.unnamed == UnnamedText::Streamed)
+    }
+
     /// The unnamed statement is not known any more.
     pub(crate) fn forget_unnamed(&mut self) {
-        self.has_long_statement = false;
         if let Some(statements) = &mut self.statements {
             statements.unnamed = None;
         }
         if let Some(held) = self.held() {
-            held.unnamed = None;
+            held.unnamed = UnnamedText::None;
         }
     }
 
@@ -205,11 +208,9 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Result<Result<(), Reply>, Malformed> {
         if body.first() == Some(&0) {
-            self.remember_unnamed(&body[1..])?;
-            let hash =
-                self.statements.as_ref().and_then(|all| all.unnamed.as_ref()).map(|unnamed| unnamed.hash);
+            let hash = self.remember_unnamed(&body[1..])?;
             if let Some(held) = self.held() {
-                held.unnamed = hash;
+                held.unnamed = UnnamedText::Kept(hash);
             }
             steps.pass(Awaits::Parse);
             out.extend_from_slice(whole);
@@ -322,18 +323,19 @@ impl Session {
     }
 
     fn unnamed_there(&mut self, steps: &mut Steps, out: &mut Vec<u8>) -> Result<(), Reply> {
-        let there = self.lease.as_ref().and_then(|lease| lease.statements.unnamed);
+        let there = self.lease.as_ref().map(|lease| lease.statements.unnamed).unwrap_or_default();
         let Some(unnamed) = self.statements.as_ref().and_then(|all| all.unnamed.as_ref()) else {
             // What another session has left there is none of this one's.
-            return if there == Some(STREAMED) { Ok(()) } else { Err(reply::no_unnamed_statement()) };
+            let is_own = there == UnnamedText::Streamed;
+            return if is_own { Ok(()) } else { Err(reply::no_unnamed_statement()) };
         };
-        let hash = unnamed.hash;
-        if there == Some(hash) {
+        let known = UnnamedText::Kept(unnamed.hash);
+        if there == known {
             return Ok(());
         }
         message::raw(out, b'P', &[&[0], unnamed.body.as_slice()].concat());
         if let Some(held) = self.held() {
-            held.unnamed = Some(hash);
+            held.unnamed = known;
         }
         steps.push(Step::SwallowParsed(UNNAMED));
         Ok(())
@@ -392,7 +394,7 @@ impl Session {
         }
         self.inbox = messages;
         if let (Some(hash), Some(held)) = (last?, self.held()) {
-            held.unnamed = Some(hash);
+            held.unnamed = UnnamedText::Kept(hash);
         }
         Ok(count)
     }
@@ -403,7 +405,6 @@ impl Session {
         hasher.write(body);
         hasher.write_u64(self.settings.parse_hash());
         let hash = hasher.finish();
-        self.has_long_statement = false;
         let statements = self.statements.get_or_insert_default();
         let mut kept = statements.unnamed.take().map(|unnamed| unnamed.body).unwrap_or_default();
         kept.clear();
@@ -440,7 +441,7 @@ impl Session {
             if let Some(held) = self.held() {
                 held.remove(*id);
                 if *id == UNNAMED {
-                    held.unnamed = None;
+                    held.unnamed = UnnamedText::None;
                 }
             }
         }

@@ -207,7 +207,6 @@ impl Start {
             lease: None,
             lease_pool: PoolId(0),
             is_kept: false,
-            has_long_statement: false,
             pin: None,
             taint: Effects::NONE,
             taint_before: Effects::NONE,

@@ -137,8 +137,6 @@ pub(crate) struct Session {
     lease_pool: PoolId,
     /// The lease is the session's own until it disconnects.
     is_kept: bool,
-    /// The backend has an unnamed statement that is too long to be kept here.
-    has_long_statement: bool,
     /// Why the lease is kept between transactions.
     pin: Option<Box<CountedPin>>,
     /// What the statements since the last checkout may have left on the backend.

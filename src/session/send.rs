@@ -15,7 +15,7 @@ use super::{
     transaction::Begun,
 };
 use crate::{
-    backend::{Protocol, Settings, protocol::Step},
+    backend::{Protocol, Settings, protocol::Step, statements::UnnamedText},
     route::Demand,
     sql::{Effects, Reason, Verdict, reset_names, setting_names},
     wire::{TxStatus, message, read::Malformed},
@@ -118,16 +118,9 @@ impl Session {
             self.note_custom_settings(request);
         }
         self.streaming = request.streaming;
-        if request.is_extended() {
-            return;
-        }
-        // A Query ends the unnamed statement, the client's and the backend's.
-        self.has_long_statement &= request.end == End::FunctionCall;
-        if let Some(lease) = &mut self.lease {
-            lease.statements.unnamed = None;
-        }
-        if let (End::Query, Some(statements)) = (request.end, &mut self.statements) {
-            statements.unnamed = None;
+        if request.end == End::Query {
+            // It ends the unnamed statement.
+            self.forget_unnamed();
         }
     }
 
@@ -172,7 +165,7 @@ impl Session {
         }
         if preamble.ours > 0 {
             // A Query of ours ends the unnamed statement.
-            lease.statements.unnamed = None;
+            lease.statements.unnamed = UnnamedText::None;
         }
         preamble
     }
@@ -249,7 +242,7 @@ impl Session {
         let mut query = Vec::new();
         message::query(&mut query, sql.as_bytes());
         lease.protocol.sent_completion();
-        lease.statements.unnamed = None;
+        lease.statements.unnamed = UnnamedText::None;
         // A failed write shows as the end of the backend's replies.
         let _ = lease.send(&query);
         self.relay().await

@@ -7,10 +7,7 @@ use std::{
 
 use super::{Ended, Session, classify::for_each_value, request::Request, transaction::Begun};
 use crate::{
-    backend::{
-        probe::{PinReason, Residue},
-        statements::STREAMED,
-    },
+    backend::probe::{PinReason, Residue},
     sql::{Effects, setting_names},
     wire::{TxStatus, frame::split_message, read::Body},
 };
@@ -53,7 +50,7 @@ impl Session {
         let Some(proof) = lease.protocol.quiescent() else { return };
         let clean = self.pin.is_none()
             && !self.is_kept
-            && !self.has_long_statement
+            && !self.has_long_statement()
             && !self.taint.has(LEAVES_STATE.with(Effects::DISCARDS))
             && self.streaming == 0
             && !self.statements_unknown
@@ -76,9 +73,6 @@ impl Session {
             lease.protocol.take_error();
             lease.protocol.set_heard_elsewhere(None);
             lease.protocol.take_held_ready();
-            if lease.statements.unnamed == Some(STREAMED) {
-                lease.statements.unnamed = None;
-            }
             lease.release(proof);
         }
     }
@@ -98,7 +92,7 @@ impl Session {
 
     async fn settle_held(&mut self) -> Result<(), Ended> {
         self.note_definitions();
-        if self.has_long_statement {
+        if self.has_long_statement() {
             // A question of ours would end the statement: what was left is asked for when it is gone.
             self.set_pin(Some(PinReason::UnnamedStatement));
             return Ok(());

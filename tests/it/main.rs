@@ -22,7 +22,6 @@ mod packaging;
 mod prepared;
 mod protocol;
 mod reload;
-mod routing;
 mod sessions;
 mod shapes;
 mod state;

@@ -15,9 +15,10 @@ const LAYERS: [&str; 11] =
 const FOUNDATION: [&str; 3] = ["clock", "socket", "version"];
 
 /// Files that may hold a `static`, with the reason.
-const STATICS: [(&str, &str); 3] = [
+const STATICS: [(&str, &str); 4] = [
     ("src/clock.rs", "the time of a runtime thread, so that a request costs one look at the clock"),
     ("src/socket.rs", "the scratch buffer of a runtime thread, shared by its sessions"),
+    ("src/session/draft.rs", "the buffer of a runtime thread in which requests are put together"),
     ("src/main.rs", "the allocator, which the language wants as one"),
 ];
 
