@@ -31,12 +31,17 @@ pub struct Demand {
     pub statements: u32,
     /// Job objects and application objects are named in one statement, or in several of the request.
     pub mixed: bool,
+    /// How many of the statements the grammar refuses.
+    pub unread: u32,
+    /// The effects of all others.
+    pub read_effects: Effects,
 }
 
 impl Demand {
     /// Of a request that has no statement.
     pub fn none() -> Self {
-        Self { verdict: Verdict::new(Class::Neutral, Reason::Empty), statements: 0, mixed: false }
+        let verdict = Verdict::new(Class::Neutral, Reason::Empty);
+        Self { verdict, statements: 0, mixed: false, unread: 0, read_effects: Effects::NONE }
     }
 
     /// Of one statement.
@@ -44,7 +49,9 @@ impl Demand {
         // Of several statements in one text, one may name job objects and another one the application's.
         let mixed =
             verdict.class == Class::Job && verdict.effects.has(Effects::MIXED.with(Effects::APP_OBJECTS));
-        Self { verdict, statements: 1, mixed }
+        let is_unread = verdict.reason == Reason::Unparsed;
+        let read_effects = if is_unread { Effects::NONE } else { verdict.effects };
+        Self { verdict, statements: 1, mixed, unread: u32::from(is_unread), read_effects }
     }
 
     /// Adds another statement of the same request: the strongest class wins.
@@ -64,6 +71,11 @@ impl Demand {
         let hint = self.verdict.hint.or(verdict.hint);
         self.verdict = Verdict { control, effects, hint, ..stronger };
         self.statements += 1;
+        if verdict.reason == Reason::Unparsed {
+            self.unread += 1;
+        } else {
+            self.read_effects |= verdict.effects;
+        }
     }
 }
 

@@ -136,7 +136,8 @@ fn say_goodbye(session: &mut Session, ended: &Ended) {
         Ended::ListenerLost => Some(reply::listener_lost()),
         Ended::PinnedIdle { pool, reason, idle } => Some(reply::pinned_idle(pool, reason, *idle)),
         Ended::Protocol(what) => Some(reply::protocol_violation(what)),
-        Ended::Backend(broken) => Some(reply::broken(broken, None)),
+        Ended::Backend(broken) => Some(reply::lost(broken)),
+        Ended::ByServer(fields) => Some(Reply::from_server(fields)),
     };
     tracing::debug!(user = session.identity.user, %ended, "a session ended");
     let amid = session.lease.as_ref().is_some_and(|lease| lease.protocol.is_amid_message());
@@ -209,10 +210,10 @@ impl Start {
             is_kept: false,
             pin: None,
             taint: Effects::NONE,
-            taint_before: Effects::NONE,
+            taint_read: Effects::NONE,
             statements_unknown: false,
             restore: None,
-            was_unparsed: false,
+            was_unread: false,
             was_in_transaction: false,
             failed: false,
             last: None,

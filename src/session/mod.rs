@@ -39,7 +39,10 @@ use crate::{
     server::DatabaseCatalog,
     socket::Socket,
     sql::{Effects, Hint},
-    wire::{frame::BadFrame, read::Malformed},
+    wire::{
+        frame::BadFrame,
+        read::{ErrorFields, Malformed},
+    },
 };
 use cancels::CancelKey;
 use listen::Listening;
@@ -61,6 +64,9 @@ pub enum Ended {
     /// The backend broke when its client could no longer be told without ending the session.
     #[error("{0}")]
     Backend(Broken),
+    /// The server ended the connection and said why, when the session had state there, or by a timeout of the client's.
+    #[error("the server ended the connection: {}", .0.message)]
+    ByServer(Box<ErrorFields>),
     /// The backend broke when the client had got a message in part: nothing more can be said.
     #[error("{0}")]
     Amid(Broken),
@@ -141,9 +147,10 @@ pub(crate) struct Session {
     pin: Option<Box<CountedPin>>,
     /// What the statements since the last checkout may have left on the backend.
     taint: Effects,
-    /// The same before the request under way, and whether that request could not be read.
-    taint_before: Effects,
-    was_unparsed: bool,
+    /// The same without the one text of the request under way, or since the last Sync, that could not be read, and
+    /// whether there is one.
+    taint_read: Effects,
+    was_unread: bool,
     /// Whether the request under way is part of an explicit transaction.
     was_in_transaction: bool,
     /// What completes the request under way, if it succeeds.

@@ -23,6 +23,9 @@ use crate::{
 /// As long as so many bytes wait for the client, nothing more is read from it.
 const OUTBOX_BYTES: usize = 64 * 1024;
 
+/// SQLSTATE `idle_in_transaction_session_timeout`.
+const IDLE_IN_TRANSACTION: &str = "25P03";
+
 /// What a turn of moving bytes waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Until {
@@ -363,8 +366,13 @@ impl Session {
         if lease.protocol.is_amid_message() {
             return Err(Ended::Amid(broken));
         }
-        if was_pinned || self.streaming > 0 {
-            return Err(Ended::Backend(broken));
+        match said {
+            // A client that has asked for the end is not to find out with its next statement.
+            Some(fields) if was_pinned || self.streaming > 0 || fields.code == IDLE_IN_TRANSACTION => {
+                return Err(Ended::ByServer(Box::new(fields)));
+            }
+            None if was_pinned || self.streaming > 0 => return Err(Ended::Backend(broken)),
+            _ => {}
         }
         let reply = match &said {
             Some(fields) if settings_failed => reply::settings_failed(fields),

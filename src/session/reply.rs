@@ -146,6 +146,12 @@ pub(crate) fn broken(error: &Broken, said: Option<&ErrorFields>) -> Reply {
     }
 }
 
+/// The connection to the server broke, and the client's ends with it.
+pub(crate) fn lost(error: &Broken) -> Reply {
+    let message = format!("{error}; whether the last statement took effect is unknown");
+    Reply::new("08006", message, "Look at the server's log.")
+}
+
 /// A statement that would pin one session too many.
 pub(crate) fn pins_full(pool: &str, max_pinned: usize, reason: &str) -> Reply {
     Reply::new(

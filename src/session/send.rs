@@ -17,7 +17,7 @@ use super::{
 use crate::{
     backend::{Protocol, Settings, protocol::Step, statements::UnnamedText},
     route::Demand,
-    sql::{Effects, Reason, Verdict, reset_names, setting_names},
+    sql::{Effects, Verdict, reset_names, setting_names},
     wire::{TxStatus, message, read::Malformed},
 };
 
@@ -51,7 +51,7 @@ impl Session {
         if let Err(reply) = self.reserve_pin(effects) {
             return Ok(Err(reply));
         }
-        self.note_standing(&demand.verdict);
+        self.note_standing(demand);
         let mut draft = Draft::take();
         let preamble = self.write_preamble(&mut draft);
         let written = match self.write_request(request, &mut draft)? {
@@ -100,12 +100,23 @@ impl Session {
     }
 
     /// Where the session stands as the request begins.
-    fn note_standing(&mut self, verdict: &Verdict) {
-        self.failed &= self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
+    fn note_standing(&mut self, demand: &Demand) {
+        let was_open = self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
+        self.failed &= was_open;
         self.was_in_transaction = self.status() != TxStatus::Idle || !matches!(self.begun, Begun::No);
-        self.taint_before = self.taint;
-        self.was_unparsed = verdict.reason == Reason::Unparsed;
-        self.note_sequences(verdict);
+        self.note_unread(demand, was_open);
+        self.note_sequences(demand);
+    }
+
+    /// What is left should the server be unable to read what could not be read here: all that the others leave. Of two
+    /// texts, in one request or before one Sync, an error does not tell which one is meant.
+    fn note_unread(&mut self, demand: &Demand, was_open: bool) {
+        let earlier = was_open && self.was_unread;
+        if !earlier {
+            self.taint_read = self.taint;
+        }
+        self.taint_read |= demand.read_effects;
+        self.was_unread = demand.unread + u32::from(earlier) == 1;
     }
 
     /// What the request, which will be sent, does to the session.
@@ -125,7 +136,8 @@ impl Session {
     }
 
     /// A session that asks for `currval` or `lastval` keeps the backend on which it may have called `nextval`.
-    fn note_sequences(&mut self, verdict: &Verdict) {
+    fn note_sequences(&mut self, demand: &Demand) {
+        let verdict = &demand.verdict;
         let asks = verdict.effects.has(Effects::ASKS_SEQUENCES);
         if asks {
             self.asks_sequences = true;
@@ -133,6 +145,9 @@ impl Session {
         }
         if self.asks_sequences && (asks || verdict.may_call_nextval()) && !self.has_lasting_pin() {
             self.taint |= Effects::CALLS_SEQUENCES;
+            if demand.statements > demand.unread {
+                self.taint_read |= Effects::CALLS_SEQUENCES;
+            }
         }
     }
 

@@ -306,9 +306,10 @@ impl Session {
         if let Some(code) = news.client_error {
             self.failed = true;
             self.shared.metrics.server_errors.fetch_add(1, Ordering::Relaxed);
-            if self.was_unparsed && &code == SYNTAX_ERROR {
+            if self.was_unread && &code == SYNTAX_ERROR {
                 // The server could not read it either, so it did nothing.
-                self.taint = self.taint_before;
+                self.was_unread = false;
+                self.taint = self.taint_read;
             }
         }
         // The Sync that was sent is ours: the client's, still to come, is answered here.

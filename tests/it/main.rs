@@ -6,6 +6,7 @@ mod bounds;
 mod cancel;
 mod check;
 mod conversation;
+mod corners;
 mod demo;
 mod drivers;
 mod failures;

@@ -1,0 +1,11 @@
+//! The corners of the protocol. Where the same can be said to both, a script is run straight at the server and through
+//! the proxy, whose only backend another session uses in between, and both must have told the same.
+
+mod cancels;
+mod copies;
+mod functions;
+mod goodbyes;
+mod pipelines;
+mod portals;
+mod talk;
+mod timeouts;
