@@ -110,6 +110,23 @@ async fn psql_copies_and_repeats() {
     assert_eq!(read(&file), read(&image), "a large object, there and back");
 }
 
+/// `\\watch` goes on until its statement fails.
+#[tokio::test]
+async fn psql_watches() {
+    let primary = Postgres::start(Role::Primary);
+    let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).to_toml());
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("script.sql");
+    let script = "CREATE SEQUENCE times;\n\
+                  SELECT 'quotient ' || 300 / (4 - nextval('times')) \\watch 0.05\n\
+                  SELECT 'afterwards';\n";
+    std::fs::write(&path, script).expect("the folder is writable");
+    let told = run(command("psql", proxy.port()).args(["-X", "-f", text(&path), "app"]));
+    for line in ["quotient 100", "quotient 150", "quotient 300", "afterwards"] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+}
+
 #[tokio::test]
 async fn a_base_backup_is_taken_through_the_proxy() {
     let primary = replicating().await;

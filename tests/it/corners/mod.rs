@@ -4,8 +4,10 @@
 mod cancels;
 mod copies;
 mod functions;
+mod giants;
 mod goodbyes;
 mod pipelines;
 mod portals;
+mod restarts;
 mod talk;
 mod timeouts;

@@ -92,13 +92,19 @@ impl Running {
 
     /// Bytes of resident memory: all of it, and the part that no file backs.
     pub(crate) fn memory_bytes(&self) -> (u64, u64) {
+        (self.status_bytes("VmRSS:"), self.status_bytes("RssAnon:"))
+    }
+
+    /// The most bytes of resident memory that it has had.
+    pub(crate) fn peak_memory_bytes(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
-        let field = |name: &str| -> u64 {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-            kilobytes.unwrap_or(0) * 1024
-        };
-        (field("VmRSS:"), field("RssAnon:"))
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        kilobytes.unwrap_or(0) * 1024
     }
 
     /// Seconds of CPU used by all its threads: user, system.

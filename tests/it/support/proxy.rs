@@ -150,6 +150,11 @@ impl Proxy {
         self.process.memory_bytes()
     }
 
+    /// The most resident memory that it has had.
+    pub(crate) fn peak_memory_bytes(&self) -> u64 {
+        self.process.peak_memory_bytes()
+    }
+
     /// CPU time used so far: user, system.
     pub(crate) fn cpu_seconds(&self) -> (f64, f64) {
         self.process.cpu_seconds()
