@@ -246,8 +246,10 @@ fn classify(config: &config::Config, sql: &str) -> ExitCode {
 
 /// Tells the process to reload, unless it would refuse what the files say now.
 fn reload(config: &config::Config, target: &ReloadTarget) -> ExitCode {
-    if let Err(error) = app::check(config) {
-        eprintln!("{error}\nnothing was sent");
+    let mut problems: Vec<_> = app::check_certificates(config).iter().map(ToString::to_string).collect();
+    problems.extend(app::check(config).err().map(|error| error.to_string()));
+    if !problems.is_empty() {
+        eprintln!("{}\nnothing was sent", problems.join("\n"));
         return ExitCode::from(EXIT_USAGE);
     }
     let told = process_of(target).and_then(|pid| {

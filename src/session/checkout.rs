@@ -20,6 +20,9 @@ impl Session {
         demand: &Demand,
         pool: PoolId,
     ) -> Result<Result<(), Reply>, Ended> {
+        if self.bound.is_some() && self.outlives_pool(pool) {
+            return Ok(Err(reply::pool_is_gone(&self.shared.pool(pool).name)));
+        }
         // The channels of a LISTEN are waited for while no backend is held.
         if Self::listens_in(demand)
             && let Err(reply) = Box::pin(self.subscribe(request, pool)).await

@@ -40,12 +40,22 @@ impl Live {
         shared.cancels.wake_all();
     }
 
+    /// Whether a newer snapshot is in force, without a pool of this name.
+    fn lacks_pool(&self, shared: &Shared, name: &str) -> bool {
+        !self.is_current(shared) && self.load().pool_named(name).is_none()
+    }
+
     fn is_current(&self, shared: &Shared) -> bool {
         self.epoch.load(Ordering::Acquire) == shared.epoch
     }
 }
 
 impl Session {
+    /// Whether a pool that the session uses has been taken out of the configuration.
+    pub(crate) fn outlives_pool(&self, pool: PoolId) -> bool {
+        self.live.lacks_pool(&self.shared, &self.shared.pool(pool).name)
+    }
+
     /// Goes over to the snapshot in force, if there is a new one and nothing ties the session to the old one.
     pub(crate) fn take_up_snapshot(&mut self) {
         if self.live.is_current(&self.shared) || self.lease.is_some() || !matches!(self.begun, Begun::No) {
@@ -54,7 +64,7 @@ impl Session {
         let new = self.live.load();
         let bound = self.bound.map(|pool| new.pool_named(&self.shared.pool(pool).name));
         if bound == Some(None) {
-            // The pool that it is bound to is gone, and says so to whoever asks for a connection of it.
+            // The pool that it is bound to is gone: its client is told with the next statement, or it comes back.
             return;
         }
         self.bound = bound.flatten();

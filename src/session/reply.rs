@@ -238,6 +238,15 @@ pub(crate) fn statement_exists(name: &[u8]) -> Reply {
     Reply::new("42P05", format!("prepared statement \"{name}\" already exists"), "")
 }
 
+/// The pool that a session is bound to has been taken out.
+pub(crate) fn pool_is_gone(pool: &str) -> Reply {
+    Reply::new(
+        "3D000",
+        format!("pool \"{pool}\", which the connection is bound to, is no longer part of the configuration"),
+        "Connect again, to another pool or without one.",
+    )
+}
+
 /// A name that clients may not use.
 pub(crate) fn reserved_name() -> Reply {
     Reply::new("42939", "names of prepared statements must not start with \"bulkhead_\"", "Use another name.")

@@ -30,5 +30,6 @@ mod statements;
 mod support;
 mod tidy;
 mod tls;
+mod tls_reload;
 mod tls_servers;
 mod tools;

@@ -14,7 +14,9 @@ use std::{
 use rustix::process::Signal;
 use tokio::task::JoinSet;
 
-use crate::support::{Cluster, Login, Postgres, Proxy, ProxyConfig, Role, Scratch, connect, eventually};
+use crate::support::{
+    Cluster, Login, Postgres, Proxy, ProxyConfig, RawClient, Role, Scratch, connect, eventually,
+};
 
 const OURS: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = 'app'";
@@ -201,6 +203,59 @@ async fn a_removed_pool_finishes_what_it_has_begun() {
         None,
         "the pool is gone"
     );
+}
+
+#[tokio::test]
+async fn sessions_bound_to_a_removed_pool_are_told() {
+    let cluster = Cluster::start();
+    let all = ProxyConfig::of(&cluster);
+    let mut proxy = Proxy::start(&all.to_toml());
+    let url = Login::App.url(proxy.port(), "app@jobs");
+    let (idle, busy) = (connect(&url).await.expect("a client"), connect(&url).await.expect("a client"));
+    idle.simple_query("SELECT 1").await.expect("it is served");
+    busy.simple_query("BEGIN; SELECT 1").await.expect("a transaction");
+    reload(&mut proxy, &all.clone().remove("pools.jobs").remove("servers.jobs").remove("jobs")).await;
+    busy.simple_query("SELECT 2; COMMIT").await.expect("the transaction goes on");
+    for client in [&idle, &busy] {
+        for _ in 0..2 {
+            let error = client.simple_query("SELECT 3").await.expect_err("the pool is gone");
+            let error = error.as_db_error().expect("it is told so");
+            assert!(error.message().contains("pool \"jobs\""), "{error:?}");
+            assert_eq!((error.severity(), error.code().code()), ("ERROR", "3D000"), "{error:?}");
+        }
+    }
+    assert!(connect(&url).await.is_err(), "nobody else is bound to it");
+    // It comes back, and so do they.
+    reload(&mut proxy, &all).await;
+    for client in [&idle, &busy] {
+        client.simple_query("SELECT 4").await.expect("it is served again");
+    }
+}
+
+/// The shared connection of those who listen belongs to a pool.
+#[tokio::test]
+async fn sessions_that_listen_in_a_removed_pool_are_told() {
+    let cluster = Cluster::start();
+    let all = ProxyConfig::of(&cluster);
+    let mut proxy = Proxy::start(&all.to_toml());
+    let mut listens = RawClient::login(proxy.port(), Login::App, "app").await;
+    listens.ask("LISTEN \"public.oban_insert\"").await;
+    let mut elsewhere = RawClient::login(proxy.port(), Login::App, "app").await;
+    elsewhere.ask("LISTEN news").await;
+    proxy.wait_for_metric("bulkhead_listen_channels", 2.0).await;
+    reload(&mut proxy, &all.clone().remove("pools.jobs").remove("servers.jobs").remove("jobs")).await;
+    let told = listens.read_message().await;
+    assert_eq!((told.tag, told.field(b'C').as_deref()), (b'E', Some("57P01")), "{told:?}");
+    assert_eq!(told.field(b'S').as_deref(), Some("FATAL"), "{told:?}");
+    assert_eq!(listens.try_read_message().await, None);
+    cluster.primary.query("NOTIFY news, 'heard'").await;
+    assert_eq!(elsewhere.read_message().await.tag, b'A', "others go on listening");
+    // The channel is an ordinary one now.
+    let mut again = RawClient::login(proxy.port(), Login::App, "app").await;
+    again.ask("LISTEN \"public.oban_insert\"").await;
+    cluster.primary.query("NOTIFY \"public.oban_insert\"").await;
+    assert_eq!(again.read_message().await.tag, b'A');
+    cluster.jobs.wait_for_backends(0).await;
 }
 
 #[tokio::test]

@@ -135,6 +135,11 @@ impl Proxy {
         self.signal(Signal::HUP);
     }
 
+    /// Its configuration file.
+    pub(crate) fn config_path(&self) -> PathBuf {
+        config_path(self.folder.path())
+    }
+
     /// Waits for the process to end.
     pub(crate) fn wait(&self, within: Duration) -> ExitStatus {
         self.process.wait(within)
