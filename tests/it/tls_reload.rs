@@ -158,7 +158,11 @@ async fn a_new_authority_is_believed_and_an_old_one_no_more() {
         primary.port(),
         roots.display()
     );
-    let config = ProxyConfig::primary_only(&primary).set("servers.primary", "url", url);
+    let config = ProxyConfig::primary_only(&primary).set("servers.primary", "url", url).set(
+        "pools.primary",
+        "wait_timeout",
+        "3s",
+    );
     let proxy = Proxy::start(&config.to_toml());
     let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
     client.query_value("SELECT 1").await;
