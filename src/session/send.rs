@@ -117,6 +117,9 @@ impl Session {
         if verdict.effects.has(Effects::SETS_UNLISTED) {
             self.note_custom_settings(request);
         }
+        if verdict.effects.has(Effects::UNSURE) {
+            self.note_unsure(request);
+        }
         self.streaming = request.streaming;
         if request.end == End::Query {
             // It ends the unnamed statement.

@@ -9,6 +9,7 @@ use super::{
     catalog::Catalog,
     hint, key,
     parse::{self, Statement},
+    programs,
     query::{self, Walk},
     rules::Rules,
     seen::{Access, Seen},
@@ -125,10 +126,11 @@ impl Judge<'_> {
             Node::CopyStmt(copy) => Self::copy(walk, copy),
             Node::DoStmt(_) => self.program(walk, statement),
             Node::CallStmt(call) => {
-                walk.found.effects |= Effects::OPAQUE.with(Effects::OPAQUE_SETTINGS);
+                walk.found.effects |= Effects::OPAQUE;
                 walk.found.writes(Reason::Function);
                 if let Some(call) = call.funccall() {
                     walk.walk(Node::FuncCall(call));
+                    walk.procedure(call);
                 }
             }
             _ => utility::statement(walk, self.text, statement),
@@ -162,7 +164,11 @@ impl Judge<'_> {
         if self.rules.words_name_job(&source) {
             walk.found.is_job(Reason::JobLiteral);
         }
-        if utility::program_sets(&source) {
+        let sets = programs::parameters(&source);
+        if !sets.names.is_empty() {
+            walk.found.effects |= Effects::SETS_UNLISTED;
+        }
+        if sets.hidden {
             walk.found.effects |= Effects::OPAQUE_SETTINGS;
         }
     }

@@ -24,6 +24,7 @@ mod key;
 mod lexer;
 mod parse;
 mod presets;
+mod programs;
 mod query;
 mod rules;
 mod seen;

@@ -6,7 +6,10 @@ use pg_raw_parse::{
     raw::{DiscardMode, VariableSetKind},
 };
 
-use super::parse::{self, qualified};
+use super::{
+    parse::{self, qualified},
+    programs, utility,
+};
 
 /// The length of a name, `NAMEDATALEN` less one: the server cuts longer ones.
 const NAME_BYTES: usize = 63;
@@ -37,12 +40,15 @@ pub fn deallocate_target(text: &[u8]) -> Option<Deallocate> {
 }
 
 /// The settings that a text sets or resets by SET, RESET or `set_config` with a literal name, folded, each
-/// once. `SET ROLE` is `role`, `RESET ALL` and computed names are not among them.
+/// once; of a DO block those with a dot in their name. `SET ROLE` is `role`, `RESET ALL` and computed names are not among them.
 pub fn setting_names(text: &[u8]) -> Vec<String> {
     let Ok(parsed) = parse::parse(text) else {
         return Vec::new();
     };
     let mut names = Vec::new();
+    for statement in parsed.statements().filter(|statement| matches!(statement.node, Node::DoStmt(_))) {
+        names.extend(programs::parameters(&utility::source(text, statement)).names);
+    }
     let mut stack: Vec<Node<'_>> = parsed.statements().map(|statement| statement.node).collect();
     while let Some(node) = stack.pop() {
         match node {
@@ -158,6 +164,7 @@ mod tests {
         );
         assert_eq!(names("SET ROLE x; SET SESSION AUTHORIZATION y"), "role session_authorization");
         assert_eq!(names("RESET ALL"), "");
+        assert_eq!(names("DO $$ BEGIN SET work_mem = 1; SET app.x = 1; END $$"), "app.x");
         assert_eq!(
             names("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE"),
             "default_transaction_isolation default_transaction_read_only"

@@ -219,22 +219,3 @@ pub(super) fn source(text: &[u8], statement: Statement<'_>) -> String {
     }
     source
 }
-
-/// Whether a program changes settings: calls `set_config`, or has a SET that is not part of an UPDATE or
-/// ALTER, or runs such text.
-pub(super) fn program_sets(source: &str) -> bool {
-    let source = source.to_ascii_lowercase();
-    if source.contains("set_config") {
-        return true;
-    }
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    source.match_indices("set").any(|(at, word)| {
-        let (before, after) = (&source[..at], &source[at + word.len()..]);
-        if before.ends_with(is_word) || after.starts_with(is_word) {
-            return false;
-        }
-        let before = before.trim_end();
-        let opens = before.is_empty() || before.ends_with([';', '\'', '$']);
-        opens || ["begin", "then", "else", "loop", "/"].iter().any(|word| before.ends_with(word))
-    })
-}

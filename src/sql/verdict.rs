@@ -131,7 +131,7 @@ effects! {
     LOADS = 7;
     /// DO, CALL, or a volatile function that is not built in: may have done any of the above.
     OPAQUE = 8;
-    /// As OPAQUE, and its source contains set_config or SET: may have changed settings that cannot be listed.
+    /// As OPAQUE, and it may set parameters that the server does not list and whose names stand nowhere.
     OPAQUE_SETTINGS = 9;
     /// May have ended state that pins: DROP, unlock, UNLISTEN, DEALLOCATE, CLOSE, DISCARD.
     ENDS_STATE = 10;
@@ -171,6 +171,8 @@ effects! {
     CALLS_SEQUENCES = 25;
     /// UNLISTEN, DISCARD ALL.
     UNLISTENS = 28;
+    /// Calls what the catalog snapshot does not know: whether that hides settings the server is asked afterwards.
+    UNSURE = 29;
 }
 
 impl Effects {

@@ -20,6 +20,7 @@ mod logins;
 mod modes;
 mod packaging;
 mod prepared;
+mod procedures;
 mod protocol;
 mod reload;
 mod sessions;
