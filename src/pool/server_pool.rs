@@ -109,6 +109,8 @@ pub struct Figures {
     pub closing: usize,
     /// Sessions that wait.
     pub waiting: usize,
+    /// Of the backends in use, those that pinned sessions keep.
+    pub pinned: usize,
     /// The bound.
     pub max_connections: usize,
 }
@@ -188,6 +190,7 @@ impl State {
             connecting: self.connecting.len(),
             closing: self.closing,
             waiting: self.queue.len(),
+            pinned: 0,
             max_connections: self.limits.max_connections,
         }
     }
@@ -324,7 +327,11 @@ impl ServerPool {
 
     /// How full it is.
     pub fn figures(&self) -> Figures {
-        self.lock().figures()
+        self.figures_of(&self.lock())
+    }
+
+    pub(super) fn figures_of(&self, state: &State) -> Figures {
+        Figures { pinned: self.pins.held(), ..state.figures() }
     }
 
     /// The bounds.
@@ -373,7 +380,7 @@ impl ServerPool {
             figures.connecting + figures.closing + (limits.max_connections.saturating_sub(figures.taken()));
         if figures.waiting >= limits.max_waiting + coming + figures.idle {
             count(&self.stats.refused_full);
-            return Checkout::Refused(Refusal::Full(figures));
+            return Checkout::Refused(Refusal::Full(self.figures_of(&state)));
         }
         let (ticket, from) = state.queue.push(Arc::clone(wants.identity), wants.home);
         if state.has_room() || !state.idle.is_empty() {

@@ -193,7 +193,7 @@ impl Start {
             catalog: shared.catalogs.of(&self.identity),
             is_worker: shared.is_worker(&self.identity.user, application_name),
             custom_settings: custom.map(str::to_owned).collect(),
-            unsure: None,
+            unsure: Vec::new(),
             asked: self.startup.get("bulkhead.route").and_then(|route| shared.classifier.rules().hint(route)),
             bound: self.bound,
             in_session_mode: self.startup.get("bulkhead.pool_mode") == Some("session"),

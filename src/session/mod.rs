@@ -123,8 +123,8 @@ pub(crate) struct Session {
     settings: Arc<Settings>,
     /// Names with a dot that the session has set: the server does not list them.
     custom_settings: Vec<String>,
-    /// Texts since the last checkout that call what the catalog snapshot does not know; mostly none.
-    unsure: Option<Box<Vec<u8>>>,
+    /// Texts since the last checkout that call what the catalog snapshot does not know. Mostly empty.
+    unsure: Vec<u8>,
     /// `SET bulkhead.route`.
     asked: Option<Hint>,
     is_worker: bool,

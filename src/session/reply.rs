@@ -101,7 +101,12 @@ pub(crate) fn refused(pool: &str, refusal: &Refusal) -> Reply {
                 in_words(*figures)
             ),
             format!(
-                "Raise pools.{pool}.max_connections or pools.{pool}.wait_timeout, or look for long transactions."
+                "Raise pools.{pool}.max_connections or pools.{pool}.wait_timeout, or look for long transactions{}.",
+                if figures.pinned > 0 {
+                    " and for what pins sessions (bulkhead_pool_pinned in the metrics)"
+                } else {
+                    ""
+                }
             ),
         ),
         Refusal::TimedOut { waited, down: Some(error), .. } => Reply::new(
@@ -126,7 +131,10 @@ pub(crate) fn refused(pool: &str, refusal: &Refusal) -> Reply {
 }
 
 fn in_words(figures: Figures) -> String {
-    format!("{} of {} connections busy, {} waiting", figures.leased, figures.max_connections, figures.waiting)
+    let Figures { leased, max_connections, waiting, pinned, .. } = figures;
+    let pinned =
+        if pinned > 0 { format!(", {pinned} of them kept by pinned sessions") } else { String::new() };
+    format!("{leased} of {max_connections} connections busy{pinned}, {waiting} waiting")
 }
 
 fn seconds(duration: std::time::Duration) -> String {
@@ -155,7 +163,7 @@ pub(crate) fn pins_full(pool: &str, max_pinned: usize, reason: &str) -> Reply {
         ),
         format!(
             "Raise pools.{pool}.max_pinned, or have sessions give up what pins them: temporary objects, session-level \
-             advisory locks, SQL-level prepared statements, cursors WITH HOLD."
+             advisory locks, SQL-level prepared statements, cursors WITH HOLD; instead of currval and lastval use RETURNING."
         ),
     )
 }

@@ -48,7 +48,7 @@ impl Session {
             self.send_skipped(request);
             return Ok(Ok(()));
         }
-        if let Err(reply) = self.reserve_pin(effects) {
+        if let Err(reply) = self.reserve_pin(&demand.verdict) {
             return Ok(Err(reply));
         }
         self.note_standing(&demand.verdict);
@@ -134,9 +134,15 @@ impl Session {
             self.asks_sequences = true;
             self.identity.asks_sequences.store(true, Ordering::Relaxed);
         }
-        if self.asks_sequences && (asks || verdict.may_call_nextval()) && !self.has_lasting_pin() {
+        if self.calls_sequences(verdict) && !self.has_lasting_pin() {
             self.taint |= Effects::CALLS_SEQUENCES;
         }
+    }
+
+    /// Whether the session asks for `currval` or `lastval`, and the statement may change what they give.
+    pub(crate) fn calls_sequences(&self, verdict: &Verdict) -> bool {
+        let asks = verdict.effects.has(Effects::ASKS_SEQUENCES);
+        asks || (self.asks_sequences && verdict.may_call_nextval())
     }
 
     /// Writes what must reach the backend before the request. Settings change only at the beginning of a lease.

@@ -164,11 +164,12 @@ impl Session {
     /// Remembers texts that call what the catalog snapshot does not know, until the server is asked what it does.
     pub(crate) fn note_unsure(&mut self, request: Request) {
         let texts = self.texts(request);
-        let unsure = self.unsure.get_or_insert_default();
-        texts.iter().for_each(|text| unsure.extend_from_slice(text));
-        if unsure.len() > UNSURE_BYTES || self.taint.has(Effects::DROPS) {
+        for text in texts {
+            self.unsure.extend_from_slice(&text);
+        }
+        if self.unsure.len() > UNSURE_BYTES || self.taint.has(Effects::DROPS) {
             self.taint |= Effects::OPAQUE_SETTINGS;
-            self.unsure = None;
+            self.unsure = Vec::new();
         }
     }
 
@@ -178,7 +179,8 @@ impl Session {
         if !self.taint.has(Effects::OPAQUE) {
             return Ok(Vec::new());
         }
-        let (Some(texts), Some(lease)) = (self.unsure.take(), &mut self.lease) else {
+        let texts = std::mem::take(&mut self.unsure);
+        let Some(lease) = self.lease.as_mut().filter(|_| !texts.is_empty()) else {
             return Ok(self.catalog.load().parameters().to_vec());
         };
         let answer = lease.ask(Catalog::PROGRAMS).await?;

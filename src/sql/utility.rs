@@ -4,7 +4,10 @@
 //! job objects are looked for among the names in the text. A column that is called as a job table would be
 //! taken for it: no preset has such a name.
 
-use pg_raw_parse::{Node, nodes, raw::ObjectType};
+use pg_raw_parse::{
+    Node, nodes,
+    raw::{ObjectType, OnCommitAction},
+};
 
 use super::{
     lexer::{Kind, Lexer, Token},
@@ -21,8 +24,8 @@ pub(super) fn statement<'p>(walk: &mut Walk<'p, '_>, text: &[u8], statement: Sta
     walk.found.effects |= effects(statement.node);
     for target in targets(statement.node) {
         if is_temporary(target) && is_creation(statement.node) {
-            walk.found.effects |= Effects::TEMP;
-            walk.found.effects = walk.found.effects.without(Effects::DDL);
+            let leaves = if goes_with_transaction(statement.node) { Effects::NONE } else { Effects::TEMP };
+            walk.found.effects = walk.found.effects.with(leaves).without(Effects::DDL);
         }
         if let Some(name) = target.relname() {
             walk.named_relation(target.schemaname(), name, Access::Write);
@@ -104,6 +107,16 @@ fn is_creation(node: Node<'_>) -> bool {
         node,
         Node::CreateStmt(_) | Node::CreateTableAsStmt(_) | Node::CreateSeqStmt(_) | Node::ViewStmt(_)
     )
+}
+
+/// Whether what is created is gone at the end of its transaction: ON COMMIT DROP.
+fn goes_with_transaction(node: Node<'_>) -> bool {
+    let on_commit = match node {
+        Node::CreateStmt(create) => Some(create.oncommit),
+        Node::CreateTableAsStmt(create) => create.into().map(|into| into.on_commit),
+        _ => None,
+    };
+    on_commit == Some(OnCommitAction::ONCOMMIT_DROP)
 }
 
 /// The relations that a statement is about, where the tree has them at hand.

@@ -304,6 +304,11 @@ impl Verdict {
             && !matches!(self.reason, Reason::Catalog | Reason::RowLocks | Reason::JobChannel)
     }
 
+    /// Whether the text was not read: its effects are what it may do at worst.
+    pub const fn is_unread(&self) -> bool {
+        matches!(self.reason, Reason::Unparsed | Reason::TooLong | Reason::OldStrings)
+    }
+
     /// Of every text of a session that reads string literals in the old way: what it does to the session's
     /// state is not known.
     pub const fn old_strings() -> Self {

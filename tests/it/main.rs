@@ -19,6 +19,7 @@ mod listen;
 mod logins;
 mod modes;
 mod packaging;
+mod pins;
 mod prepared;
 mod procedures;
 mod protocol;
