@@ -183,7 +183,7 @@ impl Session {
         let Some(lease) = self.lease.as_mut().filter(|_| !texts.is_empty()) else {
             return Ok(self.catalog.load().parameters().to_vec());
         };
-        let answer = lease.ask(Catalog::PROGRAMS).await?;
+        let (answer, _) = lease.ask_unhindered(Catalog::PROGRAMS).await?;
         self.outbox.extend_from_slice(&answer.for_client);
         if answer.error.is_some() {
             self.taint |= Effects::OPAQUE_SETTINGS;
@@ -302,8 +302,9 @@ impl Session {
     }
 
     fn apply(&mut self, residue: Residue, asked_settings: bool) {
-        // Settings that could not be asked for are asked for again before the backend is anybody else's.
-        let unknown = asked_settings && residue.settings.is_none();
+        // What could not be asked for is asked for again, after the next request.
+        let unknown =
+            residue.pin == Some(PinReason::Unknown) || (asked_settings && residue.settings.is_none());
         self.outbox.extend_from_slice(&residue.for_client);
         if let Some(settings) = residue.settings {
             // What functions have set is asked for from now on.

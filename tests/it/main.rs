@@ -21,6 +21,7 @@ mod modes;
 mod packaging;
 mod pins;
 mod prepared;
+mod probes;
 mod procedures;
 mod protocol;
 mod reload;
