@@ -3,6 +3,7 @@
 //! `serve.rs` is the journey of a request; everything else in this folder is one step of it.
 
 mod alias;
+mod aliases;
 mod answer;
 pub mod cancels;
 mod checkout;
@@ -177,6 +178,10 @@ pub(crate) struct Session {
 struct Statements {
     named: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
     unnamed: Option<Unnamed>,
+    /// Those that exist on the leased backend under the client's own names.
+    aliases: Vec<aliases::Alias>,
+    /// SQL's PREPARE has been used.
+    has_sql_names: bool,
 }
 
 /// The unnamed statement, as it was last parsed.

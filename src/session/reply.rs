@@ -240,6 +240,16 @@ pub(crate) fn statement_exists(name: &[u8]) -> Reply {
     Reply::new("42P05", format!("prepared statement \"{name}\" already exists"), "")
 }
 
+/// A statement that cannot be given its name on the server now.
+pub(crate) fn named_amid_pipeline(name: &[u8]) -> Reply {
+    let name = String::from_utf8_lossy(name);
+    Reply::new(
+        "0A000",
+        format!("SQL cannot name prepared statement \"{name}\" before the Sync of a pipeline under way"),
+        "Send a Sync first, or bind the statement by the protocol.",
+    )
+}
+
 /// A name that clients may not use.
 pub(crate) fn reserved_name() -> Reply {
     Reply::new("42939", "names of prepared statements must not start with \"bulkhead_\"", "Use another name.")

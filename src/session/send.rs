@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     Ended, Session,
+    aliases::write_aliases,
     draft::Draft,
     listen::Listening,
     reply::Reply,
@@ -51,15 +52,21 @@ impl Session {
         if let Err(reply) = self.reserve_pin(&demand.verdict) {
             return Ok(Err(reply));
         }
+        let aliases = match self.missing_aliases(request, &demand.verdict) {
+            Ok(missing) => missing,
+            Err(reply) => return Ok(Err(reply)),
+        };
         self.note_standing(&demand.verdict);
         let mut draft = Draft::take();
         let preamble = self.write_preamble(&mut draft);
+        write_aliases(&aliases, &mut draft);
         let written = match self.write_request(request, &mut draft)? {
             Ok(written) => written,
             Err(reply) => return Ok(Err(reply)),
         };
         self.note_effects(request, &demand.verdict);
         self.note_preamble(preamble);
+        self.note_aliases(request, &aliases);
         let completion = self.restore_startup(request, effects);
         let Some(lease) = &mut self.lease else { return Ok(Ok(())) };
         let as_it_came = matches!(written, Written::AsItCame { .. }) && draft.is_empty();

@@ -60,6 +60,7 @@ impl Session {
             && !self.taint.has(LEAVES_STATE.with(Effects::DISCARDS))
             && self.streaming == 0
             && !self.statements_unknown
+            && !self.has_aliases()
             && !self.listening_needs_backend()
             && lease.unsent.is_empty();
         if !clean {
@@ -109,7 +110,7 @@ impl Session {
                 return Ok(());
             }
         }
-        if !self.outlive_cancel().await || !self.ask_statements().await {
+        if !self.outlive_cancel().await || !self.ask_statements().await || !self.remove_aliases().await {
             return self.end_lease();
         }
         self.failed = false;

@@ -119,7 +119,7 @@ impl Judge<'_> {
             Node::ExplainStmt(explain) => explained(walk, explain.query()),
             Node::DeclareCursorStmt(cursor) => declare(walk, cursor),
             Node::PrepareStmt(prepare) => {
-                walk.found.effects |= Effects::PREPARES;
+                walk.found.effects |= Effects::PREPARES.with(Effects::NAMES_STATEMENT);
                 walk.found.writes(Reason::Utility);
                 explained(walk, prepare.query());
             }
@@ -190,6 +190,11 @@ fn explained<'p>(walk: &mut Walk<'p, '_>, query: Node<'p>) {
             }
             explained(walk, create.query());
         }
+        // It runs, too, if ANALYZE is asked for.
+        Node::ExecuteStmt(_) => {
+            walk.found.writes(Reason::Utility);
+            walk.found.effects |= Effects::OPAQUE.with(Effects::NAMES_STATEMENT);
+        }
         _ => walk.found.writes(Reason::Utility),
     }
 }
@@ -230,10 +235,8 @@ fn session_statement<'p>(walk: &mut Walk<'p, '_>, node: Node<'p>) -> Option<Cont
         }
         Node::DeallocateStmt(statement) => {
             *neutral = true;
-            walk.found.effects |= Effects::ENDS_STATE.with(Effects::DEALLOCATES);
-            if statement.isall {
-                walk.found.effects |= Effects::DISCARDS;
-            }
+            let which = if statement.isall { Effects::DISCARDS } else { Effects::NAMES_STATEMENT };
+            walk.found.effects |= Effects::ENDS_STATE.with(Effects::DEALLOCATES).with(which);
         }
         Node::ListenStmt(statement) => channel(walk, statement.conditionname(), Effects::LISTENS),
         Node::UnlistenStmt(statement) => {

@@ -40,5 +40,8 @@ pub use catalog::Catalog;
 pub use explain::{Explanation, explain};
 pub use glob::Glob;
 pub use rules::{Custom, Rules, UnknownPreset};
-pub use statements::{Deallocate, deallocate_target, listened_channels, reset_names, setting_names};
+pub use statements::{
+    Deallocate, StatementName, deallocate_target, listened_channels, reset_names, setting_names,
+    statement_names,
+};
 pub use verdict::{Class, Control, Effects, Hint, Reason, Verdict};

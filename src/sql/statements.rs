@@ -23,6 +23,44 @@ pub enum Deallocate {
     Name(String),
 }
 
+/// A prepared statement that a text names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatementName {
+    /// Its name, as the server reads it.
+    pub name: String,
+    /// The text may let go of it: DEALLOCATE, or PREPARE after that.
+    pub is_let_go: bool,
+}
+
+/// The prepared statements that a text names: EXECUTE, also within EXPLAIN and CREATE TABLE AS, PREPARE, DEALLOCATE.
+pub fn statement_names(text: &[u8]) -> Vec<StatementName> {
+    let Ok(parsed) = parse::parse(text) else {
+        return Vec::new();
+    };
+    parsed.statements().filter_map(|statement| named_by(statement.node)).collect()
+}
+
+fn named_by(mut node: Node<'_>) -> Option<StatementName> {
+    loop {
+        let (name, is_let_go) = match node {
+            // EXPLAIN CREATE TABLE AS EXECUTE is the longest there is.
+            Node::ExplainStmt(explain) => {
+                node = explain.query();
+                continue;
+            }
+            Node::CreateTableAsStmt(create) => {
+                node = create.query();
+                continue;
+            }
+            Node::ExecuteStmt(execute) => (execute.name(), false),
+            Node::PrepareStmt(prepare) => (prepare.name(), true),
+            Node::DeallocateStmt(deallocate) => (deallocate.name(), true),
+            _ => return None,
+        };
+        return name.map(|name| StatementName { name: cut(name).to_owned(), is_let_go });
+    }
+}
+
 /// What a text that is one DEALLOCATE lets go; `None` for other texts.
 pub fn deallocate_target(text: &[u8]) -> Option<Deallocate> {
     let parsed = parse::parse(text).ok()?;
@@ -143,6 +181,21 @@ mod tests {
         assert_eq!(name("DEALLOCATE Plan1"), Some(Deallocate::Name("plan1".to_owned())));
         assert_eq!(name("DEALLOCATE a; DEALLOCATE b"), None);
         assert_eq!(name("SELECT 1"), None);
+    }
+
+    #[test]
+    fn names_of_statements() {
+        let names = |text: &str| -> Vec<(String, bool)> {
+            statement_names(text.as_bytes()).into_iter().map(|named| (named.name, named.is_let_go)).collect()
+        };
+        let one = |name: &str, is_let_go| vec![(name.to_owned(), is_let_go)];
+        assert_eq!(names("EXECUTE a(1, 'b')"), one("a", false));
+        assert_eq!(names("EXPLAIN (ANALYZE) EXECUTE \"A b\""), one("A b", false));
+        assert_eq!(names("CREATE TEMP TABLE t AS EXECUTE Plan(2)"), one("plan", false));
+        assert_eq!(names("EXPLAIN CREATE TABLE t AS EXECUTE a"), one("a", false));
+        assert_eq!(names("PREPARE a AS SELECT 1"), one("a", true));
+        assert_eq!(names("BEGIN; DEALLOCATE a; DEALLOCATE ALL; COMMIT"), one("a", true));
+        assert_eq!(names("SELECT 'EXECUTE a'"), []);
     }
 
     #[test]

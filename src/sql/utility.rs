@@ -34,11 +34,13 @@ pub(super) fn statement<'p>(walk: &mut Walk<'p, '_>, text: &[u8], statement: Sta
     match statement.node {
         Node::CreateFunctionStmt(create) => return function(walk, create),
         Node::ViewStmt(view) => walk.walk(view.query()),
-        Node::CreateTableAsStmt(create) => {
-            if let Node::SelectStmt(_) = create.query() {
-                walk.walk(create.query());
+        Node::CreateTableAsStmt(create) => match create.query() {
+            Node::SelectStmt(_) => walk.walk(create.query()),
+            Node::ExecuteStmt(_) => {
+                walk.found.effects |= Effects::OPAQUE.with(Effects::NAMES_STATEMENT);
             }
-        }
+            _ => {}
+        },
         Node::DropStmt(drop) => dropped(walk, drop),
         _ => {}
     }
@@ -80,7 +82,7 @@ fn effects(node: Node<'_>) -> Effects {
         // Temporary tables come and go: reading the catalog again for each would be a bad bargain.
         Node::DropStmt(_) => Effects::DROPS.with(Effects::ENDS_STATE),
         Node::DropOwnedStmt(_) => Effects::DDL.with(Effects::ENDS_STATE),
-        Node::ExecuteStmt(_) => Effects::OPAQUE,
+        Node::ExecuteStmt(_) => Effects::OPAQUE.with(Effects::NAMES_STATEMENT),
         // CREATE DATABASE copies its template.
         Node::DropdbStmt(_) | Node::CreatedbStmt(_) | Node::AlterDatabaseStmt(_) => Effects::WANTS_DATABASE,
         Node::RenameStmt(rename) if rename.rename_type == ObjectType::OBJECT_DATABASE => {

@@ -173,6 +173,8 @@ effects! {
     UNLISTENS = 28;
     /// Calls what the catalog snapshot does not know: whether that hides settings the server is asked afterwards.
     UNSURE = 29;
+    /// Names a prepared statement: EXECUTE, PREPARE, DEALLOCATE, also within EXPLAIN and CREATE TABLE AS.
+    NAMES_STATEMENT = 30;
 }
 
 impl Effects {

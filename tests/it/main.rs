@@ -18,6 +18,7 @@ mod life;
 mod listen;
 mod logins;
 mod modes;
+mod names;
 mod packaging;
 mod pins;
 mod prepared;
