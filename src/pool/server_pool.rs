@@ -146,6 +146,8 @@ pub(super) struct State {
     pub(super) limits: Limits,
     /// How the server is reached now; a backend that was connected otherwise is closed when it is free.
     pub(super) server: Arc<Server>,
+    /// Counts what makes new backends begin with other settings; older ones are closed when they are free.
+    pub(super) generation: u32,
     /// For whom `min_connections` are kept open.
     pub(super) warm: Option<Arc<Identity>>,
     pub(super) life: Life,
@@ -211,7 +213,9 @@ impl State {
 
     /// Whether a backend was connected in the way that is the right one today.
     pub(super) fn fits(&self, backend: &Backend) -> bool {
-        Arc::ptr_eq(&backend.server, &self.server) && backend.identity.is_current(&backend.credentials)
+        backend.generation == self.generation
+            && Arc::ptr_eq(&backend.server, &self.server)
+            && backend.identity.is_current(&backend.credentials)
     }
 
     /// Takes out the idle backend that suits best; of equals the one used last.
@@ -276,6 +280,7 @@ impl ServerPool {
         let state = State {
             limits,
             server,
+            generation: 0,
             warm: None,
             life: Life::Open,
             has_keeper: false,

@@ -329,9 +329,7 @@ fn startup_settings(start: &Startup) -> Result<Settings, Reply> {
     let mut pairs = Vec::new();
     for (name, value) in &start.settings {
         if name == "options" {
-            let parsed = startup::parse_options(value).map_err(|word| {
-                reply::bad_start(&format!("invalid command-line argument for server process: {word}"))
-            })?;
+            let parsed = startup::parse_options(value).map_err(|word| reply::bad_argument(&word))?;
             pairs.splice(0..0, parsed);
         } else {
             pairs.push((name.clone(), value.clone()));

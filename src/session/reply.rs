@@ -320,6 +320,15 @@ pub(crate) fn hint_at_pools(mut reply: Reply, database: &str, pools: &[&str]) ->
     reply
 }
 
+/// A word of the startup parameter `options` that is no option.
+pub(crate) fn bad_argument(word: &str) -> Reply {
+    Reply::new(
+        "42601",
+        format!("invalid command-line argument for server process: {word}"),
+        "Use -c name=value or --name=value.",
+    )
+}
+
 /// A first packet or startup parameter that is wrong.
 pub(crate) fn bad_start(what: &str) -> Reply {
     Reply::new("08P01", what, "")

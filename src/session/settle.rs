@@ -137,7 +137,11 @@ impl Session {
         } else if self.taint.has(Effects::DROPS) {
             self.shared.catalogs.dropped();
         }
-        self.taint = self.taint.without(Effects::DDL.with(Effects::DROPS));
+        if self.taint.has(Effects::CHANGES_DEFAULTS) {
+            self.shared.renew_backends();
+        }
+        let noted = Effects::DDL.with(Effects::DROPS).with(Effects::CHANGES_DEFAULTS);
+        self.taint = self.taint.without(noted);
     }
 
     /// Remembers the names with a dot that a request may set: the server lists no settings that it does not know.

@@ -83,6 +83,7 @@ fn effects(node: Node<'_>) -> Effects {
         Node::DropStmt(_) => Effects::DROPS.with(Effects::ENDS_STATE),
         Node::DropOwnedStmt(_) => Effects::DDL.with(Effects::ENDS_STATE),
         Node::ExecuteStmt(_) => Effects::OPAQUE.with(Effects::NAMES_STATEMENT),
+        Node::AlterRoleSetStmt(_) | Node::AlterDatabaseSetStmt(_) => Effects::CHANGES_DEFAULTS,
         // CREATE DATABASE copies its template.
         Node::DropdbStmt(_) | Node::CreatedbStmt(_) | Node::AlterDatabaseStmt(_) => Effects::WANTS_DATABASE,
         Node::RenameStmt(rename) if rename.rename_type == ObjectType::OBJECT_DATABASE => {

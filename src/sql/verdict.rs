@@ -175,6 +175,8 @@ effects! {
     UNSURE = 29;
     /// Names a prepared statement: EXECUTE, PREPARE, DEALLOCATE, also within EXPLAIN and CREATE TABLE AS.
     NAMES_STATEMENT = 30;
+    /// ALTER ROLE .. SET, ALTER DATABASE .. SET: connections have these settings from their beginning.
+    CHANGES_DEFAULTS = 31;
 }
 
 impl Effects {

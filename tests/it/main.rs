@@ -28,6 +28,7 @@ mod protocol;
 mod reload;
 mod sessions;
 mod shapes;
+mod starts;
 mod state;
 mod statements;
 mod support;
