@@ -2,6 +2,8 @@
 //! names it (EXECUTE, PREPARE, DEALLOCATE) would not find it. For the time of such a transaction the statement also
 //! exists there under the client's own name, its alias; the server then answers as ever.
 
+use std::{fmt::Write as _, sync::Arc};
+
 use super::{
     Session, Statements,
     reply::{self, Reply},
@@ -9,12 +11,11 @@ use super::{
     settle::ASK_TIMEOUT,
 };
 use crate::{
-    backend::{statements::NAME_PREFIX, statements::Statement},
+    backend::statements::{NAME_PREFIX, Statement},
     route::Demand,
     sql::{Effects, Verdict, statement_names},
     wire::{TxStatus, message},
 };
-use std::sync::Arc;
 
 /// A statement that exists on the leased backend under the client's own name.
 #[derive(Debug)]
@@ -124,7 +125,7 @@ impl Session {
         for alias in aliases {
             let name = String::from_utf8_lossy(&alias.name);
             if there.iter().any(|other| *other == name) {
-                sql.push_str(&format!("DEALLOCATE \"{}\";", name.replace('"', "\"\"")));
+                let _ = write!(sql, "DEALLOCATE \"{}\";", name.replace('"', "\"\""));
             } else if alias.may_go {
                 statements.named.remove(&alias.name);
             }
