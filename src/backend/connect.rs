@@ -318,6 +318,7 @@ async fn attempt(
         statements: Held::default(),
         cancel: Arc::new(Target::new(Arc::clone(server), route, key.0, key.1)),
         uses: 0,
+        generation: 0,
         opened_at: 0,
         idle_since: 0,
         expires_at: u32::MAX,

@@ -59,6 +59,8 @@ pub struct Backend {
     pub cancel: Arc<cancel::Target>,
     /// How often a session took it, and so whether another one has had it since.
     pub uses: u32,
+    /// Its pool's generation when it was connected.
+    pub generation: u32,
     /// When it was connected, in whole seconds of its pool's clock.
     pub opened_at: u32,
     /// When it was last given back, in whole seconds of its pool's clock.

@@ -96,10 +96,16 @@ impl Settings {
     /// anybody may set): the client's statement, which follows in the same write, must not run under other
     /// settings than its session's.
     pub fn change_to(&self, target: &Self) -> Option<String> {
+        let sql = self.trial_of(target)?;
+        Some(format!("SET exit_on_error = on;{sql}SET exit_on_error = off"))
+    }
+
+    /// As [`Settings::change_to`]; an error in it changes nothing.
+    pub fn trial_of(&self, target: &Self) -> Option<String> {
         if self == target {
             return None;
         }
-        let mut sql = String::from("SET exit_on_error = on;");
+        let mut sql = String::new();
         // Rights are given back first, in case the change itself needs them.
         for name in LAST.into_iter().rev() {
             if self.get(name).is_some() && self.get(name) != target.get(name) {
@@ -126,7 +132,6 @@ impl Settings {
             let (name, value) = (quote_literal(name), quote_literal(value));
             let _ = write!(sql, "SELECT pg_catalog.set_config({name}, {value}, false);");
         }
-        sql.push_str("SET exit_on_error = off");
         Some(sql)
     }
 }

@@ -81,6 +81,17 @@ impl Statements {
         Self { known: quick_cache::sync::Cache::new(capacity.max(1)), next: AtomicU64::new(1) }
     }
 
+    /// A statement that is shared with nobody.
+    pub fn unshared(
+        &self,
+        text: &[u8],
+        types: &[u8],
+        (verdict, epochs): (Verdict, (u64, u64)),
+    ) -> Arc<Statement> {
+        let id = StatementId(self.next.fetch_add(1, Ordering::Relaxed));
+        Arc::new(Statement { id, text: text.into(), types: types.into(), verdict, epochs })
+    }
+
     /// The statement for a Parse message. `world` is what else decides what it means: the generation of definitions,
     /// and the settings that a text is parsed by. A new generation (after DDL) makes a new statement, so that a plan
     /// whose result type has changed is never met by somebody who has just prepared the text.

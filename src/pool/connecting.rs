@@ -56,10 +56,12 @@ impl ServerPool {
         loop {
             let slot = self.gate().enter().await;
             let (server, credentials) = (self.server(), identity.credentials());
+            let generation = self.lock().generation;
             let attempt = connect::connect(&server, &identity, home, self.limits().connect_timeout).await;
             drop(slot);
             match attempt {
-                Ok(backend) => {
+                Ok(mut backend) => {
+                    backend.generation = generation;
                     place.taken = false;
                     self.connected(backend);
                     return;

@@ -57,7 +57,7 @@ fn refuse_late(pool: &Arc<ServerPool>) -> bool {
     let limit = state.limits.wait_timeout;
     let late = |waiter: &super::queue::Waiter| waiter.since.elapsed() >= limit;
     let down = pool.gate().down_for().map(|(_, error)| error);
-    let refusal = Refusal::TimedOut { figures: state.figures(), waited: limit, down };
+    let refusal = Refusal::TimedOut { figures: pool.figures_of(&state), waited: limit, down };
     pool.refuse_waiters(&mut state, late, &refusal);
     pool.serve_queue(&mut state);
     !state.queue.is_empty()

@@ -30,6 +30,13 @@ pub struct Pins {
     next_warning: AtomicU32,
 }
 
+impl Pins {
+    /// Places taken.
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Acquire)
+    }
+}
+
 /// Too many sessions are pinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PinsFull {

@@ -1,5 +1,5 @@
 //! What a reload changes in a server pool that lives on: its bounds, how its server is reached, and whether it is
-//! still part of the configuration.
+//! still part of the configuration; and what makes all of its backends old.
 //!
 //! Nothing here cuts a transaction: what is in use is closed, if it must be, when it comes back.
 
@@ -36,6 +36,17 @@ impl ServerPool {
         drop(state);
         self.attention.notify_one();
         keeper_is_missing
+    }
+
+    /// New backends begin with other settings than those that are open (ALTER ROLE .. SET): idle ones are closed, busy
+    /// ones when they come back.
+    pub fn renew(self: &Arc<Self>) {
+        let mut state = self.lock();
+        state.generation = state.generation.wrapping_add(1);
+        state.close_unfit();
+        self.serve_queue(&mut state);
+        drop(state);
+        self.attention.notify_one();
     }
 
     /// The pool is no longer part of the configuration: who has a backend or waits for one is served, and what is

@@ -109,6 +109,8 @@ pub struct Figures {
     pub closing: usize,
     /// Sessions that wait.
     pub waiting: usize,
+    /// Of the backends in use, those that pinned sessions keep.
+    pub pinned: usize,
     /// The bound.
     pub max_connections: usize,
 }
@@ -144,6 +146,8 @@ pub(super) struct State {
     pub(super) limits: Limits,
     /// How the server is reached now; a backend that was connected otherwise is closed when it is free.
     pub(super) server: Arc<Server>,
+    /// Counts what makes new backends begin with other settings; older ones are closed when they are free.
+    pub(super) generation: u32,
     /// For whom `min_connections` are kept open.
     pub(super) warm: Option<Arc<Identity>>,
     pub(super) life: Life,
@@ -188,6 +192,7 @@ impl State {
             connecting: self.connecting.len(),
             closing: self.closing,
             waiting: self.queue.len(),
+            pinned: 0,
             max_connections: self.limits.max_connections,
         }
     }
@@ -208,7 +213,9 @@ impl State {
 
     /// Whether a backend was connected in the way that is the right one today.
     pub(super) fn fits(&self, backend: &Backend) -> bool {
-        Arc::ptr_eq(&backend.server, &self.server) && backend.identity.is_current(&backend.credentials)
+        backend.generation == self.generation
+            && Arc::ptr_eq(&backend.server, &self.server)
+            && backend.identity.is_current(&backend.credentials)
     }
 
     /// Takes out the idle backend that suits best; of equals the one used last.
@@ -273,6 +280,7 @@ impl ServerPool {
         let state = State {
             limits,
             server,
+            generation: 0,
             warm: None,
             life: Life::Open,
             has_keeper: false,
@@ -324,7 +332,11 @@ impl ServerPool {
 
     /// How full it is.
     pub fn figures(&self) -> Figures {
-        self.lock().figures()
+        self.figures_of(&self.lock())
+    }
+
+    pub(super) fn figures_of(&self, state: &State) -> Figures {
+        Figures { pinned: self.pins.held(), ..state.figures() }
     }
 
     /// The bounds.
@@ -373,7 +385,7 @@ impl ServerPool {
             figures.connecting + figures.closing + (limits.max_connections.saturating_sub(figures.taken()));
         if figures.waiting >= limits.max_waiting + coming + figures.idle {
             count(&self.stats.refused_full);
-            return Checkout::Refused(Refusal::Full(figures));
+            return Checkout::Refused(Refusal::Full(self.figures_of(&state)));
         }
         let (ticket, from) = state.queue.push(Arc::clone(wants.identity), wants.home);
         if state.has_room() || !state.idle.is_empty() {

@@ -152,7 +152,7 @@ impl Session {
             || (!name.is_empty() && self.statements.as_deref().is_some_and(|all| known(all) || full(all)))
     }
 
-    fn known_text(&self, name: &[u8]) -> Option<Box<[u8]>> {
+    pub(crate) fn known_text(&self, name: &[u8]) -> Option<Box<[u8]>> {
         let statements = self.statements.as_deref()?;
         if name.is_empty() {
             return Some(statements.unnamed.as_ref()?.text().into());
@@ -220,7 +220,11 @@ impl Session {
             rest = after;
             match tag {
                 b'S' | b'H' => {}
-                b'C' if body.first() == Some(&b'S') && body.len() > 2 => {}
+                b'C' if body.first() == Some(&b'S') && body.len() > 2 => {
+                    if self.may_have_sql_names() || self.has_aliases() {
+                        return Ok(false);
+                    }
+                }
                 _ => return Ok(false),
             }
         }
@@ -267,6 +271,9 @@ impl Session {
                 "DEALLOCATE ALL"
             }
             Some(Deallocate::Name(name)) => {
+                if self.has_aliases() {
+                    return Ok(false);
+                }
                 let known = self.statements.as_mut().and_then(|all| all.named.remove(name.as_bytes()));
                 if known.is_none() {
                     return Ok(false);
@@ -353,6 +360,11 @@ impl Session {
         let mut rest = &self.inbox[..request.len];
         while let Ok(Some((tag, body, after))) = split_message(rest) {
             rest = after;
+            if tag == b'D' && body.first() == Some(&b'S') {
+                texts.extend(
+                    Body::new(&body[1..], "Describe").cstring().ok().and_then(|name| self.known_text(name)),
+                );
+            }
             let mut body = Body::new(body, "Parse");
             if matches!(tag, b'P' | b'B')
                 && let (Ok(first), Ok(second)) = (body.cstring(), body.cstring())

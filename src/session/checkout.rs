@@ -92,6 +92,10 @@ impl Session {
         self.lease_pool = pool;
         self.is_kept = self.keeps(pool);
         self.lease = Some(lease);
+        if let Some(statements) = &mut self.statements {
+            // They were another backend's.
+            statements.aliases.clear();
+        }
         self.begin_listening_lease();
     }
 }

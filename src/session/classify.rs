@@ -21,7 +21,14 @@ impl Session {
     /// The demand of the request at the start of the inbox.
     pub(crate) async fn classify(&self, request: Request) -> Result<Demand, Ended> {
         match request.end {
-            End::Query => Ok(Demand::of(self.query_verdict(request).await?)),
+            End::Query => {
+                let verdict = self.query_verdict(request).await?;
+                let mut demand = Demand::of(verdict);
+                if verdict.effects.has(Effects::NAMES_STATEMENT) {
+                    self.add_named(&mut demand, verdict, self.query_text(request)?);
+                }
+                Ok(demand)
+            }
             End::FunctionCall => Ok(Demand::of(Verdict::new(Class::Write, Reason::FunctionCall))),
             End::Sync | End::Open => Ok(self.extended_demand(request)?),
             End::StrayCopy | End::Terminate => Ok(Demand::none()),
@@ -89,6 +96,7 @@ impl Session {
                     let (name, text) = (body.cstring()?, body.cstring()?);
                     let verdict = self.verdict(text);
                     demand.add(verdict);
+                    self.add_named(&mut demand, verdict, text);
                     earlier.extend(last.replace((name, verdict)));
                 }
                 b'B' => {
@@ -101,6 +109,10 @@ impl Session {
                     // The Parse has been counted already, unless a value makes this a job.
                     if here.is_none() || decided.class != verdict.class {
                         demand.add(decided);
+                    }
+                    if here.is_none() && verdict.effects.has(Effects::NAMES_STATEMENT) {
+                        let text = self.known_text(name).unwrap_or_default();
+                        self.add_named(&mut demand, verdict, &text);
                     }
                 }
                 b'D' => {
@@ -131,7 +143,7 @@ impl Session {
     }
 
     /// The verdict of a statement that the session has prepared.
-    fn known_verdict(&self, name: &[u8]) -> Option<Verdict> {
+    pub(crate) fn known_verdict(&self, name: &[u8]) -> Option<Verdict> {
         let statements = self.statements.as_deref()?;
         if name.is_empty() {
             let text = statements.unnamed.as_ref()?.text();

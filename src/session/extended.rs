@@ -18,7 +18,7 @@ use crate::{
         statements::{Held, NAME_PREFIX, Statement, StatementId, UnnamedText},
     },
     pool::Lease,
-    sql::{Control, Reason},
+    sql::{Control, Effects, Reason},
     wire::{
         TxStatus,
         frame::{Header, split_message},
@@ -32,6 +32,9 @@ const UNNAMED: StatementId = StatementId(0);
 
 /// Replies that are kept back as passing before they are spelled out.
 const PASSES_MAX: usize = 8;
+
+/// Stands for a statement that is closed as soon as it is parsed.
+const NOBODYS: StatementId = StatementId(u64::MAX);
 
 /// Steps, kept back as long as every reply passes: then the server's replies need no looking at.
 struct Steps {
@@ -230,6 +233,13 @@ impl Session {
             Err(reply) => return Ok(Err(reply)),
         };
         let name: Box<[u8]> = Body::new(body, "Parse").cstring()?.into();
+        if self.may_have_sql_names() {
+            // If SQL has prepared one of this name, the server says so.
+            message::parse(out, &*name, &statement.text, &statement.types);
+            steps.push(Step::SwallowParsed(NOBODYS));
+            message::close_statement(out, &*name);
+            steps.push(Step::SwallowClosed(NOBODYS));
+        }
         if self.held().is_some_and(|held| held.touch(statement.id)) {
             if self.fails_in_transaction(&statement, steps) {
                 self.statements.as_mut().and_then(|all| all.named.remove(&name));
@@ -306,6 +316,12 @@ impl Session {
         if kind == b'S' && name.is_empty() {
             self.forget_unnamed();
         }
+        if kind == b'S' && self.closes_there(name) {
+            self.taint |= Effects::ENDS_STATE;
+            out.extend_from_slice(whole);
+            steps.pass(Awaits::Close);
+            return Ok(Ok(()));
+        }
         let named = self.statements.as_mut().filter(|_| kind == b'S');
         if let Some(closed) = named.and_then(|all| all.named.remove(name)) {
             let mut complete = Vec::new();
@@ -333,8 +349,8 @@ impl Session {
         }
         let Some(id) = self.named(name).map(|statement| statement.id) else {
             // SQL's PREPARE shares the names; a session that has used it is pinned to its backend.
-            let is_pinned = self.pin.is_some();
-            return if is_pinned { Ok(There::Theirs(name)) } else { Err(reply::no_such_statement(name)) };
+            let may_have = self.pin.is_some() || self.taint.has(Effects::PREPARES);
+            return if may_have { Ok(There::Theirs(name)) } else { Err(reply::no_such_statement(name)) };
         };
         if !self.held().is_some_and(|held| held.touch(id)) {
             if let Some(statement) = self.named(name).cloned() {
@@ -446,7 +462,13 @@ impl Session {
         let limit = self.shared.limits.prepared_per_client;
         let generation = self.shared.catalogs.generation();
         let world = (generation, self.settings.parse_hash());
-        let statement = self.shared.statements.intern(world, text, body.rest(), judged);
+        let statements = &self.shared.statements;
+        let statement = if judged.0.effects.has(Effects::NAMES_STATEMENT) {
+            // The server keeps the columns of what it names, which is another session's own.
+            statements.unshared(text, body.rest(), judged)
+        } else {
+            statements.intern(world, text, body.rest(), judged)
+        };
         let statements = self.statements.get_or_insert_default();
         if statements.named.contains_key(name) {
             return Ok(Err(reply::statement_exists(name)));

@@ -194,6 +194,7 @@ impl Start {
             catalog: shared.catalogs.of(&self.identity),
             is_worker: shared.is_worker(&self.identity.user, application_name),
             custom_settings: custom.map(str::to_owned).collect(),
+            unsure: Vec::new(),
             asked: self.startup.get("bulkhead.route").and_then(|route| shared.classifier.rules().hint(route)),
             bound: self.bound,
             in_session_mode: self.startup.get("bulkhead.pool_mode") == Some("session"),
@@ -329,9 +330,7 @@ fn startup_settings(start: &Startup) -> Result<Settings, Reply> {
     let mut pairs = Vec::new();
     for (name, value) in &start.settings {
         if name == "options" {
-            let parsed = startup::parse_options(value).map_err(|word| {
-                reply::bad_start(&format!("invalid command-line argument for server process: {word}"))
-            })?;
+            let parsed = startup::parse_options(value).map_err(|word| reply::bad_argument(&word))?;
             pairs.splice(0..0, parsed);
         } else {
             pairs.push((name.clone(), value.clone()));

@@ -3,6 +3,7 @@
 //! `serve.rs` is the journey of a request; everything else in this folder is one step of it.
 
 mod alias;
+mod aliases;
 mod answer;
 pub mod cancels;
 mod checkout;
@@ -129,6 +130,8 @@ pub(crate) struct Session {
     settings: Arc<Settings>,
     /// Names with a dot that the session has set: the server does not list them.
     custom_settings: Vec<String>,
+    /// Texts since the last checkout that call what the catalog snapshot does not know. Mostly empty.
+    unsure: Vec<u8>,
     /// `SET bulkhead.route`.
     asked: Option<Hint>,
     is_worker: bool,
@@ -182,6 +185,10 @@ pub(crate) struct Session {
 struct Statements {
     named: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
     unnamed: Option<Unnamed>,
+    /// Those that exist on the leased backend under the client's own names.
+    aliases: Vec<aliases::Alias>,
+    /// SQL's PREPARE has been used.
+    has_sql_names: bool,
 }
 
 /// The unnamed statement, as it was last parsed.

@@ -16,17 +16,19 @@ use super::{
 use crate::{
     backend::{Settings, probe::PinReason},
     route::PoolId,
-    sql::Effects,
+    sql::{Effects, Verdict},
     wire::TxStatus,
 };
 
 /// Effects of statements that pin, known before they run, and what they pin by.
-const PINS: [(Effects, PinReason); 5] = [
+const PINS: [(Effects, PinReason); 7] = [
     (Effects::TEMP, PinReason::TempObjects),
     (Effects::LOCKS, PinReason::AdvisoryLocks),
     (Effects::PREPARES, PinReason::PreparedStatements),
     (Effects::HOLDS_CURSOR, PinReason::HeldCursors),
     (Effects::LOADS, PinReason::Load),
+    (Effects::SEEDS, PinReason::Seed),
+    (Effects::OPAQUE_SETTINGS, PinReason::HiddenSettings),
 ];
 
 /// All of them.
@@ -34,7 +36,9 @@ const PINNING: Effects = Effects::TEMP
     .with(Effects::LOCKS)
     .with(Effects::PREPARES)
     .with(Effects::HOLDS_CURSOR)
-    .with(Effects::LOADS);
+    .with(Effects::LOADS)
+    .with(Effects::SEEDS)
+    .with(Effects::OPAQUE_SETTINGS);
 
 /// The reset of a backend takes no longer than this; else it is closed.
 const RESET_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,12 +55,15 @@ impl Session {
     }
 
     /// Takes a place among the pool's pins for a statement that will pin. Without one it is refused before it runs.
-    pub(crate) fn reserve_pin(&mut self, effects: Effects) -> Result<(), Reply> {
-        if self.pin.is_some() || !(self.is_kept || effects.has(PINNING)) {
+    pub(crate) fn reserve_pin(&mut self, verdict: &Verdict) -> Result<(), Reply> {
+        let may_pin = self.is_kept || verdict.effects.has(PINNING) || self.calls_sequences(verdict);
+        if self.pin.is_some() || !may_pin {
             return Ok(());
         }
+        let effects = if verdict.is_unread() { Effects::NONE } else { verdict.effects };
         let by_effect = || PINS.iter().find(|(pins, _)| effects.has(*pins)).map(|(_, reason)| *reason);
-        let reason = if self.is_kept { Some(PinReason::SessionMode) } else { by_effect() };
+        let sequences = || self.calls_sequences(verdict).then_some(PinReason::Sequences);
+        let reason = if self.is_kept { Some(PinReason::SessionMode) } else { by_effect().or_else(sequences) };
         let (Some(reason), Some(lease)) = (reason, &mut self.lease) else { return Ok(()) };
         let reserved = lease.try_pin();
         reserved.map_err(|full| {

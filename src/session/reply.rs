@@ -101,7 +101,12 @@ pub(crate) fn refused(pool: &str, refusal: &Refusal) -> Reply {
                 in_words(*figures)
             ),
             format!(
-                "Raise pools.{pool}.max_connections or pools.{pool}.wait_timeout, or look for long transactions."
+                "Raise pools.{pool}.max_connections or pools.{pool}.wait_timeout, or look for long transactions{}.",
+                if figures.pinned > 0 {
+                    " and for what pins sessions (bulkhead_pool_pinned in the metrics)"
+                } else {
+                    ""
+                }
             ),
         ),
         Refusal::TimedOut { waited, down: Some(error), .. } => Reply::new(
@@ -126,7 +131,10 @@ pub(crate) fn refused(pool: &str, refusal: &Refusal) -> Reply {
 }
 
 fn in_words(figures: Figures) -> String {
-    format!("{} of {} connections busy, {} waiting", figures.leased, figures.max_connections, figures.waiting)
+    let Figures { leased, max_connections, waiting, pinned, .. } = figures;
+    let pinned =
+        if pinned > 0 { format!(", {pinned} of them kept by pinned sessions") } else { String::new() };
+    format!("{leased} of {max_connections} connections busy{pinned}, {waiting} waiting")
 }
 
 fn seconds(duration: std::time::Duration) -> String {
@@ -161,7 +169,7 @@ pub(crate) fn pins_full(pool: &str, max_pinned: usize, reason: &str) -> Reply {
         ),
         format!(
             "Raise pools.{pool}.max_pinned, or have sessions give up what pins them: temporary objects, session-level \
-             advisory locks, SQL-level prepared statements, cursors WITH HOLD."
+             advisory locks, SQL-level prepared statements, cursors WITH HOLD; instead of currval and lastval use RETURNING."
         ),
     )
 }
@@ -247,6 +255,16 @@ pub(crate) fn pool_is_gone(pool: &str) -> Reply {
     )
 }
 
+/// A statement that cannot be given its name on the server now.
+pub(crate) fn named_amid_pipeline(name: &[u8]) -> Reply {
+    let name = String::from_utf8_lossy(name);
+    Reply::new(
+        "0A000",
+        format!("SQL cannot name prepared statement \"{name}\" before the Sync of a pipeline under way"),
+        "Send a Sync first, or bind the statement by the protocol.",
+    )
+}
+
 /// A name that clients may not use.
 pub(crate) fn reserved_name() -> Reply {
     Reply::new("42939", "names of prepared statements must not start with \"bulkhead_\"", "Use another name.")
@@ -315,6 +333,15 @@ pub(crate) fn hint_at_pools(mut reply: Reply, database: &str, pools: &[&str]) ->
         );
     }
     reply
+}
+
+/// A word of the startup parameter `options` that is no option.
+pub(crate) fn bad_argument(word: &str) -> Reply {
+    Reply::new(
+        "42601",
+        format!("invalid command-line argument for server process: {word}"),
+        "Use -c name=value or --name=value.",
+    )
 }
 
 /// A first packet or startup parameter that is wrong.

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     Ended, Session,
+    aliases::write_aliases,
     draft::Draft,
     listen::Listening,
     reply::Reply,
@@ -48,18 +49,24 @@ impl Session {
             self.send_skipped(request);
             return Ok(Ok(()));
         }
-        if let Err(reply) = self.reserve_pin(effects) {
+        if let Err(reply) = self.reserve_pin(&demand.verdict) {
             return Ok(Err(reply));
         }
+        let aliases = match self.missing_aliases(request, &demand.verdict) {
+            Ok(missing) => missing,
+            Err(reply) => return Ok(Err(reply)),
+        };
         self.note_standing(demand);
         let mut draft = Draft::take();
         let preamble = self.write_preamble(&mut draft);
+        write_aliases(&aliases, &mut draft);
         let written = match self.write_request(request, &mut draft)? {
             Ok(written) => written,
             Err(reply) => return Ok(Err(reply)),
         };
         self.note_effects(request, &demand.verdict);
         self.note_preamble(preamble);
+        self.note_aliases(request, &aliases);
         let completion = self.restore_startup(request, effects);
         let Some(lease) = &mut self.lease else { return Ok(Ok(())) };
         let as_it_came = matches!(written, Written::AsItCame { .. }) && draft.is_empty();
@@ -128,6 +135,9 @@ impl Session {
         if verdict.effects.has(Effects::SETS_UNLISTED) {
             self.note_custom_settings(request);
         }
+        if verdict.effects.has(Effects::UNSURE) {
+            self.note_unsure(request);
+        }
         self.streaming = request.streaming;
         if request.end == End::Query {
             // It ends the unnamed statement.
@@ -143,12 +153,18 @@ impl Session {
             self.asks_sequences = true;
             self.identity.asks_sequences.store(true, Ordering::Relaxed);
         }
-        if self.asks_sequences && (asks || verdict.may_call_nextval()) && !self.has_lasting_pin() {
+        if self.calls_sequences(verdict) && !self.has_lasting_pin() {
             self.taint |= Effects::CALLS_SEQUENCES;
             if demand.statements > demand.unread {
                 self.taint_read |= Effects::CALLS_SEQUENCES;
             }
         }
+    }
+
+    /// Whether the session asks for `currval` or `lastval`, and the statement may change what they give.
+    pub(crate) fn calls_sequences(&self, verdict: &Verdict) -> bool {
+        let asks = verdict.effects.has(Effects::ASKS_SEQUENCES);
+        asks || (self.asks_sequences && verdict.may_call_nextval())
     }
 
     /// Writes what must reach the backend before the request. Settings change only at the beginning of a lease.

@@ -7,8 +7,11 @@ use std::{
 
 use super::{Ended, Session, classify::for_each_value, request::Request, transaction::Begun};
 use crate::{
-    backend::probe::{PinReason, Residue},
-    sql::{Effects, setting_names},
+    backend::{
+        Broken,
+        probe::{PinReason, Residue},
+    },
+    sql::{Catalog, Effects, setting_names},
     wire::{TxStatus, frame::split_message, read::Body},
 };
 
@@ -40,6 +43,9 @@ const SYNTAX_ERROR: &[u8; 5] = b"42601";
 /// Names of custom settings that are kept of one session; more than these cannot be carried.
 const CUSTOM_SETTINGS_MAX: usize = 100;
 
+/// Of texts that call what is not known so much is kept; of more it is not known what they set.
+const UNSURE_BYTES: usize = 64 * 1024;
+
 /// Our own questions to a backend take no longer than this.
 pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -54,6 +60,7 @@ impl Session {
             && !self.taint.has(LEAVES_STATE.with(Effects::DISCARDS))
             && self.streaming == 0
             && !self.statements_unknown
+            && !self.has_aliases()
             && !self.listening_needs_backend()
             && lease.unsent.is_empty();
         if !clean {
@@ -103,7 +110,7 @@ impl Session {
                 return Ok(());
             }
         }
-        if !self.outlive_cancel().await || !self.ask_statements().await {
+        if !self.outlive_cancel().await || !self.ask_statements().await || !self.remove_aliases().await {
             return self.end_lease();
         }
         self.failed = false;
@@ -130,7 +137,11 @@ impl Session {
         } else if self.taint.has(Effects::DROPS) {
             self.shared.catalogs.dropped();
         }
-        self.taint = self.taint.without(Effects::DDL.with(Effects::DROPS));
+        if self.taint.has(Effects::CHANGES_DEFAULTS) {
+            self.shared.renew_backends();
+        }
+        let noted = Effects::DDL.with(Effects::DROPS).with(Effects::CHANGES_DEFAULTS);
+        self.taint = self.taint.without(noted);
     }
 
     /// Remembers the names with a dot that a request may set: the server lists no settings that it does not know.
@@ -140,15 +151,58 @@ impl Session {
             self.texts(request).iter().flat_map(|text| setting_names(text)).collect();
         names.extend(self.bound_names(request));
         for name in names {
-            if !name.contains('.') || self.custom_settings.contains(&name) {
-                continue;
-            }
-            if self.custom_settings.len() < CUSTOM_SETTINGS_MAX {
-                self.custom_settings.push(name);
-            } else {
-                self.taint |= Effects::OPAQUE_SETTINGS;
-            }
+            self.note_custom_setting(&name);
         }
+    }
+
+    fn note_custom_setting(&mut self, name: &str) {
+        if !name.contains('.') || self.custom_settings.iter().any(|known| known == name) {
+            return;
+        }
+        if self.custom_settings.len() < CUSTOM_SETTINGS_MAX {
+            self.custom_settings.push(name.to_owned());
+        } else {
+            self.taint |= Effects::OPAQUE_SETTINGS;
+        }
+    }
+
+    /// Remembers texts that call what the catalog snapshot does not know, until the server is asked what it does.
+    pub(crate) fn note_unsure(&mut self, request: Request) {
+        let texts = self.texts(request);
+        for text in texts {
+            self.unsure.extend_from_slice(&text);
+        }
+        if self.unsure.len() > UNSURE_BYTES || self.taint.has(Effects::DROPS) {
+            self.taint |= Effects::OPAQUE_SETTINGS;
+            self.unsure = Vec::new();
+        }
+    }
+
+    /// The parameters that functions of the database set, as far as their names stand somewhere, which the last
+    /// transaction may have called. The server is asked what functions do that the snapshot does not know.
+    async fn parameters_of_functions(&mut self) -> Result<Vec<String>, Broken> {
+        if !self.taint.has(Effects::OPAQUE) {
+            return Ok(Vec::new());
+        }
+        let texts = std::mem::take(&mut self.unsure);
+        let Some(lease) = self.lease.as_mut().filter(|_| !texts.is_empty()) else {
+            return Ok(self.catalog.load().parameters().to_vec());
+        };
+        let (answer, _) = lease.ask_unhindered(Catalog::PROGRAMS).await?;
+        self.outbox.extend_from_slice(&answer.for_client);
+        if answer.error.is_some() {
+            self.taint |= Effects::OPAQUE_SETTINGS;
+            return Ok(self.catalog.load().parameters().to_vec());
+        }
+        let rows = answer.rows.into_iter().filter_map(|row| {
+            let mut columns = row.into_iter().flatten();
+            Some((columns.next()?, columns.next()?))
+        });
+        let programs = Catalog::from_rows(0, rows);
+        if programs.hides_settings_of(&texts) {
+            self.taint |= Effects::OPAQUE_SETTINGS;
+        }
+        Ok(programs.parameters().to_vec())
     }
 
     /// Bound values that could be the name of a setting with a dot.
@@ -201,6 +255,7 @@ impl Session {
         }
         self.taint = self.taint.without(Effects::DISCARDS);
         if self.failed {
+            self.taint = self.taint.without(Effects::DISCARDS_SEQUENCES);
             self.statements_unknown = true;
             return;
         }
@@ -231,23 +286,34 @@ impl Session {
     }
 
     async fn ask_residue(&mut self) -> Result<(), Ended> {
-        let Some(lease) = &mut self.lease else { return Ok(()) };
         let settings = self.taint.has(CHANGES_SETTINGS);
-        let asked = tokio::time::timeout(ASK_TIMEOUT, lease.probe(settings, &self.custom_settings)).await;
+        let asked = tokio::time::timeout(ASK_TIMEOUT, self.probe(settings)).await;
         match asked {
-            Ok(Ok(residue)) => {
+            Ok(Ok(Some(residue))) => {
                 self.apply(residue, settings);
                 Ok(())
             }
+            Ok(Ok(None)) => Ok(()),
             Ok(Err(_)) | Err(_) => self.end_lease(),
         }
     }
 
+    async fn probe(&mut self, settings: bool) -> Result<Option<Residue>, Broken> {
+        let mut custom = self.parameters_of_functions().await?;
+        custom.retain(|name| !self.custom_settings.contains(name));
+        custom.extend_from_slice(&self.custom_settings);
+        let Some(lease) = &mut self.lease else { return Ok(None) };
+        lease.probe(settings, &custom).await.map(Some)
+    }
+
     fn apply(&mut self, residue: Residue, asked_settings: bool) {
-        // Settings that could not be asked for are asked for again before the backend is anybody else's.
-        let unknown = asked_settings && residue.settings.is_none();
+        // What could not be asked for is asked for again, after the next request.
+        let unknown =
+            residue.pin == Some(PinReason::Unknown) || (asked_settings && residue.settings.is_none());
         self.outbox.extend_from_slice(&residue.for_client);
         if let Some(settings) = residue.settings {
+            // What functions have set is asked for from now on.
+            settings.iter().for_each(|(name, _)| self.note_custom_setting(name));
             let settings =
                 if settings == *self.startup { Arc::clone(&self.startup) } else { Arc::new(settings) };
             self.asked =
@@ -263,9 +329,13 @@ impl Session {
         self.taint = if unknown { Effects::SETS } else { Effects::NONE };
     }
 
-    /// State that cannot be asked for lasts until the client goes; that of sequences, until it is discarded.
+    /// State that cannot be asked for lasts until the client goes; that of sequences and settings, until it is
+    /// discarded.
     fn lasting_pin(&self) -> Option<PinReason> {
         let pinned = self.pin.as_ref().map(|pin| pin.reason);
+        // DISCARD ALL, which runs in no transaction and succeeded, resets what is not listed, too.
+        let resets_all = self.taint.has(Effects::DISCARDS_SEQUENCES) && self.taint.has(Effects::RESETS);
+        let pinned = pinned.filter(|reason| !(resets_all && *reason == PinReason::HiddenSettings));
         let forever = [
             (Effects::LOADS, PinReason::Load),
             (Effects::OPAQUE_SETTINGS, PinReason::HiddenSettings),

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     auth::tls::Acceptor,
     backend::{Identity, statements::Statements},
-    pool::Pool,
+    pool::{Pool, ServerPool},
     route::{PoolId, Routes},
     server::{Catalogs, Health, Listeners},
     sql::{Classifier, Glob},
@@ -144,6 +144,13 @@ impl Shared {
     /// The identity of the primary's URL, as which Bulkhead asks for its own purposes.
     pub fn url_identity(&self) -> Option<Arc<Identity>> {
         self.identities.identity(&self.identities.url_database, &self.identities.url_user)
+    }
+
+    /// Connections begin with other settings from now on: those that are open make room for new ones, and new sessions
+    /// are told of the new settings.
+    pub(crate) fn renew_backends(&self) {
+        self.welcomes.renew();
+        self.pools.iter().flat_map(|pool| &pool.members).for_each(ServerPool::renew);
     }
 
     pub(crate) fn pool(&self, id: PoolId) -> &Pool {

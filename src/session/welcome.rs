@@ -1,7 +1,13 @@
 //! What a new session is told of its parameters: what the server would have said, had the client connected to it
 //! with the same startup parameters. Asked of a backend once for each identity and set of parameters.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use super::{
     reply::{self, Reply},
@@ -11,7 +17,7 @@ use crate::{
     backend::{Home, Identity, Settings},
     pool::Wants,
     route::PoolId,
-    wire::message,
+    wire::{frame::split_message, message, read::Body},
 };
 
 /// Sets of parameters that are remembered.
@@ -21,7 +27,11 @@ const REMEMBERED: usize = 1_000;
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// ParameterStatus messages by identity and startup settings.
-pub struct Welcomes(quick_cache::sync::Cache<Key, Welcome>);
+pub struct Welcomes {
+    known: quick_cache::sync::Cache<Key, Welcome>,
+    /// Counts changes of what connections begin with: what was asked before one is not used after it.
+    generation: AtomicU64,
+}
 
 /// What a new session starts with.
 #[derive(Clone, Debug)]
@@ -34,18 +44,32 @@ pub(super) struct Welcome {
     pub(super) startup: Arc<Settings>,
 }
 
-/// The identity's address, the pool that was asked, and the startup settings.
-type Key = (usize, PoolId, Vec<(String, String)>);
+/// The generation, the identity's address, the pool that was asked, and the startup settings.
+type Key = (u64, usize, PoolId, Vec<(String, String)>);
+
+/// The server takes any value of it that is plain, and says it back.
+const APPLICATION_NAME: &str = "application_name";
+
+/// The length of a name, `NAMEDATALEN` less one: the server cuts longer ones.
+const NAME_BYTES: usize = 63;
 
 impl std::fmt::Debug for Welcomes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Welcomes").field(&self.0.len()).finish()
+        f.debug_tuple("Welcomes").field(&self.known.len()).finish()
     }
 }
 
 impl Default for Welcomes {
     fn default() -> Self {
-        Self(quick_cache::sync::Cache::new(REMEMBERED))
+        Self { known: quick_cache::sync::Cache::new(REMEMBERED), generation: AtomicU64::new(0) }
+    }
+}
+
+impl Welcomes {
+    /// Connections begin with other settings from now on.
+    pub(super) fn renew(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.known.clear();
     }
 }
 
@@ -60,15 +84,47 @@ pub(super) async fn welcome(
     let pairs: Vec<(String, String)> =
         startup.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     // An identity lives as long as anybody has remembered it: its address tells it from any other.
-    let key = (Arc::as_ptr(identity) as usize, pool, pairs);
-    if let Some(known) = shared.welcomes.0.get(&key) {
+    let generation = shared.welcomes.generation.load(Ordering::Acquire);
+    let key = (generation, Arc::as_ptr(identity) as usize, pool, pairs);
+    if let Some(known) = shared.welcomes.known.get(&key) {
         return Ok(known);
     }
     let startup = Arc::new(startup);
-    let parameters = ask(shared, identity, pool, &startup, home).await?;
+    let parameters = match renamed(shared, &key) {
+        Some(parameters) => parameters,
+        None => ask(shared, identity, pool, &startup, home).await?,
+    };
     let welcome = Welcome { parameters, startup, _identity: Arc::clone(identity) };
-    shared.welcomes.0.insert(key, welcome.clone());
+    shared.welcomes.known.insert(unnamed(&key), welcome.clone());
+    shared.welcomes.known.insert(key, welcome.clone());
     Ok(welcome)
+}
+
+/// The key of all that differ in nothing but their `application_name`.
+fn unnamed((generation, identity, pool, pairs): &Key) -> Key {
+    let others = pairs.iter().filter(|(name, _)| name != APPLICATION_NAME).cloned();
+    // No setting has this name.
+    let mark = (String::new(), String::new());
+    (*generation, *identity, *pool, others.chain([mark]).collect())
+}
+
+/// What is known of a session that differs in nothing but its `application_name`: a new name alone needs no server.
+fn renamed(shared: &Arc<Shared>, key: &Key) -> Option<Arc<[u8]>> {
+    let (_, name) = key.3.iter().find(|(name, _)| name == APPLICATION_NAME)?;
+    let is_plain = name.len() <= NAME_BYTES && name.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let known = shared.welcomes.known.get(&unnamed(key)).filter(|_| is_plain)?;
+    let mut messages = Vec::new();
+    let mut rest = &*known.parameters;
+    while let Ok(Some((_, body, after))) = split_message(rest) {
+        let whole = &rest[..rest.len() - after.len()];
+        rest = after;
+        if Body::new(body, "ParameterStatus").cstring().ok()? == APPLICATION_NAME.as_bytes() {
+            message::parameter_status(&mut messages, APPLICATION_NAME, name);
+        } else {
+            messages.extend_from_slice(whole);
+        }
+    }
+    Some(messages.into())
 }
 
 async fn ask(
@@ -83,13 +139,16 @@ async fn ask(
     let wants = Wants { identity, last: None, settings: startup.hash(), home };
     let member = pool.choose().unwrap_or(&pool.members[0]);
     let mut lease = member.lease(&wants).await.map_err(refused)?;
-    if let Some(sql) = lease.applied.change_to(startup) {
+    if let Some(sql) = lease.applied.trial_of(startup) {
         let answer = tokio::time::timeout(ASK_TIMEOUT, lease.ask(&sql))
             .await
             .map_err(|_| reply::no_answer())?
             .map_err(|error| reply::broken(&error, None))?;
         if let Some(error) = answer.error {
-            // The lease ends here, and the backend with it.
+            // It was one transaction, so nothing has changed.
+            if let Some(proof) = lease.protocol.quiescent() {
+                lease.release(proof);
+            }
             return Err(Reply::from_server(&error));
         }
         lease.applied = Arc::clone(startup);

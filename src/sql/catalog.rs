@@ -8,6 +8,11 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
+use super::programs;
+
+/// Names of parameters that functions set are kept up to so many; functions that set others may set anything.
+const PARAMETERS_MAX: usize = 100;
+
 /// A snapshot of one database.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
@@ -17,6 +22,8 @@ pub struct Catalog {
     relations: Names,
     operators: Names,
     types: Names,
+    /// Parameters with a dot in their name that functions set.
+    parameters: Vec<String>,
 }
 
 type Names = HashSet<Box<str>, RandomState>;
@@ -29,6 +36,7 @@ impl Function {
     const VOLATILE: u8 = 1;
     const USER: u8 = 2;
     const SETS: u8 = 4;
+    const SETS_HIDDEN: u8 = 8;
 
     /// One of them may write or answer differently each time.
     pub(super) fn is_volatile(self) -> bool {
@@ -44,12 +52,21 @@ impl Function {
     pub(super) fn sets(self) -> bool {
         self.0 & Self::SETS != 0
     }
+
+    /// One of them may set parameters whose names stand nowhere.
+    pub(super) fn sets_hidden(self) -> bool {
+        self.0 & Self::SETS_HIDDEN != 0
+    }
 }
 
 impl Catalog {
     /// One row (`kind text`, `name text`) for each name; see [`Catalog::from_rows`]. Needs no rights beyond
     /// CONNECT. Written for PostgreSQL 12 and later.
-    pub const QUERY: &str = include_str!("catalog.sql");
+    pub const QUERY: &str = concat!(include_str!("catalog.sql"), " UNION ALL ", include_str!("programs.sql"));
+
+    /// The part of it that concerns programs which set parameters. Whatever the settings of the session that runs it
+    /// are, it means the same.
+    pub const PROGRAMS: &str = include_str!("programs.sql");
 
     /// Nothing is known yet: whatever names a function or a relation is taken for a write.
     pub fn empty() -> Self {
@@ -82,6 +99,7 @@ impl Catalog {
             && self.relations == other.relations
             && self.operators == other.operators
             && self.types == other.types
+            && self.parameters == other.parameters
     }
 
     /// Whether nothing has been loaded.
@@ -98,7 +116,6 @@ impl Catalog {
                         | match word {
                             "volatile" => Function::VOLATILE,
                             "user" => Function::USER,
-                            "sets" => Function::SETS,
                             _ => 0,
                         }
                 });
@@ -107,8 +124,41 @@ impl Catalog {
             Some("relation") => drop(self.relations.insert(name.into())),
             Some("operator") => drop(self.operators.insert(name.into())),
             Some("type") => drop(self.types.insert(name.into())),
+            Some("program") => self.add_program(name),
             _ => {}
         }
+    }
+
+    fn add_program(&mut self, program: &str) {
+        let Some((name, source)) = split_name(program) else { return };
+        let sets = programs::parameters(source);
+        let mut hidden = sets.hidden;
+        for parameter in sets.names {
+            if self.parameters.contains(&parameter) {
+                continue;
+            }
+            hidden |= self.parameters.len() >= PARAMETERS_MAX;
+            if self.parameters.len() < PARAMETERS_MAX {
+                self.parameters.push(parameter);
+            }
+        }
+        let flags = Function::SETS | if hidden { Function::SETS_HIDDEN } else { 0 };
+        self.functions.entry(name.into()).or_default().0 |= flags;
+    }
+
+    /// The parameters with a dot in their name that functions set: the server does not list them.
+    pub fn parameters(&self) -> &[String] {
+        &self.parameters
+    }
+
+    /// Whether the text names a function, perhaps within a longer name, that may set parameters whose names stand
+    /// nowhere.
+    pub fn hides_settings_of(&self, text: &[u8]) -> bool {
+        let mut hidden = self.functions.iter().filter(|(_, function)| function.sets_hidden());
+        let text = text.to_ascii_lowercase();
+        hidden.any(|(name, _)| {
+            memchr::memmem::find(&text, name.to_ascii_lowercase().replace('"', "\"\"").as_bytes()).is_some()
+        })
     }
 
     /// `None`: there is no function of this name.
@@ -132,15 +182,54 @@ impl Catalog {
     }
 }
 
+/// A name as `quote_ident` writes it, a blank, and the rest.
+fn split_name(program: &str) -> Option<(String, &str)> {
+    let Some(quoted) = program.strip_prefix('"') else {
+        let (name, rest) = program.split_once(' ')?;
+        return Some((name.to_owned(), rest));
+    };
+    let mut rest = quoted;
+    let mut name = String::new();
+    loop {
+        let (part, after) = rest.split_once('"')?;
+        name.push_str(part);
+        match after.strip_prefix('"') {
+            Some(more) => {
+                name.push('"');
+                rest = more;
+            }
+            None => return Some((name, after)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn programs_tell_what_they_set() {
+        let rows = [
+            ("function volatile user", "plain"),
+            ("program", "named BEGIN SET app.x = 1; END"),
+            ("program", "\"a \"\"b\" BEGIN PERFORM set_config(x, y, false); END"),
+        ];
+        let catalog = Catalog::from_rows(1, rows);
+        let named = catalog.function("named").expect("it was given");
+        assert!(named.sets() && !named.sets_hidden());
+        let hidden = catalog.function("a \"b").expect("it was given");
+        assert!(hidden.sets() && hidden.sets_hidden());
+        assert_eq!(catalog.parameters(), ["app.x"]);
+        assert!(catalog.hides_settings_of(b"CALL \"A \"\"b\"()"));
+        assert!(!catalog.hides_settings_of(b"CALL named()"));
+    }
+
+    #[test]
     fn the_worst_of_a_name_counts() {
         let rows = [
             ("function", "f"),
-            ("function volatile user sets", "f"),
+            ("function volatile user", "f"),
+            ("program", "f set_config"),
             ("function user", "g"),
             ("relation", "v"),
         ];

@@ -1,23 +1,18 @@
 -- What Bulkhead wants to know of a database's catalog. Two columns: kind, name.
 --
---   function [volatile] [user] [sets]   every function; "user" if a volatile one is not built in, "sets" if
---                                       the source of one that is not built in changes settings
+--   function [volatile] [user]          every function; "user" if a volatile one is not built in
 --   relation                            a standby cannot answer for it: unlogged, foreign, or it reaches a
 --                                       volatile function, a catalog or another such relation through a view,
 --                                       a row security policy or a partition
 --   operator, type                      it reaches a volatile function
+--   program                             see programs.sql, which is added to this query
 WITH RECURSIVE routine AS (
     SELECT p.oid, p.proname::text AS name, p.oid >= 16384 AS of_user,
            p.provolatile = 'v'
                -- An aggregate is declared immutable whatever its parts are.
                OR EXISTS (SELECT FROM pg_catalog.pg_aggregate a
                           JOIN pg_catalog.pg_proc part ON part.oid IN (a.aggtransfn::oid, a.aggfinalfn::oid)
-                          WHERE a.aggfnoid::oid = p.oid AND part.oid >= 16384 AND part.provolatile = 'v') AS is_volatile,
-           p.oid >= 16384 AND (
-               pg_catalog.regexp_replace(p.prosrc, '--[^\n]*|/\*.*?\*/', ' ', 'g')
-                   ~* 'set_config|(^|;|''|\$|\mbegin|\mthen|\melse|\mloop)\s*set\s'
-               -- A body in standard SQL is kept as a tree; 2078 is set_config.
-               OR pg_catalog.to_jsonb(p)->>'prosqlbody' ~ ':funcid 2078 ') AS sets
+                          WHERE a.aggfnoid::oid = p.oid AND part.oid >= 16384 AND part.provolatile = 'v') AS is_volatile
     FROM pg_catalog.pg_proc p
 ), unsafe_routine AS (
     SELECT oid FROM routine
@@ -60,8 +55,7 @@ WITH RECURSIVE routine AS (
 )
 SELECT pg_catalog.concat_ws(' ', 'function',
            CASE WHEN pg_catalog.bool_or(is_volatile) THEN 'volatile' END,
-           CASE WHEN pg_catalog.bool_or(is_volatile AND of_user) THEN 'user' END,
-           CASE WHEN pg_catalog.bool_or(sets) THEN 'sets' END) AS kind, name
+           CASE WHEN pg_catalog.bool_or(is_volatile AND of_user) THEN 'user' END) AS kind, name
 FROM routine GROUP BY name
 UNION ALL
 SELECT 'relation', c.relname::text FROM reached JOIN pg_catalog.pg_class c ON c.oid = reached.oid

@@ -9,6 +9,7 @@ use super::{
     catalog::Catalog,
     hint, key,
     parse::{self, Statement},
+    programs,
     query::{self, Walk},
     rules::Rules,
     seen::{Access, Seen},
@@ -118,17 +119,18 @@ impl Judge<'_> {
             Node::ExplainStmt(explain) => explained(walk, explain.query()),
             Node::DeclareCursorStmt(cursor) => declare(walk, cursor),
             Node::PrepareStmt(prepare) => {
-                walk.found.effects |= Effects::PREPARES;
+                walk.found.effects |= Effects::PREPARES.with(Effects::NAMES_STATEMENT);
                 walk.found.writes(Reason::Utility);
                 explained(walk, prepare.query());
             }
             Node::CopyStmt(copy) => Self::copy(walk, copy),
             Node::DoStmt(_) => self.program(walk, statement),
             Node::CallStmt(call) => {
-                walk.found.effects |= Effects::OPAQUE.with(Effects::OPAQUE_SETTINGS);
+                walk.found.effects |= Effects::OPAQUE;
                 walk.found.writes(Reason::Function);
                 if let Some(call) = call.funccall() {
                     walk.walk(Node::FuncCall(call));
+                    walk.procedure(call);
                 }
             }
             _ => utility::statement(walk, self.text, statement),
@@ -162,7 +164,11 @@ impl Judge<'_> {
         if self.rules.words_name_job(&source) {
             walk.found.is_job(Reason::JobLiteral);
         }
-        if utility::program_sets(&source) {
+        let sets = programs::parameters(&source);
+        if !sets.names.is_empty() {
+            walk.found.effects |= Effects::SETS_UNLISTED;
+        }
+        if sets.hidden {
             walk.found.effects |= Effects::OPAQUE_SETTINGS;
         }
     }
@@ -183,6 +189,11 @@ fn explained<'p>(walk: &mut Walk<'p, '_>, query: Node<'p>) {
                 walk.creates(relation);
             }
             explained(walk, create.query());
+        }
+        // It runs, too, if ANALYZE is asked for.
+        Node::ExecuteStmt(_) => {
+            walk.found.writes(Reason::Utility);
+            walk.found.effects |= Effects::OPAQUE.with(Effects::NAMES_STATEMENT);
         }
         _ => walk.found.writes(Reason::Utility),
     }
@@ -224,10 +235,8 @@ fn session_statement<'p>(walk: &mut Walk<'p, '_>, node: Node<'p>) -> Option<Cont
         }
         Node::DeallocateStmt(statement) => {
             *neutral = true;
-            walk.found.effects |= Effects::ENDS_STATE.with(Effects::DEALLOCATES);
-            if statement.isall {
-                walk.found.effects |= Effects::DISCARDS;
-            }
+            let which = if statement.isall { Effects::DISCARDS } else { Effects::NAMES_STATEMENT };
+            walk.found.effects |= Effects::ENDS_STATE.with(Effects::DEALLOCATES).with(which);
         }
         Node::ListenStmt(statement) => channel(walk, statement.conditionname(), Effects::LISTENS),
         Node::UnlistenStmt(statement) => {

@@ -24,6 +24,7 @@ mod key;
 mod lexer;
 mod parse;
 mod presets;
+mod programs;
 mod query;
 mod rules;
 mod seen;
@@ -39,5 +40,8 @@ pub use catalog::Catalog;
 pub use explain::{Explanation, explain};
 pub use glob::Glob;
 pub use rules::{Custom, Rules, UnknownPreset};
-pub use statements::{Deallocate, deallocate_target, listened_channels, reset_names, setting_names};
+pub use statements::{
+    Deallocate, StatementName, deallocate_target, listened_channels, reset_names, setting_names,
+    statement_names,
+};
 pub use verdict::{Class, Control, Effects, Hint, Reason, Verdict};

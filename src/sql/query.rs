@@ -401,23 +401,36 @@ impl<'p, 'c> Walk<'p, 'c> {
     fn catalogued(&mut self, name: &str) {
         if self.catalog.is_empty() {
             // It may be anybody's function, and do anything.
-            self.found.effects |= Effects::OPAQUE;
+            self.found.effects |= Effects::OPAQUE.with(Effects::UNSURE);
             return self.found.writes(Reason::CatalogMissing);
         }
         let Some(function) = self.catalog.function(name) else {
             // Perhaps created since the snapshot: it may do anything.
-            self.found.effects |= Effects::OPAQUE;
+            self.found.effects |= Effects::OPAQUE.with(Effects::UNSURE);
             return self.found.writes(Reason::Function);
         };
         if function.is_opaque() || function.sets() {
             self.found.effects |= Effects::OPAQUE;
         }
-        if function.sets() {
+        if function.sets_hidden() {
             self.found.effects |= Effects::OPAQUE_SETTINGS;
         }
         if function.is_volatile() || function.sets() {
             self.found.writes(Reason::Function);
         }
+    }
+
+    /// The procedure of a CALL, which has been walked as a function's call: it may do anything, whatever it is declared
+    /// to be, and its arguments do not say what it sets.
+    pub(super) fn procedure(&mut self, call: &'p nodes::FuncCall) {
+        let (_, name) = qualified(call.funcname().iter());
+        let settings = match self.catalog.function(name) {
+            None => Effects::UNSURE,
+            Some(function) if function.sets_hidden() => Effects::OPAQUE_SETTINGS,
+            Some(_) => Effects::NONE,
+        };
+        self.found.effects |= Effects::OPAQUE.with(settings);
+        self.found.writes(Reason::Function);
     }
 
     fn set_config(&mut self, call: &'p nodes::FuncCall) {

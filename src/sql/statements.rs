@@ -6,7 +6,10 @@ use pg_raw_parse::{
     raw::{DiscardMode, VariableSetKind},
 };
 
-use super::parse::{self, qualified};
+use super::{
+    parse::{self, qualified},
+    programs, utility,
+};
 
 /// The length of a name, `NAMEDATALEN` less one: the server cuts longer ones.
 const NAME_BYTES: usize = 63;
@@ -18,6 +21,44 @@ pub enum Deallocate {
     All,
     /// The one of this name.
     Name(String),
+}
+
+/// A prepared statement that a text names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatementName {
+    /// Its name, as the server reads it.
+    pub name: String,
+    /// The text may let go of it: DEALLOCATE, or PREPARE after that.
+    pub is_let_go: bool,
+}
+
+/// The prepared statements that a text names: EXECUTE, also within EXPLAIN and CREATE TABLE AS, PREPARE, DEALLOCATE.
+pub fn statement_names(text: &[u8]) -> Vec<StatementName> {
+    let Ok(parsed) = parse::parse(text) else {
+        return Vec::new();
+    };
+    parsed.statements().filter_map(|statement| named_by(statement.node)).collect()
+}
+
+fn named_by(mut node: Node<'_>) -> Option<StatementName> {
+    loop {
+        let (name, is_let_go) = match node {
+            // EXPLAIN CREATE TABLE AS EXECUTE is the longest there is.
+            Node::ExplainStmt(explain) => {
+                node = explain.query();
+                continue;
+            }
+            Node::CreateTableAsStmt(create) => {
+                node = create.query();
+                continue;
+            }
+            Node::ExecuteStmt(execute) => (execute.name(), false),
+            Node::PrepareStmt(prepare) => (prepare.name(), true),
+            Node::DeallocateStmt(deallocate) => (deallocate.name(), true),
+            _ => return None,
+        };
+        return name.map(|name| StatementName { name: cut(name).to_owned(), is_let_go });
+    }
 }
 
 /// What a text that is one DEALLOCATE lets go; `None` for other texts.
@@ -37,12 +78,15 @@ pub fn deallocate_target(text: &[u8]) -> Option<Deallocate> {
 }
 
 /// The settings that a text sets or resets by SET, RESET or `set_config` with a literal name, folded, each
-/// once. `SET ROLE` is `role`, `RESET ALL` and computed names are not among them.
+/// once; of a DO block those with a dot in their name. `SET ROLE` is `role`, `RESET ALL` and computed names are not among them.
 pub fn setting_names(text: &[u8]) -> Vec<String> {
     let Ok(parsed) = parse::parse(text) else {
         return Vec::new();
     };
     let mut names = Vec::new();
+    for statement in parsed.statements().filter(|statement| matches!(statement.node, Node::DoStmt(_))) {
+        names.extend(programs::parameters(&utility::source(text, statement)).names);
+    }
     let mut stack: Vec<Node<'_>> = parsed.statements().map(|statement| statement.node).collect();
     while let Some(node) = stack.pop() {
         match node {
@@ -140,6 +184,21 @@ mod tests {
     }
 
     #[test]
+    fn names_of_statements() {
+        let names = |text: &str| -> Vec<(String, bool)> {
+            statement_names(text.as_bytes()).into_iter().map(|named| (named.name, named.is_let_go)).collect()
+        };
+        let one = |name: &str, is_let_go| vec![(name.to_owned(), is_let_go)];
+        assert_eq!(names("EXECUTE a(1, 'b')"), one("a", false));
+        assert_eq!(names("EXPLAIN (ANALYZE) EXECUTE \"A b\""), one("A b", false));
+        assert_eq!(names("CREATE TEMP TABLE t AS EXECUTE Plan(2)"), one("plan", false));
+        assert_eq!(names("EXPLAIN CREATE TABLE t AS EXECUTE a"), one("a", false));
+        assert_eq!(names("PREPARE a AS SELECT 1"), one("a", true));
+        assert_eq!(names("BEGIN; DEALLOCATE a; DEALLOCATE ALL; COMMIT"), one("a", true));
+        assert_eq!(names("SELECT 'EXECUTE a'"), []);
+    }
+
+    #[test]
     fn channels() {
         let channels = |text: &str| listened_channels(text.as_bytes()).join(" ");
         assert_eq!(channels("LISTEN News; NOTIFY a; UNLISTEN b; listen \"A b\""), "news A b");
@@ -158,6 +217,7 @@ mod tests {
         );
         assert_eq!(names("SET ROLE x; SET SESSION AUTHORIZATION y"), "role session_authorization");
         assert_eq!(names("RESET ALL"), "");
+        assert_eq!(names("DO $$ BEGIN SET work_mem = 1; SET app.x = 1; END $$"), "app.x");
         assert_eq!(
             names("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE"),
             "default_transaction_isolation default_transaction_read_only"

@@ -4,7 +4,10 @@
 //! job objects are looked for among the names in the text. A column that is called as a job table would be
 //! taken for it: no preset has such a name.
 
-use pg_raw_parse::{Node, nodes, raw::ObjectType};
+use pg_raw_parse::{
+    Node, nodes,
+    raw::{ObjectType, OnCommitAction},
+};
 
 use super::{
     lexer::{Kind, Lexer, Token},
@@ -21,8 +24,8 @@ pub(super) fn statement<'p>(walk: &mut Walk<'p, '_>, text: &[u8], statement: Sta
     walk.found.effects |= effects(statement.node);
     for target in targets(statement.node) {
         if is_temporary(target) && is_creation(statement.node) {
-            walk.found.effects |= Effects::TEMP;
-            walk.found.effects = walk.found.effects.without(Effects::DDL);
+            let leaves = if goes_with_transaction(statement.node) { Effects::NONE } else { Effects::TEMP };
+            walk.found.effects = walk.found.effects.with(leaves).without(Effects::DDL);
         }
         if let Some(name) = target.relname() {
             walk.named_relation(target.schemaname(), name, Access::Write);
@@ -31,11 +34,13 @@ pub(super) fn statement<'p>(walk: &mut Walk<'p, '_>, text: &[u8], statement: Sta
     match statement.node {
         Node::CreateFunctionStmt(create) => return function(walk, create),
         Node::ViewStmt(view) => walk.walk(view.query()),
-        Node::CreateTableAsStmt(create) => {
-            if let Node::SelectStmt(_) = create.query() {
-                walk.walk(create.query());
+        Node::CreateTableAsStmt(create) => match create.query() {
+            Node::SelectStmt(_) => walk.walk(create.query()),
+            Node::ExecuteStmt(_) => {
+                walk.found.effects |= Effects::OPAQUE.with(Effects::NAMES_STATEMENT);
             }
-        }
+            _ => {}
+        },
         Node::DropStmt(drop) => dropped(walk, drop),
         _ => {}
     }
@@ -77,7 +82,8 @@ fn effects(node: Node<'_>) -> Effects {
         // Temporary tables come and go: reading the catalog again for each would be a bad bargain.
         Node::DropStmt(_) => Effects::DROPS.with(Effects::ENDS_STATE),
         Node::DropOwnedStmt(_) => Effects::DDL.with(Effects::ENDS_STATE),
-        Node::ExecuteStmt(_) => Effects::OPAQUE,
+        Node::ExecuteStmt(_) => Effects::OPAQUE.with(Effects::NAMES_STATEMENT),
+        Node::AlterRoleSetStmt(_) | Node::AlterDatabaseSetStmt(_) => Effects::CHANGES_DEFAULTS,
         // CREATE DATABASE copies its template.
         Node::DropdbStmt(_) | Node::CreatedbStmt(_) | Node::AlterDatabaseStmt(_) => Effects::WANTS_DATABASE,
         Node::RenameStmt(rename) if rename.rename_type == ObjectType::OBJECT_DATABASE => {
@@ -104,6 +110,16 @@ fn is_creation(node: Node<'_>) -> bool {
         node,
         Node::CreateStmt(_) | Node::CreateTableAsStmt(_) | Node::CreateSeqStmt(_) | Node::ViewStmt(_)
     )
+}
+
+/// Whether what is created is gone at the end of its transaction: ON COMMIT DROP.
+fn goes_with_transaction(node: Node<'_>) -> bool {
+    let on_commit = match node {
+        Node::CreateStmt(create) => Some(create.oncommit),
+        Node::CreateTableAsStmt(create) => create.into().map(|into| into.on_commit),
+        _ => None,
+    };
+    on_commit == Some(OnCommitAction::ONCOMMIT_DROP)
 }
 
 /// The relations that a statement is about, where the tree has them at hand.
@@ -218,23 +234,4 @@ pub(super) fn source(text: &[u8], statement: Statement<'_>) -> String {
         source.push('\n');
     }
     source
-}
-
-/// Whether a program changes settings: calls `set_config`, or has a SET that is not part of an UPDATE or
-/// ALTER, or runs such text.
-pub(super) fn program_sets(source: &str) -> bool {
-    let source = source.to_ascii_lowercase();
-    if source.contains("set_config") {
-        return true;
-    }
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    source.match_indices("set").any(|(at, word)| {
-        let (before, after) = (&source[..at], &source[at + word.len()..]);
-        if before.ends_with(is_word) || after.starts_with(is_word) {
-            return false;
-        }
-        let before = before.trim_end();
-        let opens = before.is_empty() || before.ends_with([';', '\'', '$']);
-        opens || ["begin", "then", "else", "loop", "/"].iter().any(|word| before.ends_with(word))
-    })
 }

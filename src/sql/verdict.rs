@@ -131,7 +131,7 @@ effects! {
     LOADS = 7;
     /// DO, CALL, or a volatile function that is not built in: may have done any of the above.
     OPAQUE = 8;
-    /// As OPAQUE, and its source contains set_config or SET: may have changed settings that cannot be listed.
+    /// As OPAQUE, and it may set parameters that the server does not list and whose names stand nowhere.
     OPAQUE_SETTINGS = 9;
     /// May have ended state that pins: DROP, unlock, UNLISTEN, DEALLOCATE, CLOSE, DISCARD.
     ENDS_STATE = 10;
@@ -171,6 +171,12 @@ effects! {
     CALLS_SEQUENCES = 25;
     /// UNLISTEN, DISCARD ALL.
     UNLISTENS = 28;
+    /// Calls what the catalog snapshot does not know: whether that hides settings the server is asked afterwards.
+    UNSURE = 29;
+    /// Names a prepared statement: EXECUTE, PREPARE, DEALLOCATE, also within EXPLAIN and CREATE TABLE AS.
+    NAMES_STATEMENT = 30;
+    /// ALTER ROLE .. SET, ALTER DATABASE .. SET: connections have these settings from their beginning.
+    CHANGES_DEFAULTS = 31;
 }
 
 impl Effects {
@@ -300,6 +306,11 @@ impl Verdict {
     pub fn may_call_nextval(&self) -> bool {
         self.class >= Class::Write
             && !matches!(self.reason, Reason::Catalog | Reason::RowLocks | Reason::JobChannel)
+    }
+
+    /// Whether the text was not read: its effects are what it may do at worst.
+    pub const fn is_unread(&self) -> bool {
+        matches!(self.reason, Reason::Unparsed | Reason::TooLong | Reason::OldStrings)
     }
 
     /// Of every text of a session that reads string literals in the old way: what it does to the session's

@@ -11,6 +11,8 @@ COMMENT ON TABLE psql_items IS 'things';
 \l
 \du
 \conninfo
+-- A replica may answer a count before it has replayed the copy: this is about psql, not about replicas.
+SET bulkhead.route = 'primary';
 \copy psql_items (id, name) FROM PROGRAM 'seq 1 1000 | sed "s/$/ item/; s/ /\t/"'
 SELECT count(*) AS copied, count(*) = 1000 AS complete FROM psql_items \gset
 \if :complete

@@ -67,7 +67,10 @@ fn catalog() -> Catalog {
         .chain(volatile.map(|name| ("function volatile", name)))
         .chain([
             ("function volatile user", "my_volatile"),
-            ("function volatile user sets", "my_setter"),
+            ("function volatile user", "my_setter"),
+            ("program", "my_setter BEGIN PERFORM set_config(x, y, false); END"),
+            ("function volatile user", "my_named_setter"),
+            ("program", "my_named_setter BEGIN SET app.named = 1; END"),
             ("relation", "my_unlogged"),
             ("operator", "<@@>"),
             ("type", "my_domain"),

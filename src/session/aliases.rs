@@ -1,0 +1,147 @@
+//! The one name space of prepared statements: what the protocol prepared has a name of ours on the server, so SQL that
+//! names it (EXECUTE, PREPARE, DEALLOCATE) would not find it. For the time of such a transaction the statement also
+//! exists there under the client's own name, its alias; the server then answers as ever.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use super::{
+    Session, Statements,
+    reply::{self, Reply},
+    request::{End, Request},
+    settle::ASK_TIMEOUT,
+};
+use crate::{
+    backend::statements::{NAME_PREFIX, Statement},
+    route::Demand,
+    sql::{Effects, Verdict, statement_names},
+    wire::{TxStatus, message},
+};
+
+/// A statement that exists on the leased backend under the client's own name.
+#[derive(Debug)]
+pub(super) struct Alias {
+    name: Box<[u8]>,
+    /// A text of the client may have let go of it.
+    may_go: bool,
+}
+
+/// What must be parsed under the client's own names before a request.
+pub(super) type Missing = Vec<(Box<[u8]>, Arc<Statement>)>;
+
+impl Session {
+    /// The verdict of what is run by its name counts like its own text's.
+    pub(crate) fn add_named(&self, demand: &mut Demand, verdict: Verdict, text: &[u8]) {
+        if !verdict.effects.has(Effects::NAMES_STATEMENT) || self.statements.is_none() {
+            return;
+        }
+        for named in statement_names(text).into_iter().filter(|named| !named.is_let_go) {
+            self.known_verdict(named.name.as_bytes()).into_iter().for_each(|verdict| demand.add(verdict));
+        }
+    }
+
+    /// The statements of the protocol that the request names in SQL and that the backend lacks under these names.
+    pub(crate) fn missing_aliases(&mut self, request: Request, verdict: &Verdict) -> Result<Missing, Reply> {
+        if !verdict.effects.has(Effects::NAMES_STATEMENT) {
+            return Ok(Missing::new());
+        }
+        let names: Vec<_> = self.texts(request).iter().flat_map(|text| statement_names(text)).collect();
+        if names.iter().any(|named| named.name.as_bytes().starts_with(NAME_PREFIX)) {
+            return Err(reply::reserved_name());
+        }
+        let is_amid = self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
+        let has_failed = self.status() == TxStatus::Failed;
+        let statements = self.statements.get_or_insert_default();
+        statements.has_sql_names |= verdict.effects.has(Effects::PREPARES);
+        let mut missing = Missing::new();
+        for named in names {
+            let name: Box<[u8]> = named.name.into_bytes().into();
+            let Some(statement) = statements.named.get(&name) else { continue };
+            if let Some(alias) = statements.aliases.iter_mut().find(|alias| alias.name == name) {
+                alias.may_go |= named.is_let_go;
+            } else if is_amid {
+                return Err(reply::named_amid_pipeline(&name));
+            } else if !has_failed {
+                missing.push((name.clone(), Arc::clone(statement)));
+                statements.aliases.push(Alias { name, may_go: named.is_let_go });
+            }
+        }
+        Ok(missing)
+    }
+
+    /// What makes aliases was sent. If one cannot be made, the client of a Query is told why.
+    pub(crate) fn note_aliases(&mut self, request: Request, missing: &Missing) {
+        let Some(lease) = &mut self.lease else { return };
+        for _ in missing {
+            if request.end == End::Query {
+                lease.protocol.sent_prologue();
+            } else {
+                lease.protocol.sent_ours();
+            }
+        }
+    }
+
+    /// Whether the backend has statements under the client's own names.
+    pub(crate) fn has_aliases(&self) -> bool {
+        self.statements.as_ref().is_some_and(|statements| !statements.aliases.is_empty())
+    }
+
+    /// The client closes a statement by the protocol: whether that is for the server to do, because the statement
+    /// exists there under this name.
+    pub(crate) fn closes_there(&mut self, name: &[u8]) -> bool {
+        let may_have_sql_names = self.may_have_sql_names();
+        let Some(statements) = &mut self.statements else { return false };
+        if let Some(alias) = statements.aliases.iter_mut().find(|alias| *alias.name == *name) {
+            alias.may_go = true;
+            return true;
+        }
+        may_have_sql_names && !statements.named.contains_key(name)
+    }
+
+    /// Whether the backend may have statements that the session has prepared by SQL.
+    pub(crate) fn may_have_sql_names(&self) -> bool {
+        let has = |statements: &Statements| statements.has_sql_names;
+        self.statements.as_deref().is_some_and(has)
+            && (self.pin.is_some() || self.taint.has(Effects::PREPARES))
+    }
+
+    /// After the transaction: takes the aliases away, and notes what the client has let go of. False if the backend
+    /// does not answer.
+    pub(crate) async fn remove_aliases(&mut self) -> bool {
+        let (Some(statements), Some(lease)) = (&mut self.statements, &mut self.lease) else { return true };
+        let aliases = std::mem::take(&mut statements.aliases);
+        if aliases.is_empty() {
+            return true;
+        }
+        let sql = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql";
+        let Ok(Ok((answer, _))) = tokio::time::timeout(ASK_TIMEOUT, lease.ask_unhindered(sql)).await else {
+            return false;
+        };
+        if answer.error.is_some() {
+            return false;
+        }
+        self.outbox.extend_from_slice(&answer.for_client);
+        let there: Vec<String> = answer.rows.into_iter().flatten().flatten().collect();
+        let mut sql = String::new();
+        for alias in aliases {
+            let name = String::from_utf8_lossy(&alias.name);
+            if there.iter().any(|other| *other == name) {
+                let _ = write!(sql, "DEALLOCATE \"{}\";", name.replace('"', "\"\""));
+            } else if alias.may_go {
+                statements.named.remove(&alias.name);
+            }
+        }
+        if sql.is_empty() {
+            return true;
+        }
+        let removed = tokio::time::timeout(ASK_TIMEOUT, lease.ask_unhindered(&sql)).await;
+        matches!(removed, Ok(Ok((answer, _))) if answer.error.is_none())
+    }
+}
+
+/// Writes what makes aliases on the backend.
+pub(super) fn write_aliases(missing: &Missing, out: &mut Vec<u8>) {
+    for (name, statement) in missing {
+        message::parse(out, &**name, &statement.text, &statement.types);
+        message::sync(out);
+    }
+}
