@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
-use super::programs;
+use super::{programs, verdict::Effects};
 
 /// Names of parameters that functions set are kept up to so many; functions that set others may set anything.
 const PARAMETERS_MAX: usize = 100;
@@ -24,6 +24,8 @@ pub struct Catalog {
     types: Names,
     /// Parameters with a dot in their name that functions set.
     parameters: Vec<String>,
+    /// What a write may set by a trigger.
+    triggers: Effects,
 }
 
 type Names = HashSet<Box<str>, RandomState>;
@@ -37,6 +39,7 @@ impl Function {
     const USER: u8 = 2;
     const SETS: u8 = 4;
     const SETS_HIDDEN: u8 = 8;
+    const SETS_LASTING: u8 = 16;
 
     /// One of them may write or answer differently each time.
     pub(super) fn is_volatile(self) -> bool {
@@ -81,8 +84,16 @@ impl Catalog {
         N: AsRef<str>,
     {
         let mut catalog = Self { epoch, loaded: true, ..Self::default() };
+        let mut triggers = Vec::new();
         for (kind, name) in rows {
-            catalog.add(kind.as_ref(), name.as_ref());
+            match kind.as_ref() {
+                "trigger" => triggers.push(name),
+                kind => catalog.add(kind, name.as_ref()),
+            }
+        }
+        // They may call functions that set parameters.
+        for program in triggers {
+            catalog.add_trigger(program.as_ref());
         }
         catalog
     }
@@ -100,6 +111,7 @@ impl Catalog {
             && self.operators == other.operators
             && self.types == other.types
             && self.parameters == other.parameters
+            && self.triggers == other.triggers
     }
 
     /// Whether nothing has been loaded.
@@ -142,8 +154,36 @@ impl Catalog {
                 self.parameters.push(parameter);
             }
         }
-        let flags = Function::SETS | if hidden { Function::SETS_HIDDEN } else { 0 };
+        let when = |holds: bool, flag: u8| if holds { flag } else { 0 };
+        let flags =
+            Function::SETS | when(hidden, Function::SETS_HIDDEN) | when(sets.lasting, Function::SETS_LASTING);
         self.functions.entry(name.into()).or_default().0 |= flags;
+    }
+
+    /// A trigger's function sets what it sets itself and what the functions do whose names stand in it.
+    fn add_trigger(&mut self, program: &str) {
+        let Some((own_name, source)) = split_name(program) else { return };
+        let source = source.to_ascii_lowercase();
+        let is_called = |name: &str| {
+            name == own_name
+                || memchr::memmem::find(source.as_bytes(), name.to_ascii_lowercase().as_bytes()).is_some()
+        };
+        for (_, function) in self
+            .functions
+            .iter()
+            .filter(|(name, function)| function.0 & Function::SETS_LASTING != 0 && is_called(name))
+        {
+            self.triggers |= Effects::OPAQUE;
+            if function.sets_hidden() {
+                self.triggers |= Effects::OPAQUE_SETTINGS;
+            }
+        }
+    }
+
+    /// What a write may set by a trigger, of whichever table: cascades, views and partitions reach others.
+    pub(super) fn triggers(&self) -> Effects {
+        // Nothing is known yet.
+        if self.loaded { self.triggers } else { Effects::OPAQUE.with(Effects::UNSURE) }
     }
 
     /// The parameters with a dot in their name that functions set: the server does not list them.
@@ -151,9 +191,12 @@ impl Catalog {
         &self.parameters
     }
 
-    /// Whether the text names a function, perhaps within a longer name, that may set parameters whose names stand
-    /// nowhere.
+    /// Whether a trigger, or a function that the text names, perhaps within a longer name, may set parameters whose
+    /// names stand nowhere.
     pub fn hides_settings_of(&self, text: &[u8]) -> bool {
+        if self.triggers.has(Effects::OPAQUE_SETTINGS) {
+            return true;
+        }
         let mut hidden = self.functions.iter().filter(|(_, function)| function.sets_hidden());
         let text = text.to_ascii_lowercase();
         hidden.any(|(name, _)| {
@@ -222,6 +265,21 @@ mod tests {
         assert_eq!(catalog.parameters(), ["app.x"]);
         assert!(catalog.hides_settings_of(b"CALL \"A \"\"b\"()"));
         assert!(!catalog.hides_settings_of(b"CALL named()"));
+    }
+
+    #[test]
+    fn triggers_set_what_they_call() {
+        let triggers = |rows: &[(&str, &str)]| Catalog::from_rows(1, rows.iter().copied()).triggers();
+        let stamps = ("trigger", "stamps BEGIN NEW.at := now(); RETURN NEW; END");
+        assert_eq!(triggers(&[stamps, ("program", "other BEGIN SET app.x = 1; END")]), Effects::NONE);
+        let body = "marks BEGIN SET app.x = 1; RETURN NEW; END";
+        assert_eq!(triggers(&[("trigger", body), ("program", body)]), Effects::OPAQUE);
+        let calls = ("trigger", "calls BEGIN PERFORM Helper(); RETURN NEW; END");
+        let helper = ("program", "helper BEGIN PERFORM set_config(a, b, false); END");
+        assert_eq!(triggers(&[calls, helper]), Effects::OPAQUE.with(Effects::OPAQUE_SETTINGS));
+        let local = ("program", "helper BEGIN PERFORM set_config(a, b, true); END");
+        assert_eq!(triggers(&[calls, local]), Effects::NONE);
+        assert_eq!(Catalog::empty().triggers(), Effects::OPAQUE.with(Effects::UNSURE));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 --                                       volatile function, a catalog or another such relation through a view,
 --                                       a row security policy or a partition
 --   operator, type                      it reaches a volatile function
---   program                             see programs.sql, which is added to this query
+--   program, trigger                    see programs.sql, which is added to this query
 WITH RECURSIVE routine AS (
     SELECT p.oid, p.proname::text AS name, p.oid >= 16384 AS of_user,
            p.provolatile = 'v'

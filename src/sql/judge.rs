@@ -146,7 +146,7 @@ impl Judge<'_> {
         }
         explained(walk, copy.query());
         if copy.is_from {
-            walk.found.writes(Reason::Modifies);
+            walk.modifies_rows();
         }
         match copy.filename() {
             // A file or program of the server.

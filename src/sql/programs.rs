@@ -4,7 +4,7 @@
 //!
 //! A name that is put together when the program runs (`set_config('app.' || x, ..)`, `EXECUTE 'SET ' || x`) stands
 //! nowhere: the program may set anything. Statements that reach a program from outside, in an argument or out of a
-//! table, are not seen.
+//! table, are not seen. What is set for the transaction only is gone when the server is asked.
 
 /// What a program sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub(super) struct Sets {
     pub(super) names: Vec<String>,
     /// It may set parameters whose names do not stand in it.
     pub(super) hidden: bool,
+    /// It sets parameters for longer than its transaction, listed ones included.
+    pub(super) lasting: bool,
 }
 
 /// Looks for `set_config` and SET wherever they stand, also in literals and comments: a name too many costs next to
@@ -32,6 +34,7 @@ pub(super) fn parameters(program: &str) -> Sets {
         } else {
             target(after, before)
         };
+        sets.lasting |= !matches!(found, Target::None);
         match found {
             Target::Named(name) if name.contains('.') && !sets.names.contains(&name) => sets.names.push(name),
             Target::Named(_) | Target::None => {}
@@ -47,12 +50,15 @@ enum Target {
     Named(String),
     /// It cannot be told.
     Computed,
-    /// It is no SET of a parameter.
+    /// It is no SET of a parameter, or ends with the transaction.
     None,
 }
 
 /// The first argument of `set_config`, if it is a plain literal.
 fn literal_argument(after: &str) -> Target {
+    if is_local(after) {
+        return Target::None;
+    }
     let name = || {
         let (name, rest) =
             after.trim_start().strip_prefix('(')?.trim_start().strip_prefix('\'')?.split_once('\'')?;
@@ -64,16 +70,37 @@ fn literal_argument(after: &str) -> Target {
     name().map_or(Target::Computed, Target::Named)
 }
 
+/// Whether the last argument of `set_config` is TRUE.
+fn is_local(after: &str) -> bool {
+    let Some(arguments) = after.trim_start().strip_prefix('(') else { return false };
+    let (mut depth, mut quoted, mut last) = (0_usize, false, 0);
+    for (at, c) in arguments.char_indices() {
+        match c {
+            '\'' => quoted = !quoted,
+            _ if quoted => {}
+            '(' | '[' => depth += 1,
+            ')' if depth == 0 => {
+                let value = arguments[last..at].trim_start();
+                let value = value.strip_prefix("is_local").unwrap_or(value);
+                return value.trim_start_matches([' ', ':', '=', '>']).trim_end() == "true";
+            }
+            ')' | ']' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => last = at + 1,
+            _ => {}
+        }
+    }
+    false
+}
+
 /// What stands between SET and `=` or TO.
 fn target(after: &str, before: &str) -> Target {
     let mut rest = after.trim_start();
     let is_apart = rest.len() < after.len();
-    for scope in ["session", "local"] {
-        rest = rest
-            .strip_prefix(scope)
-            .filter(|rest| rest.starts_with(char::is_whitespace))
-            .map_or(rest, str::trim_start);
+    let scoped = |scope: &str| rest.strip_prefix(scope).filter(|rest| rest.starts_with(char::is_whitespace));
+    if is_apart && scoped("local").is_some() {
+        return Target::None;
     }
+    rest = scoped("session").map_or(rest, str::trim_start);
     let (mut name, mut quoted, mut end) = (String::new(), false, rest.len());
     for (at, c) in rest.char_indices() {
         match c {
@@ -132,11 +159,8 @@ mod tests {
     fn names_that_stand_in_a_program_are_found() {
         for (program, expected) in [
             ("BEGIN PERFORM set_config('App.User', x::text, false); END", "app.user"),
-            ("select pg_catalog.set_config( 'a.b'::text , 'c', true)", "a.b"),
-            (
-                "BEGIN SET app.x = 1; SET SESSION app.y TO 'a'; SET LOCAL \"app\" . z = 2; END",
-                "app.x app.y app.z",
-            ),
+            ("select pg_catalog.set_config( 'a.b'::text , 'c', false)", "a.b"),
+            ("BEGIN SET app.x = 1; SET SESSION app.y TO 'a'; SET \"app\" . z = 2; END", "app.x app.y app.z"),
             ("EXECUTE 'SET app.x = ' || quote_literal(v); EXECUTE 'set APP.X to 1'", "app.x"),
             ("-- remark\n SET app.x = 1;", "app.x"),
             ("plpy.execute(\"SET app.x TO 1\")", "app.x"),
@@ -147,6 +171,27 @@ mod tests {
             ("offset := 1; setting := 2; PERFORM reset_config('x')", ""),
         ] {
             assert_eq!(names(program), expected, "{program}");
+        }
+    }
+
+    #[test]
+    fn what_ends_with_the_transaction_is_left_out() {
+        for program in [
+            "BEGIN SET LOCAL app.x = 1; PERFORM set_config('app.y', f(a, ','), true); END",
+            "EXECUTE format('SET LOCAL %I = %L', a, b)",
+            "PERFORM set_config('app.' || x, coalesce(y, ''), is_local => true)",
+            "EXECUTE 'SELECT set_config(''a.b'', ''c'', true)'",
+            "UPDATE t SET local = 1",
+            "NEW.changed := now(); RETURN NEW;",
+        ] {
+            assert_eq!(parameters(program), Sets::default(), "{program}");
+        }
+        for program in [
+            "SET work_mem = '1MB'",
+            "PERFORM set_config('a', 'b', x)",
+            "PERFORM set_config('a', f(true), false)",
+        ] {
+            assert!(parameters(program).lasting, "{program}");
         }
     }
 

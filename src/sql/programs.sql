@@ -9,3 +9,11 @@ WHERE p.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid AND (
         '(^|;|''|"|\$|/|>|\(|\mbegin|\mthen|\melse|\mloop|--[^\n]*\n)\s*set\s'
     OR pg_catalog.jsonb_extract_path_text(pg_catalog.to_jsonb(p), 'prosqlbody')
         OPERATOR(pg_catalog.~) ':funcid 2078 ')
+UNION ALL
+-- What runs by itself with writes, of whatever table: cascades, views and partitions reach others.
+SELECT 'trigger', pg_catalog.concat(pg_catalog.quote_ident(p.proname), ' ', p.prosrc)
+FROM pg_catalog.pg_proc p
+WHERE p.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid AND EXISTS (
+    SELECT FROM pg_catalog.pg_trigger t
+    WHERE t.tgfoid OPERATOR(pg_catalog.=) p.oid AND NOT t.tgisinternal
+        AND t.tgenabled OPERATOR(pg_catalog.<>) 'D'::"char")

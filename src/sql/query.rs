@@ -179,7 +179,7 @@ impl<'p, 'c> Walk<'p, 'c> {
         with: Option<&'p nodes::WithClause>,
         scope: Scope,
     ) {
-        self.found.writes(Reason::Modifies);
+        self.modifies_rows();
         // What is written to is never a common table expression, whatever their names are.
         if let Some(target) = target {
             self.relation(target, Scope(None), Access::Write);
@@ -191,6 +191,12 @@ impl<'p, 'c> Walk<'p, 'c> {
             Node::RangeVar(relation) if target.is_some_and(|target| std::ptr::eq(target, relation)) => {}
             child => stack.push((child, scope)),
         });
+    }
+
+    /// It changes rows, and may run triggers.
+    pub(super) fn modifies_rows(&mut self) {
+        self.found.writes(Reason::Modifies);
+        self.found.effects |= self.catalog.triggers();
     }
 
     /// A relation that the statement creates.

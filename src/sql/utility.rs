@@ -42,6 +42,7 @@ pub(super) fn statement<'p>(walk: &mut Walk<'p, '_>, text: &[u8], statement: Sta
             _ => {}
         },
         Node::DropStmt(drop) => dropped(walk, drop),
+        Node::TruncateStmt(_) => walk.modifies_rows(),
         _ => {}
     }
     names(walk, span(text, statement));

@@ -29,7 +29,7 @@ async fn a_short_timeout_of_the_session_pins_nobody() {
         assert_eq!(error_code(&client.ask("SET statement_timeout = '1ms'").await), None);
         // Its own statements may be cut; ours are not.
         client.ask("SET work_mem = '9MB'").await;
-        client.ask("RESET statement_timeout").await;
+        while error_code(&client.ask("RESET statement_timeout").await).is_some() {}
         for other in &mut others {
             assert_eq!(other.query_value("SHOW statement_timeout").await, "0");
         }

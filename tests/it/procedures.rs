@@ -65,6 +65,54 @@ async fn what_is_set_by_name_is_carried_and_pins_nobody() {
     proxy.wait_for_metric(HIDDEN, 0.0).await;
 }
 
+/// What triggers set stays with the session whose write has run them, however it reached their table.
+#[tokio::test]
+async fn what_triggers_set_is_carried() {
+    let primary = Postgres::start(Role::Primary);
+    primary
+        .query(
+            "CREATE FUNCTION marks() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN SET lock_timeout = '13s'; PERFORM helper(); RETURN NULL; END $$; \
+             CREATE FUNCTION helper() RETURNS void LANGUAGE plpgsql AS \
+             $$ BEGIN PERFORM set_config('app.mark', 'left', false); END $$; \
+             CREATE TABLE parents (id int PRIMARY KEY); INSERT INTO parents SELECT generate_series(1, 9); \
+             CREATE TABLE children (parent int REFERENCES parents ON DELETE CASCADE); \
+             INSERT INTO children SELECT generate_series(1, 9); \
+             CREATE VIEW seen AS SELECT parent FROM children; \
+             CREATE TRIGGER marked AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON children \
+             EXECUTE FUNCTION marks(); \
+             GRANT ALL ON parents, children, seen TO app",
+        )
+        .await;
+    let proxy = start(&primary, 1);
+    let mut other = login(&proxy).await;
+    for write in [
+        "INSERT INTO children VALUES (1)",
+        "WITH gone AS (DELETE FROM children WHERE parent = 2 RETURNING 1) SELECT count(*) FROM gone",
+        "DELETE FROM parents WHERE id = 3",
+        "UPDATE seen SET parent = 4 WHERE parent = 4",
+        "MERGE INTO children USING (SELECT 1) s ON false WHEN NOT MATCHED THEN INSERT VALUES (5)",
+        "BEGIN; INSERT INTO children VALUES (6); COMMIT",
+        "TRUNCATE children",
+        "COPY children FROM STDIN",
+    ] {
+        let mut client = login(&proxy).await;
+        if write.starts_with("COPY") {
+            client.query(write).await;
+            client.message(b'c', b"").flush().await;
+            client.read_until_ready().await;
+        } else {
+            assert_eq!(error_code(&client.ask(write).await), None, "{write}");
+        }
+        // On the only backend there is.
+        assert_eq!(custom(&mut other, "app.mark").await, "", "{write}: another's setting");
+        assert_eq!(other.query_value("SHOW lock_timeout").await, "0", "{write}");
+        assert_eq!(custom(&mut client, "app.mark").await, "left", "{write}");
+        assert_eq!(client.query_value("SHOW lock_timeout").await, "13s", "{write}");
+    }
+    proxy.wait_for_metric(HIDDEN, 0.0).await;
+}
+
 #[tokio::test]
 async fn what_is_set_by_a_computed_name_keeps_the_backend() {
     let primary = Postgres::start(Role::Primary);
