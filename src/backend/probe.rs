@@ -21,7 +21,7 @@ pub enum PinReason {
     HeldCursors,
     /// LISTEN.
     Listen,
-    /// A library was loaded.
+    /// A library was loaded, or one that keeps state was called.
     Load,
     /// `currval` and `lastval`, for a session that asks for them.
     Sequences,
@@ -125,7 +125,8 @@ UNION ALL SELECT 'set', 'session_authorization', session_user WHERE session_user
 
 impl Backend {
     /// Asks the server what the session has left. With `settings`, also for settings; `custom` names those with
-    /// a dot that the session may have set, which the server does not list.
+    /// a dot that the session may have set, which the server does not list. Such a setting is never forgotten: after
+    /// RESET or a rollback it is empty, where one that was never set is an error.
     pub async fn probe(&mut self, settings: bool, custom: &[String]) -> Result<Residue, Broken> {
         let mut sql = String::from(STATE);
         if settings {
@@ -136,7 +137,7 @@ impl Backend {
                 let _ = write!(
                     sql,
                     " UNION ALL SELECT 'set', {name}, pg_catalog.current_setting({name}, true) \
-                     WHERE pg_catalog.current_setting({name}, true) <> ''"
+                     WHERE pg_catalog.current_setting({name}, true) IS NOT NULL"
                 );
             }
         }

@@ -29,6 +29,7 @@ impl Function {
     const VOLATILE: u8 = 1;
     const USER: u8 = 2;
     const SETS: u8 = 4;
+    const KEEPS: u8 = 8;
 
     /// One of them may write or answer differently each time.
     pub(super) fn is_volatile(self) -> bool {
@@ -43,6 +44,11 @@ impl Function {
     /// The source of one of them changes settings.
     pub(super) fn sets(self) -> bool {
         self.0 & Self::SETS != 0
+    }
+
+    /// One of them may keep state in its library, which nobody can ask for.
+    pub(super) fn keeps(self) -> bool {
+        self.0 & Self::KEEPS != 0
     }
 }
 
@@ -99,6 +105,7 @@ impl Catalog {
                             "volatile" => Function::VOLATILE,
                             "user" => Function::USER,
                             "sets" => Function::SETS,
+                            "keeps" => Function::KEEPS,
                             _ => 0,
                         }
                 });
@@ -140,16 +147,16 @@ mod tests {
     fn the_worst_of_a_name_counts() {
         let rows = [
             ("function", "f"),
-            ("function volatile user sets", "f"),
+            ("function volatile user sets keeps", "f"),
             ("function user", "g"),
             ("relation", "v"),
         ];
         let catalog = Catalog::from_rows(7, rows);
         assert_eq!(catalog.epoch(), 7);
         let f = catalog.function("f").expect("it was given");
-        assert!(f.is_volatile() && f.is_opaque() && f.sets());
+        assert!(f.is_volatile() && f.is_opaque() && f.sets() && f.keeps());
         let g = catalog.function("g").expect("it was given");
-        assert!(!g.is_volatile() && !g.is_opaque());
+        assert!(!g.is_volatile() && !g.is_opaque() && !g.keeps());
         assert!(catalog.function("h").is_none());
         assert!(catalog.is_unsafe_relation("v"));
         assert!(Catalog::empty().is_empty());

@@ -1,7 +1,9 @@
 -- What Bulkhead wants to know of a database's catalog. Two columns: kind, name.
 --
---   function [volatile] [user] [sets]   every function; "user" if a volatile one is not built in, "sets" if
---                                       the source of one that is not built in changes settings
+--   function [volatile] [user] [sets] [keeps]
+--                                       every function; "user" if a volatile one is not built in, "sets" if
+--                                       the source of one that is not built in changes settings, "keeps" if a
+--                                       volatile one is in C, and no extension's: it may keep what it likes
 --   relation                            a standby cannot answer for it: unlogged, foreign, or it reaches a
 --                                       volatile function, a catalog or another such relation through a view,
 --                                       a row security policy or a partition
@@ -13,6 +15,11 @@ WITH RECURSIVE routine AS (
                OR EXISTS (SELECT FROM pg_catalog.pg_aggregate a
                           JOIN pg_catalog.pg_proc part ON part.oid IN (a.aggtransfn::oid, a.aggfinalfn::oid)
                           WHERE a.aggfnoid::oid = p.oid AND part.oid >= 16384 AND part.provolatile = 'v') AS is_volatile,
+           -- 13 is C.
+           p.oid >= 16384 AND p.prolang = 13 AND p.provolatile = 'v'
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                               WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid
+                                   AND d.deptype = 'e') AS keeps,
            p.oid >= 16384 AND (
                pg_catalog.regexp_replace(p.prosrc, '--[^\n]*|/\*.*?\*/', ' ', 'g')
                    ~* 'set_config|(^|;|''|\$|\mbegin|\mthen|\melse|\mloop)\s*set\s'
@@ -61,7 +68,8 @@ WITH RECURSIVE routine AS (
 SELECT pg_catalog.concat_ws(' ', 'function',
            CASE WHEN pg_catalog.bool_or(is_volatile) THEN 'volatile' END,
            CASE WHEN pg_catalog.bool_or(is_volatile AND of_user) THEN 'user' END,
-           CASE WHEN pg_catalog.bool_or(sets) THEN 'sets' END) AS kind, name
+           CASE WHEN pg_catalog.bool_or(sets) THEN 'sets' END,
+           CASE WHEN pg_catalog.bool_or(keeps) THEN 'keeps' END) AS kind, name
 FROM routine GROUP BY name
 UNION ALL
 SELECT 'relation', c.relname::text FROM reached JOIN pg_catalog.pg_class c ON c.oid = reached.oid

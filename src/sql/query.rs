@@ -415,6 +415,9 @@ impl<'p, 'c> Walk<'p, 'c> {
         if function.sets() {
             self.found.effects |= Effects::OPAQUE_SETTINGS;
         }
+        if function.keeps() {
+            self.found.effects |= Effects::LOADS;
+        }
         if function.is_volatile() || function.sets() {
             self.found.writes(Reason::Function);
         }
