@@ -423,7 +423,7 @@ compare() {
     failed=$(tests_of "$direct" FAILED | tr '\n' ' ')
     [[ -z $failed ]] || echo "fail straight at the server, too (the suite may be of another minor version): $failed"
     for name in "${known[@]}"; do echo "known difference: $name: ${known_reasons[$name]}"; done
-    for name in "${now_same[@]}"; do echo "a known difference is none any more: $name"; done
+    for name in "${now_same[@]}"; do echo "a known difference, but not this time: $name"; done
     if ((${#different[@]})); then
         echo "different (see $folder/differences.diff): ${different[*]}"
         return 1
