@@ -19,9 +19,9 @@ test: ## formatting, lints, documentation, then every test against real Postgres
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items
 	scripts/test.sh
 
-conformance: ## PostgreSQL's own regression suite, straight at a server and through Bulkhead: the output must be the same
+conformance: ## PostgreSQL's own regression suite, straight at a server and through Bulkhead: the output must be the same; ARGS=--churn
 	@scripts/setup.sh build test
-	scripts/conformance.sh
+	scripts/conformance.sh $(ARGS)
 
 bench: ## CPU per transaction, memory per client and latency beside workers; Bulkhead, PgBouncer, direct
 	@scripts/setup.sh bench

@@ -22,7 +22,7 @@ pub enum PinReason {
     HeldCursors,
     /// LISTEN.
     Listen,
-    /// A library was loaded.
+    /// A library was loaded, or one that keeps state was called.
     Load,
     /// `currval` and `lastval`, for a session that asks for them.
     Sequences,
@@ -134,10 +134,16 @@ const OBSTACLES: [(&str, &str); 3] = [("statement_timeout", "0"), ("lock_timeout
 const ATTEMPTS: usize = 5;
 
 impl Backend {
-    /// Asks the server what the session has left. With `settings`, also for settings; `custom` names those with
-    /// a dot that the session may have set, which the server does not list.
-    pub async fn probe(&mut self, settings: bool, custom: &[String]) -> Result<Residue, Broken> {
-        let (answer, own) = self.ask_unhindered(&self.question(settings, custom)).await?;
+    /// Asks the server what the session has left. With `settings`, also for settings. The server does not list those
+    /// with a dot in their name: `custom` names the session's own, `others` what functions may have set. One that was
+    /// ever set is never forgotten: after RESET or a rollback it is empty, where another one is an error.
+    pub async fn probe(
+        &mut self,
+        settings: bool,
+        custom: &[String],
+        others: &[String],
+    ) -> Result<Residue, Broken> {
+        let (answer, own) = self.ask_unhindered(&self.question(settings, custom, others)).await?;
         let for_client = answer.for_client;
         if let Some(error) = &answer.error {
             tracing::debug!(%error, "what a session has left on its backend cannot be asked for");
@@ -175,18 +181,21 @@ impl Backend {
         Ok((answer, values))
     }
 
-    fn question(&self, settings: bool, custom: &[String]) -> String {
+    fn question(&self, settings: bool, custom: &[String], others: &[String]) -> String {
         let mut sql = String::from(STATE);
         if settings {
             sql.push_str(SETTINGS);
             sql.push_str(&quote_literal(self.server.login(&self.identity, &self.credentials).user));
             sql.push_str("::pg_catalog.text");
-            for name in custom {
+            let known = custom.iter().map(|name| (name, "IS NOT NULL"));
+            // Empty, it may be what another session has left of it.
+            let others = others.iter().map(|name| (name, "OPERATOR(pg_catalog.<>) ''::pg_catalog.text"));
+            for (name, is_set) in known.chain(others) {
                 let name = quote_literal(name);
                 let _ = write!(
                     sql,
                     " UNION ALL SELECT 'set', {name}, pg_catalog.current_setting({name}, true) \
-                     WHERE pg_catalog.current_setting({name}, true) OPERATOR(pg_catalog.<>) ''::pg_catalog.text"
+                     WHERE pg_catalog.current_setting({name}, true) {is_set}"
                 );
             }
         }

@@ -299,11 +299,10 @@ impl Session {
     }
 
     async fn probe(&mut self, settings: bool) -> Result<Option<Residue>, Broken> {
-        let mut custom = self.parameters_of_functions().await?;
-        custom.retain(|name| !self.custom_settings.contains(name));
-        custom.extend_from_slice(&self.custom_settings);
+        let mut others = self.parameters_of_functions().await?;
+        others.retain(|name| !self.custom_settings.contains(name));
         let Some(lease) = &mut self.lease else { return Ok(None) };
-        lease.probe(settings, &custom).await.map(Some)
+        lease.probe(settings, &self.custom_settings, &others).await.map(Some)
     }
 
     fn apply(&mut self, residue: Residue, asked_settings: bool) {

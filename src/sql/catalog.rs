@@ -40,6 +40,7 @@ impl Function {
     const SETS: u8 = 4;
     const SETS_HIDDEN: u8 = 8;
     const SETS_LASTING: u8 = 16;
+    const KEEPS: u8 = 32;
 
     /// One of them may write or answer differently each time.
     pub(super) fn is_volatile(self) -> bool {
@@ -59,6 +60,11 @@ impl Function {
     /// One of them may set parameters whose names stand nowhere.
     pub(super) fn sets_hidden(self) -> bool {
         self.0 & Self::SETS_HIDDEN != 0
+    }
+
+    /// One of them may keep state in its library, which nobody can ask for.
+    pub(super) fn keeps(self) -> bool {
+        self.0 & Self::KEEPS != 0
     }
 }
 
@@ -128,6 +134,7 @@ impl Catalog {
                         | match word {
                             "volatile" => Function::VOLATILE,
                             "user" => Function::USER,
+                            "keeps" => Function::KEEPS,
                             _ => 0,
                         }
                 });
@@ -286,7 +293,7 @@ mod tests {
     fn the_worst_of_a_name_counts() {
         let rows = [
             ("function", "f"),
-            ("function volatile user", "f"),
+            ("function volatile user keeps", "f"),
             ("program", "f set_config"),
             ("function user", "g"),
             ("relation", "v"),
@@ -294,9 +301,9 @@ mod tests {
         let catalog = Catalog::from_rows(7, rows);
         assert_eq!(catalog.epoch(), 7);
         let f = catalog.function("f").expect("it was given");
-        assert!(f.is_volatile() && f.is_opaque() && f.sets());
+        assert!(f.is_volatile() && f.is_opaque() && f.sets() && f.keeps());
         let g = catalog.function("g").expect("it was given");
-        assert!(!g.is_volatile() && !g.is_opaque());
+        assert!(!g.is_volatile() && !g.is_opaque() && !g.keeps());
         assert!(catalog.function("h").is_none());
         assert!(catalog.is_unsafe_relation("v"));
         assert!(Catalog::empty().is_empty());

@@ -1,6 +1,7 @@
 -- What Bulkhead wants to know of a database's catalog. Two columns: kind, name.
 --
---   function [volatile] [user]          every function; "user" if a volatile one is not built in
+--   function [volatile] [user] [keeps]  every function; "user" if a volatile one is not built in, "keeps" if such a
+--                                       one is in C, and no extension's: it may keep what it likes
 --   relation                            a standby cannot answer for it: unlogged, foreign, or it reaches a
 --                                       volatile function, a catalog or another such relation through a view,
 --                                       a row security policy or a partition
@@ -12,7 +13,12 @@ WITH RECURSIVE routine AS (
                -- An aggregate is declared immutable whatever its parts are.
                OR EXISTS (SELECT FROM pg_catalog.pg_aggregate a
                           JOIN pg_catalog.pg_proc part ON part.oid IN (a.aggtransfn::oid, a.aggfinalfn::oid)
-                          WHERE a.aggfnoid::oid = p.oid AND part.oid >= 16384 AND part.provolatile = 'v') AS is_volatile
+                          WHERE a.aggfnoid::oid = p.oid AND part.oid >= 16384 AND part.provolatile = 'v') AS is_volatile,
+           -- 13 is C.
+           p.oid >= 16384 AND p.prolang = 13 AND p.provolatile = 'v'
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                               WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid
+                                   AND d.deptype = 'e') AS keeps
     FROM pg_catalog.pg_proc p
 ), unsafe_routine AS (
     SELECT oid FROM routine
@@ -55,7 +61,8 @@ WITH RECURSIVE routine AS (
 )
 SELECT pg_catalog.concat_ws(' ', 'function',
            CASE WHEN pg_catalog.bool_or(is_volatile) THEN 'volatile' END,
-           CASE WHEN pg_catalog.bool_or(is_volatile AND of_user) THEN 'user' END) AS kind, name
+           CASE WHEN pg_catalog.bool_or(is_volatile AND of_user) THEN 'user' END,
+           CASE WHEN pg_catalog.bool_or(keeps) THEN 'keeps' END) AS kind, name
 FROM routine GROUP BY name
 UNION ALL
 SELECT 'relation', c.relname::text FROM reached JOIN pg_catalog.pg_class c ON c.oid = reached.oid

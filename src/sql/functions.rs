@@ -30,6 +30,8 @@ pub(super) fn known(name: &str) -> Option<Known> {
         "pg_listening_channels" => return Some(Known::Denied(Effects::ASKS_CHANNELS)),
         "currval" | "lastval" => return Some(Known::Denied(Effects::ASKS_SEQUENCES)),
         "pg_backend_pid" => return Some(Known::Denied(Effects::ASKS_BACKEND)),
+        // The library keeps the connection for whoever comes next on the backend.
+        "dblink_connect" | "dblink_connect_u" => return Some(Known::Denied(Effects::LOADS)),
         "setseed" => return Some(Known::Denied(Effects::SEEDS)),
         _ => {}
     }

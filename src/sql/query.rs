@@ -421,6 +421,9 @@ impl<'p, 'c> Walk<'p, 'c> {
         if function.sets_hidden() {
             self.found.effects |= Effects::OPAQUE_SETTINGS;
         }
+        if function.keeps() {
+            self.found.effects |= Effects::LOADS;
+        }
         if function.is_volatile() || function.sets() {
             self.found.writes(Reason::Function);
         }

@@ -127,7 +127,7 @@ effects! {
     PREPARES = 5;
     /// DECLARE .. WITH HOLD.
     HOLDS_CURSOR = 6;
-    /// LOAD.
+    /// LOAD, or a function of a library that keeps state: `dblink_connect`, one in C that is no extension's.
     LOADS = 7;
     /// DO, CALL, or a volatile function that is not built in: may have done any of the above.
     OPAQUE = 8;

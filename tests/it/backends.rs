@@ -66,6 +66,46 @@ async fn lastval_is_the_sessions_own() {
 }
 
 #[tokio::test]
+async fn what_a_library_keeps_is_the_sessions_own() {
+    let primary = Postgres::start(Role::Primary);
+    primary
+        .query(
+            "CREATE EXTENSION dblink; CREATE FUNCTION in_c() RETURNS text[] VOLATILE LANGUAGE C \
+             AS '$libdir/dblink', 'dblink_get_connections'",
+        )
+        .await;
+    let proxy = start(&primary);
+    let mut others = [login(&proxy).await, login(&proxy).await];
+    let (user, password) = Login::App.credentials();
+    let port = primary.port();
+    let opens = format!(
+        "SELECT dblink_connect('mine', 'host=127.0.0.1 port={port} dbname=app user={user} password={password}')"
+    );
+    let pinned = r#"bulkhead_sessions_pinned{reason="load"}"#;
+    let mut client = login(&proxy).await;
+    assert_eq!(client.query_value(&opens).await, "OK");
+    proxy.wait_for_metric(pinned, 1.0).await;
+    for _ in 0..3 {
+        shuffle(&mut others, "SELECT dblink_get_connections(), pg_sleep(0.002)").await;
+        assert_eq!(client.query_value("SELECT a FROM dblink('mine', 'SELECT 7') AS t(a int)").await, "7");
+        let seen = others[0].query_value("SELECT coalesce(dblink_get_connections()::text, 'none')").await;
+        assert_eq!(seen, "none", "another's connection");
+    }
+    client.terminate().await;
+    proxy.wait_for_metric(pinned, 0.0).await;
+    // The backend went with the session.
+    for other in &mut others {
+        other.ask("BEGIN").await;
+        let seen = other.query_value("SELECT coalesce(dblink_get_connections()::text, 'none')").await;
+        assert_eq!(seen, "none", "another's connection");
+    }
+    others[0].ask("ROLLBACK").await;
+    // What a function in C that is no extension's keeps is not known to anybody.
+    others[0].ask("SELECT in_c()").await;
+    proxy.wait_for_metric(pinned, 1.0).await;
+}
+
+#[tokio::test]
 async fn a_seed_is_the_sessions_own() {
     let primary = Postgres::start(Role::Primary);
     let mut direct = RawClient::login(primary.port(), Login::App, "app").await;

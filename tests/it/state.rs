@@ -75,6 +75,42 @@ async fn settings_are_the_sessions_own() {
 }
 
 #[tokio::test]
+async fn a_custom_setting_that_was_reset_is_empty_on_every_backend() {
+    let primary = Postgres::start(Role::Primary);
+    let proxy = start(&primary);
+    let pid = "SELECT pg_backend_pid()";
+    for (number, end) in ["RESET app_0.x", "RESET ALL", "DISCARD ALL", "ROLLBACK"].into_iter().enumerate() {
+        let (name, mut client) = (format!("app_{number}.x"), login(&proxy).await);
+        if end == "ROLLBACK" {
+            client.ask("BEGIN").await;
+        }
+        client.ask(&format!("SET {name} = 'some'")).await;
+        client.ask(end).await;
+        let knowing = client.query_value(pid).await;
+        // The other backend is the only one that is free.
+        let mut holders = [login(&proxy).await, login(&proxy).await];
+        let mut held = Vec::new();
+        for holder in &mut holders {
+            holder.ask("BEGIN").await;
+            held.push(holder.query_value(pid).await);
+        }
+        let free = held.iter().position(|pid| *pid != knowing).expect("two backends");
+        assert_eq!(
+            error_code(&holders[free].ask(&format!("SHOW {name}")).await).as_deref(),
+            Some("42704"),
+            "{end}: only the session's backend has heard of it"
+        );
+        holders[free].ask("ROLLBACK").await;
+        assert_eq!(show(&mut client, &name).await, "", "{end}");
+        assert_eq!(client.query_value(pid).await, held[free], "{end}");
+        client.terminate().await;
+        for mut holder in holders {
+            holder.terminate().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn settings_follow_transactions() {
     let primary = Postgres::start(Role::Primary);
     let proxy = start(&primary);

@@ -120,6 +120,7 @@ const EFFECTS: &[(&str, E)] = &[
     ("DECLARE c CURSOR FOR SELECT 1", E::NONE),
     ("CLOSE c", E::ENDS_STATE),
     ("LOAD 'x'", E::LOADS),
+    ("SELECT dblink_connect('name', 'dbname=x')", E::LOADS),
     ("DO 'BEGIN UPDATE t SET a = 1; END'", E::OPAQUE),
     ("DO $$BEGIN PERFORM set_config('a', 'b', false); END$$", E::OPAQUE),
     ("DO $$BEGIN PERFORM set_config('a.b', 'b', false); END$$", E::OPAQUE.with(E::SETS_UNLISTED)),
