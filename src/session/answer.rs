@@ -25,14 +25,6 @@ use crate::{
 const PROLOGUE_TEXTS: usize = 16;
 const PROLOGUE_BYTES: usize = 4096;
 
-/// What a locally answered statement does.
-enum Local {
-    /// CommandComplete with this tag.
-    Complete(&'static str),
-    /// BEGIN while one was begun already.
-    BeginAgain,
-}
-
 impl Session {
     /// Answers the request here if it can be; returns whether it did, and has then taken it from the inbox.
     pub(crate) fn answers(&mut self, request: Request, demand: &Demand) -> Result<bool, Ended> {
@@ -58,8 +50,8 @@ impl Session {
             return Ok(false);
         }
         let Some(text) = self.executed_text(request)? else { return Ok(false) };
-        let Some(local) = self.local(text, demand.verdict.control) else { return Ok(false) };
-        self.complete(request, &local)?;
+        let Some(tag) = self.local(text, demand.verdict.control) else { return Ok(false) };
+        self.complete(request, tag)?;
         Ok(true)
     }
 
@@ -74,26 +66,24 @@ impl Session {
             && text.trim_ascii_end().split(|byte| *byte == b';').nth(1).is_some_and(|rest| !rest.is_empty()))
     }
 
-    /// What the statement does if it can be answered here; changes the transaction's state.
-    fn local(&mut self, text: Box<[u8]>, control: Control) -> Option<Local> {
+    /// The command tag of the statement if it can be answered here; changes the transaction's state.
+    fn local(&mut self, text: Box<[u8]>, control: Control) -> Option<&'static str> {
         match (&mut self.begun, control) {
             // No => Deferred
             (Begun::No, Control::Begin { .. }) => {
                 self.begun = Begun::begin(&text, control);
-                let verb = if starts_with_word(&text, b"start") { "START TRANSACTION" } else { "BEGIN" };
-                Some(Local::Complete(verb))
+                Some(if starts_with_word(&text, b"start") { "START TRANSACTION" } else { "BEGIN" })
             }
-            (Begun::Deferred(_), Control::Begin { .. }) => Some(Local::BeginAgain),
             // Deferred => No
             (Begun::Deferred(_), Control::Commit) => {
                 self.begun = Begun::No;
-                Some(Local::Complete("COMMIT"))
+                Some("COMMIT")
             }
             // Deferred, Failed => No
             (Begun::Deferred(_) | Begun::Failed(_), Control::Rollback)
             | (Begun::Failed(_), Control::Commit) => {
                 self.begun = Begun::No;
-                Some(Local::Complete("ROLLBACK"))
+                Some("ROLLBACK")
             }
             // Deferred => Deferred
             (Begun::Deferred(deferred), Control::Prologue) => {
@@ -108,7 +98,7 @@ impl Session {
                 // It may say READ WRITE, or SERIALIZABLE.
                 deferred.fits_standby &= !sets_transaction(&text);
                 deferred.texts.push(text);
-                Some(Local::Complete(tag))
+                Some(tag)
             }
             _ => None,
         }
@@ -132,10 +122,15 @@ impl Session {
                     }
                     text = Some(body.cstring()?.into());
                 }
-                b'B' if text.is_none() => {
+                b'B' => {
                     let mut body = Body::new(body, "Bind");
-                    body.cstring()?;
-                    text = self.known_text(body.cstring()?);
+                    if !body.cstring()?.is_empty() {
+                        // Its portal is there for the rest of the transaction.
+                        return Ok(None);
+                    }
+                    if text.is_none() {
+                        text = self.known_text(body.cstring()?);
+                    }
                 }
                 b'E' => executed = true,
                 _ => {}
@@ -161,7 +156,7 @@ impl Session {
     }
 
     /// Writes the answer to each message of the request.
-    fn complete(&mut self, request: Request, local: &Local) -> Result<(), Ended> {
+    fn complete(&mut self, request: Request, command: &str) -> Result<(), Ended> {
         let messages = self.take_from_inbox(request);
         let mut rest = messages.as_slice();
         let mut failed = false;
@@ -174,9 +169,9 @@ impl Session {
                 b'Q' => {
                     // As on a server.
                     self.forget_unnamed();
-                    self.write_local(local);
+                    message::command_complete(&mut self.outbox, command);
                 }
-                b'E' => self.write_local(local),
+                b'E' => message::command_complete(&mut self.outbox, command),
                 b'P' => {
                     if let Err(reply) = self.remember_parsed(body)? {
                         reply.error(&mut self.outbox);
@@ -201,16 +196,6 @@ impl Session {
         let status = self.status();
         message::ready(&mut self.outbox, status);
         self.flush_now()
-    }
-
-    fn write_local(&mut self, local: &Local) {
-        match local {
-            Local::Complete(tag) => message::command_complete(&mut self.outbox, tag),
-            Local::BeginAgain => {
-                reply::already_in_transaction(&mut self.outbox);
-                message::command_complete(&mut self.outbox, "BEGIN");
-            }
-        }
     }
 
     /// A request without statements: only Sync, Flush, and Close of prepared statements.
@@ -282,7 +267,7 @@ impl Session {
             }
             _ => return Ok(false),
         };
-        self.complete(request, &Local::Complete(tag))?;
+        self.complete(request, tag)?;
         Ok(true)
     }
 
