@@ -104,39 +104,51 @@ impl Session {
         }
     }
 
-    /// The text that a request of one statement executes.
+    /// The text that a request executes which does nothing else: it parses it perhaps, binds it, without values, to the
+    /// unnamed portal, and executes that once. Anything else is the server's to answer.
     fn executed_text(&self, request: Request) -> Result<Option<Box<[u8]>>, Malformed> {
         if request.end == End::Query {
             return Ok(Some(self.query_text(request)?.into()));
         }
-        let mut text: Option<Box<[u8]>> = None;
+        let mut parsed: Option<(&[u8], &[u8])> = None;
+        let mut bound: Option<Box<[u8]>> = None;
         let mut executed = false;
         let mut rest = &self.inbox[..request.len];
         while let Ok(Some((tag, body, after))) = split_message(rest) {
             rest = after;
-            match tag {
+            let mut body = Body::new(body, "message");
+            let fits = match tag {
                 b'P' => {
-                    let mut body = Body::new(body, "Parse");
-                    if self.refuses_name(body.cstring()?) {
-                        return Ok(None);
-                    }
-                    text = Some(body.cstring()?.into());
+                    let (name, text) = (body.cstring()?, body.cstring()?);
+                    let first = parsed.replace((name, text)).is_none() && bound.is_none();
+                    first && !self.refuses_name(name)
                 }
                 b'B' => {
-                    let mut body = Body::new(body, "Bind");
-                    if !body.cstring()?.is_empty() {
-                        // Its portal is there for the rest of the transaction.
-                        return Ok(None);
-                    }
-                    if text.is_none() {
-                        text = self.known_text(body.cstring()?);
-                    }
+                    let (portal, name) = (body.cstring()?, body.cstring()?);
+                    let first = bound.is_none();
+                    bound = match parsed {
+                        Some((known, text)) => (known == name).then(|| text.into()),
+                        None => self.known_text(name),
+                    };
+                    first && bound.is_some() && portal.is_empty() && has_no_values(body)?
                 }
-                b'E' => executed = true,
-                _ => {}
+                b'D' if body.byte()? == b'S' => {
+                    let name = body.cstring()?;
+                    parsed.is_some_and(|(known, _)| known == name)
+                }
+                b'D' => bound.is_some() && body.cstring()?.is_empty(),
+                b'E' => {
+                    let first = !std::mem::replace(&mut executed, true);
+                    first && bound.is_some() && body.cstring()?.is_empty()
+                }
+                b'C' => executed,
+                _ => true,
+            };
+            if !fits {
+                return Ok(None);
             }
         }
-        Ok(text.filter(|_| executed && request.end == End::Sync))
+        Ok(bound.filter(|_| executed && request.end == End::Sync))
     }
 
     /// Whether a Parse under this name fails: then nothing of what follows it is executed.
@@ -360,6 +372,14 @@ impl Session {
         }
         texts
     }
+}
+
+/// Whether a Bind has no values; `body` is behind its names.
+fn has_no_values(mut body: Body<'_>) -> Result<bool, Malformed> {
+    for _ in 0..body.int16()? {
+        body.int16()?;
+    }
+    Ok(body.int16()? == 0)
 }
 
 /// The command tag of a statement that is kept back; none for several in one text.

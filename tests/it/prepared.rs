@@ -201,3 +201,25 @@ async fn in_a_failed_transaction_only_its_end_is_parsed() {
         assert_eq!((code(&replies), values(&replies)), (None, expected), "{name}");
     }
 }
+
+#[tokio::test]
+async fn a_begin_that_is_only_parsed_begins_nothing() {
+    let primary = Postgres::start(Role::Primary);
+    let proxy = Proxy::start(&config(&primary).to_toml());
+    let mut client = login(&proxy).await;
+    client.bind("", "nobody", &[]).execute("", 0).parse("begin", "BEGIN");
+    let replies = send(&mut client).await;
+    assert_eq!((code(&replies).as_deref(), replies[1].body[0]), (Some("26000"), b'I'));
+    client.parse("begin", "BEGIN").parse("one", "SELECT 1").bind("", "one", &[]).execute("", 0);
+    let replies = send(&mut client).await;
+    assert_eq!((values(&replies), RawClient::tags(&replies)), (vec!["1".to_owned()], "112DCZ".to_owned()));
+    assert_eq!(replies[5].body[0], b'I');
+    client.bind("", "begin", &[Some("1")]).execute("", 0);
+    assert_eq!(code(&send(&mut client).await).as_deref(), Some("08P01"));
+    client.bind("", "begin", &[]).execute("nobody", 0);
+    let replies = send(&mut client).await;
+    assert_eq!((code(&replies).as_deref(), replies[2].body[0]), (Some("34000"), b'I'));
+    client.bind("", "begin", &[]).describe(b'P', "").execute("", 0).close(b'P', "");
+    let replies = send(&mut client).await;
+    assert_eq!((RawClient::tags(&replies).as_str(), replies[4].body[0]), ("2nC3Z", b'T'));
+}
