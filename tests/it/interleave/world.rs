@@ -98,6 +98,7 @@ impl Player {
         if direct.len() != proxied.len() || !direct.iter().zip(&proxied).all(|(one, two)| agree(one, two)) {
             return Err((direct, proxied));
         }
+        self.compare_notifications().await?;
         if act.parses_unnamed() {
             self.unnamed = !direct.iter().any(|line| line.starts_with("E "));
         } else if !matches!(act, Act::Messages(_)) {
@@ -125,6 +126,23 @@ impl Player {
             }
         }
         Ok(())
+    }
+}
+
+impl Player {
+    /// Outside of transactions both sides have heard the same, sooner or later.
+    async fn compare_notifications(&mut self) -> Result<(), (Vec<String>, Vec<String>)> {
+        let (direct, proxied) = (&mut self.direct, &mut self.proxied);
+        if direct.status() != b'I' || proxied.status() != b'I' {
+            return Ok(());
+        }
+        let most = direct.heard().len().max(proxied.heard().len());
+        direct.hear(most).await;
+        proxied.hear(most).await;
+        if direct.heard() == proxied.heard() {
+            return Ok(());
+        }
+        Err((direct.heard().to_vec(), proxied.heard().to_vec()))
     }
 }
 
