@@ -189,20 +189,20 @@ fn columns(message: &Message) -> String {
 /// A text without numbers of temporary schemas, and without the names of protocol-level statements, which the proxy
 /// gives its own on the server.
 fn neutral(text: &str) -> String {
-    let text = without_number(text, "pg_temp_")
+    let text = without_number(text, "pg_temp_", 10)
         .replace("\"m1\"", "\"bulkhead_\"")
         .replace("\"m2\"", "\"bulkhead_\"");
-    without_number(&text, "bulkhead_")
+    without_number(&text, "bulkhead_", 16)
 }
 
 /// A text without the digits that follow a prefix.
-fn without_number(text: &str, prefix: &str) -> String {
+fn without_number(text: &str, prefix: &str, radix: u32) -> String {
     let mut rest = text;
     let mut out = String::new();
     while let Some(at) = rest.find(prefix) {
         let (before, after) = rest.split_at(at + prefix.len());
         out += before;
-        rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
+        rest = after.trim_start_matches(|c: char| c.is_digit(radix));
     }
     out + rest
 }
