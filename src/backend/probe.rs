@@ -117,11 +117,13 @@ UNION ALL SELECT 'prepared', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_
 UNION ALL SELECT 'cursor', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
 UNION ALL SELECT 'listen', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels())";
 
-/// Settings whose value comes from the session. Roles are not in `pg_settings`.
+/// Settings whose value comes from the session. Roles are not in `pg_settings`. Those of a transaction are still said
+/// to come from the session when the transaction is over.
 const SETTINGS: &str = " \
 UNION ALL SELECT 'set', name, setting FROM pg_catalog.pg_settings \
  WHERE source OPERATOR(pg_catalog.=) 'session'::pg_catalog.text \
- AND name OPERATOR(pg_catalog.<>) 'exit_on_error'::pg_catalog.text \
+ AND name OPERATOR(pg_catalog.<>) ALL (\
+ '{exit_on_error,transaction_isolation,transaction_read_only,transaction_deferrable}'::pg_catalog.text[]) \
 UNION ALL SELECT 'set', 'role', pg_catalog.current_setting('role') \
  WHERE pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) 'none'::pg_catalog.text \
 UNION ALL SELECT 'set', 'session_authorization', session_user::pg_catalog.text \

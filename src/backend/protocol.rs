@@ -135,9 +135,12 @@ impl Awaits {
 
 /// What the session may want to know of the replies since it last asked.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub struct News {
     /// The SQLSTATE of the last error that was passed to the client.
     pub client_error: Option<[u8; 5]>,
+    /// That error was one of ours, for a message that the server was not sent.
+    pub refused: bool,
     /// A statement of the client changed a parameter that the server reports.
     pub parameter_changed: bool,
     /// Statements whose Parse did not take place.
@@ -563,6 +566,7 @@ impl Protocol {
         if let (Some(Step::Refuse(error)), false) = (steps.front(), ours) {
             out.insert(chunk, error);
             news.client_error = Some(sqlstate(error.get(HEADER_BYTES..).unwrap_or_default()));
+            news.refused = true;
             return false;
         }
         for step in steps {

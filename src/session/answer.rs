@@ -25,14 +25,6 @@ use crate::{
 const PROLOGUE_TEXTS: usize = 16;
 const PROLOGUE_BYTES: usize = 4096;
 
-/// What a locally answered statement does.
-enum Local {
-    /// CommandComplete with this tag.
-    Complete(&'static str),
-    /// BEGIN while one was begun already.
-    BeginAgain,
-}
-
 impl Session {
     /// Answers the request here if it can be; returns whether it did, and has then taken it from the inbox.
     pub(crate) fn answers(&mut self, request: Request, demand: &Demand) -> Result<bool, Ended> {
@@ -58,8 +50,8 @@ impl Session {
             return Ok(false);
         }
         let Some(text) = self.executed_text(request)? else { return Ok(false) };
-        let Some(local) = self.local(text, demand.verdict.control) else { return Ok(false) };
-        self.complete(request, &local)?;
+        let Some(tag) = self.local(text, demand.verdict.control) else { return Ok(false) };
+        self.complete(request, tag)?;
         Ok(true)
     }
 
@@ -74,26 +66,24 @@ impl Session {
             && text.trim_ascii_end().split(|byte| *byte == b';').nth(1).is_some_and(|rest| !rest.is_empty()))
     }
 
-    /// What the statement does if it can be answered here; changes the transaction's state.
-    fn local(&mut self, text: Box<[u8]>, control: Control) -> Option<Local> {
+    /// The command tag of the statement if it can be answered here; changes the transaction's state.
+    fn local(&mut self, text: Box<[u8]>, control: Control) -> Option<&'static str> {
         match (&mut self.begun, control) {
             // No => Deferred
             (Begun::No, Control::Begin { .. }) => {
                 self.begun = Begun::begin(&text, control);
-                let verb = if starts_with_word(&text, b"start") { "START TRANSACTION" } else { "BEGIN" };
-                Some(Local::Complete(verb))
+                Some(if starts_with_word(&text, b"start") { "START TRANSACTION" } else { "BEGIN" })
             }
-            (Begun::Deferred(_), Control::Begin { .. }) => Some(Local::BeginAgain),
             // Deferred => No
             (Begun::Deferred(_), Control::Commit) => {
                 self.begun = Begun::No;
-                Some(Local::Complete("COMMIT"))
+                Some("COMMIT")
             }
             // Deferred, Failed => No
             (Begun::Deferred(_) | Begun::Failed(_), Control::Rollback)
             | (Begun::Failed(_), Control::Commit) => {
                 self.begun = Begun::No;
-                Some(Local::Complete("ROLLBACK"))
+                Some("ROLLBACK")
             }
             // Deferred => Deferred
             (Begun::Deferred(deferred), Control::Prologue) => {
@@ -108,40 +98,57 @@ impl Session {
                 // It may say READ WRITE, or SERIALIZABLE.
                 deferred.fits_standby &= !sets_transaction(&text);
                 deferred.texts.push(text);
-                Some(Local::Complete(tag))
+                Some(tag)
             }
             _ => None,
         }
     }
 
-    /// The text that a request of one statement executes.
+    /// The text that a request executes which does nothing else: it parses it perhaps, binds it, without values, to the
+    /// unnamed portal, and executes that once. Anything else is the server's to answer.
     fn executed_text(&self, request: Request) -> Result<Option<Box<[u8]>>, Malformed> {
         if request.end == End::Query {
             return Ok(Some(self.query_text(request)?.into()));
         }
-        let mut text: Option<Box<[u8]>> = None;
+        let mut parsed: Option<(&[u8], &[u8])> = None;
+        let mut bound: Option<Box<[u8]>> = None;
         let mut executed = false;
         let mut rest = &self.inbox[..request.len];
         while let Ok(Some((tag, body, after))) = split_message(rest) {
             rest = after;
-            match tag {
+            let mut body = Body::new(body, "message");
+            let fits = match tag {
                 b'P' => {
-                    let mut body = Body::new(body, "Parse");
-                    if self.refuses_name(body.cstring()?) {
-                        return Ok(None);
-                    }
-                    text = Some(body.cstring()?.into());
+                    let (name, text) = (body.cstring()?, body.cstring()?);
+                    let first = parsed.replace((name, text)).is_none() && bound.is_none();
+                    first && !self.refuses_name(name)
                 }
-                b'B' if text.is_none() => {
-                    let mut body = Body::new(body, "Bind");
-                    body.cstring()?;
-                    text = self.known_text(body.cstring()?);
+                b'B' => {
+                    let (portal, name) = (body.cstring()?, body.cstring()?);
+                    let first = bound.is_none();
+                    bound = match parsed {
+                        Some((known, text)) => (known == name).then(|| text.into()),
+                        None => self.known_text(name),
+                    };
+                    first && bound.is_some() && portal.is_empty() && has_no_values(body)?
                 }
-                b'E' => executed = true,
-                _ => {}
+                b'D' if body.byte()? == b'S' => {
+                    let name = body.cstring()?;
+                    parsed.is_some_and(|(known, _)| known == name)
+                }
+                b'D' => bound.is_some() && body.cstring()?.is_empty(),
+                b'E' => {
+                    let first = !std::mem::replace(&mut executed, true);
+                    first && bound.is_some() && body.cstring()?.is_empty()
+                }
+                b'C' => executed,
+                _ => true,
+            };
+            if !fits {
+                return Ok(None);
             }
         }
-        Ok(text.filter(|_| executed && request.end == End::Sync))
+        Ok(bound.filter(|_| executed && request.end == End::Sync))
     }
 
     /// Whether a Parse under this name fails: then nothing of what follows it is executed.
@@ -161,7 +168,7 @@ impl Session {
     }
 
     /// Writes the answer to each message of the request.
-    fn complete(&mut self, request: Request, local: &Local) -> Result<(), Ended> {
+    fn complete(&mut self, request: Request, command: &str) -> Result<(), Ended> {
         let messages = self.take_from_inbox(request);
         let mut rest = messages.as_slice();
         let mut failed = false;
@@ -174,9 +181,9 @@ impl Session {
                 b'Q' => {
                     // As on a server.
                     self.forget_unnamed();
-                    self.write_local(local);
+                    message::command_complete(&mut self.outbox, command);
                 }
-                b'E' => self.write_local(local),
+                b'E' => message::command_complete(&mut self.outbox, command),
                 b'P' => {
                     if let Err(reply) = self.remember_parsed(body)? {
                         reply.error(&mut self.outbox);
@@ -201,16 +208,6 @@ impl Session {
         let status = self.status();
         message::ready(&mut self.outbox, status);
         self.flush_now()
-    }
-
-    fn write_local(&mut self, local: &Local) {
-        match local {
-            Local::Complete(tag) => message::command_complete(&mut self.outbox, tag),
-            Local::BeginAgain => {
-                reply::already_in_transaction(&mut self.outbox);
-                message::command_complete(&mut self.outbox, "BEGIN");
-            }
-        }
     }
 
     /// A request without statements: only Sync, Flush, and Close of prepared statements.
@@ -282,7 +279,7 @@ impl Session {
             }
             _ => return Ok(false),
         };
-        self.complete(request, &Local::Complete(tag))?;
+        self.complete(request, tag)?;
         Ok(true)
     }
 
@@ -375,6 +372,14 @@ impl Session {
         }
         texts
     }
+}
+
+/// Whether a Bind has no values; `body` is behind its names.
+fn has_no_values(mut body: Body<'_>) -> Result<bool, Malformed> {
+    for _ in 0..body.int16()? {
+        body.int16()?;
+    }
+    Ok(body.int16()? == 0)
 }
 
 /// The command tag of a statement that is kept back; none for several in one text.

@@ -17,8 +17,7 @@ use crate::{
         protocol::{Awaits, Step, Undo},
         statements::{Held, NAME_PREFIX, Statement, StatementId, UnnamedText},
     },
-    pool::Lease,
-    sql::{Control, Effects, Reason},
+    sql::Effects,
     wire::{
         TxStatus,
         frame::{Header, split_message},
@@ -58,12 +57,6 @@ impl Steps {
             self.passes[self.passing] = awaits;
             self.passing += 1;
         }
-    }
-
-    /// Whether a portal is executed by what comes before.
-    fn executes(&self) -> bool {
-        let executes = |step: &Step| *step == Step::Pass(Awaits::Execute);
-        self.passes[..self.passing].contains(&Awaits::Execute) || self.list.iter().any(executes)
     }
 
     fn push(&mut self, step: Step) {
@@ -240,11 +233,14 @@ impl Session {
             message::close_statement(out, &*name);
             steps.push(Step::SwallowClosed(NOBODYS));
         }
-        if self.held().is_some_and(|held| held.touch(statement.id)) {
-            if self.fails_in_transaction(&statement, steps) {
-                self.statements.as_mut().and_then(|all| all.named.remove(&name));
-                return Ok(Err(reply::in_failed_transaction()));
-            }
+        let is_there = self.held().is_some_and(|held| held.touch(statement.id));
+        let has_failed = self.status() == TxStatus::Failed;
+        if is_there && has_failed {
+            // Few texts may be parsed now, and the server knows which ones.
+            message::close_statement(out, &statement.id);
+            steps.push(Step::SwallowClosed(statement.id));
+        }
+        if is_there && !has_failed {
             let mut complete = Vec::new();
             message::parse_complete(&mut complete);
             steps.push(Step::Insert(complete.into(), Undo::Parse(name)));
@@ -253,16 +249,6 @@ impl Session {
             steps.push(Step::PassParsed(statement.id, name));
         }
         Ok(Ok(()))
-    }
-
-    /// Whether the server, were it sent the Parse of a statement that it has, would refuse it because the transaction
-    /// has failed. Nothing in front of it may end the transaction.
-    fn fails_in_transaction(&self, statement: &Statement, steps: &Steps) -> bool {
-        let failed = |lease: &Lease| lease.protocol.status() == TxStatus::Failed && !lease.protocol.is_open();
-        self.lease.as_ref().is_some_and(failed)
-            && !steps.executes()
-            && statement.verdict.control == Control::None
-            && statement.verdict.reason != Reason::Empty
     }
 
     fn rewrite_bind(

@@ -349,20 +349,6 @@ pub(crate) fn bad_start(what: &str) -> Reply {
     Reply::new("08P01", what, "")
 }
 
-/// A BEGIN within a transaction gets the server's own warning.
-pub(crate) fn already_in_transaction(out: &mut Vec<u8>) {
-    message::notice(
-        out,
-        Report {
-            severity: "WARNING",
-            code: "25001",
-            message: "there is already a transaction in progress",
-            detail: "",
-            hint: "",
-        },
-    );
-}
-
 /// The client does not take its notifications.
 pub(crate) fn slow_listener(limit_bytes: usize) -> Reply {
     Reply::new(

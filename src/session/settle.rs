@@ -375,8 +375,8 @@ impl Session {
         if let Some(code) = news.client_error {
             self.failed = true;
             self.shared.metrics.server_errors.fetch_add(1, Ordering::Relaxed);
-            if self.was_unread && &code == SYNTAX_ERROR {
-                // The server could not read it either, so it did nothing.
+            if self.was_unread && (&code == SYNTAX_ERROR || news.refused) {
+                // The server could not read it either, or was not given it, so it did nothing.
                 self.was_unread = false;
                 self.taint = self.taint_read;
             }

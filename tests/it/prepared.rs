@@ -175,3 +175,51 @@ async fn literals_are_read_by_the_sessions_own_settings() {
         assert_eq!(values(&send(&mut client).await), [expected], "{zone}");
     }
 }
+
+#[tokio::test]
+async fn in_a_failed_transaction_only_its_end_is_parsed() {
+    let primary = Postgres::start(Role::Primary);
+    let proxy = Proxy::start(&config(&primary).to_toml());
+    let mut client = login(&proxy).await;
+    // The backend knows both texts by now.
+    client.parse("select", "SELECT 1").parse("end", "ROLLBACK");
+    assert_eq!(RawClient::tags(&send(&mut client).await), "11Z");
+    client.ask("BEGIN").await;
+    assert_eq!(code(&client.ask("SELECT 1 / 0").await).as_deref(), Some("22012"));
+    client.parse("again", "SELECT 1");
+    assert_eq!(code(&send(&mut client).await).as_deref(), Some("25P02"));
+    client.bind("", "again", &[]).execute("", 0);
+    assert_eq!(code(&send(&mut client).await).as_deref(), Some("26000"));
+    client.parse("end_again", "ROLLBACK").bind("", "end_again", &[]).execute("", 0);
+    client.parse("again", "SELECT 1").bind("", "again", &[]).execute("", 0);
+    let replies = send(&mut client).await;
+    assert_eq!((code(&replies), values(&replies)), (None, vec!["1".to_owned()]));
+    // The statements from before are still there.
+    for (name, expected) in [("select", vec!["1".to_owned()]), ("end", vec![])] {
+        client.bind("", name, &[]).execute("", 0);
+        let replies = send(&mut client).await;
+        assert_eq!((code(&replies), values(&replies)), (None, expected), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_begin_that_is_only_parsed_begins_nothing() {
+    let primary = Postgres::start(Role::Primary);
+    let proxy = Proxy::start(&config(&primary).to_toml());
+    let mut client = login(&proxy).await;
+    client.bind("", "nobody", &[]).execute("", 0).parse("begin", "BEGIN");
+    let replies = send(&mut client).await;
+    assert_eq!((code(&replies).as_deref(), replies[1].body[0]), (Some("26000"), b'I'));
+    client.parse("begin", "BEGIN").parse("one", "SELECT 1").bind("", "one", &[]).execute("", 0);
+    let replies = send(&mut client).await;
+    assert_eq!((values(&replies), RawClient::tags(&replies)), (vec!["1".to_owned()], "112DCZ".to_owned()));
+    assert_eq!(replies[5].body[0], b'I');
+    client.bind("", "begin", &[Some("1")]).execute("", 0);
+    assert_eq!(code(&send(&mut client).await).as_deref(), Some("08P01"));
+    client.bind("", "begin", &[]).execute("nobody", 0);
+    let replies = send(&mut client).await;
+    assert_eq!((code(&replies).as_deref(), replies[2].body[0]), (Some("34000"), b'I'));
+    client.bind("", "begin", &[]).describe(b'P', "").execute("", 0).close(b'P', "");
+    let replies = send(&mut client).await;
+    assert_eq!((RawClient::tags(&replies).as_str(), replies[4].body[0]), ("2nC3Z", b'T'));
+}

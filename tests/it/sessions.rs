@@ -436,3 +436,24 @@ async fn what_opaque_statements_set_stays_with_their_session() {
     locker.ask("SELECT pg_advisory_unlock(99)").await;
     assert_eq!(site.primary.value(held).await, "0");
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_counts_only_where_it_may_have_run() {
+    let site = Site::with_backends(1).await;
+    let mut client = site.raw().await;
+    // The lock outlives the implicit transaction that the text behind it fails.
+    client.parse("", "SELECT pg_advisory_lock(7)").bind("", "", &[]).execute("", 0);
+    client.parse("", "SELEKT").sync().flush().await;
+    assert_eq!(code_of(&client.read_until_ready().await), "42601");
+    site.wait_for_pinned("advisory_locks", 1.0).await;
+    client.ask("SELECT pg_advisory_unlock(7)").await;
+    site.wait_for_pinned("advisory_locks", 0.0).await;
+
+    // The server does not get a text under a name that is taken.
+    client.parse("s", "SELECT 1").sync().flush().await;
+    client.read_until_ready().await;
+    client.parse("s", "SELEKT").bind("", "s", &[]).execute("", 0).sync().flush().await;
+    assert_eq!(code_of(&client.read_until_ready().await), "42P05");
+    let mut other = site.raw().await;
+    assert_eq!(other.query_value("SELECT 1").await, "1");
+}

@@ -145,6 +145,27 @@ async fn settings_follow_transactions() {
 }
 
 #[tokio::test]
+async fn settings_of_a_transaction_are_not_the_sessions() {
+    let primary = Postgres::start(Role::Primary);
+    let proxy = start(&primary);
+    let mut others = [login(&proxy).await, login(&proxy).await];
+    let mut client = login(&proxy).await;
+    for sql in ["SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SET TRANSACTION READ ONLY"] {
+        client.ask(sql).await;
+        // The server is asked what is set, and lists those of the transaction that is over.
+        client.ask("RESET ALL").await;
+        for other in &mut others {
+            other.ask("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE").await;
+        }
+        for _ in 0..4 {
+            assert_eq!(show(&mut client, "transaction_isolation").await, "read committed", "{sql}");
+            assert_eq!(show(&mut client, "transaction_read_only").await, "off", "{sql}");
+            shuffle(&mut others).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_statement_kept_back_tells_its_error_where_the_transaction_is_opened() {
     let primary = Postgres::start(Role::Primary);
     let config = ProxyConfig::primary_only(&primary).pool("workers", &["primary"], 2);

@@ -509,3 +509,18 @@ async fn a_begin_under_a_taken_name_begins_nothing() {
     assert_eq!(told(&answer), " 42P05 Z");
     assert_eq!(answer[1].body[0], b'I');
 }
+
+#[tokio::test]
+async fn a_second_begin_is_the_servers_to_answer() {
+    let site = Site::start();
+    let mut client = site.raw().await;
+    client.ask("BEGIN").await;
+    let answer = client.ask("START TRANSACTION READ ONLY").await;
+    assert_eq!(RawClient::tags(&answer), "NCZ");
+    assert_eq!(answer[0].field(b'C').as_deref(), Some("25001"));
+    assert_eq!(&answer[1].body[..], b"START TRANSACTION\0");
+    // What it asks for holds as well.
+    assert_eq!(client.query_value("SHOW transaction_read_only").await, "on");
+    client.ask("ROLLBACK").await;
+    assert_eq!(client.query_value("SHOW transaction_read_only").await, "off");
+}

@@ -86,13 +86,15 @@ impl Act {
             }
             8..11 => {
                 let mut leaves = Leaves::Nothing;
-                let texts: Vec<String> = (0..2 + random.below(3))
-                    .map(|_| {
-                        let (sql, left) = next(random, chance);
-                        leaves = leaves.max(left);
-                        sql
-                    })
-                    .collect();
+                let mut texts: Vec<String> = Vec::new();
+                for _ in 0..2 + random.below(3) {
+                    let (sql, left) = next(random, chance);
+                    leaves = leaves.max(left);
+                    texts.push(sql);
+                    if texts.last().is_some_and(|sql| resets(sql)) {
+                        break;
+                    }
+                }
                 (Self::Query(texts.join("; ")), leaves)
             }
             11..14 => {
@@ -111,8 +113,11 @@ impl Act {
             16..19 => pipeline(random, chance),
             _ if chance.prepared > chance.most => Self::random(random, chance),
             _ => {
-                let mut list = pieces(random, chance.session);
+                let mut list = pieces(random, chance);
                 avoid_unnamed(&mut list, chance.unnamed);
+                if chance.in_transaction {
+                    avoid_unbound(&mut list);
+                }
                 (Self::Messages(list), chance.prepared)
             }
         }
@@ -191,6 +196,13 @@ fn named(random: &mut Random, sql: String) -> Vec<Piece> {
     list
 }
 
+/// Whether a statement returns settings to what the session began with. What follows it in the same request would see
+/// the server's own: the proxy sets those of the session when the request has succeeded.
+fn resets(sql: &str) -> bool {
+    let starts = ["RESET", "SET SESSION AUTHORIZATION", "DISCARD ALL"];
+    starts.iter().any(|start| sql.starts_with(start)) || sql.ends_with("TO DEFAULT")
+}
+
 /// Several statements up to one Sync or two.
 fn pipeline(random: &mut Random, chance: Chance) -> (Act, Leaves) {
     let mut list = Vec::new();
@@ -202,18 +214,28 @@ fn pipeline(random: &mut Random, chance: Chance) -> (Act, Leaves) {
             continue;
         }
         leaves = leaves.max(left);
+        if sql == "SELEKT" {
+            // What the proxy cannot read may do anything, unless the server says that it cannot read it either. Behind
+            // another error it does not.
+            leaves = Leaves::LastingPin;
+        }
         let mut part = if random.below(3) == 0 { named(random, sql) } else { unnamed(sql) };
         if random.below(3) > 0 {
             part.pop();
         }
+        let ends = part.iter().any(|piece| matches!(piece, Parse(_, sql) if resets(sql)));
         list.extend(part);
+        if ends {
+            break;
+        }
     }
     list.push(Sync);
     (Act::Messages(list), leaves)
 }
 
 /// Messages that belong together less well: statements and portals that may be there from before.
-fn pieces(random: &mut Random, session: usize) -> Vec<Piece> {
+fn pieces(random: &mut Random, chance: Chance) -> Vec<Piece> {
+    let session = chance.session;
     let mut list = Vec::new();
     for _ in 0..=random.below(5) {
         let (name, portal) = (*choose(random, NAMES), *choose(random, PORTALS));
@@ -221,6 +243,8 @@ fn pieces(random: &mut Random, session: usize) -> Vec<Piece> {
             0..2 => list.push(Parse(name, fill(choose::<&str>(random, PREPARED), random, session))),
             2..4 => list.push(Bind(portal, name, vec![format!("{}00", random.below(5))])),
             4 => list.push(Bind(portal, name, Vec::new())),
+            // In a failed transaction a statement that this backend has not been given yet cannot be described.
+            5 if chance.in_transaction => list.push(DescribePortal(portal)),
             5 => list.extend([DescribeStatement(name), DescribePortal(portal)]),
             6 => list.push(Execute(portal, random.below(4) as i32)),
             7 => list.push(CloseStatement(name)),
@@ -248,6 +272,20 @@ fn avoid_unnamed(list: &mut [Piece], mut known: bool) {
             Bind(_, name, _) | DescribeStatement(name) if name.is_empty() && !known => *name = "m1",
             // What was parsed may have been skipped.
             Sync => known = false,
+            _ => {}
+        }
+    }
+}
+
+/// Names another portal than the unnamed one before that is bound. It may be the one of a BEGIN, which the server keeps
+/// and the proxy has never made.
+fn avoid_unbound(list: &mut [Piece]) {
+    for piece in list {
+        match piece {
+            Bind("", ..) => return,
+            DescribePortal(portal) | Execute(portal, _) | ClosePortal(portal) if portal.is_empty() => {
+                *portal = "c1";
+            }
             _ => {}
         }
     }

@@ -96,7 +96,6 @@ const GROUPS: &[Group] = &[
             "SELECT count(*) FROM shared",
             "SELECT generate_series(1, {n}0)",
             "SELECT nextval('counter')",
-            "SELECT nextval('counter'), currval('counter'), lastval()",
             "VALUES (1, 'one'), (2, NULL)",
             "CREATE TABLE IF NOT EXISTS place (text text)",
             "DROP TABLE IF EXISTS no_such",
@@ -286,6 +285,8 @@ const GROUPS: &[Group] = &[
             "DO $$ BEGIN EXECUTE 'SET work_mem = {n}000'; END $$",
             "DO $$ BEGIN SET LOCAL work_mem = {n}000; END $$",
             "SELECT leaves_setting('{key}')",
+            // From then on the session keeps every backend on which it may have called nextval.
+            "SELECT nextval('counter'), currval('counter'), lastval()",
         ],
     ),
 ];
@@ -302,7 +303,8 @@ pub(super) const CHANNELS: &[&str] = &[
     "SELECT pg_notify('c{n}', '{key}')",
 ];
 
-/// Names of settings with values as SET takes them. Those that are reported come first.
+/// Names of settings with values as SET takes them. Those that are reported come first. `temp_buffers` is not among
+/// them: a backend that has had temporary tables, whoever's, does not change it any more.
 const SETTINGS: &[(&str, &[&str])] = &[
     ("DateStyle", &["'German'", "'ISO, MDY'", "'SQL, DMY'"]),
     ("TimeZone", &["'Asia/Tokyo'", "'UTC'", "'America/New_York'", "'No/Such'"]),
@@ -320,7 +322,6 @@ const SETTINGS: &[(&str, &[&str])] = &[
     ("default_transaction_isolation", &["'repeatable read'", "'read committed'"]),
     ("app.b", &["'x'", "''", "'it''s'"]),
     ("role", &["'reader'", "'none'"]),
-    ("temp_buffers", &["200", "300"]),
 ];
 
 /// A random statement that leaves at most `most`; how much it may leave.

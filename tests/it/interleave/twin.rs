@@ -12,6 +12,9 @@ use crate::support::{Message, RawClient};
 /// An answer that takes longer is a difference.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// So is a notification that takes longer than this after the other side's.
+const NOTIFICATION_PATIENCE: Duration = Duration::from_secs(3);
+
 /// OIDs from here on are those of objects that users made, and differ between servers.
 const FIRST_USER_OID: u32 = 16_384;
 
@@ -26,16 +29,34 @@ pub(super) struct Twin {
     client: Option<RawClient>,
     status: u8,
     copies: usize,
+    /// The notifications so far. No rule says when one comes that another session has sent, but in which order.
+    heard: Vec<String>,
 }
 
 impl Twin {
     pub(super) fn new(port: u16, database: &str) -> Self {
-        Self { port, database: database.to_owned(), client: None, status: b'I', copies: 0 }
+        Self { port, database: database.to_owned(), client: None, status: b'I', copies: 0, heard: Vec::new() }
     }
 
     /// The transaction status last told.
     pub(super) fn status(&self) -> u8 {
         self.status
+    }
+
+    pub(super) fn heard(&self) -> &[String] {
+        &self.heard
+    }
+
+    /// Waits, between two steps, until so many notifications have come; not forever.
+    pub(super) async fn hear(&mut self, count: usize) {
+        let Some(client) = &mut self.client else { return };
+        while self.heard.len() < count {
+            match timeout(NOTIFICATION_PATIENCE, client.try_read_message()).await {
+                Ok(Some(message)) if message.tag == b'S' => {}
+                Ok(Some(message)) => self.heard.push(told(&message)),
+                Ok(None) | Err(_) => return,
+            }
+        }
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -69,6 +90,7 @@ impl Twin {
             while let Ok(Some(_)) = timeout(PATIENCE, client.try_read_message()).await {}
         }
         self.status = b'I';
+        self.heard.clear();
         let mut client = RawClient::open(self.port).await;
         client
             .startup(&[&[("user", "app"), ("database", self.database.as_str())], parameters].concat())
@@ -100,6 +122,10 @@ impl Twin {
             };
             match message.tag {
                 b'S' => continue,
+                b'A' => {
+                    self.heard.push(told(&message));
+                    continue;
+                }
                 b'Z' => {
                     readies -= 1;
                     self.status = message.body[0];
@@ -163,20 +189,20 @@ fn columns(message: &Message) -> String {
 /// A text without numbers of temporary schemas, and without the names of protocol-level statements, which the proxy
 /// gives its own on the server.
 fn neutral(text: &str) -> String {
-    let text = without_number(text, "pg_temp_")
+    let text = without_number(text, "pg_temp_", 10)
         .replace("\"m1\"", "\"bulkhead_\"")
         .replace("\"m2\"", "\"bulkhead_\"");
-    without_number(&text, "bulkhead_")
+    without_number(&text, "bulkhead_", 16)
 }
 
 /// A text without the digits that follow a prefix.
-fn without_number(text: &str, prefix: &str) -> String {
+fn without_number(text: &str, prefix: &str, radix: u32) -> String {
     let mut rest = text;
     let mut out = String::new();
     while let Some(at) = rest.find(prefix) {
         let (before, after) = rest.split_at(at + prefix.len());
         out += before;
-        rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
+        rest = after.trim_start_matches(|c: char| c.is_digit(radix));
     }
     out + rest
 }
