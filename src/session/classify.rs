@@ -37,7 +37,7 @@ impl Session {
 
     async fn query_verdict(&self, request: Request) -> Result<Verdict, Ended> {
         if request.streaming > 0 {
-            return Ok(Verdict::unknown(Reason::TooLong));
+            return Ok(Verdict::too_long());
         }
         let text = self.query_text(request)?;
         if text.len() < LONG_TEXT_BYTES {
@@ -139,7 +139,7 @@ impl Session {
                 return Ok(Demand::of(verdict));
             }
         }
-        Ok(Demand::of(Verdict::unknown(Reason::TooLong)))
+        Ok(Demand::of(Verdict::too_long()))
     }
 
     /// The verdict of a statement that the session has prepared.
@@ -170,6 +170,25 @@ impl Session {
             return Ok(Verdict { class: Class::Job, reason: Reason::JobValue, effects, ..verdict });
         }
         Ok(verdict)
+    }
+
+    /// The text of the request is longer than what is kept of it: what cannot be asked for is looked for as it passes.
+    pub(crate) fn begin_search(&mut self, request: Request) {
+        let beginning = self.inbox.get(..request.len).unwrap_or_default().to_vec();
+        self.search = Some(Box::default());
+        self.search_in(&beginning);
+    }
+
+    /// Looks at the next piece of a long text.
+    pub(crate) fn search_in(&mut self, piece: &[u8]) {
+        let Some(search) = &mut self.search else { return };
+        let found = search.finds(&self.catalog.load(), piece);
+        if found {
+            self.taint |= Effects::OPAQUE_SETTINGS;
+        }
+        if found || self.streaming == 0 {
+            self.search = None;
+        }
     }
 
     /// Where a request goes.

@@ -223,6 +223,7 @@ impl Start {
             statements: None,
             listening: None,
             streaming: 0,
+            search: None,
             skipping: false,
             client_closed: false,
         })

@@ -39,7 +39,7 @@ use crate::{
     route::PoolId,
     server::DatabaseCatalog,
     socket::Socket,
-    sql::{Effects, Hint},
+    sql::{Effects, HiddenSearch, Hint},
     wire::{
         frame::BadFrame,
         read::{ErrorFields, Malformed},
@@ -174,6 +174,8 @@ pub(crate) struct Session {
     listening: Option<Box<Listening>>,
     /// Bytes of the client's current message still to be sent on.
     streaming: usize,
+    /// What is looked for in it, if it is a text.
+    search: Option<Box<HiddenSearch>>,
     /// A refused extended request: everything up to its Sync is dropped.
     skipping: bool,
     /// Whether the client has closed its side while a request was running.

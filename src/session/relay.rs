@@ -297,6 +297,7 @@ impl Session {
         if self.streaming > 0 {
             let (now, rest) = bytes.split_at(self.streaming.min(bytes.len()));
             self.streaming -= now.len();
+            self.search_in(now);
             if let Some(lease) = &mut self.lease {
                 // A failed write shows as the end of the backend's replies.
                 let _ = lease.send(now);

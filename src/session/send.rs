@@ -18,7 +18,7 @@ use super::{
 use crate::{
     backend::{Protocol, Settings, protocol::Step, statements::UnnamedText},
     route::Demand,
-    sql::{Effects, Verdict, reset_names, setting_names},
+    sql::{Effects, Reason, Verdict, reset_names, setting_names},
     wire::{TxStatus, message, read::Malformed},
 };
 
@@ -139,6 +139,9 @@ impl Session {
             self.note_unsure(request);
         }
         self.streaming = request.streaming;
+        if verdict.reason == Reason::TooLong && request.streaming > 0 {
+            self.begin_search(request);
+        }
         if request.end == End::Query {
             // It ends the unnamed statement.
             self.forget_unnamed();

@@ -4,11 +4,11 @@ use quick_cache::sync::Cache;
 
 use super::{
     catalog::Catalog,
-    hidden::may_set_hidden,
+    hidden::HiddenSearch,
     hint, judge,
     key::{Key, Keys},
     rules::Rules,
-    verdict::{Effects, Reason, Verdict},
+    verdict::{Reason, Verdict},
 };
 
 /// Judges texts by one set of rules and remembers what it judged.
@@ -50,7 +50,9 @@ impl Classifier {
     pub fn lookup(&self, catalog: &Catalog, text: &[u8]) -> Result<Verdict, Miss> {
         if text.len() > self.statement_bytes {
             let hint = hint::read(text, &self.rules);
-            return Ok(Verdict { hint, ..too_long(text) });
+            let hides = HiddenSearch::default().finds(catalog, text);
+            let verdict = if hides { Verdict::unknown(Reason::TooLong) } else { Verdict::too_long() };
+            return Ok(Verdict { hint, ..verdict });
         }
         let key = self.keys.key(text);
         self.verdicts.get(&(catalog.epoch(), key)).ok_or(Miss { key })
@@ -67,14 +69,6 @@ impl Classifier {
     pub fn classify(&self, catalog: &Catalog, text: &[u8]) -> Verdict {
         self.lookup(catalog, text).unwrap_or_else(|miss| self.judge(catalog, text, miss))
     }
-}
-
-/// Of a text that is not read: whatever it leaves, the server is asked for; what it cannot be asked for ties the
-/// session to its backend, so that is looked for.
-fn too_long(text: &[u8]) -> Verdict {
-    let unknown = Verdict::unknown(Reason::TooLong);
-    let hidden = if may_set_hidden(text) { Effects::NONE } else { Effects::OPAQUE_SETTINGS };
-    Verdict { effects: unknown.effects.without(hidden), ..unknown }
 }
 
 impl std::fmt::Debug for Classifier {

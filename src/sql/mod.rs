@@ -39,6 +39,7 @@ pub use cache::{Classifier, Miss};
 pub use catalog::Catalog;
 pub use explain::{Explanation, explain};
 pub use glob::Glob;
+pub use hidden::HiddenSearch;
 pub use rules::{Custom, Rules, UnknownPreset};
 pub use statements::{
     Deallocate, StatementName, deallocate_target, listened_channels, reset_names, setting_names,

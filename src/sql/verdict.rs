@@ -324,6 +324,12 @@ impl Verdict {
         let effects = Effects::OPAQUE.with(Effects::OPAQUE_SETTINGS);
         Self { effects, ..Self::new(Class::Write, reason) }
     }
+
+    /// Of a text that is too long to be read: whatever it leaves, the server is asked for. What it cannot be asked
+    /// for is looked for apart (`HiddenSearch`).
+    pub const fn too_long() -> Self {
+        Self { effects: Effects::OPAQUE, ..Self::new(Class::Write, Reason::TooLong) }
+    }
 }
 
 #[cfg(test)]

@@ -196,10 +196,14 @@ async fn a_storm_never_exceeds_the_bound_and_leaves_no_trace() {
     let answered = storm.answered.each_ref().map(|count| count.load(Ordering::Relaxed));
     assert!(answered.iter().all(|count| *count > 20), "statements answered by identity: {answered:?}");
 
-    let [_, idle, ..] = places(&proxy).await;
-    let on_server = primary.value(OURS).await.parse::<f64>().expect("a count");
-    assert!((idle - on_server).abs() < 0.5, "{idle} idle, {on_server} on the server");
-    assert!(idle <= BOUND as f64, "{idle} idle");
+    // One may be in use by Bulkhead itself, which reads the catalog.
+    eventually("the places are the server's connections", Duration::from_secs(15), async || {
+        let counted: f64 = places(&proxy).await.iter().sum();
+        let on_server = primary.value(OURS).await.parse::<f64>().expect("a count");
+        assert!(counted.max(on_server) <= BOUND as f64, "{counted} places, {on_server} on the server");
+        ((counted - on_server).abs() < 0.5).then_some(())
+    })
+    .await;
     for url in &urls {
         let mut users = JoinSet::new();
         for _ in 0..20 {

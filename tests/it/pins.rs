@@ -151,3 +151,31 @@ async fn a_pinned_session_that_idles_makes_room_only_if_others_wait() {
     }
     assert_eq!(ended, 1, "one is enough");
 }
+
+/// A text longer than what is kept of a request pins its session only where it may set what cannot be asked for.
+#[tokio::test]
+async fn a_long_text_pins_only_if_it_sets_something() {
+    let primary = Postgres::start(Role::Primary);
+    primary.query("CREATE TABLE long_texts (a text); GRANT ALL ON long_texts TO app").await;
+    let config = ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 2);
+    let proxy = Proxy::start(&config.set("limits", "request_buffer", "64KiB").to_toml());
+    let mut client = login(&proxy, "app").await;
+    let filler = "x offset settled ".repeat(20_000);
+    assert_eq!(error_of(&client.ask(&format!("INSERT INTO long_texts VALUES ('{filler}')")).await), None);
+    assert_eq!(client.query_value("SELECT length(a) FROM long_texts").await, filler.len().to_string());
+    assert_eq!(proxy.metric(&pinned("hidden_settings")).await, Some(0.0));
+    // What it sets may be listed: that is carried.
+    client.ask(&format!("SET lock_timeout = '17s'; SELECT '{filler}'")).await;
+    assert_eq!(proxy.metric(&pinned("hidden_settings")).await, Some(0.0));
+    // What is cut away from the beginning counts as well.
+    let error = client.ask(&format!("SELECT '{filler}', set_config('app.' || 'late', 'mine', false)")).await;
+    assert_eq!(error_of(&error), None);
+    proxy.wait_for_metric(&pinned("hidden_settings"), 1.0).await;
+    let mut other = login(&proxy, "app").await;
+    for _ in 0..3 {
+        assert_eq!(other.query_value("SELECT coalesce(current_setting('app.late', true), '')").await, "");
+        assert_eq!(other.query_value("SHOW lock_timeout").await, "0");
+        assert_eq!(client.query_value("SELECT current_setting('app.late', true)").await, "mine");
+        assert_eq!(client.query_value("SHOW lock_timeout").await, "17s");
+    }
+}
