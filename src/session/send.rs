@@ -259,7 +259,8 @@ impl Session {
             let is_in = |list: &[String]| list.iter().any(|other| other == name);
             // Who returns to its own user returns to its startup role, too.
             let implied = *name == "role" && names.iter().any(|other| other == "session_authorization");
-            is_in(&names) || implied || (all && !is_in(&set))
+            let is_user = matches!(*name, "role" | "session_authorization");
+            is_in(&names) || implied || (all && !is_user && !is_in(&set))
         });
         let restored = Settings::new(restored.map(|(name, value)| (name.to_owned(), value.to_owned())));
         Settings::default().change_to(&restored).map(String::into_boxed_str)

@@ -106,23 +106,26 @@ pub fn setting_names(text: &[u8]) -> Vec<String> {
     names
 }
 
-/// The settings that a text returns to their defaults, folded; `all` for RESET ALL and DISCARD ALL.
+/// The settings that a text returns to their defaults, folded. `all` for RESET ALL, which leaves the session's user and
+/// role as they are, and for DISCARD ALL, which also returns to the session's user.
 pub fn reset_names(text: &[u8]) -> Vec<String> {
     let Ok(parsed) = parse::parse(text) else {
         return Vec::new();
     };
-    let resets = parsed.statements().filter_map(|statement| match statement.node {
+    let resets = parsed.statements().map(|statement| match statement.node {
         Node::VariableSetStmt(set) => match set.kind {
-            VariableSetKind::VAR_RESET_ALL => Some("all".to_owned()),
+            VariableSetKind::VAR_RESET_ALL => vec!["all".to_owned()],
             VariableSetKind::VAR_RESET | VariableSetKind::VAR_SET_DEFAULT => {
-                set.name().map(str::to_ascii_lowercase)
+                set.name().map(str::to_ascii_lowercase).into_iter().collect()
             }
-            _ => None,
+            _ => Vec::new(),
         },
-        Node::DiscardStmt(discard) => (discard.target == DiscardMode::DISCARD_ALL).then(|| "all".to_owned()),
-        _ => None,
+        Node::DiscardStmt(discard) if discard.target == DiscardMode::DISCARD_ALL => {
+            vec!["all".to_owned(), "session_authorization".to_owned()]
+        }
+        _ => Vec::new(),
     });
-    resets.collect()
+    resets.flatten().collect()
 }
 
 /// The channels that a text's LISTEN statements name, folded and cut to the length of a name as the server does.

@@ -365,3 +365,17 @@ async fn notifications_reach_who_listens() {
     let replies = listener.ask("NOTIFY news, 'self'").await;
     assert_eq!(RawClient::tags(&replies), "CAZ");
 }
+
+#[tokio::test]
+async fn reset_all_leaves_the_role_and_discard_all_does_not() {
+    let primary = Postgres::start(Role::Primary);
+    primary.query("CREATE ROLE reader; GRANT reader TO app").await;
+    let proxy = start(&primary);
+    let mut client = login_with(&proxy, &[("options", "-c role=reader -c work_mem=5MB")]).await;
+    for (reset, role) in [("RESET ALL", "app"), ("DISCARD ALL", "reader")] {
+        client.ask("SET ROLE app; SET work_mem = '6MB'").await;
+        assert_eq!(error_code(&client.ask(reset).await), None);
+        assert_eq!(client.query_value("SELECT current_user").await, role, "{reset}");
+        assert_eq!(show(&mut client, "work_mem").await, "5MB", "{reset}");
+    }
+}
