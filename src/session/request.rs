@@ -96,6 +96,10 @@ fn names_statement(body: &[u8]) -> Result<bool, Malformed> {
     Ok(!body.cstring()?.is_empty())
 }
 
+/// Of a pipeline longer than this what has come is passed on before its end: the server works on it meanwhile, and a
+/// client learns of an error before it has sent everything.
+const PIPELINE_BYTES: usize = 64 * 1024;
+
 /// Finds the first request in `inbox`. `None`: more bytes are needed. A message that does not fit into `limit`
 /// bytes is given out in part.
 pub(crate) fn first_request(inbox: &[u8], limit: usize) -> Result<Option<Request>, BadFrame> {
@@ -125,8 +129,13 @@ pub(crate) fn first_request(inbox: &[u8], limit: usize) -> Result<Option<Request
             return Ok(Some(Request::whole(end, at, about)));
         }
     }
-    let full = at > 0 && inbox.len() >= limit;
-    Ok(full.then_some(Request::whole(End::Open, at, about)))
+    Ok(part(inbox, at, limit, about))
+}
+
+/// The messages up to `at`, if they are part of a long pipeline.
+fn part(inbox: &[u8], at: usize, limit: usize, about: About) -> Option<Request> {
+    let is_long = at > 0 && inbox.len() >= limit.min(PIPELINE_BYTES);
+    is_long.then_some(Request::whole(End::Open, at, about))
 }
 
 fn incomplete(
@@ -137,10 +146,10 @@ fn incomplete(
     limit: usize,
     about: About,
 ) -> Option<Request> {
-    if inbox.len() < limit {
+    if at > 0 {
+        part(inbox, at, limit, about)
+    } else if inbox.len() < limit {
         None
-    } else if at > 0 {
-        Some(Request::whole(End::Open, at, about))
     } else {
         // Of the unread rest nothing is known.
         let about = About { statements: true, portals: true, parses: false };
@@ -227,6 +236,25 @@ mod tests {
         let about = About { statements: true, portals: true, parses: false };
         let request = Request { end: End::Query, len: 100, streaming: bytes.len() - 100, about };
         assert_eq!(first_request(&bytes[..100], 100), Ok(Some(request)));
+    }
+
+    #[test]
+    fn a_long_pipeline_is_passed_on_before_its_end() {
+        let mut bytes = Vec::new();
+        while bytes.len() < PIPELINE_BYTES {
+            message::bind(&mut bytes, b"", b"s", &[0; 1000]);
+        }
+        let len = bytes.len();
+        message::bind(&mut bytes, b"", b"s", &[0; 1000]);
+        let found = |bytes: &[u8], limit| first_request(bytes, limit).expect("valid");
+        assert_eq!(found(&bytes[..PIPELINE_BYTES - 1], 1 << 20), None);
+        let request = found(&bytes[..len + 7], 1 << 20).expect("long");
+        assert_eq!((request.end, request.len, request.streaming), (End::Open, len, 0));
+        assert_eq!(found(&bytes[..2500], 2000).map(|request| request.end), Some(End::Open));
+        // One long message is not cut before the limit.
+        let mut bytes = Vec::new();
+        message::bind(&mut bytes, b"", b"s", &vec![0; 2 * PIPELINE_BYTES]);
+        assert_eq!(found(&bytes[..PIPELINE_BYTES + 9], 1 << 20), None);
     }
 
     proptest::proptest! {

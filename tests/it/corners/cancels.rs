@@ -7,6 +7,9 @@ use crate::support::{RawClient, eventually};
 
 const ROWS: &str = "SELECT repeat('x', 9000) FROM generate_series(1, 2)";
 
+/// A statement behind the rows runs.
+const SLEEPS: &str = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+
 async fn after(talk: &mut Talk<'_>) {
     talk.ask("SELECT a FROM t WHERE a >= 100").await;
     talk.ask("ROLLBACK").await;
@@ -34,6 +37,7 @@ async fn a_cancel_does_what_it_does_on_the_server() {
             let sql = format!("INSERT INTO t VALUES (101); {ROWS}; SELECT pg_sleep(60)\0");
             talk.client.message(b'Q', sql.as_bytes());
             talk.hear_to(b'D').await;
+            talk.wait_until(SLEEPS).await;
             talk.cancel().await;
             talk.exchange(1).await;
             after(talk).await;
@@ -47,6 +51,7 @@ async fn a_cancel_does_what_it_does_on_the_server() {
             talk.unit("INSERT INTO t VALUES (102)").sync();
             talk.unit("SELECT 'after its Sync'").sync();
             talk.hear_to(b'D').await;
+            talk.wait_until(SLEEPS).await;
             talk.cancel().await;
             talk.exchange(2).await;
             after(talk).await;
