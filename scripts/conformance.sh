@@ -36,7 +36,7 @@ known_lines[stats]='<  t
 expect_churn() {
     local why rest="| [-+]+| \([0-9]+ rows?\)| )|---)"$'\n'"?)+"
     known_reasons[stats]="what a session counts on one backend is shown to it on another one only when it is flushed"
-    known_lines[stats]="(([<>]( +[tf]| +[0-9]+| +[a-z0-9_]+ +(\|[ 0-9]+)+$rest"
+    known_lines[stats]="(([<>]( +[tf]( +\| [tf])*| +[0-9]+| +[a-z0-9_]+ +(\|[ 0-9]+)+$rest"
     known_reasons[temp]="an earlier session has used temporary tables on the same backend: its temporary schema is there"
     known_lines[temp]='< ERROR:  cannot PREPARE a transaction that has operated on temporary objects'
     why="only when it calls currval is a session known to need the backend of its nextval; a default may hide the call"
