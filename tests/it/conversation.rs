@@ -1,45 +1,17 @@
-//! The protocol itself, message by message: greetings, any slicing of bytes, huge messages, COPY, and clients that do
-//! not read.
+//! The protocol itself, message by message: greetings, any slicing of bytes, long messages, long pipelines, COPY, and
+//! clients that do not read.
 
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
-use crate::support::{Cluster, Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role, eventually};
+use crate::support::{Cluster, Login, Proxy, ProxyConfig, RawClient, Site, eventually, told, values};
 
 const MEGABYTE: u64 = 1024 * 1024;
 
-struct Site {
-    proxy: Proxy,
-    primary: Postgres,
-}
+const USER: [(&str, &str); 2] = [("user", "app"), ("database", "app")];
 
-impl Site {
-    fn start() -> Self {
-        Self::configured(|config| config)
-    }
-
-    fn configured(change: impl Fn(ProxyConfig) -> ProxyConfig) -> Self {
-        let primary = Postgres::start(Role::Primary);
-        let config = ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 2);
-        let proxy = Proxy::start(&change(config).to_toml());
-        Self { proxy, primary }
-    }
-
-    async fn raw(&self) -> RawClient {
-        RawClient::login(self.proxy.port(), Login::App, "app").await
-    }
-
-    /// The part of the proxy's memory that no file backs.
-    fn memory(&self) -> u64 {
-        self.proxy.memory_bytes().1
-    }
-}
-
-fn told(answer: &[Message]) -> String {
-    let word = |message: &Message| match message.tag {
-        b'E' => format!(" {} ", message.field(b'C').unwrap_or_default()),
-        tag => char::from(tag).to_string(),
-    };
-    answer.iter().map(word).collect()
+/// The part of the proxy's memory that no file backs.
+fn memory(site: &Site) -> u64 {
+    site.proxy.memory_bytes().1
 }
 
 /// A StartupMessage of any version.
@@ -57,52 +29,41 @@ fn startup(version: u32, parameters: &[(&str, &str)]) -> Vec<u8> {
     packet
 }
 
-const USER: [(&str, &str); 2] = [("user", "app"), ("database", "app")];
-
-/// A SELECT of one text value of so many bytes.
-fn row_of(bytes: u64) -> String {
-    format!("SELECT repeat('x', {bytes})")
-}
-
 #[tokio::test]
-async fn versions_are_negotiated() {
+async fn versions_and_encryption_are_negotiated() {
     let site = Site::start();
     for (version, extra, secret_bytes, negotiated) in [
         (0x3_0000, None, 4, None),
         (0x3_0002, None, 32, None),
-        (0x3_0009, None, 32, Some((2, 0))),
-        (0x3_0000, Some("_pq_.command_tag"), 4, Some((0, 1))),
-        (0x3_0002, Some("_pq_.command_tag"), 32, Some((2, 1))),
+        (0x3_0009, None, 32, Some((0x3_0002, 0))),
+        (0x3_0000, Some("_pq_.command_tag"), 4, Some((0x3_0000, 1))),
+        (0x3_0002, Some("_pq_.command_tag"), 32, Some((0x3_0002, 1))),
     ] {
         let mut client = RawClient::open(site.proxy.port()).await;
         let mut parameters = USER.to_vec();
         parameters.extend(extra.map(|name| (name, "on")));
         client.bytes(&startup(version, &parameters)).flush().await;
-        if let Some((minor, count)) = negotiated {
+        if let Some((version, count)) = negotiated {
             let message = client.read_message().await;
             assert_eq!(message.tag, b'v', "{version:x} {extra:?}");
             let number =
                 |at: usize| u32::from_be_bytes(message.body[at..at + 4].try_into().expect("4 bytes"));
-            assert_eq!((number(0) & 0xffff, number(4)), (minor, count), "{version:x} {extra:?}");
+            assert_eq!((number(0), number(4)), (version, count), "{version:x} {extra:?}");
             assert_eq!(
                 String::from_utf8_lossy(&message.body[8..]),
                 extra.map_or(String::new(), |name| format!("{name}\0"))
             );
         }
         assert_eq!(client.authenticate("app", "secret").await, None);
-        assert!(client.key().1.len() >= secret_bytes, "{version:x}: {} bytes", client.key().1.len());
-        assert_eq!(secret_bytes == 4, client.key().1.len() == 4, "{version:x}");
+        assert_eq!(client.key().1.len(), secret_bytes, "{version:x}");
         assert_eq!(client.query_value("SELECT 1 + 1").await, "2");
     }
     let mut client = RawClient::open(site.proxy.port()).await;
     client.bytes(&startup(0x2_0000, &USER)).flush().await;
     let refused = client.read_message().await;
     assert_eq!((refused.tag, client.try_read_message().await), (b'E', None));
-}
 
-#[tokio::test]
-async fn encryption_is_declined_and_the_conversation_goes_on() {
-    let site = Site::start();
+    // Encryption is declined, and the client may go on without.
     for codes in [&[80_877_103_u32][..], &[80_877_104], &[80_877_104, 80_877_103]] {
         let mut client = RawClient::open(site.proxy.port()).await;
         for code in codes {
@@ -117,7 +78,8 @@ async fn encryption_is_declined_and_the_conversation_goes_on() {
 
 #[tokio::test]
 async fn every_byte_may_come_alone() {
-    let site = Site::start();
+    // With a password, so that its messages are sliced as well as the others.
+    let site = Site::configured(|config| config.set("auth", "method", "scram-sha-256"));
     let mut client = RawClient::open(site.proxy.port()).await;
     client.bytes(&startup(0x3_0000, &USER)).flush_byte_by_byte().await;
     assert_eq!(client.authenticate("app", "secret").await, None);
@@ -133,44 +95,59 @@ async fn every_byte_may_come_alone() {
         .message(b'd', b"1\n2\n")
         .message(b'd', b"3\n")
         .message(b'c', b"");
-    client.message(b'Q', b"SELECT count(*) FROM t\0").message(b'Q', b"DROP TABLE t\0").message(b'Q', b"\0");
-    client.flush_byte_by_byte().await;
-    for tags in ["1tT2DCZ", "CZ", "GCZ", "TDCZ", "CZ", "IZ"] {
-        assert_eq!(told(&client.read_until_ready().await), tags);
+    client.message(b'Q', b"SELECT count(*) FROM t; SELECT 'two'\0").message(b'Q', b"DROP TABLE t\0");
+    client.message(b'Q', b"\0").flush_byte_by_byte().await;
+    for (tags, rows) in [
+        ("1tT2DCZ", &["bytes"][..]),
+        ("CZ", &[]),
+        ("GCZ", &[]),
+        ("TDCTDCZ", &["3", "two"]),
+        ("CZ", &[]),
+        ("IZ", &[]),
+    ] {
+        let answer = client.read_until_ready().await;
+        assert_eq!(told(&answer), tags);
+        assert_eq!(values(&answer), rows);
     }
 }
 
+/// Values that are longer still are the business of `corners::giants`.
 #[tokio::test]
-async fn huge_messages_stream_through() {
+async fn texts_and_values_over_the_request_buffer_stream_through() {
     let site = Site::configured(|config| config.set("limits", "request_buffer", "256KiB"));
-    let mut client = site.raw().await;
+    let mut client = site.client().await;
     client.ask("SELECT 1").await;
-    let before = site.memory();
+    let before = memory(&site);
 
-    let text = "a".repeat(8 * MEGABYTE as usize);
-    assert_eq!(client.query_value(&format!("SELECT length('{text}')")).await, text.len().to_string());
+    let text = format!("SELECT length('{}')", "a".repeat(8 * MEGABYTE as usize));
+    let length = (8 * MEGABYTE).to_string();
+    assert_eq!(client.query_value(&text).await, length);
+    client.parse("", &text).bind("", "", &[]).execute("", 0);
+    assert_eq!(values(&client.finish().await), [length.as_str()]);
+    client.parse("long", &text);
+    assert_eq!(client.exchange().await, " 54000 Z", "a long text cannot be kept under a name");
 
     let value = "b".repeat(20 * MEGABYTE as usize);
+    let expected = [value.len().to_string(), "t".to_owned()];
     for name in ["", "named"] {
         client
             .parse(name, "SELECT length($1::text), $1::text LIKE '%b'")
             .bind("", name, &[Some(&value)])
             .execute("", 0);
-        client.sync().flush().await;
-        let answer = client.read_until_ready().await;
-        assert_eq!(told(&answer), "12DCZ");
-        assert_eq!(answer[2].columns(), [Some(value.len().to_string()), Some("t".to_owned())]);
+        let answer = client.finish().await;
+        assert_eq!((told(&answer).as_str(), values(&answer)), ("12DCZ", expected.to_vec()));
     }
-    assert_eq!(client.query_value(&row_of(5 * MEGABYTE)).await.len() as u64, 5 * MEGABYTE);
+    client.bind("", "named", &[Some(&value)]).execute("", 0);
+    assert_eq!(values(&client.finish().await), expected);
     assert_eq!(client.query_value("SELECT 1").await, "1");
-    let grown = site.memory().saturating_sub(before);
+    let grown = memory(&site).saturating_sub(before);
     assert!(grown < 8 * MEGABYTE, "{grown} bytes more than before");
 }
 
 #[tokio::test]
-async fn many_syncs_and_queries_in_one_write() {
+async fn many_requests_in_one_write_are_answered_in_order() {
     let site = Site::start();
-    let mut client = site.raw().await;
+    let mut client = site.client().await;
     for _ in 0..200 {
         client.sync();
     }
@@ -187,174 +164,79 @@ async fn many_syncs_and_queries_in_one_write() {
     }
     client.flush().await;
     for number in 0..200 {
-        let answer = client.read_until_ready().await;
-        let row = answer.iter().find(|message| message.tag == b'D').expect("a row");
-        assert_eq!(row.columns(), [Some(number.to_string())]);
-    }
-    for empty in ["", "  ", "-- nothing", ";"] {
-        assert_eq!(told(&client.ask(empty).await), "IZ", "{empty:?}");
-        client.parse("", empty).bind("", "", &[]).describe(b'P', "").execute("", 0).sync().flush().await;
-        assert_eq!(told(&client.read_until_ready().await), "12nIZ", "{empty:?}");
+        assert_eq!(values(&client.read_until_ready().await), [number.to_string()]);
     }
 }
 
 #[tokio::test]
-async fn copy_goes_both_ways() {
+async fn copy_of_much_data_loses_none_and_holds_little_of_it() {
     let site = Site::start();
-    site.primary.query("SET ROLE app; CREATE TABLE t (id int)").await;
-    let mut client = site.raw().await;
-    let mut rows = 0;
-    // Data after the server has asked for it, and before.
-    for waits in [true, false] {
-        client.message(b'Q', b"COPY t FROM STDIN\0");
-        if waits {
-            client.flush().await;
-            assert_eq!(client.read_message().await.tag, b'G');
-        }
-        client
-            .message(b'd', b"1\n")
-            .message(b'd', b"2\n3\n")
-            .message(b'H', b"")
-            .message(b'c', b"")
-            .flush()
-            .await;
-        assert_eq!(told(&client.read_until_ready().await), if waits { "CZ" } else { "GCZ" });
-        rows += 3;
-
-        // The Sync behind Execute means nothing to a server that copies; a second one ends the request.
-        for end in [b'S', b'H'] {
-            client.parse("", "COPY t FROM STDIN").bind("", "", &[]).execute("", 0).message(end, b"");
-            if waits {
-                client.flush().await;
-                for tag in *b"12G" {
-                    assert_eq!(client.read_message().await.tag, tag);
-                }
-            }
-            client.message(b'd', b"4\n").message(b'c', b"").sync().flush().await;
-            assert_eq!(told(&client.read_until_ready().await), if waits { "CZ" } else { "12GCZ" }, "{end}");
-            rows += 1;
-        }
-        assert_eq!(client.query_value("SELECT count(*) FROM t").await, rows.to_string());
-    }
-    // By a prepared name, so that the request is changed on its way.
-    client.parse("copy", "COPY t FROM STDIN").sync().flush().await;
-    assert_eq!(told(&client.read_until_ready().await), "1Z");
-    client.bind("", "copy", &[]).execute("", 0).sync().flush().await;
-    for tag in *b"2G" {
-        assert_eq!(client.read_message().await.tag, tag);
-    }
-    client.message(b'd', b"5\n").message(b'c', b"").sync().flush().await;
-    assert_eq!(told(&client.read_until_ready().await), "CZ");
-
-    let tags = told(&client.ask("COPY t TO STDOUT").await);
-    assert_eq!(tags, format!("H{}cCZ", "d".repeat(rows + 1)));
-    client.parse("", "COPY (SELECT 1) TO STDOUT").bind("", "", &[]).execute("", 0).sync().flush().await;
-    assert_eq!(told(&client.read_until_ready().await), "12HdcCZ");
-    // Two in one text.
-    client.query("COPY t FROM STDIN; COPY t FROM STDIN; SELECT 1").await;
-    for _ in 0..2 {
-        assert_eq!(client.read_message().await.tag, b'G');
-        client.message(b'd', b"6\n").message(b'c', b"").flush().await;
-        assert_eq!(client.read_message().await.tag, b'C');
-    }
-    assert_eq!(told(&client.read_until_ready().await), "TDCZ");
-}
-
-#[tokio::test]
-async fn copy_of_much_data_holds_little_of_it() {
-    let site = Site::start();
-    site.primary.query("SET ROLE app; CREATE UNLOGGED TABLE t (line text)").await;
-    let mut client = site.raw().await;
+    site.primary.query("SET ROLE app; CREATE UNLOGGED TABLE t (id int, line text)").await;
+    let mut client = site.client().await;
     client.ask("SELECT 1").await;
-    let before = site.memory();
+    let before = memory(&site);
+    let filling = "z".repeat(99_000);
+    let mut rows = String::new();
+    for number in 0..300 {
+        writeln!(rows, "{number}\t{filling}").expect("text takes text");
+    }
+    // In pieces that have nothing to do with rows.
     client.query("COPY t FROM STDIN").await;
-    let line = format!("{}\n", "z".repeat(99_999));
-    for _ in 0..300 {
-        client.message(b'd', line.as_bytes()).flush().await;
+    client.expect("G").await;
+    for piece in rows.as_bytes().chunks(70_001) {
+        client.message(b'd', piece).flush().await;
     }
     client.message(b'c', b"").flush().await;
-    assert_eq!(told(&client.read_until_ready().await), "GCZ");
-    assert_eq!(client.query_value("SELECT count(*) FROM t").await, "300");
-    let grown = site.memory().saturating_sub(before);
+    assert_eq!(told(&client.read_until_ready().await), "CZ");
+    let answer = client.ask("COPY (SELECT * FROM t ORDER BY id) TO STDOUT").await;
+    assert_eq!(told(&answer), format!("H{}cCZ", "d".repeat(300)));
+    let data = answer.iter().filter(|message| message.tag == b'd');
+    let out: Vec<u8> = data.flat_map(|message| message.body.iter().copied()).collect();
+    assert!(out == rows.as_bytes(), "{} bytes came back, of {}", out.len(), rows.len());
+    let grown = memory(&site).saturating_sub(before);
     assert!(grown < 8 * MEGABYTE, "{grown} bytes more than before");
 }
 
+/// The server fails in the middle of a message: nobody else may get the rest of that in front of a statement.
 #[tokio::test]
-async fn a_copy_that_fails_leaves_the_session_usable() {
-    let site = Site::configured(|config| config.pool("primary", &["primary"], 1));
+async fn a_copy_that_fails_in_the_middle_of_a_message_leaves_the_session_usable() {
+    let site = Site::with_backends(1);
     site.primary.query("SET ROLE app; CREATE TABLE t (id int)").await;
-    let (mut client, mut other) = (site.raw().await, site.raw().await);
-    for begin in [false, true] {
-        let after = if begin { b'E' } else { b'I' };
-        for extended in [false, true] {
-            for fails in ["by the client", "by the server", "in the middle of a message"] {
-                if begin {
-                    client.ask("BEGIN").await;
-                }
-                if extended {
-                    client
-                        .parse("", "COPY t FROM STDIN")
-                        .bind("", "", &[])
-                        .execute("", 0)
-                        .flush_message()
-                        .flush()
-                        .await;
-                    assert_eq!(
-                        (client.read_message().await.tag, client.read_message().await.tag),
-                        (b'1', b'2')
-                    );
-                } else {
-                    client.query("COPY t FROM STDIN").await;
-                }
-                assert_eq!(client.read_message().await.tag, b'G');
-                match fails {
-                    "by the client" => client.message(b'd', b"1\n").message(b'f', b"no more\0"),
-                    "by the server" => {
-                        client.message(b'd', b"not a number\n").message(b'd', b"2\n").message(b'c', b"")
-                    }
-                    // The header promises more than comes before the server has failed.
-                    _ => client.message(b'd', b"not a number\n").bytes(b"d\0\0\0\x0a2\n"),
-                };
-                client.flush().await;
-                let error = client.read_message().await;
-                assert_eq!(error.tag, b'E', "{fails}");
-                if fails == "in the middle of a message" {
-                    // Nobody else may get the rest of the message in front of a statement.
-                    let told_other = other.ask_soon("SELECT 'other'").await;
-                    client.bytes(b"3\n4\n").message(b'c', b"");
-                    client.flush().await;
-                    if told_other.is_none() && !begin && !extended {
-                        assert_eq!(told(&other.read_until_ready().await), "TDCZ", "{fails}");
-                    } else if told_other.is_none() {
-                        // It waits until the client's transaction or request is over.
-                        if extended {
-                            client.sync().flush().await;
-                        }
-                        let ready = client.read_until_ready().await;
-                        assert_eq!(ready.last().expect("ready").body[0], after, "{fails}");
-                        client.ask("ROLLBACK").await;
-                        assert_eq!(told(&other.read_until_ready().await), "TDCZ", "{fails}");
-                        continue;
-                    }
-                }
-                if extended {
-                    client.sync().flush().await;
-                }
-                let ready = client.read_until_ready().await;
-                assert_eq!(ready.last().expect("ready").body[0], after, "{fails}, extended: {extended}");
-                client.ask("ROLLBACK").await;
-                assert_eq!(client.query_value("SELECT count(*) FROM t").await, "0");
-                assert_eq!(other.query_value("SELECT 'other'").await, "other");
-            }
+    let (mut client, mut other) = (site.client().await, site.client().await);
+    for (begin, extended) in [(false, false), (false, true), (true, false), (true, true)] {
+        let what = format!("in a transaction: {begin}, extended: {extended}");
+        if begin {
+            client.ask("BEGIN").await;
         }
+        if extended {
+            client.parse("", "COPY t FROM STDIN").bind("", "", &[]).execute("", 0).flush_message();
+            client.flush().await;
+            client.expect("12G").await;
+        } else {
+            client.query("COPY t FROM STDIN").await;
+            client.expect("G").await;
+        }
+        // The header promises more than comes before the server has failed.
+        client.message(b'd', b"not a number\n").bytes(b"d\0\0\0\x0a2\n").flush().await;
+        client.expect("E").await;
+        // The other one may be served at once, or wait until the client's request or transaction is over.
+        let served = other.ask_soon("SELECT 'other'").await;
+        client.bytes(b"3\n4\n").message(b'c', b"");
+        if extended {
+            client.sync();
+        }
+        client.flush().await;
+        let ready = client.read_until_ready().await;
+        assert_eq!(ready.last().expect("ready").body[0], if begin { b'E' } else { b'I' }, "{what}");
+        client.ask("ROLLBACK").await;
+        let served = match served {
+            Some(answer) => answer,
+            None => other.read_until_ready().await,
+        };
+        assert_eq!(values(&served), ["other"], "{what}");
+        assert_eq!(client.query_value("SELECT count(*) FROM t").await, "0", "{what}");
+        assert_eq!(other.query_value("SELECT 'other'").await, "other", "{what}");
     }
-    // Refused before it begins.
-    client.query("COPY no_such_table FROM STDIN").await;
-    client.message(b'd', b"1\n").message(b'c', b"").flush().await;
-    assert_eq!(told(&client.read_until_ready().await), " 42P01 Z");
-    client.parse("", "COPY no_such_table FROM STDIN").bind("", "", &[]).execute("", 0).sync().flush().await;
-    assert_eq!(told(&client.read_until_ready().await), "12 42P01 Z");
-    assert_eq!(client.query_value("SELECT 1").await, "1");
 }
 
 #[tokio::test]
@@ -370,16 +252,14 @@ async fn copy_into_a_temporary_table_as_asyncpg_does_it() {
         // Its columns are asked for, and never a Sync is sent for that.
         client.parse("__asyncpg_1__", "SELECT * FROM copied LIMIT 1").describe(b'S', "__asyncpg_1__");
         client.flush_message().flush().await;
-        for tag in *b"1tT" {
-            assert_eq!(client.read_message().await.tag, tag);
-        }
+        client.expect("1tT").await;
         // The data comes without waiting for the server to ask for it.
         client.query("COPY copied FROM STDIN").await;
         client.message(b'd', b"1\n2\n").message(b'c', b"").flush().await;
         assert_eq!(told(&client.read_until_ready().await), "GCZ");
         assert_eq!(client.query_value("SELECT count(*) FROM copied").await, "2");
-        client.close(b'S', "__asyncpg_1__").sync().flush().await;
-        assert_eq!(told(&client.read_until_ready().await), "3Z");
+        client.close(b'S', "__asyncpg_1__");
+        assert_eq!(client.exchange().await, "3Z");
         assert_eq!(told(&client.ask("COMMIT;").await), "CZ");
         proxy.wait_for_metric("bulkhead_sessions_pinned{reason=\"temp_objects\"}", 0.0).await;
     }
@@ -398,9 +278,7 @@ async fn copy_into_a_temporary_table_as_asyncpg_does_it() {
         .flush_message()
         .flush()
         .await;
-    for tag in *b"1tT" {
-        assert_eq!(client.read_message().await.tag, tag);
-    }
+    client.expect("1tT").await;
     client.query("COPY lasting FROM STDIN").await;
     client.message(b'd', b"1\n2\n").message(b'c', b"").flush().await;
     assert_eq!(told(&client.read_until_ready().await), "GCZ");
@@ -408,35 +286,13 @@ async fn copy_into_a_temporary_table_as_asyncpg_does_it() {
 }
 
 #[tokio::test]
-async fn a_function_is_called_by_its_number() {
+async fn a_client_that_reads_late_gets_everything_and_costs_no_memory() {
+    const ROWS: usize = 600;
     let site = Site::start();
-    let mut client = site.raw().await;
-    let oid: u32 = site.primary.value("SELECT 'int4pl'::regproc::oid").await.parse().expect("an OID");
-    let mut body = oid.to_be_bytes().to_vec();
-    body.extend_from_slice(&[0, 1, 0, 1, 0, 2]);
-    for number in [20_i32, 22] {
-        body.extend_from_slice(&4_u32.to_be_bytes());
-        body.extend_from_slice(&number.to_be_bytes());
-    }
-    body.extend_from_slice(&[0, 1]);
-    for _ in 0..2 {
-        client.message(b'F', &body).flush().await;
-        let answer = client.read_until_ready().await;
-        assert_eq!(told(&answer), "VZ");
-        assert_eq!(&answer[0].body[..], [0, 0, 0, 4, 0, 0, 0, 42]);
-    }
-    client.message(b'F', &[0; 10]).flush().await;
-    assert_eq!(told(&client.read_until_ready().await), " 42883 Z");
-    assert_eq!(client.query_value("SELECT 1").await, "1");
-}
-
-#[tokio::test]
-async fn a_client_that_does_not_read_costs_no_memory() {
-    let site = Site::start();
-    let (mut client, mut other) = (site.raw().await, site.raw().await);
+    let (mut client, mut other) = (site.client().await, site.client().await);
     other.ask("SELECT 1").await;
-    let before = site.memory();
-    client.query("SELECT i, repeat('y', 100000) FROM generate_series(1, 2000) AS i").await;
+    let before = memory(&site);
+    client.query(&format!("SELECT i, repeat('y', 100000) FROM generate_series(1, {ROWS}) AS i")).await;
     // The server has come to a halt once its side of the connection is full.
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite'";
     eventually("the server waits", Duration::from_secs(20), async || {
@@ -446,50 +302,17 @@ async fn a_client_that_does_not_read_costs_no_memory() {
     let mut most = 0;
     for _ in 0..20 {
         assert_eq!(other.query_value("SELECT 1").await, "1");
-        most = most.max(site.memory());
+        most = most.max(memory(&site));
     }
     assert!(most.saturating_sub(before) < 4 * MEGABYTE, "{most} bytes, {before} before");
-    assert_eq!(client.read_message().await.tag, b'T');
-    for number in 1..=2000 {
+    let whole = "y".repeat(100_000);
+    client.expect("T").await;
+    for number in 1..=ROWS {
         let row = client.read_message().await.columns();
         assert_eq!(row[0], Some(number.to_string()));
-        assert!(
-            row[1]
-                .as_ref()
-                .is_some_and(|text| text.len() == 100_000 && text.bytes().all(|byte| byte == b'y'))
-        );
+        assert!(row[1].as_ref() == Some(&whole), "row {number} is whole");
     }
     assert_eq!(told(&client.read_until_ready().await), "CZ");
-    let grown = site.memory().saturating_sub(before);
+    let grown = memory(&site).saturating_sub(before);
     assert!(grown < 4 * MEGABYTE, "{grown} bytes more than before");
-}
-
-#[tokio::test]
-async fn terminate_right_behind_a_query() {
-    let site = Site::start();
-    site.primary.query("SET ROLE app; CREATE TABLE t (id int)").await;
-    for number in 1..=10 {
-        let mut client = site.raw().await;
-        client.message(b'Q', b"INSERT INTO t VALUES (1)\0").terminate().await;
-        let mut tags = String::new();
-        while let Some(message) = client.try_read_message().await {
-            tags.push(char::from(message.tag));
-        }
-        assert!("CZ".starts_with(&tags), "{tags}");
-        let sql = "SELECT count(*) FROM t";
-        eventually("the row is there", Duration::from_secs(10), async || {
-            (site.primary.value(sql).await == number.to_string()).then_some(())
-        })
-        .await;
-    }
-    // A transaction that was left open is not.
-    let mut client = site.raw().await;
-    client.ask("BEGIN; DELETE FROM t").await;
-    client.terminate().await;
-    let open = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'";
-    eventually("nothing is open", Duration::from_secs(10), async || {
-        (site.primary.value(open).await == "0").then_some(())
-    })
-    .await;
-    assert_eq!(site.primary.value("SELECT count(*) FROM t").await, "10");
 }

@@ -137,6 +137,18 @@ async fn what_comes_around_a_copy_is_answered_as_on_the_server() {
         talk.ask("SELECT count(*) FROM t").await;
     })
     .await;
+    site.same("by a name prepared before, so that the request is changed on its way", async |talk| {
+        talk.client.parse("s", "COPY t FROM STDIN").sync();
+        talk.exchange(1).await;
+        for number in [b"100", b"101"] {
+            talk.client.bind("", "s", &[]).execute("", 0).sync();
+            talk.hear_to(b'G').await;
+            talk.client.message(b'd', &[&number[..], b"\tx\n"].concat()).message(b'c', b"").sync();
+            talk.exchange(1).await;
+        }
+        talk.ask("SELECT a, b FROM t WHERE a >= 100").await;
+    })
+    .await;
     site.same("in one text with others", async |talk| {
         talk.client.message(b'Q', b"INSERT INTO t VALUES (100); COPY t FROM STDIN; SELECT 1/0\0");
         talk.hear_to(b'G').await;

@@ -181,3 +181,20 @@ async fn a_goodbye_is_no_sync() {
     }
     site.finish().await;
 }
+
+#[tokio::test]
+async fn a_query_before_a_goodbye_is_run_and_answered() {
+    let site = Site::start().await;
+    for port in [site.primary.port(), site.proxy.port()] {
+        for number in 1..=10 {
+            let mut client = site.client_of(port).await;
+            client.message(b'Q', format!("INSERT INTO t VALUES ({number})\0").as_bytes()).terminate().await;
+            client.expect("CZ").await;
+            assert_eq!(client.try_read_message().await, None);
+        }
+        let mut client = site.client_of(port).await;
+        assert_eq!(client.query_value("SELECT count(*) FROM t").await, "10");
+        client.ask("TRUNCATE t").await;
+    }
+    site.finish().await;
+}

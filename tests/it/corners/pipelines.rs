@@ -85,7 +85,7 @@ async fn an_error_skips_to_the_sync_wherever_it_is() {
 }
 
 /// Statements of one pipeline; a text that ends with `|` is followed by a Sync.
-const PIPELINES: [&[&str]; 22] = [
+const PIPELINES: [&[&str]; 23] = [
     &["BEGIN", "INSERT INTO t VALUES (100)", "COMMIT", "INSERT INTO t VALUES (101)", "SELECT 1/0"],
     &["BEGIN", "INSERT INTO t VALUES (100)", "SELECT 1/0", "COMMIT"],
     &["INSERT INTO t VALUES (100)", "BEGIN", "INSERT INTO t VALUES (101)", "ROLLBACK"],
@@ -107,6 +107,7 @@ const PIPELINES: [&[&str]; 22] = [
     &["VACUUM t", "SELECT 1/0"],
     &["", "BEGIN", "", "COMMIT", ""],
     &["BEGIN", "BEGIN", "COMMIT", "COMMIT", "ROLLBACK"],
+    &["BEGIN|", "START TRANSACTION READ ONLY|", "SHOW transaction_read_only|", "INSERT INTO t VALUES (100)"],
     &[
         "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY",
         "INSERT INTO t VALUES (100)|",
@@ -153,7 +154,7 @@ async fn transactions_begin_and_end_within_pipelines() {
     site.finish().await;
 }
 
-const QUERIES: [&str; 24] = [
+const QUERIES: [&str; 25] = [
     "",
     " ; ;",
     "-- nothing",
@@ -169,6 +170,7 @@ const QUERIES: [&str; 24] = [
     "BEGIN; SELECT 1/0; COMMIT",
     "BEGIN; COMMIT AND CHAIN; INSERT INTO t VALUES (100); ROLLBACK AND CHAIN",
     "COMMIT; SELECT 1",
+    "START TRANSACTION READ ONLY",
     "ROLLBACK; BEGIN; BEGIN",
     "COMMIT AND CHAIN",
     "BEGIN; SAVEPOINT x; SELECT 1/0; ROLLBACK TO x; COMMIT",

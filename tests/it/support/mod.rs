@@ -6,6 +6,7 @@
 //! | [`Postgres::start`] | one server: primary, replica of another, or job database |
 //! | [`Cluster::start`] | primary, streaming replica and job database |
 //! | [`Proxy::start`] | the program under test, with a configuration from [`ProxyConfig`] |
+//! | [`Site::start`] | a primary and a proxy with two connections to it |
 //! | [`Relay::start`] | a TCP relay that cuts, delays and stalls what goes through it |
 //! | [`RawClient::open`] | a client that sends any bytes at all |
 //! | [`oban::install`], [`oban::Load`] | the tables of a job library, and workers on them |
@@ -14,6 +15,7 @@
 #![allow(dead_code, reason = "shared by tests and benchmarks, each of which uses a part")]
 #![allow(unused_imports, reason = "as above")]
 
+mod answers;
 mod certificates;
 mod cluster;
 mod config;
@@ -26,9 +28,11 @@ mod proxy;
 mod random;
 mod raw;
 mod relay;
+mod site;
 mod template;
 mod wait;
 
+pub(crate) use answers::{error_code, error_of, told, values};
 pub(crate) use certificates::Certificates;
 pub(crate) use cluster::Cluster;
 pub(crate) use config::ProxyConfig;
@@ -41,5 +45,6 @@ pub(crate) use random::Random;
 pub(crate) use raw::{Message, RawClient};
 pub(crate) use relay::Relay;
 pub(crate) use rustix::process::Signal;
+pub(crate) use site::{Site, shuffle};
 pub(crate) use template::Scratch;
 pub(crate) use wait::{eventually, wait_until};

@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::Login;
+use super::{Login, told};
 
 /// No answer within this is a failure.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -249,6 +249,25 @@ impl RawClient {
     pub(crate) async fn ask(&mut self, sql: &str) -> Vec<Message> {
         self.query(sql).await;
         self.read_until_ready().await
+    }
+
+    /// Ends the request with a Sync and returns its answer.
+    pub(crate) async fn finish(&mut self) -> Vec<Message> {
+        self.sync().flush().await;
+        self.read_until_ready().await
+    }
+
+    /// [`Self::finish`], of which it returns what it was [`told`].
+    pub(crate) async fn exchange(&mut self) -> String {
+        told(&self.finish().await)
+    }
+
+    /// Reads messages with exactly these tags.
+    pub(crate) async fn expect(&mut self, tags: &str) {
+        for tag in tags.chars() {
+            let message = self.read_message().await;
+            assert_eq!(char::from(message.tag), tag, "of {tags}: {message:?}");
+        }
     }
 
     /// The first column of the only row that a Query answers.
