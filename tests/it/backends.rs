@@ -1,26 +1,9 @@
 //! What the server keeps for its own sessions and shows them: sequences, random numbers, connections to databases.
 
-use crate::support::{Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role};
+use crate::support::{Login, RawClient, Site, error_code};
 
-/// Two backends for everybody, so that sessions meet each other's.
-fn start(primary: &Postgres) -> Proxy {
-    Proxy::start(&ProxyConfig::primary_only(primary).pool("primary", &["primary"], 2).to_toml())
-}
-
-async fn login_to(proxy: &Proxy, database: &str) -> RawClient {
-    let mut client = RawClient::open(proxy.port()).await;
-    let (user, password) = Login::App.credentials();
-    client.startup(&[("user", user), ("database", database)]).await;
-    assert!(client.authenticate(user, password).await.is_none(), "logged in");
-    client
-}
-
-async fn login(proxy: &Proxy) -> RawClient {
-    login_to(proxy, "app").await
-}
-
-fn error_code(replies: &[Message]) -> Option<String> {
-    replies.iter().find(|message| message.tag == b'E').and_then(|error| error.field(b'C'))
+async fn login_to(site: &Site, database: &str) -> RawClient {
+    RawClient::login(site.proxy.port(), Login::App, database).await
 }
 
 /// Both backends are taken for a moment, so that whoever comes next may get either of them.
@@ -35,13 +18,9 @@ async fn shuffle(others: &mut [RawClient], sql: &str) {
 
 #[tokio::test]
 async fn lastval_is_the_sessions_own() {
-    let primary = Postgres::start(Role::Primary);
-    primary
-        .query("CREATE TABLE t (id serial, who int); ALTER TABLE t OWNER TO app; ALTER TABLE t ALTER who SET NOT NULL")
-        .await;
-    let proxy = start(&primary);
-    let mut others = [login(&proxy).await, login(&proxy).await];
-    let mut client = login(&proxy).await;
+    let site = Site::with_objects("CREATE TABLE t (id serial, who int); ALTER TABLE t OWNER TO app; ALTER TABLE t ALTER who SET NOT NULL", 2).await;
+    let mut others = [site.client().await, site.client().await];
+    let mut client = site.client().await;
     // Nothing of this session is known to the server yet, whatever the backends remember of others.
     shuffle(&mut others, "INSERT INTO t (who) VALUES (0); SELECT pg_sleep(0.002)").await;
     for ask in ["SELECT lastval()", "SELECT currval('t_id_seq')"] {
@@ -50,7 +29,7 @@ async fn lastval_is_the_sessions_own() {
     // Now it is known to ask, and keeps the backend that it inserts on.
     for _ in 0..5 {
         let inserted = client.query_value("INSERT INTO t (who) VALUES (1) RETURNING id").await;
-        let mut other = login(&proxy).await;
+        let mut other = site.client().await;
         for _ in 0..3 {
             other.ask("INSERT INTO t (who) VALUES (2)").await;
         }
@@ -58,33 +37,30 @@ async fn lastval_is_the_sessions_own() {
         assert_eq!(client.query_value("SELECT currval('t_id_seq')").await, inserted);
         other.terminate().await;
     }
-    proxy.wait_for_metric(r#"bulkhead_sessions_pinned{reason="sequences"}"#, 1.0).await;
+    site.wait_for_pinned("sequences", 1.0).await;
     client.ask("DISCARD SEQUENCES").await;
-    proxy.wait_for_metric(r#"bulkhead_sessions_pinned{reason="sequences"}"#, 0.0).await;
+    site.wait_for_pinned("sequences", 0.0).await;
     shuffle(&mut others, "INSERT INTO t (who) VALUES (0); SELECT pg_sleep(0.002)").await;
     assert_eq!(error_code(&client.ask("SELECT lastval()").await).as_deref(), Some("55000"));
 }
 
 #[tokio::test]
 async fn what_a_library_keeps_is_the_sessions_own() {
-    let primary = Postgres::start(Role::Primary);
-    primary
-        .query(
-            "CREATE EXTENSION dblink; CREATE FUNCTION in_c() RETURNS text[] VOLATILE LANGUAGE C \
+    let site = Site::with_objects(
+        "CREATE EXTENSION dblink; CREATE FUNCTION in_c() RETURNS text[] VOLATILE LANGUAGE C \
              AS '$libdir/dblink', 'dblink_get_connections'",
-        )
-        .await;
-    let proxy = start(&primary);
-    let mut others = [login(&proxy).await, login(&proxy).await];
+        2,
+    )
+    .await;
+    let mut others = [site.client().await, site.client().await];
     let (user, password) = Login::App.credentials();
-    let port = primary.port();
+    let port = site.primary.port();
     let opens = format!(
         "SELECT dblink_connect('mine', 'host=127.0.0.1 port={port} dbname=app user={user} password={password}')"
     );
-    let pinned = r#"bulkhead_sessions_pinned{reason="load"}"#;
-    let mut client = login(&proxy).await;
+    let mut client = site.client().await;
     assert_eq!(client.query_value(&opens).await, "OK");
-    proxy.wait_for_metric(pinned, 1.0).await;
+    site.wait_for_pinned("load", 1.0).await;
     for _ in 0..3 {
         shuffle(&mut others, "SELECT dblink_get_connections(), pg_sleep(0.002)").await;
         assert_eq!(client.query_value("SELECT a FROM dblink('mine', 'SELECT 7') AS t(a int)").await, "7");
@@ -92,7 +68,7 @@ async fn what_a_library_keeps_is_the_sessions_own() {
         assert_eq!(seen, "none", "another's connection");
     }
     client.terminate().await;
-    proxy.wait_for_metric(pinned, 0.0).await;
+    site.wait_for_pinned("load", 0.0).await;
     // The backend went with the session.
     for other in &mut others {
         other.ask("BEGIN").await;
@@ -102,21 +78,20 @@ async fn what_a_library_keeps_is_the_sessions_own() {
     others[0].ask("ROLLBACK").await;
     // What a function in C that is no extension's keeps is not known to anybody.
     others[0].ask("SELECT in_c()").await;
-    proxy.wait_for_metric(pinned, 1.0).await;
+    site.wait_for_pinned("load", 1.0).await;
 }
 
 #[tokio::test]
 async fn a_seed_is_the_sessions_own() {
-    let primary = Postgres::start(Role::Primary);
-    let mut direct = RawClient::login(primary.port(), Login::App, "app").await;
+    let site = Site::start();
+    let mut direct = RawClient::login(site.primary.port(), Login::App, "app").await;
     direct.ask("SELECT setseed(0.5)").await;
     let expected = direct.query_value("SELECT random()").await;
-    let proxy = start(&primary);
     for seed in ["SELECT setseed(0.5)", "SET seed = 0.5"] {
-        let mut client = login(&proxy).await;
+        let mut client = site.client().await;
         client.ask(seed).await;
         for _ in 0..4 {
-            let mut other = login(&proxy).await;
+            let mut other = site.client().await;
             assert_ne!(other.query_value("SELECT random()").await, expected, "another's numbers");
             other.terminate().await;
         }
@@ -127,20 +102,18 @@ async fn a_seed_is_the_sessions_own() {
 
 #[tokio::test]
 async fn a_pin_that_cannot_be_asked_for_outlasts_one_that_can() {
-    let primary = Postgres::start(Role::Primary);
-    let proxy = start(&primary);
-    let mut client = login(&proxy).await;
+    let site = Site::start();
+    let mut client = site.client().await;
     client.ask("SELECT setseed(0.5)").await;
     client.ask("CREATE TEMP TABLE t (a int)").await;
     client.ask("DROP TABLE t").await;
-    proxy.wait_for_metric(r#"bulkhead_sessions_pinned{reason="seed"}"#, 1.0).await;
+    site.wait_for_pinned("seed", 1.0).await;
 }
 
 #[tokio::test]
 async fn temporary_objects_of_every_kind_pin() {
-    let primary = Postgres::start(Role::Primary);
-    let proxy = start(&primary);
-    let mut client = login(&proxy).await;
+    let site = Site::start();
+    let mut client = site.client().await;
     let kinds = [
         ("COLLATION pg_temp.c FROM \"C\"", "COLLATION pg_temp.c"),
         ("TEXT SEARCH DICTIONARY pg_temp.d (template = simple)", "TEXT SEARCH DICTIONARY pg_temp.d"),
@@ -149,20 +122,18 @@ async fn temporary_objects_of_every_kind_pin() {
     ];
     for (created, dropped) in kinds {
         assert_eq!(error_code(&client.ask(&format!("CREATE {created}")).await), None, "{created}");
-        proxy.wait_for_metric(r#"bulkhead_sessions_pinned{reason="temp_objects"}"#, 1.0).await;
+        site.wait_for_pinned("temp_objects", 1.0).await;
         assert_eq!(error_code(&client.ask(&format!("DROP {dropped}")).await), None, "{dropped}");
-        proxy.wait_for_metric(r#"bulkhead_sessions_pinned{reason="temp_objects"}"#, 0.0).await;
+        site.wait_for_pinned("temp_objects", 0.0).await;
     }
 }
 
 #[tokio::test]
 async fn a_database_of_idle_clients_can_be_dropped_renamed_and_copied() {
-    let primary = Postgres::start(Role::Primary);
-    primary.query("ALTER ROLE app CREATEDB").await;
-    let proxy = start(&primary);
-    let mut client = login(&proxy).await;
+    let site = Site::with_objects("ALTER ROLE app CREATEDB", 2).await;
+    let mut client = site.client().await;
     assert_eq!(error_code(&client.ask("CREATE DATABASE one").await), None);
-    let mut tenant = login_to(&proxy, "one").await;
+    let mut tenant = login_to(&site, "one").await;
     for statement in
         ["CREATE DATABASE two TEMPLATE one", "ALTER DATABASE one RENAME TO three", "DROP DATABASE three"]
     {
@@ -170,7 +141,7 @@ async fn a_database_of_idle_clients_can_be_dropped_renamed_and_copied() {
         assert_eq!(error_code(&client.ask(statement).await), None, "{statement}");
         if statement.starts_with("ALTER") {
             assert_eq!(error_code(&tenant.ask("SELECT 1").await).as_deref(), Some("3D000"));
-            tenant = login_to(&proxy, "three").await;
+            tenant = login_to(&site, "three").await;
         }
     }
     assert_eq!(error_code(&tenant.ask("SELECT 1").await).as_deref(), Some("3D000"));

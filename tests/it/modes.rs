@@ -1,6 +1,6 @@
 //! How long a session keeps its backend, and which pool it is bound to: session mode, aliases of databases.
 
-use crate::support::{Cluster, Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role};
+use crate::support::{Cluster, Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role, error_of};
 
 const PID: &str = "SELECT pg_backend_pid()";
 
@@ -16,11 +16,6 @@ async fn login_with(proxy: &Proxy, parameters: &[(&str, &str)]) -> Result<RawCli
 
 async fn login(proxy: &Proxy, database: &str) -> RawClient {
     login_with(proxy, &[("database", database)]).await.expect("logged in")
-}
-
-fn error_of(replies: &[Message]) -> Option<[String; 3]> {
-    let error = replies.iter().find(|message| message.tag == b'E')?;
-    Some([b'C', b'M', b'H'].map(|field| error.field(field).unwrap_or_default()))
 }
 
 fn pinned(reason: &str) -> String {

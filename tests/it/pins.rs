@@ -1,7 +1,7 @@
 //! The bound of pins: who would pin one session too many is refused, what is seen too late is told, and those who idle
 //! may have to go.
 
-use crate::support::{Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role};
+use crate::support::{Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role, error_of};
 
 async fn login_with(proxy: &Proxy, parameters: &[(&str, &str)]) -> Result<RawClient, Message> {
     let mut client = RawClient::open(proxy.port()).await;
@@ -15,11 +15,6 @@ async fn login_with(proxy: &Proxy, parameters: &[(&str, &str)]) -> Result<RawCli
 
 async fn login(proxy: &Proxy, database: &str) -> RawClient {
     login_with(proxy, &[("database", database)]).await.expect("logged in")
-}
-
-fn error_of(replies: &[Message]) -> Option<[String; 3]> {
-    let error = replies.iter().find(|message| message.tag == b'E')?;
-    Some([b'C', b'M', b'H'].map(|field| error.field(field).unwrap_or_default()))
 }
 
 fn pinned(reason: &str) -> String {

@@ -1,30 +1,13 @@
 //! What a session has left is asked of the server under the session's own settings, whatever they are.
 
-use crate::support::{Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role};
-
-fn start(primary: &Postgres) -> Proxy {
-    Proxy::start(&ProxyConfig::primary_only(primary).pool("primary", &["primary"], 2).to_toml())
-}
-
-async fn login(proxy: &Proxy) -> RawClient {
-    RawClient::login(proxy.port(), Login::App, "app").await
-}
-
-fn error_code(replies: &[Message]) -> Option<String> {
-    replies.iter().find(|message| message.tag == b'E').and_then(|error| error.field(b'C'))
-}
-
-fn pinned(reason: &str) -> String {
-    format!(r#"bulkhead_sessions_pinned{{reason="{reason}"}}"#)
-}
+use crate::support::{Site, error_code};
 
 #[tokio::test]
 async fn a_short_timeout_of_the_session_pins_nobody() {
-    let primary = Postgres::start(Role::Primary);
-    let proxy = start(&primary);
-    let mut others = [login(&proxy).await, login(&proxy).await];
+    let site = Site::start();
+    let mut others = [site.client().await, site.client().await];
     for _ in 0..10 {
-        let mut client = login(&proxy).await;
+        let mut client = site.client().await;
         client.ask("SET app.mine = 'x'").await;
         assert_eq!(error_code(&client.ask("SET statement_timeout = '1ms'").await), None);
         // Its own statements may be cut; ours are not.
@@ -36,26 +19,24 @@ async fn a_short_timeout_of_the_session_pins_nobody() {
         assert_eq!(client.query_value("SHOW app.mine").await, "x");
         client.ask("SET lock_timeout = '1ms'").await;
         assert_eq!(client.query_value("SHOW lock_timeout").await, "1ms");
-        proxy.wait_for_metric(&pinned("unknown"), 0.0).await;
+        site.wait_for_pinned("unknown", 0.0).await;
         client.terminate().await;
     }
 }
 
 #[tokio::test]
 async fn a_role_that_may_not_read_it_keeps_no_backend() {
-    let primary = Postgres::start(Role::Primary);
-    primary
-        .query(
-            "CREATE ROLE low; GRANT low TO app; \
+    let site = Site::with_objects(
+        "CREATE ROLE low; GRANT low TO app; \
              REVOKE EXECUTE ON FUNCTION pg_catalog.pg_lock_status() FROM PUBLIC; \
              GRANT EXECUTE ON FUNCTION pg_catalog.pg_lock_status() TO app",
-        )
-        .await;
-    let proxy = start(&primary);
-    let (mut client, mut other) = (login(&proxy).await, login(&proxy).await);
+        2,
+    )
+    .await;
+    let (mut client, mut other) = (site.client().await, site.client().await);
     client.ask("SET ROLE low").await;
     client.ask("SET work_mem = '9MB'").await;
-    proxy.wait_for_metric(&pinned("unknown"), 0.0).await;
+    site.wait_for_pinned("unknown", 0.0).await;
     for _ in 0..3 {
         assert_eq!(
             client.query_value("SELECT concat(current_user, current_setting('work_mem'))").await,
@@ -67,33 +48,33 @@ async fn a_role_that_may_not_read_it_keeps_no_backend() {
         );
     }
     client.ask("SELECT pg_advisory_lock(1)").await;
-    proxy.wait_for_metric(&pinned("advisory_locks"), 1.0).await;
+    site.wait_for_pinned("advisory_locks", 1.0).await;
     client.ask("SELECT pg_advisory_unlock(1)").await;
-    proxy.wait_for_metric(&pinned("advisory_locks"), 0.0).await;
+    site.wait_for_pinned("advisory_locks", 0.0).await;
     assert_eq!(client.query_value("SELECT current_user").await, "low");
     assert_eq!(other.query_value("SELECT current_user").await, "app");
 
     // Nobody may read it: the backend is kept, and the question asked again after every transaction.
     let function = "EXECUTE ON FUNCTION pg_catalog.pg_lock_status()";
-    primary.query(&format!("REVOKE {function} FROM app")).await;
+    site.primary.query(&format!("REVOKE {function} FROM app")).await;
     client.ask("SET work_mem = '10MB'").await;
-    proxy.wait_for_metric(&pinned("unknown"), 1.0).await;
+    site.wait_for_pinned("unknown", 1.0).await;
     assert_eq!(client.query_value("SHOW work_mem").await, "10MB");
     assert_eq!(other.query_value("SHOW work_mem").await, "4MB");
-    primary.query(&format!("GRANT {function} TO app")).await;
+    site.primary.query(&format!("GRANT {function} TO app")).await;
     assert_eq!(client.query_value("SELECT 1").await, "1");
-    proxy.wait_for_metric(&pinned("unknown"), 0.0).await;
+    site.wait_for_pinned("unknown", 0.0).await;
     assert_eq!(other.query_value("SHOW work_mem").await, "4MB");
     assert_eq!(client.query_value("SHOW work_mem").await, "10MB");
     // Of state that is no setting, too.
-    primary.query(&format!("REVOKE {function} FROM app")).await;
+    site.primary.query(&format!("REVOKE {function} FROM app")).await;
     client.ask("CREATE TEMP TABLE t (a int)").await;
-    proxy.wait_for_metric(&pinned("unknown"), 1.0).await;
-    primary.query(&format!("GRANT {function} TO app")).await;
+    site.wait_for_pinned("unknown", 1.0).await;
+    site.primary.query(&format!("GRANT {function} TO app")).await;
     client.ask("SELECT 1").await;
-    proxy.wait_for_metric(&pinned("temp_objects"), 1.0).await;
+    site.wait_for_pinned("temp_objects", 1.0).await;
     client.ask("DROP TABLE t").await;
-    proxy.wait_for_metric(&pinned("temp_objects"), 0.0).await;
+    site.wait_for_pinned("temp_objects", 0.0).await;
 }
 
 /// Everything is equal to nothing, and the functions lie.
@@ -114,10 +95,8 @@ CREATE VIEW hostile.pg_locks AS SELECT 1 AS pid WHERE false";
 
 #[tokio::test]
 async fn names_in_the_search_path_do_not_change_the_question() {
-    let primary = Postgres::start(Role::Primary);
-    primary.query(HOSTILE).await;
-    let proxy = start(&primary);
-    let (mut client, mut other) = (login(&proxy).await, login(&proxy).await);
+    let site = Site::with_objects(HOSTILE, 2).await;
+    let (mut client, mut other) = (site.client().await, site.client().await);
     client.ask("SET search_path = hostile, pg_catalog, public").await;
     client.ask("SET app.mine = 'x'").await;
     client.ask("SET work_mem = '9MB'").await;
@@ -134,8 +113,8 @@ async fn names_in_the_search_path_do_not_change_the_question() {
         ("PREPARE p AS SELECT 1", "DEALLOCATE p", "prepared_statements"),
     ] {
         assert_eq!(error_code(&client.ask(make).await), None, "{make}");
-        proxy.wait_for_metric(&pinned(reason), 1.0).await;
+        site.wait_for_pinned(reason, 1.0).await;
         assert_eq!(error_code(&client.ask(end).await), None, "{end}");
-        proxy.wait_for_metric(&pinned(reason), 0.0).await;
+        site.wait_for_pinned(reason, 0.0).await;
     }
 }

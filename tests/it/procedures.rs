@@ -1,27 +1,13 @@
 //! Procedures, DO blocks and functions that set parameters: what they set is carried where its name stands somewhere,
 //! and keeps the backend where it does not.
 
-use crate::support::{Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role};
-
-/// One backend for everybody: a session that is pinned stops the others.
-fn start(primary: &Postgres, backends: i64) -> Proxy {
-    let config = ProxyConfig::primary_only(primary).pool("primary", &["primary"], backends);
-    Proxy::start(&config.to_toml())
-}
-
-async fn login(proxy: &Proxy) -> RawClient {
-    RawClient::login(proxy.port(), Login::App, "app").await
-}
-
-fn error_code(replies: &[Message]) -> Option<String> {
-    replies.iter().find(|message| message.tag == b'E').and_then(|error| error.field(b'C'))
-}
+use crate::support::{RawClient, Site, error_code};
 
 async fn custom(client: &mut RawClient, name: &str) -> String {
     client.query_value(&format!("SELECT coalesce(current_setting('{name}', true), '')")).await
 }
 
-const HIDDEN: &str = r#"bulkhead_sessions_pinned{reason="hidden_settings"}"#;
+const HIDDEN: &str = "hidden_settings";
 
 const PROGRAMS: &str = "\
 CREATE TABLE notes (a int); GRANT ALL ON notes TO app; \
@@ -38,10 +24,8 @@ CREATE FUNCTION standard(n text) RETURNS text BEGIN ATOMIC SELECT set_config('ap
 
 #[tokio::test]
 async fn what_is_set_by_name_is_carried_and_pins_nobody() {
-    let primary = Postgres::start(Role::Primary);
-    primary.query(PROGRAMS).await;
-    let proxy = start(&primary, 1);
-    let (mut client, mut other) = (login(&proxy).await, login(&proxy).await);
+    let site = Site::with_objects(PROGRAMS, 1).await;
+    let (mut client, mut other) = (site.client().await, site.client().await);
     for (call, name, value) in [
         ("CALL plain(1)", "app.nothing", ""),
         ("CALL commits()", "app.nothing", ""),
@@ -62,16 +46,14 @@ async fn what_is_set_by_name_is_carried_and_pins_nobody() {
     assert_eq!(custom(&mut client, "app.in_sql").await, "three", "what was found once is asked for again");
     client.ask("DISCARD ALL").await;
     assert_eq!(custom(&mut client, "app.in_sql").await, "");
-    proxy.wait_for_metric(HIDDEN, 0.0).await;
+    site.wait_for_pinned(HIDDEN, 0.0).await;
 }
 
 /// What triggers set stays with the session whose write has run them, however it reached their table.
 #[tokio::test]
 async fn what_triggers_set_is_carried() {
-    let primary = Postgres::start(Role::Primary);
-    primary
-        .query(
-            "CREATE FUNCTION marks() RETURNS trigger LANGUAGE plpgsql AS \
+    let site = Site::with_objects(
+        "CREATE FUNCTION marks() RETURNS trigger LANGUAGE plpgsql AS \
              $$ BEGIN SET lock_timeout = '13s'; PERFORM helper(); RETURN NULL; END $$; \
              CREATE FUNCTION helper() RETURNS void LANGUAGE plpgsql AS \
              $$ BEGIN PERFORM set_config('app.mark', 'left', false); END $$; \
@@ -82,10 +64,10 @@ async fn what_triggers_set_is_carried() {
              CREATE TRIGGER marked AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON children \
              EXECUTE FUNCTION marks(); \
              GRANT ALL ON parents, children, seen TO app",
-        )
-        .await;
-    let proxy = start(&primary, 1);
-    let mut other = login(&proxy).await;
+        1,
+    )
+    .await;
+    let mut other = site.client().await;
     for write in [
         "INSERT INTO children VALUES (1)",
         "WITH gone AS (DELETE FROM children WHERE parent = 2 RETURNING 1) SELECT count(*) FROM gone",
@@ -96,7 +78,7 @@ async fn what_triggers_set_is_carried() {
         "TRUNCATE children",
         "COPY children FROM STDIN",
     ] {
-        let mut client = login(&proxy).await;
+        let mut client = site.client().await;
         if write.starts_with("COPY") {
             client.query(write).await;
             client.message(b'c', b"").flush().await;
@@ -110,24 +92,22 @@ async fn what_triggers_set_is_carried() {
         assert_eq!(custom(&mut client, "app.mark").await, "left", "{write}");
         assert_eq!(client.query_value("SHOW lock_timeout").await, "13s", "{write}");
     }
-    proxy.wait_for_metric(HIDDEN, 0.0).await;
+    site.wait_for_pinned(HIDDEN, 0.0).await;
 }
 
 #[tokio::test]
 async fn what_is_set_by_a_computed_name_keeps_the_backend() {
-    let primary = Postgres::start(Role::Primary);
-    primary.query(PROGRAMS).await;
-    let proxy = start(&primary, 2);
-    let mut other = login(&proxy).await;
+    let site = Site::with_objects(PROGRAMS, 2).await;
+    let mut other = site.client().await;
     for call in [
         "CALL computed('x', '1')",
         "CALL dynamic('x')",
         "SELECT standard('x')",
         "DO $$ DECLARE n text := 'x'; BEGIN PERFORM set_config('app.' || n, '1', false); END $$",
     ] {
-        let mut client = login(&proxy).await;
+        let mut client = site.client().await;
         assert_eq!(error_code(&client.ask(call).await), None, "{call}");
-        proxy.wait_for_metric(HIDDEN, 1.0).await;
+        site.wait_for_pinned(HIDDEN, 1.0).await;
         for _ in 0..3 {
             assert_eq!(custom(&mut other, "app.x").await, "", "{call}: another's setting");
             assert_ne!(custom(&mut client, "app.x").await, "", "{call}");
@@ -135,9 +115,9 @@ async fn what_is_set_by_a_computed_name_keeps_the_backend() {
         // It cannot run in a transaction.
         assert_eq!(error_code(&client.ask("BEGIN; DISCARD ALL").await).as_deref(), Some("25001"));
         client.ask("ROLLBACK").await;
-        proxy.wait_for_metric(HIDDEN, 1.0).await;
+        site.wait_for_pinned(HIDDEN, 1.0).await;
         assert_eq!(error_code(&client.ask("DISCARD ALL").await), None);
-        proxy.wait_for_metric(HIDDEN, 0.0).await;
+        site.wait_for_pinned(HIDDEN, 0.0).await;
         assert_eq!(custom(&mut client, "app.x").await, "");
         client.terminate().await;
     }
@@ -145,10 +125,8 @@ async fn what_is_set_by_a_computed_name_keeps_the_backend() {
 
 #[tokio::test]
 async fn procedures_that_were_just_made_are_judged_too() {
-    let primary = Postgres::start(Role::Primary);
-    primary.query("GRANT CREATE ON SCHEMA public TO app").await;
-    let proxy = start(&primary, 1);
-    let (mut client, mut other) = (login(&proxy).await, login(&proxy).await);
+    let site = Site::with_objects("GRANT CREATE ON SCHEMA public TO app", 1).await;
+    let (mut client, mut other) = (site.client().await, site.client().await);
     for round in 0..5 {
         // No snapshot of the catalog knows them yet.
         let make = format!(
@@ -170,7 +148,7 @@ async fn procedures_that_were_just_made_are_judged_too() {
         $$ BEGIN PERFORM set_config('app.' || n, 'mine', false); END $$";
     client.ask(make).await;
     client.ask("CALL computed('y')").await;
-    proxy.wait_for_metric(HIDDEN, 1.0).await;
+    site.wait_for_pinned(HIDDEN, 1.0).await;
     assert_eq!(custom(&mut client, "app.y").await, "mine");
     client.terminate().await;
     assert_eq!(custom(&mut other, "app.y").await, "", "it went with its session");

@@ -1,6 +1,6 @@
 //! What a session starts with: startup parameters that are wrong, those that are known, and defaults that change.
 
-use crate::support::{Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role};
+use crate::support::{Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role, error_code};
 
 fn config(primary: &Postgres, backends: i64) -> ProxyConfig {
     ProxyConfig::primary_only(primary).pool("primary", &["primary"], backends)
@@ -18,10 +18,6 @@ async fn try_login(proxy: &Proxy, parameters: &[(&str, &str)]) -> Result<RawClie
 
 async fn login(proxy: &Proxy, parameters: &[(&str, &str)]) -> RawClient {
     try_login(proxy, parameters).await.expect("logged in")
-}
-
-fn error_code(replies: &[Message]) -> Option<String> {
-    replies.iter().find(|message| message.tag == b'E').and_then(|error| error.field(b'C'))
 }
 
 #[tokio::test]

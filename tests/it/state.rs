@@ -28,8 +28,7 @@ async fn seen_by_others(site: &Site, sql: &str) -> [String; 2] {
 
 #[tokio::test]
 async fn settings_of_eight_sessions_never_mix() {
-    let site = Site::start();
-    site.primary.query(PLACES).await;
+    let site = Site::with_objects(PLACES, 2).await;
     let mut clients = Vec::new();
     for number in 0..8 {
         let mut client = site.client().await;
@@ -208,8 +207,7 @@ async fn a_statement_kept_back_tells_its_error_where_the_transaction_is_opened()
 
 #[tokio::test]
 async fn reset_goes_back_to_what_the_session_started_with() {
-    let site = Site::start();
-    site.primary.query(PLACES).await;
+    let site = Site::with_objects(PLACES, 2).await;
     let mut client = site
         .client_with(&[
             ("options", "-c work_mem=11MB --search-path=two -c app.tenant=blue"),
@@ -286,9 +284,7 @@ async fn reset_goes_back_to_what_the_session_started_with() {
 
 #[tokio::test]
 async fn a_role_and_a_time_zone_are_the_sessions_own() {
-    let site = Site::start();
-    site.primary.query(PLACES).await;
-    site.primary.query("CREATE ROLE reader; GRANT reader TO app").await;
+    let site = Site::with_objects(&format!("CREATE ROLE reader; GRANT reader TO app; {PLACES}"), 2).await;
     let mut others = [site.client().await, site.client().await];
     let (mut one, mut two) = (site.client().await, site.client().await);
     one.ask("SET ROLE reader").await;
@@ -467,18 +463,17 @@ async fn a_session_that_goes_leaves_nothing_behind() {
 #[tokio::test]
 async fn what_opaque_statements_set_stays_with_their_session() {
     // One more: a session that may have settings which the server does not list is pinned for good.
-    let site = Site::with_backends(3);
-    site.primary
-        .query(
-            "SET ROLE app;
+    let site = Site::with_objects(
+        "SET ROLE app;
              CREATE FUNCTION sets(text) RETURNS text LANGUAGE plpgsql VOLATILE AS $$
                  BEGIN PERFORM set_config('work_mem', $1, false); RETURN $1; END $$;
              CREATE FUNCTION hides(text) RETURNS text LANGUAGE plpgsql VOLATILE AS $$
                  BEGIN PERFORM set_config('app.hid' || 'den', $1, false);
                  PERFORM set_config('work_mem', '24MB', false); RETURN $1; END $$;
              CREATE PROCEDURE locks() LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_lock(99); END $$",
-        )
-        .await;
+        3,
+    )
+    .await;
     let mut client = site.client().await;
     for (sql, shown) in [
         ("DO $$ BEGIN SET work_mem = '21MB'; END $$", "21MB"),

@@ -5,6 +5,7 @@ use std::{fs, process::Command, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
+    task::JoinSet,
 };
 
 use crate::support::{Certificates, Login, Postgres, Proxy, RawClient, Role, eventually};
@@ -35,7 +36,7 @@ async fn is_encrypted(proxy: &Proxy, login: Login) -> Result<String, String> {
     Ok(client.query_value("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_sslmode_does_what_it_does_in_libpq() {
     let certificates = Certificates::new();
     let both = Postgres::builder(Role::Primary).tls(&certificates).start();
@@ -55,14 +56,23 @@ async fn every_sslmode_does_what_it_does_in_libpq() {
         ),
         ("channel_binding=require".to_owned(), [Some("t"), Some("t"), None]),
     ];
+    // While some wait in vain, the next ones start.
+    let mut asked = JoinSet::new();
     for (parameters, expected) in cases {
         for (server, expected) in [&both, &only, &without].into_iter().zip(expected) {
             let proxy = proxy(Login::App, "127.0.0.1", server.port(), &parameters);
-            let seen = is_encrypted(&proxy, Login::App).await;
-            match expected {
-                Some(expected) => assert_eq!(seen.as_deref(), Ok(expected), "{parameters}"),
-                None => drop(seen.expect_err(&parameters)),
-            }
+            let parameters = parameters.clone();
+            asked.spawn(async move {
+                let seen = is_encrypted(&proxy, Login::App).await;
+                (proxy, seen, parameters, expected)
+            });
+        }
+    }
+    while let Some(asked) = asked.join_next().await {
+        let (_proxy, seen, parameters, expected) = asked.expect("it is answered");
+        match expected {
+            Some(expected) => assert_eq!(seen.as_deref(), Ok(expected), "{parameters}"),
+            None => drop(seen.expect_err(&parameters)),
         }
     }
     // The refusal of a server that insists, at both ends.

@@ -137,7 +137,13 @@ async fn a_base_backup_is_taken_through_the_proxy() {
     for method in ["stream", "fetch"] {
         let target = folder.path().join(method);
         let wal = format!("--wal-method={method}");
-        run(command("pg_basebackup", proxy.port()).args(["--checkpoint=fast", &wal, "-D", text(&target)]));
+        run(command("pg_basebackup", proxy.port()).args([
+            "--checkpoint=fast",
+            "--no-sync",
+            &wal,
+            "-D",
+            text(&target),
+        ]));
         run(Command::new(programs().path("pg_verifybackup")).arg(&target));
     }
     let replication = r#"bulkhead_pool_pinned{pool="primary",server="primary",reason="replication"}"#;

@@ -17,9 +17,19 @@ impl Site {
         Self::configured(|config| config.pool("primary", &["primary"], count))
     }
 
+    /// A superuser runs these statements before the proxy starts, which so knows what they have made.
+    pub(crate) async fn with_objects(sql: &str, backends: i64) -> Self {
+        let primary = Postgres::start(Role::Primary);
+        primary.query(sql).await;
+        Self::of(primary, |config| config.pool("primary", &["primary"], backends))
+    }
+
     /// Two backends, unless the configuration is changed to others.
     pub(crate) fn configured(change: impl FnOnce(ProxyConfig) -> ProxyConfig) -> Self {
-        let primary = Postgres::start(Role::Primary);
+        Self::of(Postgres::start(Role::Primary), change)
+    }
+
+    fn of(primary: Postgres, change: impl FnOnce(ProxyConfig) -> ProxyConfig) -> Self {
         // Logins without passwords cost nothing.
         let config = ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 2);
         let proxy = Proxy::start(&change(config.set("auth", "method", "trust")).to_toml());
