@@ -6,15 +6,18 @@
 //! replies are swallowed; a client's extended request that we changed carries steps that say what becomes of the
 //! reply to each of its messages.
 
+mod news;
+mod steps;
+
 use std::{
     collections::{HashSet, VecDeque},
     sync::Arc,
 };
 
-use super::{
-    outgoing::Outgoing,
-    statements::{Statement, StatementId},
-};
+pub use news::{Failure, News};
+pub use steps::{Awaits, Step, Undo};
+
+use super::outgoing::Outgoing;
 use crate::wire::{
     TxStatus,
     frame::{BadFrame, HEADER_BYTES, Header},
@@ -42,6 +45,8 @@ struct Part {
 enum Whose {
     /// Nothing of the replies is for the client.
     Ours,
+    /// Nor does it matter if it fails: what needs it fails, too.
+    Attempt,
     /// Of the replies changed parameters are for the client: its own statement would have changed them, had it been
     /// sent to a server of its own. The ReadyForQuery is that of the client's statement, whose own is swallowed.
     Completion,
@@ -62,98 +67,6 @@ enum Kind {
     /// Extended messages that only prepare, with a Sync of ours in place of the client's Flush: its ReadyForQuery
     /// is swallowed.
     Prepared,
-}
-
-/// What becomes of the reply to one message of a changed request.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Step {
-    /// The reply goes to the client.
-    Pass(Awaits),
-    /// The reply goes to the client, and a statement exists from then on, under the client's own name for it.
-    PassParsed(StatementId, Box<[u8]>),
-    /// The reply to a Parse of ours is swallowed, and a statement exists from then on.
-    SwallowParsed(StatementId),
-    /// The reply to a Close of ours is swallowed.
-    SwallowClosed(StatementId),
-    /// The message was not sent: these bytes are its reply. If the server skips what comes before, so is this, and
-    /// what it did to the client's statements is undone.
-    Insert(Box<[u8]>, Undo),
-    /// The message was refused here, and one that fails was sent in its place: these bytes replace its error, so that
-    /// what comes before and after it is treated as if the server had refused it.
-    Refuse(Box<[u8]>),
-    /// A Query or FunctionCall that came before the Sync: everything goes to the client, up to a ReadyForQuery.
-    Simple,
-}
-
-/// How what a message did to the client's own statements is undone, when the server has skipped it.
-#[derive(Clone, Debug)]
-pub enum Undo {
-    /// The name of a Parse is free again.
-    Parse(Box<[u8]>),
-    /// The statement of a Close is there again.
-    Close(Box<[u8]>, Arc<Statement>),
-}
-
-impl PartialEq for Undo {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Parse(one), Self::Parse(two)) => one == two,
-            (Self::Close(one, of), Self::Close(two, what)) => one == two && Arc::ptr_eq(of, what),
-            _ => false,
-        }
-    }
-}
-
-impl Eq for Undo {}
-
-/// The message that ends the reply to one extended message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Awaits {
-    /// ParseComplete.
-    Parse,
-    /// BindComplete.
-    Bind,
-    /// RowDescription or NoData.
-    Describe,
-    /// CommandComplete, PortalSuspended or EmptyQueryResponse.
-    Execute,
-    /// CloseComplete.
-    Close,
-}
-
-impl Awaits {
-    const fn ended_by(self, tag: u8) -> bool {
-        match self {
-            Self::Parse => tag == b'1',
-            Self::Bind => tag == b'2',
-            Self::Close => tag == b'3',
-            Self::Describe => matches!(tag, b'T' | b'n'),
-            Self::Execute => matches!(tag, b'C' | b's' | b'I'),
-        }
-    }
-}
-
-/// What the session may want to know of the replies since it last asked.
-#[derive(Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
-pub struct News {
-    /// The SQLSTATE of the last error that was passed to the client.
-    pub client_error: Option<[u8; 5]>,
-    /// That error was one of ours, for a message that the server was not sent.
-    pub refused: bool,
-    /// A statement of the client changed a parameter that the server reports.
-    pub parameter_changed: bool,
-    /// Statements whose Parse did not take place.
-    pub not_parsed: Vec<StatementId>,
-    /// What messages that did not take place had done to the client's statements, in their order: undone from the
-    /// last one on.
-    pub undone: Vec<Undo>,
-    /// A Parse of the unnamed statement did not take place.
-    pub lost_unnamed: bool,
-    /// Statements whose Close did not take place.
-    pub not_closed: Vec<StatementId>,
-    /// A request that was sent with a Sync of ours has failed: up to its own Sync the client expects no reply.
-    pub skips_to_sync: bool,
 }
 
 /// Proof that a backend has answered everything, is in no transaction and no COPY. Only
@@ -220,6 +133,11 @@ impl Protocol {
     /// A Query of ours was sent.
     pub fn sent_ours(&mut self) {
         self.push(Whose::Ours, Kind::Simple);
+    }
+
+    /// Messages of ours were sent that may fail.
+    pub fn sent_attempt(&mut self) {
+        self.push(Whose::Attempt, Kind::Simple);
     }
 
     /// A Query of ours was sent that completes the client's: the parameters that it changes are reported.
@@ -504,7 +422,7 @@ impl Protocol {
             // Its parameters are told before the client is told that it may go on.
             Whose::Completion => true,
             Whose::Client => part.kind != Kind::Prepared && !part.withholds_ready,
-            Whose::Ours | Whose::Prologue => false,
+            Whose::Ours | Whose::Attempt | Whose::Prologue => false,
         };
         if passes && self.ready == Ready::Waits && self.status == TxStatus::Idle {
             // Waits => Held
@@ -545,7 +463,7 @@ impl Protocol {
             return false;
         };
         part.failed = true;
-        let steps = std::mem::take(&mut part.steps);
+        let mut steps = std::mem::take(&mut part.steps);
         if steps.iter().skip(1).any(|step| *step == Step::Simple) {
             // A message before the Query has failed, and the server skips the Query too.
             part.kind = Kind::Open;
@@ -558,17 +476,14 @@ impl Protocol {
             || steps.iter().any(|step| *step == Step::Pass(Awaits::Parse));
         let told_already = whose == Whose::Client && std::mem::take(&mut self.prologue_failed);
         self.prologue_failed |= whose == Whose::Prologue;
-        let ours = matches!(whose, Whose::Ours | Whose::Completion) || fatal.is_some();
+        let is_attempt = whose == Whose::Attempt && fatal.is_none();
+        let ours = matches!(whose, Whose::Ours | Whose::Attempt | Whose::Completion) || fatal.is_some();
         let skips_to_sync = part.kind == Kind::Prepared;
         let news = self.news.get_or_insert_default();
         news.skips_to_sync |= skips_to_sync;
         news.lost_unnamed |= lost_unnamed && whose == Whose::Client;
-        if let (Some(Step::Refuse(error)), false) = (steps.front(), ours) {
-            out.insert(chunk, error);
-            news.client_error = Some(sqlstate(error.get(HEADER_BYTES..).unwrap_or_default()));
-            news.refused = true;
-            return false;
-        }
+        let is_refusal = matches!(steps.front(), Some(Step::Refuse { .. })) && !ours;
+        let refusal = if is_refusal { steps.pop_front() } else { None };
         for step in steps {
             match step {
                 Step::PassParsed(id, name) => {
@@ -578,13 +493,20 @@ impl Protocol {
                 Step::SwallowParsed(id) => news.not_parsed.push(id),
                 Step::SwallowClosed(id) => news.not_closed.push(id),
                 Step::Insert(_, undo) => news.undone.push(undo),
-                Step::Pass(_) | Step::Refuse(_) | Step::Simple => {}
+                Step::Pass(_) | Step::Refuse { .. } | Step::Simple => {}
             }
         }
-        if ours {
+        if let Some(Step::Refuse { error, drops_unread }) = refusal {
+            news.failure = Some(if drops_unread { Failure::Unread } else { Failure::Other });
+            if !told_already {
+                out.insert(chunk, &error);
+            }
+            return false;
+        }
+        if ours && !is_attempt {
             self.error.get_or_insert_with(|| Box::new(ErrorFields::parse(body)));
-        } else {
-            news.client_error = Some(sqlstate(body));
+        } else if !ours {
+            news.failure = Some(if news::grammar_refuses(body) { Failure::Unread } else { Failure::Other });
         }
         // "Current transaction is aborted" would hide the reason, which the client has just been told.
         !ours && !told_already
@@ -613,7 +535,7 @@ impl Protocol {
             Some(Step::Pass(awaits)) => awaits.ended_by(tag),
             Some(Step::PassParsed(..) | Step::SwallowParsed(_)) => tag == b'1',
             Some(Step::SwallowClosed(_)) => tag == b'3',
-            Some(Step::Insert(..) | Step::Refuse(_) | Step::Simple) | None => false,
+            Some(Step::Insert(..) | Step::Refuse { .. } | Step::Simple) | None => false,
         };
         if ended {
             part.steps.pop_front();
@@ -630,17 +552,6 @@ impl Protocol {
             }
         }
     }
-}
-
-/// The SQLSTATE in the body of an ErrorResponse.
-fn sqlstate(body: &[u8]) -> [u8; 5] {
-    let mut body = Body::new(body, "ErrorResponse");
-    while let (Ok(kind), Ok(value)) = (body.byte(), body.cstring()) {
-        if kind == b'C' {
-            return value.try_into().unwrap_or_default();
-        }
-    }
-    [0; 5]
 }
 
 #[cfg(test)]

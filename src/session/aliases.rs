@@ -75,7 +75,7 @@ impl Session {
             if request.end == End::Query {
                 lease.protocol.sent_prologue();
             } else {
-                lease.protocol.sent_ours();
+                lease.protocol.sent_attempt();
             }
         }
     }
@@ -101,7 +101,7 @@ impl Session {
     pub(crate) fn may_have_sql_names(&self) -> bool {
         let has = |statements: &Statements| statements.has_sql_names;
         self.statements.as_deref().is_some_and(has)
-            && (self.pin.is_some() || self.taint.has(Effects::PREPARES))
+            && (self.pin.is_some() || self.left.effects.has(Effects::PREPARES))
     }
 
     /// After the transaction: takes the aliases away, and notes what the client has let go of. False if the backend

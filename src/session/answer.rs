@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{
-    Ended, Session,
+    Ended, Session, Stop,
     reply::{self, Reply},
     request::{End, Request},
     transaction::Begun,
@@ -184,14 +184,14 @@ impl Session {
                     message::command_complete(&mut self.outbox, command);
                 }
                 b'E' => message::command_complete(&mut self.outbox, command),
-                b'P' => {
-                    if let Err(reply) = self.remember_parsed(body)? {
+                b'P' => match self.remember_parsed(body) {
+                    Ok(()) => message::parse_complete(&mut self.outbox),
+                    Err(Stop::Refused(reply)) => {
                         reply.error(&mut self.outbox);
                         failed = true;
-                    } else {
-                        message::parse_complete(&mut self.outbox);
                     }
-                }
+                    Err(Stop::Ended(ended)) => return Err(ended),
+                },
                 b'B' => message::bind_complete(&mut self.outbox),
                 b'D' if body.first() == Some(&b'S') => {
                     message::no_parameters(&mut self.outbox);

@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    Ended, Session,
-    reply::{self, Reply},
-    request::Request,
-};
+use super::{Session, Stop, reply, request::Request};
 use crate::{
     pool::{Checkout, ConnectFailure, Lease, Pool, Refusal, Wants},
     route::{Demand, PoolId},
@@ -19,30 +15,24 @@ impl Session {
         request: Request,
         demand: &Demand,
         pool: PoolId,
-    ) -> Result<Result<(), Reply>, Ended> {
+    ) -> Result<(), Stop> {
         if self.bound.is_some() && self.outlives_pool(pool) {
-            return Ok(Err(reply::pool_is_gone(&self.shared.pool(pool).name)));
+            return Err(reply::pool_is_gone(&self.shared.pool(pool).name).into());
         }
         // The channels of a LISTEN are waited for while no backend is held.
-        if Self::listens_in(demand)
-            && let Err(reply) = Box::pin(self.subscribe(request, pool)).await
-        {
-            return Ok(Err(reply));
+        if Self::listens_in(demand) {
+            Box::pin(self.subscribe(request, pool)).await?;
         }
         let at_once = self.shared.pool(pool).choose().map(|member| member.checkout(&self.wants(pool)));
         if let Some(Checkout::Lease(lease)) = at_once {
             self.hold(lease, pool);
-            return Ok(Ok(()));
+            return Ok(());
         }
         Box::pin(self.checkout_slowly(pool, at_once)).await
     }
 
     /// What may take time: waiting, checking a backend, going on to the primary.
-    async fn checkout_slowly(
-        &mut self,
-        pool: PoolId,
-        mut first: Option<Checkout>,
-    ) -> Result<Result<(), Reply>, Ended> {
+    async fn checkout_slowly(&mut self, pool: PoolId, mut first: Option<Checkout>) -> Result<(), Stop> {
         let shared = Arc::clone(&self.shared);
         let mut target = pool;
         let lease = loop {
@@ -70,13 +60,13 @@ impl Session {
                 let is_replica = Some(target) == shared.routes.replicas && target != shared.routes.primary;
                 let may_go_on = is_replica && self.bound.is_none();
                 if !(may_go_on && matches!(refusal, Refusal::Unreachable(_))) {
-                    return Ok(Err(reply::refused(&shared.pool(target).name, &refusal)));
+                    return Err(reply::refused(&shared.pool(target).name, &refusal).into());
                 }
             }
             target = shared.routes.primary;
         };
         self.hold(lease, target);
-        Ok(Ok(()))
+        Ok(())
     }
 
     fn wants(&self, pool: PoolId) -> Wants<'_> {
@@ -86,7 +76,8 @@ impl Session {
 
     fn hold(&mut self, mut lease: Lease, pool: PoolId) {
         self.key.holds(&lease.cancel);
-        self.is_new_backend = self.last != Some((pool, lease.id, lease.uses));
+        // It stays new until something has been sent to it.
+        self.is_new_backend |= self.last != Some((pool, lease.id, lease.uses));
         lease.uses = lease.uses.wrapping_add(1);
         self.last = Some((pool, lease.id, lease.uses));
         self.lease_pool = pool;
@@ -95,6 +86,7 @@ impl Session {
         if let Some(statements) = &mut self.statements {
             // They were another backend's.
             statements.aliases.clear();
+            statements.has_sql_names = false;
         }
         self.begin_listening_lease();
     }

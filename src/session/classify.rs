@@ -184,7 +184,7 @@ impl Session {
         let Some(search) = &mut self.search else { return };
         let found = search.finds(&self.catalog.load(), piece);
         if found {
-            self.taint |= Effects::OPAQUE_SETTINGS;
+            self.left.effects |= Effects::OPAQUE_SETTINGS;
         }
         if found || self.streaming == 0 {
             self.search = None;

@@ -2,15 +2,15 @@
 //! text has one name on every backend and is parsed there when it is missing.
 
 use std::{
-    collections::VecDeque,
     hash::{BuildHasher, Hasher},
     sync::Arc,
 };
 
 use super::{
-    Session, Statements, Unnamed,
+    Session, Statements, Stop, Unnamed,
     reply::{self, Reply},
     request::{End, Request},
+    rewrite::{Rewrite, Rewritten, There},
 };
 use crate::{
     backend::{
@@ -29,73 +29,8 @@ use crate::{
 /// Stands for the unnamed statement where a statement's identity is asked for.
 const UNNAMED: StatementId = StatementId(0);
 
-/// Replies that are kept back as passing before they are spelled out.
-const PASSES_MAX: usize = 8;
-
-/// Stands for a statement that is closed as soon as it is parsed.
+/// Stands for a statement that is closed as soon as it is parsed, or that never was.
 const NOBODYS: StatementId = StatementId(u64::MAX);
-
-/// Steps, kept back as long as every reply passes: then the server's replies need no looking at.
-struct Steps {
-    passes: [Awaits; PASSES_MAX],
-    passing: usize,
-    list: VecDeque<Step>,
-    /// Every reply counts: more messages will follow before the Sync, or have come before, or one of these replies
-    /// does not pass.
-    exact: bool,
-}
-
-impl Steps {
-    const fn new(exact: bool) -> Self {
-        Self { passes: [Awaits::Parse; PASSES_MAX], passing: 0, list: VecDeque::new(), exact }
-    }
-
-    fn pass(&mut self, awaits: Awaits) {
-        if self.exact || self.passing == PASSES_MAX {
-            self.push(Step::Pass(awaits));
-        } else {
-            self.passes[self.passing] = awaits;
-            self.passing += 1;
-        }
-    }
-
-    fn push(&mut self, step: Step) {
-        self.list.extend(self.passes[..self.passing].iter().copied().map(Step::Pass));
-        (self.passing, self.exact) = (0, true);
-        self.list.push_back(step);
-    }
-}
-
-/// What the client's name for a statement stands for on the backend.
-#[derive(Clone, Copy)]
-enum There<'a> {
-    Unnamed,
-    Ours(StatementId),
-    /// The client's own name: SQL's PREPARE gave it.
-    Theirs(&'a [u8]),
-}
-
-impl message::Name for There<'_> {
-    fn write(&self, out: &mut Vec<u8>) {
-        match self {
-            There::Unnamed => {}
-            There::Ours(id) => id.write(out),
-            There::Theirs(name) => out.extend_from_slice(name),
-        }
-    }
-}
-
-/// Lets the server fail where a message is refused here: what comes before it takes place, its transaction fails, and
-/// what comes after it is skipped up to the Sync.
-fn refuse_there(reply: &Reply, request: Request, steps: &mut Steps, out: &mut Vec<u8>) {
-    let mut error = Vec::new();
-    reply.error(&mut error);
-    steps.push(Step::Refuse(error.into()));
-    message::describe_statement(out, b"bulkhead refused a message");
-    if request.end == End::Sync {
-        message::sync(out);
-    }
-}
 
 impl Session {
     /// Whether the request can be sent as it is: it names no prepared statement, and uses the unnamed one only
@@ -107,59 +42,72 @@ impl Session {
         !request.is_extended() || (!counts && !request.about.statements)
     }
 
-    /// Writes the request for the leased backend to `out`, with the statements that the backend lacks. Gives what
-    /// becomes of the replies; nothing if all pass. A refusal means that nothing was noted.
-    pub(crate) fn rewrite(
-        &mut self,
-        request: Request,
-        out: &mut Vec<u8>,
-    ) -> Result<Result<VecDeque<Step>, Reply>, Malformed> {
+    /// Writes the request for the leased backend to `out`, with the statements that the backend lacks. A refusal means
+    /// that nothing was noted.
+    pub(super) fn rewrite(&mut self, request: Request, out: &mut Vec<u8>) -> Result<Rewritten, Stop> {
         let exact =
             request.end == End::Open || self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
-        let mut steps = Steps::new(exact);
+        let mut rewrite = Rewrite::new(out, exact);
         let messages = std::mem::take(&mut self.inbox);
-        let written = self.rewrite_messages(&messages[..request.len], request, &mut steps, out);
+        let written = self.rewrite_messages(&messages[..request.len], request, &mut rewrite);
         self.inbox = messages;
-        Ok(written?.map(|()| steps.list))
+        written.map(|()| rewrite.finish())
     }
 
     fn rewrite_messages(
         &mut self,
         messages: &[u8],
         request: Request,
-        steps: &mut Steps,
-        out: &mut Vec<u8>,
-    ) -> Result<Result<(), Reply>, Malformed> {
+        rewrite: &mut Rewrite<'_>,
+    ) -> Result<(), Stop> {
         if request.streaming > 0 {
             // It is one message and no other.
-            return self.rewrite_streamed(messages, request, steps, out);
+            return self.rewrite_streamed(messages, request, rewrite);
         }
-        self.close_surplus(steps, out);
+        self.close_surplus(rewrite);
         let mut rest = messages;
         while let Ok(Some((tag, body, after))) = split_message(rest) {
             let whole = &rest[..rest.len() - after.len()];
-            rest = after;
             let done = match tag {
-                b'P' => self.rewrite_parse(body, whole, steps, out)?,
-                b'B' => self.rewrite_bind(body, 0, steps, out)?,
-                b'D' => self.rewrite_describe(body, whole, steps, out)?,
-                b'C' => self.rewrite_close(body, whole, steps, out)?,
+                b'P' => self.rewrite_parse(body, whole, rewrite),
+                b'B' => self.rewrite_bind(body, 0, rewrite),
+                b'D' => self.rewrite_describe(body, whole, rewrite),
+                b'C' => self.rewrite_close(body, whole, rewrite),
                 b'E' => {
-                    steps.pass(Awaits::Execute);
-                    out.extend_from_slice(whole);
+                    rewrite.send(whole);
+                    rewrite.pass(Awaits::Execute);
                     Ok(())
                 }
                 _ => {
-                    out.extend_from_slice(whole);
+                    rewrite.send(whole);
                     Ok(())
                 }
             };
-            if let Err(reply) = done {
-                refuse_there(&reply, request, steps, out);
-                break;
+            match done {
+                Err(Stop::Refused(reply)) => {
+                    rewrite.refuse(&reply, self.parses_unread(rest), request.is_synced());
+                    break;
+                }
+                done => done?,
+            }
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Whether messages, which will not be sent, have a Parse of a text that cannot be read.
+    fn parses_unread(&self, mut messages: &[u8]) -> bool {
+        while let Ok(Some((tag, body, after))) = split_message(messages) {
+            messages = after;
+            let mut body = Body::new(body, "Parse");
+            if tag == b'P'
+                && let (Ok(_), Ok(text)) = (body.cstring(), body.cstring())
+                && self.verdict(text).is_unread()
+            {
+                return true;
             }
         }
-        Ok(Ok(()))
+        false
     }
 
     /// The beginning of a message whose rest is streamed.
@@ -167,15 +115,14 @@ impl Session {
         &mut self,
         part: &[u8],
         request: Request,
-        steps: &mut Steps,
-        out: &mut Vec<u8>,
-    ) -> Result<Result<(), Reply>, Malformed> {
-        let Ok(Some(Header { tag, .. })) = Header::peek(part) else { return Ok(Ok(())) };
+        rewrite: &mut Rewrite<'_>,
+    ) -> Result<(), Stop> {
+        let Ok(Some(Header { tag, .. })) = Header::peek(part) else { return Ok(()) };
         let body = &part[5..];
         match tag {
-            b'B' => self.rewrite_bind(body, request.streaming, steps, out),
+            b'B' => self.rewrite_bind(body, request.streaming, rewrite),
             b'P' if body.first() != Some(&0) => {
-                Ok(Err(reply::statement_too_long(self.shared.limits.request_buffer)))
+                Err(reply::statement_too_long(self.shared.limits.request_buffer).into())
             }
             _ => {
                 // Its text is not kept, so it cannot be parsed anywhere else: as long as it lives, the session stays.
@@ -183,9 +130,9 @@ impl Session {
                 if let Some(held) = self.held().filter(|_| tag == b'P') {
                     held.unnamed = UnnamedText::Streamed;
                 }
-                steps.pass(Awaits::Parse);
-                out.extend_from_slice(part);
-                Ok(Ok(()))
+                rewrite.send(part);
+                rewrite.pass(Awaits::Parse);
+                Ok(())
             }
         }
     }
@@ -205,149 +152,113 @@ impl Session {
         }
     }
 
-    fn rewrite_parse(
-        &mut self,
-        body: &[u8],
-        whole: &[u8],
-        steps: &mut Steps,
-        out: &mut Vec<u8>,
-    ) -> Result<Result<(), Reply>, Malformed> {
+    fn rewrite_parse(&mut self, body: &[u8], whole: &[u8], rewrite: &mut Rewrite<'_>) -> Result<(), Stop> {
         if body.first() == Some(&0) {
             let hash = self.remember_unnamed(&body[1..])?;
             if let Some(held) = self.held() {
                 held.unnamed = UnnamedText::Kept(hash);
             }
-            steps.pass(Awaits::Parse);
-            out.extend_from_slice(whole);
-            return Ok(Ok(()));
+            rewrite.send(whole);
+            rewrite.pass(Awaits::Parse);
+            return Ok(());
         }
-        let statement = match self.remember_named(body)? {
-            Ok(statement) => statement,
-            Err(reply) => return Ok(Err(reply)),
-        };
+        let statement = self.remember_named(body)?;
         let name: Box<[u8]> = Body::new(body, "Parse").cstring()?.into();
         if self.may_have_sql_names() {
             // If SQL has prepared one of this name, the server says so.
-            message::parse(out, &*name, &statement.text, &statement.types);
-            steps.push(Step::SwallowParsed(NOBODYS));
-            message::close_statement(out, &*name);
-            steps.push(Step::SwallowClosed(NOBODYS));
+            message::parse(rewrite.out, &*name, &statement.text, &statement.types);
+            rewrite.push(Step::SwallowParsed(NOBODYS));
+            message::close_statement(rewrite.out, &*name);
+            rewrite.push(Step::SwallowClosed(NOBODYS));
         }
         let is_there = self.held().is_some_and(|held| held.touch(statement.id));
         let has_failed = self.status() == TxStatus::Failed;
-        if is_there && has_failed {
-            // Few texts may be parsed now, and the server knows which ones.
-            message::close_statement(out, &statement.id);
-            steps.push(Step::SwallowClosed(statement.id));
-        }
         if is_there && !has_failed {
-            let mut complete = Vec::new();
-            message::parse_complete(&mut complete);
-            steps.push(Step::Insert(complete.into(), Undo::Parse(name)));
-        } else {
-            self.parse_there(&statement, out);
-            steps.push(Step::PassParsed(statement.id, name));
+            rewrite.insert_parsed(Undo::Parse(name));
+            return Ok(());
         }
-        Ok(Ok(()))
+        if is_there {
+            // Few texts may be parsed now, and the server knows which ones.
+            rewrite.close(statement.id);
+        }
+        self.parse_there(&statement, rewrite);
+        rewrite.push(Step::PassParsed(statement.id, name));
+        Ok(())
     }
 
-    fn rewrite_bind(
-        &mut self,
-        body: &[u8],
-        streaming: usize,
-        steps: &mut Steps,
-        out: &mut Vec<u8>,
-    ) -> Result<Result<(), Reply>, Malformed> {
+    fn rewrite_bind(&mut self, body: &[u8], streaming: usize, rewrite: &mut Rewrite<'_>) -> Result<(), Stop> {
         let mut body = Body::new(body, "Bind");
         let (portal, name) = (body.cstring()?, body.cstring()?);
-        let there = match self.name_there(name, steps, out) {
-            Ok(there) => there,
-            Err(reply) => return Ok(Err(reply)),
-        };
-        message::bind_head(out, portal, &there, body.rest(), streaming);
-        steps.pass(Awaits::Bind);
-        Ok(Ok(()))
+        let there = self.name_there(name, rewrite)?;
+        message::bind_head(rewrite.out, portal, &there, body.rest(), streaming);
+        rewrite.pass(Awaits::Bind);
+        Ok(())
     }
 
-    fn rewrite_describe(
-        &mut self,
-        body: &[u8],
-        whole: &[u8],
-        steps: &mut Steps,
-        out: &mut Vec<u8>,
-    ) -> Result<Result<(), Reply>, Malformed> {
+    fn rewrite_describe(&mut self, body: &[u8], whole: &[u8], rewrite: &mut Rewrite<'_>) -> Result<(), Stop> {
         let mut body = Body::new(body, "Describe");
         let (kind, name) = (body.byte()?, body.cstring()?);
         if kind == b'S' {
-            match self.name_there(name, steps, out) {
-                Ok(there) => message::describe_statement(out, &there),
-                Err(reply) => return Ok(Err(reply)),
-            }
+            let there = self.name_there(name, rewrite)?;
+            message::describe_statement(rewrite.out, &there);
         } else {
-            out.extend_from_slice(whole);
+            rewrite.send(whole);
         }
-        steps.pass(Awaits::Describe);
-        Ok(Ok(()))
+        rewrite.pass(Awaits::Describe);
+        Ok(())
     }
 
-    fn rewrite_close(
-        &mut self,
-        body: &[u8],
-        whole: &[u8],
-        steps: &mut Steps,
-        out: &mut Vec<u8>,
-    ) -> Result<Result<(), Reply>, Malformed> {
+    fn rewrite_close(&mut self, body: &[u8], whole: &[u8], rewrite: &mut Rewrite<'_>) -> Result<(), Stop> {
         let mut body = Body::new(body, "Close");
         let (kind, name) = (body.byte()?, body.cstring()?);
         if kind == b'S' && name.is_empty() {
             self.forget_unnamed();
         }
+        if kind == b'S' && name.starts_with(NAME_PREFIX) {
+            // A client has none of this name, but the backend may.
+            message::close_statement(rewrite.out, &NOBODYS);
+            rewrite.pass(Awaits::Close);
+            return Ok(());
+        }
         if kind == b'S' && self.closes_there(name) {
-            self.taint |= Effects::ENDS_STATE;
-            out.extend_from_slice(whole);
-            steps.pass(Awaits::Close);
-            return Ok(Ok(()));
+            self.left.effects |= Effects::ENDS_STATE;
+            rewrite.send(whole);
+            rewrite.pass(Awaits::Close);
+            return Ok(());
         }
         let named = self.statements.as_mut().filter(|_| kind == b'S');
         if let Some(closed) = named.and_then(|all| all.named.remove(name)) {
-            let mut complete = Vec::new();
-            message::close_complete(&mut complete);
-            steps.push(Step::Insert(complete.into(), Undo::Close(name.into(), closed)));
+            rewrite.insert_closed(Undo::Close(name.into(), closed));
         } else {
-            out.extend_from_slice(whole);
-            steps.pass(Awaits::Close);
+            rewrite.send(whole);
+            rewrite.pass(Awaits::Close);
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// The name of a statement on the backend; parsed there first if it is missing.
-    fn name_there<'a>(
-        &mut self,
-        name: &'a [u8],
-        steps: &mut Steps,
-        out: &mut Vec<u8>,
-    ) -> Result<There<'a>, Reply> {
+    fn name_there<'a>(&mut self, name: &'a [u8], rewrite: &mut Rewrite<'_>) -> Result<There<'a>, Reply> {
         if name.is_empty() {
-            return self.unnamed_there(steps, out).map(|()| There::Unnamed);
+            return self.unnamed_there(rewrite).map(|()| There::Unnamed);
         }
         if name.starts_with(NAME_PREFIX) {
             return Err(reply::no_such_statement(name));
         }
         let Some(id) = self.named(name).map(|statement| statement.id) else {
             // SQL's PREPARE shares the names; a session that has used it is pinned to its backend.
-            let may_have = self.pin.is_some() || self.taint.has(Effects::PREPARES);
+            let may_have = self.pin.is_some() || self.left.effects.has(Effects::PREPARES);
             return if may_have { Ok(There::Theirs(name)) } else { Err(reply::no_such_statement(name)) };
         };
         if !self.held().is_some_and(|held| held.touch(id)) {
             if let Some(statement) = self.named(name).cloned() {
-                self.parse_there(&statement, out);
+                self.parse_there(&statement, rewrite);
             }
-            steps.push(Step::SwallowParsed(id));
+            rewrite.push(Step::SwallowParsed(id));
         }
         Ok(There::Ours(id))
     }
 
-    fn unnamed_there(&mut self, steps: &mut Steps, out: &mut Vec<u8>) -> Result<(), Reply> {
+    fn unnamed_there(&mut self, rewrite: &mut Rewrite<'_>) -> Result<(), Reply> {
         let there = self.lease.as_ref().map(|lease| lease.statements.unnamed).unwrap_or_default();
         let Some(unnamed) = self.statements.as_ref().and_then(|all| all.unnamed.as_ref()) else {
             // What another session has left there is none of this one's.
@@ -358,28 +269,27 @@ impl Session {
         if there == known {
             return Ok(());
         }
-        message::raw(out, b'P', &[&[0], unnamed.body.as_slice()].concat());
+        message::raw(rewrite.out, b'P', &[&[0], unnamed.body.as_slice()].concat());
         if let Some(held) = self.held() {
             held.unnamed = known;
         }
-        steps.push(Step::SwallowParsed(UNNAMED));
+        rewrite.push(Step::SwallowParsed(UNNAMED));
         Ok(())
     }
 
-    fn parse_there(&mut self, statement: &Statement, out: &mut Vec<u8>) {
-        message::parse(out, &statement.id, &statement.text, &statement.types);
+    fn parse_there(&mut self, statement: &Statement, rewrite: &mut Rewrite<'_>) {
+        message::parse(rewrite.out, &statement.id, &statement.text, &statement.types);
         if let Some(held) = self.held() {
             held.insert(statement.id);
         }
     }
 
     /// Closes the statements that the backend has too many of.
-    fn close_surplus(&mut self, steps: &mut Steps, out: &mut Vec<u8>) {
+    fn close_surplus(&mut self, rewrite: &mut Rewrite<'_>) {
         let limit = self.shared.limits.prepared_per_backend;
         let surplus = self.held().map(|held| held.evict(limit)).unwrap_or_default();
         for id in surplus {
-            message::close_statement(out, &id);
-            steps.push(Step::SwallowClosed(id));
+            rewrite.close(id);
         }
     }
 
@@ -394,12 +304,13 @@ impl Session {
     // --- what the session remembers ---
 
     /// Remembers the statement of a Parse that is answered here.
-    pub(crate) fn remember_parsed(&mut self, body: &[u8]) -> Result<Result<(), Reply>, Malformed> {
+    pub(crate) fn remember_parsed(&mut self, body: &[u8]) -> Result<(), Stop> {
         if body.first() == Some(&0) {
             self.remember_unnamed(&body[1..])?;
-            return Ok(Ok(()));
+        } else {
+            self.remember_named(body)?;
         }
-        Ok(self.remember_named(body)?.map(|_| ()))
+        Ok(())
     }
 
     /// Remembers the unnamed statements of a request that is sent as it is. Gives how many there are.
@@ -438,11 +349,11 @@ impl Session {
         Ok(hash)
     }
 
-    fn remember_named(&mut self, body: &[u8]) -> Result<Result<Arc<Statement>, Reply>, Malformed> {
+    fn remember_named(&mut self, body: &[u8]) -> Result<Arc<Statement>, Stop> {
         let mut body = Body::new(body, "Parse");
         let (name, text) = (body.cstring()?, body.cstring()?);
         if name.starts_with(NAME_PREFIX) {
-            return Ok(Err(reply::reserved_name()));
+            return Err(reply::reserved_name().into());
         }
         let judged = (self.verdict(text), self.epochs());
         let limit = self.shared.limits.prepared_per_client;
@@ -457,13 +368,13 @@ impl Session {
         };
         let statements = self.statements.get_or_insert_default();
         if statements.named.contains_key(name) {
-            return Ok(Err(reply::statement_exists(name)));
+            return Err(reply::statement_exists(name).into());
         }
         if statements.named.len() >= limit {
-            return Ok(Err(reply::too_many_statements(limit)));
+            return Err(reply::too_many_statements(limit).into());
         }
         statements.named.insert(name.into(), Arc::clone(&statement));
-        Ok(Ok(statement))
+        Ok(statement)
     }
 
     /// The server did not take the Parse of these statements: neither it nor the session has them.

@@ -340,7 +340,7 @@ impl Session {
             return Ok(());
         }
         // Without an answer it is not known what the session listens to, so it ends.
-        self.taint |= Effects::LISTENS;
+        self.left.effects |= Effects::LISTENS;
         if !self.outlive_cancel().await {
             return self.end_lease();
         }
@@ -367,7 +367,7 @@ impl Session {
         }
         let is_rest = |name: &String| !subscription.has(name);
         if !on_backend.iter().any(is_rest) {
-            self.taint = self.taint.without(Effects::LISTENS);
+            self.left.effects = self.left.effects.without(Effects::LISTENS);
         }
         self.outbox.extend_from_slice(&answer.for_client);
         Ok(())

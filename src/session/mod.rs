@@ -12,6 +12,7 @@ mod draft;
 mod extended;
 pub mod handshake;
 pub mod identities;
+mod left;
 mod listen;
 pub mod live;
 pub mod metrics;
@@ -20,6 +21,7 @@ mod relay;
 mod replication;
 mod reply;
 mod request;
+mod rewrite;
 mod send;
 pub(crate) mod serve;
 mod settle;
@@ -39,13 +41,14 @@ use crate::{
     route::PoolId,
     server::DatabaseCatalog,
     socket::Socket,
-    sql::{Effects, HiddenSearch, Hint},
+    sql::{HiddenSearch, Hint},
     wire::{
         frame::BadFrame,
         read::{ErrorFields, Malformed},
     },
 };
 use cancels::CancelKey;
+use left::Left;
 use listen::Listening;
 use metrics::CountedPin;
 use transaction::Begun;
@@ -104,6 +107,27 @@ impl From<Malformed> for Ended {
     }
 }
 
+/// Why a request goes no further.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The client is told why, and its session goes on.
+    Refused(reply::Reply),
+    /// The session ends.
+    Ended(Ended),
+}
+
+impl From<reply::Reply> for Stop {
+    fn from(reply: reply::Reply) -> Self {
+        Self::Refused(reply)
+    }
+}
+
+impl<E: Into<Ended>> From<E> for Stop {
+    fn from(ended: E) -> Self {
+        Self::Ended(ended.into())
+    }
+}
+
 /// One client and where its conversation stands.
 ///
 /// An idle session is one of these and a task: whatever only a busy session needs is behind an `Option<Box<_>>`
@@ -130,8 +154,6 @@ pub(crate) struct Session {
     settings: Arc<Settings>,
     /// Names with a dot that the session has set: the server does not list them.
     custom_settings: Vec<String>,
-    /// Texts since the last checkout that call what the catalog snapshot does not know. Mostly empty.
-    unsure: Vec<u8>,
     /// `SET bulkhead.route`.
     asked: Option<Hint>,
     is_worker: bool,
@@ -148,21 +170,12 @@ pub(crate) struct Session {
     is_kept: bool,
     /// Why the lease is kept between transactions.
     pin: Option<Box<CountedPin>>,
-    /// What the statements since the last checkout may have left on the backend.
-    taint: Effects,
-    /// The same without the one text of the request under way, or since the last Sync, that could not be read, and
-    /// whether there is one.
-    taint_read: Effects,
-    was_unread: bool,
+    /// What the statements since the last checkout have, or may have, left on the backend.
+    left: Left,
     /// Whether the request under way is part of an explicit transaction.
     was_in_transaction: bool,
     /// What completes the request under way, if it succeeds.
     restore: Option<Box<str>>,
-    /// The server has answered the request under way with an error.
-    failed: bool,
-    /// A DISCARD ALL or DEALLOCATE ALL failed, or was followed by a failure: which prepared statements the backend has
-    /// is not known.
-    statements_unknown: bool,
     /// The backend used last, to be preferred, and how often it had been taken by then.
     last: Option<(PoolId, BackendId, u32)>,
     /// Another session had the backend since this one did, or nobody did.

@@ -131,8 +131,8 @@ impl Session {
     pub(crate) async fn hand_back(&mut self) {
         // A library stays loaded, and a seed stays set.
         let lasts = |pin: &CountedPin| matches!(pin.reason, PinReason::Load | PinReason::Seed);
-        let lasting =
-            self.taint.has(Effects::LOADS.with(Effects::SEEDS)) || self.pin.as_deref().is_some_and(lasts);
+        let lasting = self.left.effects.has(Effects::LOADS.with(Effects::SEEDS))
+            || self.pin.as_deref().is_some_and(lasts);
         let Some(mut lease) = self.lease.take() else { return };
         self.key.holds_none();
         let clean =

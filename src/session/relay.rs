@@ -9,7 +9,9 @@ use std::{
 };
 
 use super::{
-    Ended, Session, reply,
+    Ended, Session,
+    left::Left,
+    reply,
     request::{End, Request, first_request},
     transaction::Begun,
 };
@@ -386,8 +388,7 @@ impl Session {
         let owes = lease.protocol.owes_client();
         let in_transaction = self.was_in_transaction || lease.protocol.status() != TxStatus::Idle;
         drop(lease);
-        self.taint = crate::sql::Effects::NONE;
-        self.statements_unknown = false;
+        self.left = Left::default();
         // The error below answers the request.
         self.restore = None;
         match (owes, in_transaction) {

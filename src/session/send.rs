@@ -7,19 +7,19 @@ use std::{
 };
 
 use super::{
-    Ended, Session,
+    Ended, Session, Stop,
     aliases::write_aliases,
     draft::Draft,
     listen::Listening,
-    reply::Reply,
     request::{End, Request},
+    rewrite::Rewritten,
     transaction::Begun,
 };
 use crate::{
-    backend::{Protocol, Settings, protocol::Step, statements::UnnamedText},
+    backend::{Protocol, Settings, statements::UnnamedText},
     route::Demand,
     sql::{Effects, Reason, Verdict, reset_names, setting_names},
-    wire::{TxStatus, message, read::Malformed},
+    wire::{TxStatus, message},
 };
 
 /// What was written in front of a request.
@@ -38,37 +38,29 @@ enum Written {
     /// As it came, with so many Parse messages.
     AsItCame { parses: usize },
     /// In other words: the buffer has all of it.
-    Anew { steps: VecDeque<Step> },
+    Anew(Rewritten),
 }
 
 impl Session {
     /// Sends the request. A refusal means that nothing was sent.
-    pub(crate) fn send(&mut self, request: Request, demand: &Demand) -> Result<Result<(), Reply>, Ended> {
+    pub(crate) fn send(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
         let effects = demand.verdict.effects;
         if self.lease.as_ref().is_some_and(|lease| lease.protocol.is_skipping()) {
             self.send_skipped(request);
-            return Ok(Ok(()));
+            return Ok(());
         }
-        if let Err(reply) = self.reserve_pin(&demand.verdict) {
-            return Ok(Err(reply));
-        }
-        let aliases = match self.missing_aliases(request, &demand.verdict) {
-            Ok(missing) => missing,
-            Err(reply) => return Ok(Err(reply)),
-        };
-        self.note_standing(demand);
+        self.reserve_pin(&demand.verdict)?;
+        let aliases = self.missing_aliases(request, &demand.verdict)?;
         let mut draft = Draft::take();
         let preamble = self.write_preamble(&mut draft);
         write_aliases(&aliases, &mut draft);
-        let written = match self.write_request(request, &mut draft)? {
-            Ok(written) => written,
-            Err(reply) => return Ok(Err(reply)),
-        };
+        let written = self.write_request(request, &mut draft)?;
+        self.note_standing(demand);
         self.note_effects(request, &demand.verdict);
         self.note_preamble(preamble);
         self.note_aliases(request, &aliases);
         let completion = self.restore_startup(request, effects);
-        let Some(lease) = &mut self.lease else { return Ok(Ok(())) };
+        let Some(lease) = &mut self.lease else { return Ok(()) };
         let as_it_came = matches!(written, Written::AsItCame { .. }) && draft.is_empty();
         note_request(&mut lease.protocol, request, written);
         if completion.is_some() {
@@ -82,7 +74,7 @@ impl Session {
             // The relay finds the connection closed and tells the client.
             tracing::debug!(%error, "a request could not be sent");
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// A database with idle backends cannot be dropped, renamed or copied: the server waits a while for them to go.
@@ -109,26 +101,14 @@ impl Session {
     /// Where the session stands as the request begins.
     fn note_standing(&mut self, demand: &Demand) {
         let was_open = self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
-        self.failed &= was_open;
         self.was_in_transaction = self.status() != TxStatus::Idle || !matches!(self.begun, Begun::No);
-        self.note_unread(demand, was_open);
+        self.left.begin(demand, was_open);
         self.note_sequences(demand);
-    }
-
-    /// What is left should the server be unable to read what could not be read here: all that the others leave. Of two
-    /// texts, in one request or before one Sync, an error does not tell which one is meant.
-    fn note_unread(&mut self, demand: &Demand, was_open: bool) {
-        let earlier = was_open && self.was_unread;
-        if !earlier {
-            self.taint_read = self.taint;
-        }
-        self.taint_read |= demand.read_effects;
-        self.was_unread = demand.unread + u32::from(earlier) == 1;
     }
 
     /// What the request, which will be sent, does to the session.
     fn note_effects(&mut self, request: Request, verdict: &Verdict) {
-        self.taint |= verdict.effects;
+        self.left.effects |= verdict.effects;
         if verdict.effects.has(Effects::WANTS_DATABASE) {
             self.leave_other_databases();
         }
@@ -157,9 +137,9 @@ impl Session {
             self.identity.asks_sequences.store(true, Ordering::Relaxed);
         }
         if self.calls_sequences(verdict) && !self.has_lasting_pin() {
-            self.taint |= Effects::CALLS_SEQUENCES;
+            self.left.effects |= Effects::CALLS_SEQUENCES;
             if demand.statements > demand.unread {
-                self.taint_read |= Effects::CALLS_SEQUENCES;
+                self.left.add_read(Effects::CALLS_SEQUENCES);
             }
         }
     }
@@ -219,29 +199,22 @@ impl Session {
     }
 
     /// Writes the request behind the preamble, unless it can be sent as it came and nothing comes before it.
-    fn write_request(
-        &mut self,
-        request: Request,
-        draft: &mut Vec<u8>,
-    ) -> Result<Result<Written, Reply>, Malformed> {
+    fn write_request(&mut self, request: Request, draft: &mut Vec<u8>) -> Result<Written, Stop> {
         if self.passes_unchanged(request) {
             let parses = self.remember_unchanged(request)?;
             if !draft.is_empty() {
                 draft.extend_from_slice(&self.inbox[..request.len]);
             }
-            return Ok(Ok(Written::AsItCame { parses }));
+            return Ok(Written::AsItCame { parses });
         }
         let was_open = self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
-        let steps = match self.rewrite(request, draft)? {
-            Ok(steps) => steps,
-            Err(reply) => return Ok(Err(reply)),
-        };
+        let rewritten = self.rewrite(request, draft)?;
         if request.end == End::Open && request.streaming == 0 {
             // What follows a Flush may depend on the replies, such as COPY data.
             let prepares = !was_open && request.only_prepares();
             message::raw(draft, if prepares { b'S' } else { b'H' }, &[]);
         }
-        Ok(Ok(Written::Anew { steps }))
+        Ok(Written::Anew(rewritten))
     }
 
     /// After RESET and DISCARD ALL the session's own startup values hold, not the server's: said once they have
@@ -268,7 +241,7 @@ impl Session {
 
     /// Completes a request that resets settings, and tells the client that it is done.
     pub(crate) async fn restore(&mut self, sql: Box<str>) -> Result<(), Ended> {
-        let failed = self.failed;
+        let failed = self.left.failed;
         let Some(lease) = self.lease.as_mut().filter(|_| !failed) else {
             let status = self.status();
             message::ready(&mut self.outbox, status);
@@ -292,9 +265,12 @@ fn note_request(protocol: &mut Protocol, request: Request, written: Written) {
             protocol.sent_extended(VecDeque::new(), request.is_synced());
             protocol.expects_parses(parses);
         }
-        Written::Anew { steps } if !protocol.is_open() && request.only_prepares() => {
-            protocol.sent_prepared(steps);
+        Written::Anew(rewritten) if !protocol.is_open() && request.only_prepares() => {
+            protocol.sent_prepared(rewritten.steps);
         }
-        Written::Anew { steps } => protocol.sent_extended(steps, request.is_synced()),
+        Written::Anew(Rewritten { steps, parses }) => {
+            protocol.sent_extended(steps, request.is_synced());
+            protocol.expects_parses(parses);
+        }
     }
 }

@@ -8,7 +8,7 @@
 //! checkout. Whatever ends the session in between drops its lease, and with it the backend. What is rare is boxed:
 //! the size of this journey is memory that every idle client pays for.
 
-use super::{Ended, Session, request::End};
+use super::{Ended, Session, Stop, request::End};
 use crate::{clock, route::Target};
 
 /// Serves a client until it goes, breaks the protocol, or Bulkhead goes down.
@@ -36,32 +36,28 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
     if session.answers(request, &demand)? {
         return Ok(());
     }
-    if let Some(reply) = session.begun.failure() {
-        return Box::pin(session.refuse(request, reply)).await;
-    }
-    match session.target(request, &demand) {
-        Target::Torn => {
-            let reply = session.torn(request);
-            return Box::pin(session.refuse(request, reply)).await;
+    // What is refused from here on was not sent. A block and not a function, whose arguments would be kept twice.
+    let served = async {
+        session.begun.check()?;
+        match session.target(request, &demand) {
+            Target::Torn => return Err(session.torn(request).into()),
+            Target::Held => {}
+            Target::Pool(pool) => session.checkout(request, &demand, pool).await?,
         }
-        Target::Held => {}
-        Target::Pool(pool) => {
-            if let Err(reply) = session.checkout(request, &demand, pool).await? {
-                return Box::pin(session.refuse(request, reply)).await;
-            }
+        if session.listens(&demand) {
+            Box::pin(session.prepare_listening(request, &demand)).await?;
         }
-    }
-    if session.listens(&demand)
-        && let Err(reply) = Box::pin(session.prepare_listening(request, &demand)).await
-    {
-        return Box::pin(session.refuse(request, reply)).await;
-    }
-    session.count(&demand);
-    if let Err(reply) = session.send(request, &demand)? {
-        return Box::pin(session.refuse(request, reply)).await;
-    }
-    session.relay().await?;
-    session.settle().await?;
-    session.took(&demand, start);
-    Ok(())
+        session.count(&demand);
+        session.send(request, &demand)?;
+        session.relay().await?;
+        session.settle().await?;
+        session.took(&demand, start);
+        Ok(())
+    };
+    let reply = match served.await {
+        Ok(()) => return Ok(()),
+        Err(Stop::Ended(ended)) => return Err(ended),
+        Err(Stop::Refused(reply)) => reply,
+    };
+    Box::pin(session.refuse(request, reply)).await
 }

@@ -5,11 +5,12 @@ use std::{
     time::Duration,
 };
 
-use super::{Ended, Session, classify::for_each_value, request::Request, transaction::Begun};
+use super::{Ended, Session, classify::for_each_value, left::Left, request::Request, transaction::Begun};
 use crate::{
     backend::{
         Broken,
         probe::{PinReason, Residue},
+        protocol::Failure,
     },
     sql::{Catalog, Effects, setting_names},
     wire::{TxStatus, frame::split_message, read::Body},
@@ -37,9 +38,6 @@ const CHANGES_SETTINGS: Effects = Effects::SETS
     .with(Effects::OPAQUE)
     .with(Effects::OPAQUE_SETTINGS);
 
-/// SQLSTATE `syntax_error`.
-const SYNTAX_ERROR: &[u8; 5] = b"42601";
-
 /// Names of custom settings that are kept of one session; more than these cannot be carried.
 const CUSTOM_SETTINGS_MAX: usize = 100;
 
@@ -57,9 +55,9 @@ impl Session {
         let clean = self.pin.is_none()
             && !self.is_kept
             && !self.has_long_statement()
-            && !self.taint.has(LEAVES_STATE.with(Effects::DISCARDS))
+            && !self.left.effects.has(LEAVES_STATE.with(Effects::DISCARDS))
             && self.streaming == 0
-            && !self.statements_unknown
+            && !self.left.statements_unknown
             && !self.has_aliases()
             && !self.listening_needs_backend()
             && lease.unsent.is_empty();
@@ -73,8 +71,7 @@ impl Session {
             return;
         }
         self.note_definitions();
-        self.taint = Effects::NONE;
-        self.failed = false;
+        self.left = Left::default();
         if let Some(mut lease) = self.lease.take() {
             // An error of ours that nobody asked for is not the next session's.
             lease.protocol.take_error();
@@ -113,7 +110,7 @@ impl Session {
         if !self.outlive_cancel().await || !self.ask_statements().await || !self.remove_aliases().await {
             return self.end_lease();
         }
-        self.failed = false;
+        self.left.failed = false;
         let was_long = self.pin.as_ref().is_some_and(|pin| pin.reason == PinReason::UnnamedStatement);
         let asks = match &self.pin {
             // Nothing else can end a pin that lasts as long as the session.
@@ -121,7 +118,7 @@ impl Session {
             Some(_) => LEAVES_STATE.with(Effects::ENDS_STATE),
             None => LEAVES_STATE,
         };
-        if self.taint.has(asks) || was_long {
+        if self.left.effects.has(asks) || was_long {
             self.ask_residue().await?;
         } else if self.is_kept {
             self.set_pin(self.lasting_pin());
@@ -132,16 +129,16 @@ impl Session {
 
     /// Definitions may have changed: classification and shared statements must follow.
     fn note_definitions(&mut self) {
-        if self.taint.has(Effects::DDL) {
+        if self.left.effects.has(Effects::DDL) {
             self.shared.catalogs.changed(&self.catalog);
-        } else if self.taint.has(Effects::DROPS) {
+        } else if self.left.effects.has(Effects::DROPS) {
             self.shared.catalogs.dropped();
         }
-        if self.taint.has(Effects::CHANGES_DEFAULTS) {
+        if self.left.effects.has(Effects::CHANGES_DEFAULTS) {
             self.shared.renew_backends();
         }
         let noted = Effects::DDL.with(Effects::DROPS).with(Effects::CHANGES_DEFAULTS);
-        self.taint = self.taint.without(noted);
+        self.left.effects = self.left.effects.without(noted);
     }
 
     /// Remembers the names with a dot that a request may set: the server lists no settings that it does not know.
@@ -162,7 +159,7 @@ impl Session {
         if self.custom_settings.len() < CUSTOM_SETTINGS_MAX {
             self.custom_settings.push(name.to_owned());
         } else {
-            self.taint |= Effects::OPAQUE_SETTINGS;
+            self.left.effects |= Effects::OPAQUE_SETTINGS;
         }
     }
 
@@ -170,28 +167,27 @@ impl Session {
     pub(crate) fn note_unsure(&mut self, request: Request) {
         let texts = self.texts(request);
         for text in texts {
-            self.unsure.extend_from_slice(&text);
+            self.left.unsure.extend_from_slice(&text);
         }
-        if self.unsure.len() > UNSURE_BYTES || self.taint.has(Effects::DROPS) {
-            self.taint |= Effects::OPAQUE_SETTINGS;
-            self.unsure = Vec::new();
+        if self.left.unsure.len() > UNSURE_BYTES || self.left.effects.has(Effects::DROPS) {
+            self.left.effects |= Effects::OPAQUE_SETTINGS;
+            self.left.unsure = Vec::new();
         }
     }
 
     /// The parameters that functions of the database set, as far as their names stand somewhere, which the last
     /// transaction may have called. The server is asked what functions do that the snapshot does not know.
     async fn parameters_of_functions(&mut self) -> Result<Vec<String>, Broken> {
-        if !self.taint.has(Effects::OPAQUE) {
+        if !self.left.effects.has(Effects::OPAQUE) {
             return Ok(Vec::new());
         }
-        let texts = std::mem::take(&mut self.unsure);
-        let Some(lease) = self.lease.as_mut().filter(|_| !texts.is_empty()) else {
+        let Some(lease) = self.lease.as_mut().filter(|_| !self.left.unsure.is_empty()) else {
             return Ok(self.catalog.load().parameters().to_vec());
         };
         let (answer, _) = lease.ask_unhindered(Catalog::PROGRAMS).await?;
         self.outbox.extend_from_slice(&answer.for_client);
         if answer.error.is_some() {
-            self.taint |= Effects::OPAQUE_SETTINGS;
+            self.left.effects |= Effects::OPAQUE_SETTINGS;
             return Ok(self.catalog.load().parameters().to_vec());
         }
         let rows = answer.rows.into_iter().filter_map(|row| {
@@ -199,8 +195,8 @@ impl Session {
             Some((columns.next()?, columns.next()?))
         });
         let programs = Catalog::from_rows(0, rows);
-        if programs.hides_settings_of(&texts) {
-            self.taint |= Effects::OPAQUE_SETTINGS;
+        if programs.hides_settings_of(&self.left.unsure) {
+            self.left.effects |= Effects::OPAQUE_SETTINGS;
         }
         Ok(programs.parameters().to_vec())
     }
@@ -248,15 +244,15 @@ impl Session {
     /// After DISCARD ALL or DEALLOCATE ALL no prepared statement exists, here and there; no rollback brings them back.
     /// Where it failed, or was followed by a failure, the backend is asked once it can be.
     fn note_discarded(&mut self) {
-        if !self.taint.has(Effects::DISCARDS)
+        if !self.left.effects.has(Effects::DISCARDS)
             || self.lease.as_ref().is_some_and(|held| held.protocol.is_open())
         {
             return;
         }
-        self.taint = self.taint.without(Effects::DISCARDS);
-        if self.failed {
-            self.taint = self.taint.without(Effects::DISCARDS_SEQUENCES);
-            self.statements_unknown = true;
+        self.left.effects = self.left.effects.without(Effects::DISCARDS);
+        if self.left.failed {
+            self.left.effects = self.left.effects.without(Effects::DISCARDS_SEQUENCES);
+            self.left.statements_unknown = true;
             return;
         }
         if let Some(lease) = &mut self.lease {
@@ -264,12 +260,13 @@ impl Session {
         }
         if let Some(statements) = &mut self.statements {
             statements.named.clear();
+            statements.aliases.clear();
         }
     }
 
     /// Asks the backend which statements it still has, if that is not known. False if it gives no answer.
     async fn ask_statements(&mut self) -> bool {
-        let Some(lease) = self.lease.as_mut().filter(|_| self.statements_unknown) else { return true };
+        let Some(lease) = self.lease.as_mut().filter(|_| self.left.statements_unknown) else { return true };
         let sql = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql";
         let Ok(Ok(answer)) = tokio::time::timeout(ASK_TIMEOUT, lease.ask(sql)).await else { return false };
         if answer.error.is_some() {
@@ -281,12 +278,12 @@ impl Session {
         if let Some(statements) = self.statements.as_mut().filter(|_| lost_all) {
             statements.named.clear();
         }
-        self.statements_unknown = false;
+        self.left.statements_unknown = false;
         true
     }
 
     async fn ask_residue(&mut self) -> Result<(), Ended> {
-        let settings = self.taint.has(CHANGES_SETTINGS);
+        let settings = self.left.effects.has(CHANGES_SETTINGS);
         let asked = tokio::time::timeout(ASK_TIMEOUT, self.probe(settings)).await;
         match asked {
             Ok(Ok(Some(residue))) => {
@@ -325,7 +322,12 @@ impl Session {
             self.settings = settings;
         }
         self.set_pin(self.lasting_pin().or(residue.pin));
-        self.taint = if unknown { Effects::SETS } else { Effects::NONE };
+        if unknown {
+            self.left.effects = self.left.effects.without(Effects::DISCARDS_SEQUENCES).with(Effects::SETS);
+        } else {
+            self.left.effects = Effects::NONE;
+            self.left.unsure = Vec::new();
+        }
     }
 
     /// State that cannot be asked for lasts until the client goes; that of sequences and settings, until it is
@@ -333,7 +335,8 @@ impl Session {
     fn lasting_pin(&self) -> Option<PinReason> {
         let pinned = self.pin.as_ref().map(|pin| pin.reason);
         // DISCARD ALL, which runs in no transaction and succeeded, resets what is not listed, too.
-        let resets_all = self.taint.has(Effects::DISCARDS_SEQUENCES) && self.taint.has(Effects::RESETS);
+        let resets_all =
+            self.left.effects.has(Effects::DISCARDS_SEQUENCES) && self.left.effects.has(Effects::RESETS);
         let pinned = pinned.filter(|reason| !(resets_all && *reason == PinReason::HiddenSettings));
         let forever = [
             (Effects::LOADS, PinReason::Load),
@@ -342,10 +345,11 @@ impl Session {
         ];
         let left = forever
             .into_iter()
-            .find(|(effect, reason)| self.taint.has(*effect) || pinned == Some(*reason))
+            .find(|(effect, reason)| self.left.effects.has(*effect) || pinned == Some(*reason))
             .map(|(_, reason)| reason);
-        let sequences = self.taint.has(Effects::CALLS_SEQUENCES) || pinned == Some(PinReason::Sequences);
-        let discarded = self.taint.has(Effects::DISCARDS_SEQUENCES);
+        let sequences =
+            self.left.effects.has(Effects::CALLS_SEQUENCES) || pinned == Some(PinReason::Sequences);
+        let discarded = self.left.effects.has(Effects::DISCARDS_SEQUENCES);
         left.or((sequences && !discarded).then_some(PinReason::Sequences))
     }
 
@@ -358,10 +362,8 @@ impl Session {
     /// lost connection: to go on without a lock or a table that it believes to have would be worse.
     pub(crate) fn end_lease(&mut self) -> Result<(), Ended> {
         self.key.holds_none();
-        let had_state = self.pin.take().is_some() || self.taint.has(LEAVES_STATE);
-        self.taint = Effects::NONE;
-        self.failed = false;
-        self.statements_unknown = false;
+        let had_state = self.pin.take().is_some() || self.left.effects.has(LEAVES_STATE);
+        self.left = Left::default();
         match self.lease.take() {
             Some(lease) if had_state => Err(Ended::Backend(lease.timed_out())),
             _ => Ok(()),
@@ -372,19 +374,17 @@ impl Session {
     pub(crate) fn on_news(&mut self) {
         let Some(lease) = &mut self.lease else { return };
         let news = lease.protocol.take_news();
-        if let Some(code) = news.client_error {
-            self.failed = true;
+        if let Some(failure) = news.failure {
+            self.left.failed = true;
             self.shared.metrics.server_errors.fetch_add(1, Ordering::Relaxed);
-            if self.was_unread && (&code == SYNTAX_ERROR || news.refused) {
-                // The server could not read it either, or was not given it, so it did nothing.
-                self.was_unread = false;
-                self.taint = self.taint_read;
+            if failure == Failure::Unread {
+                self.left.drop_unread();
             }
         }
         // The Sync that was sent is ours: the client's, still to come, is answered here.
         self.skipping |= news.skips_to_sync;
         if news.parameter_changed {
-            self.taint |= Effects::SETS;
+            self.left.effects |= Effects::SETS;
         }
         if news.lost_unnamed {
             self.forget_unnamed();

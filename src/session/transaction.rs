@@ -33,13 +33,13 @@ impl Begun {
         Self::Deferred(Box::new(Deferred { texts: vec![text.into()], fits_standby }))
     }
 
-    /// The error for a statement in a failed transaction; `None` if it has not failed.
-    pub(crate) fn failure(&mut self) -> Option<Reply> {
+    /// The error for a statement in a failed transaction.
+    pub(crate) fn check(&mut self) -> Result<(), Reply> {
         match self {
             Self::Failed(reason) => {
-                Some(reason.take().map_or_else(reply::in_failed_transaction, |reason| *reason))
+                Err(reason.take().map_or_else(reply::in_failed_transaction, |reason| *reason))
             }
-            _ => None,
+            Self::No | Self::Deferred(_) => Ok(()),
         }
     }
 

@@ -15,6 +15,7 @@ mod health;
 mod hostile;
 mod hosts;
 mod interleave;
+mod leftovers;
 mod life;
 mod listen;
 mod logins;

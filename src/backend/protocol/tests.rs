@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::backend::statements::StatementId;
 use crate::wire::message;
 
 /// One exchange: how it was sent, and the server's bytes.

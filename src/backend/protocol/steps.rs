@@ -1,0 +1,79 @@
+//! What becomes of the replies to a request that was changed on its way. Data only.
+
+use std::sync::Arc;
+
+use crate::backend::statements::{Statement, StatementId};
+
+/// What becomes of the reply to one message of a changed request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The reply goes to the client.
+    Pass(Awaits),
+    /// The reply goes to the client, and a statement exists from then on, under the client's own name for it.
+    PassParsed(StatementId, Box<[u8]>),
+    /// The reply to a Parse of ours is swallowed, and a statement exists from then on.
+    SwallowParsed(StatementId),
+    /// The reply to a Close of ours is swallowed.
+    SwallowClosed(StatementId),
+    /// The message was not sent: these bytes are its reply. If the server skips what comes before, so is this, and
+    /// what it did to the client's statements is undone.
+    Insert(Box<[u8]>, Undo),
+    /// The message was refused here, and one that fails was sent in its place: these bytes replace its error, so that
+    /// what comes before and after it is treated as if the server had refused it.
+    Refuse {
+        /// The ErrorResponse.
+        error: Box<[u8]>,
+        /// It, or what was dropped behind it, was a Parse of the one text that could not be read.
+        drops_unread: bool,
+    },
+    /// A Query or FunctionCall that came before the Sync: everything goes to the client, up to a ReadyForQuery.
+    Simple,
+}
+
+/// How what a message did to the client's own statements is undone, when the server has skipped it.
+#[derive(Clone, Debug)]
+pub enum Undo {
+    /// The name of a Parse is free again.
+    Parse(Box<[u8]>),
+    /// The statement of a Close is there again.
+    Close(Box<[u8]>, Arc<Statement>),
+}
+
+impl PartialEq for Undo {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Parse(one), Self::Parse(two)) => one == two,
+            (Self::Close(one, of), Self::Close(two, what)) => one == two && Arc::ptr_eq(of, what),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Undo {}
+
+/// The message that ends the reply to one extended message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaits {
+    /// ParseComplete.
+    Parse,
+    /// BindComplete.
+    Bind,
+    /// RowDescription or NoData.
+    Describe,
+    /// CommandComplete, PortalSuspended or EmptyQueryResponse.
+    Execute,
+    /// CloseComplete.
+    Close,
+}
+
+impl Awaits {
+    pub(super) const fn ended_by(self, tag: u8) -> bool {
+        match self {
+            Self::Parse => tag == b'1',
+            Self::Bind => tag == b'2',
+            Self::Close => tag == b'3',
+            Self::Describe => matches!(tag, b'T' | b'n'),
+            Self::Execute => matches!(tag, b'C' | b's' | b'I'),
+        }
+    }
+}

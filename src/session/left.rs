@@ -1,0 +1,49 @@
+//! What a session may have left on its backend since it got it. It is nothing again once the session has no backend,
+//! whichever way it lost it, and so can neither reach the next one nor be taken for its state.
+
+use crate::{route::Demand, sql::Effects};
+
+/// What the statements since the last checkout have, or may have, left.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// Their effects.
+    pub(super) effects: Effects,
+    /// The same without the one text, of the request under way or since the last Sync, that could not be read: what is
+    /// left should the server be unable to read it, too.
+    read: Effects,
+    /// There is such a text.
+    has_unread: bool,
+    /// Texts that call what the catalog snapshot does not know. Mostly empty.
+    pub(super) unsure: Vec<u8>,
+    /// The server has answered the request under way with an error.
+    pub(super) failed: bool,
+    /// A DISCARD ALL or DEALLOCATE ALL failed, or was followed by a failure: which prepared statements the backend has
+    /// is not known.
+    pub(super) statements_unknown: bool,
+}
+
+impl Left {
+    /// A request begins; `was_open` if it goes on with a pipeline. Of two texts that could not be read, in one request
+    /// or before one Sync, an error does not tell which one is meant.
+    pub(super) fn begin(&mut self, demand: &Demand, was_open: bool) {
+        self.failed &= was_open;
+        let earlier = was_open && self.has_unread;
+        if !earlier {
+            self.read = self.effects;
+        }
+        self.read |= demand.read_effects;
+        self.has_unread = demand.unread + u32::from(earlier) == 1;
+    }
+
+    /// A statement that could be read has this effect, which its verdict does not tell.
+    pub(super) fn add_read(&mut self, effect: Effects) {
+        self.read |= effect;
+    }
+
+    /// The text that could not be read has done nothing.
+    pub(super) fn drop_unread(&mut self) {
+        if std::mem::take(&mut self.has_unread) {
+            self.effects = self.read;
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What a request of the extended protocol becomes on its way to a backend: the bytes that are sent instead, and what
+//! becomes of the reply to each of its messages.
+
+use std::collections::VecDeque;
+
+use super::reply::Reply;
+use crate::{
+    backend::{
+        protocol::{Awaits, Step, Undo},
+        statements::StatementId,
+    },
+    wire::message,
+};
+
+/// Replies that are kept back as passing before they are spelled out.
+const PASSES_MAX: usize = 8;
+
+/// A request as it will be sent.
+#[derive(Debug)]
+pub(super) struct Rewrite<'a> {
+    pub(super) out: &'a mut Vec<u8>,
+    steps: VecDeque<Step>,
+    /// As long as every reply passes, they need not be looked at: then there are no steps, and this is what they await.
+    passes: [Awaits; PASSES_MAX],
+    passing: usize,
+    /// Every reply counts: more messages will follow before the Sync, or have come before, or one of these replies
+    /// does not pass.
+    exact: bool,
+}
+
+/// What becomes of the replies.
+#[derive(Debug)]
+pub(super) struct Rewritten {
+    /// None if all of them pass.
+    pub(super) steps: VecDeque<Step>,
+    /// Then so many are to Parse messages.
+    pub(super) parses: usize,
+}
+
+impl<'a> Rewrite<'a> {
+    pub(super) const fn new(out: &'a mut Vec<u8>, exact: bool) -> Self {
+        let passes = [Awaits::Parse; PASSES_MAX];
+        Self { out, steps: VecDeque::new(), passes, passing: 0, exact }
+    }
+
+    /// Sends a message as it came.
+    pub(super) fn send(&mut self, whole: &[u8]) {
+        self.out.extend_from_slice(whole);
+    }
+
+    /// The reply to what was sent passes.
+    pub(super) fn pass(&mut self, awaits: Awaits) {
+        if self.exact || self.passing == PASSES_MAX {
+            self.push(Step::Pass(awaits));
+        } else {
+            self.passes[self.passing] = awaits;
+            self.passing += 1;
+        }
+    }
+
+    /// It does not.
+    pub(super) fn push(&mut self, step: Step) {
+        self.steps.extend(self.passes[..self.passing].iter().copied().map(Step::Pass));
+        (self.passing, self.exact) = (0, true);
+        self.steps.push_back(step);
+    }
+
+    /// The Parse of a message is answered without the server.
+    pub(super) fn insert_parsed(&mut self, undo: Undo) {
+        let mut complete = Vec::new();
+        message::parse_complete(&mut complete);
+        self.push(Step::Insert(complete.into(), undo));
+    }
+
+    /// A Close is.
+    pub(super) fn insert_closed(&mut self, undo: Undo) {
+        let mut complete = Vec::new();
+        message::close_complete(&mut complete);
+        self.push(Step::Insert(complete.into(), undo));
+    }
+
+    /// Closes a statement of ours.
+    pub(super) fn close(&mut self, id: StatementId) {
+        message::close_statement(self.out, &id);
+        self.push(Step::SwallowClosed(id));
+    }
+
+    /// Lets the server fail where a message is refused here: what comes before it takes place, its transaction fails,
+    /// and what comes after it is skipped up to the Sync.
+    pub(super) fn refuse(&mut self, reply: &Reply, drops_unread: bool, synced: bool) {
+        let mut error = Vec::new();
+        reply.error(&mut error);
+        self.push(Step::Refuse { error: error.into(), drops_unread });
+        message::describe_statement(self.out, b"bulkhead refused a message");
+        if synced {
+            message::sync(self.out);
+        }
+    }
+
+    pub(super) fn finish(self) -> Rewritten {
+        let parses = self.passes[..self.passing].iter().filter(|awaits| **awaits == Awaits::Parse).count();
+        Rewritten { steps: self.steps, parses }
+    }
+}
+
+/// What the client's name for a statement stands for on the backend.
+#[derive(Clone, Copy)]
+pub(super) enum There<'a> {
+    Unnamed,
+    Ours(StatementId),
+    /// The client's own name: SQL's PREPARE gave it.
+    Theirs(&'a [u8]),
+}
+
+impl message::Name for There<'_> {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            There::Unnamed => {}
+            There::Ours(id) => id.write(out),
+            There::Theirs(name) => out.extend_from_slice(name),
+        }
+    }
+}
