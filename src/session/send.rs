@@ -52,7 +52,7 @@ impl Session {
         self.reserve_pin(&demand.verdict)?;
         let aliases = self.missing_aliases(request, &demand.verdict)?;
         let mut draft = Draft::take();
-        let preamble = self.write_preamble(&mut draft);
+        let preamble = self.write_preamble(effects, &mut draft);
         write_aliases(&aliases, &mut draft);
         let written = self.write_request(request, &mut draft)?;
         self.note_standing(demand);
@@ -151,12 +151,14 @@ impl Session {
     }
 
     /// Writes what must reach the backend before the request. Settings change only at the beginning of a lease.
-    fn write_preamble(&mut self, draft: &mut Vec<u8>) -> Preamble {
+    fn write_preamble(&mut self, effects: Effects, draft: &mut Vec<u8>) -> Preamble {
         let mut preamble = Preamble::default();
         let Some(lease) = &mut self.lease else { return preamble };
         let is_fresh = self.pin.is_none() && lease.protocol.quiescent().is_some();
         preamble.applies_settings = is_fresh && !Arc::ptr_eq(&lease.applied, &self.settings);
-        if is_fresh && self.is_new_backend && self.identity.asks_sequences.load(Ordering::Relaxed) {
+        let asks =
+            || effects.has(Effects::ASKS_SEQUENCES) || self.identity.asks_sequences.load(Ordering::Relaxed);
+        if is_fresh && self.is_new_backend && asks() {
             // What `currval` and `lastval` would give is another session's.
             message::query(draft, b"DISCARD SEQUENCES");
             preamble.ours += 1;

@@ -413,6 +413,12 @@ impl Drop for Postgres {
         if std::thread::panicking() {
             eprintln!("--- log of {} (port {}) ---\n{}", self.name, self.port, tail(&self.log()));
         }
+        // Killed, it would leave its shared memory to the system, of which there are 4096 pieces until the next boot.
+        if let Ok(Some(running)) = self.process.get_mut().map(Option::take) {
+            running.signal_all(Signal::CONT);
+            running.signal(Signal::QUIT);
+            running.wait_a_while(STOP);
+        }
     }
 }
 

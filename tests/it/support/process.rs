@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Mutex, OnceLock, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -53,6 +53,14 @@ impl Running {
     /// Waits for the end; panics after `within`.
     pub(crate) fn wait(&self, within: Duration) -> ExitStatus {
         wait_until(&format!("process {} ends", self.pid), within, || self.ended())
+    }
+
+    /// Waits for the end, but not for ever.
+    pub(crate) fn wait_a_while(&self, within: Duration) {
+        let deadline = Instant::now() + within;
+        while self.ended().is_none() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Signals the process itself, which must not have been waited for yet.
