@@ -1,21 +1,11 @@
 //! How long a session keeps its backend, and which pool it is bound to: session mode, aliases of databases.
 
-use crate::support::{Cluster, Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role, error_of};
+use crate::support::{Cluster, Login, Postgres, Proxy, ProxyConfig, RawClient, Role, error_of};
 
 const PID: &str = "SELECT pg_backend_pid()";
 
-async fn login_with(proxy: &Proxy, parameters: &[(&str, &str)]) -> Result<RawClient, Message> {
-    let mut client = RawClient::open(proxy.port()).await;
-    client.startup(&[&[("user", "app")], parameters].concat()).await;
-    let (user, password) = Login::App.credentials();
-    match client.authenticate(user, password).await {
-        None => Ok(client),
-        Some(error) => Err(error),
-    }
-}
-
 async fn login(proxy: &Proxy, database: &str) -> RawClient {
-    login_with(proxy, &[("database", database)]).await.expect("logged in")
+    RawClient::login(proxy.port(), Login::App, database).await
 }
 
 fn pinned(reason: &str) -> String {
@@ -86,7 +76,7 @@ async fn a_client_may_ask_for_session_mode() {
     let cluster = Cluster::start();
     let proxy = Proxy::start(&ProxyConfig::of(&cluster).to_toml());
     let options = [("database", "app"), ("options", "-c bulkhead.pool_mode=session")];
-    let mut client = login_with(&proxy, &options).await.expect("logged in");
+    let mut client = RawClient::try_login(proxy.port(), Login::App, &options).await.expect("logged in");
     let mut others = [login(&proxy, "app").await, login(&proxy, "app").await];
     // What may write later never begins on a replica.
     assert_eq!(client.query_value("SELECT pg_is_in_recovery() FROM pg_class LIMIT 1").await, "f");
@@ -104,7 +94,7 @@ async fn a_client_may_ask_for_session_mode() {
     proxy.wait_for_metric(&pinned("session_mode"), 0.0).await;
 
     let wrong = [("database", "app"), ("bulkhead.pool_mode", "statement")];
-    let error = login_with(&proxy, &wrong).await.err().expect("refused");
+    let error = RawClient::try_login(proxy.port(), Login::App, &wrong).await.err().expect("refused");
     assert_eq!(error.field(b'C').as_deref(), Some("22023"));
     // And at any time later.
     let mut late = login(&proxy, "app").await;
@@ -140,7 +130,10 @@ async fn an_alias_binds_a_connection_to_a_pool() {
     );
 
     for name in ["other@primary", "app@nowhere"] {
-        let error = login_with(&proxy, &[("database", name)]).await.err().expect("refused");
+        let error = RawClient::try_login(proxy.port(), Login::App, &[("database", name)])
+            .await
+            .err()
+            .expect("refused");
         assert_eq!(
             (error.field(b'S'), error.field(b'C')),
             (Some("FATAL".into()), Some("3D000".into())),

@@ -1,20 +1,10 @@
 //! The bound of pins: who would pin one session too many is refused, what is seen too late is told, and those who idle
 //! may have to go.
 
-use crate::support::{Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role, error_of};
-
-async fn login_with(proxy: &Proxy, parameters: &[(&str, &str)]) -> Result<RawClient, Message> {
-    let mut client = RawClient::open(proxy.port()).await;
-    client.startup(&[&[("user", "app")], parameters].concat()).await;
-    let (user, password) = Login::App.credentials();
-    match client.authenticate(user, password).await {
-        None => Ok(client),
-        Some(error) => Err(error),
-    }
-}
+use crate::support::{Login, Postgres, Proxy, ProxyConfig, RawClient, Role, error_of};
 
 async fn login(proxy: &Proxy, database: &str) -> RawClient {
-    login_with(proxy, &[("database", database)]).await.expect("logged in")
+    RawClient::login(proxy.port(), Login::App, database).await
 }
 
 fn pinned(reason: &str) -> String {
@@ -94,7 +84,7 @@ async fn pins_leave_room_for_transactions() {
     late.ask("ROLLBACK").await;
     // Who asks for session mode is refused until there is a place, and keeps nothing meanwhile.
     let options = [("database", "app"), ("options", "-c bulkhead.pool_mode=session")];
-    let mut asking = login_with(&proxy, &options).await.expect("logged in");
+    let mut asking = RawClient::try_login(proxy.port(), Login::App, &options).await.expect("logged in");
     for _ in 0..2 {
         assert_eq!(error_of(&asking.ask("SELECT 1").await).expect("refused")[0], "53300");
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use crate::support::{
-    Cluster, Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role, connect, eventually, oban,
+    Cluster, Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role, connect, error_code, eventually,
+    oban,
 };
 
 /// Where a statement is to be seen.
@@ -229,49 +230,38 @@ fn fails(sql: &str) -> bool {
     sql.contains("no_such_function") || sql.contains("route=read")
 }
 
-#[tokio::test]
-async fn every_shape_of_statement_goes_where_it_belongs() {
+/// Asks for everything, each with a mark of its own, and looks where it went.
+async fn check_shapes(ask: impl AsyncFn(&mut RawClient, usize, &str) -> Vec<Message>) {
     let site = Site::start().await;
     site.client().await;
     let mut client = RawClient::login(site.proxy.port(), Login::App, "app").await;
     let mut expected = Vec::new();
     for (number, (place, sql)) in SHAPES.iter().enumerate() {
-        let mark = format!("simple {number}");
-        let answer = client.ask(&format!("{sql} /* {mark} */")).await;
-        let error = answer.iter().find(|message| message.tag == b'E').and_then(|error| error.field(b'C'));
+        let mark = format!("shape {number}");
+        let answer = ask(&mut client, number, &format!("{sql} /* {mark} */")).await;
+        // What the server refuses at Parse is logged as the statement of an error.
+        let error = error_code(&answer);
         assert!(error.is_none() || fails(sql), "{sql}: {error:?}");
         expected.push((mark, *place, (*sql).to_owned()));
-        if sql.starts_with("CALL") {
-            // What a procedure has set cannot be asked for: its session stays on the server.
-            client = RawClient::login(site.proxy.port(), Login::App, "app").await;
-        }
     }
     site.check(&expected);
 }
 
 #[tokio::test]
+async fn every_shape_of_statement_goes_where_it_belongs() {
+    check_shapes(async |client, _, sql| client.ask(sql).await).await;
+}
+
+#[tokio::test]
 async fn every_shape_goes_there_by_the_extended_protocol_too() {
-    let site = Site::start().await;
-    site.client().await;
-    let mut client = RawClient::login(site.proxy.port(), Login::App, "app").await;
-    let mut expected = Vec::new();
-    for (number, (place, sql)) in SHAPES.iter().enumerate() {
+    check_shapes(async |client, number, sql| {
         // A named statement of every other one.
         let name = if number % 2 == 0 { "" } else { "statement" };
-        let mark = format!("extended {number}");
-        client.parse(name, &format!("{sql} /* {mark} */")).bind("", name, &[]).execute("", 0);
+        client.parse(name, sql).bind("", name, &[]).execute("", 0);
         client.close(b'S', name).sync().flush().await;
-        let answer = client.read_until_ready().await;
-        let error = answer.iter().find(|message| message.tag == b'E').and_then(|error| error.field(b'C'));
-        // What the server refuses at Parse is logged as the statement of an error.
-        assert!(error.is_none() || fails(sql), "{sql}: {error:?}");
-        expected.push((mark, *place, (*sql).to_owned()));
-        if sql.starts_with("CALL") {
-            // What a procedure has set cannot be asked for: its session stays on the server.
-            client = RawClient::login(site.proxy.port(), Login::App, "app").await;
-        }
-    }
-    site.check(&expected);
+        client.read_until_ready().await
+    })
+    .await;
 }
 
 #[tokio::test]

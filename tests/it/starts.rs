@@ -7,13 +7,8 @@ fn config(primary: &Postgres, backends: i64) -> ProxyConfig {
 }
 
 async fn try_login(proxy: &Proxy, parameters: &[(&str, &str)]) -> Result<RawClient, Message> {
-    let mut client = RawClient::open(proxy.port()).await;
-    client.startup(&[&[("user", "app"), ("database", "app")], parameters].concat()).await;
-    let (user, password) = Login::App.credentials();
-    match client.authenticate(user, password).await {
-        None => Ok(client),
-        Some(error) => Err(error),
-    }
+    let parameters = [&[("database", "app")], parameters].concat();
+    RawClient::try_login(proxy.port(), Login::App, &parameters).await
 }
 
 async fn login(proxy: &Proxy, parameters: &[(&str, &str)]) -> RawClient {

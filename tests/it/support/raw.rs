@@ -73,13 +73,22 @@ impl RawClient {
 
     /// Logs in as one of the harness's roles and returns when the server is ready.
     pub(crate) async fn login(port: u16, login: Login, database: &str) -> Self {
+        let client = Self::try_login(port, login, &[("database", database)]).await;
+        client.unwrap_or_else(|error| {
+            panic!("{login:?} is refused: {:?} {:?}", error.field(b'C'), error.field(b'M'))
+        })
+    }
+
+    /// The same with these startup parameters; the error if the login is refused.
+    pub(crate) async fn try_login(
+        port: u16,
+        login: Login,
+        parameters: &[(&str, &str)],
+    ) -> Result<Self, Message> {
         let (user, password) = login.credentials();
         let mut client = Self::open(port).await;
-        client.startup(&[("user", user), ("database", database)]).await;
-        if let Some(error) = client.authenticate(user, password).await {
-            panic!("{user} is refused: {:?} {:?}", error.field(b'C'), error.field(b'M'));
-        }
-        client
+        client.startup(&[&[("user", user)], parameters].concat()).await;
+        client.authenticate(user, password).await.map_or(Ok(client), Err)
     }
 
     /// Sends a StartupMessage of protocol 3.0.
