@@ -48,7 +48,7 @@ impl Session {
         if names.iter().any(|named| named.name.as_bytes().starts_with(NAME_PREFIX)) {
             return Err(reply::reserved_name());
         }
-        let is_amid = self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
+        let is_amid = self.is_amid_pipeline();
         let has_failed = self.status() == TxStatus::Failed;
         let statements = self.statements.get_or_insert_default();
         statements.has_sql_names |= verdict.effects.has(Effects::PREPARES);
@@ -107,20 +107,12 @@ impl Session {
     /// After the transaction: takes the aliases away, and notes what the client has let go of. False if the backend
     /// does not answer.
     pub(crate) async fn remove_aliases(&mut self) -> bool {
-        let (Some(statements), Some(lease)) = (&mut self.statements, &mut self.lease) else { return true };
-        let aliases = std::mem::take(&mut statements.aliases);
-        if aliases.is_empty() {
+        let Some(statements) = self.statements.as_mut().filter(|all| !all.aliases.is_empty()) else {
             return true;
-        }
-        let sql = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql";
-        let Ok(Ok((answer, _))) = tokio::time::timeout(ASK_TIMEOUT, lease.ask_unhindered(sql)).await else {
-            return false;
         };
-        if answer.error.is_some() {
-            return false;
-        }
-        self.outbox.extend_from_slice(&answer.for_client);
-        let there: Vec<String> = answer.rows.into_iter().flatten().flatten().collect();
+        let aliases = std::mem::take(&mut statements.aliases);
+        let Some(there) = self.ask_statement_names().await else { return false };
+        let (Some(statements), Some(lease)) = (&mut self.statements, &mut self.lease) else { return true };
         let mut sql = String::new();
         for alias in aliases {
             let name = String::from_utf8_lossy(&alias.name);

@@ -28,7 +28,7 @@ const PROLOGUE_BYTES: usize = 4096;
 impl Session {
     /// Answers the request here if it can be; returns whether it did, and has then taken it from the inbox.
     pub(crate) fn answers(&mut self, request: Request, demand: &Demand) -> Result<bool, Ended> {
-        if request.streaming > 0 || self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open()) {
+        if request.streaming > 0 || self.is_amid_pipeline() {
             return Ok(false);
         }
         if demand.statements == 0 {

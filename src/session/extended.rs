@@ -36,18 +36,23 @@ impl Session {
     /// Whether the request can be sent as it is: it names no prepared statement, and uses the unnamed one only
     /// after parsing it.
     pub(crate) fn passes_unchanged(&self, request: Request) -> bool {
-        // Between a Flush and its Sync every reply must be told from the others.
-        let counts =
-            request.end == End::Open || self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
-        !request.is_extended() || (!counts && !request.about.statements)
+        !request.is_extended() || !(self.counts_replies(request) || request.about.statements)
+    }
+
+    /// Whether the client's Sync is still to come for what was sent last.
+    pub(crate) fn is_amid_pipeline(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open())
+    }
+
+    /// Between a Flush and its Sync every reply must be told from the others.
+    fn counts_replies(&self, request: Request) -> bool {
+        request.end == End::Open || self.is_amid_pipeline()
     }
 
     /// Writes the request for the leased backend to `out`, with the statements that the backend lacks. A refusal means
     /// that nothing was noted.
     pub(super) fn rewrite(&mut self, request: Request, out: &mut Vec<u8>) -> Result<Rewritten, Stop> {
-        let exact =
-            request.end == End::Open || self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
-        let mut rewrite = Rewrite::new(out, exact);
+        let mut rewrite = Rewrite::new(out, self.counts_replies(request));
         let messages = std::mem::take(&mut self.inbox);
         let written = self.rewrite_messages(&messages[..request.len], request, &mut rewrite);
         self.inbox = messages;
@@ -212,7 +217,8 @@ impl Session {
         let mut body = Body::new(body, "Close");
         let (kind, name) = (body.byte()?, body.cstring()?);
         if kind == b'S' && name.is_empty() {
-            self.forget_unnamed();
+            self.close_unnamed(whole, rewrite);
+            return Ok(());
         }
         if kind == b'S' && name.starts_with(NAME_PREFIX) {
             // A client has none of this name, but the backend may.
@@ -234,6 +240,17 @@ impl Session {
             rewrite.pass(Awaits::Close);
         }
         Ok(())
+    }
+
+    /// What the backend has of it does no harm to anybody, unless it is long.
+    fn close_unnamed(&mut self, whole: &[u8], rewrite: &mut Rewrite<'_>) {
+        if let Some(closed) = self.statements.as_mut().and_then(|all| all.unnamed.take()) {
+            rewrite.insert_closed(Undo::CloseUnnamed(closed.body.into()));
+            return;
+        }
+        self.forget_unnamed();
+        rewrite.send(whole);
+        rewrite.pass(Awaits::Close);
     }
 
     /// The name of a statement on the backend; parsed there first if it is missing.
@@ -392,11 +409,13 @@ impl Session {
     /// The server has skipped messages of the client, or failed at its Parse: what they had done to the client's
     /// statements is undone.
     pub(crate) fn undo(&mut self, undone: Vec<Undo>) {
-        let Some(Statements { named, .. }) = self.statements.as_deref_mut() else { return };
         for undo in undone.into_iter().rev() {
+            let Some(Statements { named, .. }) = self.statements.as_deref_mut() else { return };
             match undo {
                 Undo::Parse(name) => drop(named.remove(&name)),
                 Undo::Close(name, statement) => drop(named.insert(name, statement)),
+                // It was read once, so it can be again.
+                Undo::CloseUnnamed(body) => drop(self.remember_unnamed(&body)),
             }
         }
     }

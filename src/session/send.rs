@@ -100,7 +100,7 @@ impl Session {
 
     /// Where the session stands as the request begins.
     fn note_standing(&mut self, demand: &Demand) {
-        let was_open = self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
+        let was_open = self.is_amid_pipeline();
         self.was_in_transaction = self.status() != TxStatus::Idle || !matches!(self.begun, Begun::No);
         self.left.begin(demand, was_open);
         self.note_sequences(demand);
@@ -209,7 +209,7 @@ impl Session {
             }
             return Ok(Written::AsItCame { parses });
         }
-        let was_open = self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open());
+        let was_open = self.is_amid_pipeline();
         let rewritten = self.rewrite(request, draft)?;
         if request.end == End::Open && request.streaming == 0 {
             // What follows a Flush may depend on the replies, such as COPY data.

@@ -244,9 +244,7 @@ impl Session {
     /// After DISCARD ALL or DEALLOCATE ALL no prepared statement exists, here and there; no rollback brings them back.
     /// Where it failed, or was followed by a failure, the backend is asked once it can be.
     fn note_discarded(&mut self) {
-        if !self.left.effects.has(Effects::DISCARDS)
-            || self.lease.as_ref().is_some_and(|held| held.protocol.is_open())
-        {
+        if !self.left.effects.has(Effects::DISCARDS) || self.is_amid_pipeline() {
             return;
         }
         self.left.effects = self.left.effects.without(Effects::DISCARDS);
@@ -266,20 +264,28 @@ impl Session {
 
     /// Asks the backend which statements it still has, if that is not known. False if it gives no answer.
     async fn ask_statements(&mut self) -> bool {
-        let Some(lease) = self.lease.as_mut().filter(|_| self.left.statements_unknown) else { return true };
-        let sql = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql";
-        let Ok(Ok(answer)) = tokio::time::timeout(ASK_TIMEOUT, lease.ask(sql)).await else { return false };
-        if answer.error.is_some() {
-            return false;
+        if self.lease.is_none() || !self.left.statements_unknown {
+            return true;
         }
-        self.outbox.extend_from_slice(&answer.for_client);
-        let names: Vec<String> = answer.rows.into_iter().flatten().flatten().collect();
-        let lost_all = lease.statements.keep(&names);
+        let Some(names) = self.ask_statement_names().await else { return false };
+        let lost_all = self.lease.as_mut().is_some_and(|lease| lease.statements.keep(&names));
         if let Some(statements) = self.statements.as_mut().filter(|_| lost_all) {
             statements.named.clear();
         }
         self.left.statements_unknown = false;
         true
+    }
+
+    /// The names of the protocol's statements on the backend, if it tells them.
+    pub(crate) async fn ask_statement_names(&mut self) -> Option<Vec<String>> {
+        let sql = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql";
+        let asked = self.lease.as_mut()?.ask_unhindered(sql);
+        let (answer, _) = tokio::time::timeout(ASK_TIMEOUT, asked).await.ok()?.ok()?;
+        if answer.error.is_some() {
+            return None;
+        }
+        self.outbox.extend_from_slice(&answer.for_client);
+        Some(answer.rows.into_iter().flatten().flatten().collect())
     }
 
     async fn ask_residue(&mut self) -> Result<(), Ended> {

@@ -37,12 +37,16 @@ pub enum Undo {
     Parse(Box<[u8]>),
     /// The statement of a Close is there again.
     Close(Box<[u8]>, Arc<Statement>),
+    /// So is the unnamed one, of which this is the Parse message's body without its name.
+    CloseUnnamed(Box<[u8]>),
 }
 
 impl PartialEq for Undo {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Parse(one), Self::Parse(two)) => one == two,
+            (Self::Parse(one), Self::Parse(two)) | (Self::CloseUnnamed(one), Self::CloseUnnamed(two)) => {
+                one == two
+            }
             (Self::Close(one, of), Self::Close(two, what)) => one == two && Arc::ptr_eq(of, what),
             _ => false,
         }

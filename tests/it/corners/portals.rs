@@ -181,6 +181,21 @@ async fn names_are_known_and_taken_as_on_the_server() {
         }
     })
     .await;
+    site.same("a Close that an error skips", async |talk| {
+        for name in ["", "s"] {
+            talk.client.parse(name, "SELECT $1::int").sync();
+            talk.exchange(1).await;
+            talk.client.bind("", name, &[Some("1")]).execute("gone", 0).close(b'S', name).sync();
+            talk.exchange(1).await;
+            talk.client.bind("", name, &[Some("2")]).execute("", 0).sync();
+            talk.exchange(1).await;
+            talk.client.close(b'S', name).bind("", name, &[Some("3")]).close(b'S', name).sync();
+            talk.exchange(1).await;
+            talk.client.bind("", name, &[Some("4")]).execute("", 0).sync();
+            talk.exchange(1).await;
+        }
+    })
+    .await;
     site.same("taken names", async |talk| {
         talk.client.parse("s", ALL).parse("s", "SELECT 2").bind("", "s", &[]).sync();
         talk.exchange(1).await;
