@@ -34,12 +34,16 @@ postgres_has() {
     have "$1"
 }
 
+# The C library that bindgen loads: libclang.so or libclang-14.so.1, and not the C++ one (libclang-cpp.so.14).
 has_libclang() {
-    [[ -n ${LIBCLANG_PATH:-} ]] ||
-        compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
-        compgen -G '/usr/lib*/libclang*.so*' >/dev/null ||
-        compgen -G '/usr/lib/*/libclang*.so*' >/dev/null ||
-        compgen -G '/Library/Developer/CommandLineTools/usr/lib/libclang.dylib' >/dev/null
+    local folder
+    [[ -z ${LIBCLANG_PATH:-} ]] || return 0
+    for folder in /usr/lib/llvm-*/lib /usr/lib* /usr/lib/* /Library/Developer/CommandLineTools/usr/lib; do
+        compgen -G "$folder/libclang.so*" >/dev/null && return 0
+        compgen -G "$folder/libclang-[0-9]*.so*" >/dev/null && return 0
+        [[ ! -e $folder/libclang.dylib ]] || return 0
+    done
+    return 1
 }
 
 need_build() {

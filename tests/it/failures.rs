@@ -1,9 +1,8 @@
 //! What breaks, and what must go on: backends and servers killed, clients that vanish, networks that stall, servers
-//! missing at the start, and the program's own start and end.
+//! missing at the start.
 
 use std::{
     fs,
-    process::ExitStatus,
     time::{Duration, Instant},
 };
 
@@ -11,7 +10,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::support::{
     Cluster, Login, Postgres, Proxy, ProxyConfig, RawClient, Relay, Role, Scratch, Signal, Stop, connect,
-    eventually, free_port,
+    eventually,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -29,14 +28,6 @@ async fn backend_of(primary: &Postgres, text: &str) -> u32 {
     let sql =
         format!("SELECT pid FROM pg_stat_activity WHERE usename = 'app' AND query LIKE '%{text}%' LIMIT 1");
     eventually(&format!("a backend has {text}"), SOON, async || primary.value(&sql).await.parse().ok()).await
-}
-
-async fn wait_for_count(primary: &Postgres, condition: &str, count: usize) {
-    let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND {condition}");
-    eventually(&format!("{count} backends where {condition}"), SOON, async || {
-        (primary.value(&sql).await == count.to_string()).then_some(())
-    })
-    .await;
 }
 
 /// `kill -9`, after which the server ends all its other backends too and recovers.
@@ -122,7 +113,7 @@ async fn a_terminated_backend_is_told_wherever_it_stood() {
     client.query("COPY t FROM STDIN").await;
     assert_eq!(client.read_message().await.tag, b'G');
     client.message(b'd', b"1\n").flush().await;
-    wait_for_count(&primary, "query LIKE 'COPY t%' AND state = 'active'", 1).await;
+    primary.wait_for_app_backends("query LIKE 'COPY t%' AND state = 'active'", 1).await;
     terminate(&primary, "COPY t").await;
     assert_eq!(code(&mut client).await, "57P01");
     client.message(b'd', b"2\n").message(b'c', b"").flush().await;
@@ -132,7 +123,7 @@ async fn a_terminated_backend_is_told_wherever_it_stood() {
     client.query("COPY t FROM STDIN").await;
     assert_eq!(client.read_message().await.tag, b'G');
     client.bytes(&[b'd', 0, 0, 0, 12, b'1', b'\n']).flush().await;
-    wait_for_count(&primary, "query LIKE 'COPY t%' AND state = 'active'", 1).await;
+    primary.wait_for_app_backends("query LIKE 'COPY t%' AND state = 'active'", 1).await;
     terminate(&primary, "COPY t").await;
     client = match client.try_read_message().await {
         Some(message) if message.field(b'S').as_deref() == Some("ERROR") => {
@@ -290,31 +281,31 @@ async fn what_a_vanished_client_did_is_ended() {
 
     let mut client = login(&proxy).await;
     client.query("SELECT pg_sleep(60)").await;
-    wait_for_count(&primary, "query LIKE '%pg_sleep(60)%' AND state = 'active'", 1).await;
+    primary.wait_for_app_backends("query LIKE '%pg_sleep(60)%' AND state = 'active'", 1).await;
     drop(client);
-    wait_for_count(&primary, "query LIKE '%pg_sleep(60)%'", 0).await;
+    primary.wait_for_app_backends("query LIKE '%pg_sleep(60)%'", 0).await;
     assert!(primary.log().contains("canceling statement due to user request"), "it was cancelled");
 
     let mut client = login(&proxy).await;
     client.ask("BEGIN").await;
     client.ask("INSERT INTO t VALUES (1)").await;
     drop(client);
-    wait_for_count(&primary, "state LIKE 'idle in transaction%'", 0).await;
+    primary.wait_for_app_backends("state LIKE 'idle in transaction%'", 0).await;
 
     let mut client = login(&proxy).await;
     client.query("COPY t FROM STDIN").await;
     assert_eq!(client.read_message().await.tag, b'G');
     client.message(b'd', b"2\n").flush().await;
-    wait_for_count(&primary, "query LIKE 'COPY%' AND state = 'active'", 1).await;
+    primary.wait_for_app_backends("query LIKE 'COPY%' AND state = 'active'", 1).await;
     drop(client);
-    wait_for_count(&primary, "query LIKE 'COPY%' AND state = 'active'", 0).await;
+    primary.wait_for_app_backends("query LIKE 'COPY%' AND state = 'active'", 0).await;
 
     let mut client = login(&proxy).await;
     client.query("COPY (SELECT repeat('x', 1000) FROM generate_series(1, 10000000)) TO STDOUT").await;
     assert_eq!(client.read_message().await.tag, b'H');
     client.read_message().await;
     drop(client);
-    wait_for_count(&primary, "query LIKE 'COPY%' AND state = 'active'", 0).await;
+    primary.wait_for_app_backends("query LIKE 'COPY%' AND state = 'active'", 0).await;
 
     wait_until_calm(&proxy, "primary").await;
     proxy.wait_for_metric("bulkhead_clients", 0.0).await;
@@ -391,7 +382,7 @@ async fn a_cut_network_is_told_and_a_stalled_one_is_waited_out() {
     let proxy = Proxy::start(&config.to_toml());
     let mut client = login(&proxy).await;
     client.query("SELECT pg_sleep(30)").await;
-    wait_for_count(&primary, "query LIKE '%pg_sleep%' AND state = 'active'", 1).await;
+    primary.wait_for_app_backends("query LIKE '%pg_sleep%' AND state = 'active'", 1).await;
     relay.cut();
     let [code_, message, _] = client.read_error().await.expect("the statement has failed");
     assert_eq!(code_, "08006");
@@ -504,116 +495,4 @@ async fn logins_fail_with_the_right_code() {
     let proxy = Proxy::start(&restricted.to_toml());
     let error = connect(&Login::App.url(proxy.port(), "app_two")).await.expect_err("not served");
     assert_eq!(error.code().map(SqlState::code), Some("3D000"), "{error:?}");
-}
-
-fn ended(proxy: &Proxy) -> ExitStatus {
-    proxy.wait(SOON)
-}
-
-#[test]
-fn a_bad_configuration_is_refused_with_all_that_is_wrong() {
-    let text = "[listen]\naddress = \"{listen}\"\nhttp = \"{http}\"\nspeed = 9\n\n\
-                [servers.primary]\nurl = \"postgres://app:secret@127.0.0.1:1/app\"\n\n\
-                [pools.primary]\nservers = [\"elsewhere\"]\nwait_timeout = \"soon\"\n";
-    let proxy = Proxy::spawn(text, &[]);
-    assert_eq!(ended(&proxy).code(), Some(64));
-    let log = proxy.log();
-    for expected in ["speed", "wait_timeout", ":4", ":11"] {
-        assert!(log.contains(expected), "{expected} is missing: {log}");
-    }
-    assert!(!log.contains("secret"), "{log}");
-}
-
-#[test]
-fn a_port_in_use_is_named_with_its_key() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("there are free ports");
-    let taken = taken.local_addr().expect("it is bound");
-    for (key, section) in [("listen.address", "address"), ("listen.http", "http")] {
-        let mut lines = [format!("address = \"127.0.0.1:{}\"", free_port()), "http = \"off\"".to_owned()];
-        lines[usize::from(section == "http")] = format!("{section} = \"{taken}\"");
-        let text = format!(
-            "[listen]\n{}\n[servers.primary]\nurl = \"postgres://app:secret@127.0.0.1:1/app\"\n",
-            lines.join("\n")
-        );
-        let proxy = Proxy::spawn(&text, &[]);
-        assert_eq!(ended(&proxy).code(), Some(69), "{}", proxy.log());
-        let log = proxy.log();
-        assert!(log.contains(&taken.to_string()) && log.contains(key), "{key}: {log}");
-    }
-}
-
-#[tokio::test]
-async fn sigterm_lets_transactions_finish() {
-    let primary = Postgres::start(Role::Primary);
-    primary.query("CREATE TABLE t (id int); ALTER TABLE t OWNER TO app").await;
-    let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).to_toml());
-    let (mut idle, mut busy, mut running) = (login(&proxy).await, login(&proxy).await, login(&proxy).await);
-    idle.query_value("SELECT 1").await;
-    busy.ask("BEGIN").await;
-    busy.ask("INSERT INTO t VALUES (1)").await;
-    running.query("SELECT pg_sleep(1)").await;
-    wait_for_count(&primary, "query LIKE '%pg_sleep%' AND state = 'active'", 1).await;
-    // One that has not even begun to log in holds nothing up.
-    let _half_open = RawClient::open(proxy.port()).await;
-
-    proxy.signal(Signal::TERM);
-    let goodbye = idle.read_message().await;
-    assert_eq!(
-        (goodbye.field(b'C').as_deref(), goodbye.field(b'S').as_deref()),
-        (Some("57P01"), Some("FATAL"))
-    );
-    assert_eq!(idle.try_read_message().await, None);
-    assert_eq!(running.read_error().await, None, "the statement finishes");
-    assert_eq!(running.read_message().await.field(b'C').as_deref(), Some("57P01"));
-    busy.ask("INSERT INTO t VALUES (2)").await;
-    assert!(proxy.is_running(), "a transaction is open");
-    assert_eq!(busy.ask("COMMIT").await[0].body, &b"COMMIT\0"[..]);
-    assert_eq!(busy.read_message().await.field(b'C').as_deref(), Some("57P01"));
-    let before = Instant::now();
-    assert_eq!(ended(&proxy).code(), Some(0));
-    assert!(before.elapsed() < Duration::from_secs(3), "{:?}", before.elapsed());
-    assert_eq!(primary.value("SELECT count(*) FROM t").await, "2");
-    wait_for_count(&primary, "true", 0).await;
-    assert!(!primary.log().contains("unexpected EOF"), "idle backends were told goodbye:\n{}", primary.log());
-}
-
-#[tokio::test]
-async fn sigterm_does_not_wait_for_a_server_that_is_down() {
-    let primary = Postgres::start(Role::Primary);
-    let config = ProxyConfig::primary_only(&primary).set("pools.primary", "wait_timeout", "300ms");
-    let proxy = Proxy::start(&config.to_toml());
-    let _idle = login(&proxy).await;
-    primary.kill();
-    let mut client = login(&proxy).await;
-    client.query("SELECT 1").await;
-    assert_eq!(code(&mut client).await, "08006");
-    // By then the attempts to reach it are seconds apart.
-    eventually("it has been down for a while", SOON, async || {
-        let (_, text) =
-            crate::support::http_get(proxy.http_port(), "/readyz").await.expect("it answers HTTP");
-        let json: serde_json::Value = serde_json::from_str(&text).expect("it answers JSON");
-        (json["servers"][0]["unreachable_seconds"].as_f64()? > 5.0).then_some(())
-    })
-    .await;
-    proxy.signal(Signal::TERM);
-    let before = Instant::now();
-    assert_eq!(ended(&proxy).code(), Some(0));
-    assert!(before.elapsed() < Duration::from_secs(3), "{:?}", before.elapsed());
-}
-
-#[tokio::test]
-async fn a_second_sigterm_ends_at_once() {
-    let primary = Postgres::start(Role::Primary);
-    let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).to_toml());
-    let mut busy = login(&proxy).await;
-    busy.ask("BEGIN").await;
-    busy.query_value("SELECT 1").await;
-    proxy.signal(Signal::TERM);
-    proxy.wait_for_log("draining").await;
-    assert!(proxy.is_running());
-    proxy.signal(Signal::TERM);
-    let before = Instant::now();
-    assert_eq!(ended(&proxy).code(), Some(0));
-    assert!(before.elapsed() < Duration::from_secs(3), "{:?}", before.elapsed());
-    wait_for_count(&primary, "true", 0).await;
 }

@@ -197,43 +197,6 @@ async fn sockets_of_the_service_manager_take_the_place_of_the_configurations() {
     assert!(socket.exists(), "the socket is its manager's");
 }
 
-#[tokio::test]
-async fn who_waits_in_a_queue_when_the_drain_begins_is_served() {
-    let primary = Postgres::start(Role::Primary);
-    let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 1).to_toml());
-    let (mut busy, mut waiting) = (
-        RawClient::login(proxy.port(), Login::App, "app").await,
-        RawClient::login(proxy.port(), Login::App, "app").await,
-    );
-    busy.ask("BEGIN").await;
-    busy.query_value("SELECT 1").await;
-    waiting.query("SELECT 2").await;
-    proxy.wait_for_metric("bulkhead_pool_waiting{pool=\"primary\",server=\"primary\"}", 1.0).await;
-    // SIGINT drains as SIGTERM does.
-    proxy.signal(Signal::INT);
-    proxy.wait_for_log("draining").await;
-    assert_eq!(http_get(proxy.http_port(), "/readyz").await.expect("it answers").0, 503);
-    busy.ask("COMMIT").await;
-    assert_eq!(busy.read_message().await.field(b'C').as_deref(), Some("57P01"));
-    assert_eq!(waiting.read_error().await, None, "its turn came");
-    assert_eq!(waiting.read_message().await.field(b'C').as_deref(), Some("57P01"));
-    assert_eq!(proxy.wait(SOON).code(), Some(0));
-}
-
-#[tokio::test]
-async fn transactions_are_cut_when_the_grace_is_over() {
-    let primary = Postgres::start(Role::Primary);
-    let config = ProxyConfig::primary_only(&primary).set("listen", "shutdown_grace", "300ms");
-    let proxy = Proxy::start(&config.to_toml());
-    let mut busy = RawClient::login(proxy.port(), Login::App, "app").await;
-    busy.ask("BEGIN").await;
-    busy.query_value("SELECT 1").await;
-    proxy.signal(Signal::TERM);
-    assert_eq!(proxy.wait(SOON).code(), Some(0));
-    assert!(proxy.log().contains("clients are cut off"), "{}", proxy.log());
-    assert!(busy.try_read_message().await.is_none_or(|message| message.tag == b'E'));
-}
-
 #[test]
 fn too_few_file_descriptors_are_told() {
     let folder = Scratch::new();

@@ -8,6 +8,7 @@ mod check;
 mod conversation;
 mod corners;
 mod demo;
+mod drain;
 mod drivers;
 mod failures;
 mod harness;

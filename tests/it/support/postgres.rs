@@ -252,6 +252,15 @@ impl Postgres {
         rows.into_iter().next().and_then(|row| row.into_iter().next()?).unwrap_or_default()
     }
 
+    /// Waits until `app` has as many backends that `condition` holds for.
+    pub(crate) async fn wait_for_app_backends(&self, condition: &str, count: usize) {
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND {condition}");
+        eventually(&format!("{count} backends where {condition}"), Duration::from_secs(10), async || {
+            (self.value(&sql).await == count.to_string()).then_some(())
+        })
+        .await;
+    }
+
     /// Stops it in good order and waits until it is gone. [`Stop::Smart`] hangs while clients are connected.
     pub(crate) fn stop(&self, how: Stop) {
         let mut process = self.process();
