@@ -95,7 +95,7 @@ impl Control {
 
 /// What a text may do to the state of the session, as bit flags.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Effects(u32);
+pub struct Effects(u64);
 
 macro_rules! effects {
     ($($(#[$doc:meta])* $name:ident = $bit:expr;)*) => {
@@ -177,6 +177,9 @@ effects! {
     NAMES_STATEMENT = 30;
     /// ALTER ROLE .. SET, ALTER DATABASE .. SET: connections have these settings from their beginning.
     CHANGES_DEFAULTS = 31;
+    /// Nothing proves that the text leaves no more on its backend than what the session carries: the backend is reset
+    /// before another session gets it.
+    UNPROVEN = 32;
 }
 
 impl Effects {
@@ -321,14 +324,14 @@ impl Verdict {
 
     /// Of a text that was not read: it may do anything, as a DO block may.
     pub const fn unknown(reason: Reason) -> Self {
-        let effects = Effects::OPAQUE.with(Effects::OPAQUE_SETTINGS);
+        let effects = Effects::OPAQUE.with(Effects::OPAQUE_SETTINGS).with(Effects::UNPROVEN);
         Self { effects, ..Self::new(Class::Write, reason) }
     }
 
     /// Of a text that is too long to be read: whatever it leaves, the server is asked for. What it cannot be asked
     /// for is looked for apart (`HiddenSearch`).
     pub const fn too_long() -> Self {
-        Self { effects: Effects::OPAQUE, ..Self::new(Class::Write, Reason::TooLong) }
+        Self { effects: Effects::OPAQUE.with(Effects::UNPROVEN), ..Self::new(Class::Write, Reason::TooLong) }
     }
 }
 
