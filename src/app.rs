@@ -32,6 +32,9 @@ use build::{connector, routes};
 /// A command that reads the catalog waits no longer than this for its connection.
 const CATALOG_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Clients that are cut off have this long to be told.
+const FAREWELL: Duration = Duration::from_millis(500);
+
 /// Why the program cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -209,6 +212,9 @@ async fn serve(
     spawner.tracker.close();
     if !shutdown::drained(&spawner.tracker, grace, &mut signals).await {
         tracing::warn!(clients = shared.clients(), "clients are cut off");
+        shared.cut_off();
+        // Long enough to tell them; who waits for something else than its client or server is not told.
+        let _ = tokio::time::timeout(FAREWELL, spawner.tracker.wait()).await;
     }
     stop.cancel();
     shared.listeners.stop();

@@ -30,7 +30,7 @@ pub struct ListenStats {
 }
 
 /// A notification as the server sent it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Notification {
     /// The server process that sent it.
     pub process_id: i32,
@@ -41,7 +41,7 @@ pub struct Notification {
 }
 
 /// Something for the session, in the order in which the server told it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Mail {
     /// A notification, and its position among all that the connection has heard.
     Heard(u64, Arc<Notification>),
@@ -78,7 +78,7 @@ struct Inside {
 }
 
 impl Mailbox {
-    pub(super) fn new(id: u64, limit_bytes: usize, stats: Arc<ListenStats>) -> Self {
+    pub(crate) fn new(id: u64, limit_bytes: usize, stats: Arc<ListenStats>) -> Self {
         stats.listeners.fetch_add(1, Ordering::Relaxed);
         let inside = Inside { mail: VecDeque::new(), bytes: 0, fate: Fate::Sound, waker: None };
         Self { id, limit_bytes, stats, inside: Mutex::new(inside) }
@@ -89,8 +89,20 @@ impl Mailbox {
         self.limit_bytes
     }
 
-    /// The next mail, or why there will be none. Without any, `waker` is woken by the next.
-    pub fn take(&self, waker: Option<&Waker>) -> Result<Option<Mail>, Fate> {
+    /// From now on `waker` is woken when mail comes into the empty mailbox, and when it can no longer be relied on.
+    pub fn watch(&self, waker: &Waker) -> Result<(), Fate> {
+        let mut inside = self.lock();
+        if inside.fate != Fate::Sound {
+            return Err(inside.fate);
+        }
+        if !inside.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            inside.waker = Some(waker.clone());
+        }
+        Ok(())
+    }
+
+    /// The next mail, or why there will be none.
+    pub fn take(&self) -> Result<Option<Mail>, Fate> {
         let mut inside = self.lock();
         if inside.fate != Fate::Sound {
             return Err(inside.fate);
@@ -101,15 +113,10 @@ impl Mailbox {
             // An idle session owns no buffer.
             None => inside.mail = VecDeque::new(),
         }
-        if let (None, Some(waker)) = (&mail, waker)
-            && !inside.waker.as_ref().is_some_and(|known| known.will_wake(waker))
-        {
-            inside.waker = Some(waker.clone());
-        }
         Ok(mail)
     }
 
-    pub(super) fn put(&self, mail: Mail) {
+    pub(crate) fn put(&self, mail: Mail) {
         let mut inside = self.lock();
         if inside.fate != Fate::Sound {
             self.stats.dropped.fetch_add(1, Ordering::Relaxed);
@@ -121,8 +128,13 @@ impl Mailbox {
             inside.end(Fate::Overflowed);
         } else {
             self.stats.delivered.fetch_add(1, Ordering::Relaxed);
+            let was_empty = inside.mail.is_empty();
             inside.bytes += mail.bytes();
             inside.mail.push_back(mail);
+            if !was_empty {
+                // Who has left some in it waits for something else first: room for it, or its time.
+                return;
+            }
         }
         Self::wake(inside);
     }
@@ -184,13 +196,13 @@ mod tests {
         let stats = Arc::new(ListenStats::default());
         let mailbox = Mailbox::new(0, 3 * ENTRY_BYTES, Arc::clone(&stats));
         mailbox.put(heard(1, 10));
-        assert!(matches!(mailbox.take(None), Ok(Some(Mail::Heard(1, _)))));
+        assert!(matches!(mailbox.take(), Ok(Some(Mail::Heard(1, _)))));
         mailbox.put(heard(2, 10));
         mailbox.put(heard(3, 10));
         assert_eq!(stats.overflows.load(Ordering::Relaxed), 0, "what was taken makes room");
         mailbox.put(heard(4, 100));
         mailbox.put(heard(5, 0));
-        assert!(matches!(mailbox.take(None), Err(Fate::Overflowed)));
+        assert!(matches!(mailbox.take(), Err(Fate::Overflowed)));
         assert_eq!(mailbox.lock().mail.capacity(), 0);
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         assert_eq!((read(&stats.delivered), read(&stats.dropped), read(&stats.overflows)), (3, 4, 1));

@@ -16,7 +16,7 @@ use std::{
 
 pub use health::{CHECK_EVERY, Health, Known, Role, ServerHealth};
 pub use listener::{ListenFailure, ListenLimits, Listener, Listeners, OnGap, listen_sql};
-pub use mailbox::{Fate, ListenStats, Mail, Mailbox};
+pub use mailbox::{Fate, ListenStats, Mail, Mailbox, Notification};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};

@@ -75,6 +75,8 @@ pub async fn run(socket: Socket, live: Arc<Live>, home: Home) {
     say_goodbye(&mut session, &ended);
     if matches!(ended, Ended::ByClient) {
         Box::pin(session.hand_back()).await;
+    } else if !matches!(ended, Ended::ClientIo(_)) {
+        Box::pin(session.linger()).await;
     }
 }
 
@@ -139,7 +141,7 @@ fn say_goodbye(session: &mut Session, ended: &Ended) {
         Ended::Backend(broken) => Some(reply::lost(broken)),
         Ended::ByServer(fields) => Some(Reply::from_server(fields)),
     };
-    tracing::debug!(user = session.identity.user, %ended, "a session ended");
+    session.log_end(ended);
     let amid = session.lease.as_ref().is_some_and(|lease| lease.protocol.is_amid_message());
     if let Some(reply) = reply.filter(|_| !amid) {
         reply.fatal(&mut session.outbox);

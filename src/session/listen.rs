@@ -21,10 +21,15 @@
 //! Channels that are listened to by other ways (a function that executes LISTEN), from a pool of one connection, or in
 //! another encoding than the shared connection's stay on the backend, and the session with them.
 
-use std::{collections::HashSet, sync::Arc, task::Waker};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
 use super::{
     Ended, Session,
+    mail::{self, Failed, PassesMail, Rest},
     reply::{self, Reply},
     request::{End, Request},
     settle::ASK_TIMEOUT,
@@ -319,7 +324,8 @@ impl Session {
         }
         if taken.is_ok() {
             self.forget_pending();
-            self.deliver(None)?;
+            // All that is to be heard before ReadyForQuery: the mailboxes bound it.
+            self.deliver(usize::MAX)?;
         }
         if is_owed_ready {
             message::ready(&mut self.outbox, TxStatus::Idle);
@@ -382,42 +388,57 @@ impl Session {
         }
     }
 
-    /// Moves notifications to the outbox, if it is their time; whether there were any. Without any, `waker` is woken by
-    /// the next.
-    pub(crate) fn deliver(&mut self, waker: Option<&Waker>) -> Result<bool, Ended> {
+    /// Moves notifications to the outbox, if it is their time, as long as that has fewer than `room` bytes.
+    pub(crate) fn deliver(&mut self, room: usize) -> Result<Rest, Ended> {
         let is_quiet = self.status() == TxStatus::Idle
             && self.streaming == 0
             && !self.skipping
             && self.lease.as_ref().is_none_or(|lease| lease.protocol.quiescent().is_some());
-        let Some(listening) = self.listening.as_deref().filter(|_| is_quiet) else { return Ok(false) };
-        let mut any = false;
-        for subscription in &listening.subscriptions {
+        let Some(listening) = self.listening.as_deref().filter(|_| is_quiet) else { return Ok(Rest::Nothing) };
+        let boxes = listening.subscriptions.iter().map(|subscription| {
             let is_here = self.lease.as_ref().is_some_and(|lease| subscription.is_on(lease.pool()));
-            let own = listening.own.filter(|_| is_here);
-            while self.outbox.len() < OUTBOX_BYTES {
-                let mail = match subscription.mailbox.take(waker) {
-                    Ok(Some(mail)) => mail,
-                    Ok(None) => break,
-                    Err(Fate::Overflowed) => {
-                        return Err(Ended::SlowListener(subscription.mailbox.limit_bytes()));
-                    }
-                    Err(Fate::Lost | Fate::Sound) => return Err(Ended::ListenerLost),
-                };
-                any = true;
-                match mail {
-                    Mail::Gap => reply::notifications_missed(&mut self.outbox),
-                    Mail::Heard(position, heard) if subscription.wants(&heard.channel, position) => {
-                        let is_own = own
-                            .is_some_and(|(process, since)| heard.process_id == process && position > since);
-                        let process = if is_own { self.key.process_id() } else { heard.process_id };
-                        let channel = heard.channel.as_bytes();
-                        message::notification(&mut self.outbox, process, channel, &heard.payload);
-                    }
-                    Mail::Heard(..) => {}
+            (&*subscription.mailbox, (subscription, listening.own.filter(|_| is_here)))
+        });
+        let client_process = self.key.process_id();
+        let rest = mail::empty_into(boxes, &mut self.outbox, room, |(subscription, own), mail, outbox| {
+            match mail {
+                Mail::Gap => reply::notifications_missed(outbox),
+                Mail::Heard(position, heard) if subscription.wants(&heard.channel, position) => {
+                    let is_own =
+                        own.is_some_and(|(process, since)| heard.process_id == process && position > since);
+                    let process = if is_own { client_process } else { heard.process_id };
+                    message::notification(outbox, process, heard.channel.as_bytes(), &heard.payload);
                 }
+                Mail::Heard(..) => {}
             }
-        }
-        Ok(any)
+        });
+        rest.map_err(ended)
+    }
+
+    /// Has `waker` woken by the next notification; ends the session if too many wait or some were lost.
+    pub(crate) fn watch_mail(&self, waker: &Waker) -> Result<(), Ended> {
+        let subscriptions = self.listening.iter().flat_map(|listening| &listening.subscriptions);
+        mail::watch(subscriptions.map(|subscription| &*subscription.mailbox), waker).map_err(ended)
+    }
+}
+
+impl PassesMail for Session {
+    type Error = Ended;
+
+    fn take_mail(&mut self, waker: &Waker) -> Result<Rest, Ended> {
+        self.watch_mail(waker)?;
+        self.deliver(OUTBOX_BYTES)
+    }
+
+    fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        self.poll_flush(cx)
+    }
+}
+
+fn ended(failed: Failed) -> Ended {
+    match failed.fate {
+        Fate::Overflowed => Ended::SlowListener(failed.limit_bytes),
+        Fate::Lost | Fate::Sound => Ended::ListenerLost,
     }
 }
 

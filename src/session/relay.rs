@@ -11,6 +11,7 @@ use std::{
 use super::{
     Ended, Session,
     left::Left,
+    mail::poll_mail,
     reply,
     request::{End, Request, first_request},
     transaction::Begun,
@@ -61,11 +62,15 @@ impl Session {
     pub(crate) async fn next_request(&mut self) -> Result<Request, Ended> {
         if self.outbox.len() >= OUTBOX_BYTES {
             // A client that asks without reading is heard again when it has read.
-            poll_fn(|cx| self.poll_outbox(cx)).await?;
+            poll_fn(|cx| {
+                self.watch_mail(cx.waker())?;
+                self.poll_flush(cx)
+            })
+            .await?;
         }
         self.take_up_snapshot();
         if self.listening.is_some() {
-            self.deliver(None)?;
+            self.deliver(OUTBOX_BYTES)?;
         }
         if let Some(request) = self.buffered_request()? {
             return Ok(request);
@@ -112,6 +117,9 @@ impl Session {
             }
             if self.key.is_cancelled() {
                 return Poll::Ready(Ok(Err(Refusal::Cancelled)));
+            }
+            if self.shared.is_cutting_off() {
+                return Poll::Ready(Err(Ended::Shutdown));
             }
             while !self.client_closed && self.inbox_has_room() {
                 if self.poll_client(cx)?.is_pending() {
@@ -175,11 +183,17 @@ impl Session {
     }
 
     fn poll_move(&mut self, cx: &mut Context<'_>, until: Until) -> Poll<Result<Moved, Ended>> {
+        if self.shared.is_cutting_off() {
+            return Poll::Ready(Err(Ended::Shutdown));
+        }
         loop {
             if until == Until::Request && self.listening.is_some() {
-                while self.deliver(Some(cx.waker()))? && self.poll_outbox(cx)?.is_ready() {}
+                poll_mail(self, cx)?;
             }
-            let flushed = self.poll_outbox(cx)?.is_ready();
+            let flushed = self.poll_flush(cx)?.is_ready();
+            if !flushed {
+                self.watch_mail(cx.waker())?;
+            }
             let sent = self.poll_unsent(cx)?.is_ready();
             let from_backend = if flushed { self.poll_backend(cx)? } else { Poll::Pending };
             if let Some(moved) = self.moved(until)? {
@@ -223,7 +237,7 @@ impl Session {
         self.inbox.len() < self.shared.limits.request_buffer
     }
 
-    fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         if self.outbox.is_empty() {
             return Poll::Ready(Ok(()));
         }

@@ -98,6 +98,8 @@ pub struct Lasting {
     pub draining: CancellationToken,
     /// The same, to be asked before every request: the token takes a lock.
     pub is_draining: AtomicBool,
+    /// Ends every session, whatever it is doing; set by [`Lasting::cut_off`].
+    pub is_cutting_off: AtomicBool,
 }
 
 /// What lasts is used as if it were the snapshot's own.
@@ -120,6 +122,7 @@ impl Lasting {
             metrics: Arc::default(),
             draining: CancellationToken::new(),
             is_draining: AtomicBool::new(false),
+            is_cutting_off: AtomicBool::new(false),
         }
     }
 
@@ -128,6 +131,16 @@ impl Lasting {
         self.is_draining.store(true, Ordering::Release);
         self.draining.cancel();
         self.cancels.wake_all();
+    }
+
+    /// Ends every session now, and tells its client so.
+    pub fn cut_off(&self) {
+        self.is_cutting_off.store(true, Ordering::Release);
+        self.cancels.wake_all();
+    }
+
+    pub(crate) fn is_cutting_off(&self) -> bool {
+        self.is_cutting_off.load(Ordering::Acquire)
     }
 
     /// Clients connected now.

@@ -151,11 +151,18 @@ async fn transactions_are_cut_when_the_grace_is_over() {
     let primary = Postgres::start(Role::Primary);
     let config = ProxyConfig::primary_only(&primary).set("listen", "shutdown_grace", "300ms");
     let proxy = Proxy::start(&config.to_toml());
-    let mut busy = login(&proxy).await;
-    busy.ask("BEGIN").await;
-    busy.query_value("SELECT 1").await;
+    let (mut idle, mut busy) = (login(&proxy).await, login(&proxy).await);
+    idle.ask("BEGIN").await;
+    idle.query_value("SELECT 1").await;
+    busy.query("SELECT pg_sleep(60)").await;
+    primary.wait_for_app_backends("query LIKE '%pg_sleep%' AND state = 'active'", 1).await;
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.wait(SOON).code(), Some(0));
     assert!(proxy.log().contains("clients are cut off"), "{}", proxy.log());
-    assert!(busy.try_read_message().await.is_none_or(|message| message.tag == b'E'));
+    for client in [&mut idle, &mut busy] {
+        let told = client.try_read_message().await.expect("the client is told");
+        assert_eq!(told.field(b'C').as_deref(), Some("57P01"), "{told:?}");
+        assert_eq!(client.try_read_message().await, None);
+    }
+    primary.wait_for_app_backends("query LIKE '%pg_sleep%' AND state = 'active'", 0).await;
 }

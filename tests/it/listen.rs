@@ -417,6 +417,57 @@ async fn a_slow_listener_is_ended_and_holds_nobody_up() {
     assert_eq!(payloads(&quick.ask("NOTIFY a, 'own'").await), ["own"]);
 }
 
+/// So many notifications of 8 kB fill every buffer between the server and a client that does not read.
+const BURST: usize = 2500;
+
+/// A client that listens to `a` and does not read while a burst comes.
+async fn burst_at_paused(primary: &Postgres, proxy: &Proxy) -> RawClient {
+    let mut paused = login(proxy.port()).await;
+    paused.ask("LISTEN a").await;
+    let mut other = login(primary.port()).await;
+    let burst = format!(
+        "SELECT count(pg_notify('a', n::text || repeat('x', 7900))) FROM generate_series(1, {BURST}) n"
+    );
+    assert_eq!(other.ask(&burst).await[1].columns(), [Some(BURST.to_string())]);
+    paused
+}
+
+#[tokio::test]
+async fn a_client_that_pauses_during_a_burst_hears_all_of_it_and_what_comes_later() {
+    let primary = Postgres::start(Role::Primary);
+    let proxy = Proxy::start(&config(&primary).set("limits", "notifications_per_client", "64MiB").to_toml());
+    let mut paused = burst_at_paused(&primary, &proxy).await;
+    // All has been heard, and waits for the client.
+    proxy.wait_for_metric("bulkhead_notifications_delivered_total", BURST as f64).await;
+    for number in 1..=BURST {
+        let payload = next_payload(&mut paused).await;
+        assert_eq!(payload.trim_end_matches('x'), number.to_string());
+    }
+    let mut other = login(primary.port()).await;
+    other.ask("NOTIFY a, 'late'").await;
+    assert_eq!(next_payload(&mut paused).await, "late");
+    assert_eq!(payloads(&paused.ask("NOTIFY a, 'own'").await), ["own"]);
+}
+
+#[tokio::test]
+async fn a_client_that_pauses_for_too_long_is_disconnected_and_named() {
+    let primary = Postgres::start(Role::Primary);
+    let proxy = Proxy::start(&config(&primary).to_toml());
+    let mut paused = burst_at_paused(&primary, &proxy).await;
+    // Though it neither reads nor says anything.
+    proxy.wait_for_metric("bulkhead_listeners", 0.0).await;
+    proxy.wait_for_log("a client is disconnected").await;
+    let log = proxy.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("a client is disconnected")).collect();
+    assert!(lines.len() == 1 && lines[0].contains("notifications") && lines[0].contains("app"), "{lines:?}");
+    let mut last = None;
+    while let Some(message) = paused.try_read_message().await {
+        last = Some(message);
+    }
+    let last = last.expect("some of the burst came");
+    assert_eq!(last.field(b'C').as_deref(), Some("53400"), "the client is told why");
+}
+
 #[tokio::test]
 async fn a_pool_of_one_still_listens() {
     let primary = Postgres::start(Role::Primary);
