@@ -69,6 +69,8 @@ fn pool(spawner: Spawner, port: u16) -> Arc<ServerPool> {
         numbers: Arc::default(),
         tls: bulkhead::auth::tls::Connector::default(),
         traffic: Arc::default(),
+        in_use: Arc::default(),
+        tcp_user_timeout: Duration::ZERO,
     };
     let limits = Limits {
         max_connections: 20,

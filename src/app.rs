@@ -19,6 +19,7 @@ use crate::{
     service::{self, Inherited},
     session::Live,
     shutdown::{self, Signals},
+    socket::silence,
     sql::{Catalog, Custom, Rules, UnknownPreset, Verdict},
     upstream,
 };
@@ -31,6 +32,12 @@ use build::{connector, routes};
 
 /// A command that reads the catalog waits no longer than this for its connection.
 const CATALOG_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a changed `limits.tcp_user_timeout` is noticed while it is zero.
+const ROUND_WITHOUT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Sessions that hold no backend are looked at this much more rarely than those that do.
+const IDLE_LOOKS: u32 = 4;
 
 /// Clients that are cut off have this long to be told.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -98,7 +105,7 @@ pub fn read_catalog(config: &Config) -> Result<Catalog, String> {
     let limit = server.connect_timeout.unwrap_or(CATALOG_TIMEOUT);
     let (user, database) = (server.user.clone(), server.database.clone());
     let identity = Arc::new(Identity::new(database, user, Credentials::of_url()));
-    let server = Arc::new(server_of(server, &Arc::default()).map_err(|problem| problem.to_string())?);
+    let server = Arc::new(server_of(server, &Arc::default(), config.limits.tcp_user_timeout).map_err(|problem| problem.to_string())?);
     runtime.block_on(async {
         let connected = backend::connect::connect(&server, &identity, Home(0), limit).await;
         let mut backend = connected.map_err(|error| error.to_string())?;
@@ -189,6 +196,7 @@ async fn serve(
     let live = running.live();
     let accepting = CancellationToken::new();
     tasks.spawn(watch_health(Arc::clone(&live), stop.clone()));
+    tasks.spawn(call_sessions(Arc::clone(&live), stop.clone()));
     tasks.spawn(service::keep_status(Arc::clone(&live), stop.clone()));
     tasks.spawn(service::feed_watchdog(spawner.clone(), stop.clone()));
     if let Some(http) = ports.http {
@@ -227,6 +235,41 @@ async fn serve(
     };
     let _ = tokio::time::timeout(Duration::from_secs(1), goodbye).await;
     Ok(())
+}
+
+/// Has sessions look now and then at whether their peers still acknowledge what they are sent, and at once at whether a
+/// server has gone over to another host.
+async fn call_sessions(live: Arc<Live>, stop: CancellationToken) {
+    let mut looks = 0_u32;
+    loop {
+        let shared = live.load();
+        let limit = shared.limits.tcp_user_timeout;
+        let pause = if limit.is_zero() { ROUND_WITHOUT_LIMIT } else { silence::pause(limit) };
+        let numbers = shared.health.numbers();
+        drop(shared);
+        let moved = async {
+            match &numbers {
+                Some(numbers) => numbers.moved.notified().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // Cancel safe: a notification that is not consumed stays with the Notify.
+            () = moved => {
+                let shared = live.load();
+                shared.look(false);
+                shared.listeners.look();
+            }
+            () = tokio::time::sleep(pause) => {
+                looks = looks.wrapping_add(1);
+                if !limit.is_zero() {
+                    // Who holds no backend keeps nobody else from anything.
+                    live.load().look(looks % IDLE_LOOKS == 0);
+                }
+            }
+            () = stop.cancelled() => return,
+        }
+    }
 }
 
 /// Asks the servers how they are, again and again until `stop`; those of the snapshot that is in force.

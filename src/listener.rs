@@ -42,12 +42,12 @@ enum Arrival {
 
 impl Listener {
     /// Cancel safe: a connection that was not returned stays in the backlog.
-    async fn accept(&self) -> io::Result<Arrival> {
+    async fn accept(&self, keep_alive_limit: std::time::Duration) -> io::Result<Arrival> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                keep_alive(&stream)?;
+                keep_alive(&stream, keep_alive_limit)?;
                 Ok(Arrival::Tcp(stream.into_std()?))
             }
             Self::Unix(listener, _) => Ok(Arrival::Unix(listener.accept().await?.0.into_std()?)),
@@ -110,7 +110,7 @@ pub async fn listen(
     for turn in (0..u16::try_from(spawner.threads.len()).unwrap_or(1)).cycle() {
         let arrived = tokio::select! {
             // Cancel safe, as it says.
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept(live.load().limits.tcp_user_timeout) => accepted,
             () = stop.cancelled() => return,
         };
         match arrived {

@@ -146,7 +146,7 @@ impl Running {
         self.catalog_source.send_replace(self.built.catalog_source());
         self.keep(unkept);
         self.drain_what_is_gone(&before);
-        self.built.shared.listeners.leave_drained();
+        self.built.shared.listeners.look();
         for change in &changes {
             tracing::info!(change, "reload");
         }
@@ -173,7 +173,9 @@ impl Running {
         self.draining.retain(|pool| pool.upgrade().is_some_and(|pool| !is_member(&self.built, &pool)));
         for pool in before.shared.pools.iter().flat_map(|pool| &pool.members) {
             if !is_member(&self.built, pool) {
-                pool.drain();
+                // A pool whose server is at another address now is another one of the same name.
+                let has_moved = self.built.shared.pool_named(&pool.name).is_some();
+                if has_moved { pool.send_on() } else { pool.drain() }
                 self.draining.push(Arc::downgrade(pool));
             }
         }

@@ -4,6 +4,7 @@
 //! are consumed before the next await. Readiness stays registered for the life of the socket, so that neither
 //! reading nor waiting costs a system call of its own.
 
+pub mod silence;
 pub mod tls;
 
 use std::{
@@ -20,6 +21,9 @@ use tokio::{
 };
 
 use tls::TlsStream;
+
+/// A peer that was sent nothing has so long to show a sign of life.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// Bytes taken from a socket by one read.
 pub const SCRATCH_BYTES: usize = 16 * 1024;
@@ -41,11 +45,15 @@ pub enum Socket {
     Tls(Box<TlsStream>),
 }
 
-/// Lets the system find out that a peer is gone without a word: after a minute of silence.
-pub fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+/// Lets the system find out that a peer is gone without a word while nothing is sent to it: after `limit`, or after a
+/// minute if that is zero. What happens to bytes that were sent is for [`silence`] to tell.
+pub fn keep_alive(stream: &TcpStream, limit: Duration) -> io::Result<()> {
+    let limit = if limit.is_zero() { KEEP_ALIVE } else { limit };
+    // The system counts in seconds.
+    let seconds = |part: Duration| Duration::from_secs(part.as_secs().clamp(1, KEEP_ALIVE.as_secs()));
     let keepalive = socket2::TcpKeepalive::new()
-        .with_time(Duration::from_secs(30))
-        .with_interval(Duration::from_secs(10))
+        .with_time(seconds(limit / 2))
+        .with_interval(seconds(limit / 6))
         .with_retries(3);
     socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }

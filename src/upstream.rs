@@ -90,7 +90,9 @@ pub async fn check(config: &Config, rules: &Rules) -> Report {
     let mut asked = JoinSet::new();
     for (at, server) in config.servers.iter().enumerate() {
         let limit = server.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
-        let server = app::server_of(server, &numbers).map(Arc::new).map_err(|problem| problem.to_string());
+        let server = app::server_of(server, &numbers, config.limits.tcp_user_timeout)
+            .map(Arc::new)
+            .map_err(|problem| problem.to_string());
         let rules = Arc::clone(&rules);
         asked.spawn(async move {
             let server = match server {

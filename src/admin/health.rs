@@ -5,7 +5,7 @@
 //! | status | HTTP | when |
 //! |---|---|---|
 //! | `ready` | 200 | everything is as configured |
-//! | `degraded` | 200 | the primary can serve; another server cannot, or has another role than it should |
+//! | `degraded` | 200 | the primary can serve; another server cannot, or has another role than it should; or a server takes fewer connections than its pools may open, or another of its hosts takes writes, too |
 //! | `not_ready` | 503 | the primary has not been asked yet, cannot serve or is in recovery; or Bulkhead is shutting down |
 
 use serde::Serialize;
@@ -48,6 +48,10 @@ struct Server {
     /// How long no connection could be made.
     unreachable_seconds: Option<f64>,
     last_error: Option<String>,
+    /// The one of its hosts that is used; `null` as long as none is.
+    host: Option<String>,
+    /// Hosts that take writes as well, and get none.
+    rivals: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -91,8 +95,24 @@ fn complaint(server: &ServerHealth) -> Option<(Status, String)> {
         (Known::Up { in_recovery: false }, Role::Replica) => {
             Some((worst, "is not in recovery: it follows no primary".to_owned()))
         }
-        (Known::Up { .. } | Known::Unchecked, _) => None,
+        (Known::Up { .. } | Known::Unchecked, _) => limitation(server),
     }
+}
+
+/// What keeps a server that can serve from being as it should.
+fn limitation(server: &ServerHealth) -> Option<(Status, String)> {
+    if let Some((error, open)) = server.full() {
+        let nothing = open == 0 && server.role == Role::Primary;
+        let status = if nothing { Status::NotReady } else { Status::Degraded };
+        let reason = format!("takes no more than {open} connections: {}", readable(&error));
+        return Some((status, reason));
+    }
+    let rivals = server.rivals();
+    let in_use = server.host().unwrap_or_default();
+    (!rivals.is_empty()).then(|| {
+        let reason = format!("is at {in_use}, and {} takes writes as well: stop that", rivals.join(", "));
+        (Status::Degraded, reason)
+    })
 }
 
 fn describe(server: &ServerHealth) -> Server {
@@ -109,6 +129,8 @@ fn describe(server: &ServerHealth) -> Server {
         last_check_seconds: server.checked_ago().map(|ago| ago.as_secs_f64()),
         unreachable_seconds: server.unreachable_for().map(|since| since.as_secs_f64()),
         last_error,
+        host: server.host(),
+        rivals: server.rivals(),
     }
 }
 

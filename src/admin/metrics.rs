@@ -48,6 +48,8 @@
 //! | `bulkhead_server_up` | gauge | `server` | 1 if the server answers or has not been asked yet |
 //! | `bulkhead_server_in_recovery` | gauge | `server` | 1 if the server takes no writes; absent while that is not known |
 //! | `bulkhead_server_check_age_seconds` | gauge | `server` | time since the server was last asked |
+//! | `bulkhead_server_host_changes_total` | counter | `server` | times that it went over to another of its hosts |
+//! | `bulkhead_server_rival_hosts` | gauge | `server` | hosts of it that take writes as well, and get none |
 //! | `bulkhead_server_received_bytes_total` | counter | `server` | bytes that the server sent |
 //! | `bulkhead_server_sent_bytes_total` | counter | `server` | bytes that the server was sent |
 //! | `process_cpu_seconds_total` | counter |  | CPU time used, user and system |
@@ -402,7 +404,7 @@ fn backends(members: &[Member<'_>]) -> [MetricFamily; 4] {
     ]
 }
 
-fn servers(shared: &Shared) -> [MetricFamily; 5] {
+fn servers(shared: &Shared) -> [MetricFamily; 7] {
     let servers = &shared.health.servers;
     let recovery = |known| match known {
         Known::Up { in_recovery } => Some(u64::from(in_recovery)),
@@ -430,6 +432,16 @@ fn servers(shared: &Shared) -> [MetricFamily; 5] {
             servers.iter().filter_map(|server| {
                 Some(real(&[("server", &server.name)], server.checked_ago()?.as_secs_f64()))
             }),
+        ),
+        counters(
+            "bulkhead_server_host_changes_total",
+            "Times that the server went over to another of its hosts.",
+            servers.iter().map(|server| sample(&[("server", &server.name)], server.host_changes())),
+        ),
+        gauges(
+            "bulkhead_server_rival_hosts",
+            "Hosts of the server that take writes as well as the one in use, and get none.",
+            servers.iter().map(|server| sample(&[("server", &server.name)], server.rivals().len() as u64)),
         ),
         counters(
             "bulkhead_server_received_bytes_total",

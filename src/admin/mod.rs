@@ -45,6 +45,8 @@ mod fixture {
             database,
             numbers,
             traffic,
+            in_use: Arc::default(),
+            tcp_user_timeout: Duration::ZERO,
             tls: crate::auth::tls::Connector::default(),
         })
     }
@@ -94,6 +96,8 @@ mod fixture {
             epoch: 1,
             health,
             limits: session::Limits {
+                request_buffer_total: 1_000_000,
+                tcp_user_timeout: Duration::ZERO,
                 max_clients: 1_000,
                 login_timeout: Duration::from_secs(10),
                 request_buffer: 65_536,

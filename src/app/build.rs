@@ -1,6 +1,6 @@
 //! From a configuration to what runs: snapshots, pools, servers, identities and routes.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{StartError, rules};
 use crate::{
@@ -119,6 +119,8 @@ impl Draft {
                 max_clients: limits.max_clients,
                 login_timeout: limits.login_timeout,
                 request_buffer: limits.request_buffer,
+                request_buffer_total: limits.request_buffer_total,
+                tcp_user_timeout: limits.tcp_user_timeout,
                 prepared_per_client: limits.prepared_per_client,
                 prepared_per_backend: limits.prepared_per_backend,
             },
@@ -240,12 +242,19 @@ fn servers(config: &Config, before: Option<&Built>) -> Result<Vec<Guarded>, tls:
     };
     let server = |server: &config::Server| {
         // Reads the files that the URL names: their contents may be new where the URL is not.
-        let mut made = server_of(server, &numbers)?;
+        let mut made = server_of(server, &numbers, config.limits.tcp_user_timeout)?;
         if let Some((_, (old, _))) = known(&server.name) {
             made.traffic = Arc::clone(&old.traffic);
+            if old.hosts == made.hosts && old.session_attrs == made.session_attrs {
+                made.in_use = Arc::clone(&old.in_use);
+            }
         }
         Ok(match known(&server.name) {
-            Some((old, (same, gate))) if is_reached_alike(old, server) && same.tls.is_alike(&made.tls) => {
+            Some((old, (same, gate)))
+                if is_reached_alike(old, server)
+                    && same.tls.is_alike(&made.tls)
+                    && same.tcp_user_timeout == made.tcp_user_timeout =>
+            {
                 (Arc::clone(same), Arc::clone(gate))
             }
             Some((old, (_, gate))) if old.hosts == server.hosts => (Arc::new(made), Arc::clone(gate)),
@@ -286,7 +295,11 @@ fn identities(config: &Config, files: Files) -> Result<Identities, StartError> {
     Ok(Identities::new(method, users, secrets, url, config.databases.clone())?)
 }
 
-pub(crate) fn server_of(server: &config::Server, numbers: &Arc<Numbers>) -> Result<Server, tls::Problem> {
+pub(crate) fn server_of(
+    server: &config::Server,
+    numbers: &Arc<Numbers>,
+    tcp_user_timeout: Duration,
+) -> Result<Server, tls::Problem> {
     let secret =
         server.password.as_ref().map(|text| LoginSecret::new(Verifier::Plain(Secret::new(text.clone()))));
     Ok(Server {
@@ -299,6 +312,8 @@ pub(crate) fn server_of(server: &config::Server, numbers: &Arc<Numbers>) -> Resu
         database: server.database.clone(),
         numbers: Arc::clone(numbers),
         traffic: Arc::default(),
+        in_use: Arc::default(),
+        tcp_user_timeout,
     })
 }
 

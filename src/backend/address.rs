@@ -1,8 +1,11 @@
 //! Where a server is and who logs in there.
 
-use std::sync::{
-    Arc, Mutex, OnceLock, PoisonError,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -10,6 +13,7 @@ use arc_swap::ArcSwap;
 use super::{
     connect::Numbers,
     hosts::{HostPort, SessionAttrs},
+    in_use::InUse,
 };
 use crate::auth::{ScramKeys, ScramVerifier, Secret, Verifier, md5::Digest, scram, tls::Connector};
 
@@ -69,6 +73,10 @@ pub struct Server {
     pub numbers: Arc<Numbers>,
     /// Bytes that went both ways.
     pub traffic: Arc<Traffic>,
+    /// Which of the hosts it is at.
+    pub in_use: Arc<InUse>,
+    /// How long a peer may be silent; zero for no bound.
+    pub tcp_user_timeout: Duration,
 }
 
 /// Bytes received from a peer and sent to it, as relaxed counters.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::sync::Notify;
 
 use super::{
     Backend, BackendId, Home, Identity, Protocol, Server, Settings,
@@ -18,6 +18,7 @@ use super::{
     cancel::Target,
     dial::{self, Dialled},
     hosts::{HostPort, SessionAttrs},
+    in_use::Place,
     statements::Held,
 };
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
         AuthError, scram,
         tls::{self, ChannelBinding, Encryption, EndPoint},
     },
-    socket::Socket,
+    socket::{Socket, silence::Silence},
     wire::{
         frame::split_message,
         message,
@@ -39,12 +40,22 @@ const LOGIN_BYTES: usize = 256 * 1024;
 /// `invalid_authorization_specification`: no entry in `pg_hba.conf`, among others.
 const INVALID_AUTHORIZATION: &str = "28000";
 
+/// SQLSTATE of a server, a database or a role that has its limit of connections.
+const TOO_MANY_CONNECTIONS: &str = "53300";
+
 /// SQLSTATE of a server that is starting up or going down: libpq goes on to the next host.
 const CANNOT_CONNECT_NOW: &str = "57P03";
 
-/// Gives each backend of the process its number.
+/// What all servers of the process share.
 #[derive(Debug, Default)]
-pub struct Numbers(AtomicU64);
+pub struct Numbers {
+    /// The next backend's number.
+    next: AtomicU64,
+    /// Tells that a server is at another host now.
+    pub moved: Notify,
+}
+
+pub use super::search::connect;
 
 /// Why no connection came about.
 #[derive(Debug, thiserror::Error)]
@@ -134,9 +145,14 @@ impl ConnectError {
         }
     }
 
+    /// Whether the server is well and has no place for one more connection.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Refused(fields) if fields.code == TOO_MANY_CONNECTIONS)
+    }
+
     /// Whether another host of the server is to be tried: this one cannot be reached, or is not what is looked for.
     /// A wrong password is wrong everywhere (libpq).
-    fn is_of_host(&self) -> bool {
+    pub(super) fn is_of_host(&self) -> bool {
         match self {
             Self::Io(_) | Self::Tls(_) | Self::TimedOut(_) | Self::Protocol(_) | Self::Unwanted(_) => true,
             Self::Refused(fields) => fields.code == CANNOT_CONNECT_NOW,
@@ -167,35 +183,15 @@ impl ConnectError {
     }
 }
 
-/// Connects and logs in.
-pub async fn connect(
-    server: &Arc<Server>,
-    identity: &Arc<Identity>,
-    home: Home,
-    limit: Duration,
-) -> Result<Box<Backend>, ConnectError> {
-    let mut last = None;
-    for wanted in server.session_attrs.passes().into_iter().flatten() {
-        for host in &server.hosts {
-            let attempt = timeout(limit, log_in(server, Looked { host, wanted }, identity, home)).await;
-            match attempt.unwrap_or(Err(ConnectError::TimedOut(limit))) {
-                Err(error) if error.is_of_host() => last = Some(error),
-                other => return other,
-            }
-        }
-    }
-    Err(last.expect("a server has a host"))
-}
-
 /// One of a server's hosts, and what is looked for there.
 #[derive(Clone, Copy, Debug)]
-struct Looked<'a> {
-    host: &'a HostPort,
-    wanted: SessionAttrs,
+pub(super) struct Looked<'a> {
+    pub(super) host: &'a HostPort,
+    pub(super) wanted: SessionAttrs,
 }
 
 /// Tries what `sslmode` allows, in libpq's order: another way only if TLS or `pg_hba.conf` is what has failed.
-async fn log_in(
+pub(super) async fn log_in(
     server: &Arc<Server>,
     at: Looked<'_>,
     identity: &Arc<Identity>,
@@ -301,6 +297,8 @@ async fn attempt(
     }
     if !at.wanted.accepts(&reported) {
         let Looked { host, wanted } = at;
+        // It is closed all the same.
+        let _ = talk.socket.send_now(&message::TERMINATE);
         return Err(ConnectError::Unwanted(format!("{host} is not {}", wanted.name())));
     }
     let mut protocol = Protocol::default();
@@ -317,11 +315,13 @@ async fn attempt(
         applied: Arc::new(Settings::default()),
         statements: Held::default(),
         cancel: Arc::new(Target::new(Arc::clone(server), route, key.0, key.1)),
+        place: Place::default(),
+        silence: Silence::default(),
         uses: 0,
         generation: 0,
         opened_at: 0,
         idle_since: 0,
-        expires_at: u32::MAX,
+        expires_at: u64::MAX,
     }))
 }
 
@@ -483,6 +483,6 @@ impl Talk {
 
 impl Numbers {
     fn next(&self) -> BackendId {
-        BackendId(self.0.fetch_add(1, Ordering::Relaxed))
+        BackendId(self.next.fetch_add(1, Ordering::Relaxed))
     }
 }

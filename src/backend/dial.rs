@@ -53,7 +53,7 @@ pub async fn open(
         None => TcpStream::connect((host.host.as_str(), host.port)).await?,
     };
     tcp.set_nodelay(true)?;
-    crate::socket::keep_alive(&tcp)?;
+    crate::socket::keep_alive(&tcp, server.tcp_user_timeout)?;
     let address = tcp.peer_addr().ok();
     let socket = match encryption {
         Encryption::Plain => Socket::Tcp(tcp),
@@ -61,6 +61,12 @@ pub async fn open(
     };
     let encryption = if matches!(socket, Socket::Tls(_)) { Encryption::Tls } else { Encryption::Plain };
     Ok(Dialled { socket, route: Route { host: host.clone(), address, encryption } })
+}
+
+/// Whether a server answers there: it is asked whether it offers TLS, which costs it no place of a connection.
+pub async fn knock(server: &Server, host: &HostPort) -> Result<(), ConnectError> {
+    let mut socket = open(server, host, Encryption::Plain, None).await?.socket;
+    is_offered(&mut socket).await.map(|_| ())
 }
 
 async fn begin_tls(

@@ -70,6 +70,11 @@ impl SessionAttrs {
         }
     }
 
+    /// Whether what is looked for may be a primary: then no two hosts are to be it.
+    pub const fn may_be_primary(self) -> bool {
+        matches!(self, Self::Any | Self::ReadWrite | Self::Primary)
+    }
+
     /// Whether a server will do that reports these parameters at login. Those before PostgreSQL 14, and most poolers,
     /// do not report what is looked at here: they will do only for [`SessionAttrs::Any`].
     pub fn accepts(self, reported: &[(String, String)]) -> bool {

@@ -8,10 +8,12 @@ pub mod cancel;
 pub mod connect;
 pub mod dial;
 pub mod hosts;
+pub mod in_use;
 pub mod outgoing;
 pub mod probe;
 pub mod protocol;
 pub mod query;
+pub mod search;
 pub mod settings;
 pub mod statements;
 
@@ -22,7 +24,7 @@ pub use hosts::{HostPort, SessionAttrs};
 pub use protocol::{Protocol, Quiescent};
 pub use settings::Settings;
 
-use crate::socket::Socket;
+use crate::socket::{Socket, silence::Silence};
 
 /// Tells backends apart for as long as the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,16 +59,20 @@ pub struct Backend {
     pub statements: statements::Held,
     /// How to cancel it, shared with whoever may have to.
     pub cancel: Arc<cancel::Target>,
+    /// Which of the server's hosts it is at, and the turn in which that one was in use.
+    pub place: in_use::Place,
+    /// Whether the server still acknowledges what it is sent.
+    pub silence: Silence,
     /// How often a session took it, and so whether another one has had it since.
     pub uses: u32,
     /// Its pool's generation when it was connected.
     pub generation: u32,
-    /// When it was connected, in whole seconds of its pool's clock.
-    pub opened_at: u32,
-    /// When it was last given back, in whole seconds of its pool's clock.
-    pub idle_since: u32,
-    /// When it has lived long enough, in whole seconds of its pool's clock.
-    pub expires_at: u32,
+    /// When it was connected, in milliseconds of its pool's clock.
+    pub opened_at: u64,
+    /// When it was last given back, in milliseconds of its pool's clock.
+    pub idle_since: u64,
+    /// When it has lived long enough, in milliseconds of its pool's clock.
+    pub expires_at: u64,
 }
 
 /// Why a backend can no longer be used.
@@ -92,6 +98,16 @@ pub enum Broken {
         /// The server's name.
         server: String,
     },
+    /// The server is at another host now.
+    #[error("server \"{server}\" is at {now}, and its connections to {before} were closed")]
+    LeftBehind {
+        /// The server's name.
+        server: String,
+        /// The host that it was at.
+        before: String,
+        /// The host that it is at now.
+        now: String,
+    },
     /// The server sent what the protocol does not allow.
     #[error("server \"{server}\" broke the protocol: {what}")]
     Protocol {
@@ -116,6 +132,37 @@ impl Backend {
     /// The error for a server that does not answer.
     pub fn timed_out(&self) -> Broken {
         Broken::TimedOut { server: self.server.name.clone() }
+    }
+
+    /// Whether the server is still at the host that this is connected to.
+    pub fn is_at_server(&self) -> bool {
+        self.server.in_use.host().is_none_or(|at| at == self.place.host)
+    }
+
+    /// The error for a connection to a host that the server is no longer at.
+    pub fn left_behind(&self) -> Broken {
+        let name = |at: usize| self.server.hosts.get(at).map(ToString::to_string).unwrap_or_default();
+        let now = self.server.in_use.host().map(name).unwrap_or_default();
+        Broken::LeftBehind { server: self.server.name.clone(), before: name(self.place.host), now }
+    }
+
+    /// The host that it is connected to, for logs.
+    pub fn host(&self) -> String {
+        self.server.hosts.get(self.place.host).map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// Whether a session may have it: it is what the server would give today.
+    pub fn is_in_use(&self) -> bool {
+        self.place.turn == self.server.in_use.turn() && !self.has_changed_sides()
+    }
+
+    /// Whether the server has reported that it is no longer what its URL looks for. A session's own
+    /// `default_transaction_read_only` says nothing of that.
+    pub fn has_changed_sides(&self) -> bool {
+        let reported = self.protocol.parameters();
+        self.protocol.has_reported_role()
+            && self.applied.get("default_transaction_read_only").is_none()
+            && !self.server.session_attrs.accepts(reported)
     }
 
     /// The error for replies that make no sense.

@@ -92,6 +92,8 @@ pub struct Protocol {
     error: Option<Box<ErrorFields>>,
     /// What the server has reported of its parameters (ParameterStatus), as it stands now.
     parameters: Vec<(String, String)>,
+    /// Whether it has reported since its login that it takes writes, or does not.
+    reported_role: bool,
     /// Channels whose notifications the client gets by another way.
     heard_elsewhere: Option<Arc<HashSet<Box<str>>>>,
     /// What becomes of the client's next ReadyForQuery outside of a transaction.
@@ -121,6 +123,7 @@ impl Default for Protocol {
             prologue_failed: false,
             error: None,
             parameters: Vec::new(),
+            reported_role: false,
             heard_elsewhere: None,
             ready: Ready::Passes,
         }
@@ -296,6 +299,11 @@ impl Protocol {
         self.parts.front().is_some_and(|part| part.whose == Whose::Ours)
     }
 
+    /// Whether the server has reported since its login that it takes writes, or does not.
+    pub fn has_reported_role(&self) -> bool {
+        self.reported_role
+    }
+
     /// What the server reports of its parameters.
     pub fn parameters(&self) -> &[(String, String)] {
         &self.parameters
@@ -445,6 +453,7 @@ impl Protocol {
         let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value).into_owned());
         let for_client = self.parts.front().is_some_and(|part| part.whose != Whose::Ours);
         // Which server is a standby is none of the session's business.
+        self.reported_role |= matches!(&*name, "in_hot_standby" | "default_transaction_read_only");
         let shown = for_client && name != "in_hot_standby";
         match self.parameters.iter_mut().find(|(known, _)| *known == name) {
             Some(known) => known.1 = value,

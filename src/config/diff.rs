@@ -165,24 +165,28 @@ impl Diff {
                 max_clients,
                 login_timeout,
                 request_buffer,
+                request_buffer_total,
                 statement_bytes,
                 verdict_cache,
                 prepared_per_client,
                 prepared_per_backend,
                 catalog_refresh,
                 notifications_per_client,
+                tcp_user_timeout,
                 listen_on_gap,
             } = limits;
             [
                 max_clients.to_string(),
                 shown(login_timeout),
                 format!("{request_buffer}B"),
+                format!("{request_buffer_total}B"),
                 format!("{statement_bytes}B"),
                 verdict_cache.to_string(),
                 prepared_per_client.to_string(),
                 prepared_per_backend.to_string(),
                 shown(catalog_refresh),
                 format!("{notifications_per_client}B"),
+                shown(tcp_user_timeout),
                 listen_on_gap.name().to_owned(),
             ]
         };
@@ -190,12 +194,14 @@ impl Diff {
             "max_clients",
             "login_timeout",
             "request_buffer",
+            "request_buffer_total",
             "statement_bytes",
             "verdict_cache",
             "prepared_per_client",
             "prepared_per_backend",
             "catalog_refresh",
             "notifications_per_client",
+            "tcp_user_timeout",
             "listen_on_gap",
         ];
         self.section("limits", names, show(old), show(new));

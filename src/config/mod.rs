@@ -87,6 +87,8 @@ pub struct Limits {
     pub login_timeout: Duration,
     /// Bytes of one request that are kept in memory before it must be routed.
     pub request_buffer: usize,
+    /// Bytes of unfinished requests of all clients together.
+    pub request_buffer_total: usize,
     /// Texts above this are not classified (they go to the primary).
     pub statement_bytes: usize,
     /// Entries of the verdict cache.
@@ -99,6 +101,8 @@ pub struct Limits {
     pub catalog_refresh: Duration,
     /// Bytes of notifications that may wait for one client.
     pub notifications_per_client: usize,
+    /// How long a peer may acknowledge nothing of what was sent to it; zero means as long as the system tries.
+    pub tcp_user_timeout: Duration,
     /// What becomes of listening clients when notifications may have been missed.
     pub listen_on_gap: ListenOnGap,
 }
@@ -292,12 +296,14 @@ impl Default for Limits {
             max_clients: 10_000,
             login_timeout: Duration::from_secs(15),
             request_buffer: 1 << 20,
+            request_buffer_total: 256 << 20,
             statement_bytes: 256 << 10,
             verdict_cache: 10_000,
             prepared_per_client: 1000,
             prepared_per_backend: 500,
             catalog_refresh: Duration::from_secs(30),
             notifications_per_client: 1 << 20,
+            tcp_user_timeout: Duration::from_secs(30),
             listen_on_gap: ListenOnGap::Disconnect,
         }
     }

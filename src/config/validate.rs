@@ -179,6 +179,11 @@ fn limits(section: &Section<'_>) -> Limits {
         max_clients: section.count("max_clients", default.max_clients, &(1..=1_000_000)),
         login_timeout: section.duration("login_timeout", default.login_timeout, MILLISECOND),
         request_buffer: section.size("request_buffer", default.request_buffer, &bytes),
+        request_buffer_total: section.size(
+            "request_buffer_total",
+            default.request_buffer_total,
+            &(1 << 16..=1 << 40),
+        ),
         statement_bytes: section.size("statement_bytes", default.statement_bytes, &bytes),
         verdict_cache: section.count("verdict_cache", default.verdict_cache, &count),
         prepared_per_client: section.count("prepared_per_client", default.prepared_per_client, &count),
@@ -189,6 +194,7 @@ fn limits(section: &Section<'_>) -> Limits {
             default.notifications_per_client,
             &bytes,
         ),
+        tcp_user_timeout: section.duration("tcp_user_timeout", default.tcp_user_timeout, Duration::ZERO),
         listen_on_gap: section.parsed("listen_on_gap", default.listen_on_gap, |text| match text {
             "disconnect" => Ok(ListenOnGap::Disconnect),
             "warn" => Ok(ListenOnGap::Warn),

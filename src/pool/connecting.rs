@@ -2,11 +2,11 @@
 //! done, and whoever waits longest gets the first backend that is there.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
-use super::{Lease, Refusal, ServerPool, gate::jitter, server_pool::State, stats::count};
+use super::{Lease, Refusal, ServerPool, gate::jitter, server_pool::{State, milliseconds}, stats::count};
 use crate::{
     backend::{
         Backend, Home, Identity,
@@ -14,6 +14,9 @@ use crate::{
     },
     wire::read::ErrorFields,
 };
+
+/// Looking for the host that a server is at takes no less, however short others may wait.
+const SEARCH_AT_LEAST: Duration = Duration::from_millis(500);
 
 /// Why no connection could be made.
 #[derive(Clone, Debug)]
@@ -57,7 +60,13 @@ impl ServerPool {
             let slot = self.gate().enter().await;
             let (server, credentials) = (self.server(), identity.credentials());
             let generation = self.lock().generation;
-            let attempt = connect::connect(&server, &identity, home, self.limits().connect_timeout).await;
+            let limits = self.limits();
+            // With several hosts all of it is to be over before those who wait have to give up.
+            let limit = match server.hosts.len() {
+                1 => limits.connect_timeout,
+                _ => limits.connect_timeout.min(limits.wait_timeout.max(SEARCH_AT_LEAST)),
+            };
+            let attempt = connect::connect(&server, &identity, home, limit).await;
             drop(slot);
             match attempt {
                 Ok(mut backend) => {
@@ -86,14 +95,15 @@ impl ServerPool {
         if self.gate().succeeded() {
             tracing::info!(server = %self.server_name, "the server can be reached again");
         }
-        backend.opened_at = self.clock.load(Ordering::Relaxed);
+        backend.opened_at = self.tick();
         let lifetime = self.limits().max_lifetime;
         backend.expires_at = if lifetime == Duration::ZERO {
-            u32::MAX
+            u64::MAX
         } else {
             // jitter() gives 0.5 to 1; a tenth of spread is asked for.
             let spread = lifetime.mul_f64(0.8 + jitter() / 5.0);
-            self.clock.load(Ordering::Relaxed).saturating_add(spread.as_secs() as u32)
+            // Whoever it was made for gets it, however short its life is.
+            backend.opened_at.saturating_add(milliseconds(spread).max(1))
         };
         {
             let mut state = self.lock();
@@ -118,6 +128,20 @@ impl ServerPool {
             let same = |waiter: &super::queue::Waiter| Arc::ptr_eq(&waiter.identity, identity);
             self.refuse_waiters(&mut state, same, &Refusal::Unreachable(failure));
             return false;
+        }
+        if error.is_full() {
+            if self.gate().is_full(&message) {
+                tracing::warn!(
+                    server = %self.server_name, user = %identity.user, %message,
+                    "the server takes no more connections, fewer than its pools may open; those that are open are used"
+                );
+            }
+            let has_none = state.leased == 0 && state.idle.is_empty();
+            if state.limits.fails_fast && has_none {
+                let failure = Arc::new(ConnectFailure::unreachable(&self.server_name, message));
+                self.refuse_waiters(&mut state, |_| true, &Refusal::Unreachable(failure));
+            }
+            return state.queue.wants(identity) && !state.is_over_bound();
         }
         if self.gate().failed(&message) {
             tracing::warn!(server = %self.server_name, %message, "the server cannot be reached");

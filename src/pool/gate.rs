@@ -24,6 +24,8 @@ enum Reach {
     Up,
     /// Every attempt has failed since.
     Down { since: Instant, attempts: u32, next_try: Instant, last_error: String },
+    /// The server answers, and has no place for more connections.
+    Full { since: Instant, attempts: u32, next_try: Instant, last_error: String },
 }
 
 /// Guards one server.
@@ -36,6 +38,8 @@ pub struct Gate {
     places: AtomicUsize,
     /// As many may be.
     places_max: AtomicUsize,
+    /// Why the server did not answer when it was asked how it is, if it did not.
+    unwell: Mutex<Option<String>>,
 }
 
 impl Default for Gate {
@@ -46,6 +50,7 @@ impl Default for Gate {
             slots: Semaphore::new(CONNECTS_AT_ONCE),
             places: AtomicUsize::new(0),
             places_max: AtomicUsize::new(usize::MAX),
+            unwell: Mutex::new(None),
         }
     }
 }
@@ -56,7 +61,7 @@ impl Gate {
         let slot = self.slots.acquire().await.expect("the semaphore is never closed");
         let next_try = match &*self.lock() {
             Reach::Up => None,
-            Reach::Down { next_try, .. } => Some(*next_try),
+            Reach::Down { next_try, .. } | Reach::Full { next_try, .. } => Some(*next_try),
         };
         if let Some(next_try) = next_try {
             tokio::time::sleep_until(next_try).await;
@@ -67,7 +72,9 @@ impl Gate {
     /// An attempt succeeded. Returns true if the server was down.
     pub fn succeeded(&self) -> bool {
         let mut reach = self.lock();
-        let was_down = matches!(*reach, Reach::Down { .. });
+        // Down => Up
+        // Full => Up
+        let was_down = matches!(*reach, Reach::Down { .. } | Reach::Full { .. });
         *reach = Reach::Up;
         self.down.store(false, Ordering::Release);
         was_down
@@ -79,15 +86,51 @@ impl Gate {
         let mut reach = self.lock();
         let (since, attempts, was_up) = match &*reach {
             // Up => Down
-            Reach::Up => (now, 1, true),
+            // Full => Down
+            Reach::Up | Reach::Full { .. } => (now, 1, true),
             // Down => Down, with a longer delay
             Reach::Down { since, attempts, .. } => (*since, attempts.saturating_add(1), false),
         };
-        let delay = FIRST_DELAY.saturating_mul(1 << attempts.min(7)).min(LAST_DELAY);
-        let next_try = now + delay.mul_f64(jitter());
+        let next_try = now + delay(attempts);
         *reach = Reach::Down { since, attempts, next_try, last_error: error.to_owned() };
         self.down.store(true, Ordering::Release);
         was_up
+    }
+
+    /// The server has answered that it has no place. Returns true if it had until now.
+    pub fn is_full(&self, error: &str) -> bool {
+        let now = Instant::now();
+        let mut reach = self.lock();
+        let (since, attempts, had_place) = match &*reach {
+            // Up => Full
+            // Down => Full
+            Reach::Up | Reach::Down { .. } => (now, 1, true),
+            // Full => Full, with a longer delay
+            Reach::Full { since, attempts, .. } => (*since, attempts.saturating_add(1), false),
+        };
+        let next_try = now + delay(attempts);
+        *reach = Reach::Full { since, attempts, next_try, last_error: error.to_owned() };
+        self.down.store(false, Ordering::Release);
+        had_place
+    }
+
+    /// How long the server has had no place for more connections, and what it said; `None` if it has.
+    pub fn full_for(&self) -> Option<(Duration, String)> {
+        match &*self.lock() {
+            Reach::Full { since, last_error, .. } => Some((since.elapsed(), last_error.clone())),
+            Reach::Up | Reach::Down { .. } => None,
+        }
+    }
+
+    /// What a check of the server has found.
+    pub fn note_check(&self, error: Option<String>) {
+        *self.unwell.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
+    /// What is wrong with the server, if anything is known to be.
+    pub fn trouble(&self) -> Option<String> {
+        let unwell = || self.unwell.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.down_for().map(|(_, error)| error).or_else(unwell)
     }
 
     /// From now on all pools together take up to `max` places.
@@ -115,7 +158,7 @@ impl Gate {
     /// How long the server has been down, and the last error; `None` if it is not.
     pub fn down_for(&self) -> Option<(Duration, String)> {
         match &*self.lock() {
-            Reach::Up => None,
+            Reach::Up | Reach::Full { .. } => None,
             Reach::Down { since, last_error, .. } => Some((since.elapsed(), last_error.clone())),
         }
     }
@@ -123,6 +166,11 @@ impl Gate {
     fn lock(&self) -> std::sync::MutexGuard<'_, Reach> {
         self.reach.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The pause before the next attempt.
+fn delay(attempts: u32) -> Duration {
+    FIRST_DELAY.saturating_mul(1 << attempts.min(7)).min(LAST_DELAY).mul_f64(jitter())
 }
 
 /// A random factor between 0.5 and 1.
@@ -149,5 +197,8 @@ mod tests {
         drop(gate.enter().await);
         assert!(before.elapsed() >= LAST_DELAY / 2);
         assert!(gate.is_down() && gate.succeeded() && !gate.is_down());
+        assert!(gate.is_full("53300") && !gate.is_full("53300") && !gate.is_down());
+        assert!(gate.full_for().is_some() && gate.trouble().is_none());
+        assert!(gate.failed("refused") && gate.is_down() && gate.full_for().is_none());
     }
 }

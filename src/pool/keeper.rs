@@ -9,7 +9,10 @@ use std::{
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Refusal, ServerPool, server_pool::State};
+use super::{
+    Refusal, ServerPool,
+    server_pool::{State, milliseconds},
+};
 use crate::{
     backend::{Backend, Home, Identity},
     wire::message,
@@ -23,11 +26,10 @@ const IDLE_ROUND: Duration = Duration::from_secs(1);
 
 /// Keeps a server pool until `stop`, or until it has been drained and nobody can ask it for anything any more.
 pub async fn keep(pool: Arc<ServerPool>, stop: CancellationToken) {
-    let started = Instant::now();
-    let mut next_idle_round = started;
+    let mut next_idle_round = Instant::now();
     loop {
         let now = Instant::now();
-        pool.clock.store(now.duration_since(started).as_secs() as u32, Ordering::Relaxed);
+        pool.tick();
         close_dead(&pool);
         if now >= next_idle_round {
             next_idle_round = now + IDLE_ROUND;
@@ -56,8 +58,14 @@ fn refuse_late(pool: &Arc<ServerPool>) -> bool {
     }
     let limit = state.limits.wait_timeout;
     let late = |waiter: &super::queue::Waiter| waiter.since.elapsed() >= limit;
-    let down = pool.gate().down_for().map(|(_, error)| error);
-    let refusal = Refusal::TimedOut { figures: pool.figures_of(&state), waited: limit, down };
+    let figures = pool.figures_of(&state);
+    let under_way = || {
+        let none_yet = figures.leased + figures.idle == 0 && figures.connecting > 0;
+        none_yet.then(|| "an attempt to connect is still under way".to_owned())
+    };
+    let down = pool.gate().trouble().or_else(under_way);
+    let full = pool.gate().full_for().map(|(_, error)| error);
+    let refusal = Refusal::TimedOut { figures, waited: limit, down, full };
     pool.refuse_waiters(&mut state, late, &refusal);
     pool.serve_queue(&mut state);
     !state.queue.is_empty()
@@ -72,7 +80,7 @@ fn close_dead(pool: &Arc<ServerPool>) {
     let now = pool.clock.load(Ordering::Relaxed);
     for backend in dead {
         let age = now.saturating_sub(backend.opened_at);
-        pool.stats().lifetime.observe(Duration::from_secs(u64::from(age)));
+        pool.stats().lifetime.observe(Duration::from_millis(age));
         let pool = Arc::clone(pool);
         let spawner = pool.spawner.clone();
         spawner.spawn(backend.home, async move {
@@ -144,10 +152,10 @@ fn idle_round(pool: &Arc<ServerPool>) {
     }
 }
 
-fn retire_idle(state: &mut State, now: u32) {
+fn retire_idle(state: &mut State, now: u64) {
     let limits = state.limits;
-    let idle_limit = limits.idle_timeout.as_secs() as u32;
-    let lifetime = limits.max_lifetime.as_secs() as u32;
+    let idle_limit = milliseconds(limits.idle_timeout);
+    let lifetime = milliseconds(limits.max_lifetime);
     let mut spare = state.figures().taken().saturating_sub(limits.min_connections + state.closing);
     let (mut kept, mut retired) = (Vec::new(), Vec::new());
     for mut idle in std::mem::take(&mut state.idle) {
@@ -158,7 +166,7 @@ fn retire_idle(state: &mut State, now: u32) {
         }
         let idle_too_long =
             idle_limit > 0 && now.saturating_sub(backend.idle_since) > idle_limit && spare > 0;
-        if backend.expires_at <= now || idle_too_long || !backend.is_alive() {
+        if backend.expires_at <= now || idle_too_long || !backend.is_alive() || !backend.is_in_use() {
             spare = spare.saturating_sub(1);
             retired.push(idle.backend);
         } else {

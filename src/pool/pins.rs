@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use tokio::time::Instant;
@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::{ServerPool, stats::count};
 use crate::backend::probe::PinReason;
 
-/// Pins above the bound are warned of once in so many seconds.
-const WARN_SECONDS: u32 = 60;
+/// Pins above the bound are warned of once in so long.
+const WARN_MILLISECONDS: u64 = 60_000;
 
 /// The pins of a server pool.
 #[derive(Debug, Default)]
@@ -26,8 +26,8 @@ pub struct Pins {
     pub over_bound: AtomicU64,
     /// Time that pins have lasted which are over, in nanoseconds.
     pub ended_nanos: AtomicU64,
-    /// When the next warning may be given, in seconds of the pool's clock.
-    next_warning: AtomicU32,
+    /// When the next warning may be given, in milliseconds of the pool's clock.
+    next_warning: AtomicU64,
 }
 
 impl Pins {
@@ -102,7 +102,7 @@ impl ServerPool {
             let now = self.clock.load(Ordering::Relaxed);
             let due = self.pins.next_warning.load(Ordering::Relaxed);
             if now >= due {
-                self.pins.next_warning.store(now + WARN_SECONDS, Ordering::Relaxed);
+                self.pins.next_warning.store(now + WARN_MILLISECONDS, Ordering::Relaxed);
                 tracing::warn!(
                     pool = %self.name,
                     pinned = held + 1,

@@ -3,10 +3,10 @@
 //!
 //! Nothing here cuts a transaction: what is in use is closed, if it must be, when it comes back.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use super::{
-    Limits, ServerPool,
+    Limits, Refusal, ServerPool,
     server_pool::{Life, State},
 };
 use crate::backend::{Credentials, Identity, Server};
@@ -52,26 +52,36 @@ impl ServerPool {
     /// The pool is no longer part of the configuration: who has a backend or waits for one is served, and what is
     /// free is closed.
     pub fn drain(&self) {
+        drop(self.leave(Life::Draining));
+    }
+
+    /// As [`ServerPool::drain`], but another pool has taken its place, on another server: who waits goes there.
+    pub fn send_on(&self) {
+        let mut state = self.leave(Life::Moved);
+        self.refuse_waiters(&mut state, |_| true, &Refusal::Moved);
+    }
+
+    fn leave(&self, life: Life) -> MutexGuard<'_, State> {
         let mut state = self.lock();
-        state.life = Life::Draining;
+        state.life = life;
         state.warm = None;
         for idle in std::mem::take(&mut state.idle) {
             state.bury(idle.backend);
         }
-        drop(state);
         self.attention.notify_one();
+        state
     }
 
     /// Whether the pool is no longer part of the configuration.
     pub fn is_drained(&self) -> bool {
-        self.lock().life == Life::Draining
+        self.lock().life != Life::Open
     }
 
     /// Whether the keeper may end: the pool is drained, and its keeper is the last one that knows of it.
     pub(super) fn lets_keeper_go(self: &Arc<Self>) -> bool {
         let mut state = self.lock();
         let is_empty = state.figures().taken() == 0 && state.queue.is_empty();
-        let may_go = state.life == Life::Draining && is_empty && Arc::strong_count(self) == 1;
+        let may_go = state.life != Life::Open && is_empty && Arc::strong_count(self) == 1;
         state.has_keeper = !may_go;
         may_go
     }

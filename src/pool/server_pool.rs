@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -68,13 +68,17 @@ pub enum Refusal {
         figures: Figures,
         /// How long it waited.
         waited: Duration,
-        /// The last error if the server cannot be reached.
+        /// What is wrong with the server, if anything is known to be.
         down: Option<String>,
+        /// What it said, if it has no place for more connections.
+        full: Option<String>,
     },
     /// The server cannot be reached, or refused the login.
     Unreachable(Arc<ConnectFailure>),
     /// Its client has cancelled the wait.
     Cancelled,
+    /// The pool's server is another one now: the pool that has taken its place is to be asked.
+    Moved,
     /// Bulkhead is going down.
     Closing,
 }
@@ -91,6 +95,7 @@ impl std::fmt::Display for Refusal {
             }
             Self::Unreachable(failure) => f.write_str(&failure.message),
             Self::Cancelled => f.write_str("the wait was cancelled"),
+            Self::Moved => f.write_str("the server is another one now"),
             Self::Closing => f.write_str("shutting down"),
         }
     }
@@ -122,6 +127,11 @@ impl Figures {
     }
 }
 
+/// What a pool's clock counts in.
+pub(super) fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The bounded set of backends on one server.
 #[derive(Debug)]
 pub struct ServerPool {
@@ -132,8 +142,10 @@ pub struct ServerPool {
     gate: Arc<Gate>,
     pub(super) spawner: Spawner,
     pub(super) state: Mutex<State>,
-    /// Seconds since the pool was made, as of the keeper's last round.
-    pub(super) clock: AtomicU32,
+    /// When the pool was made.
+    started: Instant,
+    /// Milliseconds since then, as of the keeper's last round.
+    pub(super) clock: AtomicU64,
     outstanding: AtomicUsize,
     stats: Stats,
     pub(super) pins: super::pins::Pins,
@@ -173,6 +185,8 @@ pub(super) enum Life {
     Open,
     /// Not any more: who still asks it is served, and what is free is closed.
     Draining,
+    /// Not any more, and another one has taken its place: who has a backend may keep it, everybody else is sent there.
+    Moved,
 }
 
 /// An idle backend with what the choice looks at.
@@ -214,6 +228,7 @@ impl State {
     /// Whether a backend was connected in the way that is the right one today.
     pub(super) fn fits(&self, backend: &Backend) -> bool {
         backend.generation == self.generation
+            && backend.is_in_use()
             && Arc::ptr_eq(&backend.server, &self.server)
             && backend.identity.is_current(&backend.credentials)
     }
@@ -297,12 +312,20 @@ impl ServerPool {
             gate,
             spawner,
             state: Mutex::new(state),
-            clock: AtomicU32::new(0),
+            started: Instant::now(),
+            clock: AtomicU64::new(0),
             outstanding: AtomicUsize::new(0),
             stats: Stats::default(),
             pins: super::pins::Pins::default(),
             attention: Notify::new(),
         }
+    }
+
+    /// Milliseconds since the pool was made.
+    pub(super) fn tick(&self) -> u64 {
+        let now = milliseconds(self.started.elapsed());
+        self.clock.store(now, Ordering::Relaxed);
+        now
     }
 
     /// The server's gate.
@@ -361,11 +384,11 @@ impl ServerPool {
     pub fn checkout(self: &Arc<Self>, wants: &Wants<'_>) -> Checkout {
         let mut state = self.lock();
         while let Some(mut backend) = state.take_idle(wants) {
-            if backend.is_alive() {
+            if backend.is_alive() && state.fits(&backend) {
                 state.leased += 1;
                 self.note_outstanding(&state);
-                let idle_seconds = self.clock.load(Ordering::Relaxed).saturating_sub(backend.idle_since);
-                let is_old = u64::from(idle_seconds) > state.limits.check_after.as_secs();
+                let idle_for = self.clock.load(Ordering::Relaxed).saturating_sub(backend.idle_since);
+                let is_old = idle_for > milliseconds(state.limits.check_after);
                 drop(state);
                 self.stats.wait.observe_none();
                 let lease = Lease::new(backend, Arc::clone(self));
@@ -373,6 +396,9 @@ impl ServerPool {
             }
             state.bury(backend);
             self.attention.notify_one();
+        }
+        if state.life == Life::Moved {
+            return Checkout::Refused(Refusal::Moved);
         }
         let limits = state.limits;
         if let Some(failure) = self.is_hopeless(&state) {
@@ -422,6 +448,12 @@ impl ServerPool {
     pub(super) fn give_back(self: &Arc<Self>, mut backend: Box<Backend>) {
         let mut state = self.lock();
         let now = self.clock.load(Ordering::Relaxed);
+        if backend.protocol.has_reported_role() && backend.has_changed_sides() {
+            let (server, host) = (&self.server_name, backend.host());
+            if backend.server.in_use.doubt(backend.place.turn) {
+                tracing::warn!(server, host, "the server is no longer what its URL looks for");
+            }
+        }
         if backend.expires_at <= now || state.is_over_bound() || !state.fits(&backend) {
             state.leased -= 1;
             state.bury(backend);
@@ -446,7 +478,7 @@ impl ServerPool {
         }
         state.leased -= 1;
         // Whoever a connection of one session's own was made for has left, and it suits nobody else.
-        if state.life == Life::Draining || backend.identity.is_one_sessions() {
+        if state.life != Life::Open || backend.identity.is_one_sessions() {
             state.bury(backend);
             self.attention.notify_one();
         } else {
@@ -509,7 +541,7 @@ impl ServerPool {
         let counter = match refusal {
             Refusal::TimedOut { .. } => &self.stats.refused_timeout,
             Refusal::Unreachable(_) => &self.stats.refused_unreachable,
-            Refusal::Full(_) | Refusal::Cancelled | Refusal::Closing => &self.stats.refused_full,
+            Refusal::Full(_) | Refusal::Cancelled | Refusal::Moved | Refusal::Closing => &self.stats.refused_full,
         };
         for waiter in state.queue.take_where(leaves) {
             count(counter);

@@ -1,12 +1,16 @@
 //! How the servers are: each one is asked every few seconds, whoever wants to know reads the last answer.
 //!
 //! The question is asked on a connection of a pool, so that it takes one of the places that `max_connections` promises
-//! and never one more. It takes a free place only: a server all of whose pools are full has clients' statements for
-//! a sign of life, and the last answer stands, with its age. One that cannot be reached is not asked either: its
-//! pools try to reach it anyway, and their last error is the answer.
+//! and never one more. It takes a free place only, and never waits for one: a server all of whose pools are full has its
+//! answers to clients for a sign of life; if it sends none of these either, it must answer whether it offers TLS, which
+//! takes no place. One that cannot be reached is not asked either: its pools try to reach it anyway, and their last error
+//! is the answer.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
@@ -14,7 +18,13 @@ use std::{
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    backend::{Home, Identity, address::Traffic},
+    backend::{
+        Home, Identity,
+        address::Traffic,
+        connect::Numbers,
+        dial,
+        search::{TIMELINE, look_around, read_timeline},
+    },
     pool::{Lease, Pool, Refusal, ServerPool, Wants},
     route::PoolId,
 };
@@ -29,6 +39,12 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 const QUESTION: &str = "SELECT pg_catalog.pg_is_in_recovery()";
+
+/// How often the hosts that are not in use are looked at.
+const LOOK_AROUND_EVERY: Duration = Duration::from_secs(4);
+
+/// Such a host is there within this, or not at all.
+const LOOK_AROUND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a server is there for, by the pools that use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +95,10 @@ pub struct ServerHealth {
     /// The pools on it.
     members: Vec<Arc<ServerPool>>,
     last: Mutex<(Known, Option<Instant>)>,
+    /// Bytes received by the time of the last check.
+    received: AtomicU64,
+    /// When its other hosts are looked at next.
+    looks_around_at: Mutex<Option<Instant>>,
 }
 
 /// All servers, in the order of the pools that use them.
@@ -113,6 +133,8 @@ impl Health {
                         last: Mutex::new(
                             before.map_or((Known::Unchecked, None), |before| before.last(member)),
                         ),
+                        received: AtomicU64::new(0),
+                        looks_around_at: Mutex::new(None),
                     }),
                 }
             }
@@ -143,6 +165,11 @@ async fn all(mut checks: Vec<impl Future<Output = ()> + Unpin>) {
 }
 
 impl Health {
+    /// What all servers share.
+    pub fn numbers(&self) -> Option<Arc<Numbers>> {
+        self.servers.first().map(|server| Arc::clone(&server.members[0].server().numbers))
+    }
+
     /// What is known of the server that a pool is on.
     fn last(&self, member: &ServerPool) -> (Known, Option<Instant>) {
         let server = self.servers.iter().find(|server| server.is_of(member));
@@ -160,29 +187,85 @@ impl ServerHealth {
             // `known` has the pools' own error.
             return;
         }
+        match timeout(CHECK_TIMEOUT, self.ask_in_pool(identity)).await {
+            Ok(Some(known)) => self.note(known),
+            // No place for a question: others have taken them, and wait for their answers, too.
+            Ok(None) => self.note_alive().await,
+            Err(_) => self.note(Known::Down { error: format!("no answer within {CHECK_TIMEOUT:?}") }),
+        }
+        if self.is_time_to_look_around() {
+            look_around(&self.members[0].server(), identity, LOOK_AROUND_TIMEOUT).await;
+        }
+    }
+
+    /// Asks on a connection that a pool has a place for. `None` without one.
+    async fn ask_in_pool(&self, identity: &Arc<Identity>) -> Option<Known> {
         let has_place = |member: &&Arc<ServerPool>| {
             let figures = member.figures();
-            figures.waiting == 0 && (figures.idle > 0 || figures.taken() < figures.max_connections)
+            let is_full = member.gate().full_for().is_some();
+            figures.waiting == 0
+                && (figures.idle > 0 || (figures.taken() < figures.max_connections && !is_full))
         };
-        let Some(member) = self.members.iter().find(has_place) else { return };
+        let member = self.members.iter().find(has_place)?;
         let wants = Wants { identity, last: None, settings: 0, home: Home(0) };
-        let lease = match timeout(CHECK_TIMEOUT, member.lease(&wants)).await {
-            Ok(Ok(lease)) => lease,
-            Ok(Err(refusal @ Refusal::Unreachable(_))) => {
-                self.note(Known::Down { error: refusal.to_string() });
-                return;
+        match member.lease(&wants).await {
+            Ok(lease) => {
+                let answer = ask(lease).await;
+                Some(answer.map_or_else(|error| Known::Down { error }, |in_recovery| Known::Up { in_recovery }))
             }
+            Err(refusal @ Refusal::Unreachable(_)) => Some(Known::Down { error: refusal.to_string() }),
             // Others were quicker. A server that lets nobody in makes connecting fail, and is down by that.
-            Ok(Err(_)) | Err(_) => return,
+            Err(_) => None,
+        }
+    }
+
+    /// Without a place for a question: what the server sends to clients is a sign of life. If it sends nothing, it must
+    /// at least answer the door.
+    async fn note_alive(&self) {
+        let server = self.members[0].server();
+        let received = server.traffic.received.load(Ordering::Relaxed);
+        let was_heard = self.received.swap(received, Ordering::Relaxed) != received;
+        let host = server.in_use.host().and_then(|at| server.hosts.get(at)).or(server.hosts.first());
+        let knocked = match host {
+            Some(host) if !was_heard => timeout(CHECK_TIMEOUT, dial::knock(&server, host)).await,
+            _ => Ok(Ok(())),
         };
-        self.note(match timeout(CHECK_TIMEOUT, ask(lease)).await {
-            Ok(Ok(in_recovery)) => Known::Up { in_recovery },
-            Ok(Err(error)) => Known::Down { error },
-            Err(_) => Known::Down { error: format!("no answer within {CHECK_TIMEOUT:?}") },
-        });
+        let error = match knocked {
+            Ok(Ok(())) => {
+                let mut last = self.lock();
+                if last.0 == Known::Unchecked {
+                    return;
+                }
+                if let Known::Down { .. } = last.0 {
+                    // Which of both it is shows as soon as there is a place.
+                    last.0 = Known::Up { in_recovery: self.role == Role::Replica };
+                }
+                last.1 = Some(Instant::now());
+                drop(last);
+                return self.members[0].gate().note_check(None);
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {CHECK_TIMEOUT:?}"),
+        };
+        let busy: usize = self.members.iter().map(|member| member.figures().leased).sum();
+        self.note(Known::Down { error: format!("{error}; {busy} connections in use have had nothing since") });
+    }
+
+    fn is_time_to_look_around(&self) -> bool {
+        let now = Instant::now();
+        let mut due = self.looks_around_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = due.is_none_or(|due| due <= now);
+        if is_due {
+            *due = Some(now + LOOK_AROUND_EVERY);
+        }
+        is_due
     }
 
     fn note(&self, known: Known) {
+        self.members[0].gate().note_check(match &known {
+            Known::Down { error } => Some(error.clone()),
+            Known::Unchecked | Known::Up { .. } => None,
+        });
         *self.lock() = (known, Some(Instant::now()));
     }
 
@@ -204,6 +287,32 @@ impl ServerHealth {
         self.members[0].gate().down_for().map(|(since, _)| since)
     }
 
+    /// The host that it is at; `None` as long as that is not known.
+    pub fn host(&self) -> Option<String> {
+        let server = self.members[0].server();
+        let at = if server.hosts.len() == 1 { Some(0) } else { server.in_use.host() };
+        at.and_then(|at| server.hosts.get(at)).map(ToString::to_string)
+    }
+
+    /// Hosts of it that take writes as well, and get none.
+    pub fn rivals(&self) -> Vec<String> {
+        let server = self.members[0].server();
+        let rivals = server.in_use.rivals();
+        rivals.iter().filter_map(|rival| server.hosts.get(rival.host)).map(ToString::to_string).collect()
+    }
+
+    /// How often it went over to another host.
+    pub fn host_changes(&self) -> u64 {
+        self.members[0].server().in_use.changes()
+    }
+
+    /// What the server says, if it takes no more connections, and how many it has given.
+    pub fn full(&self) -> Option<(String, usize)> {
+        let (_, error) = self.members[0].gate().full_for()?;
+        let open = |member: &Arc<ServerPool>| member.figures().leased + member.figures().idle;
+        Some((error, self.members.iter().map(open).sum()))
+    }
+
     /// Bytes received from it and sent to it.
     pub fn traffic(&self) -> Arc<Traffic> {
         Arc::clone(&self.members[0].server().traffic)
@@ -222,7 +331,12 @@ impl ServerHealth {
 
 /// Whether the server is in recovery. Dropped halfway, the connection is closed.
 async fn ask(mut lease: Lease) -> Result<bool, String> {
-    let answer = lease.ask(QUESTION).await.map_err(|broken| broken.to_string())?;
+    let has_several = lease.server.hosts.len() > 1;
+    let question = if has_several { format!("{QUESTION}, {TIMELINE}") } else { QUESTION.to_owned() };
+    let answer = lease.ask(&question).await.map_err(|broken| broken.to_string())?;
+    if let Some([_, timeline]) = answer.rows.first().map(Vec::as_slice) {
+        lease.server.in_use.note_timeline(lease.place, read_timeline(timeline.as_deref()));
+    }
     if let Some(proof) = lease.protocol.quiescent() {
         lease.release(proof);
     }

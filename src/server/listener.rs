@@ -172,8 +172,9 @@ impl Listeners {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 
-    /// Gives up the connections of pools that are no longer part of the configuration, and their sessions.
-    pub fn leave_drained(&self) {
+    /// Gives up the connections of pools that are no longer part of the configuration, and their sessions, and those to a
+    /// host that its server is no longer at.
+    pub fn look(&self) {
         self.lock().iter().for_each(|listener| listener.work.notify_one());
     }
 

@@ -117,6 +117,14 @@ impl Cancels {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    /// Wakes the sessions that hold a backend.
+    pub fn wake_holders(&self) {
+        let holds = |entry: &&Entry| matches!(*entry.running.lock(), Doing::Holds(_));
+        let wakers: Vec<Waker> =
+            self.lock().values().filter(holds).filter_map(|entry| entry.waker.clone()).collect();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i32, Entry, foldhash::fast::RandomState>> {
         self.by_process.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -33,7 +33,7 @@ impl Session {
 
     /// What may take time: waiting, checking a backend, going on to the primary.
     async fn checkout_slowly(&mut self, pool: PoolId, mut first: Option<Checkout>) -> Result<(), Stop> {
-        let shared = Arc::clone(&self.shared);
+        let mut shared = Arc::clone(&self.shared);
         let mut target = pool;
         let lease = loop {
             let choose = || shared.pool(target).choose().map(|member| member.checkout(&self.wants(target)));
@@ -55,6 +55,13 @@ impl Session {
                 None if self.bound.is_some() => Some(unreachable(shared.pool(target))),
                 None => None,
             };
+            if let Some(Refusal::Moved) = refusal
+                && let Some(pool) = self.follow(target)
+            {
+                shared = Arc::clone(&self.shared);
+                target = pool;
+                continue;
+            }
             if let Some(refusal) = refusal {
                 // A replica that cannot be reached is no reason to fail a read.
                 let is_replica = Some(target) == shared.routes.replicas && target != shared.routes.primary;

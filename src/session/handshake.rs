@@ -22,7 +22,7 @@ use crate::{
     auth::{AuthError, ScramKeys, Verifier, md5, scram, tls},
     backend::{Home, Settings},
     route::PoolId,
-    socket::{Socket, tls::TlsStream},
+    socket::{Socket, silence::Silence, tls::TlsStream},
     wire::{
         frame::{HEADER_BYTES, Header},
         message,
@@ -199,7 +199,6 @@ impl Start {
             asked: self.startup.get("bulkhead.route").and_then(|route| shared.classifier.rules().hint(route)),
             bound: self.bound,
             in_session_mode: self.startup.get("bulkhead.pool_mode") == Some("session"),
-            shared,
             live,
             identity: self.identity,
             home,
@@ -223,6 +222,9 @@ impl Start {
             search: None,
             skipping: false,
             client_closed: false,
+            attended: shared.attention.last(),
+            silence: Silence::default(),
+            shared,
         })
     }
 }

@@ -61,6 +61,20 @@ impl Session {
         if self.live.is_current(&self.shared) || self.lease.is_some() || !matches!(self.begun, Begun::No) {
             return;
         }
+        self.go_over();
+    }
+
+    /// Goes over to the snapshot in force, where a pool of the old one has been moved to. `None` if it is not there.
+    pub(crate) fn follow(&mut self, pool: PoolId) -> Option<PoolId> {
+        if self.live.is_current(&self.shared) {
+            return None;
+        }
+        let name = self.shared.pool(pool).name.clone();
+        self.go_over();
+        self.shared.pool_named(&name)
+    }
+
+    fn go_over(&mut self) {
         let new = self.live.load();
         let bound = self.bound.map(|pool| new.pool_named(&self.shared.pool(pool).name));
         if bound == Some(None) {

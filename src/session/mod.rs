@@ -5,6 +5,7 @@
 mod alias;
 mod aliases;
 mod answer;
+pub mod attention;
 pub mod cancels;
 mod checkout;
 mod classify;
@@ -42,13 +43,14 @@ use crate::{
     pool::Lease,
     route::PoolId,
     server::DatabaseCatalog,
-    socket::Socket,
+    socket::{Socket, silence::Silence},
     sql::{HiddenSearch, Hint},
     wire::{
         frame::BadFrame,
         read::{ErrorFields, Malformed},
     },
 };
+use attention::Call;
 use cancels::CancelKey;
 use left::Left;
 use listen::Listening;
@@ -195,6 +197,10 @@ pub(crate) struct Session {
     skipping: bool,
     /// Whether the client has closed its side while a request was running.
     client_closed: bool,
+    /// The last call for attention that it has followed.
+    attended: Call,
+    /// Whether the client still acknowledges what it is sent.
+    silence: Silence,
 }
 
 /// A session's prepared statements.

@@ -63,6 +63,7 @@ impl Session {
         if self.outbox.len() >= OUTBOX_BYTES {
             // A client that asks without reading is heard again when it has read.
             poll_fn(|cx| {
+                self.attend()?;
                 self.watch_mail(cx.waker())?;
                 self.poll_flush(cx)
             })
@@ -118,9 +119,7 @@ impl Session {
             if self.key.is_cancelled() {
                 return Poll::Ready(Ok(Err(Refusal::Cancelled)));
             }
-            if self.shared.is_cutting_off() {
-                return Poll::Ready(Err(Ended::Shutdown));
-            }
+            self.attend()?;
             while !self.client_closed && self.inbox_has_room() {
                 if self.poll_client(cx)?.is_pending() {
                     return Poll::Pending;
@@ -183,9 +182,7 @@ impl Session {
     }
 
     fn poll_move(&mut self, cx: &mut Context<'_>, until: Until) -> Poll<Result<Moved, Ended>> {
-        if self.shared.is_cutting_off() {
-            return Poll::Ready(Err(Ended::Shutdown));
-        }
+        self.attend()?;
         loop {
             if until == Until::Request && self.listening.is_some() {
                 poll_mail(self, cx)?;
@@ -374,7 +371,7 @@ impl Session {
     }
 
     /// The backend is gone. If its client can be told between two messages, the session goes on without it.
-    fn on_broken(&mut self, broken: Broken) -> Result<(), Ended> {
+    pub(crate) fn on_broken(&mut self, broken: Broken) -> Result<(), Ended> {
         let Some(mut lease) = self.lease.take() else { return Ok(()) };
         self.key.holds_none();
         let said = lease.protocol.take_error();

@@ -93,7 +93,19 @@ pub(crate) fn refused(pool: &str, refusal: &Refusal) -> Reply {
                 "Raise pools.{pool}.max_connections or pools.{pool}.max_waiting, or send fewer statements at once."
             ),
         ),
-        Refusal::TimedOut { figures, waited, down: None } => Reply::new(
+        Refusal::TimedOut { figures, waited, down: None, full: Some(error) } => Reply::new(
+            "53300",
+            format!(
+                "pool \"{pool}\" had no free connection within {}, and its server takes no more: {error} ({})",
+                seconds(*waited),
+                in_words(*figures)
+            ),
+            format!(
+                "Raise the server's limit (max_connections, or CONNECTION LIMIT of the role or the database), or lower \
+                 pools.{pool}.max_connections."
+            ),
+        ),
+        Refusal::TimedOut { figures, waited, down: None, full: None } => Reply::new(
             "53300",
             format!(
                 "pool \"{pool}\" had no free connection within {}: {}",
@@ -111,8 +123,8 @@ pub(crate) fn refused(pool: &str, refusal: &Refusal) -> Reply {
         ),
         Refusal::TimedOut { waited, down: Some(error), .. } => Reply::new(
             "08006",
-            format!("pool \"{pool}\" got no connection to its server within {}: {error}", seconds(*waited)),
-            "Check that the server runs and can be reached.",
+            format!("pool \"{pool}\" had no free connection within {}: {error}", seconds(*waited)),
+            "Check that the server runs, answers and can be reached; more connections would not help.",
         ),
         Refusal::Unreachable(failure) => match &failure.refused {
             Some(fields) => Reply::from_server(fields),
@@ -126,7 +138,8 @@ pub(crate) fn refused(pool: &str, refusal: &Refusal) -> Reply {
             ),
         },
         Refusal::Cancelled => Reply::new("57014", "canceling statement due to user request", ""),
-        Refusal::Closing => shutting_down(),
+        // Only if the pool that has taken its place is not to be found.
+        Refusal::Moved | Refusal::Closing => shutting_down(),
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    attention::Attention,
     cancels::Cancels,
     identities::Identities,
     metrics::{Metrics, Requests},
@@ -35,6 +36,10 @@ pub struct Limits {
     pub login_timeout: Duration,
     /// Bytes of a request that are kept before it is routed.
     pub request_buffer: usize,
+    /// Of all sessions together.
+    pub request_buffer_total: usize,
+    /// How long a client or server may acknowledge nothing of what was sent to it; zero for no bound.
+    pub tcp_user_timeout: Duration,
     /// Prepared statements of one client.
     pub prepared_per_client: usize,
     /// Prepared statements on one backend.
@@ -98,8 +103,8 @@ pub struct Lasting {
     pub draining: CancellationToken,
     /// The same, to be asked before every request: the token takes a lock.
     pub is_draining: AtomicBool,
-    /// Ends every session, whatever it is doing; set by [`Lasting::cut_off`].
-    pub is_cutting_off: AtomicBool,
+    /// What sessions are to look at, though nothing has come for them.
+    pub attention: Attention,
 }
 
 /// What lasts is used as if it were the snapshot's own.
@@ -122,7 +127,7 @@ impl Lasting {
             metrics: Arc::default(),
             draining: CancellationToken::new(),
             is_draining: AtomicBool::new(false),
-            is_cutting_off: AtomicBool::new(false),
+            attention: Attention::default(),
         }
     }
 
@@ -135,12 +140,14 @@ impl Lasting {
 
     /// Ends every session now, and tells its client so.
     pub fn cut_off(&self) {
-        self.is_cutting_off.store(true, Ordering::Release);
+        self.attention.cut_off();
         self.cancels.wake_all();
     }
 
-    pub(crate) fn is_cutting_off(&self) -> bool {
-        self.is_cutting_off.load(Ordering::Acquire)
+    /// Has the sessions that hold a backend, or all of them, look at whether their peers are still there.
+    pub fn look(&self, all: bool) {
+        self.attention.call();
+        if all { self.cancels.wake_all() } else { self.cancels.wake_holders() }
     }
 
     /// Clients connected now.

@@ -28,6 +28,7 @@ mod probes;
 mod procedures;
 mod reload;
 mod routing;
+mod silence;
 mod starts;
 mod state;
 mod statements;

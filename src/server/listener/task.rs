@@ -109,6 +109,9 @@ impl Listener {
             if self.pool.is_drained() {
                 return Over::Lost("the pool is no longer part of the configuration".to_owned());
             }
+            if !lease.is_at_server() {
+                return Over::Lost(lease.left_behind().to_string());
+            }
             if batch.is_none() {
                 batch = self.next_batch();
                 if let Some(batch) = &batch

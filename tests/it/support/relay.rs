@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
@@ -32,6 +33,8 @@ struct Weather {
     stalled: bool,
     /// New connections are closed at once.
     refusing: bool,
+    /// Whatever comes from either side is dropped before the system sees it.
+    vanished: bool,
     /// Connections of an earlier generation are reset.
     generation: usize,
     /// The relay was dropped.
@@ -42,7 +45,7 @@ impl Relay {
     /// Listens on a free port and passes everything on to a port of this machine.
     pub(crate) fn start(upstream_port: u16) -> Self {
         let calm =
-            Weather { delay: Duration::ZERO, stalled: false, refusing: false, generation: 0, over: false };
+            Weather { delay: Duration::ZERO, stalled: false, refusing: false, vanished: false, generation: 0, over: false };
         let (weather, seen) = watch::channel(calm);
         let listener =
             std::net::TcpListener::bind("127.0.0.1:0").expect("the loopback interface has a free port");
@@ -77,6 +80,12 @@ impl Relay {
         self.weather.send_modify(|weather| weather.stalled = stalled);
     }
 
+    /// Drops every packet of either side (`true`), as if the machine had gone: nothing is acknowledged, and nobody is
+    /// told. Connections that were open then stay so for ever; `false` is for new ones.
+    pub(crate) fn vanish(&self, vanished: bool) {
+        self.weather.send_modify(|weather| weather.vanished = vanished);
+    }
+
     /// Resets all connections that are open; new ones work.
     pub(crate) fn cut(&self) {
         self.weather.send_modify(|weather| weather.generation += 1);
@@ -102,9 +111,14 @@ async fn serve(
 ) {
     listener.set_nonblocking(true).expect("sockets can be non-blocking");
     let listener = TcpListener::from_std(listener).expect("inside a runtime");
+    let mut changes = weather.clone();
     loop {
         let client = tokio::select! {
             accepted = listener.accept() => accepted,
+            _ = changes.changed() => {
+                set_deaf(&SockRef::from(&listener), changes.borrow().vanished);
+                continue;
+            }
             // All connections are tasks of this runtime, which ends when this function does.
             _ = weather.wait_for(|weather| weather.over) => return,
         };
@@ -130,6 +144,7 @@ async fn connection(
         socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO)).ok();
     }
     open.fetch_add(1, Ordering::SeqCst);
+    let sockets = [&client, &server].map(|socket| SockRef::from(socket).try_clone().expect("a spare descriptor"));
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
     let both = async {
@@ -139,12 +154,32 @@ async fn connection(
         )
     };
     let mut changes = weather.clone();
+    let mut vanishing = weather.clone();
+    let vanished = async {
+        if vanishing.wait_for(|now| now.vanished || now.generation != born).await.is_ok_and(|now| now.vanished) {
+            sockets.iter().for_each(|socket| set_deaf(socket, true));
+        }
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         _ = both => (),
+        () = vanished => (),
         _ = changes.wait_for(|now| now.generation != born) => (),
     }
     weather.mark_unchanged();
     open.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// Has the system drop what comes for a socket before TCP sees it, by a filter that accepts nothing.
+fn set_deaf(socket: &socket2::Socket, deaf: bool) {
+    const RETURN: u16 = 0x06;
+    let done = if deaf {
+        socket.attach_filter(&[socket2::SockFilter::new(RETURN, 0, 0, 0)])
+    } else {
+        // There may be none.
+        socket.detach_filter().or(Ok(()))
+    };
+    done.expect("sockets can be filtered");
 }
 
 /// One direction, until its end; then the other side is told.

@@ -1,0 +1,209 @@
+//! Which of its hosts a server is at: one at a time, and which one wins if several could be it.
+//!
+//! Every choice is a turn. A backend bears the turn in which it was connected; in another one it is of no use any more.
+//! Pure but for a lock: `search` looks at the hosts.
+
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use super::SessionAttrs;
+
+/// The host in use, of one server.
+#[derive(Debug, Default)]
+pub struct InUse {
+    state: Mutex<State>,
+    /// Changes with the host, and when there is doubt about it.
+    turn: AtomicU32,
+    /// How often the server went over to another host.
+    changes: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    chosen: Option<Standing>,
+    /// The latest timeline that was in use, and where.
+    newest: Option<Standing>,
+    /// Hosts that could be it as well, and get nothing.
+    rivals: Vec<Standing>,
+}
+
+/// What a host has said of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its place among the server's hosts.
+    pub host: usize,
+    /// The timeline that it writes to; `None` if it is in recovery, or does not tell.
+    pub timeline: Option<u32>,
+}
+
+/// Where and when a backend was connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The host's place among the server's hosts.
+    pub host: usize,
+    /// The turn.
+    pub turn: u32,
+}
+
+impl Standing {
+    /// Whether it is to be used rather than `other`, though that one would do. Of two that take writes, that is the one
+    /// that was promoted later; where any host will do, a primary that stands before a standby in the URL.
+    pub fn beats(self, other: Self, attrs: SessionAttrs) -> bool {
+        if !attrs.may_be_primary() {
+            return false;
+        }
+        match (self.timeline, other.timeline) {
+            (Some(own), Some(others)) => own > others,
+            (Some(_), None) => self.host < other.host,
+            (None, _) => false,
+        }
+    }
+}
+
+impl State {
+    fn note(&mut self, standing: Standing) {
+        if standing.timeline > self.newest.and_then(|newest| newest.timeline) {
+            self.newest = Some(standing);
+        }
+    }
+}
+
+impl InUse {
+    /// Changes whenever backends that were connected before are of no use any more.
+    pub fn turn(&self) -> u32 {
+        self.turn.load(Ordering::Acquire)
+    }
+
+    /// The host in use, once there has been one.
+    pub fn chosen(&self) -> Option<Standing> {
+        self.lock().chosen
+    }
+
+    /// Its place among the server's hosts.
+    pub fn host(&self) -> Option<usize> {
+        self.chosen().map(|standing| standing.host)
+    }
+
+    /// The server is at this host from now on, unless another choice was made since `turn`. Returns the turn that it
+    /// begins or goes on with.
+    pub fn choose(&self, turn: u32, standing: Standing) -> Option<u32> {
+        let mut state = self.lock();
+        if self.turn() != turn {
+            return None;
+        }
+        let before = state.chosen.replace(standing);
+        state.note(standing);
+        state.rivals.retain(|rival| rival.host != standing.host);
+        match before {
+            Some(before) if before.host != standing.host => {
+                self.changes.fetch_add(1, Ordering::Relaxed);
+                self.turn.store(turn.wrapping_add(1), Ordering::Release);
+            }
+            _ => {}
+        }
+        Some(self.turn())
+    }
+
+    /// The host in use has said something that makes it doubtful whether it still is what is looked for: who wants a
+    /// backend looks again. False if somebody has found that out already.
+    pub fn doubt(&self, turn: u32) -> bool {
+        let next = turn.wrapping_add(1);
+        let _state = self.lock();
+        self.turn.compare_exchange(turn, next, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// The host in use writes to this timeline.
+    pub fn note_timeline(&self, place: Place, timeline: Option<u32>) {
+        let mut state = self.lock();
+        if let Some(chosen) = state.chosen.as_mut().filter(|chosen| chosen.host == place.host)
+            && timeline > chosen.timeline
+        {
+            chosen.timeline = timeline;
+            let chosen = *chosen;
+            state.note(chosen);
+        }
+    }
+
+    /// A host that has been in use since this one was a primary, if this one is an old one.
+    pub fn newer_than(&self, standing: Standing) -> Option<Standing> {
+        let newest = self.lock().newest?;
+        (standing.timeline.is_some() && newest.timeline > standing.timeline && newest.host != standing.host)
+            .then_some(newest)
+    }
+
+    /// These could be it as well. Returns those that are new.
+    pub fn set_rivals(&self, rivals: Vec<Standing>) -> Vec<Standing> {
+        let mut state = self.lock();
+        let before = std::mem::replace(&mut state.rivals, rivals);
+        let is_new = |rival: &&Standing| !before.iter().any(|known| known.host == rival.host);
+        state.rivals.iter().filter(is_new).copied().collect()
+    }
+
+    /// Hosts that could be it as well, and get nothing.
+    pub fn rivals(&self) -> Vec<Standing> {
+        self.lock().rivals.clone()
+    }
+
+    /// How often the server went over to another host.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(host: usize, timeline: u32) -> Standing {
+        Standing { host, timeline: (timeline > 0).then_some(timeline) }
+    }
+
+    #[test]
+    fn the_higher_timeline_wins() {
+        use SessionAttrs::{Any, Primary, ReadWrite, Standby};
+        for (one, other, attrs, wins) in [
+            (standing(1, 2), standing(0, 1), ReadWrite, true),
+            (standing(0, 1), standing(1, 2), ReadWrite, false),
+            (standing(0, 2), standing(1, 2), Primary, false),
+            (standing(0, 2), standing(1, 2), Any, false),
+            (standing(1, 3), standing(0, 2), Any, true),
+            (standing(0, 1), standing(1, 0), Any, true),
+            (standing(1, 1), standing(0, 0), Any, false),
+            (standing(0, 0), standing(1, 0), Any, false),
+            (standing(0, 3), standing(1, 0), Standby, false),
+        ] {
+            assert_eq!(one.beats(other, attrs), wins, "{one:?} {other:?} {attrs:?}");
+        }
+    }
+
+    #[test]
+    fn another_host_is_another_turn() {
+        let in_use = InUse::default();
+        assert_eq!(in_use.choose(0, standing(0, 1)), Some(0));
+        assert_eq!(in_use.choose(0, standing(0, 1)), Some(0));
+        assert_eq!((in_use.choose(0, standing(1, 2)), in_use.changes()), (Some(1), 1));
+        assert_eq!(in_use.choose(0, standing(0, 1)), None, "somebody has just chosen otherwise");
+        assert_eq!(in_use.host(), Some(1));
+        assert!(!in_use.doubt(0) && in_use.doubt(1));
+        assert_eq!((in_use.turn(), in_use.host(), in_use.changes()), (2, Some(1), 1));
+        assert_eq!(in_use.newer_than(standing(0, 1)), Some(standing(1, 2)));
+        assert_eq!(in_use.newer_than(standing(0, 2)), None);
+        assert_eq!(in_use.newer_than(standing(0, 0)), None);
+    }
+
+    #[test]
+    fn rivals_are_told_of_once() {
+        let in_use = InUse::default();
+        in_use.choose(0, standing(0, 2));
+        assert_eq!(in_use.set_rivals(vec![standing(1, 1)]), [standing(1, 1)]);
+        assert_eq!(in_use.set_rivals(vec![standing(1, 1)]), []);
+        assert_eq!(in_use.set_rivals(vec![]), []);
+        assert_eq!(in_use.set_rivals(vec![standing(1, 1)]), [standing(1, 1)]);
+    }
+}

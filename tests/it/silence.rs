@@ -1,0 +1,146 @@
+//! Packets that are dropped without a word: whoever waits for an answer to them waits for a bounded time, and whoever
+//! only waits is left alone.
+
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
+
+use crate::support::{Login, Postgres, Proxy, ProxyConfig, RawClient, Relay, Role, eventually};
+
+/// `tcp_user_timeout` of these tests, and when it must have taken effect.
+const LIMIT: &str = "3s";
+const SOON: Duration = Duration::from_secs(12);
+
+/// Longer than any of these tests is patient with what must not be cut.
+const PATIENT: Duration = Duration::from_secs(7);
+
+fn url(ports: &[u16], parameters: &str) -> String {
+    let hosts: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    format!("postgres://app:secret@{}/app{parameters}", hosts.join(","))
+}
+
+fn start(primary: &Postgres, url: String) -> Proxy {
+    let config = ProxyConfig::primary_only(primary)
+        .set("servers.primary", "url", url)
+        .set("limits", "tcp_user_timeout", LIMIT)
+        .pool("primary", &["primary"], 2);
+    Proxy::start(&config.to_toml())
+}
+
+async fn login(port: u16) -> RawClient {
+    RawClient::login(port, Login::App, "app").await
+}
+
+async fn wait_for_active(proxy: &Proxy, count: f64) {
+    let sample = r#"bulkhead_pool_connections{pool="primary",server="primary",state="active"}"#;
+    eventually(&format!("{count} active"), SOON, async || {
+        let now = proxy.metric(sample).await?;
+        ((now - count).abs() < f64::EPSILON).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_statement_sent_into_nothing_is_answered() {
+    let primary = Postgres::start(Role::Primary);
+    let relay = Relay::start(primary.port());
+    let proxy = start(&primary, url(&[relay.port()], ""));
+    let mut client = login(proxy.port()).await;
+    client.ask("SELECT 1").await;
+    relay.vanish(true);
+    let before = Instant::now();
+    client.query("SELECT 2").await;
+    let [code, message, ..] = client.read_error().await.expect("an error");
+    assert_eq!(code, "08006", "{message}");
+    assert!(message.contains("acknowledged nothing for 3 s"), "{message}");
+    let waited = before.elapsed();
+    assert!(waited > Duration::from_secs(2) && waited < SOON, "{waited:?}");
+    relay.vanish(false);
+    eventually("the server is used again", SOON, async || {
+        client.query("SELECT 3").await;
+        client.read_error().await.is_none().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_amid_a_result_gives_its_backend_back() {
+    let primary = Postgres::start(Role::Primary);
+    let proxy = start(&primary, primary.url(Login::App));
+    let relay = Relay::start(proxy.port());
+    let mut client = login(relay.port()).await;
+    client.query("SELECT repeat('x', 1000) FROM generate_series(1, 200000)").await;
+    client.read_message().await;
+    wait_for_active(&proxy, 1.0).await;
+    relay.vanish(true);
+    wait_for_active(&proxy, 0.0).await;
+    proxy.wait_for_log("a client is disconnected").await;
+}
+
+#[tokio::test]
+async fn a_copy_that_waits_for_a_lock_is_not_cut() {
+    let primary = Postgres::start(Role::Primary);
+    primary.query("CREATE TABLE t (n int, s text); ALTER TABLE t OWNER TO app").await;
+    primary.query("CREATE UNIQUE INDEX ON t (n)").await;
+    let proxy = start(&primary, primary.url(Login::App));
+    let (mut holder, mut copier) = (login(primary.port()).await, login(proxy.port()).await);
+    holder.ask("BEGIN").await;
+    holder.ask("INSERT INTO t VALUES (1, 'held')").await;
+    copier.query("COPY t FROM STDIN").await;
+    assert_eq!(copier.read_message().await.tag, b'G');
+    // The first row waits for the other transaction; the rest fills every buffer on the way.
+    let mut rows = "1\tx\n".to_owned();
+    for n in 2..20_000 {
+        writeln!(rows, "{n}\t{}", "x".repeat(1000)).expect("text takes text");
+    }
+    for chunk in rows.as_bytes().chunks(64 * 1024) {
+        copier.message(b'd', chunk);
+    }
+    copier.message(b'c', &[]);
+    let copy = tokio::spawn(async move {
+        copier.flush().await;
+        copier.read_until_ready().await
+    });
+    tokio::time::sleep(PATIENT).await;
+    assert!(!copy.is_finished());
+    holder.ask("ROLLBACK").await;
+    let answer = copy.await.expect("no panic");
+    assert_eq!(RawClient::tags(&answer), "CZ", "{:?}", answer.first());
+    assert_eq!(primary.value("SELECT count(*) FROM t").await, "19999");
+}
+
+#[tokio::test]
+async fn a_client_that_pauses_is_not_cut() {
+    let primary = Postgres::start(Role::Primary);
+    let proxy = start(&primary, primary.url(Login::App));
+    let mut client = login(proxy.port()).await;
+    client.query("SELECT repeat('x', 1000) FROM generate_series(1, 30000)").await;
+    client.read_message().await;
+    tokio::time::sleep(PATIENT).await;
+    let rest = client.read_until_ready().await;
+    assert_eq!(rest.iter().filter(|message| message.tag == b'D').count(), 30_000);
+}
+
+#[tokio::test]
+async fn a_host_that_vanished_costs_only_the_first_connection() {
+    let primary = Postgres::start(Role::Primary);
+    let relay = Relay::start(primary.port());
+    let proxy = start(&primary, url(&[relay.port(), primary.port()], ""));
+    let mut clients = vec![login(proxy.port()).await, login(proxy.port()).await];
+    clients[0].ask("SELECT 1").await;
+    relay.vanish(true);
+    // Its connection is found out, and the other host is looked for within what waiters wait.
+    clients[0].query("SELECT 2").await;
+    assert!(clients[0].read_error().await.is_some());
+    let before = Instant::now();
+    assert_eq!(clients[0].query_value("SELECT inet_server_port()").await, primary.port().to_string());
+    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+    // From now on there is nothing to look for.
+    let before = Instant::now();
+    for client in &mut clients {
+        client.ask("BEGIN").await;
+        assert_eq!(client.query_value("SELECT 1").await, "1");
+    }
+    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
+}
