@@ -105,7 +105,10 @@ pub fn read_catalog(config: &Config) -> Result<Catalog, String> {
     let limit = server.connect_timeout.unwrap_or(CATALOG_TIMEOUT);
     let (user, database) = (server.user.clone(), server.database.clone());
     let identity = Arc::new(Identity::new(database, user, Credentials::of_url()));
-    let server = Arc::new(server_of(server, &Arc::default(), config.limits.tcp_user_timeout).map_err(|problem| problem.to_string())?);
+    let server = Arc::new(
+        server_of(server, &Arc::default(), config.limits.tcp_user_timeout)
+            .map_err(|problem| problem.to_string())?,
+    );
     runtime.block_on(async {
         let connected = backend::connect::connect(&server, &identity, Home(0), limit).await;
         let mut backend = connected.map_err(|error| error.to_string())?;

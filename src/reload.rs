@@ -175,7 +175,11 @@ impl Running {
             if !is_member(&self.built, pool) {
                 // A pool whose server is at another address now is another one of the same name.
                 let has_moved = self.built.shared.pool_named(&pool.name).is_some();
-                if has_moved { pool.send_on() } else { pool.drain() }
+                if has_moved {
+                    pool.send_on()
+                } else {
+                    pool.drain()
+                }
                 self.draining.push(Arc::downgrade(pool));
             }
         }

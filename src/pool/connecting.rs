@@ -1,12 +1,14 @@
 //! Making connections. The pool makes them, not the sessions: a session that goes away leaves nothing half
 //! done, and whoever waits longest gets the first backend that is there.
 
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use super::{Lease, Refusal, ServerPool, gate::jitter, server_pool::{State, milliseconds}, stats::count};
+use super::{
+    Lease, Refusal, ServerPool,
+    gate::jitter,
+    server_pool::{State, milliseconds},
+    stats::count,
+};
 use crate::{
     backend::{
         Backend, Home, Identity,
@@ -48,6 +50,7 @@ impl ServerPool {
         if !self.gate().take_place() {
             return false;
         }
+        state.shares.add(&identity);
         state.connecting.push(Arc::clone(&identity));
         let pool = Arc::clone(self);
         self.spawner.spawn(home, async move { pool.connect(identity, home).await });
@@ -165,6 +168,7 @@ impl Drop for Place<'_> {
         if self.taken {
             let mut state = self.pool.lock();
             state.connected(self.identity);
+            state.shares.remove(self.identity);
             self.pool.gate().give_place();
             self.pool.serve_queue(&mut state);
         }

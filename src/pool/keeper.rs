@@ -1,10 +1,7 @@
 //! The keeper of a server pool: closes what must be closed, refuses who has waited too long, and keeps as many
 //! idle backends as the limits say.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -77,7 +74,7 @@ fn close_dead(pool: &Arc<ServerPool>) {
         let mut state = pool.lock();
         (std::mem::take(&mut state.dead), state.limits.close_timeout)
     };
-    let now = pool.clock.load(Ordering::Relaxed);
+    let now = pool.clock();
     for backend in dead {
         let age = now.saturating_sub(backend.opened_at);
         pool.stats().lifetime.observe(Duration::from_millis(age));
@@ -129,7 +126,7 @@ async fn close(mut backend: Box<Backend>, limit: Duration) {
 
 /// Closes what has been idle or has lived for too long, connects what is missing, and tries a server that is down.
 fn idle_round(pool: &Arc<ServerPool>) {
-    let now = pool.clock.load(Ordering::Relaxed);
+    let now = pool.clock();
     let mut state = pool.lock();
     retire_idle(&mut state, now);
     if !state.dead.is_empty() {

@@ -12,6 +12,7 @@ mod pins;
 mod queue;
 mod resize;
 mod server_pool;
+mod shares;
 mod stats;
 
 use std::{sync::Arc, time::Duration};

@@ -99,7 +99,7 @@ impl ServerPool {
         let max_pinned = self.limits().max_pinned;
         if held >= max_pinned {
             count(&self.pins.over_bound);
-            let now = self.clock.load(Ordering::Relaxed);
+            let now = self.clock();
             let due = self.pins.next_warning.load(Ordering::Relaxed);
             if now >= due {
                 self.pins.next_warning.store(now + WARN_MILLISECONDS, Ordering::Relaxed);

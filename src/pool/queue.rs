@@ -1,10 +1,12 @@
-//! The wait queue: first in, first out, bounded by its pool.
+//! The wait queue, bounded by its pool: first in, first out for each identity, and turns over identities. Whoever floods
+//! the queue waits behind itself, and not before others.
 
 use std::{
     collections::VecDeque,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{sync::oneshot, time::Instant};
@@ -24,75 +26,139 @@ pub(super) struct Waiter {
     pub(super) to: oneshot::Sender<Outcome>,
 }
 
-/// Waiting sessions in the order of their arrival.
+/// Those who wait for one identity's backends, in the order of their arrival. Never empty.
+#[derive(Debug)]
+struct Line {
+    identity: Arc<Identity>,
+    waiters: VecDeque<Waiter>,
+}
+
+/// Waiting sessions.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    waiters: VecDeque<Waiter>,
+    /// In the order of their turns.
+    lines: VecDeque<Line>,
+    len: usize,
     next_ticket: u64,
 }
 
 /// A waiter whose backend belongs to another thread may be passed over for so long.
-const FAIRNESS: std::time::Duration = std::time::Duration::from_millis(5);
+const FAIRNESS: Duration = Duration::from_millis(5);
+
+impl Line {
+    fn is_of(&self, identity: &Arc<Identity>) -> bool {
+        Arc::ptr_eq(&self.identity, identity)
+    }
+}
 
 impl Queue {
     pub(super) fn len(&self) -> usize {
-        self.waiters.len()
+        self.len
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.waiters.is_empty()
+        self.len == 0
     }
 
     pub(super) fn push(&mut self, identity: Arc<Identity>, home: Home) -> (u64, oneshot::Receiver<Outcome>) {
         let (to, from) = oneshot::channel();
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.waiters.push_back(Waiter { ticket, identity, home, since: Instant::now(), to });
+        self.len += 1;
+        let waiter = Waiter { ticket, identity: Arc::clone(&identity), home, since: Instant::now(), to };
+        match self.line_of(&identity) {
+            Some(at) => self.lines[at].waiters.push_back(waiter),
+            None => self.lines.push_back(Line { identity, waiters: VecDeque::from([waiter]) }),
+        }
         (ticket, from)
     }
 
+    fn line_of(&self, identity: &Arc<Identity>) -> Option<usize> {
+        self.lines.iter().position(|line| line.is_of(identity))
+    }
+
     pub(super) fn remove(&mut self, ticket: u64) -> Option<Waiter> {
-        let at = self.waiters.binary_search_by_key(&ticket, |waiter| waiter.ticket).ok()?;
-        self.waiters.remove(at)
+        let place = |line: &Line| line.waiters.binary_search_by_key(&ticket, |waiter| waiter.ticket).ok();
+        let (line, at) =
+            self.lines.iter().enumerate().find_map(|(number, line)| Some((number, place(line)?)))?;
+        self.take(line, at)
+    }
+
+    fn take(&mut self, line: usize, at: usize) -> Option<Waiter> {
+        let waiter = self.lines.get_mut(line)?.waiters.remove(at)?;
+        self.len -= 1;
+        if self.lines[line].waiters.is_empty() {
+            self.lines.remove(line);
+        }
+        Some(waiter)
     }
 
     /// Takes out the waiter that gets a free backend: the first of its identity, or, as long as that one has not
-    /// waited for long, the first that lives on the backend's thread.
+    /// waited for long, the first that lives on the backend's thread. Its identity's next turn comes after all others.
     pub(super) fn take_for(&mut self, backend: &Backend) -> Option<Waiter> {
-        let fits = |waiter: &Waiter| Arc::ptr_eq(&waiter.identity, &backend.identity);
-        let first = self.waiters.iter().position(fits)?;
-        let at = if self.waiters[first].home == backend.home || self.waiters[first].since.elapsed() > FAIRNESS
-        {
-            first
+        let line = self.line_of(&backend.identity)?;
+        let waiters = &self.lines[line].waiters;
+        let first = waiters.front()?;
+        let at = if first.home == backend.home || first.since.elapsed() > FAIRNESS {
+            0
         } else {
-            self.waiters
-                .iter()
-                .position(|waiter| fits(waiter) && waiter.home == backend.home)
-                .unwrap_or(first)
+            waiters.iter().position(|waiter| waiter.home == backend.home).unwrap_or(0)
         };
-        self.waiters.remove(at)
+        let taken = self.take(line, at);
+        if let Some(line) = self.line_of(&backend.identity).and_then(|line| self.lines.remove(line)) {
+            self.lines.push_back(line);
+        }
+        taken
     }
 
-    /// Everybody, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Waiter> {
-        self.waiters.iter()
+    /// The first waiter of each identity, in the order of their turns.
+    pub(super) fn heads(&self) -> impl Iterator<Item = &Waiter> {
+        self.lines.iter().filter_map(|line| line.waiters.front())
     }
 
-    /// Whether the first waiter has another identity than `backend`.
-    pub(super) fn head_is_stranger(&self, backend: &Backend) -> Option<&Waiter> {
-        self.waiters.front().filter(|waiter| !Arc::ptr_eq(&waiter.identity, &backend.identity))
+    /// Everybody in turn: the first of each identity, then the second of each, and so on.
+    pub(super) fn in_turn(&self) -> impl Iterator<Item = &Waiter> {
+        let longest = self.lines.iter().map(|line| line.waiters.len()).max().unwrap_or(0);
+        (0..longest).flat_map(|round| self.lines.iter().filter_map(move |line| line.waiters.get(round)))
+    }
+
+    /// Takes out who waits in the place of somebody of this identity: the one that came last of the identity that has
+    /// most, if that has at least two more than this one would.
+    pub(super) fn make_room_for(&mut self, identity: &Arc<Identity>) -> Option<Waiter> {
+        let own = self.line_of(identity).map_or(0, |line| self.lines[line].waiters.len());
+        let (greediest, line) = self.lines.iter().enumerate().max_by_key(|(_, line)| line.waiters.len())?;
+        let last = line.waiters.len() - 1;
+        if last < own + 1 {
+            return None;
+        }
+        self.take(greediest, last)
     }
 
     /// Takes out everybody for whom `leaves` holds.
     pub(super) fn take_where(&mut self, leaves: impl Fn(&Waiter) -> bool) -> Vec<Waiter> {
-        let (out, stay) = std::mem::take(&mut self.waiters).into_iter().partition(leaves);
-        self.waiters = stay;
-        Vec::from_iter::<VecDeque<Waiter>>(out)
+        let mut out = Vec::new();
+        for line in &mut self.lines {
+            if line.waiters.iter().any(&leaves) {
+                let (gone, stay): (Vec<_>, VecDeque<_>) = {
+                    let mut gone = Vec::new();
+                    let mut stay = VecDeque::new();
+                    for waiter in std::mem::take(&mut line.waiters) {
+                        if leaves(&waiter) { gone.push(waiter) } else { stay.push_back(waiter) }
+                    }
+                    (gone, stay)
+                };
+                line.waiters = stay;
+                out.extend(gone);
+            }
+        }
+        self.lines.retain(|line| !line.waiters.is_empty());
+        self.len -= out.len();
+        out
     }
 
     /// Whether anybody waits for this identity.
     pub(super) fn wants(&self, identity: &Arc<Identity>) -> bool {
-        self.waiters.iter().any(|waiter| Arc::ptr_eq(&waiter.identity, identity))
+        self.line_of(identity).is_some()
     }
 }
 

@@ -11,7 +11,9 @@ use std::{
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 use tokio_util::task::TaskTracker;
 
-use super::{ConnectFailure, Gate, Lease, Limits, Stats, Waiting, queue::Queue, stats::count};
+use super::{
+    ConnectFailure, Gate, Lease, Limits, Stats, Waiting, queue::Queue, shares::Shares, stats::count,
+};
 use crate::backend::{Backend, BackendId, Home, Identity, Server};
 
 /// Starts tasks on the threads of the program, all under one tracker.
@@ -145,7 +147,7 @@ pub struct ServerPool {
     /// When the pool was made.
     started: Instant,
     /// Milliseconds since then, as of the keeper's last round.
-    pub(super) clock: AtomicU64,
+    clock: AtomicU64,
     outstanding: AtomicUsize,
     stats: Stats,
     pub(super) pins: super::pins::Pins,
@@ -170,6 +172,8 @@ pub(super) struct State {
     pub(super) queue: Queue,
     /// Whose connections are being made.
     pub(super) connecting: Vec<Arc<Identity>>,
+    /// Who has how many places, those of connections being made included, of those being closed not.
+    pub(super) shares: Shares,
     pub(super) leased: usize,
     /// Places of backends that are being closed, those in `dead` included.
     pub(super) closing: usize,
@@ -212,7 +216,7 @@ impl State {
     }
 
     /// Whether a connection for this identity is being made, or a place is being freed.
-    fn is_coming_for(&self, identity: &Arc<Identity>) -> bool {
+    pub(super) fn is_coming_for(&self, identity: &Arc<Identity>) -> bool {
         self.closing > 0 || self.connecting.iter().any(|other| Arc::ptr_eq(other, identity))
     }
 
@@ -265,7 +269,7 @@ impl State {
     }
 
     /// Gives idle backends to those who wait for their identity.
-    fn hand_out_idle(&mut self) {
+    pub(super) fn hand_out_idle(&mut self) {
         let mut at = 0;
         while at < self.idle.len() {
             let Some(waiter) = self.queue.take_for(&self.idle[at].backend) else {
@@ -284,6 +288,7 @@ impl State {
     /// Moves a backend whose place has been uncounted elsewhere among those to be closed.
     pub(super) fn bury(&mut self, backend: Box<Backend>) {
         self.closing += 1;
+        self.shares.remove(&backend.identity);
         self.dead.push(backend);
     }
 }
@@ -302,6 +307,7 @@ impl ServerPool {
             idle: Vec::new(),
             queue: Queue::default(),
             connecting: Vec::new(),
+            shares: Shares::default(),
             leased: 0,
             closing: 0,
             dead: Vec::new(),
@@ -319,6 +325,11 @@ impl ServerPool {
             pins: super::pins::Pins::default(),
             attention: Notify::new(),
         }
+    }
+
+    /// Milliseconds since the pool was made, as of the keeper's last round.
+    pub(super) fn clock(&self) -> u64 {
+        self.clock.load(Ordering::Relaxed)
     }
 
     /// Milliseconds since the pool was made.
@@ -376,7 +387,7 @@ impl ServerPool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note_outstanding(&self, state: &State) {
+    pub(super) fn note_outstanding(&self, state: &State) {
         self.outstanding.store(state.leased + state.queue.len(), Ordering::Relaxed);
     }
 
@@ -387,7 +398,7 @@ impl ServerPool {
             if backend.is_alive() && state.fits(&backend) {
                 state.leased += 1;
                 self.note_outstanding(&state);
-                let idle_for = self.clock.load(Ordering::Relaxed).saturating_sub(backend.idle_since);
+                let idle_for = self.clock().saturating_sub(backend.idle_since);
                 let is_old = idle_for > milliseconds(state.limits.check_after);
                 drop(state);
                 self.stats.wait.observe_none();
@@ -410,8 +421,13 @@ impl ServerPool {
         let coming =
             figures.connecting + figures.closing + (limits.max_connections.saturating_sub(figures.taken()));
         if figures.waiting >= limits.max_waiting + coming + figures.idle {
+            let refusal = Refusal::Full(self.figures_of(&state));
             count(&self.stats.refused_full);
-            return Checkout::Refused(Refusal::Full(self.figures_of(&state)));
+            let Some(greedy) = state.queue.make_room_for(wants.identity) else {
+                return Checkout::Refused(refusal);
+            };
+            // A waiter that has left meanwhile needs no refusal.
+            let _ = greedy.to.send(Err(refusal));
         }
         let (ticket, from) = state.queue.push(Arc::clone(wants.identity), wants.home);
         if state.has_room() || !state.idle.is_empty() {
@@ -444,50 +460,6 @@ impl ServerPool {
         hopeless.then(|| Arc::new(ConnectFailure::unreachable(&self.server_name, error)))
     }
 
-    /// A leased backend comes back: to the first waiter, or among the idle ones.
-    pub(super) fn give_back(self: &Arc<Self>, mut backend: Box<Backend>) {
-        let mut state = self.lock();
-        let now = self.clock.load(Ordering::Relaxed);
-        if backend.protocol.has_reported_role() && backend.has_changed_sides() {
-            let (server, host) = (&self.server_name, backend.host());
-            if backend.server.in_use.doubt(backend.place.turn) {
-                tracing::warn!(server, host, "the server is no longer what its URL looks for");
-            }
-        }
-        if backend.expires_at <= now || state.is_over_bound() || !state.fits(&backend) {
-            state.leased -= 1;
-            state.bury(backend);
-            self.attention.notify_one();
-            return;
-        }
-        let stranger = state.queue.head_is_stranger(&backend);
-        if stranger.is_some_and(|waiter| !state.is_coming_for(&waiter.identity)) {
-            state.leased -= 1;
-            state.bury(backend);
-            self.attention.notify_one();
-            return;
-        }
-        while let Some(waiter) = state.queue.take_for(&backend) {
-            match waiter.to.send(Ok(backend)) {
-                Ok(()) => {
-                    self.note_outstanding(&state);
-                    return;
-                }
-                Err(refused) => backend = refused.expect("a backend was sent"),
-            }
-        }
-        state.leased -= 1;
-        // Whoever a connection of one session's own was made for has left, and it suits nobody else.
-        if state.life != Life::Open || backend.identity.is_one_sessions() {
-            state.bury(backend);
-            self.attention.notify_one();
-        } else {
-            backend.idle_since = now;
-            state.put_idle(backend);
-        }
-        self.note_outstanding(&state);
-    }
-
     /// A lease ended in the middle of something: its backend is closed, and its place stays taken until then.
     pub(super) fn discard(&self, backend: Box<Backend>) {
         let mut state = self.lock();
@@ -497,31 +469,6 @@ impl ServerPool {
         drop(state);
         count(&self.stats.discarded);
         self.attention.notify_one();
-    }
-
-    /// Sees to it that somebody works for every waiter as far as there are places: an idle backend is handed over,
-    /// a free place is filled, and at the bound an idle backend of another identity makes room.
-    pub(super) fn serve_queue(self: &Arc<Self>, state: &mut State) {
-        state.hand_out_idle();
-        let mut connecting = state.connecting.clone();
-        let mut closing = state.closing;
-        let waiting: Vec<(Arc<Identity>, Home)> =
-            state.queue.iter().map(|waiter| (Arc::clone(&waiter.identity), waiter.home)).collect();
-        for (identity, home) in waiting {
-            if let Some(at) = connecting.iter().position(|other| Arc::ptr_eq(other, &identity)) {
-                connecting.swap_remove(at);
-            } else if state.has_room() && self.start_connecting(state, identity, home) {
-                // It comes.
-            } else if closing > 0 {
-                closing -= 1;
-            } else if state.idle.is_empty() {
-                break;
-            } else {
-                let oldest = state.idle.remove(0).backend;
-                state.bury(oldest);
-                self.attention.notify_one();
-            }
-        }
     }
 
     pub(super) fn leave_queue(&self, ticket: u64) {
@@ -541,7 +488,9 @@ impl ServerPool {
         let counter = match refusal {
             Refusal::TimedOut { .. } => &self.stats.refused_timeout,
             Refusal::Unreachable(_) => &self.stats.refused_unreachable,
-            Refusal::Full(_) | Refusal::Cancelled | Refusal::Moved | Refusal::Closing => &self.stats.refused_full,
+            Refusal::Full(_) | Refusal::Cancelled | Refusal::Moved | Refusal::Closing => {
+                &self.stats.refused_full
+            }
         };
         for waiter in state.queue.take_where(leaves) {
             count(counter);

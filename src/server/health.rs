@@ -211,7 +211,10 @@ impl ServerHealth {
         match member.lease(&wants).await {
             Ok(lease) => {
                 let answer = ask(lease).await;
-                Some(answer.map_or_else(|error| Known::Down { error }, |in_recovery| Known::Up { in_recovery }))
+                Some(
+                    answer
+                        .map_or_else(|error| Known::Down { error }, |in_recovery| Known::Up { in_recovery }),
+                )
             }
             Err(refusal @ Refusal::Unreachable(_)) => Some(Known::Down { error: refusal.to_string() }),
             // Others were quicker. A server that lets nobody in makes connecting fail, and is down by that.
@@ -248,7 +251,9 @@ impl ServerHealth {
             Err(_) => format!("no answer within {CHECK_TIMEOUT:?}"),
         };
         let busy: usize = self.members.iter().map(|member| member.figures().leased).sum();
-        self.note(Known::Down { error: format!("{error}; {busy} connections in use have had nothing since") });
+        self.note(Known::Down {
+            error: format!("{error}; {busy} connections in use have had nothing since"),
+        });
     }
 
     fn is_time_to_look_around(&self) -> bool {

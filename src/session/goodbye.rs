@@ -22,7 +22,14 @@ impl Session {
         };
         let application = self.settings.get("application_name").unwrap_or_default();
         let (user, database) = (&self.identity.user, &self.identity.database);
-        tracing::warn!(peer = self.socket.peer(), user, database, application, why, "a client is disconnected");
+        tracing::warn!(
+            peer = self.socket.peer(),
+            user,
+            database,
+            application,
+            why,
+            "a client is disconnected"
+        );
     }
 
     /// Gives the client some time to take what is left for it. Its backend is given up before that.

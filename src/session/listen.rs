@@ -394,14 +394,16 @@ impl Session {
             && self.streaming == 0
             && !self.skipping
             && self.lease.as_ref().is_none_or(|lease| lease.protocol.quiescent().is_some());
-        let Some(listening) = self.listening.as_deref().filter(|_| is_quiet) else { return Ok(Rest::Nothing) };
+        let Some(listening) = self.listening.as_deref().filter(|_| is_quiet) else {
+            return Ok(Rest::Nothing);
+        };
         let boxes = listening.subscriptions.iter().map(|subscription| {
             let is_here = self.lease.as_ref().is_some_and(|lease| subscription.is_on(lease.pool()));
             (&*subscription.mailbox, (subscription, listening.own.filter(|_| is_here)))
         });
         let client_process = self.key.process_id();
-        let rest = mail::empty_into(boxes, &mut self.outbox, room, |(subscription, own), mail, outbox| {
-            match mail {
+        let rest =
+            mail::empty_into(boxes, &mut self.outbox, room, |(subscription, own), mail, outbox| match mail {
                 Mail::Gap => reply::notifications_missed(outbox),
                 Mail::Heard(position, heard) if subscription.wants(&heard.channel, position) => {
                     let is_own =
@@ -410,8 +412,7 @@ impl Session {
                     message::notification(outbox, process, heard.channel.as_bytes(), &heard.payload);
                 }
                 Mail::Heard(..) => {}
-            }
-        });
+            });
         rest.map_err(ended)
     }
 

@@ -44,8 +44,14 @@ struct Weather {
 impl Relay {
     /// Listens on a free port and passes everything on to a port of this machine.
     pub(crate) fn start(upstream_port: u16) -> Self {
-        let calm =
-            Weather { delay: Duration::ZERO, stalled: false, refusing: false, vanished: false, generation: 0, over: false };
+        let calm = Weather {
+            delay: Duration::ZERO,
+            stalled: false,
+            refusing: false,
+            vanished: false,
+            generation: 0,
+            over: false,
+        };
         let (weather, seen) = watch::channel(calm);
         let listener =
             std::net::TcpListener::bind("127.0.0.1:0").expect("the loopback interface has a free port");
@@ -144,7 +150,8 @@ async fn connection(
         socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO)).ok();
     }
     open.fetch_add(1, Ordering::SeqCst);
-    let sockets = [&client, &server].map(|socket| SockRef::from(socket).try_clone().expect("a spare descriptor"));
+    let sockets =
+        [&client, &server].map(|socket| SockRef::from(socket).try_clone().expect("a spare descriptor"));
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
     let both = async {
@@ -156,7 +163,11 @@ async fn connection(
     let mut changes = weather.clone();
     let mut vanishing = weather.clone();
     let vanished = async {
-        if vanishing.wait_for(|now| now.vanished || now.generation != born).await.is_ok_and(|now| now.vanished) {
+        if vanishing
+            .wait_for(|now| now.vanished || now.generation != born)
+            .await
+            .is_ok_and(|now| now.vanished)
+        {
             sockets.iter().for_each(|socket| set_deaf(socket, true));
         }
         std::future::pending::<()>().await;
