@@ -141,10 +141,10 @@ pub fn check(config: &Config) -> Result<(), StartError> {
 }
 
 /// Runs until a signal ends it. `origin` is where the configuration came from, and is read again on SIGHUP.
-pub fn run(config: Config, origin: Origin) -> Result<(), StartError> {
+pub fn run(mut config: Config, origin: Origin) -> Result<(), StartError> {
     // Before there are threads: it clears variables of the environment.
     let inherited = Inherited::take().map_err(StartError::Inherited)?;
-    if let Some(shortage) = descriptors::shortage(&config, descriptors::raise_limit()) {
+    if let Some(shortage) = descriptors::fit(&mut config, descriptors::raise_limit()) {
         tracing::warn!("{shortage}");
     }
     if rustix::process::geteuid().is_root() {

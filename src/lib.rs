@@ -32,7 +32,7 @@
 //!
 //! | layer | owns |
 //! |---|---|
-//! | [`version`], [`clock`], [`socket`] | what was built; reading into the thread's one buffer, writing at once |
+//! | [`version`], [`clock`], [`seldom`], [`socket`] | what was built; lines that would repeat; reading into the thread's one buffer, writing at once |
 //! | [`wire`] | bytes to messages and back; no sockets |
 //! | [`auth`] | SCRAM-SHA-256 and md5, both sides; the users file |
 //! | [`sql`] | pure: text to verdict; presets of job libraries; catalog snapshots |
@@ -52,8 +52,10 @@
 //!   server's own count never exceeds `max_connections`. A backend whose session vanished is cancelled and seen off
 //!   before its place is free.
 //! * The **queue** of a pool has `max_waiting` places and a `wait_timeout`; one more is refused at once with SQLSTATE
-//!   53300, and the client's connection stays usable.
-//! * A **session** keeps up to `request_buffer` bytes of a request; longer messages stream through. Nothing is read from
+//!   53300, and the client's connection stays usable. Identities take turns, each has its share of the places, and one
+//!   that floods the queue gives way in it to others.
+//! * A **session** keeps up to `request_buffer` bytes of a request; longer messages stream through. What all keep of unfinished
+//!   requests is bounded by `request_buffer_total`. Nothing is read from
 //!   one side that the other side has not taken.
 //! * **Caches** (verdicts, statements, identities, catalogs) have a fixed number of entries.
 //!
@@ -92,6 +94,7 @@ pub mod pool;
 pub mod ports;
 pub mod reload;
 pub mod route;
+pub mod seldom;
 pub mod server;
 pub mod service;
 pub mod session;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backend::Home,
     pool::Spawner,
+    seldom::Seldom,
     session::{Live, handshake},
     socket::{Socket, keep_alive},
     unix_socket::SocketFile,
@@ -107,6 +108,7 @@ pub async fn listen(
     spawner: Spawner,
     stop: CancellationToken,
 ) {
+    let failures = Seldom::default();
     for turn in (0..u16::try_from(spawner.threads.len()).unwrap_or(1)).cycle() {
         let arrived = tokio::select! {
             // Cancel safe, as it says.
@@ -121,7 +123,9 @@ pub async fn listen(
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                if let Some(left_out) = failures.is_time() {
+                    tracing::warn!(%error, left_out, "a connection could not be accepted");
+                }
                 tokio::time::sleep(PAUSE_AFTER_ERROR).await;
             }
         }

@@ -18,6 +18,7 @@ use crate::{
     app::{Built, Draft, Files, StartError},
     auth::Users,
     config::{self, Config, LoadError, Problems, diff::Diff},
+    descriptors,
     pool::{self, ServerPool, Spawner},
     server::Source,
     service,
@@ -197,10 +198,13 @@ fn prepare(
     draining: &[Arc<ServerPool>],
     spawner: &Spawner,
 ) -> Result<Prepared, Refused> {
-    let config = origin.load().map_err(|error| match error {
+    let mut config = origin.load().map_err(|error| match error {
         LoadError::Problems(problems) => each_problem(problems),
         other => lines(&other),
     })?;
+    if let Some(shortage) = descriptors::fit(&mut config, descriptors::raise_limit()) {
+        tracing::warn!("{shortage}");
+    }
     let diff = Diff::of(&before.config, &config);
     let restart: Vec<String> =
         diff.needs_restart().map(|change| format!("{change}: needs a restart")).collect();

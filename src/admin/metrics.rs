@@ -10,6 +10,7 @@
 //! | `bulkhead_build_info` | gauge | `version`, `commit` | always 1; the labels tell what is running |
 //! | `bulkhead_clients` | gauge |  | client connections that are open now, logins under way included |
 //! | `bulkhead_max_clients` | gauge |  | bound of the same (`limits.max_clients`) |
+//! | `bulkhead_unfinished_request_bytes` | gauge |  | bytes kept for requests of which more is to come, those of up to 16 KiB left out; bounded by `limits.request_buffer_total` |
 //! | `bulkhead_client_logins_total` | counter |  | clients that have logged in |
 //! | `bulkhead_client_login_failures_total` | counter |  | clients that were turned away before or during login |
 //! | `bulkhead_cancel_requests_total` | counter |  | cancel requests that found what they cancel |
@@ -118,7 +119,7 @@ fn build_info() -> MetricFamily {
     )
 }
 
-fn clients(shared: &Shared) -> [MetricFamily; 5] {
+fn clients(shared: &Shared) -> [MetricFamily; 6] {
     let metrics = &shared.metrics;
     [
         gauges(
@@ -130,6 +131,11 @@ fn clients(shared: &Shared) -> [MetricFamily; 5] {
             "bulkhead_max_clients",
             "Client connections that may be open at once; more are refused.",
             [sample(&[], shared.limits.max_clients as u64)],
+        ),
+        gauges(
+            "bulkhead_unfinished_request_bytes",
+            "Bytes kept for requests of which more is to come; those of up to 16 KiB left out.",
+            [sample(&[], shared.kept.load(Ordering::Relaxed) as u64)],
         ),
         counters(
             "bulkhead_client_logins_total",

@@ -136,6 +136,7 @@ fn what_was_counted_is_told_under_its_labels() {
     let expected = r#"
 bulkhead_clients 9
 bulkhead_max_clients 1000
+bulkhead_unfinished_request_bytes 0
 bulkhead_client_logins_total 10
 bulkhead_client_login_failures_total 11
 bulkhead_cancel_requests_total 12

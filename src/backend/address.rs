@@ -15,7 +15,10 @@ use super::{
     hosts::{HostPort, SessionAttrs},
     in_use::InUse,
 };
-use crate::auth::{ScramKeys, ScramVerifier, Secret, Verifier, md5::Digest, scram, tls::Connector};
+use crate::{
+    auth::{ScramKeys, ScramVerifier, Secret, Verifier, md5::Digest, scram, tls::Connector},
+    seldom::Seldom,
+};
 
 /// Keys that were derived for servers, kept because deriving takes milliseconds. A few servers, a few salts.
 const KEPT_KEYS: usize = 8;
@@ -37,6 +40,8 @@ pub struct Identity {
     /// Whether any of its clients has asked for `currval` or `lastval`: a backend is to forget what it remembers of
     /// sequences before another session gets it.
     pub asks_sequences: AtomicBool,
+    /// Lines in the log about logins of it that failed.
+    pub refusals: Seldom,
 }
 
 /// How an identity logs in to servers. A reload may replace it.
@@ -150,6 +155,7 @@ impl Identity {
             credentials,
             generation: AtomicU32::new(0),
             asks_sequences: AtomicBool::new(false),
+            refusals: Seldom::default(),
         }
     }
 

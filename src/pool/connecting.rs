@@ -124,8 +124,13 @@ impl ServerPool {
         if error.is_final() {
             // The server is there; it is this login that fails.
             self.gate().succeeded();
-            let hint = error.fields().hint;
-            tracing::warn!(server = %self.server_name, user = %identity.user, database = %identity.database, %message, hint, "a login at the server failed");
+            if let Some(left_out) = identity.refusals.is_time() {
+                let hint = error.fields().hint;
+                tracing::warn!(
+                    server = %self.server_name, user = %identity.user, database = %identity.database,
+                    %message, hint, left_out, "a login at the server failed"
+                );
+            }
             let refused = Some(error.fields());
             let failure = Arc::new(ConnectFailure { server: self.server_name.clone(), refused, message });
             let same = |waiter: &super::queue::Waiter| Arc::ptr_eq(&waiter.identity, identity);

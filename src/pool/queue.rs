@@ -93,19 +93,19 @@ impl Queue {
         Some(waiter)
     }
 
-    /// Takes out the waiter that gets a free backend: the first of its identity, or, as long as that one has not
+    /// Takes out the waiter that gets a free backend of this identity and thread: the first of its identity, or, as long as that one has not
     /// waited for long, the first that lives on the backend's thread. Its identity's next turn comes after all others.
-    pub(super) fn take_for(&mut self, backend: &Backend) -> Option<Waiter> {
-        let line = self.line_of(&backend.identity)?;
+    pub(super) fn take_for(&mut self, identity: &Arc<Identity>, home: Home) -> Option<Waiter> {
+        let line = self.line_of(identity)?;
         let waiters = &self.lines[line].waiters;
         let first = waiters.front()?;
-        let at = if first.home == backend.home || first.since.elapsed() > FAIRNESS {
+        let at = if first.home == home || first.since.elapsed() > FAIRNESS {
             0
         } else {
-            waiters.iter().position(|waiter| waiter.home == backend.home).unwrap_or(0)
+            waiters.iter().position(|waiter| waiter.home == home).unwrap_or(0)
         };
         let taken = self.take(line, at);
-        if let Some(line) = self.line_of(&backend.identity).and_then(|line| self.lines.remove(line)) {
+        if let Some(line) = self.line_of(identity).and_then(|line| self.lines.remove(line)) {
             self.lines.push_back(line);
         }
         taken
@@ -139,14 +139,8 @@ impl Queue {
         let mut out = Vec::new();
         for line in &mut self.lines {
             if line.waiters.iter().any(&leaves) {
-                let (gone, stay): (Vec<_>, VecDeque<_>) = {
-                    let mut gone = Vec::new();
-                    let mut stay = VecDeque::new();
-                    for waiter in std::mem::take(&mut line.waiters) {
-                        if leaves(&waiter) { gone.push(waiter) } else { stay.push_back(waiter) }
-                    }
-                    (gone, stay)
-                };
+                let waiters = std::mem::take(&mut line.waiters).into_iter();
+                let (gone, stay) = waiters.partition::<VecDeque<_>, _>(&leaves);
                 line.waiters = stay;
                 out.extend(gone);
             }
@@ -200,5 +194,74 @@ impl Drop for Waiting {
         if let Ok(Ok(backend)) = self.from.try_recv() {
             self.pool.give_back(backend);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Credentials;
+
+    const HOME: Home = Home(0);
+
+    fn identities<const N: usize>() -> [Arc<Identity>; N] {
+        std::array::from_fn(|n| Arc::new(Identity::new("d", format!("u{n}"), Credentials::of_url())))
+    }
+
+    /// A queue in which these have come, one after the other.
+    fn queue(comers: &[&Arc<Identity>]) -> Queue {
+        let mut queue = Queue::default();
+        for identity in comers {
+            // Nobody is told anything here.
+            drop(queue.push(Arc::clone(identity), HOME));
+        }
+        queue
+    }
+
+    fn tickets<'w>(waiters: impl Iterator<Item = &'w Waiter>) -> Vec<u64> {
+        waiters.map(|waiter| waiter.ticket).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn identities_take_turns_and_each_keeps_its_order() {
+        let [a, b, c] = identities();
+        let mut queue = queue(&[&a, &a, &a, &b, &c, &b]);
+        assert_eq!(tickets(queue.heads()), [0, 3, 4]);
+        assert_eq!(tickets(queue.in_turn()), [0, 3, 4, 1, 5, 2]);
+        assert_eq!(queue.take_for(&a, HOME).map(|waiter| waiter.ticket), Some(0));
+        assert_eq!(tickets(queue.in_turn()), [3, 4, 1, 5, 2], "it comes last after its turn");
+        assert_eq!(queue.take_for(&c, HOME).map(|waiter| waiter.ticket), Some(4));
+        assert!(queue.take_for(&c, HOME).is_none() && !queue.wants(&c) && queue.wants(&b));
+        assert_eq!(queue.remove(2).map(|waiter| waiter.ticket), Some(2));
+        assert!(queue.remove(2).is_none());
+        assert_eq!((queue.len(), tickets(queue.in_turn())), (3, vec![3, 1, 5]));
+        let left = queue.take_where(|waiter| waiter.ticket != 1);
+        assert_eq!((tickets(left.iter()), queue.len(), tickets(queue.heads())), (vec![3, 5], 1, vec![1]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_lives_elsewhere_is_passed_over_for_a_moment_only() {
+        let [a] = identities();
+        for (waits, expected) in [(Duration::ZERO, 1), (FAIRNESS * 2, 0)] {
+            let mut queue = queue(&[&a]);
+            drop(queue.push(Arc::clone(&a), Home(1)));
+            tokio::time::advance(waits).await;
+            assert_eq!(queue.take_for(&a, Home(1)).map(|waiter| waiter.ticket), Some(expected));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_newcomer_takes_the_place_of_the_last_of_the_longest_line() {
+        let [a, b, c] = identities();
+        let mut queue = queue(&[&b, &a, &a, &a, &b]);
+        assert!(queue.make_room_for(&a).is_none(), "whoever has most makes no room for itself");
+        assert_eq!(queue.make_room_for(&c).map(|waiter| waiter.ticket), Some(3));
+        assert!(queue.make_room_for(&b).is_none(), "two are no less than two");
+        drop(queue.push(Arc::clone(&c), HOME));
+        assert!(queue.make_room_for(&c).is_none(), "it would have as many as the other afterwards");
+        assert_eq!(queue.len(), 5);
+        let [ones @ ..] = identities::<3>();
+        let mut queue = self::queue(&ones.each_ref());
+        assert!(queue.make_room_for(&a).is_none(), "nobody has more than one");
     }
 }

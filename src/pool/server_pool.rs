@@ -63,7 +63,12 @@ pub enum Checkout {
 #[derive(Clone, Debug)]
 pub enum Refusal {
     /// Too many others wait.
-    Full(Figures),
+    Full {
+        /// How full the pool is.
+        figures: Figures,
+        /// What is wrong with the server, if anything is known to be.
+        down: Option<String>,
+    },
     /// It has waited for `wait_timeout`.
     TimedOut {
         /// How full the pool was.
@@ -88,7 +93,7 @@ pub enum Refusal {
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Full(figures) => write!(f, "{} sessions are waiting already", figures.waiting),
+            Self::Full { figures, .. } => write!(f, "{} sessions are waiting already", figures.waiting),
             Self::TimedOut { waited, down: None, .. } => {
                 write!(f, "no connection was free within {waited:?}")
             }
@@ -272,7 +277,8 @@ impl State {
     pub(super) fn hand_out_idle(&mut self) {
         let mut at = 0;
         while at < self.idle.len() {
-            let Some(waiter) = self.queue.take_for(&self.idle[at].backend) else {
+            let free = &self.idle[at];
+            let Some(waiter) = self.queue.take_for(&free.backend.identity, free.home) else {
                 at += 1;
                 continue;
             };
@@ -421,7 +427,7 @@ impl ServerPool {
         let coming =
             figures.connecting + figures.closing + (limits.max_connections.saturating_sub(figures.taken()));
         if figures.waiting >= limits.max_waiting + coming + figures.idle {
-            let refusal = Refusal::Full(self.figures_of(&state));
+            let refusal = Refusal::Full { figures: self.figures_of(&state), down: self.gate.trouble() };
             count(&self.stats.refused_full);
             let Some(greedy) = state.queue.make_room_for(wants.identity) else {
                 return Checkout::Refused(refusal);
@@ -488,7 +494,7 @@ impl ServerPool {
         let counter = match refusal {
             Refusal::TimedOut { .. } => &self.stats.refused_timeout,
             Refusal::Unreachable(_) => &self.stats.refused_unreachable,
-            Refusal::Full(_) | Refusal::Cancelled | Refusal::Moved | Refusal::Closing => {
+            Refusal::Full { .. } | Refusal::Cancelled | Refusal::Moved | Refusal::Closing => {
                 &self.stats.refused_full
             }
         };

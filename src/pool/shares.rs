@@ -56,16 +56,16 @@ impl State {
     }
 
     /// Whether a backend that is free must make room for a waiter of another identity.
-    fn must_make_room(&self, backend: &Backend) -> bool {
+    fn must_make_room(&self, of: &Arc<Identity>) -> bool {
         // The usual case: everybody who waits is of its identity.
-        if !self.queue.heads().any(|waiter| !Arc::ptr_eq(&waiter.identity, &backend.identity)) {
+        if !self.queue.heads().any(|waiter| !Arc::ptr_eq(&waiter.identity, of)) {
             return false;
         }
         let share = self.share();
-        let has_too_many = self.shares.held(&backend.identity) > share;
+        let has_too_many = self.shares.held(of) > share;
         let deserves = |waiter: &Waiter| {
             let held = self.shares.held(&waiter.identity);
-            !Arc::ptr_eq(&waiter.identity, &backend.identity)
+            !Arc::ptr_eq(&waiter.identity, of)
                 && held < share
                 && !self.is_coming_for(&waiter.identity)
                 && (has_too_many || (held == 0 && waiter.since.elapsed() >= TURN))
@@ -91,13 +91,13 @@ impl ServerPool {
         let now = self.clock();
         self.note_sides(&backend);
         let is_of_use = backend.expires_at > now && !state.is_over_bound() && state.fits(&backend);
-        if !is_of_use || state.must_make_room(&backend) {
+        if !is_of_use || state.must_make_room(&backend.identity) {
             state.leased -= 1;
             state.bury(backend);
             self.attention.notify_one();
             return;
         }
-        while let Some(waiter) = state.queue.take_for(&backend) {
+        while let Some(waiter) = state.queue.take_for(&backend.identity, backend.home) {
             match waiter.to.send(Ok(backend)) {
                 Ok(()) => {
                     self.note_outstanding(&state);
@@ -158,5 +158,97 @@ impl ServerPool {
                 break;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::{
+        backend::Credentials,
+        pool::{Gate, Limits, Spawner},
+    };
+
+    const HOME: Home = Home(0);
+
+    fn identities<const N: usize>() -> [Arc<Identity>; N] {
+        std::array::from_fn(|n| Arc::new(Identity::new("d", format!("u{n}"), Credentials::of_url())))
+    }
+
+    /// A pool of so many places, of which these have some.
+    fn pool(max_connections: usize, holders: &[(&Arc<Identity>, usize)]) -> ServerPool {
+        let text =
+            "[servers.primary]\nurl = \"postgres://u@h/d\"\n[pools.primary]\nservers = [\"primary\"]\n";
+        let config = crate::config::parse(text, "x", &|_| None, &[]).expect("a valid text");
+        let server = crate::app::server_of(&config.servers[0], &Arc::default(), Duration::ZERO);
+        let limits = Limits {
+            max_connections,
+            min_connections: 0,
+            max_waiting: 10,
+            wait_timeout: Duration::from_secs(2),
+            idle_timeout: Duration::ZERO,
+            max_lifetime: Duration::ZERO,
+            connect_timeout: Duration::from_secs(5),
+            check_after: Duration::from_secs(30),
+            close_timeout: Duration::from_secs(5),
+            max_pinned: 10,
+            pinned_idle_timeout: Duration::ZERO,
+            fails_fast: false,
+        };
+        let spawner =
+            Spawner { tracker: TaskTracker::new(), threads: [tokio::runtime::Handle::current()].into() };
+        let server = Arc::new(server.expect("it names no files"));
+        let pool = ServerPool::new("primary".into(), server, Arc::new(Gate::default()), limits, spawner);
+        for (identity, places) in holders {
+            (0..*places).for_each(|_| pool.lock().shares.add(identity));
+        }
+        pool
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_has_more_than_its_share_makes_room_at_once() {
+        let [greedy, other] = identities();
+        let pool = pool(4, &[(&greedy, 4)]);
+        let mut state = pool.lock();
+        assert!(!state.must_make_room(&greedy), "nobody else wants anything");
+        drop(state.queue.push(Arc::clone(&greedy), HOME));
+        assert!(!state.must_make_room(&greedy), "it is its own turn");
+        drop(state.queue.push(Arc::clone(&other), HOME));
+        assert_eq!(state.share(), 2);
+        assert!(state.must_make_room(&greedy));
+        state.connecting.push(Arc::clone(&other));
+        assert!(!state.must_make_room(&greedy), "one is coming already");
+        state.connecting.clear();
+        (0..2).for_each(|_| state.shares.remove(&greedy));
+        (0..2).for_each(|_| state.shares.add(&other));
+        assert!(!state.must_make_room(&greedy) && !state.must_make_room(&other), "each has its share");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_there_are_fewer_places_than_identities_these_take_turns() {
+        let [one, two, three] = identities();
+        let pool = pool(2, &[(&one, 1), (&two, 1)]);
+        let mut state = pool.lock();
+        drop(state.queue.push(Arc::clone(&three), HOME));
+        drop(state.queue.push(Arc::clone(&one), HOME));
+        assert!(!state.must_make_room(&one) && !state.must_make_room(&two));
+        drop(state);
+        tokio::time::advance(TURN).await;
+        let state = pool.lock();
+        assert!(state.must_make_room(&one) && state.must_make_room(&two), "whoever comes back first");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn places_are_counted_for_each() {
+        let [one, two] = identities();
+        let pool = pool(5, &[(&one, 2), (&two, 1)]);
+        let mut state = pool.lock();
+        assert_eq!((state.shares.held(&one), state.shares.held(&two), state.share()), (2, 1, 3));
+        state.shares.remove(&two);
+        assert_eq!((state.shares.held(&two), state.share()), (0, 5));
+        // Nothing to give up.
+        state.shares.remove(&two);
     }
 }

@@ -15,6 +15,7 @@ impl Session {
             Ended::ClientIo(error) if error.kind() == io::ErrorKind::TimedOut => {
                 "it acknowledged nothing within limits.tcp_user_timeout, or has vanished"
             }
+            Ended::NoRoom(_) => "the unfinished requests of all clients take limits.request_buffer_total",
             _ => {
                 tracing::debug!(user = self.identity.user, %ended, "a session ended");
                 return;

@@ -8,6 +8,7 @@ use super::{
     Ended, Session, alias,
     cancels::Found,
     identities::Method,
+    kept::Kept,
     left::Left,
     live::Live,
     metrics::CountedClient,
@@ -135,6 +136,7 @@ fn say_goodbye(session: &mut Session, ended: &Ended) {
         Ended::ByClient | Ended::ClientIo(_) | Ended::Amid(_) => None,
         Ended::Shutdown => Some(reply::shutting_down()),
         Ended::SlowListener(limit_bytes) => Some(reply::slow_listener(*limit_bytes)),
+        Ended::NoRoom(limit_bytes) => Some(reply::no_room(*limit_bytes)),
         Ended::ListenerLost => Some(reply::listener_lost()),
         Ended::PinnedIdle { pool, reason, idle } => Some(reply::pinned_idle(pool, reason, *idle)),
         Ended::Protocol(what) => Some(reply::protocol_violation(what)),
@@ -192,6 +194,7 @@ impl Start {
             socket: door.socket.expect("the login has ended on it"),
             // An empty buffer still owns its memory.
             inbox: if door.unread.is_empty() { Vec::new() } else { door.unread },
+            kept: Kept::of(&shared.kept),
             outbox: greeting,
             catalog: shared.catalogs.of(&self.identity),
             is_worker: shared.is_worker(&self.identity.user, application_name),

@@ -14,6 +14,7 @@ mod extended;
 mod goodbye;
 pub mod handshake;
 pub mod identities;
+mod kept;
 mod left;
 mod listen;
 pub mod live;
@@ -52,6 +53,7 @@ use crate::{
 };
 use attention::Call;
 use cancels::CancelKey;
+use kept::Kept;
 use left::Left;
 use listen::Listening;
 use metrics::CountedPin;
@@ -84,6 +86,9 @@ pub enum Ended {
     /// More notifications waited than may: their bound in bytes.
     #[error("the client takes its notifications too slowly")]
     SlowListener(usize),
+    /// The unfinished requests of all clients together would be more than `request_buffer_total`, in bytes.
+    #[error("the unfinished requests of all clients are more than {0} bytes")]
+    NoRoom(usize),
     /// The connection that listened for it was lost.
     #[error("the connection that listened was lost")]
     ListenerLost,
@@ -142,6 +147,8 @@ pub(crate) struct Session {
     socket: Socket,
     /// Bytes from the client that have not been sent on. Empty when idle.
     inbox: Vec<u8>,
+    /// What the inbox counts of what all sessions may keep.
+    kept: Kept,
     /// Bytes for the client that its socket has not taken. Empty when idle.
     outbox: Vec<u8>,
     /// The snapshot that the session goes by, and where the next one is found.

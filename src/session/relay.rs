@@ -163,9 +163,11 @@ impl Session {
     /// Takes a request's bytes out of the inbox.
     pub(crate) fn take_from_inbox(&mut self, request: Request) -> Vec<u8> {
         if self.inbox.len() == request.len {
+            self.kept.shrink_to(0);
             return std::mem::take(&mut self.inbox);
         }
         let rest = self.inbox.split_off(request.len);
+        self.kept.shrink_to(rest.len());
         std::mem::replace(&mut self.inbox, rest)
     }
 
@@ -317,6 +319,10 @@ impl Session {
             }
             bytes = rest;
         }
+        let limit = self.shared.limits.request_buffer_total;
+        if !self.kept.grow_to(self.inbox.len() + bytes.len(), limit) {
+            return Err(Ended::NoRoom(limit));
+        }
         self.inbox.extend_from_slice(bytes);
         self.pass_copy_data()
     }
@@ -364,6 +370,7 @@ impl Session {
             }
         }
         self.inbox.drain(..at);
+        self.kept.shrink_to(self.inbox.len());
         if self.inbox.is_empty() {
             self.inbox = Vec::new();
         }

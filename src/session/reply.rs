@@ -86,7 +86,12 @@ impl DerefMut for Reply {
 /// No backend for a request.
 pub(crate) fn refused(pool: &str, refusal: &Refusal) -> Reply {
     match refusal {
-        Refusal::Full(figures) => Reply::new(
+        Refusal::Full { figures, down: Some(error) } => Reply::new(
+            "08006",
+            format!("pool \"{pool}\" has no connection to spare ({}): {error}", in_words(*figures)),
+            "Check that the server runs, answers and can be reached; more connections would not help.",
+        ),
+        Refusal::Full { figures, down: None } => Reply::new(
             "53300",
             format!("pool \"{pool}\" is full: {}", in_words(*figures)),
             format!(
@@ -368,6 +373,15 @@ pub(crate) fn slow_listener(limit_bytes: usize) -> Reply {
         "53400",
         format!("more than {limit_bytes} bytes of notifications wait for the client"),
         "Read notifications faster, end transactions sooner, or raise limits.notifications_per_client.",
+    )
+}
+
+/// The unfinished requests of all clients together have no room for more of this one's.
+pub(crate) fn no_room(limit_bytes: usize) -> Reply {
+    Reply::new(
+        "53200",
+        format!("the unfinished requests of all clients would take more than {limit_bytes} bytes"),
+        "Send large values in fewer requests at once, or raise limits.request_buffer_total.",
     )
 }
 

@@ -4,7 +4,7 @@ use std::{
     ops::Deref,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -36,7 +36,7 @@ pub struct Limits {
     pub login_timeout: Duration,
     /// Bytes of a request that are kept before it is routed.
     pub request_buffer: usize,
-    /// Of all sessions together.
+    /// Bytes of unfinished requests of all sessions together.
     pub request_buffer_total: usize,
     /// How long a client or server may acknowledge nothing of what was sent to it; zero for no bound.
     pub tcp_user_timeout: Duration,
@@ -103,6 +103,8 @@ pub struct Lasting {
     pub draining: CancellationToken,
     /// The same, to be asked before every request: the token takes a lock.
     pub is_draining: AtomicBool,
+    /// Bytes of unfinished requests, of all sessions.
+    pub kept: Arc<AtomicUsize>,
     /// What sessions are to look at, though nothing has come for them.
     pub attention: Attention,
 }
@@ -127,6 +129,7 @@ impl Lasting {
             metrics: Arc::default(),
             draining: CancellationToken::new(),
             is_draining: AtomicBool::new(false),
+            kept: Arc::default(),
             attention: Attention::default(),
         }
     }

@@ -1,6 +1,6 @@
 //! `/healthz` and `/readyz` with real servers that go and come, and what the checks cost them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -91,19 +91,83 @@ async fn checks_take_no_place_beyond_the_pools_bound() {
     let mut busy = RawClient::login(proxy.port(), Login::App, "app").await;
     busy.ask("BEGIN").await;
     busy.query_value("SELECT 1").await;
-    // The only place is taken: nothing is asked any more, nobody waits for it, and nothing is opened beside it.
-    eventually("the last check is older than a round", SOON, async || {
+    // The only place is taken: nobody waits for it, nothing is opened beside it, and it is known all the same that the
+    // server answers.
+    let until = Instant::now() + Duration::from_secs(6);
+    while Instant::now() < until {
         let (status, json) = ready(&proxy).await;
         assert_eq!(status, 200, "{json}");
         let count = primary.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'").await;
         assert_eq!((count.as_str(), &json["pools"][0]["waiting"]), ("1", &0.into()));
-        (server(&json, "primary")["last_check_seconds"].as_f64()? > 4.5).then_some(())
-    })
-    .await;
+        let age = server(&json, "primary")["last_check_seconds"].as_f64().expect("it was asked");
+        assert!(age < 5.0, "{json}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     busy.ask("COMMIT").await;
     eventually("it is asked again", SOON, async || {
         let (_, json) = ready(&proxy).await;
         (server(&json, "primary")["last_check_seconds"].as_f64()? < 1.0).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_role_with_a_lower_limit_is_served_and_told_of() {
+    let primary = Postgres::start(Role::Primary);
+    primary.query("ALTER ROLE app CONNECTION LIMIT 2").await;
+    let config = ProxyConfig::primary_only(&primary).set("pools.primary", "wait_timeout", "1s");
+    let proxy = Proxy::start(&config.to_toml());
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        clients.push(RawClient::login(proxy.port(), Login::App, "app").await);
+    }
+    for client in &mut clients {
+        client.query("SELECT pg_sleep(0.1)").await;
+    }
+    for client in &mut clients {
+        assert_eq!(client.read_error().await, None, "all are served, one after the other");
+    }
+    let json = wait_for(&proxy, 200, "degraded").await;
+    assert!(json["reasons"][0].as_str().is_some_and(|reason| reason.contains("no more than 2")), "{json}");
+    // Whoever waits in vain is told which limit it is.
+    let [first, second, third, ..] = &mut *clients else { unreachable!("there are six") };
+    first.query("SELECT pg_sleep(3)").await;
+    second.query("SELECT pg_sleep(3)").await;
+    primary.wait_for_app_backends("state = 'active'", 2).await;
+    third.query("SELECT 1").await;
+    let [code, message, hint] = third.read_error().await.expect("no place");
+    assert_eq!(code, "53300", "{message}");
+    assert!(hint.contains("CONNECTION LIMIT"), "{message}: {hint}");
+    assert_eq!(ready(&proxy).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_primary_that_hangs_is_not_ready_and_nobody_is_told_to_raise_a_bound() {
+    let primary = Postgres::start(Role::Primary);
+    let config = ProxyConfig::primary_only(&primary)
+        .pool("primary", &["primary"], 1)
+        .set("pools.primary", "max_waiting", 1)
+        .set("pools.primary", "wait_timeout", "12s");
+    let proxy = Proxy::start(&config.to_toml());
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(RawClient::login(proxy.port(), Login::App, "app").await);
+    }
+    wait_for(&proxy, 200, "ready").await;
+    let [busy, waits, comes] = &mut *clients else { unreachable!("there are three") };
+    busy.ask("BEGIN").await;
+    busy.query_value("SELECT 1").await;
+    primary.pause();
+    busy.query("SELECT 2").await;
+    waits.query("SELECT 3").await;
+    wait_for(&proxy, 503, "not_ready").await;
+    comes.query("SELECT 4").await;
+    for client in [comes, waits] {
+        let [code, message, hint] = client.read_error().await.expect("the server hangs");
+        assert_eq!(code, "08006", "{message}");
+        assert!(!hint.contains("Raise"), "{message}: {hint}");
+    }
+    primary.resume();
+    assert_eq!(busy.read_error().await, None);
+    wait_for(&proxy, 200, "ready").await;
 }

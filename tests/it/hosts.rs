@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::{
-    Cluster, Login, Postgres, Proxy, ProxyConfig, RawClient, connect, eventually, free_port,
+    Cluster, Login, Postgres, Proxy, ProxyConfig, RawClient, Role, connect, eventually, free_port, http_get,
 };
 
 /// The URL of a server with more hosts in front of its own.
@@ -85,4 +85,121 @@ async fn a_promoted_replica_takes_over_without_a_restart() {
     .await;
     let row = client.query_one("SELECT inet_server_port()::text", &[]).await.expect("an answer");
     assert_eq!(row.get::<_, String>(0), cluster.replica.port().to_string());
+}
+
+/// A client that writes where it is, again and again, until it was the host at `port`.
+async fn write_until_at(client: &mut RawClient, port: u16) {
+    eventually("writes go to the other host", Duration::from_secs(20), async || {
+        client.query("INSERT INTO t SELECT inet_server_port() RETURNING n").await;
+        let answer = client.read_until_ready().await;
+        let row = answer.iter().find(|message| message.tag == b'D')?;
+        (row.columns()[0].as_deref() == Some(&port.to_string())).then_some(())
+    })
+    .await;
+}
+
+/// A primary and its replica behind a server of two hosts, with a table that both have.
+async fn pair() -> (Cluster, Proxy) {
+    let cluster = Cluster::start();
+    cluster.primary.query("CREATE TABLE t (n int); GRANT ALL ON t TO app").await;
+    cluster.wait_for_replay().await;
+    let both = [cluster.primary.port(), cluster.replica.port()];
+    let proxy = start(&cluster.primary, url(&both, "?target_session_attrs=read-write"));
+    (cluster, proxy)
+}
+
+async fn wait_for_status(proxy: &Proxy, word: &str, part: &str) {
+    eventually(&format!("/readyz says {word} and {part}"), Duration::from_secs(20), async || {
+        let (status, text) = http_get(proxy.http_port(), "/readyz").await.ok()?;
+        (status == 200 && text.contains(&format!("\"{word}\"")) && text.contains(part)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_old_primary_that_comes_back_gets_no_writes() {
+    let (cluster, proxy) = pair().await;
+    let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+    write_until_at(&mut client, cluster.primary.port()).await;
+    cluster.wait_for_replay().await;
+    cluster.primary.kill();
+    cluster.replica.promote().await;
+    write_until_at(&mut client, cluster.replica.port()).await;
+    cluster.primary.boot();
+    let host = |postgres: &Postgres| format!("127.0.0.1:{}", postgres.port());
+    wait_for_status(&proxy, "degraded", &format!("{} takes writes as well", host(&cluster.primary))).await;
+    wait_for_status(&proxy, "degraded", &format!("\"host\":\"{}\"", host(&cluster.replica))).await;
+    proxy.wait_for_log("two hosts of a server take writes").await;
+    proxy.wait_for_metric("bulkhead_server_rival_hosts{server=\"primary\"}", 1.0).await;
+    proxy.wait_for_metric("bulkhead_server_host_changes_total{server=\"primary\"}", 1.0).await;
+    let before = cluster.primary.value("SELECT count(*) FROM t").await;
+    // More connections than there have been yet, and new sessions.
+    for _ in 0..4 {
+        let mut more = RawClient::login(proxy.port(), Login::App, "app").await;
+        client.ask("BEGIN").await;
+        client.ask("INSERT INTO t VALUES (1)").await;
+        more.ask("INSERT INTO t VALUES (2)").await;
+        client.ask("COMMIT").await;
+    }
+    assert_eq!(cluster.primary.value("SELECT count(*) FROM t").await, before);
+    assert_eq!(cluster.replica.value("SELECT count(*) FROM t WHERE n < 10").await, "8");
+    cluster.primary.kill();
+    wait_for_status(&proxy, "ready", "\"rivals\":[]").await;
+}
+
+#[tokio::test]
+async fn of_two_primaries_the_later_one_wins_and_open_transactions_fail() {
+    let (cluster, proxy) = pair().await;
+    let mut open = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut busy = RawClient::login(proxy.port(), Login::App, "app").await;
+    write_until_at(&mut open, cluster.primary.port()).await;
+    open.ask("BEGIN").await;
+    open.ask("INSERT INTO t VALUES (1)").await;
+    busy.query("SELECT pg_sleep(60)").await;
+    cluster.primary.wait_for_app_backends("state = 'active'", 1).await;
+    cluster.replica.promote().await;
+    // Nobody stops the old one: the statement under way ends at once all the same.
+    let [code, message, ..] = busy.read_error().await.expect("it is not the server any more");
+    assert_eq!(code, "08006", "{message}");
+    assert!(message.contains(&cluster.replica.port().to_string()), "{message}");
+    open.query("COMMIT").await;
+    assert!(open.read_error().await.is_some(), "the transaction is lost, and its client told");
+    open.ask("ROLLBACK").await;
+    write_until_at(&mut open, cluster.replica.port()).await;
+    cluster.primary.wait_for_app_backends("true", 0).await;
+    assert_eq!(cluster.primary.value("SELECT count(*) FROM t WHERE n = 1").await, "0");
+}
+
+#[tokio::test]
+async fn a_primary_that_was_set_read_only_is_left() {
+    let (cluster, proxy) = pair().await;
+    let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+    write_until_at(&mut client, cluster.primary.port()).await;
+    cluster.primary.query("ALTER SYSTEM SET default_transaction_read_only = on").await;
+    cluster.primary.query("SELECT pg_reload_conf()").await;
+    cluster.replica.promote().await;
+    write_until_at(&mut client, cluster.replica.port()).await;
+    wait_for_status(&proxy, "ready", &format!("127.0.0.1:{}", cluster.replica.port())).await;
+}
+
+#[tokio::test]
+async fn whoever_waits_while_the_url_changes_goes_over() {
+    let (before, after) = (Postgres::start(Role::Primary), Postgres::start(Role::Primary));
+    let config = ProxyConfig::primary_only(&before).pool("primary", &["primary"], 1).set(
+        "pools.primary",
+        "wait_timeout",
+        "60s",
+    );
+    let mut proxy = Proxy::start(&config.to_toml());
+    let mut holder = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut waiter = RawClient::login(proxy.port(), Login::App, "app").await;
+    holder.ask("BEGIN").await;
+    holder.query_value("SELECT 1").await;
+    waiter.query("SELECT inet_server_port()").await;
+    proxy.wait_for_metric("bulkhead_pool_waiting{pool=\"primary\",server=\"primary\"}", 1.0).await;
+    proxy.reload(&config.set("servers.primary", "url", after.url(Login::App)).to_toml());
+    let answer = waiter.read_until_ready().await;
+    let row = answer.iter().find(|message| message.tag == b'D').expect("it waits no longer");
+    assert_eq!(row.columns()[0].as_deref(), Some(&*after.port().to_string()));
+    assert_eq!(holder.query_value("SELECT inet_server_port()").await, before.port().to_string());
 }

@@ -231,3 +231,22 @@ fn version_help_and_keys_need_no_configuration() {
     assert!(text(&["keys"]).contains("| `max_connections` | number | `20` |"));
     assert_eq!(bulkhead(&["check", "--no-such-thing"]).status.code(), Some(64));
 }
+
+#[tokio::test]
+async fn the_shortest_lifetimes_serve() {
+    let primary = Postgres::start(Role::Primary);
+    for lifetime in ["1ms", "1s"] {
+        let config = ProxyConfig::primary_only(&primary)
+            .pool("primary", &["primary"], 2)
+            .set("pools.primary", "max_lifetime", lifetime)
+            .set("pools.primary", "idle_timeout", "1ms");
+        let proxy = Proxy::start(&config.to_toml());
+        let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+        for _ in 0..10 {
+            assert_eq!(client.query_value("SELECT 1").await, "1", "{lifetime}");
+        }
+        // The clock has gone on.
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        assert_eq!(client.query_value("SELECT 2").await, "2", "{lifetime}");
+    }
+}

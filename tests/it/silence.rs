@@ -126,7 +126,13 @@ async fn a_client_that_pauses_is_not_cut() {
 async fn a_host_that_vanished_costs_only_the_first_connection() {
     let primary = Postgres::start(Role::Primary);
     let relay = Relay::start(primary.port());
-    let proxy = start(&primary, url(&[relay.port(), primary.port()], ""));
+    let config = ProxyConfig::primary_only(&primary)
+        .set("servers.primary", "url", url(&[relay.port(), primary.port()], ""))
+        .set("limits", "tcp_user_timeout", LIMIT)
+        .set("pools.primary", "connect_timeout", "15s")
+        .set("pools.primary", "wait_timeout", "15s")
+        .pool("primary", &["primary"], 2);
+    let proxy = Proxy::start(&config.to_toml());
     let mut clients = vec![login(proxy.port()).await, login(proxy.port()).await];
     clients[0].ask("SELECT 1").await;
     relay.vanish(true);
@@ -135,12 +141,12 @@ async fn a_host_that_vanished_costs_only_the_first_connection() {
     assert!(clients[0].read_error().await.is_some());
     let before = Instant::now();
     assert_eq!(clients[0].query_value("SELECT inet_server_port()").await, primary.port().to_string());
-    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+    assert!(before.elapsed() < Duration::from_secs(14), "{:?}", before.elapsed());
     // From now on there is nothing to look for.
     let before = Instant::now();
     for client in &mut clients {
         client.ask("BEGIN").await;
         assert_eq!(client.query_value("SELECT 1").await, "1");
     }
-    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
+    assert!(before.elapsed() < Duration::from_secs(4), "{:?}", before.elapsed());
 }

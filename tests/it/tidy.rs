@@ -12,7 +12,7 @@ const LAYERS: [&str; 11] =
 
 /// Files of `src` itself, beside the layers: what a layer of theirs would be. The others (`app`, `reload`, ...) are on
 /// top and may use everything.
-const FOUNDATION: [&str; 3] = ["clock", "socket", "version"];
+const FOUNDATION: [&str; 4] = ["clock", "seldom", "socket", "version"];
 
 /// Files that may hold a `static`, with the reason.
 const STATICS: [(&str, &str); 4] = [

@@ -1,0 +1,107 @@
+//! Whoever floods a pool waits behind itself: others get their share, and are let in.
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::task::JoinSet;
+
+use crate::support::{Login, Postgres, Proxy, ProxyConfig, RawClient, Role, Scratch, connect};
+
+const FLOODERS: usize = 100;
+const PLACES: i64 = 4;
+
+/// Longer than the queue would be if everybody was served in the order of arrival: 100 statements of 20 ms at 4 places.
+const SMALL: Duration = Duration::from_millis(250);
+
+/// A pool for two users, who need no password: proving one costs more than all else they do here.
+fn start(primary: &Postgres, max_waiting: i64) -> (Proxy, Scratch) {
+    let folder = Scratch::new();
+    let users = folder.path().join("users");
+    fs::write(&users, "\"app\" \"secret\"\n\"app_two\" \"second\"\n").expect("the folder is writable");
+    let config = ProxyConfig::primary_only(primary)
+        .pool("primary", &["primary"], PLACES)
+        .set("pools.primary", "max_waiting", max_waiting)
+        .set("auth", "method", "trust")
+        .set("auth", "users_file", users.to_str().expect("the path is text"));
+    (Proxy::start(&config.to_toml()), folder)
+}
+
+/// Clients of one identity that ask without a pause, and come again when they are refused.
+struct Flood {
+    over: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    clients: JoinSet<()>,
+}
+
+impl Flood {
+    async fn start(proxy: &Proxy) -> Self {
+        let (over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut clients = JoinSet::new();
+        for _ in 0..FLOODERS {
+            let client = connect(&proxy.url()).await.expect("a client");
+            let (over, answered) = (Arc::clone(&over), Arc::clone(&answered));
+            clients.spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    match client.simple_query("SELECT pg_sleep(0.02)").await {
+                        Ok(_) => _ = answered.fetch_add(1, Ordering::Relaxed),
+                        // Refused is fair for whoever floods.
+                        Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                    }
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Self { over, answered, clients }
+    }
+
+    async fn stop(mut self) -> u64 {
+        self.over.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.clients.join_next().await {
+            ended.expect("clients do not panic");
+        }
+        self.answered.load(Ordering::Relaxed)
+    }
+}
+
+/// What the other identity meets with: a login, and then a statement now and then.
+async fn be_modest(proxy: &Proxy) -> Vec<Duration> {
+    let before = Instant::now();
+    let mut client = RawClient::login(proxy.port(), Login::AppTwo, "app").await;
+    let mut waits = vec![before.elapsed()];
+    for _ in 0..40 {
+        let before = Instant::now();
+        client.query("SELECT 1").await;
+        assert_eq!(client.read_error().await, None, "nobody modest is refused");
+        waits.push(before.elapsed());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    waits
+}
+
+async fn others_are_served_in_a_flood(max_waiting: i64) {
+    let primary = Postgres::start(Role::Primary);
+    let (proxy, _folder) = start(&primary, max_waiting);
+    let flood = Flood::start(&proxy).await;
+    let mut waits = be_modest(&proxy).await;
+    let answered = flood.stop().await;
+    waits.sort();
+    let median = waits[waits.len() / 2];
+    assert!(median < SMALL, "the median of {waits:?}");
+    assert!(answered > FLOODERS as u64, "{answered}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_identity_hardly_waits() {
+    others_are_served_in_a_flood(1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_identity_is_let_into_a_full_queue() {
+    others_are_served_in_a_flood(10).await;
+}
