@@ -23,6 +23,15 @@ const LONG_TEXT_BYTES: usize = 16 * 1024;
 /// end.
 const LARGE_OBJECTS: [i32; 13] = [715, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172];
 
+/// Functions that do not come with PostgreSQL have higher numbers (`FirstNormalObjectId`).
+const FIRST_OF_USERS: i32 = 16_384;
+
+/// Whether a built-in function may set a parameter that the server does not list: `set_config`, and those that run a text
+/// (`query_to_xml` and its family, `ts_rewrite`, `ts_stat`).
+const fn sets_hidden(function: i32) -> bool {
+    matches!(function, 2078 | 2923..=2938 | 3684..=3690)
+}
+
 impl Session {
     /// The demand of the request at the start of the inbox.
     pub(crate) async fn classify(&self, request: Request) -> Result<Demand, Ended> {
@@ -96,6 +105,11 @@ impl Session {
             Ok(function) if LARGE_OBJECTS.contains(&function) => {
                 Verdict::new(Class::Write, Reason::FunctionCall)
             }
+            // What it leaves is asked for, and reset before another session gets the backend.
+            Ok(function) if function < FIRST_OF_USERS && !sets_hidden(function) => Verdict {
+                effects: Effects::OPAQUE.with(Effects::UNPROVEN),
+                ..Verdict::new(Class::Write, Reason::FunctionCall)
+            },
             _ => Verdict::unknown(Reason::FunctionCall),
         }
     }

@@ -241,7 +241,12 @@ impl Session {
         lease.statements.unnamed = UnnamedText::None;
         // A failed write shows as the end of the backend's replies.
         let _ = lease.send(&query);
-        self.relay().await
+        self.relay().await?;
+        match self.lease.as_mut().and_then(|lease| lease.protocol.take_error()) {
+            // What is in force is not what the client believes.
+            Some(error) => Err(Ended::ByServer(Box::new(error))),
+            None => Ok(()),
+        }
     }
 }
 
