@@ -92,16 +92,22 @@ SELECT DISTINCT 'operator', o.oprname::pg_catalog.text
 FROM pg_catalog.pg_operator o JOIN unsafe_routine f ON f.oid OPERATOR(pg_catalog.=) o.oprcode::pg_catalog.oid
 WHERE o.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
 UNION ALL
-SELECT DISTINCT 'type', t.typname::pg_catalog.text FROM pg_catalog.pg_type t
-WHERE EXISTS (SELECT FROM pg_catalog.pg_cast k JOIN unsafe_routine f ON f.oid OPERATOR(pg_catalog.=) k.castfunc
-              WHERE k.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
-                  AND k.casttarget OPERATOR(pg_catalog.=) t.oid)
-   OR t.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
-       AND t.typtype OPERATOR(pg_catalog.=) 'b'::pg_catalog."char"
-       AND t.typelem OPERATOR(pg_catalog.=) 0::pg_catalog.oid
-       AND EXISTS (SELECT FROM unsafe_routine f WHERE f.oid OPERATOR(pg_catalog.=) t.typinput::pg_catalog.oid)
-   OR EXISTS (SELECT FROM pg_catalog.pg_constraint k
-              CROSS JOIN pg_catalog.regexp_matches(k.conbin::pg_catalog.text, ':(funcid|opfuncid) (\d+)', 'g') AS m
-              JOIN unsafe_routine f ON f.oid OPERATOR(pg_catalog.=) m[2]::pg_catalog.oid
-              WHERE k.contypid OPERATOR(pg_catalog.=) t.oid
-                  AND k.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid)
+SELECT DISTINCT 'type', t.typname::pg_catalog.text
+FROM (
+    SELECT k.casttarget AS oid
+    FROM pg_catalog.pg_cast k JOIN unsafe_routine f ON f.oid OPERATOR(pg_catalog.=) k.castfunc
+    WHERE k.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+    UNION ALL
+    SELECT t.oid
+    FROM pg_catalog.pg_type t JOIN unsafe_routine f ON f.oid OPERATOR(pg_catalog.=) t.typinput::pg_catalog.oid
+    WHERE t.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+        AND t.typtype OPERATOR(pg_catalog.=) 'b'::pg_catalog."char"
+        AND t.typelem OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+    UNION ALL
+    SELECT k.contypid
+    FROM pg_catalog.pg_constraint k
+        CROSS JOIN pg_catalog.regexp_matches(k.conbin::pg_catalog.text, ':(funcid|opfuncid) (\d+)', 'g') AS m
+        JOIN unsafe_routine f ON f.oid OPERATOR(pg_catalog.=) m[2]::pg_catalog.oid
+    WHERE k.contypid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid
+        AND k.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+) u JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) u.oid
