@@ -121,7 +121,8 @@ impl<'t> Reader<'t, '_> {
                     }
                     begins = false;
                     // END CASE begins no other.
-                    let ends_case = word.as_deref() == Some("end") && self.word_at(1).as_deref() == Some("case");
+                    let ends_case =
+                        word.as_deref() == Some("end") && self.word_at(1).as_deref() == Some("case");
                     self.at += usize::from(ends_case);
                 }
                 (_, Some("case")) => cases += 1,
@@ -149,7 +150,9 @@ impl<'t> Reader<'t, '_> {
         }
         let named = matches!(self.token(0), Some(Token::Word(_) | Token::Quoted(_) | Token::Parameter));
         match (self.token(1), self.token(2)) {
-            (Some(Token::Symbol(b':')), Some(Token::Operator(operator))) => named && operator.starts_with('='),
+            (Some(Token::Symbol(b':')), Some(Token::Operator(operator))) => {
+                named && operator.starts_with('=')
+            }
             (Some(Token::Operator(operator)), _) => named && operator.starts_with('='),
             (Some(Token::Symbol(b'.' | b'[')), _) => named,
             _ => false,
@@ -205,7 +208,9 @@ impl<'t> Reader<'t, '_> {
     /// `set_config('name', .., true)`, from the name on.
     fn sets_locally(&self) -> bool {
         let Some(Token::Text(name)) = self.token(2) else { return false };
-        let Some(name) = name.strip_prefix('\'').and_then(|name| name.strip_suffix('\'')) else { return false };
+        let Some(name) = name.strip_prefix('\'').and_then(|name| name.strip_suffix('\'')) else {
+            return false;
+        };
         if !setting::is_carried_name(name.as_bytes()) || self.token(3) != Some(Token::Symbol(b',')) {
             return false;
         }
@@ -231,27 +236,149 @@ impl<'t> Reader<'t, '_> {
 /// Words that may begin a statement.
 const BEGINS: [&str; 25] = [
     "assert", "case", "continue", "delete", "elsif", "elseif", "end", "exit", "for", "foreach", "get", "if",
-    "insert", "merge", "null", "perform", "raise", "return", "select", "update", "values", "when", "while", "with",
-    "begin",
+    "insert", "merge", "null", "perform", "raise", "return", "select", "update", "values", "when", "while",
+    "with", "begin",
 ];
 
 /// Words that may stand nowhere but behind a dot. Some have an exception: see [`Reader::read`].
 const NEVER: [&str; 25] = [
-    "alter", "call", "close", "cluster", "commit", "copy", "create", "cursor", "deallocate", "declare", "discard", "do",
-    "drop", "execute", "import", "listen", "load", "open", "prepare", "refresh", "reindex", "reset", "rollback", "set",
+    "alter",
+    "call",
+    "close",
+    "cluster",
+    "commit",
+    "copy",
+    "create",
+    "cursor",
+    "deallocate",
+    "declare",
+    "discard",
+    "do",
+    "drop",
+    "execute",
+    "import",
+    "listen",
+    "load",
+    "open",
+    "prepare",
+    "refresh",
+    "reindex",
+    "reset",
+    "rollback",
+    "set",
     "truncate",
 ];
 
 /// What a parenthesis may follow without being called.
 const KEYWORDS: &[&str] = &[
-    "all", "and", "any", "array", "as", "between", "by", "case", "cast", "char", "character", "check", "coalesce",
-    "conflict", "cross", "cube", "current_time", "current_timestamp", "dec", "decimal", "default", "diagnostics",
-    "distinct", "else", "elseif", "elsif", "except", "exists", "extract", "filter", "first", "float", "for", "from",
-    "greatest", "group", "grouping", "having", "if", "ilike", "in", "inner", "insert", "intersect", "interval", "into",
-    "is", "join", "key", "lateral", "least", "left", "like", "limit", "localtime", "localtimestamp", "loop",
-    "materialized", "merge", "natural", "next", "normalize", "not", "nullif", "numeric", "of", "offset", "on", "or",
-    "order", "ordinality", "outer", "over", "overlay", "partition", "perform", "position", "precision", "query",
-    "return", "returning", "rollup", "row", "rows", "select", "set", "sets", "setof", "similar", "some", "substring",
-    "table", "tablesample", "then", "time", "timestamp", "treat", "trim", "union", "unique", "using", "values",
-    "varchar", "varying", "when", "where", "while", "window", "with", "within",
+    "all",
+    "and",
+    "any",
+    "array",
+    "as",
+    "between",
+    "by",
+    "case",
+    "cast",
+    "char",
+    "character",
+    "check",
+    "coalesce",
+    "conflict",
+    "cross",
+    "cube",
+    "current_time",
+    "current_timestamp",
+    "dec",
+    "decimal",
+    "default",
+    "diagnostics",
+    "distinct",
+    "else",
+    "elseif",
+    "elsif",
+    "except",
+    "exists",
+    "extract",
+    "filter",
+    "first",
+    "float",
+    "for",
+    "from",
+    "greatest",
+    "group",
+    "grouping",
+    "having",
+    "if",
+    "ilike",
+    "in",
+    "inner",
+    "insert",
+    "intersect",
+    "interval",
+    "into",
+    "is",
+    "join",
+    "key",
+    "lateral",
+    "least",
+    "left",
+    "like",
+    "limit",
+    "localtime",
+    "localtimestamp",
+    "loop",
+    "materialized",
+    "merge",
+    "natural",
+    "next",
+    "normalize",
+    "not",
+    "nullif",
+    "numeric",
+    "of",
+    "offset",
+    "on",
+    "or",
+    "order",
+    "ordinality",
+    "outer",
+    "over",
+    "overlay",
+    "partition",
+    "perform",
+    "position",
+    "precision",
+    "query",
+    "return",
+    "returning",
+    "rollup",
+    "row",
+    "rows",
+    "select",
+    "set",
+    "sets",
+    "setof",
+    "similar",
+    "some",
+    "substring",
+    "table",
+    "tablesample",
+    "then",
+    "time",
+    "timestamp",
+    "treat",
+    "trim",
+    "union",
+    "unique",
+    "using",
+    "values",
+    "varchar",
+    "varying",
+    "when",
+    "where",
+    "while",
+    "window",
+    "with",
+    "within",
 ];

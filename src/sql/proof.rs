@@ -94,9 +94,7 @@ impl Proof {
             Use::Call => flags.has(Flags::FUNCTION | any_row) && !flags.has(calls),
             Use::Attribute => !flags.has(calls | Flags::VISIBLE),
             Use::Read => flags.has(Flags::RELATION) && !flags.has(Flags::DOUBT_READ),
-            Use::Write => {
-                flags.has(Flags::RELATION) && !flags.has(Flags::DOUBT_READ | Flags::DOUBT_WRITE)
-            }
+            Use::Write => flags.has(Flags::RELATION) && !flags.has(Flags::DOUBT_READ | Flags::DOUBT_WRITE),
             Use::Type => flags.has(any_row) && !flags.has(Flags::DOUBT_TYPE | Flags::DOUBT_READ),
             Use::Operator => flags.has(Flags::OPERATOR) && !flags.has(Flags::DOUBT_OPERATOR),
             Use::Mention => !flags.has(calls | Flags::DOUBT_WRITE | Flags::VISIBLE),
@@ -261,7 +259,11 @@ impl Builder {
         };
         for &letter in letters {
             // A relation that is known may have a node for what reads it alone.
-            let letter = if letter == b'w' && !self.ids.contains_key(&(b'w', Box::from(name))) { b'r' } else { letter };
+            let letter = if letter == b'w' && !self.ids.contains_key(&(b'w', Box::from(name))) {
+                b'r'
+            } else {
+                letter
+            };
             if let Some(&to) = self.ids.get(&(letter, Box::from(name))) {
                 self.edges.push((to, from));
             }

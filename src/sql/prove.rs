@@ -44,7 +44,11 @@ impl<'p> Walk<'p, '_> {
     pub(super) fn prove_any(&mut self) {
         if self.catalog.proof().proves_nothing() {
             let is_empty = self.catalog.is_empty();
-            self.unproven(if is_empty { "no catalog has been read" } else { "an operator that is everywhere" });
+            self.unproven(if is_empty {
+                "no catalog has been read"
+            } else {
+                "an operator that is everywhere"
+            });
         }
     }
 
@@ -89,7 +93,8 @@ impl<'p> Walk<'p, '_> {
             Some(Node::ParamRef(parameter)) if self.used.is_none() && parameter.number > 0 => {
                 self.found.effects |= Effects::bound_setting(parameter.number as usize - 1);
             }
-            Some(name) if self.literal(name).is_some_and(|name| setting::is_carried_name(name.as_bytes())) => {}
+            Some(name)
+                if self.literal(name).is_some_and(|name| setting::is_carried_name(name.as_bytes())) => {}
             _ => self.unproven("set_config of a name that is computed or not carried"),
         }
     }

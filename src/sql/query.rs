@@ -406,7 +406,8 @@ impl<'p, 'c> Walk<'p, 'c> {
         }
         // A function of users may have the name of one that is known.
         let elsewhere = schema.is_some_and(|schema| schema != "pg_catalog");
-        let is_own = schema != Some("pg_catalog") && self.catalog.function(name).is_some_and(Function::is_own)
+        let is_own = schema != Some("pg_catalog")
+            && self.catalog.function(name).is_some_and(Function::is_own)
             || elsewhere && self.catalog.is_empty();
         let known = functions::known(name);
         if is_own && known.is_some() {

@@ -27,7 +27,9 @@ impl Reading {
             return Self::Utf8;
         }
         let client = client_encoding.to_ascii_uppercase();
-        let is_other = ["LATIN", "WIN12", "WIN8", "ISO_8859_", "EUC_", "KOI8"].iter().any(|begin| client.starts_with(begin))
+        let is_other = ["LATIN", "WIN12", "WIN8", "ISO_8859_", "EUC_", "KOI8"]
+            .iter()
+            .any(|begin| client.starts_with(begin))
             || ["UTF8", "SQL_ASCII", "MULE_INTERNAL"].contains(&client.as_str());
         if is_other { Self::OtherEncoding } else { Self::UnsafeEncoding }
     }

@@ -195,7 +195,9 @@ impl Effects {
     /// `set_config($n, ..)`, counted from zero; not proven if it is beyond what is counted.
     pub(super) fn bound_setting(parameter: usize) -> Self {
         match u32::try_from(parameter) {
-            Ok(parameter) if parameter < 16 => Self::BOUND_SETTING.with(Self(1 << (SETTING_PARAMETERS + parameter))),
+            Ok(parameter) if parameter < 16 => {
+                Self::BOUND_SETTING.with(Self(1 << (SETTING_PARAMETERS + parameter)))
+            }
             _ => Self::UNPROVEN,
         }
     }
