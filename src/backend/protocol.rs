@@ -18,11 +18,14 @@ pub use news::{Failure, News};
 pub use steps::{Awaits, Step, Undo};
 
 use super::outgoing::Outgoing;
-use crate::wire::{
-    Reading, TxStatus,
-    frame::{BadFrame, HEADER_BYTES, Header},
-    message,
-    read::{Body, ErrorFields},
+use crate::{
+    sql::Reading,
+    wire::{
+        TxStatus,
+        frame::{BadFrame, HEADER_BYTES, Header},
+        message,
+        read::{Body, ErrorFields},
+    },
 };
 
 /// An ErrorResponse longer than this is passed on without being looked into.
@@ -333,9 +336,7 @@ impl Protocol {
 
     /// Takes over what the server reported at its start.
     pub fn set_parameters(&mut self, parameters: Vec<(String, String)>) {
-        for (name, value) in &parameters {
-            self.reading.note(name.as_bytes(), value.as_bytes());
-        }
+        self.reading = reading_of(&parameters);
         self.parameters = parameters;
     }
 
@@ -483,7 +484,6 @@ impl Protocol {
     fn on_parameter(&mut self, body: &[u8]) -> bool {
         let mut body = Body::new(body, "ParameterStatus");
         let (Ok(name), Ok(value)) = (body.cstring(), body.cstring()) else { return false };
-        self.reading.note(name, value);
         let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value).into_owned());
         let for_client = self.parts.front().is_some_and(|part| part.whose != Whose::Ours);
         // Which server is a standby is none of the session's business.
@@ -492,6 +492,7 @@ impl Protocol {
             Some(known) => known.1 = value,
             None => self.parameters.push((name.into_owned(), value)),
         }
+        self.reading = reading_of(&self.parameters);
         if shown {
             self.news().parameter_changed = true;
         }
@@ -596,6 +597,15 @@ impl Protocol {
             }
         }
     }
+}
+
+/// How a server reads texts that has reported these parameters.
+pub fn reading_of(parameters: &[(String, String)]) -> Reading {
+    let value = |name: &str| {
+        let known = parameters.iter().find(|(known, _)| known == name);
+        known.map_or("", |(_, value)| value.as_str())
+    };
+    Reading::new(value("client_encoding"), value("server_encoding"), value("standard_conforming_strings"))
 }
 
 #[cfg(test)]

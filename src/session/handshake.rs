@@ -23,8 +23,8 @@ use crate::{
     backend::{Home, Settings},
     route::PoolId,
     socket::{Socket, tls::TlsStream},
+    sql::Reading,
     wire::{
-        Reading,
         frame::{HEADER_BYTES, Header},
         message,
         read::Body,

@@ -42,9 +42,8 @@ use crate::{
     route::PoolId,
     server::DatabaseCatalog,
     socket::Socket,
-    sql::{HiddenSearch, Hint},
+    sql::{HiddenSearch, Hint, Reading},
     wire::{
-        Reading,
         frame::BadFrame,
         read::{ErrorFields, Malformed},
     },
