@@ -23,6 +23,7 @@ toolchain=$(rustc --print sysroot)
 suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 [[ -n $suite ]] || fail "/etc/os-release names no suite"
 
+trap 'say "failed in line $LINENO"' ERR
 work=$(mktemp -d "${TMPDIR:-/tmp}/fresh.XXXXXXXX")
 # What is mounted is so in namespaces of its own, which end with the command in them: nothing is there to be unmounted.
 trap 'rm -rf --one-file-system "$work"' EXIT
@@ -43,6 +44,15 @@ bring() {
     return 0
 }
 
+# inside ROOT COMMAND..: with an environment of its own.
+inside() {
+    local root=$1
+    shift
+    chroot "$root" env -i HOME=/root PATH=/opt/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
+}
+
+export -f inside
+
 make_base() {
     local mirror
     mirror=$(archives | awk -v suite="$suite" '$2 == suite && $3 == "main" { print $1; exit }')
@@ -54,7 +64,7 @@ make_base() {
         >"$base/etc/apt/apt.conf.d/90host" || true
     cp -L /etc/resolv.conf /etc/hosts "$base/etc/"
     bring /etc/pip.conf /etc/npmrc /usr/local/share/ca-certificates/*.crt
-    chroot "$base" update-ca-certificates >/dev/null 2>&1
+    inside "$base" update-ca-certificates >/dev/null 2>&1 || fail "no certificates"
     bring "${authorities[@]}"
     local file
     for file in .cargo/config .cargo/config.toml .npmrc .config/pip/pip.conf .pip/pip.conf; do
@@ -95,10 +105,9 @@ run() {
         mount --bind "$toolchain" "$root/opt/rust"
         mount -o remount,bind,ro "$root/opt/rust"
         TIMEFORMAT="fresh: CPU %U s + %S s"
-        time chroot "$root" env -i "$@"
-    ' fresh "$root" "$toolchain" \
-        HOME=/root PATH=/opt/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${passed[@]}" \
-        CARGO_TERM_COLOR=never sh -c "cd /root/bulkhead && exec $line" || status=$?
+        time inside "$root" "$@"
+    ' fresh "$root" "$toolchain" "${passed[@]}" CARGO_TERM_COLOR=never sh -c "cd /root/bulkhead && exec $line" ||
+        status=$?
     local took=$((SECONDS - begun))
     ((status == 0)) || fail "$line failed ($status) after $took s"
     rm -rf --one-file-system "$root"

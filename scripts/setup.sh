@@ -48,7 +48,10 @@ has_libclang() {
 
 need_build() {
     have cargo || fail "cargo is missing: install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or later, see https://rustup.rs"
-    have cc || lacking build-essential "a C compiler"
+    if ! have cc; then
+        lacking gcc "a C compiler"
+        lacking libc6-dev "the C library's headers"
+    fi
     has_libclang || lacking libclang-dev "libclang (or set LIBCLANG_PATH)"
 }
 
@@ -101,8 +104,9 @@ install_missing() {
     say "installing ${missing[*]}"
     "${as_root[@]}" apt-get update -qq
     # The packages would start servers of their own on the default ports; tests start theirs.
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
-        apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+    local log
+    log=$("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" 2>&1) || fail "$log"
 }
 
 # All of the versions below are those that these scripts were written for; a newer one is a change to look at.

@@ -124,7 +124,10 @@ fn yaml_files_are_yaml() {
 #[test]
 fn the_image_is_built_from_all_that_the_crate_needs() {
     let dockerfile = read("Dockerfile");
-    let (build, _) = dockerfile.split_once("\nFROM ").expect("two stages");
+    let build = dockerfile
+        .split("\nFROM ")
+        .find(|stage| stage.contains("AS build\n"))
+        .expect("it has a stage that builds");
     let mut copied: Vec<&str> = Vec::new();
     for line in build.lines().filter_map(|line| line.strip_prefix("COPY ")) {
         let mut words: Vec<&str> = line.split_whitespace().filter(|word| !word.starts_with("--")).collect();
