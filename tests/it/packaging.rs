@@ -214,6 +214,31 @@ fn is_ignored(patterns: &str, path: &Path) -> bool {
     ignored
 }
 
+/// A target that compiles has the compiler and libclang set up before, not only what it runs.
+#[test]
+fn make_sets_up_what_it_compiles_with() {
+    let makefile = read("Makefile");
+    let mut target = "";
+    let mut is_set_up = false;
+    let mut compile = 0;
+    for line in makefile.lines() {
+        if let Some((name, _)) = line.split_once(": ##") {
+            (target, is_set_up) = (name, false);
+        }
+        let Some(command) = line.strip_prefix('\t') else { continue };
+        if let Some(parts) = command.strip_prefix("@scripts/setup.sh ") {
+            is_set_up |= parts.split_whitespace().any(|part| part == "build");
+        }
+        let compiles =
+            ["cargo build", "cargo clippy", "cargo doc", "cargo bench", "cargo test", "scripts/test.sh"];
+        if compiles.iter().any(|it| command.contains(it)) {
+            assert!(is_set_up, "make {target} does not set up `build` before `{command}`");
+            compile += 1;
+        }
+    }
+    assert!(compile >= 6, "{compile} commands are known as compiling");
+}
+
 /// Ports, paths and times that several files must agree on.
 #[test]
 fn files_agree_with_each_other() {
