@@ -8,7 +8,7 @@
 # Wants Linux with root, debootstrap, git, a Rust toolchain (mounted read-only), and 8 GB in $TMPDIR. The suite is this
 # machine's. Settings of proxies, certificates and registries come along: variables of the environment, files of apt,
 # cargo, pip and npm. Beside Rust there is only what the commands themselves are run with: make and certificates.
-set -euo pipefail
+set -Eeuo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { echo "fresh: $*" >&2; }
@@ -26,7 +26,13 @@ suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 trap 'say "failed in line $LINENO"' ERR
 work=$(mktemp -d "${TMPDIR:-/tmp}/fresh.XXXXXXXX")
 # What is mounted is so in namespaces of its own, which end with the command in them: nothing is there to be unmounted.
-trap 'rm -rf --one-file-system "$work"' EXIT
+child=
+clean_up() {
+    [[ -z $child ]] || kill -KILL "$child" 2>/dev/null || true
+    # What was just killed may have been writing.
+    rm -rf --one-file-system "$work" 2>/dev/null || { sleep 2 && rm -rf --one-file-system "$work"; }
+}
+trap clean_up EXIT
 trap 'exit 130' INT TERM HUP
 
 # The distribution's own archives as this machine reaches them, without those of others: "URI SUITE COMPONENT" a line.
@@ -106,8 +112,10 @@ run() {
         mount -o remount,bind,ro "$root/opt/rust"
         TIMEFORMAT="fresh: CPU %U s + %S s"
         time inside "$root" "$@"
-    ' fresh "$root" "$toolchain" "${passed[@]}" CARGO_TERM_COLOR=never sh -c "cd /root/bulkhead && exec $line" ||
-        status=$?
+    ' fresh "$root" "$toolchain" "${passed[@]}" CARGO_TERM_COLOR=never sh -c "cd /root/bulkhead && exec $line" &
+    child=$!
+    wait "$child" || status=$?
+    child=
     local took=$((SECONDS - begun))
     ((status == 0)) || fail "$line failed ($status) after $took s"
     rm -rf --one-file-system "$root"

