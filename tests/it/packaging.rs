@@ -202,13 +202,13 @@ fn root_relative(path: &Path) -> PathBuf {
 fn is_ignored(patterns: &str, path: &Path) -> bool {
     let mut ignored = false;
     for line in patterns.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let (pattern, ignores) = line.strip_prefix('!').map_or((line, true), |rest| (rest, false));
+        let (pattern, leaves_out) = line.strip_prefix('!').map_or((line, true), |rest| (rest, false));
         assert!(
             pattern == "*" || !pattern.contains(['*', '?', '[', '\\']),
             "{line}: teach this test the pattern"
         );
         if pattern == "*" || path.starts_with(pattern) {
-            ignored = ignores;
+            ignored = leaves_out;
         }
     }
     ignored
