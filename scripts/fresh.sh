@@ -71,7 +71,7 @@ make_base() {
     cp -L /etc/resolv.conf /etc/hosts "$base/etc/"
     bring /etc/pip.conf /etc/npmrc /usr/local/share/ca-certificates/*.crt
     inside "$base" update-ca-certificates >/dev/null 2>&1 || fail "no certificates"
-    bring "${authorities[@]}"
+    bring "${named[@]}"
     local file
     for file in .cargo/config .cargo/config.toml .npmrc .config/pip/pip.conf .pip/pip.conf; do
         [[ ! -f $HOME/$file ]] || install -D -m 600 "$HOME/$file" "$base/root/$file"
@@ -80,17 +80,17 @@ make_base() {
     mkdir -p "$base/opt/rust"
 }
 
-# What of the environment is about the network, and the files of certificates that it names.
-authorities=()
+# What of the environment is about the network, and the files that it names, such as certificates.
+named=()
 passed=()
 while IFS='=' read -r -d '' name value; do
     case $name in
-    *_proxy | *_PROXY | PIP_* | NPM_CONFIG_* | npm_config_* | CARGO_HTTP_* | CARGO_NET_* | CARGO_REGISTR* | CARGO_SOURCE_*)
+    *_proxy | *_PROXY | PIP_* | NPM_CONFIG_* | npm_config_* | CARGO_HTTP_* | CARGO_NET_* | CARGO_REGISTR* | \
+        CARGO_SOURCE_* | SSL_CERT_FILE | SSL_CERT_DIR | CURL_CA_BUNDLE | REQUESTS_CA_BUNDLE | NODE_EXTRA_CA_CERTS)
+        # Folders of packages do not come along.
+        [[ ! -d $value || $name == SSL_CERT_DIR ]] || continue
         passed+=("$name=$value")
-        ;;
-    SSL_CERT_FILE | SSL_CERT_DIR | CURL_CA_BUNDLE | REQUESTS_CA_BUNDLE | NODE_EXTRA_CA_CERTS)
-        passed+=("$name=$value")
-        authorities+=("$value")
+        named+=("$value")
         ;;
     esac
 done < <(env -0)

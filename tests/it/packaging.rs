@@ -151,6 +151,15 @@ fn the_image_is_built_from_all_that_the_crate_needs() {
         needed.insert(source);
     }
     assert!(needed.contains(Path::new("src/sql/programs.sql")), "{needed:?}");
+    // Cargo wants those that the manifest names to be there, and the build makes empty ones.
+    for (kind, folder) in [("bench", "benches"), ("test", "tests")] {
+        for target in manifest[kind].as_array().expect("some") {
+            let name = target["name"].as_str().expect("a name");
+            let path = target.get("path").and_then(|path| path.as_str());
+            let path = path.map_or_else(|| format!("{folder}/{name}.rs"), ToOwned::to_owned);
+            assert!(build.contains(&path), "Dockerfile makes no {path}");
+        }
+    }
     let patterns = read(".dockerignore");
     for path in &needed {
         assert!(root().join(path).exists(), "{} is not there", path.display());
