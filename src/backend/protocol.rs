@@ -217,6 +217,17 @@ impl Protocol {
         self.parts.push_back(Part { whose, kind, steps, parses: 0, withholds_ready: false, failed: false });
     }
 
+    /// Nothing more will be answered: what was not, has not taken place.
+    pub fn give_up(&mut self) {
+        let mut undone = VecDeque::new();
+        for part in self.parts.iter_mut().filter(|part| part.whose == Whose::Client) {
+            undone.append(&mut part.steps);
+        }
+        if !undone.is_empty() {
+            self.news().undo(undone);
+        }
+    }
+
     /// The client is not told that what was sent last is done, because something of ours completes it.
     pub fn withhold_ready(&mut self) {
         if let Some(part) = self.parts.back_mut() {
@@ -263,6 +274,13 @@ impl Protocol {
     /// Whether replies to messages of an open pipeline are outstanding.
     pub fn awaits_replies(&self) -> bool {
         self.parts.iter().any(|part| !part.steps.is_empty())
+    }
+
+    /// Whether the server has answered all that was sent of an open pipeline, and the client must go on: nobody expects
+    /// a message.
+    pub fn awaits_client(&self) -> bool {
+        let is_answered = |part: &Part| part.kind == Kind::Open && !part.failed && part.steps.is_empty();
+        self.parts.len() == 1 && self.parts.front().is_some_and(is_answered) && !self.copying_in
     }
 
     /// Whether a reply to the client is outstanding.
@@ -457,6 +475,12 @@ impl Protocol {
     }
 
     fn on_error(&mut self, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
+        let has = |field: &[u8]| memchr::memmem::find(body, field).is_some();
+        if has(b"\0VFATAL\0") || has(b"\0VPANIC\0") {
+            // The end of the backend's connection is not the end of the client's, nor the answer to anything.
+            self.error.get_or_insert_with(|| Box::new(ErrorFields::parse(body)));
+            return false;
+        }
         self.copying_in = false;
         let Some(part) = self.parts.front_mut() else {
             self.error.get_or_insert_with(|| Box::new(ErrorFields::parse(body)));
@@ -468,34 +492,20 @@ impl Protocol {
             // A message before the Query has failed, and the server skips the Query too.
             part.kind = Kind::Open;
         }
-        // The end of the backend's connection is not the end of the client's.
-        let fatal =
-            memchr::memmem::find(body, b"\0VFATAL\0").or_else(|| memchr::memmem::find(body, b"\0VPANIC\0"));
         let whose = part.whose;
         let lost_unnamed = std::mem::take(&mut part.parses) > 0
             || steps.iter().any(|step| *step == Step::Pass(Awaits::Parse));
         let told_already = whose == Whose::Client && std::mem::take(&mut self.prologue_failed);
         self.prologue_failed |= whose == Whose::Prologue;
-        let is_attempt = whose == Whose::Attempt && fatal.is_none();
-        let ours = matches!(whose, Whose::Ours | Whose::Attempt | Whose::Completion) || fatal.is_some();
+        let is_attempt = whose == Whose::Attempt;
+        let ours = matches!(whose, Whose::Ours | Whose::Attempt | Whose::Completion);
         let skips_to_sync = part.kind == Kind::Prepared;
         let news = self.news.get_or_insert_default();
         news.skips_to_sync |= skips_to_sync;
         news.lost_unnamed |= lost_unnamed && whose == Whose::Client;
         let is_refusal = matches!(steps.front(), Some(Step::Refuse { .. })) && !ours;
         let refusal = if is_refusal { steps.pop_front() } else { None };
-        for step in steps {
-            match step {
-                Step::PassParsed(id, name) => {
-                    news.not_parsed.push(id);
-                    news.undone.push(Undo::Parse(name));
-                }
-                Step::SwallowParsed(id) => news.not_parsed.push(id),
-                Step::SwallowClosed(id) => news.not_closed.push(id),
-                Step::Insert(_, undo) => news.undone.push(undo),
-                Step::Pass(_) | Step::Refuse { .. } | Step::Simple => {}
-            }
-        }
+        news.undo(steps);
         if let Some(Step::Refuse { error, drops_unread }) = refusal {
             news.failure = Some(if drops_unread { Failure::Unread } else { Failure::Other });
             if !told_already {
@@ -518,6 +528,10 @@ impl Protocol {
         // During COPY the server ignores Sync, so the one that was sent will not be answered.
         if part.kind == Kind::Synced {
             part.kind = Kind::Open;
+            if part.steps.is_empty() {
+                // The COPY is still to be answered, and it is the last one that can be.
+                part.steps.push_back(Step::Pass(Awaits::Execute));
+            }
         }
         part.whose == Whose::Client
     }

@@ -232,11 +232,11 @@ impl Session {
         }
     }
 
-    /// The transaction status that the client is told.
+    /// The transaction status that the client is told: of a transaction that no server knows, as long as there is one.
     pub(crate) fn status(&self) -> TxStatus {
-        match &self.lease {
-            Some(lease) => lease.protocol.status(),
-            None => self.begun.status(),
+        match (&self.begun, &self.lease) {
+            (super::transaction::Begun::No, Some(lease)) => lease.protocol.status(),
+            (begun, _) => begun.status(),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{
     reply::{self, Reply},
     serve::serve,
     shared::Shared,
-    transaction::Begun,
+    transaction::{Begun, Ending},
     welcome::{Welcome, welcome},
 };
 use crate::{
@@ -136,6 +136,10 @@ fn say_goodbye(session: &mut Session, ended: &Ended) {
         Ended::ListenerLost => Some(reply::listener_lost()),
         Ended::PinnedIdle { pool, reason, idle } => Some(reply::pinned_idle(pool, reason, *idle)),
         Ended::Protocol(what) => Some(reply::protocol_violation(what)),
+        Ended::AmidCopy(tag) => {
+            reply::unexpected_in_copy(*tag).error(&mut session.outbox);
+            Some(reply::lost_synchronization())
+        }
         Ended::Backend(broken) => Some(reply::lost(broken)),
         Ended::ByServer(fields) => Some(Reply::from_server(fields)),
     };
@@ -212,6 +216,7 @@ impl Start {
             left: Left::default(),
             restore: None,
             was_in_transaction: false,
+            ending: Ending::No,
             last: None,
             is_new_backend: false,
             asks_sequences: false,

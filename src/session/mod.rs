@@ -10,6 +10,7 @@ mod checkout;
 mod classify;
 mod draft;
 mod extended;
+mod failed;
 pub mod handshake;
 pub mod identities;
 mod left;
@@ -51,7 +52,7 @@ use cancels::CancelKey;
 use left::Left;
 use listen::Listening;
 use metrics::CountedPin;
-use transaction::Begun;
+use transaction::{Begun, Ending};
 
 /// How a session ends.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,9 @@ pub enum Ended {
     /// The client sent what the protocol does not allow.
     #[error("the client broke the protocol: {0}")]
     Protocol(String),
+    /// The client sent this instead of COPY data. As on a server it gets two errors.
+    #[error("the client sent \"{}\" in place of COPY data", .0.escape_ascii())]
+    AmidCopy(u8),
     /// The backend broke when its client could no longer be told without ending the session.
     #[error("{0}")]
     Backend(Broken),
@@ -174,6 +178,8 @@ pub(crate) struct Session {
     left: Left,
     /// Whether the request under way is part of an explicit transaction.
     was_in_transaction: bool,
+    /// What it may do to that.
+    ending: Ending,
     /// What completes the request under way, if it succeeds.
     restore: Option<Box<str>>,
     /// The backend used last, to be preferred, and how often it had been taken by then.
@@ -193,6 +199,12 @@ pub(crate) struct Session {
     skipping: bool,
     /// Whether the client has closed its side while a request was running.
     client_closed: bool,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        drop(self.part());
+    }
 }
 
 /// A session's prepared statements.

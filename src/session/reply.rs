@@ -154,6 +154,33 @@ pub(crate) fn broken(error: &Broken, said: Option<&ErrorFields>) -> Reply {
     }
 }
 
+/// The connection to the server broke when a transaction was open there, of which nothing had asked for the commit.
+pub(crate) fn transaction_lost(error: &Broken, said: Option<&ErrorFields>) -> Reply {
+    let mut reply = match said {
+        Some(fields) => {
+            Reply::from_server(fields).with_detail(format!("{error}. Its open transaction was rolled back."))
+        }
+        None => Reply::new("08006", format!("{error}; its open transaction was rolled back"), ""),
+    };
+    if reply.hint.is_empty() {
+        "Run the transaction again. The client's connection stays usable.".clone_into(&mut reply.hint);
+    }
+    reply
+}
+
+/// The connection to the server broke when a COMMIT was under way.
+pub(crate) fn commit_unknown(error: &Broken, said: Option<&ErrorFields>) -> Reply {
+    let reply = Reply::new(
+        "08007",
+        format!("{error}; whether the transaction was committed is unknown"),
+        "Look whether its effects are there before running it again.",
+    );
+    match said {
+        Some(fields) => reply.with_detail(format!("The server said: {}", fields.message)),
+        None => reply,
+    }
+}
+
 /// The connection to the server broke, and the client's ends with it.
 pub(crate) fn lost(error: &Broken) -> Reply {
     let message = format!("{error}; whether the last statement took effect is unknown");
@@ -298,6 +325,16 @@ pub(crate) fn settings_failed(fields: &ErrorFields) -> Reply {
 /// The client broke the protocol.
 pub(crate) fn protocol_violation(what: &str) -> Reply {
     Reply::new("08P01", what, "")
+}
+
+/// A message that is no COPY data, in the server's words.
+pub(crate) fn unexpected_in_copy(tag: u8) -> Reply {
+    Reply::new("08P01", format!("unexpected message type 0x{tag:02X} during COPY from stdin"), "")
+}
+
+/// What the server says then, and closes.
+pub(crate) fn lost_synchronization() -> Reply {
+    Reply::new("08P01", "terminating connection because protocol synchronization was lost", "")
 }
 
 /// Going down.

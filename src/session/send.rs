@@ -55,7 +55,7 @@ impl Session {
         let preamble = self.write_preamble(effects, &mut draft);
         write_aliases(&aliases, &mut draft);
         let written = self.write_request(request, &mut draft)?;
-        self.note_standing(demand);
+        self.note_standing(request, demand);
         self.note_effects(request, &demand.verdict);
         self.note_preamble(preamble);
         self.note_aliases(request, &aliases);
@@ -99,9 +99,11 @@ impl Session {
     }
 
     /// Where the session stands as the request begins.
-    fn note_standing(&mut self, demand: &Demand) {
+    fn note_standing(&mut self, request: Request, demand: &Demand) {
         let was_open = self.is_amid_pipeline();
-        self.was_in_transaction = self.status() != TxStatus::Idle || !matches!(self.begun, Begun::No);
+        self.was_in_transaction = self.status() != TxStatus::Idle || (was_open && self.was_in_transaction);
+        let ending = self.ending(request, demand);
+        self.ending = if was_open { self.ending.and(ending) } else { ending };
         self.left.begin(demand, was_open);
         self.note_sequences(demand);
     }

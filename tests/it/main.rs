@@ -20,6 +20,7 @@ mod leftovers;
 mod life;
 mod listen;
 mod logins;
+mod losses;
 mod modes;
 mod names;
 mod packaging;

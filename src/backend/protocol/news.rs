@@ -1,6 +1,8 @@
 //! What replies tell the session besides the bytes for its client.
 
-use super::Undo;
+use std::collections::VecDeque;
+
+use super::{Step, Undo};
 use crate::{backend::statements::StatementId, wire::read::Body};
 
 /// SQLSTATE `syntax_error`.
@@ -27,6 +29,24 @@ pub struct News {
     pub not_closed: Vec<StatementId>,
     /// A request that was sent with a Sync of ours has failed: up to its own Sync the client expects no reply.
     pub skips_to_sync: bool,
+}
+
+impl News {
+    /// These steps did not take place.
+    pub(super) fn undo(&mut self, steps: VecDeque<Step>) {
+        for step in steps {
+            match step {
+                Step::PassParsed(id, name) => {
+                    self.not_parsed.push(id);
+                    self.undone.push(Undo::Parse(name));
+                }
+                Step::SwallowParsed(id) => self.not_parsed.push(id),
+                Step::SwallowClosed(id) => self.not_closed.push(id),
+                Step::Insert(_, undo) => self.undone.push(undo),
+                Step::Pass(_) | Step::Refuse { .. } | Step::Simple => {}
+            }
+        }
+    }
 }
 
 /// Why the client was told an error.
