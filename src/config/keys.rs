@@ -108,6 +108,7 @@ pub const KEYS: &[KeySection] = &[
     section!("limits", "Bounds for clients and their requests.", [
         ("max_clients", Count, "10000", Reload, "Client connections, all together."),
         ("login_timeout", Duration, r#""15s""#, Reload, "From a client's connect to the end of its authentication."),
+        ("orphan_timeout", Duration, r#""60s""#, Reload, "Statements whose client has left run to their end, as on a server, but no longer than this. What only reads is cancelled as soon as its client is gone for good."),
         ("request_buffer", Size, r#""1MiB""#, Reload, "Bytes of one request that are kept in memory until it is known where it goes."),
         ("statement_bytes", Size, r#""256KiB""#, Reload, "Longer statements are not classified: they go to the primary."),
         ("verdict_cache", Count, "10000", Reload, "Statements whose classification is remembered."),

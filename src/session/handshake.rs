@@ -11,6 +11,7 @@ use super::{
     left::Left,
     live::Live,
     metrics::CountedClient,
+    orphan::Presence,
     replication::{self, Dedicated},
     reply::{self, Reply},
     serve::serve,
@@ -135,6 +136,7 @@ fn say_goodbye(session: &mut Session, ended: &Ended) {
         Ended::SlowListener(limit_bytes) => Some(reply::slow_listener(*limit_bytes)),
         Ended::ListenerLost => Some(reply::listener_lost()),
         Ended::PinnedIdle { pool, reason, idle } => Some(reply::pinned_idle(pool, reason, *idle)),
+        Ended::Orphaned(limit) => Some(reply::orphaned(*limit)),
         Ended::Protocol(what) => Some(reply::protocol_violation(what)),
         Ended::AmidCopy(tag) => {
             reply::unexpected_in_copy(*tag).error(&mut session.outbox);
@@ -225,7 +227,8 @@ impl Start {
             streaming: 0,
             search: None,
             skipping: false,
-            client_closed: false,
+            only_reads: false,
+            presence: Presence::Here,
         })
     }
 }

@@ -17,6 +17,7 @@ mod left;
 mod listen;
 pub mod live;
 pub mod metrics;
+mod orphan;
 mod pins;
 mod relay;
 mod replication;
@@ -52,6 +53,7 @@ use cancels::CancelKey;
 use left::Left;
 use listen::Listening;
 use metrics::CountedPin;
+use orphan::Presence;
 use transaction::{Begun, Ending};
 
 /// How a session ends.
@@ -78,6 +80,9 @@ pub enum Ended {
     /// The backend broke when the client had got a message in part: nothing more can be said.
     #[error("{0}")]
     Amid(Broken),
+    /// What the client had sent before it left did not end within this.
+    #[error("its client left, and it did not end within {0:?}")]
+    Orphaned(std::time::Duration),
     /// Bulkhead is going down.
     #[error("shutting down")]
     Shutdown,
@@ -197,8 +202,10 @@ pub(crate) struct Session {
     search: Option<Box<HiddenSearch>>,
     /// A refused extended request: everything up to its Sync is dropped.
     skipping: bool,
-    /// Whether the client has closed its side while a request was running.
-    client_closed: bool,
+    /// Whether everything under way is proven to read only.
+    only_reads: bool,
+    /// Whether the client is still there.
+    presence: Presence,
 }
 
 impl Drop for Session {

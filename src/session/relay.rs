@@ -31,11 +31,13 @@ const PROTOCOL_VIOLATION: &str = "08P01";
 
 /// What a turn of moving bytes waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Until {
+pub(super) enum Until {
     /// A whole request in the inbox.
     Request,
-    /// All replies, or a request that may be sent before them.
+    /// All replies, or a request that may be sent before them; or that the client leaves.
     Answered,
+    /// The same for a client that has left.
+    AnsweredAlone,
 }
 
 /// What it has come to.
@@ -45,6 +47,8 @@ pub(crate) enum Moved {
     Request(Request),
     /// The request under way has its replies, or the next one need not wait for them.
     Answered,
+    /// The client has left.
+    Alone,
 }
 
 impl Session {
@@ -64,6 +68,9 @@ impl Session {
             // A client that asks without reading is heard again when it has read.
             poll_fn(|cx| self.poll_outbox(cx)).await?;
         }
+        if !self.presence.is_here() {
+            Box::pin(self.farewell()).await?;
+        }
         self.take_up_snapshot();
         if self.listening.is_some() {
             self.deliver(None)?;
@@ -77,7 +84,9 @@ impl Session {
         };
         match moved {
             Moved::Request(request) => Ok(request),
-            Moved::Answered => Err(Ended::ByClient),
+            Moved::Answered | Moved::Alone => {
+                Err(Box::pin(self.farewell()).await.err().unwrap_or(Ended::ByClient))
+            }
         }
     }
 
@@ -101,7 +110,10 @@ impl Session {
 
     /// Passes the replies to the client until all are there. On the way the lease may be given back.
     pub(crate) async fn relay(&mut self) -> Result<(), Ended> {
-        poll_fn(|cx| self.poll_move(cx, Until::Answered)).await.map(|_| ())
+        match poll_fn(|cx| self.poll_move(cx, Until::Answered)).await? {
+            Moved::Alone => Box::pin(self.relay_alone()).await,
+            Moved::Answered | Moved::Request(_) => Ok(()),
+        }
     }
 
     /// Waits in a pool's queue, while watching that the client is still there and has not cancelled.
@@ -114,12 +126,12 @@ impl Session {
             if self.key.is_cancelled() {
                 return Poll::Ready(Ok(Err(Refusal::Cancelled)));
             }
-            while !self.client_closed && self.inbox_has_room() {
+            while self.presence.is_here() && self.inbox_has_room() {
                 if self.poll_client(cx)?.is_pending() {
                     return Poll::Pending;
                 }
             }
-            if self.client_closed { Poll::Ready(Err(Ended::ByClient)) } else { Poll::Pending }
+            if self.may_leave_queue() { Poll::Ready(Err(Ended::ByClient)) } else { Poll::Pending }
         })
         .await;
         self.key.holds_none();
@@ -165,7 +177,14 @@ impl Session {
 
     /// Sends the outbox as far as the client takes it now.
     pub(crate) fn flush_now(&mut self) -> Result<(), Ended> {
-        let sent = self.socket.send_now(&self.outbox).map_err(Ended::ClientIo)?;
+        if self.presence.is_gone() {
+            self.outbox = Vec::new();
+            return Ok(());
+        }
+        let sent = match self.socket.send_now(&self.outbox) {
+            Ok(sent) => sent,
+            Err(error) => return self.lose_client(error),
+        };
         self.shared.metrics.traffic.count_sent(sent);
         if sent == self.outbox.len() {
             self.outbox = Vec::new();
@@ -175,7 +194,7 @@ impl Session {
         Ok(())
     }
 
-    fn poll_move(&mut self, cx: &mut Context<'_>, until: Until) -> Poll<Result<Moved, Ended>> {
+    pub(super) fn poll_move(&mut self, cx: &mut Context<'_>, until: Until) -> Poll<Result<Moved, Ended>> {
         loop {
             if until == Until::Request && self.listening.is_some() {
                 while self.deliver(Some(cx.waker()))? && self.poll_outbox(cx)?.is_ready() {}
@@ -187,10 +206,19 @@ impl Session {
                 // A reply that the client has not taken yet is flushed with the next move.
                 return Poll::Ready(Ok(moved));
             }
-            if self.client_closed {
-                return Poll::Ready(Err(Ended::ByClient));
+            match until {
+                _ if self.presence.is_here() => {}
+                Until::Request | Until::Answered => return Poll::Ready(Ok(Moved::Alone)),
+                Until::AnsweredAlone if self.is_unattended() => return Poll::Ready(Err(Ended::ByClient)),
+                Until::AnsweredAlone if self.goes_on_alone() => {}
+                Until::AnsweredAlone if flushed => return Poll::Ready(Err(Ended::ByClient)),
+                Until::AnsweredAlone => {}
             }
-            let from_client = if sent && self.inbox_has_room() && self.outbox.len() < OUTBOX_BYTES {
+            let from_client = if sent
+                && self.presence.is_here()
+                && self.inbox_has_room()
+                && self.outbox.len() < OUTBOX_BYTES
+            {
                 self.poll_client(cx)?
             } else {
                 Poll::Pending
@@ -207,11 +235,11 @@ impl Session {
     /// What moving bytes has come to, if that is what was waited for.
     fn moved(&self, until: Until) -> Result<Option<Moved>, Ended> {
         let is_over = match (&self.lease, until) {
-            (None, Until::Answered) => true,
+            (None, Until::Answered | Until::AnsweredAlone) => true,
             (Some(lease), _) if self.streaming > 0 || lease.protocol.copying_in() => false,
             (_, Until::Request) => return Ok(self.buffered_request()?.map(Moved::Request)),
-            (Some(lease), Until::Answered) if lease.protocol.is_answered() => lease.unsent.is_empty(),
-            (Some(lease), Until::Answered) => {
+            (Some(lease), _) if lease.protocol.is_answered() => lease.unsent.is_empty(),
+            (Some(lease), _) => {
                 // COPY data that came early is not stray as long as the server may still ask for it.
                 let may_go = |next: Request| next.end != End::StrayCopy || !lease.protocol.awaits_replies();
                 lease.protocol.is_open() && self.buffered_request()?.is_some_and(may_go)
@@ -224,8 +252,12 @@ impl Session {
         self.inbox.len() < self.shared.limits.request_buffer
     }
 
-    fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+    pub(super) fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         if self.outbox.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        if self.presence.is_gone() {
+            self.outbox = Vec::new();
             return Poll::Ready(Ok(()));
         }
         let before = self.outbox.len();
@@ -233,7 +265,7 @@ impl Session {
         self.shared.metrics.traffic.count_sent(before - self.outbox.len());
         let flushed = ready!(flushed);
         self.outbox = Vec::new();
-        Poll::Ready(flushed.map_err(Ended::ClientIo))
+        Poll::Ready(flushed.or_else(|error| self.lose_client(error)))
     }
 
     fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
@@ -277,21 +309,30 @@ impl Session {
         // The next session can have the backend before this one's client has its bytes.
         self.release_if_clean();
         let bytes = out.bytes(chunk);
-        let sent =
-            if self.outbox.is_empty() { self.socket.send_now(bytes).map_err(Ended::ClientIo)? } else { 0 };
-        self.shared.metrics.traffic.count_sent(sent);
-        self.outbox.extend_from_slice(&bytes[sent..]);
+        if !self.presence.is_gone() {
+            let sent = if self.outbox.is_empty() { self.socket.send_now(bytes) } else { Ok(0) };
+            match sent {
+                Ok(sent) => {
+                    self.shared.metrics.traffic.count_sent(sent);
+                    self.outbox.extend_from_slice(&bytes[sent..]);
+                }
+                Err(error) => self.lose_client(error)?,
+            }
+        }
         self.after_copy_began()
     }
 
     /// Reads from the client once. Ready if something was read, or the client has closed.
     fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         let mut scratch = Scratch::take();
-        let len = ready!(self.socket.poll_read(cx, &mut scratch)).map_err(Ended::ClientIo)?;
-        if len == 0 {
-            self.client_closed = true;
-            return Poll::Ready(Ok(()));
-        }
+        let len = match ready!(self.socket.poll_read(cx, &mut scratch)) {
+            Ok(0) => {
+                self.client_has_closed();
+                return Poll::Ready(Ok(()));
+            }
+            Ok(len) => len,
+            Err(error) => return Poll::Ready(self.lose_client(error)),
+        };
         self.shared.metrics.traffic.count_received(len);
         Poll::Ready(self.on_client_bytes(scratch.filled(len)))
     }

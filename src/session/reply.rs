@@ -337,6 +337,15 @@ pub(crate) fn lost_synchronization() -> Reply {
     Reply::new("08P01", "terminating connection because protocol synchronization was lost", "")
 }
 
+/// The client has closed its sending side, and its statement takes too long.
+pub(crate) fn orphaned(limit: std::time::Duration) -> Reply {
+    Reply::new(
+        "57014",
+        format!("canceling statement because its client closed the connection {} ago", seconds(limit)),
+        "Raise limits.orphan_timeout.",
+    )
+}
+
 /// Going down.
 pub(crate) fn shutting_down() -> Reply {
     Reply::new("57P01", "terminating connection due to administrator command", "")

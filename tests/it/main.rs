@@ -23,6 +23,7 @@ mod logins;
 mod losses;
 mod modes;
 mod names;
+mod orphans;
 mod packaging;
 mod pins;
 mod probes;
