@@ -309,6 +309,8 @@ impl Session {
             self.forget_unnamed();
         }
         self.begun.told(ends);
+        // It was for a lease that has not come.
+        self.reserved = None;
         self.fail_transaction().await?;
         self.shared.metrics.own_errors.fetch_add(1, Ordering::Relaxed);
         reply.error(&mut self.outbox);

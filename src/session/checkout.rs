@@ -23,6 +23,10 @@ impl Session {
         if Self::listens_in(demand) {
             Box::pin(self.subscribe(request, pool)).await?;
         }
+        // So is a place among the pins.
+        if let Some(reason) = self.foreseen_pin(&demand.verdict, pool) {
+            Box::pin(self.reserve_pin(reason, pool)).await?;
+        }
         let at_once = self.shared.pool(pool).choose().map(|member| member.checkout(&self.wants(pool)));
         if let Some(Checkout::Lease(lease)) = at_once {
             self.hold(lease, pool);
@@ -46,10 +50,12 @@ impl Session {
                     // It is closed with its lease, and the next one is tried.
                     continue;
                 }
-                Some(Checkout::Wait(waiting)) => match self.wait(waiting).await? {
-                    Ok(lease) => break lease,
-                    Err(refusal) => Some(refusal),
-                },
+                Some(Checkout::Wait(waiting)) => {
+                    match self.wait(waiting).await?.unwrap_or(Err(Refusal::Cancelled)) {
+                        Ok(lease) => break lease,
+                        Err(refusal) => Some(refusal),
+                    }
+                }
                 Some(Checkout::Refused(refusal)) => Some(refusal),
                 // None of the pool's servers can be reached.
                 None if self.bound.is_some() => Some(unreachable(shared.pool(target))),
@@ -82,6 +88,9 @@ impl Session {
         self.last = Some((pool, lease.id, lease.uses));
         self.lease_pool = pool;
         self.is_kept = self.keeps(pool);
+        if let Some(place) = self.reserved.take() {
+            lease.take_place(place);
+        }
         self.lease = Some(lease);
         if let Some(statements) = &mut self.statements {
             // They were another backend's.

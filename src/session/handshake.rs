@@ -135,7 +135,9 @@ fn say_goodbye(session: &mut Session, ended: &Ended) {
         Ended::Shutdown => Some(reply::shutting_down()),
         Ended::SlowListener(limit_bytes) => Some(reply::slow_listener(*limit_bytes)),
         Ended::ListenerLost => Some(reply::listener_lost()),
-        Ended::PinnedIdle { pool, reason, idle } => Some(reply::pinned_idle(pool, reason, *idle)),
+        Ended::PinnedIdle { pool, reason, idle, is_over_bound } => {
+            Some(reply::pinned_idle(pool, reason, *idle, *is_over_bound))
+        }
         Ended::Orphaned(limit) => Some(reply::orphaned(*limit)),
         Ended::Protocol(what) => Some(reply::protocol_violation(what)),
         Ended::AmidCopy(tag) => {
@@ -214,6 +216,7 @@ impl Start {
             lease: None,
             lease_pool: PoolId(0),
             is_kept: false,
+            reserved: None,
             pin: None,
             left: Left::default(),
             restore: None,

@@ -39,7 +39,7 @@ pub use welcome::Welcomes;
 
 use crate::{
     backend::{BackendId, Broken, Home, Identity, Settings, statements::Statement},
-    pool::Lease,
+    pool::{Lease, PinPlace},
     route::PoolId,
     server::DatabaseCatalog,
     socket::Socket,
@@ -99,8 +99,10 @@ pub enum Ended {
         pool: String,
         /// What kept it.
         reason: &'static str,
-        /// `pinned_idle_timeout`.
+        /// `pinned_idle_timeout`; of one above the bound, how long it was left alone.
         idle: std::time::Duration,
+        /// Its pin was one more than `max_pinned` allows.
+        is_over_bound: bool,
     },
 }
 
@@ -177,6 +179,8 @@ pub(crate) struct Session {
     lease_pool: PoolId,
     /// The lease is the session's own until it disconnects.
     is_kept: bool,
+    /// A place among a pool's pins, for the lease that is taken next.
+    reserved: Option<PinPlace>,
     /// Why the lease is kept between transactions.
     pin: Option<Box<CountedPin>>,
     /// What the statements since the last checkout have, or may have, left on the backend.

@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     backend::{Broken, outgoing::Outgoing},
-    pool::{Lease, Refusal, Waiting},
     socket::Scratch,
     wire::{TxStatus, frame::Header, message, read::ErrorFields},
 };
@@ -116,15 +115,18 @@ impl Session {
         }
     }
 
-    /// Waits in a pool's queue, while watching that the client is still there and has not cancelled.
-    pub(crate) async fn wait(&mut self, mut waiting: Waiting) -> Result<Result<Lease, Refusal>, Ended> {
+    /// Waits in a pool's queue, while watching that the client is still there and has not cancelled: then nothing.
+    pub(crate) async fn wait<T>(
+        &mut self,
+        mut waiting: impl Future<Output = T> + Unpin,
+    ) -> Result<Option<T>, Ended> {
         self.key.waits();
         let outcome = poll_fn(|cx| {
             if let Poll::Ready(outcome) = std::pin::Pin::new(&mut waiting).poll(cx) {
-                return Poll::Ready(Ok(outcome));
+                return Poll::Ready(Ok(Some(outcome)));
             }
             if self.key.is_cancelled() {
-                return Poll::Ready(Ok(Err(Refusal::Cancelled)));
+                return Poll::Ready(Ok(None));
             }
             while self.presence.is_here() && self.inbox_has_room() {
                 if self.poll_client(cx)?.is_pending() {

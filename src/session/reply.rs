@@ -188,28 +188,36 @@ pub(crate) fn lost(error: &Broken) -> Reply {
 }
 
 /// A statement that would pin one session too many.
-pub(crate) fn pins_full(pool: &str, max_pinned: usize, reason: &str) -> Reply {
+pub(crate) fn pins_full(
+    pool: &str,
+    max_pinned: usize,
+    reason: &str,
+    waited: Option<std::time::Duration>,
+) -> Reply {
+    let waited = waited.map(|waited| format!("; none was given up within {}", seconds(waited)));
     Reply::new(
         "53300",
         format!(
-            "pool \"{pool}\" has {max_pinned} pinned connections, and the statement would pin one more ({reason})"
+            "pool \"{pool}\" has {max_pinned} pinned connections, and the statement would pin one more ({reason}){}",
+            waited.unwrap_or_default()
         ),
         format!(
-            "Raise pools.{pool}.max_pinned, or have sessions give up what pins them: temporary objects, session-level \
+            "Raise pools.{pool}.max_pinned or pools.{pool}.wait_timeout, or have sessions give up what pins them: temporary objects, session-level \
              advisory locks, SQL-level prepared statements, cursors WITH HOLD; instead of currval and lastval use RETURNING."
         ),
     )
 }
 
 /// A pinned session idles while others wait.
-pub(crate) fn pinned_idle(pool: &str, reason: &str, idle: std::time::Duration) -> Reply {
+pub(crate) fn pinned_idle(pool: &str, reason: &str, idle: std::time::Duration, is_over_bound: bool) -> Reply {
+    let key = if is_over_bound { "max_pinned" } else { "pinned_idle_timeout" };
     Reply::new(
         "57P05",
         format!(
             "terminating connection: it was idle for {} and pinned by {reason} while others waited for pool \"{pool}\"",
             seconds(idle)
         ),
-        format!("Raise pools.{pool}.pinned_idle_timeout or pools.{pool}.max_connections."),
+        format!("Raise pools.{pool}.{key} or pools.{pool}.max_connections."),
     )
 }
 

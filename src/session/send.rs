@@ -49,7 +49,6 @@ impl Session {
             self.send_skipped(request);
             return Ok(());
         }
-        self.reserve_pin(&demand.verdict)?;
         let aliases = self.missing_aliases(request, &demand.verdict)?;
         let mut draft = Draft::take();
         let preamble = self.write_preamble(effects, &mut draft);

@@ -207,9 +207,14 @@ async fn what_a_client_left_behind_is_bounded() {
 async fn a_read_ends_with_its_client() {
     let site = site("1h").await;
     let busy = "state = 'active' AND query LIKE 'SELECT count(*) FROM generate_series%'";
+    let read = "bulkhead_requests_total{class=\"read\",pool=\"primary\",reason=\"read_only\"}";
+    eventually("the functions of the database are known", SOON, async || {
+        site.client().await.ask("SELECT count(*) FROM generate_series(1, 2) n").await;
+        site.proxy.metric(read).await.filter(|count| *count > 0.0)
+    })
+    .await;
     for way in [Way::Goodbye, Way::Reset] {
         let mut client = site.client().await;
-        client.query_value("SELECT 1").await;
         client.query("SELECT count(*) FROM generate_series(1, 100000000000) n WHERE n < 0").await;
         site.primary.wait_for_app_backends(busy, 1).await;
         leave(client, way).await;
