@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-pub use news::{Failure, News};
+pub use news::{Failure, News, Transient};
 pub use steps::{Awaits, Step, Undo};
 
 use super::outgoing::Outgoing;
@@ -38,6 +38,8 @@ struct Part {
     parses: usize,
     /// ReadyForQuery is not for the client yet.
     withholds_ready: bool,
+    /// If nothing but an error of the server's own comes, the client is told nothing: its session repeats it.
+    may_repeat: bool,
     failed: bool,
 }
 
@@ -214,7 +216,27 @@ impl Protocol {
 
     fn push(&mut self, whose: Whose, kind: Kind) {
         let steps = VecDeque::new();
-        self.parts.push_back(Part { whose, kind, steps, parses: 0, withholds_ready: false, failed: false });
+        self.parts.push_back(Part {
+            whose,
+            kind,
+            steps,
+            parses: 0,
+            withholds_ready: false,
+            may_repeat: false,
+            failed: false,
+        });
+    }
+
+    /// Whether what was sent last may be sent again: the client has got nothing of its answer.
+    pub fn has_told_nothing(&self) -> bool {
+        self.parts.back().is_some_and(|part| part.may_repeat)
+    }
+
+    /// What was sent last may be sent again, as long as the client has got nothing of its answer.
+    pub fn may_repeat(&mut self) {
+        if let Some(part) = self.parts.back_mut() {
+            part.may_repeat = true;
+        }
     }
 
     /// Nothing more will be answered: what was not, has not taken place.
@@ -411,14 +433,22 @@ impl Protocol {
     fn on_message(&mut self, tag: u8, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
         match tag {
             b'Z' => self.on_ready(body, chunk, out),
-            b'S' => self.on_parameter(body),
+            b'S' => self.on_parameter(body) && self.tells(),
             b'E' => self.on_error(body, chunk, out),
-            b'N' => self.parts.front().is_none_or(|part| part.whose == Whose::Client),
+            b'N' => self.parts.front().is_none_or(|part| part.whose == Whose::Client) && self.tells(),
             // A notification belongs to the session's LISTEN, whatever is being answered.
-            b'A' => !self.is_heard_elsewhere(body),
+            b'A' => !self.is_heard_elsewhere(body) && self.tells(),
             b'G' | b'W' => self.on_copy_in(),
             _ => self.on_reply(tag),
         }
+    }
+
+    /// The client is told something: what it has sent must not be repeated.
+    fn tells(&mut self) -> bool {
+        if let Some(part) = self.parts.front_mut() {
+            part.may_repeat = false;
+        }
+        true
     }
 
     fn on_ready(&mut self, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
@@ -488,6 +518,15 @@ impl Protocol {
         };
         part.failed = true;
         let mut steps = std::mem::take(&mut part.steps);
+        if std::mem::take(&mut part.may_repeat)
+            && let Some(reason) = Transient::of_error(body)
+        {
+            part.withholds_ready = true;
+            let news = self.news();
+            news.transient = Some(reason);
+            news.undo(steps);
+            return false;
+        }
         if steps.iter().skip(1).any(|step| *step == Step::Simple) {
             // A message before the Query has failed, and the server skips the Query too.
             part.kind = Kind::Open;
@@ -545,6 +584,7 @@ impl Protocol {
             part.parses = part.parses.saturating_sub(1);
         }
         let passes = !matches!(part.steps.front(), Some(Step::SwallowParsed(_) | Step::SwallowClosed(_)));
+        part.may_repeat &= !passes;
         let ended = match part.steps.front() {
             Some(Step::Pass(awaits)) => awaits.ended_by(tag),
             Some(Step::PassParsed(..) | Step::SwallowParsed(_)) => tag == b'1',
@@ -562,6 +602,7 @@ impl Protocol {
         let Some(part) = self.parts.front_mut() else { return };
         while matches!(part.steps.front(), Some(Step::Insert(..))) {
             if let Some(Step::Insert(bytes, _)) = part.steps.pop_front() {
+                part.may_repeat = false;
                 out.insert(chunk, &bytes);
             }
         }

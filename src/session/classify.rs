@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     route::{Demand, Standing, Target},
-    sql::{Class, Effects, Reason, Verdict},
+    sql::{Class, Effects, Hint, Reason, Verdict},
     wire::{
         TxStatus,
         frame::split_message,
@@ -210,7 +210,7 @@ impl Session {
             held_is_jobs_server: routes.jobs_elsewhere && held.is_some_and(on_jobs),
             begun_read_write: may_write,
             is_worker: self.is_worker,
-            asked: self.asked,
+            asked: if self.is_repeated { Some(Hint::Primary) } else { self.asked },
             bound: self.bound,
         };
         routes.target(demand, standing)

@@ -230,6 +230,8 @@ impl Start {
             streaming: 0,
             search: None,
             skipping: false,
+            sent: Vec::new(),
+            is_repeated: false,
             only_reads: false,
             presence: Presence::Here,
         })

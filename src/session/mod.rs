@@ -20,6 +20,7 @@ pub mod metrics;
 mod orphan;
 mod pins;
 mod relay;
+pub mod repeat;
 mod replication;
 mod reply;
 mod request;
@@ -206,6 +207,10 @@ pub(crate) struct Session {
     search: Option<Box<HiddenSearch>>,
     /// A refused extended request: everything up to its Sync is dropped.
     skipping: bool,
+    /// The request under way, as long as it can be run once more.
+    sent: Vec<u8>,
+    /// The request under way, or at the start of the inbox, was sent before.
+    is_repeated: bool,
     /// Whether everything under way is proven to read only.
     only_reads: bool,
     /// Whether the client is still there.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Ended, Session, reply,
+    Ended, Session, repeat, reply,
     request::{End, Request, first_request},
     transaction::{Begun, Ending, Lost},
 };
@@ -110,9 +110,11 @@ impl Session {
     /// Passes the replies to the client until all are there. On the way the lease may be given back.
     pub(crate) async fn relay(&mut self) -> Result<(), Ended> {
         match poll_fn(|cx| self.poll_move(cx, Until::Answered)).await? {
-            Moved::Alone => Box::pin(self.relay_alone()).await,
-            Moved::Answered | Moved::Request(_) => Ok(()),
+            Moved::Alone => Box::pin(self.relay_alone()).await?,
+            Moved::Answered | Moved::Request(_) => {}
         }
+        self.sent = Vec::new();
+        Ok(())
     }
 
     /// Waits in a pool's queue, while watching that the client is still there and has not cancelled: then nothing.
@@ -423,6 +425,12 @@ impl Session {
             }
             None if was_pinned || self.streaming > 0 => return Err(Ended::Backend(broken)),
             _ => {}
+        }
+        if lease.protocol.has_told_nothing()
+            && let Some(reason) = repeat::reason_of_end(said.as_ref())
+            && self.repeat(reason)
+        {
+            return Ok(());
         }
         if lease.protocol.take_held_ready() {
             message::ready(&mut self.outbox, TxStatus::Idle);

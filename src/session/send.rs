@@ -59,6 +59,7 @@ impl Session {
         self.note_preamble(preamble);
         self.note_aliases(request, &aliases);
         let completion = self.restore_startup(request, effects);
+        let may_repeat = self.may_repeat(request, demand);
         let Some(lease) = &mut self.lease else { return Ok(()) };
         let as_it_came = matches!(written, Written::AsItCame { .. }) && draft.is_empty();
         note_request(&mut lease.protocol, request, written);
@@ -68,7 +69,12 @@ impl Session {
         }
         let sent = lease.send(if as_it_came { &self.inbox[..request.len] } else { &draft });
         lease.protocol.insert_leading(&mut self.outbox);
-        self.take_from_inbox(request);
+        if may_repeat {
+            lease.protocol.may_repeat();
+        }
+        let bytes = self.take_from_inbox(request);
+        self.is_repeated = false;
+        self.sent = if may_repeat { bytes } else { Vec::new() };
         if let Err(error) = sent {
             // The relay finds the connection closed and tells the client.
             tracing::debug!(%error, "a request could not be sent");

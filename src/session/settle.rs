@@ -396,6 +396,9 @@ impl Session {
                 self.left.drop_unread();
             }
         }
+        if let Some(reason) = news.transient {
+            self.repeat(reason);
+        }
         // The Sync that was sent is ours: the client's, still to come, is answered here.
         self.skipping |= news.skips_to_sync;
         if news.parameter_changed {

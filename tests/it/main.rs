@@ -29,6 +29,7 @@ mod pins;
 mod probes;
 mod procedures;
 mod reload;
+mod repeats;
 mod routing;
 mod starts;
 mod state;

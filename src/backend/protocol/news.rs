@@ -27,6 +27,8 @@ pub struct News {
     pub lost_unnamed: bool,
     /// Statements whose Close did not take place.
     pub not_closed: Vec<StatementId>,
+    /// The client's request has failed for reasons of the server's own, of which it has been told nothing.
+    pub transient: Option<Transient>,
     /// A request that was sent with a Sync of ours has failed: up to its own Sync the client expects no reply.
     pub skips_to_sync: bool,
 }
@@ -46,6 +48,57 @@ impl News {
                 Step::Pass(_) | Step::Refuse { .. } | Step::Simple => {}
             }
         }
+    }
+}
+
+/// Reasons of a server's own to fail a read, which tell nothing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Transient {
+    /// `admin_shutdown`: an administrator, or a server that goes down, has ended the connection.
+    Ended,
+    /// `idle_session_timeout`: it had ended before the request came.
+    IdleTooLong,
+    /// `serialization_failure`: on a replica, what the read needs was removed.
+    Conflict,
+    /// `read_only_sql_transaction`: on a replica, it was no read.
+    ReadOnly,
+}
+
+impl Transient {
+    /// Every reason, in the order of their discriminants.
+    pub const ALL: [Self; 4] = [Self::Ended, Self::IdleTooLong, Self::Conflict, Self::ReadOnly];
+
+    /// As a metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ended => "connection_ended",
+            Self::IdleTooLong => "idle_session_timeout",
+            Self::Conflict => "conflict",
+            Self::ReadOnly => "read_only_server",
+        }
+    }
+
+    /// Of this SQLSTATE.
+    pub fn of(code: &[u8]) -> Option<Self> {
+        match code {
+            b"57P01" => Some(Self::Ended),
+            b"57P05" => Some(Self::IdleTooLong),
+            b"40001" => Some(Self::Conflict),
+            b"25006" => Some(Self::ReadOnly),
+            _ => None,
+        }
+    }
+
+    /// Of an ErrorResponse after which the connection goes on.
+    pub(super) fn of_error(body: &[u8]) -> Option<Self> {
+        let mut body = Body::new(body, "ErrorResponse");
+        while let (Ok(kind), Ok(value)) = (body.byte(), body.cstring()) {
+            if kind == b'C' {
+                return Self::of(value).filter(|reason| matches!(reason, Self::Conflict | Self::ReadOnly));
+            }
+        }
+        None
     }
 }
 
