@@ -7,6 +7,7 @@ mod cancel;
 mod check;
 mod conversation;
 mod corners;
+mod cuts;
 mod demo;
 mod drain;
 mod drivers;

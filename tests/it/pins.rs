@@ -197,7 +197,8 @@ fn over_bound() -> &'static str {
 #[tokio::test]
 async fn what_a_transaction_drops_again_needs_no_place() {
     let primary = Postgres::start(Role::Primary);
-    let config = ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 4);
+    let config =
+        ProxyConfig::primary_only(&primary).set("auth", "method", "trust").pool("primary", &["primary"], 4);
     let config = config.set("pools.primary", "max_pinned", 1).set("pools.primary", "wait_timeout", "20s");
     let proxy = Proxy::start(&config.to_toml());
     let wrong = all_at_once(
@@ -220,7 +221,8 @@ async fn what_a_transaction_drops_again_needs_no_place() {
 #[tokio::test]
 async fn who_needs_a_place_waits_for_one() {
     let primary = Postgres::start(Role::Primary);
-    let config = ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 4);
+    let config =
+        ProxyConfig::primary_only(&primary).set("auth", "method", "trust").pool("primary", &["primary"], 4);
     let config = config.set("pools.primary", "max_pinned", 2).set("pools.primary", "wait_timeout", "20s");
     let proxy = Proxy::start(&config.to_toml());
     for statements in [
@@ -237,7 +239,7 @@ async fn who_needs_a_place_waits_for_one() {
         ],
         &["CREATE TEMP TABLE mine AS SELECT 1", "SELECT * FROM mine", "DROP TABLE mine"],
     ] {
-        let wrong = all_at_once(crowd(&proxy, 30).await, statements).await;
+        let wrong = all_at_once(crowd(&proxy, 20).await, statements).await;
         assert!(wrong.is_empty(), "{wrong:?}");
     }
     assert_eq!(proxy.metric(over_bound()).await, Some(0.0), "the bound held");
