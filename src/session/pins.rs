@@ -10,7 +10,7 @@ use std::{
 
 use super::{Ended, Session, Stop, metrics::CountedPin, relay::Moved, reply, transaction::Begun};
 use crate::{
-    backend::{Settings, probe::PinReason},
+    backend::probe::PinReason,
     pool::{PinCheckout, PinsFull, Refusal},
     route::PoolId,
     sql::{Effects, Verdict},
@@ -173,12 +173,10 @@ impl Session {
         if !self.is_kept || lasting || self.streaming > 0 || !clean {
             return;
         }
-        let reset = tokio::time::timeout(RESET_TIMEOUT, lease.ask("DISCARD ALL")).await;
-        if matches!(reset, Ok(Ok(answer)) if answer.error.is_none())
+        let reset = tokio::time::timeout(RESET_TIMEOUT, lease.reset()).await;
+        if matches!(reset, Ok(Ok(())))
             && let Some(proof) = lease.protocol.quiescent()
         {
-            lease.applied = Arc::new(Settings::default());
-            lease.statements.clear();
             lease.release(proof);
         }
     }

@@ -7,13 +7,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Session, request::Request, transaction::Begun};
-use crate::{
-    backend::protocol::Transient,
-    route::Demand,
-    sql::Effects,
-    wire::{TxStatus, read::ErrorFields},
-};
+use super::{Session, request::Request};
+use crate::{backend::protocol::Transient, route::Demand, sql::Effects, wire::read::ErrorFields};
 
 /// What only says more of the statement, and is left nowhere.
 const HARMLESS: Effects = Effects::APP_OBJECTS.with(Effects::BIND_DECIDES);
@@ -40,8 +35,7 @@ impl Session {
             && effects == Effects::NONE
             && self.pin.is_none()
             && !self.is_kept
-            && matches!(self.begun, Begun::No)
-            && self.status() == TxStatus::Idle
+            && !self.was_in_transaction
             && !self.is_amid_pipeline()
     }
 

@@ -12,6 +12,7 @@ mod demo;
 mod drain;
 mod drivers;
 mod failures;
+mod handover;
 mod harness;
 mod health;
 mod hostile;

@@ -13,6 +13,7 @@ const GRAMMAR_FILES: [&[u8]; 3] = [b"scan.l", b"gram.y", b"parser.c"];
 
 /// What the session may want to know of the replies since it last asked.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub struct News {
     /// The last error that was passed to the client.
     pub failure: Option<Failure>,
@@ -29,6 +30,10 @@ pub struct News {
     pub not_closed: Vec<StatementId>,
     /// The client's request has failed for reasons of the server's own, of which it has been told nothing.
     pub transient: Option<Transient>,
+    /// What was sent in front of the client's Query has failed, so the server skips that: it waits for a Sync.
+    pub needs_sync: bool,
+    /// A transaction that the client was told had begun has not.
+    pub begin_failed: bool,
     /// A request that was sent with a Sync of ours has failed: up to its own Sync the client expects no reply.
     pub skips_to_sync: bool,
 }
@@ -45,7 +50,7 @@ impl News {
                 Step::SwallowParsed(id) => self.not_parsed.push(id),
                 Step::SwallowClosed(id) => self.not_closed.push(id),
                 Step::Insert(_, undo) => self.undone.push(undo),
-                Step::Pass(_) | Step::Refuse { .. } | Step::Simple => {}
+                Step::Open(_) | Step::Pass(_) | Step::Refuse { .. } | Step::Simple => {}
             }
         }
     }
