@@ -268,9 +268,10 @@ impl ServerPool {
         PinPlace { pool: Arc::clone(self), is_over_bound }
     }
 
-    /// Whether sessions wait that only a lease given back could serve: every place is taken by one.
+    /// Whether sessions wait that only a lease given back could serve, since every place is taken by one, or only a pin.
     pub fn is_starved(&self) -> bool {
         let figures = self.figures();
-        figures.waiting > 0 && figures.leased >= figures.max_connections
+        let waits_for_pin = || !self.pins.lock().queue.is_empty();
+        (figures.waiting > 0 && figures.leased >= figures.max_connections) || waits_for_pin()
     }
 }

@@ -85,7 +85,7 @@ impl Session {
                 // It is closed with its lease, and nothing of the request was sent: another one is tried.
                 Err(_) if attempt < ATTEMPTS => attempt += 1,
                 Err(NotReady::Refused(fields)) => return Err(reply::settings_failed(&fields).into()),
-                Err(NotReady::Broken(broken)) => return Err(reply::broken(&broken, None).into()),
+                Err(NotReady::Broken(broken)) => return Err(reply::not_sent(&broken).into()),
             }
         }
     }

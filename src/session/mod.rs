@@ -5,6 +5,7 @@
 mod alias;
 mod aliases;
 mod answer;
+mod broken;
 pub mod cancels;
 mod checkout;
 mod classify;

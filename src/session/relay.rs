@@ -9,24 +9,17 @@ use std::{
 };
 
 use super::{
-    Ended, Session, repeat, reply,
+    Ended, Session,
     request::{End, Request, first_request},
-    transaction::{Begun, Ending, Lost},
 };
 use crate::{
-    backend::{Broken, outgoing::Outgoing},
+    backend::outgoing::Outgoing,
     socket::Scratch,
-    wire::{TxStatus, frame::Header, message, read::ErrorFields},
+    wire::{TxStatus, frame::Header},
 };
 
 /// As long as so many bytes wait for the client, nothing more is read from it.
 const OUTBOX_BYTES: usize = 64 * 1024;
-
-/// SQLSTATE `idle_in_transaction_session_timeout`.
-const IDLE_IN_TRANSACTION: &str = "25P03";
-
-/// SQLSTATE `protocol_violation`.
-const PROTOCOL_VIOLATION: &str = "08P01";
 
 /// What a turn of moving bytes waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -401,76 +394,4 @@ impl Session {
         }
         Ok(())
     }
-
-    /// The backend is gone. If its client can be told between two messages, the session goes on without it.
-    ///
-    /// A client that waits for an answer gets the error in its place. One that does not is told with its next request:
-    /// an error that nobody expects is taken for a notice, and a COMMIT for done.
-    fn on_broken(&mut self, broken: Broken) -> Result<(), Ended> {
-        let Some(lease) = &mut self.lease else { return Ok(()) };
-        let (is_skipping, awaits_client) = (lease.protocol.is_skipping(), lease.protocol.awaits_client());
-        lease.protocol.give_up();
-        self.on_news();
-        let was_pinned = self.pin.is_some();
-        // The error below answers the request.
-        let owes_completion = self.restore.take().is_some();
-        let Some(mut lease) = self.part() else { return Ok(()) };
-        let said = lease.protocol.take_error();
-        if lease.protocol.is_amid_message() {
-            return Err(Ended::Amid(broken));
-        }
-        match said {
-            Some(fields) if was_pinned || self.streaming > 0 || ends_client(&fields) => {
-                return Err(Ended::ByServer(Box::new(fields)));
-            }
-            None if was_pinned || self.streaming > 0 => return Err(Ended::Backend(broken)),
-            _ => {}
-        }
-        if lease.protocol.has_told_nothing()
-            && let Some(reason) = repeat::reason_of_end(said.as_ref())
-            && self.repeat(reason)
-        {
-            return Ok(());
-        }
-        if lease.protocol.take_held_ready() {
-            message::ready(&mut self.outbox, TxStatus::Idle);
-        }
-        let owes = owes_completion || lease.protocol.owes_client();
-        let is_explicit = (owes && self.was_in_transaction) || lease.protocol.status() != TxStatus::Idle;
-        if is_skipping {
-            // Its pipeline had failed, which the client knows: what is left is the Sync.
-            self.skipping = true;
-            self.begun = if is_explicit { Begun::Failed } else { Begun::No };
-            return Ok(());
-        }
-        if awaits_client || (!owes && is_explicit) {
-            let reply = reply::transaction_lost(&broken, said.as_ref());
-            self.begun = Begun::Lost(Box::new(Lost { reply, is_explicit }));
-            return Ok(());
-        }
-        if !owes {
-            return Ok(());
-        }
-        let settings_failed = lease.protocol.is_answering_ours();
-        let reply = match (&said, self.ending) {
-            (Some(fields), _) if settings_failed => reply::settings_failed(fields),
-            (_, Ending::Commit) if is_explicit => reply::commit_unknown(&broken, said.as_ref()),
-            _ if is_explicit => reply::transaction_lost(&broken, said.as_ref()),
-            _ => reply::broken(&broken, said.as_ref()),
-        };
-        // What has ended the transaction, or was to, has done so in any case.
-        self.begun = if is_explicit && self.ending == Ending::No { Begun::Failed } else { Begun::No };
-        self.skipping = lease.protocol.lacks_sync();
-        reply.error(&mut self.outbox);
-        if !self.skipping {
-            message::ready(&mut self.outbox, self.begun.status());
-        }
-        Ok(())
-    }
-}
-
-/// Whether the server has ended the connection by what it said of the client, and not for reasons of its own: one that
-/// has asked for the end, or broken the protocol, is not to find out with its next statement.
-fn ends_client(fields: &ErrorFields) -> bool {
-    matches!(fields.code.as_str(), IDLE_IN_TRANSACTION | PROTOCOL_VIOLATION)
 }

@@ -154,6 +154,11 @@ pub(crate) fn broken(error: &Broken, said: Option<&ErrorFields>) -> Reply {
     }
 }
 
+/// The connection to the server broke before anything of the request was sent.
+pub(crate) fn not_sent(error: &Broken) -> Reply {
+    Reply::new("08006", format!("{error}; the statement was not run"), "Look at the server's log.")
+}
+
 /// The connection to the server broke when a transaction was open there, of which nothing had asked for the commit.
 pub(crate) fn transaction_lost(error: &Broken, said: Option<&ErrorFields>) -> Reply {
     let mut reply = match said {

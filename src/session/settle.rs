@@ -409,9 +409,6 @@ impl Session {
                 self.left.drop_unread();
             }
         }
-        if let Some(reason) = news.transient {
-            self.repeat(reason);
-        }
         // The Sync that was sent is ours: the client's, still to come, is answered here.
         self.skipping |= news.skips_to_sync;
         if news.parameter_changed {
@@ -426,6 +423,9 @@ impl Session {
         }
         if news.begin_failed {
             self.begun = Begun::Failed;
+        }
+        if let Some(reason) = news.transient {
+            self.repeat(reason);
         }
         if news.lost_unnamed {
             self.forget_unnamed();
