@@ -226,12 +226,7 @@ impl Session {
             }
         }
         if request.end == End::Sync {
-            if let Begun::Lost(lost) = &self.begun {
-                // Where a server tells that a commit has failed.
-                lost.reply.error(&mut self.outbox);
-                self.shared.metrics.own_errors.fetch_add(1, Ordering::Relaxed);
-                self.begun.told(false);
-            }
+            // Of a lost transaction the status says that it has failed; the next statement is told why.
             let status = self.status();
             message::ready(&mut self.outbox, status);
         }

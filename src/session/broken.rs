@@ -3,11 +3,13 @@
 //!
 //! A client that waits for an answer gets the error in its place. One that does not is told with its next request, whatever
 //! that is: an error that nobody expects is taken for a notice, and a COMMIT that answers without one, for done. If the
-//! client can no longer be told between two messages, or has state on the backend, its session ends.
+//! client can no longer be told between two messages, has state on the backend, or is in the middle of a pipeline of which
+//! it has all answers (there drivers lose count of an error that belongs to no message), its session ends as it would with
+//! the server's connection.
 
 use super::{
     Ended, Session, repeat, reply,
-    transaction::{Begun, Ending, Lost},
+    transaction::{Begun, Ending},
 };
 use crate::{
     backend::Broken,
@@ -46,7 +48,7 @@ impl Session {
         };
         lease.protocol.give_up();
         self.on_news();
-        let was_pinned = self.pin.is_some();
+        let ends = self.pin.is_some() || self.streaming > 0 || awaits == Awaits::NothingYet;
         // The error answers the request.
         self.restore = None;
         let Some(mut lease) = self.part() else { return Ok(()) };
@@ -55,10 +57,8 @@ impl Session {
             return Err(Ended::Amid(broken));
         }
         match said {
-            Some(fields) if was_pinned || self.streaming > 0 || ends_client(&fields) => {
-                return Err(Ended::ByServer(Box::new(fields)));
-            }
-            None if was_pinned || self.streaming > 0 => return Err(Ended::Backend(broken)),
+            Some(fields) if ends || ends_client(&fields) => return Err(Ended::ByServer(Box::new(fields))),
+            None if ends => return Err(Ended::Backend(broken)),
             _ => {}
         }
         if lease.protocol.has_told_nothing()
@@ -85,8 +85,7 @@ impl Session {
                 self.begun = if is_explicit { Begun::Failed } else { Begun::No };
             }
             Awaits::Nothing | Awaits::NothingYet => {
-                let reply = reply::transaction_lost(broken, said);
-                self.begun = Begun::Lost(Box::new(Lost { reply, is_explicit }));
+                self.begun = Begun::Lost(reply::transaction_lost(broken, said));
             }
             Awaits::Answer => {
                 let reply = match (said, self.ending) {

@@ -21,7 +21,7 @@ pub(crate) enum Begun {
     Failed,
     /// Its server is gone, and nothing was owed to the client that could have told it: its next request is answered by
     /// the error, whatever it is. A COMMIT, too: nothing of the transaction is there.
-    Lost(Box<Lost>),
+    Lost(Reply),
 }
 
 /// What must be sent to open the transaction.
@@ -31,15 +31,6 @@ pub(crate) struct Deferred {
     pub(crate) texts: Vec<Box<[u8]>>,
     /// It may be opened on a standby.
     pub(crate) fits_standby: bool,
-}
-
-/// A transaction that was lost with its server.
-#[derive(Debug)]
-pub(crate) struct Lost {
-    /// What the client is told.
-    pub(crate) reply: Reply,
-    /// BEGIN had opened it: it is over with its end only. Otherwise it was that of a pipeline up to its Sync.
-    pub(crate) is_explicit: bool,
 }
 
 /// What the request under way may do to the transaction that it is part of, for the case that its answer never comes.
@@ -65,7 +56,7 @@ impl Begun {
     pub(crate) fn check(&self) -> Result<(), Reply> {
         match self {
             Self::Failed => Err(reply::in_failed_transaction()),
-            Self::Lost(lost) => Err(lost.reply.clone()),
+            Self::Lost(reply) => Err(reply.clone()),
             Self::No | Self::Deferred(_) => Ok(()),
         }
     }
@@ -74,7 +65,7 @@ impl Begun {
     pub(crate) fn told(&mut self, ends: bool) {
         match self {
             // Lost => No
-            Self::Lost(lost) if ends || !lost.is_explicit => *self = Self::No,
+            Self::Lost(_) if ends => *self = Self::No,
             // Deferred, Lost => Failed
             Self::Deferred(_) | Self::Lost(_) => *self = Self::Failed,
             Self::No | Self::Failed => {}
@@ -107,16 +98,15 @@ impl Ending {
 mod tests {
     use super::*;
 
-    fn lost(is_explicit: bool) -> Begun {
-        Begun::Lost(Box::new(Lost { reply: reply::no_answer(), is_explicit }))
+    fn lost() -> Begun {
+        Begun::Lost(reply::no_answer())
     }
 
     #[test]
     fn a_loss_is_told_once_and_then_only_an_end_is_accepted() {
         for (mut begun, ends, after) in [
-            (lost(true), false, TxStatus::Failed),
-            (lost(true), true, TxStatus::Idle),
-            (lost(false), false, TxStatus::Idle),
+            (lost(), false, TxStatus::Failed),
+            (lost(), true, TxStatus::Idle),
             (Begun::begin(b"BEGIN", Control::None), false, TxStatus::Failed),
             (Begun::No, false, TxStatus::Idle),
             (Begun::Failed, true, TxStatus::Failed),

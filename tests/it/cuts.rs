@@ -60,18 +60,21 @@ async fn hear(client: &mut RawClient) -> (Told, Vec<Message>) {
             break;
         }
     }
+    (judge(&answer), answer)
+}
+
+fn judge(answer: &[Message]) -> Told {
     let is_over = answer.last().is_some_and(|message| message.tag == b'Z');
     let error = answer.iter().find(|message| message.tag == b'E');
     let says_unknown = |error: &Message| {
         [b'M', b'D'].into_iter().filter_map(|field| error.field(field)).any(|text| text.contains("unknown"))
     };
-    let told = match error {
+    match error {
         Some(error) if says_unknown(error) => Told::Unknown,
         Some(_) => Told::Undone,
         None if is_over => Told::Done,
         None => Told::Unknown,
-    };
-    (told, answer)
+    }
 }
 
 /// One way of writing a row: what comes before the cut may begin, and what comes from then on.
@@ -204,7 +207,8 @@ async fn a_transaction_from_its_first_statement_on() {
                 client.query("INSERT INTO cut VALUES (1)").await;
                 let (first, answer) = hear(client).await;
                 if first != Told::Done {
-                    assert_eq!(first, Told::Undone, "no COMMIT was sent: {answer:?}");
+                    let is_open = answer.last().is_some_and(|message| message.tag == b'Z');
+                    assert!(first == Told::Undone || !is_open, "no COMMIT was sent: {answer:?}");
                     return end(client, first, &answer).await;
                 }
                 client.query("COMMIT").await;
@@ -228,13 +232,16 @@ async fn a_pipeline() {
                     .execute("", 0)
                     .flush_message();
                 client.flush().await;
+                let mut first = Vec::new();
                 while let Some(message) = client.try_read_message().await {
-                    if matches!(message.tag, b'C' | b'E') {
+                    first.push(message);
+                    if matches!(first.last().map(|message| message.tag), Some(b'C' | b'E')) {
                         break;
                     }
                 }
                 client.sync().try_flush().await;
-                hear(client).await.0
+                let (told, _) = hear(client).await;
+                if first.iter().any(|message| message.tag == b'E') { judge(&first) } else { told }
             })
         },
     })

@@ -280,60 +280,37 @@ async fn a_commit_that_was_not_answered_is_told_as_unknown() {
     }
 }
 
-/// Between a Flush and the Sync nobody expects a message: an error that came then would be taken for a notice.
+/// Between a Flush and the Sync nobody expects a message: an error that came then would be taken for a notice. As with a
+/// server's own connection, it is the last one.
 #[tokio::test]
-async fn a_lost_pipeline_is_told_where_an_answer_is_expected() {
+async fn a_lost_pipeline_ends_its_session() {
     let site = site().await;
-    let ways: [(&str, fn(&mut RawClient), &str); 3] = [
-        (
-            "Sync",
-            |client| {
-                client.sync();
-            },
-            "EZ",
-        ),
-        (
-            "more, then Sync",
-            |client| {
-                client.parse("", "SELECT 1").bind("", "", &[]).execute("", 0).sync();
-            },
-            "EZ",
-        ),
-        (
-            "more, then Flush",
-            |client| {
-                client.parse("", "SELECT 1").flush_message().sync();
-            },
-            "EZ",
-        ),
-    ];
     for transaction in ["", "BEGIN"] {
-        for (what, say, wanted) in ways {
-            let mut client = site.client().await;
-            client.ask(transaction).await;
-            client.parse("", "INSERT INTO kept VALUES (1)").bind("", "", &[]).execute("", 0).flush_message();
-            client.flush().await;
-            client.expect("12C").await;
-            let state = if transaction.is_empty() { "active" } else { "idle in transaction" };
-            // Without its Sync the server calls it active.
-            let all = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'app' AND query LIKE 'INSERT%'";
-            site.primary.query(all).await;
-            site.primary.wait_for_app_backends("query LIKE 'INSERT%'", 0).await;
-            let early = tokio::time::timeout(Duration::from_millis(200), client.peek()).await;
-            assert!(
-                early.is_err(),
-                "{what} in {transaction:?} ({state}): nothing is said before it is asked"
-            );
-            say(&mut client);
-            client.flush().await;
-            let answer = client.read_until_ready().await;
-            assert_eq!(RawClient::tags(&answer), wanted, "{what} in {transaction:?}: {answer:?}");
-            assert!(error_code(&answer).is_some_and(|code| LOST.contains(&code.as_str())), "{answer:?}");
-            assert_eq!(status(&answer), if transaction.is_empty() { 'I' } else { 'E' }, "{what}");
-            client.ask("ROLLBACK").await;
-            assert_eq!(client.query_value("SELECT count(*) FROM kept").await, "0", "{what}");
-        }
+        let mut client = site.client().await;
+        client.ask(transaction).await;
+        client.parse("", "INSERT INTO kept VALUES (1)").bind("", "", &[]).execute("", 0).flush_message();
+        client.flush().await;
+        client.expect("12C").await;
+        let all = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
+            WHERE usename = 'app' AND query LIKE 'INSERT%'";
+        site.primary.query(all).await;
+        let error = client.read_message().await;
+        assert_eq!(error.field(b'S').as_deref(), Some("FATAL"), "{transaction:?}: {error:?}");
+        assert_eq!(error.field(b'C').as_deref(), Some("57P01"), "{transaction:?}: {error:?}");
+        assert_eq!(client.try_read_message().await, None, "{transaction:?}");
+        assert_eq!(site.client().await.query_value("SELECT count(*) FROM kept").await, "0");
     }
+    // One that waits is told, and goes on.
+    let mut client = site.client().await;
+    client.parse("", "INSERT INTO kept SELECT 1 FROM pg_sleep(60)").bind("", "", &[]).execute("", 0);
+    client.flush_message().flush().await;
+    client.expect("12").await;
+    end_backends(&site, "active").await;
+    let error = client.read_message().await;
+    assert_eq!(error.field(b'S').as_deref(), Some("ERROR"), "{error:?}");
+    client.parse("", "SELECT 1").bind("", "", &[]).execute("", 0);
+    assert_eq!(RawClient::tags(&client.finish().await), "Z", "it is skipped");
+    assert_eq!(client.query_value("SELECT count(*) FROM kept").await, "0");
 }
 
 /// What a statement has defined is looked at again even if its connection ends at once.

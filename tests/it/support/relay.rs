@@ -55,7 +55,9 @@ impl Meter {
             return count;
         }
         let allowed = usize::try_from(left).unwrap_or(0).min(count);
-        self.left.fetch_sub(allowed as i64, Ordering::SeqCst);
+        // Once is enough: who connects again is served.
+        let next = if allowed < count { i64::MAX } else { left - allowed as i64 };
+        self.left.store(next, Ordering::SeqCst);
         allowed
     }
 }
@@ -136,7 +138,7 @@ impl Relay {
     }
 
     /// Lets so many bytes more pass in each direction, over all connections. Whatever comes then ends its connection,
-    /// after what has passed was delivered. `None`: as many as there are.
+    /// after what has passed was delivered; later ones are left alone. `None`: as many as there are.
     pub(crate) fn cut_after(&self, upstream: Option<usize>, client: Option<usize>) {
         for (meter, left) in self.meters.0.iter().zip([upstream, client]) {
             meter.left.store(left.map_or(i64::MAX, |left| left as i64), Ordering::SeqCst);
