@@ -20,6 +20,7 @@ pub mod live;
 pub mod metrics;
 mod orphan;
 mod pins;
+mod prologue;
 mod relay;
 pub mod repeat;
 mod replication;
