@@ -37,7 +37,8 @@ impl Session {
         match &self.begun {
             // Refused, by what has become of it.
             Begun::Lost(_) => return Ok(false),
-            Begun::Failed if self.lease.is_none() => return self.answers_failed(request),
+            // Whether or not it holds a backend, which knows nothing of it.
+            Begun::Failed => return self.answers_failed(request),
             _ => {}
         }
         if demand.verdict.effects.has(Effects::DEALLOCATES) && self.answers_deallocate(request)? {

@@ -351,12 +351,15 @@ async fn definitions_are_noticed_when_their_connection_is_lost() {
 #[tokio::test]
 async fn the_status_of_a_refused_transaction_is_its_own() {
     let site = site().await;
-    let mut client = site.client().await;
-    client.ask("BEGIN").await;
-    client.bind("", "nothing", &[]).execute("", 0);
-    let answer = client.finish().await;
-    assert_eq!(error_code(&answer).as_deref(), Some("26000"), "{answer:?}");
-    assert_eq!(status(&answer), 'E', "{answer:?}");
-    assert_eq!(error_code(&client.ask("SELECT 1").await).as_deref(), Some("25P02"));
-    assert_eq!(client.ask("COMMIT").await[0].body, &b"ROLLBACK\0"[..]);
+    for options in ["", "-c bulkhead.pool_mode=session"] {
+        let mut client = site.client_with(&[("options", options)]).await;
+        client.ask("BEGIN").await;
+        client.bind("", "nothing", &[]).execute("", 0);
+        let answer = client.finish().await;
+        assert_eq!(error_code(&answer).as_deref(), Some("26000"), "{answer:?}");
+        assert_eq!(status(&answer), 'E', "{answer:?}");
+        assert_eq!(error_code(&client.ask("SELECT 1").await).as_deref(), Some("25P02"), "{options}");
+        assert_eq!(client.ask("COMMIT").await[0].body, &b"ROLLBACK\0"[..], "{options}");
+        assert_eq!(client.query_value("SELECT 1").await, "1", "{options}");
+    }
 }
