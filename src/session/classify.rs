@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     route::{Demand, Standing, Target},
-    sql::{Class, Effects, Reading, Reason, Verdict},
+    sql::{Class, Effects, Hint, Reading, Reason, Verdict},
     wire::{
         TxStatus,
         frame::split_message,
@@ -237,7 +237,7 @@ impl Session {
             held_is_jobs_server: routes.jobs_elsewhere && held.is_some_and(on_jobs),
             begun_read_write: may_write,
             is_worker: self.is_worker,
-            asked: self.asked,
+            asked: if self.is_repeated { Some(Hint::Primary) } else { self.asked },
             bound: self.bound,
         };
         routes.target(demand, standing)
@@ -259,7 +259,7 @@ impl Session {
         }
     }
 
-    /// The transaction status that the client is told.
+    /// The transaction status that the client is told: of a transaction that no server knows, as long as there is one.
     pub(crate) fn status(&self) -> TxStatus {
         match (&self.begun, &self.lease) {
             (Begun::No, Some(lease)) => lease.protocol.status(),
