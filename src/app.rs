@@ -267,7 +267,7 @@ async fn call_sessions(live: Arc<Live>, stop: CancellationToken) {
                 looks = looks.wrapping_add(1);
                 if !limit.is_zero() {
                     // Who holds no backend keeps nobody else from anything.
-                    live.load().look(looks % IDLE_LOOKS == 0);
+                    live.load().look(looks.is_multiple_of(IDLE_LOOKS));
                 }
             }
             () = stop.cancelled() => return,

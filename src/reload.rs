@@ -177,9 +177,9 @@ impl Running {
                 // A pool whose server is at another address now is another one of the same name.
                 let has_moved = self.built.shared.pool_named(&pool.name).is_some();
                 if has_moved {
-                    pool.send_on()
+                    pool.send_on();
                 } else {
-                    pool.drain()
+                    pool.drain();
                 }
                 self.draining.push(Arc::downgrade(pool));
             }

@@ -118,11 +118,13 @@ impl Draft {
             limits: session::Limits {
                 max_clients: limits.max_clients,
                 login_timeout: limits.login_timeout,
+                orphan_timeout: limits.orphan_timeout,
                 request_buffer: limits.request_buffer,
                 request_buffer_total: limits.request_buffer_total,
                 tcp_user_timeout: limits.tcp_user_timeout,
                 prepared_per_client: limits.prepared_per_client,
                 prepared_per_backend: limits.prepared_per_backend,
+                settings_per_client: limits.settings_per_client,
             },
             identities: identities(&config, files)?,
             classifier,

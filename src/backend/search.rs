@@ -52,7 +52,7 @@ pub async fn connect(
     let mut last = None;
     for wanted in server.session_attrs.passes().into_iter().flatten() {
         let found = match server.hosts.len() {
-            1 => login.at(0, wanted, limit).await.map(|backend| login.placed(backend, server.in_use.turn())),
+            1 => login.at(0, wanted, limit).await.map(|backend| placed(backend, server.in_use.turn())),
             _ => login.at_one(wanted, limit).await,
         };
         match found {
@@ -127,7 +127,7 @@ impl Login<'_> {
             if let Some(chosen) = chosen {
                 match self.at(chosen.host, wanted, share).await {
                     Err(error) if error.is_of_host() => failure = Some(error),
-                    other => return other.map(|backend| self.placed(backend, turn)),
+                    other => return other.map(|backend| placed(backend, turn)),
                 }
             }
             let (found, error) = self.at_others(wanted, chosen.map(|chosen| chosen.host), share).await;
@@ -137,7 +137,7 @@ impl Login<'_> {
                     // Slow is not gone: without anything else there is all the time for it.
                     (Some(ConnectError::TimedOut(_)), Some(chosen)) => {
                         let backend = self.at(chosen.host, wanted, limit).await?;
-                        Ok(self.placed(backend, turn))
+                        Ok(placed(backend, turn))
                     }
                     (Some(error), _) => Err(error),
                     (None, _) => self.at_each(wanted, limit).await,
@@ -149,7 +149,7 @@ impl Login<'_> {
                 return Err(error);
             }
             if let Some(turn) = self.choose(turn, best.standing) {
-                return Ok(self.placed(best.backend, turn));
+                return Ok(placed(best.backend, turn));
             }
             say_goodbye(best.backend);
         }
@@ -167,7 +167,7 @@ impl Login<'_> {
                 Ok(mut backend) => {
                     let standing = standing(&mut backend, limit).await;
                     let turn = self.choose(turn, standing).unwrap_or(turn);
-                    return Ok(self.placed(backend, turn));
+                    return Ok(placed(backend, turn));
                 }
             }
         }
@@ -234,10 +234,11 @@ impl Login<'_> {
         ))
     }
 
-    fn placed(&self, mut backend: Box<Backend>, turn: u32) -> Box<Backend> {
-        backend.place = Place { turn, ..backend.place };
-        backend
-    }
+}
+
+fn placed(mut backend: Box<Backend>, turn: u32) -> Box<Backend> {
+    backend.place = Place { turn, ..backend.place };
+    backend
 }
 
 /// What the host says of itself.

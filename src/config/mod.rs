@@ -85,6 +85,8 @@ pub struct Limits {
     pub max_clients: usize,
     /// From accept to the end of authentication.
     pub login_timeout: Duration,
+    /// How long statements may go on whose client has left.
+    pub orphan_timeout: Duration,
     /// Bytes of one request that are kept in memory before it must be routed.
     pub request_buffer: usize,
     /// Bytes of unfinished requests of all clients together.
@@ -97,6 +99,8 @@ pub struct Limits {
     pub prepared_per_client: usize,
     /// Protocol-level prepared statements kept on one backend.
     pub prepared_per_backend: usize,
+    /// Bytes of the names and values of one client's settings that are carried.
+    pub settings_per_client: usize,
     /// How often the catalog snapshot (volatility, unsafe relations) is read again.
     pub catalog_refresh: Duration,
     /// Bytes of notifications that may wait for one client.
@@ -295,12 +299,14 @@ impl Default for Limits {
         Self {
             max_clients: 10_000,
             login_timeout: Duration::from_secs(15),
+            orphan_timeout: Duration::from_secs(60),
             request_buffer: 1 << 20,
             request_buffer_total: 256 << 20,
             statement_bytes: 256 << 10,
             verdict_cache: 10_000,
             prepared_per_client: 1000,
             prepared_per_backend: 500,
+            settings_per_client: 64 << 10,
             catalog_refresh: Duration::from_secs(30),
             notifications_per_client: 1 << 20,
             tcp_user_timeout: Duration::from_secs(30),

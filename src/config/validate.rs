@@ -178,6 +178,7 @@ fn limits(section: &Section<'_>) -> Limits {
     Limits {
         max_clients: section.count("max_clients", default.max_clients, &(1..=1_000_000)),
         login_timeout: section.duration("login_timeout", default.login_timeout, MILLISECOND),
+        orphan_timeout: section.duration("orphan_timeout", default.orphan_timeout, MILLISECOND),
         request_buffer: section.size("request_buffer", default.request_buffer, &bytes),
         request_buffer_total: section.size(
             "request_buffer_total",
@@ -188,6 +189,7 @@ fn limits(section: &Section<'_>) -> Limits {
         verdict_cache: section.count("verdict_cache", default.verdict_cache, &count),
         prepared_per_client: section.count("prepared_per_client", default.prepared_per_client, &count),
         prepared_per_backend: section.count("prepared_per_backend", default.prepared_per_backend, &count),
+        settings_per_client: section.size("settings_per_client", default.settings_per_client, &bytes),
         catalog_refresh: section.duration("catalog_refresh", default.catalog_refresh, second),
         notifications_per_client: section.size(
             "notifications_per_client",

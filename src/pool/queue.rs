@@ -260,7 +260,7 @@ mod tests {
         drop(queue.push(Arc::clone(&c), HOME));
         assert!(queue.make_room_for(&c).is_none(), "it would have as many as the other afterwards");
         assert_eq!(queue.len(), 5);
-        let [ones @ ..] = identities::<3>();
+        let ones = identities::<3>();
         let mut queue = self::queue(&ones.each_ref());
         assert!(queue.make_room_for(&a).is_none(), "nobody has more than one");
     }

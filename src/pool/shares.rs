@@ -230,11 +230,12 @@ mod tests {
     async fn where_there_are_fewer_places_than_identities_these_take_turns() {
         let [one, two, three] = identities();
         let pool = pool(2, &[(&one, 1), (&two, 1)]);
-        let mut state = pool.lock();
-        drop(state.queue.push(Arc::clone(&three), HOME));
-        drop(state.queue.push(Arc::clone(&one), HOME));
-        assert!(!state.must_make_room(&one) && !state.must_make_room(&two));
-        drop(state);
+        {
+            let mut state = pool.lock();
+            drop(state.queue.push(Arc::clone(&three), HOME));
+            drop(state.queue.push(Arc::clone(&one), HOME));
+            assert!(!state.must_make_room(&one) && !state.must_make_room(&two));
+        }
         tokio::time::advance(TURN).await;
         let state = pool.lock();
         assert!(state.must_make_room(&one) && state.must_make_room(&two), "whoever comes back first");

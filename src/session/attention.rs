@@ -57,8 +57,8 @@ impl Session {
         if limit.is_zero() {
             return Ok(());
         }
-        if self.silence.lasts(&self.socket, limit) {
-            return Err(Ended::ClientIo(io::ErrorKind::TimedOut.into()));
+        if !self.presence.is_gone() && self.silence.lasts(&self.socket, limit) {
+            self.lose_client(io::ErrorKind::TimedOut.into())?;
         }
         if let Some(lease) = &mut self.lease {
             let backend = &mut **lease;

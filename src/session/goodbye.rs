@@ -35,8 +35,7 @@ impl Session {
 
     /// Gives the client some time to take what is left for it. Its backend is given up before that.
     pub(super) async fn linger(&mut self) {
-        self.key.holds_none();
-        self.lease = None;
+        drop(self.part());
         self.listening = None;
         if self.outbox.is_empty() {
             return;

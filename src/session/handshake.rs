@@ -12,11 +12,12 @@ use super::{
     left::Left,
     live::Live,
     metrics::CountedClient,
+    orphan::Presence,
     replication::{self, Dedicated},
     reply::{self, Reply},
     serve::serve,
     shared::Shared,
-    transaction::Begun,
+    transaction::{Begun, Ending},
     welcome::{Welcome, welcome},
 };
 use crate::{
@@ -24,6 +25,7 @@ use crate::{
     backend::{Home, Settings},
     route::PoolId,
     socket::{Socket, silence::Silence, tls::TlsStream},
+    sql::Reading,
     wire::{
         frame::{HEADER_BYTES, Header},
         message,
@@ -138,8 +140,15 @@ fn say_goodbye(session: &mut Session, ended: &Ended) {
         Ended::SlowListener(limit_bytes) => Some(reply::slow_listener(*limit_bytes)),
         Ended::NoRoom(limit_bytes) => Some(reply::no_room(*limit_bytes)),
         Ended::ListenerLost => Some(reply::listener_lost()),
-        Ended::PinnedIdle { pool, reason, idle } => Some(reply::pinned_idle(pool, reason, *idle)),
+        Ended::PinnedIdle { pool, reason, idle, is_over_bound } => {
+            Some(reply::pinned_idle(pool, reason, *idle, *is_over_bound))
+        }
+        Ended::Orphaned(limit) => Some(reply::orphaned(*limit)),
         Ended::Protocol(what) => Some(reply::protocol_violation(what)),
+        Ended::AmidCopy(tag) => {
+            reply::unexpected_in_copy(*tag).error(&mut session.outbox);
+            Some(reply::lost_synchronization())
+        }
         Ended::Backend(broken) => Some(reply::lost(broken)),
         Ended::ByServer(fields) => Some(Reply::from_server(fields)),
     };
@@ -175,6 +184,7 @@ enum Kind {
 struct Start {
     identity: Arc<crate::backend::Identity>,
     startup: Arc<Settings>,
+    reading: Reading,
     bound: Option<PoolId>,
 }
 
@@ -208,14 +218,17 @@ impl Start {
             key,
             settings: Arc::clone(&self.startup),
             startup: self.startup,
+            reading: self.reading,
             begun: Begun::No,
             lease: None,
             lease_pool: PoolId(0),
             is_kept: false,
+            reserved: None,
             pin: None,
             left: Left::default(),
             restore: None,
             was_in_transaction: false,
+            ending: Ending::No,
             last: None,
             is_new_backend: false,
             asks_sequences: false,
@@ -224,7 +237,10 @@ impl Start {
             streaming: 0,
             search: None,
             skipping: false,
-            client_closed: false,
+            sent: Vec::new(),
+            is_repeated: false,
+            only_reads: false,
+            presence: Presence::Here,
             attended: shared.attention.last(),
             silence: Silence::default(),
             shared,
@@ -307,8 +323,9 @@ async fn admit(start: &Startup, shared: &Arc<Shared>, home: Home) -> Result<(Arc
     {
         return Err(reply::bad_pool_mode(other));
     }
-    let Welcome { parameters, startup, .. } = welcome(shared, &identity, pool, settings, home).await?;
-    Ok((parameters, Kind::Session(Start { identity, startup, bound })))
+    let Welcome { parameters, startup, reading, .. } =
+        welcome(shared, &identity, pool, settings, home).await?;
+    Ok((parameters, Kind::Session(Start { identity, startup, reading, bound })))
 }
 
 /// The startup parameters of a replication connection: the client's own.

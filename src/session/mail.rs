@@ -205,7 +205,9 @@ mod tests {
     fn in_every_order_of_events_all_mail_arrives() {
         for_each_order(8, |acts| {
             let mut model = Model::new(1 << 20);
-            acts.iter().for_each(|act| model.act(*act));
+            for act in acts {
+                model.act(*act);
+            }
             model.settle();
             assert_eq!((model.ended, model.read), (None, model.put * MAIL), "{acts:?}");
         });
@@ -217,7 +219,9 @@ mod tests {
         for_each_order(7, |acts| {
             // Room for two in each mailbox.
             let mut model = Model::new(2 * 65);
-            acts.iter().filter(|act| !matches!(act, Act::Reads(_))).for_each(|act| model.act(*act));
+            for act in acts.iter().filter(|act| !matches!(act, Act::Reads(_))) {
+                model.act(*act);
+            }
             let is_full = model.boxes.iter().any(|mailbox| mailbox.take() == Err(Fate::Overflowed));
             model.act(Act::Polls);
             assert_eq!(is_full, model.ended.is_some(), "{acts:?}");

@@ -34,6 +34,8 @@ pub struct Limits {
     pub max_clients: usize,
     /// From accept to the end of authentication.
     pub login_timeout: Duration,
+    /// How long what a client has sent may go on when it has left.
+    pub orphan_timeout: Duration,
     /// Bytes of a request that are kept before it is routed.
     pub request_buffer: usize,
     /// Bytes of unfinished requests of all sessions together.
@@ -44,6 +46,8 @@ pub struct Limits {
     pub prepared_per_client: usize,
     /// Prepared statements on one backend.
     pub prepared_per_backend: usize,
+    /// Bytes of the names and values of one client's settings that are carried.
+    pub settings_per_client: usize,
 }
 
 /// Which sessions are workers.

@@ -111,6 +111,7 @@ async fn pair() -> (Cluster, Proxy) {
 async fn wait_for_status(proxy: &Proxy, word: &str, part: &str) {
     eventually(&format!("/readyz says {word} and {part}"), Duration::from_secs(20), async || {
         let (status, text) = http_get(proxy.http_port(), "/readyz").await.ok()?;
+        let text = serde_json::from_str::<serde_json::Value>(&text).expect("JSON").to_string();
         (status == 200 && text.contains(&format!("\"{word}\"")) && text.contains(part)).then_some(())
     })
     .await;
