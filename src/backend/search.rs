@@ -233,7 +233,6 @@ impl Login<'_> {
             name(known.host),
         ))
     }
-
 }
 
 fn placed(mut backend: Box<Backend>, turn: u32) -> Box<Backend> {
