@@ -183,8 +183,7 @@ impl Draft {
         }
         self.shared.listeners.set_limits(listen_limits(&self.config.limits));
         if let Some(identity) = &warm {
-            // Read before the first client asks.
-            self.shared.catalogs.of(identity);
+            self.shared.catalogs.keep_warm(identity);
         }
         let built = Built { config: self.config, shared: Arc::new(self.shared), servers: self.servers };
         (built, unkept)
