@@ -98,6 +98,8 @@ mod fixture {
                 login_timeout: Duration::from_secs(10),
                 request_buffer: 65_536,
                 prepared_per_client: 100,
+                prepared_bytes_per_client: 1_000_000,
+                settings_bytes_per_client: 1_000_000,
                 prepared_per_backend: 100,
             },
             identities,
@@ -114,7 +116,7 @@ mod fixture {
             requests,
             workers: Workers::default(),
             welcomes: Arc::default(),
-            lasting: Arc::new(Lasting::new(10, listeners)),
+            lasting: Arc::new(Lasting::new(crate::backend::statements::Statements::new(10, 100_000), listeners)),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use super::{StartError, rules};
 use crate::{
     auth::{Secret, Users, Verifier, tls},
-    backend::{Server, address::LoginSecret, connect::Numbers},
+    backend::{Server, address::LoginSecret, connect::Numbers, statements::Statements},
     config::{self, AuthMethod, Config, ListenOnGap},
     pool::{self, Gate, Pool, ServerPool, Spawner},
     route::{PoolId, Routes},
@@ -120,6 +120,8 @@ impl Draft {
                 login_timeout: limits.login_timeout,
                 request_buffer: limits.request_buffer,
                 prepared_per_client: limits.prepared_per_client,
+                prepared_bytes_per_client: limits.prepared_bytes_per_client,
+                settings_bytes_per_client: limits.settings_bytes_per_client,
                 prepared_per_backend: limits.prepared_per_backend,
             },
             identities: identities(&config, files)?,
@@ -141,7 +143,8 @@ impl Draft {
             lasting: earlier.map_or_else(
                 || {
                     let listeners = Listeners::new(spawner.clone(), listen_limits(limits));
-                    Arc::new(Lasting::new(limits.verdict_cache, listeners))
+                    let statements = Statements::new(limits.verdict_cache, limits.prepared_bytes);
+                    Arc::new(Lasting::new(statements, listeners))
                 },
                 |shared| Arc::clone(&shared.lasting),
             ),

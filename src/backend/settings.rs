@@ -74,6 +74,16 @@ impl Settings {
         self.is_serializable
     }
 
+    /// What their names and values take.
+    pub fn bytes(&self) -> usize {
+        self.entries.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
+    /// Whether they take more than `limits.settings_bytes_per_client`: they are not carried from backend to backend.
+    pub fn is_over_budget(&self, bytes_max: usize) -> bool {
+        self.bytes() > bytes_max
+    }
+
     /// Whether nothing is set.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -12,10 +12,12 @@ mod draft;
 mod extended;
 pub mod handshake;
 pub mod identities;
+mod judges;
 mod left;
 mod listen;
 pub mod live;
 pub mod metrics;
+mod named;
 mod pins;
 mod relay;
 mod replication;
@@ -29,14 +31,15 @@ pub mod shared;
 mod transaction;
 mod welcome;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
+pub use judges::Judges;
 pub use live::Live;
 pub use shared::{Lasting, Limits, Shared, Workers};
 pub use welcome::Welcomes;
 
 use crate::{
-    backend::{BackendId, Broken, Home, Identity, Settings, statements::Statement},
+    backend::{BackendId, Broken, Home, Identity, Settings},
     pool::Lease,
     route::PoolId,
     server::DatabaseCatalog,
@@ -51,6 +54,7 @@ use cancels::CancelKey;
 use left::Left;
 use listen::Listening;
 use metrics::CountedPin;
+use named::Named;
 use transaction::Begun;
 
 /// How a session ends.
@@ -198,7 +202,7 @@ pub(crate) struct Session {
 /// A session's prepared statements.
 #[derive(Debug, Default)]
 struct Statements {
-    named: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+    named: Named,
     unnamed: Option<Unnamed>,
     /// Those that exist on the leased backend under the client's own names.
     aliases: Vec<aliases::Alias>,
