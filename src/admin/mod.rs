@@ -116,7 +116,10 @@ mod fixture {
             requests,
             workers: Workers::default(),
             welcomes: Arc::default(),
-            lasting: Arc::new(Lasting::new(crate::backend::statements::Statements::new(10, 100_000), listeners)),
+            lasting: Arc::new(Lasting::new(
+                crate::backend::statements::Statements::new(10, 100_000),
+                listeners,
+            )),
         }
     }
 }

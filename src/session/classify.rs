@@ -135,7 +135,9 @@ impl Session {
                     let (_portal, name) = (body.cstring()?, body.cstring()?);
                     let mut parsed = last.iter().chain(earlier.iter().rev());
                     let here = parsed.find(|(known, _)| *known == name).map(|(_, verdict)| *verdict);
-                    let Some(verdict) = here.or_else(|| self.known_verdict_or_note(name, unjudged)) else { continue };
+                    let Some(verdict) = here.or_else(|| self.known_verdict_or_note(name, unjudged)) else {
+                        continue;
+                    };
                     let decided = self.decide_by_values(verdict, body)?;
                     // The Parse has been counted already, unless a value makes this a job.
                     if here.is_none() || decided.class != verdict.class {

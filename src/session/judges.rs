@@ -33,7 +33,10 @@ impl Judges {
 
     /// Does a piece of work elsewhere; `None` if there is no place for it. Begun, it goes on if it is not waited for
     /// any more, and keeps its place.
-    pub(crate) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
         let place = timeout(WAIT, Arc::clone(&self.places).acquire_owned()).await.ok()?.ok()?;
         let work = move || {
             let done = work();
@@ -48,7 +51,7 @@ impl Judges {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn no_more_run_than_there_are_places() {
         let judges = Judges::new(1);
         let (end, ended) = std::sync::mpsc::channel::<()>();

@@ -4,6 +4,7 @@
 mod backends;
 mod bounds;
 mod cancel;
+mod catalogs;
 mod check;
 mod conversation;
 mod corners;
@@ -11,6 +12,7 @@ mod demo;
 mod drain;
 mod drivers;
 mod failures;
+mod floods;
 mod harness;
 mod health;
 mod hostile;
