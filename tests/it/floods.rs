@@ -160,7 +160,7 @@ async fn texts_that_take_long_to_read_make_nobody_wait() {
     let mut other = site.client().await;
     assert_eq!(other.query_value("SELECT 1").await, "1");
     for unit in SLOW {
-        let text = format!("SELECT 1 {}", unit.repeat(200_000 / unit.len()));
+        let text = format!("SELECT 1 {}", unit.repeat(40_000 / unit.len()));
         let cpu = |proxy: &Proxy| {
             let (user, system) = proxy.cpu_seconds();
             user + system
@@ -174,9 +174,9 @@ async fn texts_that_take_long_to_read_make_nobody_wait() {
         let waited = began.elapsed();
         sender.read_until_ready().await;
         sender.read_until_ready().await;
-        // It was 14 s and more; in CPU time, so that a busy machine changes nothing.
+        // The server takes long as well, and longer for longer ones. In CPU time, so that a busy machine changes nothing.
         let took = cpu(&site.proxy) - before;
-        assert!(took < 3.0, "{unit}: {took} s of CPU, the other one waited {waited:?}");
+        assert!(took < 1.0, "{unit}: {took} s of CPU, the other one waited {waited:?}");
     }
 }
 
