@@ -188,12 +188,8 @@ fn limits(section: &Section<'_>) -> Limits {
             &bytes,
         ),
         prepared_bytes: section.size("prepared_bytes", default.prepared_bytes, &bytes),
-        settings_bytes_per_client: section.size(
-            "settings_bytes_per_client",
-            default.settings_bytes_per_client,
-            &bytes,
-        ),
         prepared_per_backend: section.count("prepared_per_backend", default.prepared_per_backend, &count),
+        settings_per_client: section.size("settings_per_client", default.settings_per_client, &bytes),
         catalog_refresh: section.duration("catalog_refresh", default.catalog_refresh, second),
         notifications_per_client: section.size(
             "notifications_per_client",

@@ -4,12 +4,13 @@ use super::{
     Ended, Session,
     judges::SHORT_TEXTS_BYTES,
     request::{End, Request},
+    transaction::Begun,
 };
 use crate::{
     route::{Demand, Standing, Target},
     sql::{Class, Effects, Reason, Verdict},
     wire::{
-        TxStatus,
+        Reading, TxStatus,
         frame::split_message,
         read::{Body, Malformed},
     },
@@ -21,6 +22,20 @@ struct Unjudged {
     texts: Vec<Box<[u8]>>,
     /// Bytes of the texts that were judged here.
     judged: usize,
+}
+
+/// The functions of large objects (`pg_proc.dat`), which clients call by FunctionCall: `lo_create`, `lo_open` to `lo_tell`,
+/// `lo_unlink`, `lo_truncate`, and those of 64 bits. They leave nothing but rows, and descriptors up to the transaction's
+/// end.
+const LARGE_OBJECTS: [i32; 13] = [715, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172];
+
+/// Functions that do not come with PostgreSQL have higher numbers (`FirstNormalObjectId`).
+const FIRST_OF_USERS: i32 = 16_384;
+
+/// Whether a built-in function may set a parameter that the server does not list: `set_config`, and those that run a text
+/// (`query_to_xml` and its family, `ts_rewrite`, `ts_stat`).
+const fn sets_hidden(function: i32) -> bool {
+    matches!(function, 2078 | 2923..=2938 | 3684..=3690)
 }
 
 impl Session {
@@ -35,7 +50,7 @@ impl Session {
                 }
                 Ok(demand)
             }
-            End::FunctionCall => Ok(Demand::of(Verdict::new(Class::Write, Reason::FunctionCall))),
+            End::FunctionCall => Ok(Demand::of(self.function_verdict(request))),
             End::Sync | End::Open => {
                 let mut unjudged = Unjudged::default();
                 let demand = self.extended_demand(request, &mut unjudged)?;
@@ -88,8 +103,8 @@ impl Session {
 
     /// As [`Session::verdict`]; notes a text that has none.
     fn verdict_or_note(&self, text: &[u8], unjudged: &mut Unjudged) -> Verdict {
-        if self.settings.has_old_strings() {
-            return Verdict::old_strings();
+        if let Some(unread) = self.unread(text) {
+            return unread;
         }
         let (classifier, catalog) = (&self.shared.classifier, self.catalog.load());
         match classifier.lookup(&catalog, text) {
@@ -102,6 +117,37 @@ impl Session {
                 unjudged.texts.push(text.into());
                 Verdict::unknown(Reason::Unparsed)
             }
+        }
+    }
+
+    /// The verdict of a text that the server reads in another way than the grammar here.
+    fn unread(&self, text: &[u8]) -> Option<Verdict> {
+        let reading = self.reading();
+        if reading.is_ours(text) {
+            return None;
+        }
+        let reason = if reading.old_strings { Reason::OldStrings } else { Reason::Unparsed };
+        Some(Verdict::unknown(reason))
+    }
+
+    /// How the server reads texts of the session, as far as it has said so.
+    pub(crate) fn reading(&self) -> Reading {
+        self.lease.as_ref().map_or(self.reading, |lease| lease.protocol.reading())
+    }
+
+    /// The verdict of a FunctionCall: it names its function by number.
+    fn function_verdict(&self, request: Request) -> Verdict {
+        let body = self.inbox.get(5..request.len).unwrap_or_default();
+        match Body::new(body, "FunctionCall").int32() {
+            Ok(function) if LARGE_OBJECTS.contains(&function) => {
+                Verdict::new(Class::Write, Reason::FunctionCall)
+            }
+            // What it leaves is asked for, and reset before another session gets the backend.
+            Ok(function) if function < FIRST_OF_USERS && !sets_hidden(function) => Verdict {
+                effects: Effects::OPAQUE.with(Effects::UNPROVEN),
+                ..Verdict::new(Class::Write, Reason::FunctionCall)
+            },
+            _ => Verdict::unknown(Reason::FunctionCall),
         }
     }
 
@@ -189,7 +235,8 @@ impl Session {
         }
         let statement = statements.named.get(name)?;
         // One without a verdict may have one by now.
-        Some(if statement.epochs == self.epochs() && !statement.verdict.is_unread() {
+        let is_known = statement.epochs == self.epochs() && !statement.verdict.is_unread();
+        Some(if is_known && self.reading().is_ours(&statement.text) {
             statement.verdict
         } else {
             self.verdict_or_note(&statement.text, unjudged)
@@ -236,7 +283,7 @@ impl Session {
         let held = self.lease.is_some().then_some(self.lease_pool);
         let on_jobs = |pool| routes.jobs.is_some_and(|jobs| self.shared.same_server(pool, jobs));
         let begun_read_write = match &self.begun {
-            super::transaction::Begun::Deferred(deferred) => !deferred.fits_standby,
+            Begun::Deferred(deferred) => !deferred.fits_standby,
             // What follows before the Sync belongs to the same transaction, and may write.
             _ => request.end == End::Open && !request.only_prepares(),
         };
@@ -273,9 +320,9 @@ impl Session {
 
     /// The transaction status that the client is told.
     pub(crate) fn status(&self) -> TxStatus {
-        match &self.lease {
-            Some(lease) => lease.protocol.status(),
-            None => self.begun.status(),
+        match (&self.begun, &self.lease) {
+            (Begun::No, Some(lease)) => lease.protocol.status(),
+            (begun, _) => begun.status(),
         }
     }
 }

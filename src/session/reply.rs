@@ -288,16 +288,6 @@ pub(crate) fn statements_too_large(limit: usize) -> Reply {
     )
 }
 
-/// Settings that take more than one client's may.
-#[expect(dead_code, reason = "who applies settings asks Settings::is_over_budget")]
-pub(crate) fn settings_too_large(limit: usize) -> Reply {
-    Reply::new(
-        "53200",
-        format!("the session's settings take more than {limit} bytes, which is the limit"),
-        "Set shorter values, or raise limits.settings_bytes_per_client.",
-    )
-}
-
 /// A named Parse that does not fit into the buffer.
 pub(crate) fn statement_too_long(limit: usize) -> Reply {
     Reply::new(

@@ -161,7 +161,10 @@ async fn nobodys_objects_answer_our_questions() {
         for sql in TALK {
             for client in [&mut client, &mut other] {
                 let code = error_code(&client.ask(sql).await);
-                assert!(code.as_deref().is_none_or(|code| ["42P07", "42P01"].contains(&code)), "{sql}: {code:?}");
+                assert!(
+                    code.as_deref().is_none_or(|code| ["42P07", "42P01"].contains(&code)),
+                    "{sql}: {code:?}"
+                );
                 client.parse("s", "VALUES (1)").close(b'S', "s");
                 client.finish().await;
                 assert_eq!(called(&primary), Vec::<String>::new(), "{sql}");

@@ -13,6 +13,7 @@ mod drain;
 mod drivers;
 mod failures;
 mod floods;
+mod handover;
 mod harness;
 mod health;
 mod hostile;
