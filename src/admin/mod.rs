@@ -99,6 +99,7 @@ mod fixture {
                 orphan_timeout: Duration::from_secs(60),
                 request_buffer: 65_536,
                 prepared_per_client: 100,
+                prepared_bytes_per_client: 1_000_000,
                 prepared_per_backend: 100,
                 settings_per_client: 1 << 16,
             },
@@ -116,7 +117,10 @@ mod fixture {
             requests,
             workers: Workers::default(),
             welcomes: Arc::default(),
-            lasting: Arc::new(Lasting::new(10, listeners)),
+            lasting: Arc::new(Lasting::new(
+                crate::backend::statements::Statements::new(10, 100_000),
+                listeners,
+            )),
         }
     }
 }

@@ -31,6 +31,10 @@ use crate::{
 /// An ErrorResponse longer than this is passed on without being looked into.
 const INSPECTED_BYTES: usize = 64 * 1024;
 
+/// Parameters that a server may report, and the bytes that their names and values may take. PostgreSQL reports 15.
+const PARAMETERS_MAX: usize = 100;
+const PARAMETERS_BYTES_MAX: usize = 256 * 1024;
+
 /// What was sent up to a Sync or a Query, and how its replies are treated.
 #[derive(Debug)]
 struct Part {
@@ -446,6 +450,9 @@ impl Protocol {
             let here = rest.len().min(header.len);
             let body = &rest[HEADER_BYTES..here];
             let passes = self.on_message(header.tag, body, chunk, out);
+            if header.tag == b'S' && self.has_too_many_parameters() {
+                return Err(BadFrame::Flood { tag: header.tag });
+            }
             if passes {
                 out.pass(chunk, at, at + here);
             }
@@ -538,6 +545,11 @@ impl Protocol {
             self.news().parameter_changed = true;
         }
         shown
+    }
+
+    fn has_too_many_parameters(&self) -> bool {
+        let bytes: usize = self.parameters.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.parameters.len() > PARAMETERS_MAX || bytes > PARAMETERS_BYTES_MAX
     }
 
     fn on_error(&mut self, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {

@@ -95,11 +95,15 @@ pub struct Limits {
     pub verdict_cache: usize,
     /// Protocol-level prepared statements of one client.
     pub prepared_per_client: usize,
+    /// What the prepared statements of one client may take.
+    pub prepared_bytes_per_client: usize,
+    /// What the prepared statements that clients share may take, all together.
+    pub prepared_bytes: usize,
     /// Protocol-level prepared statements kept on one backend.
     pub prepared_per_backend: usize,
     /// Bytes of the names and values of one client's settings that are carried.
     pub settings_per_client: usize,
-    /// How often the catalog snapshot (volatility, unsafe relations) is read again.
+    /// How often the catalog is looked at, and its snapshot read again if it has changed.
     pub catalog_refresh: Duration,
     /// Bytes of notifications that may wait for one client.
     pub notifications_per_client: usize,
@@ -300,9 +304,11 @@ impl Default for Limits {
             statement_bytes: 256 << 10,
             verdict_cache: 10_000,
             prepared_per_client: 1000,
+            prepared_bytes_per_client: 16 << 20,
+            prepared_bytes: 64 << 20,
             prepared_per_backend: 500,
             settings_per_client: 64 << 10,
-            catalog_refresh: Duration::from_secs(30),
+            catalog_refresh: Duration::from_secs(5),
             notifications_per_client: 1 << 20,
             listen_on_gap: ListenOnGap::Disconnect,
         }

@@ -319,6 +319,15 @@ pub(crate) fn too_many_statements(limit: usize) -> Reply {
     )
 }
 
+/// Prepared statements that take more than one client's may.
+pub(crate) fn statements_too_large(limit: usize) -> Reply {
+    Reply::new(
+        "53200",
+        format!("the session's prepared statements take more than {limit} bytes, which is the limit"),
+        "Close or DEALLOCATE some, or raise limits.prepared_bytes_per_client.",
+    )
+}
+
 /// A named Parse that does not fit into the buffer.
 pub(crate) fn statement_too_long(limit: usize) -> Reply {
     Reply::new(

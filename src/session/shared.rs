@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     cancels::Cancels,
     identities::Identities,
+    judges::Judges,
     metrics::{Metrics, Requests},
     welcome::Welcomes,
 };
@@ -39,6 +40,8 @@ pub struct Limits {
     pub request_buffer: usize,
     /// Prepared statements of one client.
     pub prepared_per_client: usize,
+    /// What they may take, in bytes.
+    pub prepared_bytes_per_client: usize,
     /// Prepared statements on one backend.
     pub prepared_per_backend: usize,
     /// Bytes of the names and values of one client's settings that are carried.
@@ -94,6 +97,8 @@ pub struct Lasting {
     pub listeners: Listeners,
     /// Prepared statements.
     pub statements: Statements,
+    /// Where long texts are judged.
+    pub judges: Judges,
     /// Keys given to clients.
     pub cancels: Arc<Cancels>,
     /// Counters.
@@ -114,12 +119,13 @@ impl Deref for Shared {
 }
 
 impl Lasting {
-    /// For a program that remembers up to `statements` prepared statements.
-    pub fn new(statements: usize, listeners: Listeners) -> Self {
+    /// For a program that shares these prepared statements.
+    pub fn new(statements: Statements, listeners: Listeners) -> Self {
         Self {
             catalogs: Arc::default(),
             listeners,
-            statements: Statements::new(statements),
+            statements,
+            judges: Judges::default(),
             cancels: Arc::default(),
             metrics: Arc::default(),
             draining: CancellationToken::new(),

@@ -4,6 +4,7 @@
 mod backends;
 mod bounds;
 mod cancel;
+mod catalogs;
 mod check;
 mod conversation;
 mod corners;
@@ -12,6 +13,7 @@ mod demo;
 mod drain;
 mod drivers;
 mod failures;
+mod floods;
 mod handover;
 mod harness;
 mod health;
