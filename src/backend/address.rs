@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use super::{
     connect::Numbers,
     hosts::{HostPort, SessionAttrs},
+    proof::Proofs,
 };
 use crate::auth::{ScramKeys, ScramVerifier, Secret, Verifier, md5::Digest, scram, tls::Connector};
 
@@ -33,6 +34,8 @@ pub struct Identity {
     /// Whether any of its clients has asked for `currval` or `lastval`: a backend is to forget what it remembers of
     /// sequences before another session gets it.
     pub asks_sequences: AtomicBool,
+    /// When servers have last let it in.
+    pub proofs: Proofs,
 }
 
 /// How an identity logs in to servers. A reload may replace it.
@@ -142,6 +145,7 @@ impl Identity {
             credentials,
             generation: AtomicU32::new(0),
             asks_sequences: AtomicBool::new(false),
+            proofs: Proofs::default(),
         }
     }
 
@@ -171,9 +175,20 @@ impl Identity {
         if credentials.is_same(&self.credentials.load()) {
             return;
         }
+        self.replace_credentials(credentials);
+    }
+
+    /// A server has refused its login: what has logged in before is of no use any more. Not to be called from two
+    /// threads at once.
+    pub fn revoke(&self) {
+        self.replace_credentials((*self.credentials()).clone());
+    }
+
+    fn replace_credentials(&self, credentials: Credentials) {
         let generation = self.generation.load(Ordering::Relaxed).wrapping_add(1);
         self.credentials.store(Arc::new(Credentials { generation, ..credentials }));
         self.generation.store(generation, Ordering::Release);
+        self.proofs.forget();
     }
 }
 
@@ -221,6 +236,11 @@ impl LoginSecret {
     /// What md5 authentication needs, if it is known.
     pub fn md5(&self, user: &str) -> Option<Digest> {
         self.verifier.md5_digest(user)
+    }
+
+    /// The keys that a client's own login proved, whether or not they fit a server's challenge.
+    pub fn proven_keys(&self) -> Option<ScramKeys> {
+        self.proven.get().map(|(_, keys)| keys.clone())
     }
 
     /// The keys for a server's challenge: derived from the password, or passed through from a client's login if

@@ -39,6 +39,10 @@ const LOGIN_BYTES: usize = 256 * 1024;
 /// `invalid_authorization_specification`: no entry in `pg_hba.conf`, among others.
 const INVALID_AUTHORIZATION: &str = "28000";
 
+/// What may be wrong where a key that was passed through is refused.
+const OTHER_VERIFIER: &str = "The SCRAM verifier in auth.users_file is not the one that the server has now; copy it from \
+                              pg_authid.rolpassword again, or write the password.";
+
 /// SQLSTATE of a server that is starting up or going down: libpq goes on to the next host.
 const CANNOT_CONNECT_NOW: &str = "57P03";
 
@@ -132,6 +136,11 @@ impl ConnectError {
             Self::NoPassword(_) | Self::Unsupported(_) | Self::Auth(_) | Self::Unbound(_) => true,
             Self::Io(_) | Self::Tls(_) | Self::TimedOut(_) | Self::Protocol(_) | Self::Unwanted(_) => false,
         }
+    }
+
+    /// Whether the server, or the role, or the database has as many connections as it may.
+    pub fn is_of_bounds(&self) -> bool {
+        matches!(self, Self::Refused(fields) if fields.code.starts_with("53"))
     }
 
     /// Whether another host of the server is to be tried: this one cannot be reached, or is not what is looked for.
@@ -414,11 +423,23 @@ async fn prove(
     talk.socket.send_all(&packet).await?;
 
     let challenge = client.challenge(&talk.expect_sasl(11).await?)?;
-    let keys =
-        secret.keys_for(&challenge).await.ok_or_else(|| ConnectError::NoPassword(login.user.to_owned()))?;
+    let fitting = secret.keys_for(&challenge).await;
+    let fits = fitting.is_some();
+    // Keys of another verifier open nothing, and it is for the server to say so: it shows one that is made up where
+    // the password is no longer valid.
+    let keys = fitting
+        .or_else(|| secret.proven_keys())
+        .ok_or_else(|| ConnectError::NoPassword(login.user.to_owned()))?;
     let (sent, proof) = challenge.answer(&keys);
     talk.send_password(proof.as_bytes()).await?;
-    sent.verify(&talk.expect_sasl(12).await?)?;
+    let last = match talk.expect_sasl(12).await {
+        Err(ConnectError::Refused(mut fields)) if !fits && fields.hint.is_empty() => {
+            fields.hint = OTHER_VERIFIER.to_owned();
+            return Err(ConnectError::Refused(fields));
+        }
+        other => other?,
+    };
+    sent.verify(&last)?;
     Ok(())
 }
 

@@ -10,6 +10,7 @@ pub mod dial;
 pub mod hosts;
 pub mod outgoing;
 pub mod probe;
+pub mod proof;
 pub mod protocol;
 pub mod query;
 pub mod settings;

@@ -202,8 +202,10 @@ impl Diff {
     }
 
     fn auth(&mut self, old: &Auth, new: &Auth) {
-        let show = |Auth { method, users_file }: &Auth| [method.name().to_owned(), path(users_file.as_ref())];
-        self.section("auth", ["method", "users_file"], show(old), show(new));
+        let show = |Auth { method, users_file, reprove_after }: &Auth| {
+            [method.name().to_owned(), path(users_file.as_ref()), shown(reprove_after)]
+        };
+        self.section("auth", ["method", "users_file", "reprove_after"], show(old), show(new));
     }
 
     fn jobs(&mut self, old: &Jobs, new: &Jobs) {

@@ -129,6 +129,8 @@ pub struct Auth {
     pub method: AuthMethod,
     /// A PgBouncer-style users file.
     pub users_file: Option<PathBuf>,
+    /// A login is proven at the server again when the last proof is older; zero: every login.
+    pub reprove_after: Duration,
 }
 
 /// How clients prove who they are.
@@ -305,7 +307,11 @@ impl Default for Limits {
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { method: AuthMethod::ScramSha256, users_file: None }
+        Self {
+            method: AuthMethod::ScramSha256,
+            users_file: None,
+            reprove_after: Duration::from_secs(60),
+        }
     }
 }
 

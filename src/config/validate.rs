@@ -211,6 +211,7 @@ fn auth(section: &Section<'_>) -> Auth {
     Auth {
         method: section.parsed("method", default.method, method),
         users_file: section.path_of_file("users_file"),
+        reprove_after: section.duration("reprove_after", default.reprove_after, Duration::ZERO),
     }
 }
 

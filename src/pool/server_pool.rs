@@ -353,7 +353,7 @@ impl ServerPool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note_outstanding(&self, state: &State) {
+    pub(super) fn note_outstanding(&self, state: &State) {
         self.outstanding.store(state.leased + state.queue.len(), Ordering::Relaxed);
     }
 
@@ -512,7 +512,10 @@ impl ServerPool {
             Refusal::Full(_) | Refusal::Cancelled | Refusal::Closing => &self.stats.refused_full,
         };
         for waiter in state.queue.take_where(leaves) {
-            count(counter);
+            // Who asks for a proof is not refused by this, but by what it makes of it.
+            if !waiter.fresh {
+                count(counter);
+            }
             // A waiter that has left meanwhile needs no refusal.
             let _ = waiter.to.send(Err(refusal.clone()));
         }

@@ -13,6 +13,7 @@ use super::{
     metrics::CountedClient,
     replication::{self, Dedicated},
     reply::{self, Reply},
+    reprove,
     serve::serve,
     shared::Shared,
     transaction::Begun,
@@ -300,6 +301,7 @@ async fn admit(start: &Startup, shared: &Arc<Shared>, home: Home) -> Result<(Arc
     {
         return Err(reply::bad_pool_mode(other));
     }
+    reprove::prove(shared, &identity, pool, home).await?;
     let Welcome { parameters, startup, .. } = welcome(shared, &identity, pool, settings, home).await?;
     Ok((parameters, Kind::Session(Start { identity, startup, bound })))
 }

@@ -19,6 +19,7 @@ pub mod metrics;
 mod pins;
 mod relay;
 mod replication;
+mod reprove;
 mod reply;
 mod request;
 mod rewrite;
