@@ -137,12 +137,7 @@ pub async fn feed_watchdog(spawner: Spawner, stop: CancellationToken) {
     let round = within / 2;
     loop {
         let started = tokio::time::Instant::now();
-        let signs = Spawner { tracker: TaskTracker::new(), threads: spawner.threads.clone() };
-        for thread in 0..signs.threads.len() {
-            signs.spawn(Home(thread as u16), async {});
-        }
-        signs.tracker.close();
-        if tokio::time::timeout(round, signs.tracker.wait()).await.is_ok() {
+        if spawner.is_well(round).await {
             tell(&[NotifyState::Watchdog]);
         }
         tokio::select! {

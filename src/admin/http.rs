@@ -25,8 +25,10 @@ use super::{
 };
 use crate::session::{Live, Shared};
 
-/// Connections at once; further ones are closed.
+/// Connections at once; one more takes the place of the one that has been silent for longest.
 const CONNECTIONS_MAX: usize = 64;
+/// From a connection's beginning to the end of its first request's headers.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the end of one request to the end of the next one's headers: longer than the usual scrape intervals, so that
 /// a scraper keeps its connection.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(75);
@@ -45,24 +47,41 @@ const GET_AND_HEAD: HeaderValue = HeaderValue::from_static("GET, HEAD");
 
 type Answer = Response<Full<Bytes>>;
 
-/// Serves `/metrics`, `/healthz` and `/readyz` until `stop`, then ends within a second.
-///
-/// Every connection is a task of this future and ends with it at the latest.
-pub async fn serve(listener: TcpListener, live: Arc<Live>, stop: CancellationToken) {
-    let mut connections = JoinSet::new();
+/// Serves `/metrics`, `/healthz` and `/readyz` on a thread of its own until `stop`, then ends within a second: neither
+/// can sessions hold it up, nor it sessions. Returns once the thread has ended.
+pub async fn serve(listener: std::net::TcpListener, live: Arc<Live>, threads: Spawner, stop: CancellationToken) {
+    let (alive, ended) = tokio::sync::oneshot::channel::<Infallible>();
+    let thread = std::thread::Builder::new().name("http".to_owned()).spawn(move || {
+        let _alive = alive;
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(serve_here(listener, live, threads, stop)),
+            Err(error) => tracing::error!(%error, "HTTP cannot be served"),
+        }
+    });
+    if let Err(error) = thread {
+        tracing::error!(%error, "HTTP cannot be served");
+    }
+    // An error says that the thread has ended.
+    let _ = ended.await;
+}
+
+async fn serve_here(listener: std::net::TcpListener, live: Arc<Live>, threads: Spawner, stop: CancellationToken) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "HTTP cannot be served"),
+    };
+    let pulse = Arc::new(Pulse::default());
+    let mut beat = pin!(pulse.keep(&threads));
+    let mut guests = Guests::default();
     loop {
         // Cancel safe, every arm: an accept or a join that is dropped leaves the connection or the result where it
-        // is for the next round.
+        // is for the next round; the pulse is polled through a reference and goes on.
         tokio::select! {
             () = stop.cancelled() => break,
-            Some(_) = connections.join_next() => {}
+            () = beat.as_mut() => {}
+            Some(ended) = guests.tasks.join_next() => guests.left(ended.ok()),
             accepted = listener.accept() => match accepted {
-                Ok((_, peer)) if connections.len() >= CONNECTIONS_MAX => {
-                    tracing::debug!(%peer, "too many HTTP connections: closed");
-                }
-                Ok((stream, _)) => {
-                    connections.spawn(converse(stream, Arc::clone(&live), stop.clone()));
-                }
+                Ok((stream, _)) => guests.enter(stream, &live, &pulse, &stop),
                 Err(error) => {
                     tracing::warn!(%error, "an HTTP connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -72,34 +91,68 @@ pub async fn serve(listener: TcpListener, live: Arc<Live>, stop: CancellationTok
     }
     drop(listener);
     // Each one has been told by the token, and bounds itself.
-    while connections.join_next().await.is_some() {}
+    while guests.tasks.join_next().await.is_some() {}
 }
 
-/// One connection, from its first request to its last.
-async fn converse(stream: TcpStream, live: Arc<Live>, stop: CancellationToken) {
-    let service = service_fn(|request: Request<Incoming>| {
-        let answer = answer(request.method(), request.uri().path(), &live.load());
-        async move { Ok::<_, Infallible>(answer) }
-    });
-    let mut connection = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADERS_TIMEOUT)
-            .max_buf_size(HEADERS_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service)
-    );
-    // Cancel safe: the connection is polled through a reference and goes on below.
-    tokio::select! {
-        result = connection.as_mut() => return log(result),
-        () = stop.cancelled() => {}
-        () = tokio::time::sleep(CONNECTION_LIFETIME) => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    if let Ok(result) = tokio::time::timeout(LAST_REQUEST_TIMEOUT, connection).await {
-        log(result);
+/// Whether the threads that serve sessions are alive, asked again and again.
+#[derive(Debug, Default)]
+struct Pulse {
+    is_lost: AtomicBool,
+}
+
+impl Pulse {
+    async fn keep(&self, threads: &Spawner) {
+        loop {
+            self.is_lost.store(!threads.is_well(PULSE_TIMEOUT).await, Ordering::Relaxed);
+            tokio::time::sleep(PULSE_EVERY).await;
+        }
     }
 }
 
+/// The connections that are open, bounded.
+#[derive(Debug, Default)]
+struct Guests {
+    tasks: JoinSet<u64>,
+    open: Vec<Arc<Guest>>,
+    next: u64,
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Guest {
+    number: u64,
+    /// Its last request, by the number of the connection that was newest then; none before the first one.
+    active: AtomicU64,
+    newest: Arc<AtomicU64>,
+    leave: CancellationToken,
+}
+
+impl Guests {
+    /// Serves a connection; the one that has been silent for longest makes room for it, of those at first that have
+    /// never asked for anything.
+    fn enter(&mut self, stream: TcpStream, live: &Arc<Live>, pulse: &Arc<Pulse>, stop: &CancellationToken) {
+        if self.open.len() >= CONNECTIONS_MAX {
+            let silent = |(_, guest): &(usize, &Arc<Guest>)| {
+                let active = guest.active.load(Ordering::Relaxed);
+                (active > 0, active, guest.number)
+            };
+            if let Some((at, _)) = self.open.iter().enumerate().min_by_key(silent) {
+                self.open.swap_remove(at).leave.cancel();
+            }
+        }
+        self.next += 1;
+        let newest = self.open.first().map_or_else(Arc::default, |guest| Arc::clone(&guest.newest));
+        newest.store(self.next, Ordering::Relaxed);
+        let guest =
+            Arc::new(Guest { number: self.next, active: AtomicU64::new(0), newest, leave: CancellationToken::new() });
+        self.open.push(Arc::clone(&guest));
+        self.tasks.spawn(converse(stream, Arc::clone(live), Arc::clone(pulse), guest, stop.clone()));
+    }
+
+    fn left(&mut self, number: Option<u64>) {
+        self.open.retain(|guest| Some(guest.number) != number);
+    }
+}
 fn log(result: hyper::Result<()>) {
     if let Err(error) = result {
         tracing::debug!(%error, "an HTTP connection ended with an error");

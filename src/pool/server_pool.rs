@@ -29,6 +29,16 @@ impl Spawner {
         let at = usize::from(home.0) % self.threads.len();
         self.tracker.spawn_on(task, &self.threads[at]);
     }
+
+    /// Whether every thread runs a trivial task within this time.
+    pub async fn is_well(&self, within: Duration) -> bool {
+        let signs = Self { tracker: TaskTracker::new(), threads: Arc::clone(&self.threads) };
+        for thread in 0..signs.threads.len() {
+            signs.spawn(Home(thread as u16), async {});
+        }
+        signs.tracker.close();
+        tokio::time::timeout(within, signs.tracker.wait()).await.is_ok()
+    }
 }
 
 /// Who wants a backend.

