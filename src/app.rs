@@ -189,7 +189,7 @@ async fn serve(
     tasks.spawn(service::keep_status(Arc::clone(&live), stop.clone()));
     tasks.spawn(service::feed_watchdog(spawner.clone(), stop.clone()));
     if let Some(http) = ports.http {
-        tasks.spawn(admin::serve(http, Arc::clone(&live), stop.clone()));
+        tasks.spawn(admin::serve(http.into_std()?, Arc::clone(&live), spawner.clone(), stop.clone()));
     }
     let open = Arc::default();
     for listener in ports.clients {

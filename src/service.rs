@@ -11,10 +11,9 @@ use std::{fmt::Write as _, io, net::TcpListener, os::unix::net::UnixListener, ti
 
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backend::Home,
     pool::Spawner,
     session::{Live, Shared},
 };

@@ -2,7 +2,15 @@
 //!
 //! Speaks neither TLS nor asks who somebody is: it is meant for an address that only operators reach.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use http_body_util::Full;
 use hyper::{
@@ -23,7 +31,10 @@ use super::{
     health::{Status, readiness},
     metrics,
 };
-use crate::session::{Live, Shared};
+use crate::{
+    pool::Spawner,
+    session::{Live, Shared},
+};
 
 /// Connections at once; one more takes the place of the one that has been silent for longest.
 const CONNECTIONS_MAX: usize = 64;
@@ -36,6 +47,10 @@ const HEADERS_TIMEOUT: Duration = Duration::from_secs(75);
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(600);
 /// How long the request under way may take when its connection is to end.
 const LAST_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often the threads that serve sessions are asked whether they are alive.
+const PULSE_EVERY: Duration = Duration::from_secs(1);
+/// A thread that does nothing for so long is not.
+const PULSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a request's headers.
 const HEADERS_BYTES_MAX: usize = 16 * 1024;
 /// The pause after a failed accept: without it, a process that is out of file descriptors would spin.
@@ -49,7 +64,12 @@ type Answer = Response<Full<Bytes>>;
 
 /// Serves `/metrics`, `/healthz` and `/readyz` on a thread of its own until `stop`, then ends within a second: neither
 /// can sessions hold it up, nor it sessions. Returns once the thread has ended.
-pub async fn serve(listener: std::net::TcpListener, live: Arc<Live>, threads: Spawner, stop: CancellationToken) {
+pub async fn serve(
+    listener: std::net::TcpListener,
+    live: Arc<Live>,
+    threads: Spawner,
+    stop: CancellationToken,
+) {
     let (alive, ended) = tokio::sync::oneshot::channel::<Infallible>();
     let thread = std::thread::Builder::new().name("http".to_owned()).spawn(move || {
         let _alive = alive;
@@ -65,7 +85,12 @@ pub async fn serve(listener: std::net::TcpListener, live: Arc<Live>, threads: Sp
     let _ = ended.await;
 }
 
-async fn serve_here(listener: std::net::TcpListener, live: Arc<Live>, threads: Spawner, stop: CancellationToken) {
+async fn serve_here(
+    listener: std::net::TcpListener,
+    live: Arc<Live>,
+    threads: Spawner,
+    stop: CancellationToken,
+) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "HTTP cannot be served"),
@@ -114,37 +139,55 @@ impl Pulse {
 struct Guests {
     tasks: JoinSet<u64>,
     open: Vec<Arc<Guest>>,
-    next: u64,
+    entered: u64,
 }
 
 /// One connection.
 #[derive(Debug)]
 struct Guest {
     number: u64,
-    /// Its last request, by the number of the connection that was newest then; none before the first one.
-    active: AtomicU64,
-    newest: Arc<AtomicU64>,
+    since: Instant,
+    /// When it last asked for something, in microseconds after `since`; zero before the first time.
+    asked: AtomicU64,
     leave: CancellationToken,
+}
+
+impl Guest {
+    fn asks(&self) {
+        self.asked.store(self.since.elapsed().as_micros() as u64 + 1, Ordering::Relaxed);
+    }
+
+    /// When it was last heard of; who has never asked for anything comes first.
+    fn heard(&self) -> (bool, Instant) {
+        let asked = self.asked.load(Ordering::Relaxed);
+        (asked > 0, self.since + Duration::from_micros(asked))
+    }
+
+    /// Returns if it asks for nothing in time.
+    async fn is_mute(&self) {
+        tokio::time::sleep(FIRST_REQUEST_TIMEOUT).await;
+        if self.asked.load(Ordering::Relaxed) > 0 {
+            std::future::pending().await
+        }
+    }
 }
 
 impl Guests {
     /// Serves a connection; the one that has been silent for longest makes room for it, of those at first that have
     /// never asked for anything.
     fn enter(&mut self, stream: TcpStream, live: &Arc<Live>, pulse: &Arc<Pulse>, stop: &CancellationToken) {
-        if self.open.len() >= CONNECTIONS_MAX {
-            let silent = |(_, guest): &(usize, &Arc<Guest>)| {
-                let active = guest.active.load(Ordering::Relaxed);
-                (active > 0, active, guest.number)
-            };
-            if let Some((at, _)) = self.open.iter().enumerate().min_by_key(silent) {
-                self.open.swap_remove(at).leave.cancel();
-            }
+        if self.open.len() >= CONNECTIONS_MAX
+            && let Some(at) = (0..self.open.len()).min_by_key(|&at| self.open[at].heard())
+        {
+            self.open.swap_remove(at).leave.cancel();
         }
-        self.next += 1;
-        let newest = self.open.first().map_or_else(Arc::default, |guest| Arc::clone(&guest.newest));
-        newest.store(self.next, Ordering::Relaxed);
-        let guest =
-            Arc::new(Guest { number: self.next, active: AtomicU64::new(0), newest, leave: CancellationToken::new() });
+        self.entered += 1;
+        let guest = Arc::new(Guest {
+            number: self.entered,
+            since: Instant::now(),
+            asked: AtomicU64::new(0),
+            leave: CancellationToken::new(),
+        });
         self.open.push(Arc::clone(&guest));
         self.tasks.spawn(converse(stream, Arc::clone(live), Arc::clone(pulse), guest, stop.clone()));
     }
@@ -153,6 +196,45 @@ impl Guests {
         self.open.retain(|guest| Some(guest.number) != number);
     }
 }
+
+/// One connection, from its first request to its last; returns its number.
+async fn converse(
+    stream: TcpStream,
+    live: Arc<Live>,
+    pulse: Arc<Pulse>,
+    guest: Arc<Guest>,
+    stop: CancellationToken,
+) -> u64 {
+    let service = service_fn(|request: Request<Incoming>| {
+        guest.asks();
+        let answer = answer(request.method(), request.uri().path(), &live.load(), &pulse);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADERS_TIMEOUT)
+            .max_buf_size(HEADERS_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    // Cancel safe: the connection is polled through a reference and goes on below, or is closed.
+    tokio::select! {
+        result = connection.as_mut() => {
+            log(result);
+            return guest.number;
+        }
+        () = guest.leave.cancelled() => return guest.number,
+        () = guest.is_mute() => return guest.number,
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(CONNECTION_LIFETIME) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    if let Ok(result) = tokio::time::timeout(LAST_REQUEST_TIMEOUT, connection).await {
+        log(result);
+    }
+    guest.number
+}
+
 fn log(result: hyper::Result<()>) {
     if let Err(error) = result {
         tracing::debug!(%error, "an HTTP connection ended with an error");
@@ -160,7 +242,7 @@ fn log(result: hyper::Result<()>) {
 }
 
 /// What a path answers. HEAD is answered as GET; hyper leaves the body out.
-fn answer(method: &Method, path: &str, shared: &Shared) -> Answer {
+fn answer(method: &Method, path: &str, shared: &Shared, pulse: &Pulse) -> Answer {
     if !matches!(*method, Method::GET | Method::HEAD) {
         let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         answer.headers_mut().insert(ALLOW, GET_AND_HEAD);
@@ -171,6 +253,9 @@ fn answer(method: &Method, path: &str, shared: &Shared) -> Answer {
             let mut answer = text(StatusCode::OK, metrics::text(shared));
             answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
             answer
+        }
+        "/healthz" if pulse.is_lost.load(Ordering::Relaxed) => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "a thread does not answer\n")
         }
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" => ready(shared),
@@ -221,12 +306,17 @@ mod tests {
 
     impl Running {
         async fn start() -> Self {
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+            listener.set_nonblocking(true).expect("sockets have the option");
             let address = listener.local_addr().expect("it is bound");
             let (stop, shared, mut tasks) = (CancellationToken::new(), Arc::new(shared()), JoinSet::new());
             shared.health.servers[0].set(Known::Up { in_recovery: false });
             let live = Arc::new(Live::new(Arc::clone(&shared)));
-            tasks.spawn(serve(listener, live, stop.clone()));
+            let threads = Spawner {
+                tracker: tokio_util::task::TaskTracker::new(),
+                threads: Arc::new([tokio::runtime::Handle::current()]),
+            };
+            tasks.spawn(serve(listener, live, threads, stop.clone()));
             Self { address, stop, tasks, shared }
         }
 
@@ -299,12 +389,46 @@ mod tests {
             assert!(is_served(&mut stream).await && is_served(&mut stream).await);
             kept.push(stream);
         }
-        assert!(!is_served(&mut running.connect().await).await);
-        kept.pop();
-        let place = async { while !is_served(&mut running.connect().await).await {} };
-        timeout(SOON, place).await.expect("a place becomes free");
+        // The second has been silent for longest, since the first asks again.
+        assert!(is_served(&mut kept[0]).await);
+        let mut more = running.connect().await;
+        assert!(is_served(&mut more).await);
+        assert!(!is_served(&mut kept[1]).await);
+        assert!(is_served(&mut kept[0]).await && is_served(&mut kept[2]).await);
         running.ends().await;
-        assert!(!is_served(&mut kept[0]).await);
+        assert!(!is_served(&mut kept[0]).await && !is_served(&mut more).await);
+    }
+
+    #[tokio::test]
+    async fn who_never_asks_makes_room_first_and_is_not_kept_for_long() {
+        let running = Running::start().await;
+        let mut scraper = running.connect().await;
+        assert!(is_served(&mut scraper).await);
+        let mut slow = Vec::new();
+        for _ in 0..3 * CONNECTIONS_MAX {
+            let mut stream = running.connect().await;
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHo").await.expect("it is connected");
+            slow.push(stream);
+        }
+        let began = Instant::now();
+        assert!(running.ask("GET /healthz").await.ends_with("ok\n"));
+        assert!(is_served(&mut scraper).await, "who has asked for something stays");
+        let mut bytes = Vec::new();
+        let closed = timeout(SOON, slow.last_mut().expect("many").read_to_end(&mut bytes)).await;
+        assert!(closed.is_ok(), "half a request is not waited for");
+        assert!(began.elapsed() < FIRST_REQUEST_TIMEOUT + Duration::from_secs(3), "{:?}", began.elapsed());
+        running.ends().await;
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_hangs_is_no_good_health() {
+        let running = Running::start().await;
+        let pulse = Pulse::default();
+        let told = |pulse: &Pulse| answer(&Method::GET, "/healthz", &running.shared, pulse).status();
+        assert_eq!(told(&pulse), StatusCode::OK);
+        pulse.is_lost.store(true, Ordering::Relaxed);
+        assert_eq!(told(&pulse), StatusCode::SERVICE_UNAVAILABLE);
+        running.ends().await;
     }
 
     #[tokio::test]

@@ -283,14 +283,7 @@ fn identities(config: &Config, files: Files) -> Result<Identities, StartError> {
         .map(|(name, user)| (name.to_owned(), Arc::new(LoginSecret::new(user.verifier().clone()))))
         .collect();
     let url = (primary.user.clone(), primary.database.clone());
-    Ok(Identities::new(
-        method,
-        users,
-        secrets,
-        url,
-        config.databases.clone(),
-        config.auth.reprove_after,
-    )?)
+    Ok(Identities::new(method, users, secrets, url, config.databases.clone(), config.auth.reprove_after)?)
 }
 
 pub(crate) fn server_of(server: &config::Server, numbers: &Arc<Numbers>) -> Result<Server, tls::Problem> {

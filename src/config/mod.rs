@@ -307,11 +307,7 @@ impl Default for Limits {
 
 impl Default for Auth {
     fn default() -> Self {
-        Self {
-            method: AuthMethod::ScramSha256,
-            users_file: None,
-            reprove_after: Duration::from_secs(60),
-        }
+        Self { method: AuthMethod::ScramSha256, users_file: None, reprove_after: Duration::from_secs(60) }
     }
 }
 

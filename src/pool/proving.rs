@@ -48,7 +48,9 @@ impl ServerPool {
     fn queue_for_fresh(self: &Arc<Self>, identity: &Arc<Identity>, home: Home) -> Option<Waiting> {
         let mut state = self.lock();
         let figures = state.figures();
-        if !state.has_room() && figures.waiting >= state.limits.max_waiting + figures.connecting + figures.closing {
+        if !state.has_room()
+            && figures.waiting >= state.limits.max_waiting + figures.connecting + figures.closing
+        {
             return None;
         }
         let (ticket, from) = state.queue.push_for_fresh(Arc::clone(identity), home);

@@ -107,7 +107,9 @@ impl Queue {
 
     /// The first waiter, if `backend` is of no use to it: it has another identity, or wants a fresh one.
     pub(super) fn head_is_stranger(&self, backend: &Backend) -> Option<&Waiter> {
-        self.waiters.front().filter(|waiter| waiter.fresh || !Arc::ptr_eq(&waiter.identity, &backend.identity))
+        self.waiters
+            .front()
+            .filter(|waiter| waiter.fresh || !Arc::ptr_eq(&waiter.identity, &backend.identity))
     }
 
     /// Takes out everybody for whom `leaves` holds.

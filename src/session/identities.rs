@@ -75,7 +75,16 @@ impl Identities {
             identities: HashMap::new(),
         };
         let known = Arc::new(Known(Mutex::new(logins)));
-        Ok(Self { method, users, url_user, url_database, databases, reprove_after, mock: MockKey::random()?, known })
+        Ok(Self {
+            method,
+            users,
+            url_user,
+            url_database,
+            databases,
+            reprove_after,
+            mock: MockKey::random()?,
+            known,
+        })
     }
 
     /// Takes over from the snapshot before: its identities, what its clients have proven and what was derived from
@@ -128,8 +137,8 @@ impl Identities {
     pub fn revoke(&self, refused: &Identity, is_user_s: bool) {
         // The lock also keeps two threads from changing credentials at once.
         for identity in self.known.lock().identities.values() {
-            let is_alike = identity.user == refused.user
-                && (is_user_s || identity.database == refused.database);
+            let is_alike =
+                identity.user == refused.user && (is_user_s || identity.database == refused.database);
             if is_alike {
                 identity.revoke();
             }

@@ -55,12 +55,7 @@ pub(super) async fn prove(
     }
 }
 
-async fn ask(
-    shared: &Shared,
-    identity: &Arc<Identity>,
-    member: &Arc<ServerPool>,
-    home: Home,
-) -> Outcome {
+async fn ask(shared: &Shared, identity: &Arc<Identity>, member: &Arc<ServerPool>, home: Home) -> Outcome {
     let began = Instant::now();
     // The client is to be told before its time is over.
     let limit = member.limits().connect_timeout.min(shared.limits.login_timeout / 2);

@@ -34,7 +34,8 @@ async fn users_file(primary: &Postgres, folder: &Scratch) -> String {
     let mut lines = "\"app\" \"secret\"\n".to_owned();
     for login in [Login::AppTwo, Login::Md5] {
         let (user, _) = login.credentials();
-        let kept = primary.value(&format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{user}'")).await;
+        let kept =
+            primary.value(&format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{user}'")).await;
         writeln!(lines, "\"{user}\" \"{kept}\"").expect("text");
     }
     let path = folder.path().join("users");
@@ -53,9 +54,12 @@ async fn who_may_not_log_in_at_the_server_may_not_here() {
     let folder = Scratch::new();
     let users = users_file(&primary, &folder).await;
     // A password, a key that passes through, a digest.
-    for (method, login) in
-        [("scram-sha-256", Login::App), ("md5", Login::App), ("scram-sha-256", Login::AppTwo), ("md5", Login::Md5)]
-    {
+    for (method, login) in [
+        ("scram-sha-256", Login::App),
+        ("md5", Login::App),
+        ("scram-sha-256", Login::AppTwo),
+        ("md5", Login::Md5),
+    ] {
         let config = ProxyConfig::primary_only(&primary)
             .set("auth", "method", method)
             .set("auth", "users_file", users.as_str())
@@ -70,7 +74,8 @@ async fn who_may_not_log_in_at_the_server_may_not_here() {
                 // The server forgets an md5 password with the name.
                 continue;
             }
-            let mut early = try_login(proxy.port(), login).await.unwrap_or_else(|error| panic!("{case}: {error:?}"));
+            let mut early =
+                try_login(proxy.port(), login).await.unwrap_or_else(|error| panic!("{case}: {error:?}"));
             assert_eq!(early.query_value("SELECT session_user").await, user, "{case}");
 
             primary.query(&revoke.replace("{user}", user)).await;
@@ -83,7 +88,8 @@ async fn who_may_not_log_in_at_the_server_may_not_here() {
             assert!(refused.field(b'C').is_some_and(|code| !is_ours || code.starts_with("28")), "{case}");
             let gone = format!("the idle connections of {case} end");
             eventually(&gone, Duration::from_secs(10), async || {
-                let left = backends_of(&primary, user).await == "0" && backends_of(&primary, "gone").await == "0";
+                let left =
+                    backends_of(&primary, user).await == "0" && backends_of(&primary, "gone").await == "0";
                 left.then_some(())
             })
             .await;
@@ -106,7 +112,9 @@ async fn an_old_password_opens_neither_door() {
     let primary = Postgres::start(Role::Primary);
     let folder = Scratch::new();
     let users = users_file(&primary, &folder).await;
-    for (method, login) in [("scram-sha-256", Login::App), ("scram-sha-256", Login::AppTwo), ("md5", Login::Md5)] {
+    for (method, login) in
+        [("scram-sha-256", Login::App), ("scram-sha-256", Login::AppTwo), ("md5", Login::Md5)]
+    {
         let config = ProxyConfig::primary_only(&primary)
             .set("auth", "method", method)
             .set("auth", "users_file", users.as_str())
@@ -115,7 +123,8 @@ async fn an_old_password_opens_neither_door() {
         let proxy = Proxy::start(&config.to_toml());
         let (user, _) = login.credentials();
         drop(try_login(proxy.port(), login).await.unwrap_or_else(|error| panic!("{user}: {error:?}")));
-        let kept = primary.value(&format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{user}'")).await;
+        let kept =
+            primary.value(&format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{user}'")).await;
         primary.query(&format!("ALTER ROLE {user} PASSWORD 'another'")).await;
         let refused = try_login(proxy.port(), login).await.err();
         let code = refused.as_ref().and_then(|refused| refused.field(b'C')).unwrap_or_default();
@@ -199,14 +208,17 @@ async fn a_full_pool_refuses_a_login_as_it_refuses_a_statement() {
 #[tokio::test]
 async fn a_server_that_is_down_locks_nobody_out() {
     let primary = Postgres::start(Role::Primary);
-    let config = ProxyConfig::primary_only(&primary)
-        .set("auth", "reprove_after", "0s")
-        .set("pools.primary", "wait_timeout", "300ms");
+    let config = ProxyConfig::primary_only(&primary).set("auth", "reprove_after", "0s").set(
+        "pools.primary",
+        "wait_timeout",
+        "300ms",
+    );
     let proxy = Proxy::start(&config.to_toml());
     drop(RawClient::login(proxy.port(), Login::App, "app").await);
     primary.stop(Stop::Fast);
     for _ in 0..3 {
-        let mut client = try_login(proxy.port(), Login::App).await.unwrap_or_else(|error| panic!("{error:?}"));
+        let mut client =
+            try_login(proxy.port(), Login::App).await.unwrap_or_else(|error| panic!("{error:?}"));
         client.query("SELECT 1").await;
         let [code, ..] = client.read_error().await.expect("there is no server");
         assert_eq!(code, "08006");

@@ -20,6 +20,7 @@ mod leftovers;
 mod life;
 mod listen;
 mod logins;
+mod logins_hostile;
 mod logins_reprove;
 mod modes;
 mod names;
