@@ -46,6 +46,8 @@ mod fixture {
             numbers,
             traffic,
             tls: crate::auth::tls::Connector::default(),
+            require_auth: crate::auth::RequireAuth::default(),
+            application_name: None,
         })
     }
 

@@ -298,6 +298,8 @@ pub(crate) fn server_of(server: &config::Server, numbers: &Arc<Numbers>) -> Resu
         user: server.user.clone(),
         secret,
         database: server.database.clone(),
+        require_auth: server.require_auth.clone(),
+        application_name: server.application_name.clone().filter(|name| !name.is_empty()),
         numbers: Arc::clone(numbers),
         traffic: Arc::default(),
     })

@@ -6,13 +6,16 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
 
 use super::{
     connect::Numbers,
     hosts::{HostPort, SessionAttrs},
     proof::Proofs,
 };
-use crate::auth::{ScramKeys, ScramVerifier, Secret, Verifier, md5::Digest, scram, tls::Connector};
+use crate::auth::{
+    RequireAuth, ScramKeys, ScramVerifier, Secret, Verifier, md5::Digest, scram, tls::Connector,
+};
 
 /// Keys that were derived for servers, kept because deriving takes milliseconds. A few servers, a few salts.
 const KEPT_KEYS: usize = 8;
@@ -68,6 +71,10 @@ pub struct Server {
     pub secret: Option<LoginSecret>,
     /// The URL's database.
     pub database: String,
+    /// How it may ask for a password.
+    pub require_auth: RequireAuth,
+    /// What its connections are called until a session's name is put on them.
+    pub application_name: Option<String>,
     /// Numbers for backends, shared by all servers.
     pub numbers: Arc<Numbers>,
     /// Bytes that went both ways.
@@ -198,7 +205,9 @@ pub struct LoginSecret {
     verifier: Verifier,
     /// Keys that a client's own login proved, with the verifier that it was proven against.
     proven: OnceLock<(ScramVerifier, ScramKeys)>,
-    derived: Mutex<Vec<DerivedKeys>>,
+    derived: Arc<Mutex<Vec<DerivedKeys>>>,
+    /// Keys are derived one after the other: a server may ask for seconds of work, and for others the next time.
+    deriving: Arc<Semaphore>,
 }
 
 #[derive(Clone, Debug)]
@@ -211,7 +220,12 @@ struct DerivedKeys {
 impl LoginSecret {
     /// From what a users file or URL says.
     pub fn new(verifier: Verifier) -> Self {
-        Self { verifier, proven: OnceLock::new(), derived: Mutex::new(Vec::new()) }
+        Self {
+            verifier,
+            proven: OnceLock::new(),
+            derived: Arc::default(),
+            deriving: Arc::new(Semaphore::new(1)),
+        }
     }
 
     /// What is known of the password.
@@ -253,23 +267,36 @@ impl LoginSecret {
         }
         let password = self.password()?;
         let (salt, iterations) = (challenge.salt().to_vec(), challenge.iterations());
-        let known =
-            self.lock().iter().find(|kept| kept.salt == salt && kept.iterations == iterations).cloned();
-        if let Some(known) = known {
-            return Some(known.keys);
+        if let Some(keys) = find(&self.derived, &salt, iterations) {
+            return Some(keys);
         }
-        let (password, salt_too) = (password.clone(), salt.clone());
-        let derive = move || ScramKeys::derive(&password, &salt_too, iterations);
-        let keys = tokio::task::spawn_blocking(derive).await.ok()?;
-        let mut kept = self.lock();
-        if kept.len() >= KEPT_KEYS {
-            kept.remove(0);
+        let turn = Arc::clone(&self.deriving).acquire_owned().await.ok()?;
+        // Who had the turn before may have derived the same.
+        if let Some(keys) = find(&self.derived, &salt, iterations) {
+            return Some(keys);
         }
-        kept.push(DerivedKeys { salt, iterations, keys: keys.clone() });
-        Some(keys)
+        let (password, derived) = (password.clone(), Arc::clone(&self.derived));
+        // Goes on to its end, and keeps its turn until then, whoever has stopped waiting for it.
+        let derive = move || {
+            let keys = ScramKeys::derive(&password, &salt, iterations);
+            let mut kept = lock(&derived);
+            if kept.len() >= KEPT_KEYS {
+                kept.remove(0);
+            }
+            kept.push(DerivedKeys { salt, iterations, keys: keys.clone() });
+            drop((kept, turn));
+            keys
+        };
+        tokio::task::spawn_blocking(derive).await.ok()
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<DerivedKeys>> {
-        self.derived.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn find(derived: &Mutex<Vec<DerivedKeys>>, salt: &[u8], iterations: u32) -> Option<ScramKeys> {
+    let kept = lock(derived);
+    let found = kept.iter().find(|kept| kept.salt == salt && kept.iterations == iterations)?;
+    Some(found.keys.clone())
+}
+
+fn lock(derived: &Mutex<Vec<DerivedKeys>>) -> std::sync::MutexGuard<'_, Vec<DerivedKeys>> {
+    derived.lock().unwrap_or_else(PoisonError::into_inner)
 }

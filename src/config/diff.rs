@@ -252,6 +252,7 @@ impl Diff {
             tls,
             connect_timeout,
             application_name,
+            require_auth,
         } = new;
         if old.hosts != *places {
             let (from, to) = (hosts(&old.hosts), hosts(places));
@@ -302,6 +303,7 @@ impl Diff {
                     optional(old.application_name.as_ref()),
                     optional(application_name.as_ref()),
                 ),
+                ("url (require_auth)", old.require_auth.to_string(), require_auth.to_string()),
                 (
                     "max_connections",
                     optional(old.max_connections.as_ref()),

@@ -26,6 +26,7 @@ use std::{
     time::Duration,
 };
 
+pub use crate::auth::RequireAuth;
 pub use crate::auth::tls::{
     AcceptorSettings, ChannelBinding, ClientCertificates, ClientMode, ConnectorSettings, Negotiation, Roots,
     SslMode,
@@ -178,8 +179,10 @@ pub struct Server {
     pub tls: ConnectorSettings,
     /// `connect_timeout` of the URL: where given, it is used in place of the pools'.
     pub connect_timeout: Option<Duration>,
-    /// `application_name` of the URL, for connections that serve no session.
+    /// `application_name` of the URL: what connections are called until a session's name is put on them.
     pub application_name: Option<String>,
+    /// `require_auth` of the URL: how the server may ask for a password.
+    pub require_auth: RequireAuth,
 }
 
 impl fmt::Debug for Server {
@@ -195,6 +198,7 @@ impl fmt::Debug for Server {
             .field("tls", &self.tls)
             .field("connect_timeout", &self.connect_timeout)
             .field("application_name", &self.application_name)
+            .field("require_auth", &self.require_auth)
             .finish()
     }
 }

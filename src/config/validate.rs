@@ -302,6 +302,7 @@ fn server(name: String, section: Section<'_>) -> Named<'_> {
         tls: url.tls,
         connect_timeout: url.connect_timeout,
         application_name: url.application_name,
+        require_auth: url.require_auth,
     });
     Named { name, section, max_connections, server }
 }

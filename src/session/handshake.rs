@@ -26,8 +26,7 @@ use crate::{
     route::PoolId,
     socket::Socket,
     wire::{
-        Reading,
-        message,
+        Reading, message,
         startup::{self, FirstPacket, MINOR_VERSION, Startup},
     },
 };

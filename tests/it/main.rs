@@ -23,6 +23,7 @@ mod listen;
 mod logins;
 mod logins_hostile;
 mod logins_reprove;
+mod logins_servers;
 mod modes;
 mod names;
 mod packaging;
