@@ -16,6 +16,7 @@ use crate::{
     ports::Ports,
     reload::{Origin, Running},
     route::{Demand, Standing, Target},
+    secrets,
     service::{self, Inherited},
     session::Live,
     shutdown::{self, Signals},
@@ -133,6 +134,9 @@ pub fn run(config: Config, origin: Origin) -> Result<(), StartError> {
     let inherited = Inherited::take().map_err(StartError::Inherited)?;
     if let Some(shortage) = descriptors::shortage(&config, descriptors::raise_limit()) {
         tracing::warn!("{shortage}");
+    }
+    for exposed in secrets::exposed(&config, origin.path.as_deref()) {
+        tracing::warn!("{exposed}");
     }
     if rustix::process::geteuid().is_root() {
         tracing::warn!("running as root, which is not needed: another user cannot do as much harm");

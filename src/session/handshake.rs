@@ -27,7 +27,8 @@ use crate::{
     socket::Socket,
     wire::{
         Reading, message,
-        startup::{self, FirstPacket, MINOR_VERSION, Startup},
+        options::{self, BadOption},
+        startup::{FirstPacket, MINOR_VERSION, Startup},
     },
 };
 
@@ -311,7 +312,10 @@ fn startup_settings(start: &Startup) -> Result<Settings, Reply> {
     let mut pairs = Vec::new();
     for (name, value) in &start.settings {
         if name == "options" {
-            let parsed = startup::parse_options(value).map_err(|word| reply::bad_argument(&word))?;
+            let parsed = options::parse(value).map_err(|bad| match bad {
+                BadOption::Argument(word) => reply::bad_argument(&word),
+                BadOption::NoValue(option) => reply::no_value(&option),
+            })?;
             pairs.splice(0..0, parsed);
         } else {
             pairs.push((name.clone(), value.clone()));
