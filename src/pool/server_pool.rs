@@ -522,7 +522,8 @@ impl ServerPool {
         let counter = match refusal {
             Refusal::TimedOut { .. } => &self.stats.refused_timeout,
             Refusal::Unreachable(_) => &self.stats.refused_unreachable,
-            Refusal::Full(_) | Refusal::Cancelled | Refusal::Closing => &self.stats.refused_full,
+            Refusal::Closing => &self.stats.refused_closing,
+            Refusal::Full(_) | Refusal::Cancelled => &self.stats.refused_full,
         };
         for waiter in state.queue.take_where(leaves) {
             // Who asks for a proof is not refused by this, but by what it makes of it.

@@ -22,6 +22,7 @@ mod life;
 mod listen;
 mod logins;
 mod logins_hostile;
+mod logins_options;
 mod logins_reprove;
 mod logins_servers;
 mod modes;
