@@ -20,6 +20,7 @@ mod listen;
 pub mod live;
 pub mod metrics;
 mod pins;
+mod prologue;
 mod relay;
 mod replication;
 mod reply;

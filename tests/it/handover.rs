@@ -54,7 +54,7 @@ async fn tenants_whose_names_are_not_utf_8_read_their_own_rows() {
             client.query("SELECT tenant, pg_sleep(0.001) FROM secrets").await;
         }
         for (name, client) in &mut clients {
-            assert_eq!(first_columns(&client.read_until_ready().await), [name.clone()]);
+            assert_eq!(first_columns(&client.read_until_ready().await), std::slice::from_ref(name));
         }
     }
 }

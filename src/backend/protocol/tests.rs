@@ -58,9 +58,8 @@ fn play(protocol: &mut Protocol, exchange: &Exchange) -> (Vec<u8>, Vec<u8>) {
         Exchange::Opening { fails_at } => {
             protocol.sends_opening(2, 0);
             protocol.sent_simple();
-            let replies: [fn(&mut Vec<u8>); 3] = [message::parse_complete, message::bind_complete, |out| {
-                message::command_complete(out, "BEGIN")
-            }];
+            let begun: fn(&mut Vec<u8>) = |out| message::command_complete(out, "BEGIN");
+            let replies = [message::parse_complete as fn(&mut Vec<u8>), message::bind_complete, begun];
             for step in 0..6_u8 {
                 if fails_at == Some(step) {
                     error(&mut server, "the reason");
