@@ -167,7 +167,7 @@ impl Guest {
     async fn is_mute(&self) {
         tokio::time::sleep(FIRST_REQUEST_TIMEOUT).await;
         if self.asked.load(Ordering::Relaxed) > 0 {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -305,7 +305,7 @@ mod tests {
     }
 
     impl Running {
-        async fn start() -> Self {
+        fn start() -> Self {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
             listener.set_nonblocking(true).expect("sockets have the option");
             let address = listener.local_addr().expect("it is bound");
@@ -355,7 +355,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_path_has_its_answer() {
-        let running = Running::start().await;
+        let running = Running::start();
         let cases = [
             ("GET /healthz", "200", "\r\n\r\nok\n"),
             ("GET /healthz?x=1", "200", "\r\n\r\nok\n"),
@@ -382,7 +382,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_are_kept_bounded_and_ended() {
-        let running = Running::start().await;
+        let running = Running::start();
         let mut kept = Vec::new();
         for _ in 0..CONNECTIONS_MAX {
             let mut stream = running.connect().await;
@@ -401,7 +401,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_never_asks_makes_room_first_and_is_not_kept_for_long() {
-        let running = Running::start().await;
+        let running = Running::start();
         let mut scraper = running.connect().await;
         assert!(is_served(&mut scraper).await);
         let mut slow = Vec::new();
@@ -422,7 +422,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_thread_that_hangs_is_no_good_health() {
-        let running = Running::start().await;
+        let running = Running::start();
         let pulse = Pulse::default();
         let told = |pulse: &Pulse| answer(&Method::GET, "/healthz", &running.shared, pulse).status();
         assert_eq!(told(&pulse), StatusCode::OK);
@@ -433,7 +433,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_sends_half_a_request_does_not_hold_up_the_end() {
-        let running = Running::start().await;
+        let running = Running::start();
         let mut stream = running.connect().await;
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHo").await.expect("it is connected");
         assert!(running.ask("GET /healthz").await.ends_with("ok\n"));

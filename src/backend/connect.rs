@@ -494,7 +494,7 @@ async fn prove(
     talk.send_password(proof.as_bytes()).await?;
     let last = match talk.expect_sasl(12).await {
         Err(ConnectError::Refused(mut fields)) if !fits && fields.hint.is_empty() => {
-            fields.hint = OTHER_VERIFIER.to_owned();
+            OTHER_VERIFIER.clone_into(&mut fields.hint);
             return Err(ConnectError::Refused(fields));
         }
         other => other?,
