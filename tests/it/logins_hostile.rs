@@ -77,8 +77,8 @@ async fn the_first_answer_does_not_tell_who_exists() {
     let primary = Postgres::start(Role::Primary);
     let folder = Scratch::new();
     let users = folder.path().join("users");
-    let lines: String = (0..60).map(|n| format!("\"known{n}\" \"secret{n}\"\n")).collect();
-    fs::write(&users, lines).expect("the folder is writable");
+    let lines: Vec<_> = (0..60).map(|n| format!("\"known{n}\" \"secret{n}\"")).collect();
+    fs::write(&users, lines.join("\n")).expect("the folder is writable");
     let config = ProxyConfig::primary_only(&primary).set("auth", "users_file", users.to_str().expect("text"));
     let proxy = Proxy::start(&config.to_toml());
     let (mut known, mut unknown) = (Vec::new(), Vec::new());

@@ -6,19 +6,18 @@ use bulkhead::auth::{ScramVerifier, Secret};
 
 use crate::support::{Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role, connect, eventually};
 
-/// Has a server ask for passwords by other rules.
+/// Has a server ask by other rules, by which it asks `app` for the password itself.
 async fn set_rules(primary: &Postgres, rules: &str) {
     let file = primary.value("SELECT current_setting('hba_file')").await;
     let rules = format!("local all all trust\n{rules}").replace('\n', "\\n");
     primary.query(&format!("COPY (SELECT E'{rules}') TO PROGRAM 'xargs -0 printf %b > {file}'")).await;
     primary.query("SELECT pg_reload_conf()").await;
-    eventually("the rules are in force", Duration::from_secs(10), async || {
-        let loaded = "SELECT count(*) > 1 AND count(error) = 0 FROM pg_hba_file_rules";
-        (primary.value(loaded).await == "t").then_some(())
+    eventually("the server asks `app` for the password itself", Duration::from_secs(10), async || {
+        let mut client = RawClient::open(primary.port()).await;
+        client.startup(&[("user", "app"), ("database", "app")]).await;
+        (client.read_message().await.body[..] == [0, 0, 0, 3]).then_some(())
     })
     .await;
-    // The postmaster reads them a moment after the backends do.
-    tokio::time::sleep(Duration::from_millis(300)).await;
 }
 
 /// A login through a proxy of its own, whose server's URL ends with `parameters`.
@@ -128,13 +127,13 @@ async fn connections_have_the_name_of_the_url_until_a_session_s_is_put_on_them()
     assert_eq!(primary.value(names).await, "my pool");
     assert_eq!(nameless.query_value("SHOW application_name").await, "my pool");
     let parameters = [("database", "app"), ("application_name", "mine")];
-    let mut named = RawClient::try_login(proxy.port(), Login::App, &parameters).await.expect("it is let in");
-    assert_eq!(named.parameter("application_name"), Some("mine"));
-    assert_eq!(named.query_value("SHOW application_name").await, "mine");
+    let mut other = RawClient::try_login(proxy.port(), Login::App, &parameters).await.expect("it is let in");
+    assert_eq!(other.parameter("application_name"), Some("mine"));
+    assert_eq!(other.query_value("SHOW application_name").await, "mine");
     assert_eq!(primary.value(names).await, "mine");
     assert_eq!(nameless.query_value("SHOW application_name").await, "my pool");
     nameless.ask("SET application_name = 'set'").await;
-    assert_eq!(named.query_value("SHOW application_name").await, "mine");
+    assert_eq!(other.query_value("SHOW application_name").await, "mine");
     assert_eq!(nameless.query_value("SHOW application_name").await, "set");
     nameless.ask("RESET application_name").await;
     assert_eq!(nameless.query_value("SHOW application_name").await, "my pool");
