@@ -124,9 +124,10 @@ pub const KEYS: &[KeySection] = &[
     section!("auth", "How clients prove who they are.", [
         ("method", Text, r#""scram-sha-256""#, Reload, "`scram-sha-256`, `md5` (users with a SCRAM verifier still use SCRAM) or `trust` (anybody who names a user)."),
         ("users_file", Path, "none", Reload, "More users than those of the servers' URLs, as PgBouncer's `userlist.txt` has them."),
+        ("reprove_after", Duration, r#""60s""#, Reload, "A login is proven at the server again, by a connection made for it, when its user's last one there is older; `0s` for every login. A user whom the server refuses is refused here too, and the idle connections are closed."),
     ]),
     section!("servers.*", "A Postgres server. One is called `primary`; `replica_1`, `replica_2` and `jobs` are the usual names of the others.", [
-        ("url", Text, "must be given", Reload, "`postgres://user:password@host:port/database`, then parameters after `?` as in libpq: `sslmode`, `sslrootcert` (a file, or `system`), `sslcert` and `sslkey`, `sslnegotiation`, `channel_binding`, `connect_timeout` (seconds), `application_name`, `host` (also a socket's directory) and `port`, `target_session_attrs`. Several hosts, `a:5432,b:5432`, are tried in this order whenever a connection is opened."),
+        ("url", Text, "must be given", Reload, "`postgres://user:password@host:port/database`, then parameters after `?` as in libpq: `sslmode`, `sslrootcert` (a file, or `system`), `sslcert` and `sslkey`, `sslnegotiation`, `channel_binding`, `connect_timeout` (seconds), `application_name` (of connections, until a session has one), `require_auth` (how the server may ask for a password: `none`, `password`, `md5`, `scram-sha-256`, or with `!` what it may not; without it all but the password itself on a connection that is neither encrypted nor of this machine), `host` (also a socket's directory) and `port`, `target_session_attrs`. Several hosts, `a:5432,b:5432`, are tried in this order whenever a connection is opened."),
         ("max_connections", Count, "the sum of its pools", Reload, "Everything that Bulkhead opens there, all pools together."),
     ]),
     section!("pools.*", "A pool: `primary`, `replicas`, `jobs`, `workers`, or any other name, which a hint can ask for.", [

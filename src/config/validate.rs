@@ -219,6 +219,7 @@ fn auth(section: &Section<'_>) -> Auth {
     Auth {
         method: section.parsed("method", default.method, method),
         users_file: section.path_of_file("users_file"),
+        reprove_after: section.duration("reprove_after", default.reprove_after, Duration::ZERO),
     }
 }
 
@@ -308,6 +309,7 @@ fn server(name: String, section: Section<'_>) -> Named<'_> {
         tls: url.tls,
         connect_timeout: url.connect_timeout,
         application_name: url.application_name,
+        require_auth: url.require_auth,
     });
     Named { name, section, max_connections, server }
 }

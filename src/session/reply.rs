@@ -412,6 +412,11 @@ pub(crate) fn bad_argument(word: &str) -> Reply {
     )
 }
 
+/// A setting of the startup parameter `options` without a value.
+pub(crate) fn no_value(option: &str) -> Reply {
+    Reply::new("42601", format!("{option} requires a value"), "")
+}
+
 /// A first packet or startup parameter that is wrong.
 pub(crate) fn bad_start(what: &str) -> Reply {
     Reply::new("08P01", what, "")

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     cancels::Cancels,
+    door_log::DoorLog,
     identities::Identities,
     judges::Judges,
     metrics::{Metrics, Requests},
@@ -103,6 +104,10 @@ pub struct Lasting {
     pub cancels: Arc<Cancels>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What is logged of clients that were refused.
+    pub door_log: DoorLog,
+    /// What is logged of clients with whom TLS did not come about.
+    pub tls_log: DoorLog,
     /// Ends every session that is not in a transaction; set by [`Lasting::drain`].
     pub draining: CancellationToken,
     /// The same, to be asked before every request: the token takes a lock.
@@ -128,6 +133,8 @@ impl Lasting {
             judges: Judges::default(),
             cancels: Arc::default(),
             metrics: Arc::default(),
+            door_log: DoorLog::default(),
+            tls_log: DoorLog::default(),
             draining: CancellationToken::new(),
             is_draining: AtomicBool::new(false),
         }
