@@ -70,6 +70,11 @@ fn asyncpg() {
 }
 
 #[test]
+fn losses_in_transactions() {
+    Target::start().run_script(&mut python(), "losses.py");
+}
+
+#[test]
 fn sqlalchemy() {
     Target::start().run_script(&mut python(), "sqlalchemy.py");
 }
