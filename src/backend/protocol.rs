@@ -18,15 +18,22 @@ pub use news::{Failure, News, Transient};
 pub use steps::{Awaits, Step, Undo};
 
 use super::outgoing::Outgoing;
-use crate::wire::{
-    Reading, TxStatus,
-    frame::{BadFrame, HEADER_BYTES, Header},
-    message,
-    read::{Body, ErrorFields},
+use crate::{
+    sql::Reading,
+    wire::{
+        TxStatus,
+        frame::{BadFrame, HEADER_BYTES, Header},
+        message,
+        read::{Body, ErrorFields},
+    },
 };
 
 /// An ErrorResponse longer than this is passed on without being looked into.
 const INSPECTED_BYTES: usize = 64 * 1024;
+
+/// Parameters that a server may report, and the bytes that their names and values may take. PostgreSQL reports 15.
+const PARAMETERS_MAX: usize = 100;
+const PARAMETERS_BYTES_MAX: usize = 256 * 1024;
 
 /// What was sent up to a Sync or a Query, and how its replies are treated.
 #[derive(Debug)]
@@ -376,9 +383,7 @@ impl Protocol {
 
     /// Takes over what the server reported at its start.
     pub fn set_parameters(&mut self, parameters: Vec<(String, String)>) {
-        for (name, value) in &parameters {
-            self.reading.note(name.as_bytes(), value.as_bytes());
-        }
+        self.reading = reading_of(&parameters);
         self.parameters = parameters;
     }
 
@@ -457,6 +462,9 @@ impl Protocol {
             let here = rest.len().min(header.len);
             let body = &rest[HEADER_BYTES..here];
             let passes = self.on_message(header.tag, body, chunk, out);
+            if header.tag == b'S' && self.has_too_many_parameters() {
+                return Err(BadFrame::Flood { tag: header.tag });
+            }
             if passes {
                 out.pass(chunk, at, at + here);
             }
@@ -543,7 +551,6 @@ impl Protocol {
     fn on_parameter(&mut self, body: &[u8]) -> bool {
         let mut body = Body::new(body, "ParameterStatus");
         let (Ok(name), Ok(value)) = (body.cstring(), body.cstring()) else { return false };
-        self.reading.note(name, value);
         let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value).into_owned());
         let for_client = self.parts.front().is_some_and(|part| part.whose != Whose::Ours);
         // Which server is a standby is none of the session's business.
@@ -552,10 +559,16 @@ impl Protocol {
             Some(known) => known.1 = value,
             None => self.parameters.push((name.into_owned(), value)),
         }
+        self.reading = reading_of(&self.parameters);
         if shown {
             self.news().parameter_changed = true;
         }
         shown
+    }
+
+    fn has_too_many_parameters(&self) -> bool {
+        let bytes: usize = self.parameters.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.parameters.len() > PARAMETERS_MAX || bytes > PARAMETERS_BYTES_MAX
     }
 
     fn on_error(&mut self, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
@@ -676,6 +689,15 @@ impl Protocol {
             }
         }
     }
+}
+
+/// How a server reads texts that has reported these parameters.
+pub fn reading_of(parameters: &[(String, String)]) -> Reading {
+    let value = |name: &str| {
+        let known = parameters.iter().find(|(known, _)| known == name);
+        known.map_or("", |(_, value)| value.as_str())
+    };
+    Reading::new(value("client_encoding"), value("server_encoding"), value("standard_conforming_strings"))
 }
 
 #[cfg(test)]

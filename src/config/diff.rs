@@ -169,6 +169,8 @@ impl Diff {
                 statement_bytes,
                 verdict_cache,
                 prepared_per_client,
+                prepared_bytes_per_client,
+                prepared_bytes,
                 prepared_per_backend,
                 settings_per_client,
                 catalog_refresh,
@@ -183,6 +185,8 @@ impl Diff {
                 format!("{statement_bytes}B"),
                 verdict_cache.to_string(),
                 prepared_per_client.to_string(),
+                format!("{prepared_bytes_per_client}B"),
+                format!("{prepared_bytes}B"),
                 prepared_per_backend.to_string(),
                 format!("{settings_per_client}B"),
                 shown(catalog_refresh),
@@ -198,6 +202,8 @@ impl Diff {
             "statement_bytes",
             "verdict_cache",
             "prepared_per_client",
+            "prepared_bytes_per_client",
+            "prepared_bytes",
             "prepared_per_backend",
             "settings_per_client",
             "catalog_refresh",
@@ -208,8 +214,10 @@ impl Diff {
     }
 
     fn auth(&mut self, old: &Auth, new: &Auth) {
-        let show = |Auth { method, users_file }: &Auth| [method.name().to_owned(), path(users_file.as_ref())];
-        self.section("auth", ["method", "users_file"], show(old), show(new));
+        let show = |Auth { method, users_file, reprove_after }: &Auth| {
+            [method.name().to_owned(), path(users_file.as_ref()), shown(reprove_after)]
+        };
+        self.section("auth", ["method", "users_file", "reprove_after"], show(old), show(new));
     }
 
     fn jobs(&mut self, old: &Jobs, new: &Jobs) {
@@ -253,6 +261,7 @@ impl Diff {
             tls,
             connect_timeout,
             application_name,
+            require_auth,
         } = new;
         if old.hosts != *places {
             let (from, to) = (hosts(&old.hosts), hosts(places));
@@ -303,6 +312,7 @@ impl Diff {
                     optional(old.application_name.as_ref()),
                     optional(application_name.as_ref()),
                 ),
+                ("url (require_auth)", old.require_auth.to_string(), require_auth.to_string()),
                 (
                     "max_connections",
                     optional(old.max_connections.as_ref()),

@@ -5,26 +5,32 @@
 mod alias;
 mod aliases;
 mod answer;
+mod authenticate;
 mod broken;
 pub mod cancels;
 mod checkout;
 mod classify;
+mod door;
+mod door_log;
 mod draft;
 mod extended;
 mod failed;
 pub mod handshake;
 pub mod identities;
+mod judges;
 mod left;
 mod listen;
 pub mod live;
 pub mod metrics;
 mod orphan;
+mod named;
 mod pins;
 mod prologue;
 mod relay;
 pub mod repeat;
 mod replication;
 mod reply;
+mod reprove;
 mod request;
 mod rewrite;
 mod send;
@@ -34,21 +40,21 @@ pub mod shared;
 mod transaction;
 mod welcome;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
+pub use judges::Judges;
 pub use live::Live;
 pub use shared::{Lasting, Limits, Shared, Workers};
 pub use welcome::Welcomes;
 
 use crate::{
-    backend::{BackendId, Broken, Home, Identity, Settings, statements::Statement},
+    backend::{BackendId, Broken, Home, Identity, Settings},
     pool::{Lease, PinPlace},
     route::PoolId,
     server::DatabaseCatalog,
     socket::Socket,
-    sql::{HiddenSearch, Hint},
+    sql::{HiddenSearch, Hint, Reading},
     wire::{
-        Reading,
         frame::BadFrame,
         read::{ErrorFields, Malformed},
     },
@@ -57,6 +63,7 @@ use cancels::CancelKey;
 use left::Left;
 use listen::Listening;
 use metrics::CountedPin;
+use named::Named;
 use orphan::Presence;
 use transaction::{Begun, Ending};
 
@@ -231,7 +238,7 @@ impl Drop for Session {
 /// A session's prepared statements.
 #[derive(Debug, Default)]
 struct Statements {
-    named: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+    named: Named,
     unnamed: Option<Unnamed>,
     /// Those that exist on the leased backend under the client's own names.
     aliases: Vec<aliases::Alias>,

@@ -81,7 +81,7 @@ fn sqlalchemy() {
 
 #[test]
 fn node_postgres() {
-    Target::start().run_script(&mut Command::new("node"), "node_postgres.mjs");
+    Target::start().run_script(&mut node(), "node_postgres.mjs");
 }
 
 #[test]
@@ -119,6 +119,12 @@ fn python() -> Command {
     let mut command = Command::new(drivers_folder().join("venv/bin/python"));
     command.arg("-I");
     command
+}
+
+/// The Node that `scripts/setup.sh` has installed where the machine had none, or else the machine's.
+pub(crate) fn node() -> Command {
+    let installed = drivers_folder().join("node");
+    if installed.exists() { Command::new(installed) } else { Command::new("node") }
 }
 
 fn scripts_folder() -> PathBuf {
