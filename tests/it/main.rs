@@ -26,6 +26,7 @@ mod packaging;
 mod pins;
 mod probes;
 mod procedures;
+mod proven;
 mod reload;
 mod routing;
 mod starts;
