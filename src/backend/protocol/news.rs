@@ -11,6 +11,7 @@ const GRAMMAR_FILES: [&[u8]; 3] = [b"scan.l", b"gram.y", b"parser.c"];
 
 /// What the session may want to know of the replies since it last asked.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub struct News {
     /// The last error that was passed to the client.
     pub failure: Option<Failure>,
@@ -25,6 +26,10 @@ pub struct News {
     pub lost_unnamed: bool,
     /// Statements whose Close did not take place.
     pub not_closed: Vec<StatementId>,
+    /// What was sent in front of the client's Query has failed, so the server skips that: it waits for a Sync.
+    pub needs_sync: bool,
+    /// A transaction that the client was told had begun has not.
+    pub begin_failed: bool,
     /// A request that was sent with a Sync of ours has failed: up to its own Sync the client expects no reply.
     pub skips_to_sync: bool,
 }
