@@ -32,7 +32,6 @@ mod programs;
 mod proof;
 mod prove;
 mod query;
-mod reading;
 mod rules;
 mod seen;
 mod setting;
@@ -48,7 +47,6 @@ pub use catalog::Catalog;
 pub use explain::{Explanation, explain};
 pub use glob::Glob;
 pub use hidden::HiddenSearch;
-pub use reading::Reading;
 pub use rules::{Custom, Rules, UnknownPreset};
 pub use setting::is_carried_name;
 pub use statements::{
