@@ -96,6 +96,7 @@ mod fixture {
             limits: session::Limits {
                 max_clients: 1_000,
                 login_timeout: Duration::from_secs(10),
+                orphan_timeout: Duration::from_secs(60),
                 request_buffer: 65_536,
                 prepared_per_client: 100,
                 prepared_per_backend: 100,

@@ -118,6 +118,7 @@ impl Draft {
             limits: session::Limits {
                 max_clients: limits.max_clients,
                 login_timeout: limits.login_timeout,
+                orphan_timeout: limits.orphan_timeout,
                 request_buffer: limits.request_buffer,
                 prepared_per_client: limits.prepared_per_client,
                 prepared_per_backend: limits.prepared_per_backend,

@@ -164,6 +164,7 @@ impl Diff {
             let Limits {
                 max_clients,
                 login_timeout,
+                orphan_timeout,
                 request_buffer,
                 statement_bytes,
                 verdict_cache,
@@ -177,6 +178,7 @@ impl Diff {
             [
                 max_clients.to_string(),
                 shown(login_timeout),
+                shown(orphan_timeout),
                 format!("{request_buffer}B"),
                 format!("{statement_bytes}B"),
                 verdict_cache.to_string(),
@@ -191,6 +193,7 @@ impl Diff {
         let names = [
             "max_clients",
             "login_timeout",
+            "orphan_timeout",
             "request_buffer",
             "statement_bytes",
             "verdict_cache",

@@ -108,6 +108,7 @@ pub const KEYS: &[KeySection] = &[
     section!("limits", "Bounds for clients and their requests.", [
         ("max_clients", Count, "10000", Reload, "Client connections, all together."),
         ("login_timeout", Duration, r#""15s""#, Reload, "From a client's connect to the end of its authentication."),
+        ("orphan_timeout", Duration, r#""60s""#, Reload, "Statements whose client has left run to their end, as on a server, but no longer than this. What only reads is cancelled as soon as its client is gone for good."),
         ("request_buffer", Size, r#""1MiB""#, Reload, "Bytes of one request that are kept in memory until it is known where it goes."),
         ("statement_bytes", Size, r#""256KiB""#, Reload, "Longer statements are not classified: they go to the primary."),
         ("verdict_cache", Count, "10000", Reload, "Statements whose classification is remembered."),
@@ -138,7 +139,7 @@ pub const KEYS: &[KeySection] = &[
         ("check_after", Duration, r#""30s""#, Reload, "A connection that was idle for longer is checked before it is used; `0s` for always."),
         ("close_timeout", Duration, r#""5s""#, Reload, "How long closing a connection in an orderly way may take."),
         ("mode", Text, r#""transaction""#, Reload, "`transaction`: a session gives its connection back after each transaction. `session`: it keeps its first one until it disconnects."),
-        ("max_pinned", Count, "all but a quarter of `max_connections`, at least 1", Reload, "Connections that pinned sessions may keep. At the bound, statements that would pin their session are refused; those whose effect is seen too late (a function that makes a temporary table) are counted, warned of, and named when somebody waits in vain."),
+        ("max_pinned", Count, "all but a quarter of `max_connections`, at least 1", Reload, "Connections that pinned sessions may keep. At the bound, statements that will pin their session wait for `wait_timeout` until another one gives its place up, and are refused then. Within a transaction, and of what is seen too late (a function that makes a temporary table), only what is left afterwards counts: such pins above the bound are counted and warned of, and end when they idle while others wait in vain."),
         ("pinned_idle_timeout", Duration, r#""0s""#, Reload, "A session that is pinned, in no transaction, and idle for longer is ended if all connections are taken and others wait; `0s` for never."),
     ]),
     section!("jobs", "What a job statement is: one that names an object of a preset or a rule.", [

@@ -85,6 +85,8 @@ pub struct Limits {
     pub max_clients: usize,
     /// From accept to the end of authentication.
     pub login_timeout: Duration,
+    /// How long statements may go on whose client has left.
+    pub orphan_timeout: Duration,
     /// Bytes of one request that are kept in memory before it must be routed.
     pub request_buffer: usize,
     /// Texts above this are not classified (they go to the primary).
@@ -293,6 +295,7 @@ impl Default for Limits {
         Self {
             max_clients: 10_000,
             login_timeout: Duration::from_secs(15),
+            orphan_timeout: Duration::from_secs(60),
             request_buffer: 1 << 20,
             statement_bytes: 256 << 10,
             verdict_cache: 10_000,

@@ -178,6 +178,7 @@ fn limits(section: &Section<'_>) -> Limits {
     Limits {
         max_clients: section.count("max_clients", default.max_clients, &(1..=1_000_000)),
         login_timeout: section.duration("login_timeout", default.login_timeout, MILLISECOND),
+        orphan_timeout: section.duration("orphan_timeout", default.orphan_timeout, MILLISECOND),
         request_buffer: section.size("request_buffer", default.request_buffer, &bytes),
         statement_bytes: section.size("statement_bytes", default.statement_bytes, &bytes),
         verdict_cache: section.count("verdict_cache", default.verdict_cache, &count),

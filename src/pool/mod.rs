@@ -20,7 +20,7 @@ pub use connecting::ConnectFailure;
 pub use gate::Gate;
 pub use keeper::keep;
 pub use lease::Lease;
-pub use pins::{CountedPin, Pins, PinsFull};
+pub use pins::{CountedPin, PinCheckout, PinPlace, PinWaiting, Pins, PinsFull};
 pub use queue::Waiting;
 pub use server_pool::{Checkout, Figures, Refusal, ServerPool, Spawner, Wants};
 pub use stats::{Histogram, Observed, Stats};

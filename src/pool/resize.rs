@@ -34,6 +34,7 @@ impl ServerPool {
         self.serve_queue(&mut state);
         let keeper_is_missing = !std::mem::replace(&mut state.has_keeper, true);
         drop(state);
+        self.pins.set_max(limits.max_pinned);
         self.attention.notify_one();
         keeper_is_missing
     }

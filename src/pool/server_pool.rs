@@ -303,7 +303,7 @@ impl ServerPool {
             clock: AtomicU32::new(0),
             outstanding: AtomicUsize::new(0),
             stats: Stats::default(),
-            pins: super::pins::Pins::default(),
+            pins: super::pins::Pins::new(limits.max_pinned),
             attention: Notify::new(),
         }
     }

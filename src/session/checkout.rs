@@ -29,6 +29,10 @@ impl Session {
         if Self::listens_in(demand) {
             Box::pin(self.subscribe(request, pool)).await?;
         }
+        // So is a place among the pins.
+        if let Some(reason) = self.foreseen_pin(&demand.verdict, pool) {
+            Box::pin(self.reserve_pin(reason, pool)).await?;
+        }
         let at_once = self.shared.pool(pool).choose().map(|member| member.checkout(&self.wants(pool)));
         let effects = demand.verdict.effects;
         if let Some(Checkout::Lease(lease)) = at_once {
@@ -81,7 +85,7 @@ impl Session {
                 // It is closed with its lease, and nothing of the request was sent: another one is tried.
                 Err(_) if attempt < ATTEMPTS => attempt += 1,
                 Err(NotReady::Refused(fields)) => return Err(reply::settings_failed(&fields).into()),
-                Err(NotReady::Broken(broken)) => return Err(reply::broken(&broken, None).into()),
+                Err(NotReady::Broken(broken)) => return Err(reply::not_sent(&broken).into()),
             }
         }
     }
@@ -105,10 +109,12 @@ impl Session {
                     // It is closed with its lease, and the next one is tried.
                     continue;
                 }
-                Some(Checkout::Wait(waiting)) => match self.wait(waiting).await? {
-                    Ok(lease) => return Ok((lease, target)),
-                    Err(refusal) => Some(refusal),
-                },
+                Some(Checkout::Wait(waiting)) => {
+                    match self.wait(waiting).await?.unwrap_or(Err(Refusal::Cancelled)) {
+                        Ok(lease) => return Ok((lease, target)),
+                        Err(refusal) => Some(refusal),
+                    }
+                }
                 Some(Checkout::Refused(refusal)) => Some(refusal),
                 // None of the pool's servers can be reached.
                 None if self.bound.is_some() => Some(unreachable(shared.pool(target))),
@@ -143,6 +149,9 @@ impl Session {
         self.last = Some((pool, lease.id, lease.uses));
         self.lease_pool = pool;
         self.is_kept = self.keeps(pool);
+        if let Some(place) = self.reserved.take() {
+            lease.take_place(place);
+        }
         self.lease = Some(lease);
         if let Some(statements) = &mut self.statements {
             // They were another backend's.

@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{
     route::{Demand, Standing, Target},
-    sql::{Class, Effects, Reason, Verdict},
+    sql::{Class, Effects, Hint, Reading, Reason, Verdict},
     wire::{
-        Reading, TxStatus,
+        TxStatus,
         frame::split_message,
         read::{Body, Malformed},
     },
@@ -64,11 +64,8 @@ impl Session {
     /// The verdict of a long text, judged on another thread.
     async fn verdict_elsewhere(&self, text: &[u8]) -> Verdict {
         let (shared, catalog) = (self.shared.clone(), self.catalog.clone());
-        if let Some(unread) = self.unread(text) {
-            return unread;
-        }
-        let text = text.to_vec();
-        let judge = move || shared.classifier.classify(&catalog.load(), &text);
+        let (text, reading) = (text.to_vec(), self.reading());
+        let judge = move || shared.classifier.classify_as(reading, &catalog.load(), &text);
         let unparsed = Verdict::unknown(Reason::Unparsed);
         tokio::task::spawn_blocking(judge).await.unwrap_or(unparsed)
     }
@@ -80,17 +77,7 @@ impl Session {
     }
 
     pub(crate) fn verdict(&self, text: &[u8]) -> Verdict {
-        self.unread(text).unwrap_or_else(|| self.shared.classifier.classify(&self.catalog.load(), text))
-    }
-
-    /// The verdict of a text that the server reads in another way than the grammar here.
-    fn unread(&self, text: &[u8]) -> Option<Verdict> {
-        let reading = self.reading();
-        if reading.is_ours(text) {
-            return None;
-        }
-        let reason = if reading.old_strings { Reason::OldStrings } else { Reason::Unparsed };
-        Some(Verdict::unknown(reason))
+        self.shared.classifier.classify_as(self.reading(), &self.catalog.load(), text)
     }
 
     /// How the server reads texts of the session, as far as it has said so.
@@ -190,7 +177,7 @@ impl Session {
             return Some(self.verdict(text));
         }
         let statement = statements.named.get(name)?;
-        Some(if statement.epochs == self.epochs() && self.reading().is_ours(&statement.text) {
+        Some(if statement.epochs == self.epochs() && self.reading() == Reading::Utf8 {
             statement.verdict
         } else {
             self.verdict(&statement.text)
@@ -250,7 +237,7 @@ impl Session {
             held_is_jobs_server: routes.jobs_elsewhere && held.is_some_and(on_jobs),
             begun_read_write: may_write,
             is_worker: self.is_worker,
-            asked: self.asked,
+            asked: if self.is_repeated { Some(Hint::Primary) } else { self.asked },
             bound: self.bound,
         };
         routes.target(demand, standing)
@@ -272,7 +259,7 @@ impl Session {
         }
     }
 
-    /// The transaction status that the client is told.
+    /// The transaction status that the client is told: of a transaction that no server knows, as long as there is one.
     pub(crate) fn status(&self) -> TxStatus {
         match (&self.begun, &self.lease) {
             (Begun::No, Some(lease)) => lease.protocol.status(),

@@ -11,11 +11,12 @@ use super::{
     left::Left,
     live::Live,
     metrics::CountedClient,
+    orphan::Presence,
     replication::{self, Dedicated},
     reply::{self, Reply},
     serve::serve,
     shared::Shared,
-    transaction::Begun,
+    transaction::{Begun, Ending},
     welcome::{Welcome, welcome},
 };
 use crate::{
@@ -23,8 +24,8 @@ use crate::{
     backend::{Home, Settings},
     route::PoolId,
     socket::{Socket, tls::TlsStream},
+    sql::Reading,
     wire::{
-        Reading,
         frame::{HEADER_BYTES, Header},
         message,
         read::Body,
@@ -135,8 +136,15 @@ fn say_goodbye(session: &mut Session, ended: &Ended) {
         Ended::Shutdown => Some(reply::shutting_down()),
         Ended::SlowListener(limit_bytes) => Some(reply::slow_listener(*limit_bytes)),
         Ended::ListenerLost => Some(reply::listener_lost()),
-        Ended::PinnedIdle { pool, reason, idle } => Some(reply::pinned_idle(pool, reason, *idle)),
+        Ended::PinnedIdle { pool, reason, idle, is_over_bound } => {
+            Some(reply::pinned_idle(pool, reason, *idle, *is_over_bound))
+        }
+        Ended::Orphaned(limit) => Some(reply::orphaned(*limit)),
         Ended::Protocol(what) => Some(reply::protocol_violation(what)),
+        Ended::AmidCopy(tag) => {
+            reply::unexpected_in_copy(*tag).error(&mut session.outbox);
+            Some(reply::lost_synchronization())
+        }
         Ended::Backend(broken) => Some(reply::lost(broken)),
         Ended::ByServer(fields) => Some(Reply::from_server(fields)),
     };
@@ -211,10 +219,12 @@ impl Start {
             lease: None,
             lease_pool: PoolId(0),
             is_kept: false,
+            reserved: None,
             pin: None,
             left: Left::default(),
             restore: None,
             was_in_transaction: false,
+            ending: Ending::No,
             last: None,
             is_new_backend: false,
             asks_sequences: false,
@@ -223,7 +233,10 @@ impl Start {
             streaming: 0,
             search: None,
             skipping: false,
-            client_closed: false,
+            sent: Vec::new(),
+            is_repeated: false,
+            only_reads: false,
+            presence: Presence::Here,
         })
     }
 }

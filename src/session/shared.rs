@@ -33,6 +33,8 @@ pub struct Limits {
     pub max_clients: usize,
     /// From accept to the end of authentication.
     pub login_timeout: Duration,
+    /// How long what a client has sent may go on when it has left.
+    pub orphan_timeout: Duration,
     /// Bytes of a request that are kept before it is routed.
     pub request_buffer: usize,
     /// Prepared statements of one client.

@@ -22,7 +22,8 @@ async fn tenants(names: impl Iterator<Item = String>, backends: i64) -> Site {
 
 /// A Query of bytes that need not be UTF-8.
 async fn ask_bytes(client: &mut RawClient, sql: &[u8]) -> Vec<Message> {
-    client.message(b'Q', &[sql, b"\0"].concat()).finish().await
+    client.message(b'Q', &[sql, b"\0"].concat()).flush().await;
+    client.read_until_ready().await
 }
 
 /// The bytes of the first column of each row.
@@ -54,7 +55,8 @@ async fn tenants_whose_names_are_not_utf_8_read_their_own_rows() {
             client.query("SELECT tenant, pg_sleep(0.001) FROM secrets").await;
         }
         for (name, client) in &mut clients {
-            assert_eq!(first_columns(&client.read_until_ready().await), std::slice::from_ref(name));
+            let answer = client.read_until_ready().await;
+            assert_eq!(first_columns(&answer), std::slice::from_ref(name), "{answer:?}");
         }
     }
 }
