@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::rules;
-use crate::sql::{Catalog, Classifier, Effects, Explanation, Rules, explain, judge};
+use crate::sql::{Catalog, Classifier, Effects, Explanation, Reading, Rules, explain, judge};
 
 /// What [`Catalog::QUERY`] says of an empty database of PostgreSQL 15.
 const EMPTY: &str = include_str!("texts/empty_database.txt");
@@ -198,6 +198,20 @@ fn a_text_that_is_no_utf_8_has_no_verdict_of_another() {
     assert!(proves(b"SELECT 'a'") && proves("SELECT 'é'".as_bytes()));
     assert!(!proves(b"SELECT '\xe9'"));
     assert!(proves(b"SELECT 'b'"));
+}
+
+#[test]
+fn a_text_read_otherwise_proves_nothing() {
+    let catalog = catalog_with(OWN.iter().copied());
+    let classifier = Classifier::new(Rules::default(), 100, 10_000);
+    let proves = |reading, text: &[u8]| {
+        !classifier.classify_as(reading, &catalog, text).effects.has(Effects::UNPROVEN)
+    };
+    let (ascii, text) = (b"SELECT 'a'".as_slice(), "SELECT 'é'".as_bytes());
+    assert!(proves(Reading::Utf8, ascii) && proves(Reading::Utf8, text));
+    assert!(proves(Reading::OtherEncoding, text) && !proves(Reading::OtherEncoding, "SELECT é".as_bytes()));
+    assert!(proves(Reading::UnsafeEncoding, ascii) && !proves(Reading::UnsafeEncoding, text));
+    assert!(!proves(Reading::OldStrings, ascii));
 }
 
 /// How many of the texts of applications are proven, in a database that has their tables and nothing else.
