@@ -392,8 +392,8 @@ impl Catalogs {
                     // Sessions keep their cached verdicts as long as nothing has changed.
                     if last.says_the_same(&read) { last } else { Arc::new(read) }
                 };
-                let made = tokio::task::spawn_blocking(make).await.map_err(|error| error.to_string())?;
-                Ok((made, fingerprint))
+                let current = tokio::task::spawn_blocking(make).await.map_err(|error| error.to_string())?;
+                Ok((current, fingerprint))
             }
         }
     }
