@@ -43,7 +43,7 @@
 //! | [`session`] | one client's conversation |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz` |
 //! | [`config`] | file and environment to checked values, all problems at once |
-//! | [`app`], [`ports`], [`listener`], [`unix_socket`], [`service`], [`descriptors`], [`shutdown`], [`telemetry`] | putting it together: where clients come in, the service manager, the end |
+//! | [`app`], [`ports`], [`listener`], [`unix_socket`], [`service`], [`secrets`], [`descriptors`], [`shutdown`], [`telemetry`] | putting it together: where clients come in, the service manager, the end |
 //! | [`upstream`], [`health`], [`demo`] | commands beside serving: what `check --connect` finds at the servers, a health check, the demonstration |
 //!
 //! # What is bounded, and how
@@ -103,6 +103,7 @@ pub mod pool;
 pub mod ports;
 pub mod reload;
 pub mod route;
+pub mod secrets;
 pub mod seldom;
 pub mod server;
 pub mod service;

@@ -321,6 +321,7 @@ fn waits(members: &[Member<'_>]) -> [MetricFamily; 4] {
             ("full", &stats.refused_full),
             ("timeout", &stats.refused_timeout),
             ("unreachable", &stats.refused_unreachable),
+            ("closing", &stats.refused_closing),
         ]
         .map(|(reason, count)| member.sample(Some(("reason", reason)), read(count)))
     };
@@ -344,7 +345,8 @@ fn waits(members: &[Member<'_>]) -> [MetricFamily; 4] {
         counters(
             "bulkhead_pool_refusals_total",
             "Requests that got an error instead of a server connection. full: too many clients waited; timeout: \
-             waited too long; unreachable: the server could not be reached or refused the login.",
+             waited too long; unreachable: the server could not be reached or refused the login; closing: Bulkhead went \
+             down while they waited.",
             members.iter().flat_map(refusals),
         ),
     ]

@@ -9,6 +9,7 @@ mod gate;
 mod keeper;
 mod lease;
 mod pins;
+mod proving;
 mod queue;
 mod resize;
 mod server_pool;

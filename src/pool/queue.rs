@@ -22,6 +22,8 @@ pub(super) struct Waiter {
     pub(super) ticket: u64,
     pub(super) identity: Arc<Identity>,
     pub(super) home: Home,
+    /// It waits for a connection that is yet to be made; one that was there before is of no use to it.
+    pub(super) fresh: bool,
     pub(super) since: Instant,
     pub(super) to: oneshot::Sender<Outcome>,
 }
@@ -30,6 +32,8 @@ pub(super) struct Waiter {
 #[derive(Debug)]
 struct Line {
     identity: Arc<Identity>,
+    /// Whether they wait for connections that are yet to be made.
+    fresh: bool,
     waiters: VecDeque<Waiter>,
 }
 
@@ -61,20 +65,39 @@ impl Queue {
     }
 
     pub(super) fn push(&mut self, identity: Arc<Identity>, home: Home) -> (u64, oneshot::Receiver<Outcome>) {
+        self.push_as(identity, home, false)
+    }
+
+    /// For a connection that is yet to be made.
+    pub(super) fn push_for_fresh(
+        &mut self,
+        identity: Arc<Identity>,
+        home: Home,
+    ) -> (u64, oneshot::Receiver<Outcome>) {
+        self.push_as(identity, home, true)
+    }
+
+    fn push_as(
+        &mut self,
+        identity: Arc<Identity>,
+        home: Home,
+        fresh: bool,
+    ) -> (u64, oneshot::Receiver<Outcome>) {
         let (to, from) = oneshot::channel();
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.len += 1;
-        let waiter = Waiter { ticket, identity: Arc::clone(&identity), home, since: Instant::now(), to };
-        match self.line_of(&identity) {
+        let waiter =
+            Waiter { ticket, identity: Arc::clone(&identity), home, fresh, since: Instant::now(), to };
+        match self.line_of(&identity, fresh) {
             Some(at) => self.lines[at].waiters.push_back(waiter),
-            None => self.lines.push_back(Line { identity, waiters: VecDeque::from([waiter]) }),
+            None => self.lines.push_back(Line { identity, fresh, waiters: VecDeque::from([waiter]) }),
         }
         (ticket, from)
     }
 
-    fn line_of(&self, identity: &Arc<Identity>) -> Option<usize> {
-        self.lines.iter().position(|line| line.is_of(identity))
+    fn line_of(&self, identity: &Arc<Identity>, fresh: bool) -> Option<usize> {
+        self.lines.iter().position(|line| line.fresh == fresh && line.is_of(identity))
     }
 
     pub(super) fn remove(&mut self, ticket: u64) -> Option<Waiter> {
@@ -96,7 +119,7 @@ impl Queue {
     /// Takes out the waiter that gets a free backend of this identity and thread: the first of its identity, or, as long as that one has not
     /// waited for long, the first that lives on the backend's thread. Its identity's next turn comes after all others.
     pub(super) fn take_for(&mut self, identity: &Arc<Identity>, home: Home) -> Option<Waiter> {
-        let line = self.line_of(identity)?;
+        let line = self.line_of(identity, false)?;
         let waiters = &self.lines[line].waiters;
         let first = waiters.front()?;
         let at = if first.home == home || first.since.elapsed() > FAIRNESS {
@@ -105,10 +128,15 @@ impl Queue {
             waiters.iter().position(|waiter| waiter.home == home).unwrap_or(0)
         };
         let taken = self.take(line, at);
-        if let Some(line) = self.line_of(identity).and_then(|line| self.lines.remove(line)) {
+        if let Some(line) = self.line_of(identity, false).and_then(|line| self.lines.remove(line)) {
             self.lines.push_back(line);
         }
         taken
+    }
+
+    /// Takes out the first waiter that a connection just made for this identity is for.
+    pub(super) fn take_for_fresh(&mut self, identity: &Arc<Identity>) -> Option<Waiter> {
+        self.take(self.line_of(identity, true)?, 0)
     }
 
     /// The first waiter of each identity, in the order of their turns.
@@ -125,7 +153,7 @@ impl Queue {
     /// Takes out who waits in the place of somebody of this identity: the one that came last of the identity that has
     /// most, if that has at least two more than this one would.
     pub(super) fn make_room_for(&mut self, identity: &Arc<Identity>) -> Option<Waiter> {
-        let own = self.line_of(identity).map_or(0, |line| self.lines[line].waiters.len());
+        let own = self.line_of(identity, false).map_or(0, |line| self.lines[line].waiters.len());
         let (greediest, line) = self.lines.iter().enumerate().max_by_key(|(_, line)| line.waiters.len())?;
         let last = line.waiters.len() - 1;
         if last < own + 1 {
@@ -152,7 +180,7 @@ impl Queue {
 
     /// Whether anybody waits for this identity.
     pub(super) fn wants(&self, identity: &Arc<Identity>) -> bool {
-        self.line_of(identity).is_some()
+        self.lines.iter().any(|line| line.is_of(identity))
     }
 }
 

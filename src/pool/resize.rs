@@ -50,6 +50,16 @@ impl ServerPool {
         self.attention.notify_one();
     }
 
+    /// Closes the idle backends that have logged in otherwise than their identities would today; busy ones are closed
+    /// when they come back.
+    pub fn close_outdated(self: &Arc<Self>) {
+        let mut state = self.lock();
+        state.close_unfit();
+        self.serve_queue(&mut state);
+        drop(state);
+        self.attention.notify_one();
+    }
+
     /// The pool is no longer part of the configuration: who has a backend or waits for one is served, and what is
     /// free is closed.
     pub fn drain(&self) {

@@ -31,6 +31,16 @@ impl Spawner {
         let at = usize::from(home.0) % self.threads.len();
         self.tracker.spawn_on(task, &self.threads[at]);
     }
+
+    /// Whether every thread runs a trivial task within this time.
+    pub async fn is_well(&self, within: Duration) -> bool {
+        let signs = Self { tracker: TaskTracker::new(), threads: Arc::clone(&self.threads) };
+        for thread in 0..signs.threads.len() {
+            signs.spawn(Home(thread as u16), async {});
+        }
+        signs.tracker.close();
+        tokio::time::timeout(within, signs.tracker.wait()).await.is_ok()
+    }
 }
 
 /// Who wants a backend.
@@ -497,12 +507,14 @@ impl ServerPool {
         let counter = match refusal {
             Refusal::TimedOut { .. } => &self.stats.refused_timeout,
             Refusal::Unreachable(_) => &self.stats.refused_unreachable,
-            Refusal::Full { .. } | Refusal::Cancelled | Refusal::Moved | Refusal::Closing => {
-                &self.stats.refused_full
-            }
+            Refusal::Closing => &self.stats.refused_closing,
+            Refusal::Full { .. } | Refusal::Cancelled | Refusal::Moved => &self.stats.refused_full,
         };
         for waiter in state.queue.take_where(leaves) {
-            count(counter);
+            // Who asks for a proof is not refused by this, but by what it makes of it.
+            if !waiter.fresh {
+                count(counter);
+            }
             // A waiter that has left meanwhile needs no refusal.
             let _ = waiter.to.send(Err(refusal.clone()));
         }

@@ -58,17 +58,20 @@ impl State {
     /// Whether a backend that is free must make room for a waiter of another identity.
     fn must_make_room(&self, of: &Arc<Identity>) -> bool {
         // The usual case: everybody who waits is of its identity.
-        if !self.queue.heads().any(|waiter| !Arc::ptr_eq(&waiter.identity, of)) {
+        if !self.queue.heads().any(|waiter| waiter.fresh || !Arc::ptr_eq(&waiter.identity, of)) {
             return false;
         }
         let share = self.share();
         let has_too_many = self.shares.held(of) > share;
         let deserves = |waiter: &Waiter| {
             let held = self.shares.held(&waiter.identity);
-            !Arc::ptr_eq(&waiter.identity, of)
-                && held < share
-                && !self.is_coming_for(&waiter.identity)
-                && (has_too_many || (held == 0 && waiter.since.elapsed() >= TURN))
+            let has_its_turn = if Arc::ptr_eq(&waiter.identity, of) {
+                // One of its own is of no use to it.
+                waiter.fresh
+            } else {
+                held < share && (has_too_many || (held == 0 && waiter.since.elapsed() >= TURN))
+            };
+            has_its_turn && !self.is_coming_for(&waiter.identity)
         };
         self.queue.heads().any(deserves)
     }

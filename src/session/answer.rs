@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{
-    Ended, Session, Stop, prologue,
+    Ended, Session, Stop, named, prologue,
     reply::{self, Reply},
     request::{End, Request},
     transaction::Begun,
@@ -111,7 +111,7 @@ impl Session {
                 b'P' => {
                     let (name, text) = (body.cstring()?, body.cstring()?);
                     let first = parsed.replace((name, text)).is_none() && bound.is_none();
-                    first && !self.refuses_name(name)
+                    first && !self.refuses_statement(name, text, body.rest())
                 }
                 b'B' => {
                     let (portal, name) = (body.cstring()?, body.cstring()?);
@@ -141,9 +141,13 @@ impl Session {
         Ok(bound.filter(|_| executed && request.end == End::Sync))
     }
 
-    /// Whether a Parse under this name fails: then nothing of what follows it is executed.
-    pub(super) fn refuses_name(&self, name: &[u8]) -> bool {
-        let full = |all: &super::Statements| all.named.len() >= self.shared.limits.prepared_per_client;
+    /// Whether this Parse fails: then nothing of what follows it is executed.
+    pub(super) fn refuses_statement(&self, name: &[u8], text: &[u8], types: &[u8]) -> bool {
+        let limits = &self.shared.limits;
+        let full = |all: &super::Statements| {
+            all.named.len() >= limits.prepared_per_client
+                || all.named.bytes() + named::cost(name, text, types) > limits.prepared_bytes_per_client
+        };
         let known = |all: &super::Statements| all.named.contains_key(name);
         name.starts_with(NAME_PREFIX)
             || (!name.is_empty() && self.statements.as_deref().is_some_and(|all| known(all) || full(all)))

@@ -65,7 +65,7 @@ impl Session {
                 b'P' => {
                     let (name, text) = (body.cstring()?, body.cstring()?);
                     parsed.push(name);
-                    self.is_end(text) && !self.refuses_name(name)
+                    self.is_end(text) && !self.refuses_statement(name, text, body.rest())
                 }
                 b'B' => {
                     portal = Some(body.cstring()?);

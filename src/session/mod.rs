@@ -6,22 +6,27 @@ mod alias;
 mod aliases;
 mod answer;
 pub mod attention;
+mod authenticate;
 mod broken;
 pub mod cancels;
 mod checkout;
 mod classify;
+mod door;
+mod door_log;
 mod draft;
 mod extended;
 mod failed;
 mod goodbye;
 pub mod handshake;
 pub mod identities;
+mod judges;
 mod kept;
 mod left;
 mod listen;
 pub mod live;
 mod mail;
 pub mod metrics;
+mod named;
 mod orphan;
 mod pins;
 mod prologue;
@@ -29,6 +34,7 @@ mod relay;
 pub mod repeat;
 mod replication;
 mod reply;
+mod reprove;
 mod request;
 mod rewrite;
 mod send;
@@ -38,14 +44,15 @@ pub mod shared;
 mod transaction;
 mod welcome;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
+pub use judges::Judges;
 pub use live::Live;
 pub use shared::{Lasting, Limits, Shared, Workers};
 pub use welcome::Welcomes;
 
 use crate::{
-    backend::{BackendId, Broken, Home, Identity, Settings, statements::Statement},
+    backend::{BackendId, Broken, Home, Identity, Settings},
     pool::{Lease, PinPlace},
     route::PoolId,
     server::DatabaseCatalog,
@@ -62,6 +69,7 @@ use kept::Kept;
 use left::Left;
 use listen::Listening;
 use metrics::CountedPin;
+use named::Named;
 use orphan::Presence;
 use transaction::{Begun, Ending};
 
@@ -245,7 +253,7 @@ impl Drop for Session {
 /// A session's prepared statements.
 #[derive(Debug, Default)]
 struct Statements {
-    named: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+    named: Named,
     unnamed: Option<Unnamed>,
     /// Those that exist on the leased backend under the client's own names.
     aliases: Vec<aliases::Alias>,

@@ -337,6 +337,15 @@ pub(crate) fn too_many_statements(limit: usize) -> Reply {
     )
 }
 
+/// Prepared statements that take more than one client's may.
+pub(crate) fn statements_too_large(limit: usize) -> Reply {
+    Reply::new(
+        "53200",
+        format!("the session's prepared statements take more than {limit} bytes, which is the limit"),
+        "Close or DEALLOCATE some, or raise limits.prepared_bytes_per_client.",
+    )
+}
+
 /// A named Parse that does not fit into the buffer.
 pub(crate) fn statement_too_long(limit: usize) -> Reply {
     Reply::new(
@@ -419,6 +428,11 @@ pub(crate) fn bad_argument(word: &str) -> Reply {
         format!("invalid command-line argument for server process: {word}"),
         "Use -c name=value or --name=value.",
     )
+}
+
+/// A setting of the startup parameter `options` without a value.
+pub(crate) fn no_value(option: &str) -> Reply {
+    Reply::new("42601", format!("{option} requires a value"), "")
 }
 
 /// A first packet or startup parameter that is wrong.

@@ -299,10 +299,12 @@ impl Session {
 
     /// The names of the protocol's statements on the backend, if it tells them.
     pub(crate) async fn ask_statement_names(&mut self) -> Option<Vec<String>> {
-        let sql = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql";
+        // Neither ours nor those that SQL can name are longer; of more than these nothing is known.
+        let sql = "SELECT pg_catalog.left(name, 64) FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql \
+                   LIMIT 10001";
         let asked = self.lease.as_mut()?.ask_unhindered(sql);
         let (answer, _) = tokio::time::timeout(ASK_TIMEOUT, asked).await.ok()?.ok()?;
-        if answer.error.is_some() {
+        if answer.error.is_some() || answer.rows.len() > 10_000 {
             return None;
         }
         self.outbox.extend_from_slice(&answer.for_client);

@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     attention::Attention,
     cancels::Cancels,
+    door_log::DoorLog,
     identities::Identities,
+    judges::Judges,
     metrics::{Metrics, Requests},
     welcome::Welcomes,
 };
@@ -44,6 +46,8 @@ pub struct Limits {
     pub tcp_user_timeout: Duration,
     /// Prepared statements of one client.
     pub prepared_per_client: usize,
+    /// What they may take, in bytes.
+    pub prepared_bytes_per_client: usize,
     /// Prepared statements on one backend.
     pub prepared_per_backend: usize,
     /// Bytes of the names and values of one client's settings that are carried.
@@ -99,10 +103,16 @@ pub struct Lasting {
     pub listeners: Listeners,
     /// Prepared statements.
     pub statements: Statements,
+    /// Where long texts are judged.
+    pub judges: Judges,
     /// Keys given to clients.
     pub cancels: Arc<Cancels>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What is logged of clients that were refused.
+    pub door_log: DoorLog,
+    /// What is logged of clients with whom TLS did not come about.
+    pub tls_log: DoorLog,
     /// Ends every session that is not in a transaction; set by [`Lasting::drain`].
     pub draining: CancellationToken,
     /// The same, to be asked before every request: the token takes a lock.
@@ -123,14 +133,17 @@ impl Deref for Shared {
 }
 
 impl Lasting {
-    /// For a program that remembers up to `statements` prepared statements.
-    pub fn new(statements: usize, listeners: Listeners) -> Self {
+    /// For a program that shares these prepared statements.
+    pub fn new(statements: Statements, listeners: Listeners) -> Self {
         Self {
             catalogs: Arc::default(),
             listeners,
-            statements: Statements::new(statements),
+            statements,
+            judges: Judges::default(),
             cancels: Arc::default(),
             metrics: Arc::default(),
+            door_log: DoorLog::default(),
+            tls_log: DoorLog::default(),
             draining: CancellationToken::new(),
             is_draining: AtomicBool::new(false),
             kept: Arc::default(),

@@ -17,6 +17,9 @@ use super::{
 /// Names of parameters that functions set are kept up to so many; functions that set others may set anything.
 const PARAMETERS_MAX: usize = 100;
 
+/// Names of functions that are looked for in a text that is too long to be parsed; of more, one is taken to be in it.
+const HIDDEN_MAX: usize = 100;
+
 /// A snapshot of one database.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
@@ -266,9 +269,13 @@ impl Catalog {
         if self.triggers.has(Effects::OPAQUE_SETTINGS) {
             return true;
         }
-        let mut hidden = self.functions.iter().filter(|(_, function)| function.sets_hidden());
+        let hidden = self.functions.iter().filter(|(_, function)| function.sets_hidden());
+        let hidden: Vec<_> = hidden.take(HIDDEN_MAX + 1).collect();
+        if hidden.len() > HIDDEN_MAX {
+            return true;
+        }
         let text = text.to_ascii_lowercase();
-        hidden.any(|(name, _)| {
+        hidden.into_iter().any(|(name, _)| {
             memchr::memmem::find(&text, name.to_ascii_lowercase().replace('"', "\"\"").as_bytes()).is_some()
         })
     }
