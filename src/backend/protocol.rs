@@ -47,9 +47,19 @@ struct Part {
     /// ReadyForQuery is not for the client yet.
     withholds_ready: bool,
     /// If nothing but an error of the server's own comes, the client is told nothing: its session repeats it.
-    may_repeat: bool,
+    repeat: Repeat,
     failed: bool,
     opening: Opening,
+}
+
+/// Whether the client's request can still be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeat {
+    No,
+    /// The client has been told nothing.
+    Yes,
+    /// What it is told is in the chunk that is being looked at, and nothing else is.
+    Begun,
 }
 
 /// What of the client's was sent in front of its messages, of which it had been told already that it was done.
@@ -247,20 +257,20 @@ impl Protocol {
             }
             _ => (VecDeque::new(), Opening::Plain),
         };
-        let (withholds_ready, may_repeat, failed) = (false, false, false);
-        let part = Part { whose, kind, steps, parses: 0, withholds_ready, may_repeat, failed, opening };
+        let (withholds_ready, failed, repeat) = (false, false, Repeat::No);
+        let part = Part { whose, kind, steps, parses: 0, withholds_ready, repeat, failed, opening };
         self.parts.push_back(part);
     }
 
     /// Whether what was sent last may be sent again: the client has got nothing of its answer.
     pub fn has_told_nothing(&self) -> bool {
-        self.parts.back().is_some_and(|part| part.may_repeat)
+        self.parts.back().is_some_and(|part| part.repeat == Repeat::Yes)
     }
 
     /// What was sent last may be sent again, as long as the client has got nothing of its answer.
     pub fn may_repeat(&mut self) {
         if let Some(part) = self.parts.back_mut() {
-            part.may_repeat = true;
+            part.repeat = Repeat::Yes;
         }
     }
 
@@ -411,12 +421,14 @@ impl Protocol {
     /// Takes bytes from the server and tells in `out` what of them is for the client. `out` refers to `chunk`.
     pub fn receive(&mut self, chunk: &[u8], out: &mut Outgoing) -> Result<(), BadFrame> {
         if self.tail.is_empty() {
-            return self.walk(chunk, out);
+            self.walk(chunk, out)?;
+        } else {
+            let mut whole = std::mem::take(&mut self.tail);
+            whole.extend_from_slice(chunk);
+            self.walk(&whole, out)?;
+            out.detach(&whole);
         }
-        let mut whole = std::mem::take(&mut self.tail);
-        whole.extend_from_slice(chunk);
-        self.walk(&whole, out)?;
-        out.detach(&whole);
+        self.end_chunk();
         Ok(())
     }
 
@@ -480,9 +492,16 @@ impl Protocol {
     /// The client is told something: what it has sent must not be repeated.
     fn tells(&mut self) -> bool {
         if let Some(part) = self.parts.front_mut() {
-            part.may_repeat = false;
+            part.repeat = Repeat::No;
         }
         true
+    }
+
+    /// What has been passed on of this chunk goes to the client now.
+    fn end_chunk(&mut self) {
+        if let Some(part) = self.parts.front_mut().filter(|part| part.repeat == Repeat::Begun) {
+            part.repeat = Repeat::No;
+        }
     }
 
     fn on_ready(&mut self, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
@@ -556,7 +575,13 @@ impl Protocol {
         let has = |field: &[u8]| memchr::memmem::find(body, field).is_some();
         if has(b"\0VFATAL\0") || has(b"\0VPANIC\0") {
             // The end of the backend's connection is not the end of the client's, nor the answer to anything.
-            self.error.get_or_insert_with(|| Box::new(ErrorFields::parse(body)));
+            let fields = ErrorFields::parse(body);
+            let part = self.parts.front_mut().filter(|part| part.repeat == Repeat::Begun);
+            if let Some(part) = part.filter(|_| Transient::of(fields.code.as_bytes()).is_some()) {
+                out.clear();
+                part.repeat = Repeat::Yes;
+            }
+            self.error.get_or_insert_with(|| Box::new(fields));
             return false;
         }
         self.copying_in = false;
@@ -566,9 +591,12 @@ impl Protocol {
         };
         part.failed = true;
         let mut steps = std::mem::take(&mut part.steps);
-        if std::mem::take(&mut part.may_repeat)
+        let repeat = std::mem::replace(&mut part.repeat, Repeat::No);
+        if repeat != Repeat::No
             && let Some(reason) = Transient::of_error(body)
         {
+            // Of this chunk nothing has been sent.
+            out.clear();
             part.withholds_ready = true;
             let news = self.news();
             news.transient = Some(reason);
@@ -634,7 +662,11 @@ impl Protocol {
         let swallows =
             |step: &Step| matches!(step, Step::Open(_) | Step::SwallowParsed(_) | Step::SwallowClosed(_));
         let passes = !part.steps.front().is_some_and(swallows);
-        part.may_repeat &= !passes;
+        if passes && part.repeat != Repeat::No {
+            // The name of a statement that was told to exist cannot be taken back.
+            let is_named = matches!(part.steps.front(), Some(Step::PassParsed(..)));
+            part.repeat = if is_named { Repeat::No } else { Repeat::Begun };
+        }
         let ended = match part.steps.front() {
             Some(Step::Pass(awaits) | Step::Open(awaits)) => awaits.ended_by(tag),
             Some(Step::PassParsed(..) | Step::SwallowParsed(_)) => tag == b'1',
@@ -652,7 +684,7 @@ impl Protocol {
         let Some(part) = self.parts.front_mut() else { return };
         while matches!(part.steps.front(), Some(Step::Insert(..))) {
             if let Some(Step::Insert(bytes, _)) = part.steps.pop_front() {
-                part.may_repeat = false;
+                part.repeat = Repeat::No;
                 out.insert(chunk, &bytes);
             }
         }

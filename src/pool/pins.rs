@@ -268,10 +268,14 @@ impl ServerPool {
         PinPlace { pool: Arc::clone(self), is_over_bound }
     }
 
-    /// Whether sessions wait that only a lease given back could serve, since every place is taken by one, or only a pin.
+    /// Whether sessions wait that only a lease given back could serve, since every place is taken by one.
     pub fn is_starved(&self) -> bool {
         let figures = self.figures();
-        let waits_for_pin = || !self.pins.lock().queue.is_empty();
-        (figures.waiting > 0 && figures.leased >= figures.max_connections) || waits_for_pin()
+        figures.waiting > 0 && figures.leased >= figures.max_connections
+    }
+
+    /// Whether sessions wait that only a pin given up could serve.
+    pub fn wants_pins(&self) -> bool {
+        !self.pins.lock().queue.is_empty()
     }
 }

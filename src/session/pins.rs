@@ -41,7 +41,7 @@ const PINNING: Effects = Effects::TEMP
 const RESET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A session whose pin is above the bound makes room for those who wait when it has idled for so long.
-const OVER_BOUND_IDLE: Duration = Duration::from_secs(1);
+const OVER_BOUND_IDLE: Duration = Duration::from_secs(5);
 
 /// How often a pinned session that idles looks whether others wait.
 const STARVED_ROUND: Duration = Duration::from_secs(1);
@@ -145,9 +145,11 @@ impl Session {
             }
             pause = STARVED_ROUND.min(limit);
             let (Some(pin), Some(lease)) = (&self.pin, &self.lease) else { continue };
-            if began.elapsed() >= limit && self.idles() && lease.pool().is_starved() {
+            let is_over_bound = lease.is_pinned_over_bound();
+            // One that is above the bound would give its place to nobody.
+            let is_wanted = lease.pool().is_starved() || (!is_over_bound && lease.pool().wants_pins());
+            if began.elapsed() >= limit && self.idles() && is_wanted {
                 let (pool, reason) = (lease.pool().name.clone(), pin.reason.label());
-                let is_over_bound = lease.is_pinned_over_bound();
                 tracing::warn!(
                     pool,
                     reason,

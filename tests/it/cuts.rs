@@ -10,7 +10,7 @@ use crate::support::{Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Re
 const STRIDE: usize = 4;
 
 struct Site {
-    primary: Postgres,
+    _primary: Postgres,
     relay: Relay,
     proxy: Proxy,
     observer: RawClient,
@@ -29,7 +29,7 @@ impl Site {
             .set("pools.primary", "wait_timeout", "20s")
             .set("pools.primary", "close_timeout", "200ms");
         let proxy = Proxy::start(&config.to_toml());
-        Self { primary, relay, proxy, observer }
+        Self { _primary: primary, relay, proxy, observer }
     }
 
     /// Rows in the table, once nobody works on it any more.

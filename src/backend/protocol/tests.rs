@@ -280,7 +280,8 @@ fn an_error_of_the_servers_own_is_kept_from_the_client_if_it_comes_first() {
         ("40001", Vec::new(), Some(Transient::Conflict)),
         ("25006", Vec::new(), Some(Transient::ReadOnly)),
         ("22012", Vec::new(), None),
-        ("40001", vec![b'2', 0, 0, 0, 4], None),
+        // Taken back, as long as it has not been sent.
+        ("40001", vec![b'2', 0, 0, 0, 4], Some(Transient::Conflict)),
     ] {
         let mut protocol = Protocol::default();
         protocol.sent_extended(VecDeque::new(), true);
@@ -292,6 +293,12 @@ fn an_error_of_the_servers_own_is_kept_from_the_client_if_it_comes_first() {
         assert_eq!(protocol.take_news().transient, kept);
         assert!(protocol.quiescent().is_some());
     }
+    let mut protocol = Protocol::default();
+    protocol.sent_extended(VecDeque::new(), true);
+    protocol.may_repeat();
+    assert_eq!(hear(&mut protocol, &[b'2', 0, 0, 0, 4]), [b'2', 0, 0, 0, 4]);
+    assert!(!protocol.has_told_nothing());
+    assert!(!hear(&mut protocol, &failure("ERROR", "40001")).is_empty(), "something was told before");
 }
 
 #[test]
