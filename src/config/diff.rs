@@ -13,9 +13,15 @@ use super::{
     Server, Workers,
 };
 
-/// Keys that are read at the start only: sockets are bound and threads are made once.
-pub const NEEDS_RESTART: &[&str] =
-    &["listen.address", "listen.unix_socket_dir", "listen.unix_socket_mode", "listen.http", "listen.threads"];
+/// Keys that are read at the start only: sockets are bound, threads and shared statements' places are made once.
+pub const NEEDS_RESTART: &[&str] = &[
+    "listen.address",
+    "listen.unix_socket_dir",
+    "listen.unix_socket_mode",
+    "listen.http",
+    "listen.threads",
+    "limits.prepared_bytes",
+];
 
 /// All that differs between two configurations. Empty if nothing does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -564,7 +570,7 @@ mod tests {
     #[test]
     fn what_needs_a_restart_is_named() {
         let new = format!(
-            "[listen]\naddress = \"127.0.0.1:7000\"\nunix_socket_dir = \"/run\"\nunix_socket_mode = \"0700\"\nhttp = \"off\"\nthreads = 99\nshutdown_grace = \"1s\"\n{BASE}"
+            "[listen]\naddress = \"127.0.0.1:7000\"\nunix_socket_dir = \"/run\"\nunix_socket_mode = \"0700\"\nhttp = \"off\"\nthreads = 99\nshutdown_grace = \"1s\"\n[limits]\nprepared_bytes = \"1MiB\"\n{BASE}"
         );
         let diff = Diff::of(&config(BASE), &config(&new));
         let names: Vec<_> = diff
@@ -575,7 +581,7 @@ mod tests {
             })
             .collect();
         assert_eq!(names, NEEDS_RESTART);
-        assert_eq!(diff.changes.len(), 6, "shutdown_grace changes live");
+        assert_eq!(diff.changes.len(), 7, "shutdown_grace changes live");
     }
 
     #[test]

@@ -57,7 +57,7 @@ const FAILURES_MAX: u32 = 6;
 const UNUSED_ROUNDS: u32 = 6;
 
 /// A round is not begun before so many times as long as the last one took have gone by.
-const ROUND_SHARE: u32 = 20;
+const ROUND_SHARE: u32 = 10;
 
 /// The snapshot of one database's catalog.
 #[derive(Debug)]
@@ -392,8 +392,8 @@ impl Catalogs {
                     // Sessions keep their cached verdicts as long as nothing has changed.
                     if last.says_the_same(&read) { last } else { Arc::new(read) }
                 };
-                let made = tokio::task::spawn_blocking(make).await.map_err(|error| error.to_string())?;
-                Ok((made, fingerprint))
+                let current = tokio::task::spawn_blocking(make).await.map_err(|error| error.to_string())?;
+                Ok((current, fingerprint))
             }
         }
     }

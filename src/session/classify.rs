@@ -189,8 +189,9 @@ impl Session {
                     let (kind, name) = (body.byte()?, body.cstring()?);
                     let here = last.iter().chain(&earlier).any(|(known, _)| *known == name);
                     if kind == b'S' && !here {
-                        let known = self.known_verdict_or_note(name, unjudged);
-                        known.into_iter().for_each(|verdict| demand.add(verdict));
+                        if let Some(verdict) = self.known_verdict_or_note(name, unjudged) {
+                            demand.add(verdict);
+                        }
                     }
                 }
                 _ => {}

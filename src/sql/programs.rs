@@ -172,10 +172,10 @@ fn target(after: &str, before: &str) -> Target {
 /// Whether a statement may begin after this text: not behind a name, as in UPDATE .. SET.
 fn opens(before: &str) -> bool {
     let text = before.trim_end();
-    let is_comment = |line: &str| line.contains("--") || line.len() == text.len() && fills_window(before);
+    let may_be_one = |line: &str| line.contains("--") || line.len() == text.len() && fills_window(before);
     let in_comment = text.len() < before.len()
         && before[text.len()..].contains('\n')
-        && text.rsplit('\n').next().is_some_and(is_comment);
+        && text.rsplit('\n').next().is_some_and(may_be_one);
     let after_word = ["begin", "then", "else", "loop"]
         .iter()
         .any(|word| text.strip_suffix(word).is_some_and(|rest| !rest.ends_with(is_name)));

@@ -236,3 +236,25 @@ async fn what_is_not_proven_is_reset_before_another_gets_it() {
         passing.terminate().await;
     }
 }
+
+#[tokio::test]
+async fn a_session_whose_role_is_gone_can_leave_it() {
+    for leave in ["RESET ROLE", "SET ROLE NONE;", "DISCARD ALL"] {
+        let site = Site::with_objects("CREATE ROLE passing; GRANT passing TO app", 1).await;
+        let mut client = site.client().await;
+        let mut other = site.client().await;
+        client.ask("SET ROLE passing").await;
+        other.ask("SELECT 1").await;
+        site.primary.query("DROP ROLE passing").await;
+        let pid = other.query_value("SELECT pg_backend_pid()").await;
+        let refused = client.ask("DELETE FROM pg_class").await;
+        assert_eq!(error_code(&refused).as_deref(), Some("22023"), "its role is not there: {refused:?}");
+        assert_eq!(
+            other.query_value("SELECT pg_backend_pid()").await,
+            pid,
+            "nothing is wrong with the connection"
+        );
+        assert_eq!(error_code(&client.ask(leave).await), None, "{leave}");
+        assert_eq!(client.query_value("SELECT current_user").await, "app", "{leave}");
+    }
+}

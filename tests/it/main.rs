@@ -36,6 +36,7 @@ mod packaging;
 mod pins;
 mod probes;
 mod procedures;
+mod proven;
 mod reload;
 mod repeats;
 mod routing;

@@ -113,7 +113,7 @@ const SHAPES: &[Shape] = &[
     |n| filled("DO $$ SET a", " ", ". $$", n),
     |n| filled("DO $$ ", "set \"", " $$", n),
     |n| filled("DO $$ ", " \n", "set $$", n),
-    |n| format!("DO $$ {} $$", (0..n / 15).map(|i| format!("SET a.b{i} = 1;")).collect::<String>()),
+    |n| format!("DO $$ {} $$", (0..n / 15).map(|i| format!("SET a.b{i} = 1;")).collect::<Vec<_>>().concat()),
     |n| filled("SELECT ", "a ", ", ,", n),
 ];
 
