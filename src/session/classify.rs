@@ -175,7 +175,7 @@ impl Session {
                         continue;
                     };
                     if verdict.effects.has(Effects::BOUND_SETTING)
-                        && !binds_carried_names(verdict.effects, body.clone())?
+                        && !binds_carried_names(verdict.effects, body)?
                     {
                         demand.verdict.effects |= Effects::UNPROVEN;
                     }
@@ -193,10 +193,11 @@ impl Session {
                     let mut body = Body::new(body, "Describe");
                     let (kind, name) = (body.byte()?, body.cstring()?);
                     let here = last.iter().chain(&earlier).any(|(known, _)| *known == name);
-                    if kind == b'S' && !here {
-                        if let Some(verdict) = self.known_verdict_or_note(name, unjudged) {
-                            demand.add(verdict);
-                        }
+                    if kind == b'S'
+                        && !here
+                        && let Some(verdict) = self.known_verdict_or_note(name, unjudged)
+                    {
+                        demand.add(verdict);
                     }
                 }
                 _ => {}
