@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     route::{Demand, Standing, Target},
-    sql::{Class, Classifier, Effects, Hint, Reading, Reason, Verdict},
+    sql::{Class, Classifier, Effects, Hint, Reading, Reason, Verdict, is_carried_name},
     wire::{
         TxStatus,
         frame::split_message,
@@ -161,7 +161,7 @@ impl Session {
                 b'P' => {
                     let mut body = Body::new(body, "Parse");
                     let (name, text) = (body.cstring()?, body.cstring()?);
-                    let verdict = self.verdict_or_note(text, unjudged);
+                    let verdict = self.typed(self.verdict_or_note(text, unjudged), body.rest());
                     demand.add(verdict);
                     self.add_named(&mut demand, verdict, text);
                     earlier.extend(last.replace((name, verdict)));
@@ -174,6 +174,11 @@ impl Session {
                     let Some(verdict) = here.or_else(|| self.known_verdict_or_note(name, unjudged)) else {
                         continue;
                     };
+                    if verdict.effects.has(Effects::BOUND_SETTING)
+                        && !binds_carried_names(verdict.effects, body)?
+                    {
+                        demand.verdict.effects |= Effects::UNPROVEN;
+                    }
                     let decided = self.decide_by_values(verdict, body)?;
                     // The Parse has been counted already, unless a value makes this a job.
                     if here.is_none() || decided.class != verdict.class {
@@ -188,10 +193,11 @@ impl Session {
                     let mut body = Body::new(body, "Describe");
                     let (kind, name) = (body.byte()?, body.cstring()?);
                     let here = last.iter().chain(&earlier).any(|(known, _)| *known == name);
-                    if kind == b'S' && !here {
-                        if let Some(verdict) = self.known_verdict_or_note(name, unjudged) {
-                            demand.add(verdict);
-                        }
+                    if kind == b'S'
+                        && !here
+                        && let Some(verdict) = self.known_verdict_or_note(name, unjudged)
+                    {
+                        demand.add(verdict);
                     }
                 }
                 _ => {}
@@ -207,10 +213,26 @@ impl Session {
             let mut body = Body::new(body, "Bind");
             let (_portal, name) = (body.cstring()?, body.cstring()?);
             if let Some(verdict) = self.known_verdict_or_note(name, unjudged) {
-                return Ok(Demand::of(verdict));
+                // Its values have not all been seen.
+                let unseen = verdict.effects.has(Effects::BOUND_SETTING);
+                return Ok(Demand::of(if unseen { verdict.unproven() } else { verdict }));
             }
         }
         Ok(Demand::of(Verdict::too_long()))
+    }
+
+    /// The verdict of a text with these types of parameters: the count and the ids, as in Parse. Making a value of one may
+    /// run anything (the check of a domain), and the text need not name it.
+    fn typed(&self, verdict: Verdict, types: &[u8]) -> Verdict {
+        let mut body = Body::new(types, "Parse");
+        let count = body.int16().unwrap_or_default();
+        if count == 0 {
+            return verdict;
+        }
+        let catalog = self.catalog.load();
+        let is_proven = (0..count)
+            .all(|_| body.int32().is_ok_and(|id| catalog.proves_parameter_type(id.cast_unsigned())));
+        if is_proven { verdict } else { verdict.unproven() }
     }
 
     /// The verdict of a statement that the session has prepared.
@@ -221,17 +243,18 @@ impl Session {
     fn known_verdict_or_note(&self, name: &[u8], unjudged: &mut Unjudged) -> Option<Verdict> {
         let statements = self.statements.as_deref()?;
         if name.is_empty() {
-            let text = statements.unnamed.as_ref()?.text();
-            return Some(self.verdict_or_note(text, unjudged));
+            let unnamed = statements.unnamed.as_ref()?;
+            return Some(self.typed(self.verdict_or_note(unnamed.text(), unjudged), unnamed.types()));
         }
         let statement = statements.named.get(name)?;
         // One without a verdict may have one by now.
         let is_known = statement.epochs == self.epochs() && !statement.verdict.is_unread();
-        Some(if is_known && self.reading() == Reading::Utf8 {
+        let verdict = if is_known && self.reading() == Reading::Utf8 {
             statement.verdict
         } else {
             self.verdict_or_note(&statement.text, unjudged)
-        })
+        };
+        Some(self.typed(verdict, &statement.types))
     }
 
     /// A bound value may make a statement a job's: a channel of pg_notify, a name in a catalog query.
@@ -316,6 +339,24 @@ impl Session {
             (begun, _) => begun.status(),
         }
     }
+}
+
+/// Whether the values that a Bind gives for names of settings are names that are carried; `body` is behind its names.
+fn binds_carried_names(effects: Effects, mut body: Body<'_>) -> Result<bool, Malformed> {
+    for _ in 0..body.int16()? {
+        body.int16()?;
+    }
+    let mut are_carried = true;
+    for parameter in 0..usize::try_from(body.int16()?).unwrap_or_default() {
+        let value = match usize::try_from(body.int32()?) {
+            Ok(len) => Some(body.take(len)?),
+            Err(_) => None,
+        };
+        if effects.names_setting(parameter) {
+            are_carried &= value.is_some_and(is_carried_name);
+        }
+    }
+    Ok(are_carried)
 }
 
 /// Calls `look` with each value that is not NULL of a Bind message.

@@ -273,4 +273,9 @@ impl Unnamed {
     fn text(&self) -> &[u8] {
         self.body.split(|byte| *byte == 0).next().unwrap_or_default()
     }
+
+    /// The count of parameter types, and their ids.
+    fn types(&self) -> &[u8] {
+        self.body.get(self.text().len() + 1..).unwrap_or_default()
+    }
 }

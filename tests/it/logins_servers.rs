@@ -22,12 +22,11 @@ async fn set_rules(primary: &Postgres, rules: &str) {
 
 /// A login through a proxy of its own, whose server's URL ends with `parameters`.
 async fn log_in(primary: &Postgres, login: Login, parameters: &str) -> Result<String, Message> {
-    log_in_at(&primary.url(login), login, parameters).await
+    log_in_at(primary, &primary.url(login), login, parameters).await
 }
 
-async fn log_in_at(url: &str, login: Login, parameters: &str) -> Result<String, Message> {
-    let blank = Postgres::start(Role::Primary);
-    let config = ProxyConfig::primary_only(&blank)
+async fn log_in_at(primary: &Postgres, url: &str, login: Login, parameters: &str) -> Result<String, Message> {
+    let config = ProxyConfig::primary_only(primary)
         .set("servers.primary", "url", format!("{url}{parameters}"))
         .set("auth", "method", "trust");
     let proxy = Proxy::start(&config.to_toml());
@@ -84,11 +83,14 @@ async fn a_password_is_not_told_to_a_network() {
     let primary = Postgres::builder(Role::Primary).setting("listen_addresses", "*").start();
     set_rules(&primary, "host all all all password\n").await;
     let url = format!("postgres://app:secret@{address}:{}/app", primary.port());
-    let message = refused(log_in_at(&url, Login::App, "").await);
+    let message = refused(log_in_at(&primary, &url, Login::App, "").await);
     assert!(message.contains("the password itself") && message.contains("not encrypted"), "{message}");
-    let message = refused(log_in_at(&url, Login::App, "?require_auth=!md5").await);
+    let message = refused(log_in_at(&primary, &url, Login::App, "?require_auth=!md5").await);
     assert!(message.contains("not encrypted"), "{message}");
-    assert_eq!(log_in_at(&url, Login::App, "?require_auth=password").await.expect("it was written"), "app");
+    assert_eq!(
+        log_in_at(&primary, &url, Login::App, "?require_auth=password").await.expect("it was written"),
+        "app"
+    );
 }
 
 /// A server that asks for few rounds wants to guess the password; one that asks for many, to keep us busy.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::support::{
-    Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role, Site, error_code, eventually,
+    Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role, Say, Site, error_code, eventually,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ fn status(answer: &[Message]) -> char {
 }
 
 /// What a client may say next, and the status that it is told then.
-fn next_words() -> Vec<(&'static str, fn(&mut RawClient), char)> {
+fn next_words() -> Vec<(&'static str, Say, char)> {
     fn query(client: &mut RawClient, sql: &str) {
         client.message(b'Q', format!("{sql}\0").as_bytes());
     }
@@ -163,7 +163,7 @@ async fn a_failed_transaction_can_be_ended_by_what_was_prepared_before() {
     fn unit<'a>(client: &'a mut RawClient, sql: &str) -> &'a mut RawClient {
         client.parse("", sql).bind("", "", &[]).describe(b'P', "").execute("", 0)
     }
-    let ends: [(&str, fn(&mut RawClient), &str); 10] = [
+    let ends: [(&str, Say, &str); 10] = [
         (
             "Bind",
             |client| {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{RawClient, Site, error_code, eventually};
+use crate::support::{RawClient, Say, Site, error_code, eventually};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -43,7 +43,7 @@ async fn wait_for_rows(site: &Site, what: &str, sql: &str, wanted: &str) {
 
 #[tokio::test]
 async fn what_was_sent_whole_runs_to_its_end() {
-    let forms: [(&str, fn(&mut RawClient), usize); 6] = [
+    let forms: [(&str, Say, usize); 6] = [
         (
             "one statement",
             |client| {
@@ -120,7 +120,7 @@ async fn what_was_sent_whole_runs_to_its_end() {
 
 #[tokio::test]
 async fn what_was_not_sent_whole_does_not_happen() {
-    let forms: [(&str, fn(&mut RawClient)); 4] = [
+    let forms: [(&str, Say); 4] = [
         ("no COMMIT", |client| {
             client.message(b'Q', b"BEGIN\0").message(b'Q', b"INSERT INTO t VALUES (1)\0");
         }),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::{
-    Cluster, Login, Postgres, Proxy, ProxyConfig, RawClient, Role, error_code, eventually, values,
+    Cluster, Login, Postgres, Proxy, ProxyConfig, RawClient, Role, Say, error_code, eventually, values,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -43,7 +43,7 @@ async fn a_read_whose_connection_is_ended_is_run_once_more() {
     let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
     client.parse("slow", SLOW_READ);
     client.finish().await;
-    let ways: [(&str, fn(&mut RawClient)); 3] = [
+    let ways: [(&str, Say); 3] = [
         ("Query", |client| {
             client.message(b'Q', format!("{SLOW_READ}\0").as_bytes());
         }),

@@ -1,7 +1,7 @@
 //! COPY: in the extended protocol, failing by either side, cancelled, and data where none is expected.
 
 use super::talk::{Site, Talk};
-use crate::support::RawClient;
+use crate::support::{RawClient, Say};
 
 /// The COPY of this database has got something.
 const HAS_A_ROW: &str =
@@ -265,7 +265,7 @@ async fn a_driver_that_does_not_send_the_data_is_told_so() {
     fn unit<'a>(client: &'a mut RawClient, sql: &str) -> &'a mut RawClient {
         client.parse("", sql).bind("", "", &[]).execute("", 0)
     }
-    let forms: [(fn(&mut RawClient), fn(&mut RawClient)); 7] = [
+    let forms: [(Say, Say); 7] = [
         (
             |client| {
                 unit(client, "COPY t FROM STDIN").sync();

@@ -42,7 +42,7 @@ pub(crate) use process::Running;
 pub(crate) use programs::{Programs, programs};
 pub(crate) use proxy::Proxy;
 pub(crate) use random::Random;
-pub(crate) use raw::{Message, RawClient};
+pub(crate) use raw::{Message, RawClient, Say};
 pub(crate) use relay::Relay;
 pub(crate) use rustix::process::Signal;
 pub(crate) use site::{Site, shuffle};

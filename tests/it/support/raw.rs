@@ -19,6 +19,9 @@ use super::{Login, told};
 /// No answer within this is a failure.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// What a client says, as far as it is pending; [`RawClient::flush`] sends it.
+pub(crate) type Say = fn(&mut RawClient);
+
 /// One message of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Message {
