@@ -58,6 +58,7 @@ impl Session {
             return Ok(());
         }
         if !self.presence.is_gone() && self.silence.lasts(&self.socket, limit) {
+            self.log_disconnected("it acknowledged nothing within limits.tcp_user_timeout, or has vanished");
             self.lose_client(io::ErrorKind::TimedOut.into())?;
         }
         if let Some(lease) = &mut self.lease {

@@ -1,6 +1,6 @@
 //! The end of a session that did not end by its client's wish: who it was, for the log, and the time to be told.
 
-use std::{future::poll_fn, io, time::Duration};
+use std::{future::poll_fn, time::Duration};
 
 use super::{Ended, Session};
 
@@ -12,15 +12,17 @@ impl Session {
     pub(super) fn log_end(&self, ended: &Ended) {
         let why = match ended {
             Ended::SlowListener(_) => "it does not take its notifications",
-            Ended::ClientIo(error) if error.kind() == io::ErrorKind::TimedOut => {
-                "it acknowledged nothing within limits.tcp_user_timeout, or has vanished"
-            }
             Ended::NoRoom(_) => "the unfinished requests of all clients take limits.request_buffer_total",
             _ => {
                 tracing::debug!(user = self.identity.user, %ended, "a session ended");
                 return;
             }
         };
+        self.log_disconnected(why);
+    }
+
+    /// Names a client that is given up.
+    pub(super) fn log_disconnected(&self, why: &str) {
         let application = self.settings.get("application_name").unwrap_or_default();
         let (user, database) = (&self.identity.user, &self.identity.database);
         tracing::warn!(
