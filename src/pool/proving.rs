@@ -53,7 +53,11 @@ impl ServerPool {
         if !state.has_room()
             && figures.waiting >= state.limits.max_waiting + figures.connecting + figures.closing
         {
-            return None;
+            // Whoever floods the queue gives way to others, here as everywhere.
+            let greedy = state.queue.make_room_for(identity)?;
+            // A waiter that has left meanwhile needs no refusal.
+            let _ = greedy.to.send(Err(Refusal::Full { figures, down: None }));
+            super::stats::count(&self.stats().refused_full);
         }
         let (ticket, from) = state.queue.push_for_fresh(Arc::clone(identity), home);
         self.serve_queue(&mut state);
