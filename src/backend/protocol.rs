@@ -6,7 +6,9 @@
 //! replies are swallowed; a client's extended request that we changed carries steps that say what becomes of the
 //! reply to each of its messages.
 
+pub mod naming;
 mod news;
+mod shapes;
 mod steps;
 
 use std::{
@@ -14,18 +16,22 @@ use std::{
     sync::Arc,
 };
 
-pub use news::{Failure, News};
+pub use news::{Discarded, Failure, News};
 pub use steps::{Awaits, Step, Undo};
 
-use super::outgoing::Outgoing;
+use super::{outgoing::Outgoing, statements::Shape};
 use crate::wire::{
     TxStatus,
     frame::{BadFrame, HEADER_BYTES, Header},
+    message,
     read::{Body, ErrorFields},
 };
 
 /// An ErrorResponse longer than this is passed on without being looked into.
 const INSPECTED_BYTES: usize = 64 * 1024;
+
+/// The longest RowDescription: 1,664 columns with names of 63 bytes.
+const DESCRIBED_BYTES: usize = 256 * 1024;
 
 /// What was sent up to a Sync or a Query, and how its replies are treated.
 #[derive(Debug)]
@@ -36,6 +42,9 @@ struct Part {
     steps: VecDeque<Step>,
     /// Parse messages without a step of their own that are not answered yet.
     parses: usize,
+    /// If a stale plan fails the message after which so many steps remain, itself among them, nothing has been done,
+    /// and the rest is sent again. 0 for no such message.
+    repeats_at: usize,
     /// ReadyForQuery is not for the client yet.
     withholds_ready: bool,
     failed: bool,
@@ -96,6 +105,12 @@ pub struct Protocol {
     heard_elsewhere: Option<Arc<HashSet<Box<str>>>>,
     /// What becomes of the client's next ReadyForQuery outside of a transaction.
     ready: Ready,
+    /// Commands of the client may discard what the session has on the server.
+    watches: bool,
+    /// What a Describe was answered with so far.
+    shape: Shape,
+    /// The steps of a request that failed by a stale plan, up to its ReadyForQuery.
+    to_repeat: Option<VecDeque<Step>>,
 }
 
 /// What becomes of the ReadyForQuery that tells the client that it is in no transaction.
@@ -123,6 +138,9 @@ impl Default for Protocol {
             parameters: Vec::new(),
             heard_elsewhere: None,
             ready: Ready::Passes,
+            watches: false,
+            shape: Shape::default(),
+            to_repeat: None,
         }
     }
 }
@@ -192,6 +210,19 @@ impl Protocol {
         self.ready = Ready::Waits;
     }
 
+    /// From now on the client's commands are looked at: whether they discard anything. `false` ends that.
+    pub fn watch_commands(&mut self, watches: bool) {
+        self.watches = watches;
+    }
+
+    /// A stale plan may fail the message of the extended messages sent last after which so many steps remain, itself
+    /// among them: then they are given back as [`News::repeats`], and the client is told nothing.
+    pub fn may_repeat(&mut self, remaining: usize) {
+        if let Some(part) = self.parts.back_mut() {
+            part.repeats_at = remaining;
+        }
+    }
+
     /// Whether a ReadyForQuery was kept back, which the client must now be sent.
     pub fn take_held_ready(&mut self) -> bool {
         std::mem::replace(&mut self.ready, Ready::Passes) == Ready::Held
@@ -214,7 +245,15 @@ impl Protocol {
 
     fn push(&mut self, whose: Whose, kind: Kind) {
         let steps = VecDeque::new();
-        self.parts.push_back(Part { whose, kind, steps, parses: 0, withholds_ready: false, failed: false });
+        self.parts.push_back(Part {
+            whose,
+            kind,
+            steps,
+            parses: 0,
+            repeats_at: 0,
+            withholds_ready: false,
+            failed: false,
+        });
     }
 
     /// The client is not told that what was sent last is done, because something of ours completes it.
@@ -369,9 +408,8 @@ impl Protocol {
                 self.tail.extend_from_slice(rest);
                 break;
             };
-            let looks_into = matches!(header.tag, b'Z' | b'S' | b'E')
-                || (header.tag == b'A' && self.heard_elsewhere.is_some());
-            let inspected = looks_into && header.len <= INSPECTED_BYTES;
+            let limit = self.looks_into(header.tag);
+            let inspected = limit > 0 && header.len <= limit;
             if inspected && rest.len() < header.len {
                 self.tail.extend_from_slice(rest);
                 break;
@@ -389,6 +427,24 @@ impl Protocol {
         Ok(())
     }
 
+    /// Up to which length a message is looked into.
+    fn looks_into(&self, tag: u8) -> usize {
+        let (looks_into, limit) = match tag {
+            b'Z' | b'S' | b'E' => (true, INSPECTED_BYTES),
+            b'A' => (self.heard_elsewhere.is_some(), INSPECTED_BYTES),
+            b'C' => (self.watches, INSPECTED_BYTES),
+            b'T' | b't' => (self.is_describing(), DESCRIBED_BYTES),
+            _ => return 0,
+        };
+        if looks_into { limit } else { 0 }
+    }
+
+    /// Whether the next reply is to a Describe that somebody wants to know of.
+    fn is_describing(&self) -> bool {
+        let step = self.parts.front().and_then(|part| part.steps.front());
+        matches!(step, Some(Step::PassDescribed(..) | Step::SwallowDescribed(_)))
+    }
+
     /// One message has begun; tells whether it is for the client. `body` is whole only for inspected tags.
     fn on_message(&mut self, tag: u8, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
         match tag {
@@ -399,7 +455,7 @@ impl Protocol {
             // A notification belongs to the session's LISTEN, whatever is being answered.
             b'A' => !self.is_heard_elsewhere(body),
             b'G' | b'W' => self.on_copy_in(),
-            _ => self.on_reply(tag),
+            _ => self.on_reply(tag, body),
         }
     }
 
@@ -409,6 +465,10 @@ impl Protocol {
         }
         self.copying_in = false;
         let Some(part) = self.parts.pop_front() else { return false };
+        if let Some(steps) = self.to_repeat.take() {
+            self.news().repeats = Some(steps);
+            return false;
+        }
         // Only messages that were never sent can be left; their replies come before ReadyForQuery.
         for step in part.steps {
             if let Step::Insert(bytes, _) = step {
@@ -464,6 +524,14 @@ impl Protocol {
         };
         part.failed = true;
         let mut steps = std::mem::take(&mut part.steps);
+        self.shape = Shape::default();
+        let is_stale = news::is_stale_plan(body);
+        let may_repeat = is_stale && part.repeats_at > 0 && part.repeats_at == steps.len();
+        if may_repeat && matches!(part.kind, Kind::Synced | Kind::Prepared) {
+            self.to_repeat = Some(steps);
+            self.news().has_stale_plan = true;
+            return false;
+        }
         if steps.iter().skip(1).any(|step| *step == Step::Simple) {
             // A message before the Query has failed, and the server skips the Query too.
             part.kind = Kind::Open;
@@ -480,6 +548,8 @@ impl Protocol {
         let ours = matches!(whose, Whose::Ours | Whose::Attempt | Whose::Completion) || fatal.is_some();
         let skips_to_sync = part.kind == Kind::Prepared;
         let news = self.news.get_or_insert_default();
+        news.has_stale_plan |= is_stale;
+        news.lacks_statement |= naming::may_name(body) && news::lacks_statement(body);
         news.skips_to_sync |= skips_to_sync;
         news.lost_unnamed |= lost_unnamed && whose == Whose::Client;
         let is_refusal = matches!(steps.front(), Some(Step::Refuse { .. })) && !ours;
@@ -493,7 +563,11 @@ impl Protocol {
                 Step::SwallowParsed(id) => news.not_parsed.push(id),
                 Step::SwallowClosed(id) => news.not_closed.push(id),
                 Step::Insert(_, undo) => news.undone.push(undo),
-                Step::Pass(_) | Step::Refuse { .. } | Step::Simple => {}
+                Step::Pass(_)
+                | Step::PassDescribed(..)
+                | Step::SwallowDescribed(_)
+                | Step::Refuse { .. }
+                | Step::Simple => {}
             }
         }
         if let Some(Step::Refuse { error, drops_unread }) = refusal {
@@ -509,7 +583,14 @@ impl Protocol {
             news.failure = Some(if news::grammar_refuses(body) { Failure::Unread } else { Failure::Other });
         }
         // "Current transaction is aborted" would hide the reason, which the client has just been told.
-        !ours && !told_already
+        let passes = !ours && !told_already;
+        if passes && naming::may_name(body) {
+            let mut error = Vec::with_capacity(HEADER_BYTES + body.len());
+            message::raw(&mut error, b'E', body);
+            out.insert_naming(chunk, &error);
+            return false;
+        }
+        passes
     }
 
     fn on_copy_in(&mut self) -> bool {
@@ -522,7 +603,7 @@ impl Protocol {
         part.whose == Whose::Client
     }
 
-    fn on_reply(&mut self, tag: u8) -> bool {
+    fn on_reply(&mut self, tag: u8, body: &[u8]) -> bool {
         let Some(part) = self.parts.front_mut() else { return false };
         if part.whose != Whose::Client {
             return false;
@@ -530,17 +611,37 @@ impl Protocol {
         if tag == b'1' {
             part.parses = part.parses.saturating_sub(1);
         }
-        let passes = !matches!(part.steps.front(), Some(Step::SwallowParsed(_) | Step::SwallowClosed(_)));
-        let ended = match part.steps.front() {
-            Some(Step::Pass(awaits)) => awaits.ended_by(tag),
-            Some(Step::PassParsed(..) | Step::SwallowParsed(_)) => tag == b'1',
-            Some(Step::SwallowClosed(_)) => tag == b'3',
-            Some(Step::Insert(..) | Step::Refuse { .. } | Step::Simple) | None => false,
-        };
-        if ended {
-            part.steps.pop_front();
+        let passes = !part.steps.front().is_some_and(Step::swallows);
+        if part.steps.front().is_some_and(|step| step.ended_by(tag)) {
+            let step = part.steps.pop_front();
+            self.on_described(step, tag, body);
+        } else if tag == b't' && self.is_describing() {
+            self.shape = shapes::of_parameters(body);
+        }
+        if tag == b'C' && self.watches {
+            let discarded = Discarded::by(body);
+            if discarded.is_any() {
+                let news = self.news();
+                news.discarded = news.discarded.and(discarded);
+            }
         }
         passes
+    }
+
+    /// A step is done; if it is a Describe, its statement's shape is known.
+    fn on_described(&mut self, step: Option<Step>, tag: u8, body: &[u8]) {
+        let told = || if tag == b'n' { shapes::of_no_data() } else { shapes::of_columns(body) };
+        match step {
+            Some(Step::PassDescribed(name, id)) => {
+                let shape = std::mem::take(&mut self.shape).and(told());
+                self.news().described.push((name, id, shape));
+            }
+            Some(Step::SwallowDescribed(id)) => {
+                let shape = std::mem::take(&mut self.shape).and(told());
+                self.news().confirmed.push((id, shape));
+            }
+            _ => {}
+        }
     }
 
     /// Puts in the replies of messages that were not sent and whose turn has come.

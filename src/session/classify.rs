@@ -149,7 +149,7 @@ impl Session {
             let text = statements.unnamed.as_ref()?.text();
             return Some(self.verdict(text));
         }
-        let statement = statements.named.get(name)?;
+        let statement = statements.own(name)?;
         Some(if statement.epochs == self.epochs() {
             statement.verdict
         } else {

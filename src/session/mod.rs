@@ -17,6 +17,7 @@ mod listen;
 pub mod live;
 pub mod metrics;
 mod pins;
+mod prepared;
 mod relay;
 mod replication;
 mod reply;
@@ -36,7 +37,10 @@ pub use shared::{Lasting, Limits, Shared, Workers};
 pub use welcome::Welcomes;
 
 use crate::{
-    backend::{BackendId, Broken, Home, Identity, Settings, statements::Statement},
+    backend::{
+        BackendId, Broken, Home, Identity, Settings,
+        statements::{Own, Shape, StatementId},
+    },
     pool::Lease,
     route::PoolId,
     server::DatabaseCatalog,
@@ -198,12 +202,26 @@ pub(crate) struct Session {
 /// A session's prepared statements.
 #[derive(Debug, Default)]
 struct Statements {
-    named: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+    /// By the client's own names, as long as the server keeps them.
+    named: HashMap<Box<[u8]>, Own, foldhash::fast::RandomState>,
     unnamed: Option<Unnamed>,
     /// Those that exist on the leased backend under the client's own names.
     aliases: Vec<aliases::Alias>,
     /// SQL's PREPARE has been used.
     has_sql_names: bool,
+    /// What the backend has just told us of a statement that it was sent for this.
+    confirmed: Option<(StatementId, Shape)>,
+    /// Only a part of the request was sent: what the replies tell decides what becomes of the rest.
+    is_stepping: bool,
+    /// What is sent again should a stale plan be in the way of the request under way.
+    repeat: Option<Box<prepared::Repeat>>,
+}
+
+impl Statements {
+    /// The session's statement of this name.
+    fn own(&self, name: &[u8]) -> Option<&Own> {
+        self.named.get(prepared::key(name))
+    }
 }
 
 /// The unnamed statement, as it was last parsed.
@@ -212,6 +230,8 @@ struct Unnamed {
     /// Text, zero, and the parameter types: the Parse message's body without its name.
     body: Vec<u8>,
     hash: u64,
+    /// What the client was told of it.
+    told: Shape,
 }
 
 impl Unnamed {

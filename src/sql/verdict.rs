@@ -180,6 +180,9 @@ effects! {
     /// Nothing proves that the text leaves no more on its backend than what the session carries: the backend is reset
     /// before another session gets it.
     UNPROVEN = 32;
+    /// Changes what texts mean until the end of the transaction: SET LOCAL, `set_config(.., true)`, a temporary table
+    /// that goes with it.
+    LOCAL = 40;
 }
 
 impl Effects {
