@@ -32,6 +32,13 @@ impl Outgoing {
         self.edited.get_or_insert_default().extend_from_slice(bytes);
     }
 
+    /// Puts `bytes` in, if there are any.
+    pub fn insert_some(&mut self, chunk: &[u8], bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.insert(chunk, bytes);
+        }
+    }
+
     /// Puts in an error that names statements as the server does.
     pub fn insert_naming(&mut self, chunk: &[u8], error: &[u8]) {
         self.insert(chunk, error);

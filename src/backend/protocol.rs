@@ -30,8 +30,8 @@ use crate::wire::{
 /// An ErrorResponse longer than this is passed on without being looked into.
 const INSPECTED_BYTES: usize = 64 * 1024;
 
-/// The longest RowDescription: 1,664 columns with names of 63 bytes.
-const DESCRIBED_BYTES: usize = 256 * 1024;
+/// Longer than any ParameterDescription, of 65,535 parameters, or RowDescription, of 1,664 columns.
+const DESCRIBED_BYTES: usize = 320 * 1024;
 
 /// What was sent up to a Sync or a Query, and how its replies are treated.
 #[derive(Debug)]
@@ -109,6 +109,8 @@ pub struct Protocol {
     watches: bool,
     /// What a Describe was answered with so far.
     shape: Shape,
+    /// Its ParameterDescription, as long as a stale plan may follow it.
+    kept: Vec<u8>,
     /// The steps of a request that failed by a stale plan, up to its ReadyForQuery.
     to_repeat: Option<VecDeque<Step>>,
 }
@@ -140,6 +142,7 @@ impl Default for Protocol {
             ready: Ready::Passes,
             watches: false,
             shape: Shape::default(),
+            kept: Vec::new(),
             to_repeat: None,
         }
     }
@@ -455,7 +458,7 @@ impl Protocol {
             // A notification belongs to the session's LISTEN, whatever is being answered.
             b'A' => !self.is_heard_elsewhere(body),
             b'G' | b'W' => self.on_copy_in(),
-            _ => self.on_reply(tag, body),
+            _ => self.on_reply(tag, body, chunk, out),
         }
     }
 
@@ -529,6 +532,7 @@ impl Protocol {
         let may_repeat = is_stale && part.repeats_at > 0 && part.repeats_at == steps.len();
         if may_repeat && matches!(part.kind, Kind::Synced | Kind::Prepared) {
             self.to_repeat = Some(steps);
+            self.kept = Vec::new();
             self.news().has_stale_plan = true;
             return false;
         }
@@ -536,6 +540,7 @@ impl Protocol {
             // A message before the Query has failed, and the server skips the Query too.
             part.kind = Kind::Open;
         }
+        out.insert_some(chunk, &std::mem::take(&mut self.kept));
         // The end of the backend's connection is not the end of the client's.
         let fatal =
             memchr::memmem::find(body, b"\0VFATAL\0").or_else(|| memchr::memmem::find(body, b"\0VPANIC\0"));
@@ -603,7 +608,7 @@ impl Protocol {
         part.whose == Whose::Client
     }
 
-    fn on_reply(&mut self, tag: u8, body: &[u8]) -> bool {
+    fn on_reply(&mut self, tag: u8, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
         let Some(part) = self.parts.front_mut() else { return false };
         if part.whose != Whose::Client {
             return false;
@@ -611,12 +616,18 @@ impl Protocol {
         if tag == b'1' {
             part.parses = part.parses.saturating_sub(1);
         }
-        let passes = !part.steps.front().is_some_and(Step::swallows);
+        let mut passes = !part.steps.front().is_some_and(Step::swallows);
+        let may_repeat = part.repeats_at > 0 && part.repeats_at == part.steps.len();
         if part.steps.front().is_some_and(|step| step.ended_by(tag)) {
             let step = part.steps.pop_front();
             self.on_described(step, tag, body);
+            out.insert_some(chunk, &std::mem::take(&mut self.kept));
         } else if tag == b't' && self.is_describing() {
             self.shape = shapes::of_parameters(body);
+            if may_repeat && passes {
+                message::raw(&mut self.kept, b't', body);
+                passes = false;
+            }
         }
         if tag == b'C' && self.watches {
             let discarded = Discarded::by(body);

@@ -65,18 +65,15 @@ impl Session {
         written.map(|()| rewrite.finish())
     }
 
-    /// Whether a message lets go of all statements, if it runs what it may, and more follows that may name some.
-    fn ends_part(&self, tag: u8, mut after: &[u8], rewrite: &Rewrite<'_>) -> bool {
+    /// Whether a message may let go of all statements, and more follows that may name some.
+    fn ends_part(&self, tag: u8, mut after: &[u8], request: Request, rewrite: &Rewrite<'_>) -> bool {
         if tag != b'E' || !(self.left.may_discard || rewrite.effects.has(Effects::DISCARDS)) {
             return false;
         }
-        while let Ok(Some((tag, _, rest))) = split_message(after) {
-            if !matches!(tag, b'S' | b'H') {
-                return true;
-            }
+        while let Ok(Some((b'S' | b'H', _, rest))) = split_message(after) {
             after = rest;
         }
-        false
+        !(after.is_empty() && request.is_synced())
     }
 
     fn rewrite_messages(
@@ -138,7 +135,7 @@ impl Session {
             }
             rewrite.may_repeat &= matches!(tag, b'P' | b'C');
             rest = after;
-            if self.ends_part(tag, rest, rewrite) {
+            if self.ends_part(tag, rest, request, rewrite) {
                 rewrite.cut = Some(messages.len() - rest.len());
                 break;
             }

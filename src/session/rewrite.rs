@@ -157,7 +157,11 @@ impl<'a> Rewrite<'a> {
         }
     }
 
-    pub(super) fn finish(self) -> Rewritten {
+    pub(super) fn finish(mut self) -> Rewritten {
+        if self.cut.is_some() {
+            // The replies are waited for, each of them.
+            self.spell_out();
+        }
         let parses = self.passes[..self.passing].iter().filter(|awaits| **awaits == Awaits::Parse).count();
         let risk = self.risk.map(|(risk, at)| (risk, self.steps.len() - at));
         Rewritten { steps: self.steps, parses, risk, cut: self.cut }

@@ -72,8 +72,8 @@ pub fn deallocate_target(text: &[u8]) -> Option<Deallocate> {
         return None;
     };
     Some(match statement.name() {
-        // The server tells that it cuts a long one.
-        Some(name) if name.len() > NAME_BYTES => return None,
+        // If it was cut, the server tells so.
+        Some(name) if name.len() >= NAME_BYTES => return None,
         Some(name) => Deallocate::Name(name.to_owned()),
         None => Deallocate::All,
     })

@@ -220,6 +220,24 @@ async fn what_is_only_parsed_resets_nothing() {
     }
 }
 
+/// What a function lets go of is not seen; the server's error tells it, under the client's own name.
+#[tokio::test]
+async fn what_a_function_lets_go_of_is_found_out() {
+    let site = Site::with_backends(1);
+    let mut client = site.client().await;
+    for _ in 0..2 {
+        client.parse("mine", "SELECT 46").bind("", "mine", &[]).execute("", 0);
+        assert_eq!(client.exchange().await, "12DCZ");
+        client.ask("DO $$ BEGIN DEALLOCATE ALL; END $$").await;
+        client.bind("", "mine", &[]).execute("", 0);
+        let [code, message, _] = error_of(&client.finish().await).expect("it is gone");
+        assert_eq!(
+            (code.as_str(), message.as_str()),
+            ("26000", "prepared statement \"mine\" does not exist")
+        );
+    }
+}
+
 /// Others go on whatever one of them parses (psycopg prepares what it runs often, also DISCARD ALL).
 #[tokio::test]
 async fn nobody_elses_statements_are_let_go_of() {
