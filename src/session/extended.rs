@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Session, Statements, Stop, Unnamed,
-    prepared::{UNNAMED, key},
+    prepared::{UNNAMED, keeps_columns, key},
     reply::{self, Reply},
     request::{End, Request},
     rewrite::{Done, Rewrite, Rewritten, There},
@@ -290,10 +290,11 @@ impl Session {
         let statements = self.statements.as_deref()?;
         if name.is_empty() {
             let unnamed = statements.unnamed.as_ref().filter(|unnamed| !unnamed.told.is_told())?;
-            return Some(StatementId(unnamed.hash));
+            return keeps_columns(unnamed.text()).then_some(StatementId(unnamed.hash));
         }
         let own = statements.own(name).filter(|own| !own.told.is_told())?;
-        Some(own.id)
+        let names_another = own.verdict.effects.has(Effects::NAMES_STATEMENT);
+        (!names_another && keeps_columns(&own.text)).then_some(own.id)
     }
 
     fn rewrite_close(&mut self, body: &[u8], whole: &[u8], rewrite: &mut Rewrite<'_>) -> Result<Done, Stop> {

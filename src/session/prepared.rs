@@ -62,6 +62,14 @@ pub(super) fn key(name: &[u8]) -> &[u8] {
     &name[..name.len().min(NAME_BYTES)]
 }
 
+/// Whether the server holds a statement to the columns that it told of it. Those of EXECUTE and FETCH are always those of
+/// what they name.
+pub(super) fn keeps_columns(text: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    let begins = |word: &[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    !begins(b"execute") && !begins(b"fetch")
+}
+
 impl Session {
     /// Whether a text may mean here and now what it would mean to no other session.
     pub(super) fn means_its_own(&self, rewrite: Option<&Rewrite<'_>>) -> bool {
