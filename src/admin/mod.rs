@@ -99,6 +99,7 @@ mod fixture {
                 request_buffer: 65_536,
                 prepared_per_client: 100,
                 prepared_per_backend: 100,
+                settings_per_client: 1 << 16,
             },
             identities,
             classifier: Arc::new(Classifier::new(Rules::default(), 10, 1_000)),

@@ -121,6 +121,7 @@ impl Draft {
                 request_buffer: limits.request_buffer,
                 prepared_per_client: limits.prepared_per_client,
                 prepared_per_backend: limits.prepared_per_backend,
+                settings_per_client: limits.settings_per_client,
             },
             identities: identities(&config, files)?,
             classifier,

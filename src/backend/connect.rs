@@ -315,6 +315,7 @@ async fn attempt(
         protocol,
         unsent: Vec::new(),
         applied: Arc::new(Settings::default()),
+        is_suspect: false,
         statements: Held::default(),
         cancel: Arc::new(Target::new(Arc::clone(server), route, key.0, key.1)),
         uses: 0,

@@ -7,6 +7,7 @@ pub mod address;
 pub mod cancel;
 pub mod connect;
 pub mod dial;
+pub mod handover;
 pub mod hosts;
 pub mod outgoing;
 pub mod probe;
@@ -51,8 +52,11 @@ pub struct Backend {
     pub protocol: Protocol,
     /// Bytes for the server that its socket has not taken yet.
     pub unsent: Vec<u8>,
-    /// The settings that differ from what the server gave at connect.
+    /// The settings that differ from what the server gave at connect, as the server has confirmed them.
     pub applied: Arc<Settings>,
+    /// What has run on it since it was connected or reset is not all proven to leave no more than `applied` and
+    /// `statements` tell: only the session that used it last goes on with it as it is. See [`handover`].
+    pub is_suspect: bool,
     /// Protocol-level prepared statements that exist on it.
     pub statements: statements::Held,
     /// How to cancel it, shared with whoever may have to.

@@ -21,7 +21,7 @@ pub use steps::{Awaits, Step, Undo};
 
 use super::{outgoing::Outgoing, statements::Shape};
 use crate::wire::{
-    TxStatus,
+    Reading, TxStatus,
     frame::{BadFrame, HEADER_BYTES, Header},
     message,
     read::{Body, ErrorFields},
@@ -48,20 +48,27 @@ struct Part {
     /// ReadyForQuery is not for the client yet.
     withholds_ready: bool,
     failed: bool,
+    opening: Opening,
+}
+
+/// What of the client's was sent in front of its messages, of which it had been told already that it was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opening {
+    /// Nothing that began a transaction.
+    Plain,
+    /// A BEGIN.
+    Begins,
+    /// A BEGIN, and it or something else of the opening has failed: the server skips what follows.
+    Failed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whose {
     /// Nothing of the replies is for the client.
     Ours,
-    /// Nor does it matter if it fails: what needs it fails, too.
-    Attempt,
     /// Of the replies changed parameters are for the client: its own statement would have changed them, had it been
     /// sent to a server of its own. The ReadyForQuery is that of the client's statement, whose own is swallowed.
     Completion,
-    /// Of the replies errors and changed parameters are for the client: what it was told to have happened when it
-    /// sent the statement, before there was a server.
-    Prologue,
     Client,
 }
 
@@ -95,12 +102,15 @@ pub struct Protocol {
     /// An incomplete header, or an incomplete message that will be looked into.
     tail: Vec<u8>,
     news: Option<Box<News>>,
-    /// An error of a prologue was passed to the client, whose own statement will fail because of it.
-    prologue_failed: bool,
+    /// What is sent in front of the client's next messages, and whether a BEGIN is among it.
+    opening: VecDeque<Step>,
+    begins: bool,
     /// The first error in a reply that is not the client's, outside any reply, or the end of the connection.
     error: Option<Box<ErrorFields>>,
     /// What the server has reported of its parameters (ParameterStatus), as it stands now.
     parameters: Vec<(String, String)>,
+    /// What of them decides how texts are read.
+    reading: Reading,
     /// Channels whose notifications the client gets by another way.
     heard_elsewhere: Option<Arc<HashSet<Box<str>>>>,
     /// What becomes of the client's next ReadyForQuery outside of a transaction.
@@ -135,9 +145,11 @@ impl Default for Protocol {
             body_passes: true,
             tail: Vec::new(),
             news: None,
-            prologue_failed: false,
+            opening: VecDeque::new(),
+            begins: false,
             error: None,
             parameters: Vec::new(),
+            reading: Reading::default(),
             heard_elsewhere: None,
             ready: Ready::Passes,
             watches: false,
@@ -156,11 +168,6 @@ impl Protocol {
         self.push(Whose::Ours, Kind::Simple);
     }
 
-    /// Messages of ours were sent that may fail.
-    pub fn sent_attempt(&mut self) {
-        self.push(Whose::Attempt, Kind::Simple);
-    }
-
     /// A Query of ours was sent that completes the client's: the parameters that it changes are reported.
     pub fn sent_completion(&mut self) {
         self.push(Whose::Completion, Kind::Simple);
@@ -169,12 +176,18 @@ impl Protocol {
     /// Extended messages of the client that only prepare were sent, with a Sync of ours.
     pub fn sent_prepared(&mut self, steps: VecDeque<Step>) {
         self.push(Whose::Client, Kind::Prepared);
-        self.parts.back_mut().expect("just pushed").steps = steps;
+        self.parts.back_mut().expect("just pushed").steps.extend(steps);
     }
 
-    /// A statement of the client that was answered before it was sent (SET LOCAL in a deferred transaction).
-    pub fn sent_prologue(&mut self) {
-        self.push(Whose::Prologue, Kind::Simple);
+    /// Messages without a Sync will be sent in front of the client's, and the server skips those if one of these fails:
+    /// BEGIN and what followed it, each as Parse, Bind and Execute, then Parse messages.
+    pub fn sends_opening(&mut self, statements: usize, parses: usize) {
+        let statement = [Awaits::Parse, Awaits::Bind, Awaits::Execute].map(Step::Open);
+        for _ in 0..statements {
+            self.opening.extend(statement.iter().cloned());
+        }
+        self.opening.extend((0..parses).map(|_| Step::Open(Awaits::Parse)));
+        self.begins = statements > 0;
     }
 
     /// The client's Query or FunctionCall was sent.
@@ -184,6 +197,10 @@ impl Protocol {
     pub fn sent_simple(&mut self) {
         if !self.is_open() {
             self.push(Whose::Client, Kind::Simple);
+            let part = self.parts.back_mut().expect("just pushed");
+            if !part.steps.is_empty() {
+                part.steps.push_back(Step::Simple);
+            }
         } else if !self.is_skipping() {
             let part = self.parts.back_mut().expect("an open conversation has a part");
             part.steps.push_back(Step::Simple);
@@ -201,7 +218,7 @@ impl Protocol {
             }
         } else {
             self.push(Whose::Client, Kind::Open);
-            self.parts.back_mut().expect("just pushed").steps = steps;
+            self.parts.back_mut().expect("just pushed").steps.extend(steps);
         }
         if synced {
             self.parts.back_mut().expect("there is an open part").kind = Kind::Synced;
@@ -247,7 +264,13 @@ impl Protocol {
     }
 
     fn push(&mut self, whose: Whose, kind: Kind) {
-        let steps = VecDeque::new();
+        let (steps, opening) = match whose {
+            Whose::Client if !self.opening.is_empty() => {
+                let begins = std::mem::take(&mut self.begins);
+                (std::mem::take(&mut self.opening), if begins { Opening::Begins } else { Opening::Plain })
+            }
+            _ => (VecDeque::new(), Opening::Plain),
+        };
         self.parts.push_back(Part {
             whose,
             kind,
@@ -256,6 +279,7 @@ impl Protocol {
             repeats_at: 0,
             withholds_ready: false,
             failed: false,
+            opening,
         });
     }
 
@@ -343,8 +367,16 @@ impl Protocol {
         &self.parameters
     }
 
+    /// How the server reads texts now.
+    pub const fn reading(&self) -> Reading {
+        self.reading
+    }
+
     /// Takes over what the server reported at its start.
     pub fn set_parameters(&mut self, parameters: Vec<(String, String)>) {
+        for (name, value) in &parameters {
+            self.reading.note(name.as_bytes(), value.as_bytes());
+        }
         self.parameters = parameters;
     }
 
@@ -478,15 +510,23 @@ impl Protocol {
                 out.insert(chunk, &bytes);
             }
         }
-        if part.whose == Whose::Client {
-            self.prologue_failed = false;
+        // The client was told that it is in a transaction: it is in a failed one.
+        let begin_failed = part.opening == Opening::Failed && self.status == TxStatus::Idle;
+        if begin_failed {
+            self.news().begin_failed = true;
         }
         let passes = match part.whose {
             // Its parameters are told before the client is told that it may go on.
             Whose::Completion => true,
             Whose::Client => part.kind != Kind::Prepared && !part.withholds_ready,
-            Whose::Ours | Whose::Attempt | Whose::Prologue => false,
+            Whose::Ours => false,
         };
+        if passes && begin_failed {
+            let mut ready = Vec::new();
+            message::ready(&mut ready, TxStatus::Failed);
+            out.insert(chunk, &ready);
+            return false;
+        }
         if passes && self.ready == Ready::Waits && self.status == TxStatus::Idle {
             // Waits => Held
             self.ready = Ready::Held;
@@ -505,6 +545,7 @@ impl Protocol {
     fn on_parameter(&mut self, body: &[u8]) -> bool {
         let mut body = Body::new(body, "ParameterStatus");
         let (Ok(name), Ok(value)) = (body.cstring(), body.cstring()) else { return false };
+        self.reading.note(name, value);
         let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value).into_owned());
         let for_client = self.parts.front().is_some_and(|part| part.whose != Whose::Ours);
         // Which server is a standby is none of the session's business.
@@ -536,7 +577,12 @@ impl Protocol {
             self.news().has_stale_plan = true;
             return false;
         }
-        if steps.iter().skip(1).any(|step| *step == Step::Simple) {
+        let opening_failed = matches!(steps.front(), Some(Step::Open(_)));
+        if opening_failed && part.opening == Opening::Begins {
+            part.opening = Opening::Failed;
+        }
+        let needs_sync = opening_failed && part.kind == Kind::Simple;
+        if !opening_failed && steps.iter().skip(1).any(|step| *step == Step::Simple) {
             // A message before the Query has failed, and the server skips the Query too.
             part.kind = Kind::Open;
         }
@@ -547,15 +593,13 @@ impl Protocol {
         let whose = part.whose;
         let lost_unnamed = std::mem::take(&mut part.parses) > 0
             || steps.iter().any(|step| *step == Step::Pass(Awaits::Parse));
-        let told_already = whose == Whose::Client && std::mem::take(&mut self.prologue_failed);
-        self.prologue_failed |= whose == Whose::Prologue;
-        let is_attempt = whose == Whose::Attempt && fatal.is_none();
-        let ours = matches!(whose, Whose::Ours | Whose::Attempt | Whose::Completion) || fatal.is_some();
+        let ours = matches!(whose, Whose::Ours | Whose::Completion) || fatal.is_some();
         let skips_to_sync = part.kind == Kind::Prepared;
         let news = self.news.get_or_insert_default();
         news.has_stale_plan |= is_stale;
         news.lacks_statement |= naming::may_name(body) && news::lacks_statement(body);
         news.skips_to_sync |= skips_to_sync;
+        news.needs_sync |= needs_sync;
         news.lost_unnamed |= lost_unnamed && whose == Whose::Client;
         let is_refusal = matches!(steps.front(), Some(Step::Refuse { .. })) && !ours;
         let refusal = if is_refusal { steps.pop_front() } else { None };
@@ -568,7 +612,8 @@ impl Protocol {
                 Step::SwallowParsed(id) => news.not_parsed.push(id),
                 Step::SwallowClosed(id) => news.not_closed.push(id),
                 Step::Insert(_, undo) => news.undone.push(undo),
-                Step::Pass(_)
+                Step::Open(_)
+                | Step::Pass(_)
                 | Step::PassDescribed(..)
                 | Step::SwallowDescribed(_)
                 | Step::Refuse { .. }
@@ -577,25 +622,21 @@ impl Protocol {
         }
         if let Some(Step::Refuse { error, drops_unread }) = refusal {
             news.failure = Some(if drops_unread { Failure::Unread } else { Failure::Other });
-            if !told_already {
-                out.insert(chunk, &error);
-            }
+            out.insert(chunk, &error);
             return false;
         }
-        if ours && !is_attempt {
+        if ours {
             self.error.get_or_insert_with(|| Box::new(ErrorFields::parse(body)));
-        } else if !ours {
+        } else {
             news.failure = Some(if news::grammar_refuses(body) { Failure::Unread } else { Failure::Other });
         }
-        // "Current transaction is aborted" would hide the reason, which the client has just been told.
-        let passes = !ours && !told_already;
-        if passes && naming::may_name(body) {
+        if !ours && naming::may_name(body) {
             let mut error = Vec::with_capacity(HEADER_BYTES + body.len());
             message::raw(&mut error, b'E', body);
             out.insert_naming(chunk, &error);
             return false;
         }
-        passes
+        !ours
     }
 
     fn on_copy_in(&mut self) -> bool {

@@ -113,6 +113,7 @@ pub const KEYS: &[KeySection] = &[
         ("verdict_cache", Count, "10000", Reload, "Statements whose classification is remembered."),
         ("prepared_per_client", Count, "1000", Reload, "Protocol-level prepared statements of one client."),
         ("prepared_per_backend", Count, "500", Reload, "Protocol-level prepared statements on one server connection."),
+        ("settings_per_client", Size, r#""64KiB""#, Reload, "Bytes of the settings of one client that are carried from connection to connection. A client that sets more keeps its connection (reason `large_settings`)."),
         ("catalog_refresh", Duration, r#""30s""#, Reload, "How often the server's catalog (volatile functions, views over them) is read again."),
         ("notifications_per_client", Size, r#""1MiB""#, Reload, "Notifications (LISTEN) that may wait for one client. One that is slower is disconnected."),
         ("listen_on_gap", Text, r#""disconnect""#, Reload, "What happens to listening clients when the server connection that they share is lost, and notifications may be missed: `disconnect` ends them, as the loss of their own connection would; `warn` listens again and sends them a WARNING."),

@@ -95,6 +95,8 @@ pub struct Limits {
     pub prepared_per_client: usize,
     /// Protocol-level prepared statements kept on one backend.
     pub prepared_per_backend: usize,
+    /// Bytes of the names and values of one client's settings that are carried.
+    pub settings_per_client: usize,
     /// How often the catalog snapshot (volatility, unsafe relations) is read again.
     pub catalog_refresh: Duration,
     /// Bytes of notifications that may wait for one client.
@@ -296,6 +298,7 @@ impl Default for Limits {
             verdict_cache: 10_000,
             prepared_per_client: 1000,
             prepared_per_backend: 500,
+            settings_per_client: 64 << 10,
             catalog_refresh: Duration::from_secs(30),
             notifications_per_client: 1 << 20,
             listen_on_gap: ListenOnGap::Disconnect,

@@ -183,6 +183,7 @@ fn limits(section: &Section<'_>) -> Limits {
         verdict_cache: section.count("verdict_cache", default.verdict_cache, &count),
         prepared_per_client: section.count("prepared_per_client", default.prepared_per_client, &count),
         prepared_per_backend: section.count("prepared_per_backend", default.prepared_per_backend, &count),
+        settings_per_client: section.size("settings_per_client", default.settings_per_client, &bytes),
         catalog_refresh: section.duration("catalog_refresh", default.catalog_refresh, second),
         notifications_per_client: section.size(
             "notifications_per_client",

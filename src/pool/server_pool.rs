@@ -229,7 +229,10 @@ impl State {
                 best = Some((at, 0));
                 break;
             }
-            let suits = 1 + 2 * u8::from(idle.settings == wants.settings) + u8::from(idle.home == wants.home);
+            // Settings cost a round trip, a reset two and every prepared statement.
+            let clean = 4 * u8::from(!idle.backend.is_suspect);
+            let suits =
+                1 + clean + 2 * u8::from(idle.settings == wants.settings) + u8::from(idle.home == wants.home);
             if best.is_none_or(|(_, other)| other < suits) {
                 best = Some((at, suits));
             }

@@ -182,11 +182,6 @@ impl Catalogs {
         let identity = catalog.identity.load_full();
         let wants = Wants { identity: &identity, last: None, settings: 0, home: Home(0) };
         let mut lease = primary.lease(&wants).await.map_err(|refusal| refusal.to_string())?;
-        // Another session's search_path, role or timeout must not decide what is seen.
-        if let Some(sql) = lease.applied.change_to(&crate::backend::Settings::default()) {
-            lease.ask(&sql).await.map_err(|error| error.to_string())?;
-            lease.applied = Arc::default();
-        }
         let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
         let read = tokio::time::timeout(READ_TIMEOUT, read_catalog(&mut lease, epoch))
             .await

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{
-    Ended, Session, Stop, prepared,
+    Ended, Session, Stop, prepared, prologue,
     reply::{self, Reply},
     request::{End, Request},
     transaction::Begun,
@@ -91,12 +91,12 @@ impl Session {
                     // There is nothing to wait for, and the server's own answer is better.
                     return None;
                 }
-                let tag = prologue_tag(&text)?;
+                let tag = prologue::tag(&text)?;
                 if deferred.texts.len() > PROLOGUE_TEXTS || text.len() > PROLOGUE_BYTES {
                     return None;
                 }
                 // It may say READ WRITE, or SERIALIZABLE.
-                deferred.fits_standby &= !sets_transaction(&text);
+                deferred.fits_standby &= !prologue::sets_transaction(&text);
                 deferred.texts.push(text);
                 Some(tag)
             }
@@ -381,30 +381,6 @@ fn has_no_values(mut body: Body<'_>) -> Result<bool, Malformed> {
         body.int16()?;
     }
     Ok(body.int16()? == 0)
-}
-
-/// The command tag of a statement that is kept back; none for several in one text.
-fn prologue_tag(text: &[u8]) -> Option<&'static str> {
-    let one = text.trim_ascii_end();
-    if one.strip_suffix(b";").unwrap_or(one).contains(&b';') {
-        return None;
-    }
-    if starts_with_word(text, b"savepoint") {
-        Some("SAVEPOINT")
-    } else if starts_with_word(text, b"set") {
-        let constraints = text.to_ascii_lowercase().windows(11).any(|window| window == b"constraints");
-        Some(if constraints { "SET CONSTRAINTS" } else { "SET" })
-    } else {
-        None
-    }
-}
-
-/// Whether a SET concerns the transaction itself: `SET TRANSACTION ..`, `SET LOCAL transaction_read_only ..`.
-fn sets_transaction(text: &[u8]) -> bool {
-    let lowered = text.to_ascii_lowercase();
-    let mut words = lowered.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).skip(1);
-    let name = words.find(|word| !matches!(*word, b"local" | b"session"));
-    name.is_some_and(|name| name.starts_with(b"transaction"))
 }
 
 fn starts_with_word(text: &[u8], word: &[u8]) -> bool {

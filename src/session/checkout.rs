@@ -1,12 +1,18 @@
-//! Getting a backend: admission, waiting, and a check of those that have been idle for long.
+//! Getting a backend: admission, waiting, a check of those that have been idle for long, and making it ready: nothing of
+//! the session's is sent before what is another's is gone and its own settings are confirmed.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{Session, Stop, reply, request::Request};
 use crate::{
+    backend::handover::{Needs, NotReady},
     pool::{Checkout, ConnectFailure, Lease, Pool, Refusal, Wants},
     route::{Demand, PoolId},
+    sql::Effects,
 };
+
+/// So many backends in a row may fail to be made ready. What fails on each of them is the session's own.
+const ATTEMPTS: usize = 3;
 
 impl Session {
     /// Takes a lease from the pool for a request, or says why there is none.
@@ -24,30 +30,83 @@ impl Session {
             Box::pin(self.subscribe(request, pool)).await?;
         }
         let at_once = self.shared.pool(pool).choose().map(|member| member.checkout(&self.wants(pool)));
+        let effects = demand.verdict.effects;
         if let Some(Checkout::Lease(lease)) = at_once {
-            self.hold(lease, pool);
-            return Ok(());
+            if lease.is_ready(self.needs(&lease, pool, effects)) {
+                self.hold(lease, pool);
+                return Ok(());
+            }
+            return Box::pin(self.checkout_slowly(pool, Some(Checkout::Lease(lease)), effects)).await;
         }
-        Box::pin(self.checkout_slowly(pool, at_once)).await
+        Box::pin(self.checkout_slowly(pool, at_once, effects)).await
     }
 
-    /// What may take time: waiting, checking a backend, going on to the primary.
-    async fn checkout_slowly(&mut self, pool: PoolId, mut first: Option<Checkout>) -> Result<(), Stop> {
+    /// What the session needs of this backend.
+    fn needs(&self, lease: &Lease, pool: PoolId, effects: Effects) -> Needs<'_> {
+        let is_own = self.last == Some((pool, lease.id, lease.uses));
+        // What `currval` and `lastval` would give is another session's.
+        let asks_sequences =
+            || effects.has(Effects::ASKS_SEQUENCES) || self.identity.asks_sequences.load(Ordering::Relaxed);
+        let forgets_sequences = (!is_own || self.is_new_backend) && asks_sequences();
+        Needs { settings: &self.settings, is_own, forgets_sequences }
+    }
+
+    /// What may take time: waiting, checking a backend, going on to the primary, making it ready.
+    async fn checkout_slowly(
+        &mut self,
+        pool: PoolId,
+        mut first: Option<Checkout>,
+        effects: Effects,
+    ) -> Result<(), Stop> {
+        let mut attempt = 1;
+        loop {
+            let (mut lease, target) = self.any_lease(pool, first.take()).await?;
+            let needs = self.needs(&lease, target, effects);
+            // A cancel finds a session that waits.
+            self.key.waits();
+            let made = if lease.is_ready(needs) { Ok(()) } else { lease.make_ready(needs).await };
+            let is_cancelled = self.key.is_cancelled();
+            self.key.holds_none();
+            match made {
+                Ok(()) if is_cancelled => {
+                    if let Some(proof) = lease.protocol.quiescent() {
+                        lease.release(proof);
+                    }
+                    return Err(reply::refused(&self.shared.pool(target).name, &Refusal::Cancelled).into());
+                }
+                Ok(()) => {
+                    self.hold(lease, target);
+                    return Ok(());
+                }
+                // It is closed with its lease, and nothing of the request was sent: another one is tried.
+                Err(_) if attempt < ATTEMPTS => attempt += 1,
+                Err(NotReady::Refused(fields)) => return Err(reply::settings_failed(&fields).into()),
+                Err(NotReady::Broken(broken)) => return Err(reply::broken(&broken, None).into()),
+            }
+        }
+    }
+
+    /// A lease of the pool or, for reads whose replicas cannot be reached, of the primary's.
+    async fn any_lease(
+        &mut self,
+        pool: PoolId,
+        mut first: Option<Checkout>,
+    ) -> Result<(Lease, PoolId), Stop> {
         let shared = Arc::clone(&self.shared);
         let mut target = pool;
-        let lease = loop {
+        loop {
             let choose = || shared.pool(target).choose().map(|member| member.checkout(&self.wants(target)));
             let refusal = match first.take().or_else(choose) {
-                Some(Checkout::Lease(lease)) => break lease,
+                Some(Checkout::Lease(lease)) => return Ok((lease, target)),
                 Some(Checkout::Stale(mut lease)) => {
                     if lease.check().await {
-                        break lease;
+                        return Ok((lease, target));
                     }
                     // It is closed with its lease, and the next one is tried.
                     continue;
                 }
                 Some(Checkout::Wait(waiting)) => match self.wait(waiting).await? {
-                    Ok(lease) => break lease,
+                    Ok(lease) => return Ok((lease, target)),
                     Err(refusal) => Some(refusal),
                 },
                 Some(Checkout::Refused(refusal)) => Some(refusal),
@@ -64,9 +123,7 @@ impl Session {
                 }
             }
             target = shared.routes.primary;
-        };
-        self.hold(lease, target);
-        Ok(())
+        }
     }
 
     fn wants(&self, pool: PoolId) -> Wants<'_> {
@@ -79,6 +136,10 @@ impl Session {
         lease.protocol.watch_commands(false);
         // It stays new until something has been sent to it.
         self.is_new_backend |= self.last != Some((pool, lease.id, lease.uses));
+        if lease.protocol.reading() != self.reading {
+            // The request was judged as another server reads it.
+            self.left.effects |= Effects::UNPROVEN;
+        }
         lease.uses = lease.uses.wrapping_add(1);
         self.last = Some((pool, lease.id, lease.uses));
         self.lease_pool = pool;

@@ -3,12 +3,13 @@
 use super::{
     Ended, Session,
     request::{End, Request},
+    transaction::Begun,
 };
 use crate::{
     route::{Demand, Standing, Target},
     sql::{Class, Effects, Reason, Verdict},
     wire::{
-        TxStatus,
+        Reading, TxStatus,
         frame::split_message,
         read::{Body, Malformed},
     },
@@ -16,6 +17,20 @@ use crate::{
 
 /// Texts from here on are parsed off the session's thread, if their verdict is not known.
 const LONG_TEXT_BYTES: usize = 16 * 1024;
+
+/// The functions of large objects (`pg_proc.dat`), which clients call by FunctionCall: `lo_create`, `lo_open` to `lo_tell`,
+/// `lo_unlink`, `lo_truncate`, and those of 64 bits. They leave nothing but rows, and descriptors up to the transaction's
+/// end.
+const LARGE_OBJECTS: [i32; 13] = [715, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172];
+
+/// Functions that do not come with PostgreSQL have higher numbers (`FirstNormalObjectId`).
+const FIRST_OF_USERS: i32 = 16_384;
+
+/// Whether a built-in function may set a parameter that the server does not list: `set_config`, and those that run a text
+/// (`query_to_xml` and its family, `ts_rewrite`, `ts_stat`).
+const fn sets_hidden(function: i32) -> bool {
+    matches!(function, 2078 | 2923..=2938 | 3684..=3690)
+}
 
 impl Session {
     /// The demand of the request at the start of the inbox.
@@ -29,7 +44,7 @@ impl Session {
                 }
                 Ok(demand)
             }
-            End::FunctionCall => Ok(Demand::of(Verdict::new(Class::Write, Reason::FunctionCall))),
+            End::FunctionCall => Ok(Demand::of(self.function_verdict(request))),
             End::Sync | End::Open => Ok(self.extended_demand(request)?),
             End::StrayCopy | End::Terminate => Ok(Demand::none()),
         }
@@ -49,14 +64,11 @@ impl Session {
     /// The verdict of a long text, judged on another thread.
     async fn verdict_elsewhere(&self, text: &[u8]) -> Verdict {
         let (shared, catalog) = (self.shared.clone(), self.catalog.clone());
-        let (text, old_strings) = (text.to_vec(), self.settings.has_old_strings());
-        let judge = move || {
-            if old_strings {
-                Verdict::old_strings()
-            } else {
-                shared.classifier.classify(&catalog.load(), &text)
-            }
-        };
+        if let Some(unread) = self.unread(text) {
+            return unread;
+        }
+        let text = text.to_vec();
+        let judge = move || shared.classifier.classify(&catalog.load(), &text);
         let unparsed = Verdict::unknown(Reason::Unparsed);
         tokio::task::spawn_blocking(judge).await.unwrap_or(unparsed)
     }
@@ -68,10 +80,38 @@ impl Session {
     }
 
     pub(crate) fn verdict(&self, text: &[u8]) -> Verdict {
-        if self.settings.has_old_strings() {
-            return Verdict::old_strings();
+        self.unread(text).unwrap_or_else(|| self.shared.classifier.classify(&self.catalog.load(), text))
+    }
+
+    /// The verdict of a text that the server reads in another way than the grammar here.
+    fn unread(&self, text: &[u8]) -> Option<Verdict> {
+        let reading = self.reading();
+        if reading.is_ours(text) {
+            return None;
         }
-        self.shared.classifier.classify(&self.catalog.load(), text)
+        let reason = if reading.old_strings { Reason::OldStrings } else { Reason::Unparsed };
+        Some(Verdict::unknown(reason))
+    }
+
+    /// How the server reads texts of the session, as far as it has said so.
+    pub(crate) fn reading(&self) -> Reading {
+        self.lease.as_ref().map_or(self.reading, |lease| lease.protocol.reading())
+    }
+
+    /// The verdict of a FunctionCall: it names its function by number.
+    fn function_verdict(&self, request: Request) -> Verdict {
+        let body = self.inbox.get(5..request.len).unwrap_or_default();
+        match Body::new(body, "FunctionCall").int32() {
+            Ok(function) if LARGE_OBJECTS.contains(&function) => {
+                Verdict::new(Class::Write, Reason::FunctionCall)
+            }
+            // What it leaves is asked for, and reset before another session gets the backend.
+            Ok(function) if function < FIRST_OF_USERS && !sets_hidden(function) => Verdict {
+                effects: Effects::OPAQUE.with(Effects::UNPROVEN),
+                ..Verdict::new(Class::Write, Reason::FunctionCall)
+            },
+            _ => Verdict::unknown(Reason::FunctionCall),
+        }
     }
 
     /// By which rules and which catalog a text is judged now.
@@ -150,7 +190,7 @@ impl Session {
             return Some(self.verdict(text));
         }
         let statement = statements.own(name)?;
-        Some(if statement.epochs == self.epochs() {
+        Some(if statement.epochs == self.epochs() && self.reading().is_ours(&statement.text) {
             statement.verdict
         } else {
             self.verdict(&statement.text)
@@ -197,7 +237,7 @@ impl Session {
         let held = self.lease.is_some().then_some(self.lease_pool);
         let on_jobs = |pool| routes.jobs.is_some_and(|jobs| self.shared.same_server(pool, jobs));
         let begun_read_write = match &self.begun {
-            super::transaction::Begun::Deferred(deferred) => !deferred.fits_standby,
+            Begun::Deferred(deferred) => !deferred.fits_standby,
             // What follows before the Sync belongs to the same transaction, and may write.
             _ => request.end == End::Open && !request.only_prepares(),
         };
@@ -234,9 +274,9 @@ impl Session {
 
     /// The transaction status that the client is told.
     pub(crate) fn status(&self) -> TxStatus {
-        match &self.lease {
-            Some(lease) => lease.protocol.status(),
-            None => self.begun.status(),
+        match (&self.begun, &self.lease) {
+            (Begun::No, Some(lease)) => lease.protocol.status(),
+            (begun, _) => begun.status(),
         }
     }
 }

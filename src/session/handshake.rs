@@ -24,6 +24,7 @@ use crate::{
     route::PoolId,
     socket::{Socket, tls::TlsStream},
     wire::{
+        Reading,
         frame::{HEADER_BYTES, Header},
         message,
         read::Body,
@@ -171,6 +172,7 @@ enum Kind {
 struct Start {
     identity: Arc<crate::backend::Identity>,
     startup: Arc<Settings>,
+    reading: Reading,
     bound: Option<PoolId>,
 }
 
@@ -204,6 +206,7 @@ impl Start {
             key,
             settings: Arc::clone(&self.startup),
             startup: self.startup,
+            reading: self.reading,
             begun: Begun::No,
             lease: None,
             lease_pool: PoolId(0),
@@ -300,8 +303,9 @@ async fn admit(start: &Startup, shared: &Arc<Shared>, home: Home) -> Result<(Arc
     {
         return Err(reply::bad_pool_mode(other));
     }
-    let Welcome { parameters, startup, .. } = welcome(shared, &identity, pool, settings, home).await?;
-    Ok((parameters, Kind::Session(Start { identity, startup, bound })))
+    let Welcome { parameters, startup, reading, .. } =
+        welcome(shared, &identity, pool, settings, home).await?;
+    Ok((parameters, Kind::Session(Start { identity, startup, reading, bound })))
 }
 
 /// The startup parameters of a replication connection: the client's own.

@@ -18,6 +18,7 @@ pub mod live;
 pub mod metrics;
 mod pins;
 mod prepared;
+mod prologue;
 mod relay;
 mod replication;
 mod reply;
@@ -47,6 +48,7 @@ use crate::{
     socket::Socket,
     sql::{HiddenSearch, Hint},
     wire::{
+        Reading,
         frame::BadFrame,
         read::{ErrorFields, Malformed},
     },
@@ -156,6 +158,8 @@ pub(crate) struct Session {
     startup: Arc<Settings>,
     /// What is in force.
     settings: Arc<Settings>,
+    /// How the server reads the session's texts, as it has said last.
+    reading: Reading,
     /// Names with a dot that the session has set: the server does not list them.
     custom_settings: Vec<String>,
     /// `SET bulkhead.route`.

@@ -3,7 +3,6 @@
 
 use std::{
     future::poll_fn,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,7 +13,7 @@ use super::{
     reply::{self, Reply},
 };
 use crate::{
-    backend::{Settings, probe::PinReason},
+    backend::probe::PinReason,
     route::PoolId,
     sql::{Effects, Verdict},
     wire::TxStatus,
@@ -140,12 +139,10 @@ impl Session {
         if !self.is_kept || lasting || self.streaming > 0 || !clean {
             return;
         }
-        let reset = tokio::time::timeout(RESET_TIMEOUT, lease.ask("DISCARD ALL")).await;
-        if matches!(reset, Ok(Ok(answer)) if answer.error.is_none())
+        let reset = tokio::time::timeout(RESET_TIMEOUT, lease.reset()).await;
+        if matches!(reset, Ok(Ok(())))
             && let Some(proof) = lease.protocol.quiescent()
         {
-            lease.applied = Arc::new(Settings::default());
-            lease.statements.clear();
             lease.release(proof);
         }
     }

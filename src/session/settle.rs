@@ -9,11 +9,11 @@ use super::{Ended, Session, classify::for_each_value, left::Left, request::Reque
 use crate::{
     backend::{
         Broken,
-        probe::{PinReason, Residue},
+        probe::{Asked, PinReason, Residue},
         protocol::Failure,
     },
     sql::{Catalog, Effects, setting_names},
-    wire::{TxStatus, frame::split_message, read::Body},
+    wire::{TxStatus, frame::split_message, message, read::Body},
 };
 
 /// Effects after which the server is asked what the session has left.
@@ -29,20 +29,25 @@ const LEAVES_STATE: Effects = Effects::SETS
     .with(Effects::SEEDS)
     .with(Effects::CALLS_SEQUENCES)
     .with(Effects::OPAQUE)
-    .with(Effects::OPAQUE_SETTINGS);
+    .with(Effects::OPAQUE_SETTINGS)
+    .with(Effects::UNPROVEN);
 
 /// Of those, the ones that may have changed settings.
-const CHANGES_SETTINGS: Effects = Effects::SETS
+pub(crate) const CHANGES_SETTINGS: Effects = Effects::SETS
     .with(Effects::RESETS)
     .with(Effects::SETS_UNLISTED)
     .with(Effects::OPAQUE)
-    .with(Effects::OPAQUE_SETTINGS);
+    .with(Effects::OPAQUE_SETTINGS)
+    .with(Effects::UNPROVEN);
 
 /// Names of custom settings that are kept of one session; more than these cannot be carried.
 const CUSTOM_SETTINGS_MAX: usize = 100;
 
 /// Of texts that call what is not known so much is kept; of more it is not known what they set.
 const UNSURE_BYTES: usize = 64 * 1024;
+
+/// Names of settings longer than this are not carried.
+const NAME_BYTES_MAX: usize = 200;
 
 /// Our own questions to a backend take no longer than this.
 pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -96,6 +101,10 @@ impl Session {
 
     async fn settle_held(&mut self) -> Result<(), Ended> {
         self.note_definitions();
+        if let Some(lease) = self.lease.as_mut().filter(|_| self.left.effects.has(Effects::UNPROVEN)) {
+            // Whatever is found below and carried: another session gets it only after a reset.
+            lease.is_suspect = true;
+        }
         if self.has_long_statement() {
             // A question of ours would end the statement: what was left is asked for when it is gone.
             self.set_pin(Some(PinReason::UnnamedStatement));
@@ -146,7 +155,16 @@ impl Session {
     pub(crate) fn note_custom_settings(&mut self, request: Request) {
         let mut names: Vec<String> =
             self.texts(request).iter().flat_map(|text| setting_names(text)).collect();
-        names.extend(self.bound_names(request));
+        let mut has_odd = false;
+        self.for_each_bound_value(request, |value| match bound_name(value) {
+            BoundName::None => {}
+            BoundName::Carried(name) => names.push(name),
+            BoundName::Odd => has_odd = true,
+        });
+        if has_odd {
+            // It would be lost with the backend, and is nobody else's.
+            self.left.effects |= Effects::UNPROVEN;
+        }
         for name in names {
             self.note_custom_setting(&name);
         }
@@ -178,7 +196,7 @@ impl Session {
     /// The parameters that functions of the database set, as far as their names stand somewhere, which the last
     /// transaction may have called. The server is asked what functions do that the snapshot does not know.
     async fn parameters_of_functions(&mut self) -> Result<Vec<String>, Broken> {
-        if !self.left.effects.has(Effects::OPAQUE) {
+        if !self.left.effects.has(Effects::OPAQUE.with(Effects::UNPROVEN)) {
             return Ok(Vec::new());
         }
         let Some(lease) = self.lease.as_mut().filter(|_| !self.left.unsure.is_empty()) else {
@@ -201,24 +219,16 @@ impl Session {
         Ok(programs.parameters().to_vec())
     }
 
-    /// Bound values that could be the name of a setting with a dot.
-    fn bound_names(&self, request: Request) -> Vec<String> {
-        let mut names = Vec::new();
+    /// Looks at each value that a request binds.
+    pub(crate) fn for_each_bound_value(&self, request: Request, mut look: impl FnMut(&[u8])) {
         let mut rest = self.inbox.get(..request.len).unwrap_or_default();
         while let Ok(Some((tag, body, after))) = split_message(rest) {
             rest = after;
             if tag == b'B' {
-                let mut body = Body::new(body, "Bind");
-                let _ = for_each_value(&mut body, |value| {
-                    let is_name =
-                        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$');
-                    if value.contains(&b'.') && value.len() < 64 && value.iter().all(is_name) {
-                        names.push(String::from_utf8_lossy(value).into_owned());
-                    }
-                });
+                // A malformed one is the server's to refuse.
+                let _ = for_each_value(&mut Body::new(body, "Bind"), &mut look);
             }
         }
-        names
     }
 
     /// A cancel that came late must hit nobody else: waits for it, and then asks the backend for a sign of life
@@ -284,13 +294,16 @@ impl Session {
         let mut others = self.parameters_of_functions().await?;
         others.retain(|name| !self.custom_settings.contains(name));
         let Some(lease) = &mut self.lease else { return Ok(None) };
-        lease.probe(settings, &self.custom_settings, &others).await.map(Some)
+        let bytes_max = self.shared.limits.settings_per_client;
+        let asked = Asked { custom: &self.custom_settings, others: &others, bytes_max };
+        lease.probe(settings.then_some(asked)).await.map(Some)
     }
 
     fn apply(&mut self, residue: Residue, asked_settings: bool) {
         // What could not be asked for is asked for again, after the next request.
-        let unknown =
-            residue.pin == Some(PinReason::Unknown) || (asked_settings && residue.settings.is_none());
+        let unknown = matches!(residue.pin, Some(PinReason::Unknown))
+            || (asked_settings && residue.settings.is_none())
+            || residue.is_large;
         self.outbox.extend_from_slice(&residue.for_client);
         if let Some(settings) = residue.settings {
             // What functions have set is asked for from now on.
@@ -369,6 +382,16 @@ impl Session {
         self.skipping |= news.skips_to_sync;
         if news.parameter_changed {
             self.left.effects |= Effects::SETS;
+            self.reading = lease.protocol.reading();
+        }
+        if news.needs_sync {
+            let mut sync = Vec::new();
+            message::sync(&mut sync);
+            // A failed write shows as the end of the backend's replies.
+            let _ = lease.send(&sync);
+        }
+        if news.begin_failed {
+            self.begun = Begun::Failed(None);
         }
         if news.lost_unnamed {
             self.forget_unnamed();
@@ -409,4 +432,27 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// What a bound value is, should it be the name of a setting.
+enum BoundName {
+    /// One that the server lists, or none at all.
+    None,
+    /// One with a dot, which is asked for by this name.
+    Carried(String),
+    /// One with a dot that is long, or has other characters than ASCII.
+    Odd,
+}
+
+/// Names with a dot have letters, digits, `_` and `$` (`valid_custom_variable_name` in PostgreSQL's guc.c).
+fn bound_name(value: &[u8]) -> BoundName {
+    let fits =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$') || *byte >= 0x80;
+    if !value.contains(&b'.') || !value.iter().all(fits) {
+        return BoundName::None;
+    }
+    std::str::from_utf8(value)
+        .ok()
+        .filter(|name| name.is_ascii() && name.len() <= NAME_BYTES_MAX)
+        .map_or(BoundName::Odd, |name| BoundName::Carried(name.to_owned()))
 }

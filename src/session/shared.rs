@@ -39,6 +39,8 @@ pub struct Limits {
     pub prepared_per_client: usize,
     /// Prepared statements on one backend.
     pub prepared_per_backend: usize,
+    /// Bytes of the names and values of one client's settings that are carried.
+    pub settings_per_client: usize,
 }
 
 /// Which sessions are workers.

@@ -7,6 +7,7 @@ use super::{
     hidden::HiddenSearch,
     hint, judge,
     key::{Key, Keys},
+    reading::Reading,
     rules::Rules,
     verdict::{Reason, Verdict},
 };
@@ -63,6 +64,16 @@ impl Classifier {
         let verdict = judge::judge(&self.rules, catalog, text, None);
         self.verdicts.insert((catalog.epoch(), miss.key), verdict);
         verdict
+    }
+
+    /// [`Classifier::classify`] of a text that the server reads in its own way: one that it reads otherwise than it is
+    /// classified may do anything.
+    pub fn classify_as(&self, reading: Reading, catalog: &Catalog, text: &[u8]) -> Verdict {
+        match reading {
+            Reading::OldStrings => Verdict::old_strings(),
+            _ if !reading.fits(text) => Verdict::unknown(Reason::Unparsed),
+            _ => self.classify(catalog, text),
+        }
     }
 
     /// [`Classifier::lookup`], then [`Classifier::judge`] if need be.

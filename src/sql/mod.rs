@@ -12,8 +12,11 @@
 //! [`Classifier`] is the way in. [`Rules`] say what a job object is, a [`Catalog`] says what functions and
 //! relations of one database do. [`explain()`] gives the reasons in words.
 
+mod audit;
+mod bodies;
 mod cache;
 mod catalog;
+mod definitions;
 mod explain;
 mod functions;
 mod glob;
@@ -23,11 +26,16 @@ mod judge;
 mod key;
 mod lexer;
 mod parse;
+mod plpgsql;
 mod presets;
 mod programs;
+mod proof;
+mod prove;
 mod query;
+mod reading;
 mod rules;
 mod seen;
+mod setting;
 mod statements;
 mod utility;
 mod verdict;
@@ -40,7 +48,9 @@ pub use catalog::Catalog;
 pub use explain::{Explanation, explain};
 pub use glob::Glob;
 pub use hidden::HiddenSearch;
+pub use reading::Reading;
 pub use rules::{Custom, Rules, UnknownPreset};
+pub use setting::is_carried_name;
 pub use statements::{
     Deallocate, StatementName, deallocate_target, listened_channels, reset_names, setting_names,
     statement_names,

@@ -6,7 +6,10 @@
 pub mod frame;
 pub mod message;
 pub mod read;
+mod reading;
 pub mod startup;
+
+pub use reading::Reading;
 
 /// Transaction status as ReadyForQuery tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ mod demo;
 mod drain;
 mod drivers;
 mod failures;
+mod handover;
 mod harness;
 mod health;
 mod hostile;

@@ -19,6 +19,7 @@ const GRAMMAR_FILES: [&[u8]; 3] = [b"scan.l", b"gram.y", b"parser.c"];
 
 /// What the session may want to know of the replies since it last asked.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub struct News {
     /// The last error that was passed to the client.
     pub failure: Option<Failure>,
@@ -46,6 +47,10 @@ pub struct News {
     /// The request did nothing because of a stale plan, of which the client was not told: these of its steps are still
     /// to be done.
     pub repeats: Option<VecDeque<Step>>,
+    /// What was sent in front of the client's Query has failed, so the server skips that: it waits for a Sync.
+    pub needs_sync: bool,
+    /// A transaction that the client was told had begun has not.
+    pub begin_failed: bool,
     /// A request that was sent with a Sync of ours has failed: up to its own Sync the client expects no reply.
     pub skips_to_sync: bool,
 }

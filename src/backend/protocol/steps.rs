@@ -5,8 +5,10 @@ use std::sync::Arc;
 use crate::backend::statements::{Own, StatementId};
 
 /// What becomes of the reply to one message of a changed request.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// The reply to a message that opens the client's transaction, of which it has been told already, is swallowed.
+    Open(Awaits),
     /// The reply goes to the client.
     Pass(Awaits),
     /// The reply goes to the client, and a statement exists from then on, under the client's own name for it.
@@ -38,13 +40,16 @@ pub enum Step {
 impl Step {
     /// Whether the reply is not for the client.
     pub(super) const fn swallows(&self) -> bool {
-        matches!(self, Self::SwallowParsed(_) | Self::SwallowClosed(_) | Self::SwallowDescribed(_))
+        matches!(
+            self,
+            Self::Open(_) | Self::SwallowParsed(_) | Self::SwallowClosed(_) | Self::SwallowDescribed(_)
+        )
     }
 
     /// Whether a message with this tag is the end of the reply.
     pub(super) const fn ended_by(&self, tag: u8) -> bool {
         match self {
-            Self::Pass(awaits) => awaits.ended_by(tag),
+            Self::Pass(awaits) | Self::Open(awaits) => awaits.ended_by(tag),
             Self::PassParsed(..) | Self::SwallowParsed(_) => tag == b'1',
             Self::SwallowClosed(_) => tag == b'3',
             Self::PassDescribed(..) | Self::SwallowDescribed(_) => Awaits::Describe.ended_by(tag),

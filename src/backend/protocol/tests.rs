@@ -11,8 +11,8 @@ use crate::wire::message;
 enum Exchange {
     /// A Query of ours, with a changed parameter, perhaps failing.
     Ours { fails: bool },
-    /// A kept-back statement, perhaps failing.
-    Prologue { fails: bool },
+    /// A deferred BEGIN in front of a Query; it, or what follows it, may fail.
+    Opening { fails_at: Option<u8> },
     /// A Query with rows, perhaps failing after them.
     Simple { rows: u8, fails: bool },
     /// Parse (not sent), our Parse, Bind, Execute, Close (not sent), Sync; failing at one of the four sent.
@@ -27,7 +27,7 @@ enum Exchange {
 fn exchange() -> impl Strategy<Value = Exchange> {
     prop_oneof![
         any::<bool>().prop_map(|fails| Exchange::Ours { fails }),
-        any::<bool>().prop_map(|fails| Exchange::Prologue { fails }),
+        prop::option::of(0..6_u8).prop_map(|fails_at| Exchange::Opening { fails_at }),
         (0..5_u8, any::<bool>()).prop_map(|(rows, fails)| Exchange::Simple { rows, fails }),
         (0..5_u8, prop::option::of(0..3_u8))
             .prop_map(|(rows, fails_at)| Exchange::Extended { rows, fails_at }),
@@ -63,20 +63,27 @@ fn play(protocol: &mut Protocol, exchange: &Exchange) -> (Vec<u8>, Vec<u8>) {
             }
             message::ready(&mut server, TxStatus::Idle);
         }
-        Exchange::Prologue { fails } => {
-            protocol.sent_prologue();
+        Exchange::Opening { fails_at } => {
+            protocol.sends_opening(2, 0);
             protocol.sent_simple();
-            if fails {
-                error(&mut server, "the reason");
-                client.clone_from(&server);
-                message::ready(&mut server, TxStatus::Failed);
-                error(&mut server, "transaction is aborted");
-            } else {
-                message::command_complete(&mut server, "SET");
-                message::ready(&mut server, TxStatus::Open);
-                message::command_complete(&mut server, "SELECT 0");
-                message::command_complete(&mut client, "SELECT 0");
+            let begun: fn(&mut Vec<u8>) = |out| message::command_complete(out, "BEGIN");
+            let replies = [message::parse_complete as fn(&mut Vec<u8>), message::bind_complete, begun];
+            for step in 0..6_u8 {
+                if fails_at == Some(step) {
+                    error(&mut server, "the reason");
+                    error(&mut client, "the reason");
+                    // The server skips the Query, up to a Sync of ours; its first BEGIN took place or did not.
+                    let status = if step < 3 { TxStatus::Idle } else { TxStatus::Failed };
+                    message::ready(&mut server, status);
+                    message::ready(&mut client, TxStatus::Failed);
+                    message::ready(&mut server, TxStatus::Idle);
+                    protocol.sent_ours();
+                    return (server, client);
+                }
+                replies[usize::from(step % 3)](&mut server);
             }
+            message::command_complete(&mut server, "SELECT 0");
+            message::command_complete(&mut client, "SELECT 0");
             message::ready(&mut server, TxStatus::Idle);
             message::ready(&mut client, TxStatus::Idle);
         }
