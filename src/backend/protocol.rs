@@ -92,6 +92,7 @@ pub struct Quiescent(());
 
 /// The state of one backend's conversation.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub struct Protocol {
     parts: VecDeque<Part>,
     status: TxStatus,

@@ -5,6 +5,7 @@ use crate::{backend::protocol::Discarded, route::Demand, sql::Effects};
 
 /// What the statements since the last checkout have, or may have, left.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub(super) struct Left {
     /// Their effects.
     pub(super) effects: Effects,

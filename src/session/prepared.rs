@@ -303,7 +303,7 @@ impl Session {
         match &mut self.statements {
             Some(statements) => statements.is_stepping = is_stepping,
             None if is_stepping => {
-                self.statements = Some(Box::new(Statements { is_stepping, ..Statements::default() }))
+                self.statements = Some(Box::new(Statements { is_stepping, ..Statements::default() }));
             }
             None => {}
         }

@@ -50,8 +50,8 @@ impl Request {
         self.end == End::Sync
     }
 
-    /// Its beginning, of which a part of the messages will be sent before the rest is.
-    pub(crate) const fn beginning(&self, len: usize) -> Self {
+    /// The beginning of a request, of which a part of the messages will be sent before the rest is.
+    pub(crate) const fn beginning(len: usize) -> Self {
         let about = About { statements: true, portals: true, parses: false, describes_unnamed: false };
         Self { end: End::Open, len, streaming: 0, about }
     }
@@ -65,6 +65,7 @@ impl Request {
 
 /// What the messages of an extended request are about, found while looking for its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub(crate) struct About {
     /// They name prepared statements, or use the unnamed one without having parsed it: they depend on more than
     /// themselves.

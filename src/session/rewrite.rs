@@ -17,6 +17,7 @@ const PASSES_MAX: usize = 8;
 
 /// A request as it will be sent.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub(super) struct Rewrite<'a> {
     pub(super) out: &'a mut Vec<u8>,
     steps: VecDeque<Step>,
@@ -37,10 +38,13 @@ pub(super) struct Rewrite<'a> {
     pub(super) is_untold: bool,
     /// The portal bound last, if it is of a statement that the client was told nothing of: with the client's name for
     /// the statement.
-    pub(super) bound: Option<(Box<[u8]>, Box<[u8]>, StatementId)>,
+    pub(super) bound: Option<Bound>,
     /// Only so many bytes of the request are sent now.
     pub(super) cut: Option<usize>,
 }
+
+/// A portal, the client's name for its statement, and the statement.
+type Bound = (Box<[u8]>, Box<[u8]>, StatementId);
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -229,7 +229,7 @@ impl Session {
         let was_open = self.is_amid_pipeline();
         let rewritten = self.rewrite(request, effects, draft)?;
         self.set_stepping(rewritten.cut.is_some());
-        let request = rewritten.cut.map_or(request, |len| request.beginning(len));
+        let request = rewritten.cut.map_or(request, Request::beginning);
         if request.end == End::Open && request.streaming == 0 {
             // What follows a Flush may depend on the replies, such as COPY data.
             let prepares = !was_open && request.only_prepares();
