@@ -475,12 +475,6 @@ impl Protocol {
         if looks_into { limit } else { 0 }
     }
 
-    /// Whether the next reply is to a Describe that somebody wants to know of.
-    fn is_describing(&self) -> bool {
-        let step = self.parts.front().and_then(|part| part.steps.front());
-        matches!(step, Some(Step::PassDescribed(..) | Step::SwallowDescribed(_)))
-    }
-
     /// One message has begun; tells whether it is for the client. `body` is whole only for inspected tags.
     fn on_message(&mut self, tag: u8, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
         match tag {
@@ -679,22 +673,6 @@ impl Protocol {
             }
         }
         passes
-    }
-
-    /// A step is done; if it is a Describe, its statement's shape is known.
-    fn on_described(&mut self, step: Option<Step>, tag: u8, body: &[u8]) {
-        let told = || if tag == b'n' { shapes::of_no_data() } else { shapes::of_columns(body) };
-        match step {
-            Some(Step::PassDescribed(name, id)) => {
-                let shape = std::mem::take(&mut self.shape).and(told());
-                self.news().described.push((name, id, shape));
-            }
-            Some(Step::SwallowDescribed(id)) => {
-                let shape = std::mem::take(&mut self.shape).and(told());
-                self.news().confirmed.push((id, shape));
-            }
-            _ => {}
-        }
     }
 
     /// Puts in the replies of messages that were not sent and whose turn has come.

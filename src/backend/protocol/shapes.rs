@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 
+use super::{Protocol, Step};
 use crate::{
     backend::statements::Shape,
     wire::read::{Body, Malformed},
@@ -27,6 +28,30 @@ pub(super) fn of_columns(body: &[u8]) -> Shape {
 /// What NoData tells.
 pub(super) const fn of_no_data() -> Shape {
     Shape { parameters: 0, columns: NO_DATA }
+}
+
+impl Protocol {
+    /// Whether the next reply is to a Describe that somebody wants to know of.
+    pub(super) fn is_describing(&self) -> bool {
+        let step = self.parts.front().and_then(|part| part.steps.front());
+        matches!(step, Some(Step::PassDescribed(..) | Step::SwallowDescribed(_)))
+    }
+
+    /// A step is done; if it is a Describe, its statement's shape is known.
+    pub(super) fn on_described(&mut self, step: Option<Step>, tag: u8, body: &[u8]) {
+        let told = || if tag == b'n' { of_no_data() } else { of_columns(body) };
+        match step {
+            Some(Step::PassDescribed(name, id)) => {
+                let shape = std::mem::take(&mut self.shape).and(told());
+                self.news().described.push((name, id, shape));
+            }
+            Some(Step::SwallowDescribed(id)) => {
+                let shape = std::mem::take(&mut self.shape).and(told());
+                self.news().confirmed.push((id, shape));
+            }
+            _ => {}
+        }
+    }
 }
 
 fn hash_columns(mut body: Body<'_>) -> Result<u64, Malformed> {
