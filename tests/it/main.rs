@@ -43,6 +43,7 @@ mod routing;
 mod starts;
 mod state;
 mod statements;
+mod statements_told;
 mod support;
 mod tidy;
 mod tls;
