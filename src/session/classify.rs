@@ -198,10 +198,11 @@ impl Session {
                     let mut body = Body::new(body, "Describe");
                     let (kind, name) = (body.byte()?, body.cstring()?);
                     let here = last.iter().chain(&earlier).any(|(known, _)| *known == name);
-                    if kind == b'S' && !here {
-                        if let Some(verdict) = self.known_verdict_or_note(name, unjudged) {
-                            demand.add(verdict);
-                        }
+                    if kind == b'S'
+                        && !here
+                        && let Some(verdict) = self.known_verdict_or_note(name, unjudged)
+                    {
+                        demand.add(verdict);
                     }
                 }
                 _ => {}
