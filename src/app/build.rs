@@ -118,6 +118,7 @@ impl Draft {
             limits: session::Limits {
                 max_clients: limits.max_clients,
                 login_timeout: limits.login_timeout,
+                orphan_timeout: limits.orphan_timeout,
                 request_buffer: limits.request_buffer,
                 prepared_per_client: limits.prepared_per_client,
                 prepared_bytes_per_client: limits.prepared_bytes_per_client,
@@ -285,7 +286,7 @@ fn identities(config: &Config, files: Files) -> Result<Identities, StartError> {
         .map(|(name, user)| (name.to_owned(), Arc::new(LoginSecret::new(user.verifier().clone()))))
         .collect();
     let url = (primary.user.clone(), primary.database.clone());
-    Ok(Identities::new(method, users, secrets, url, config.databases.clone())?)
+    Ok(Identities::new(method, users, secrets, url, config.databases.clone(), config.auth.reprove_after)?)
 }
 
 pub(crate) fn server_of(server: &config::Server, numbers: &Arc<Numbers>) -> Result<Server, tls::Problem> {
@@ -299,6 +300,8 @@ pub(crate) fn server_of(server: &config::Server, numbers: &Arc<Numbers>) -> Resu
         user: server.user.clone(),
         secret,
         database: server.database.clone(),
+        require_auth: server.require_auth.clone(),
+        application_name: server.application_name.clone().filter(|name| !name.is_empty()),
         numbers: Arc::clone(numbers),
         traffic: Arc::default(),
     })

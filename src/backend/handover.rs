@@ -14,12 +14,12 @@ use std::sync::Arc;
 use super::{Backend, Broken, Settings};
 use crate::wire::read::ErrorFields;
 
-/// A backend that cannot be handed over. It is closed.
+/// Why a backend cannot be handed over.
 #[derive(Debug)]
 pub enum NotReady {
     /// It was lost.
     Broken(Broken),
-    /// The server does not take the session's settings.
+    /// The server does not take what was sent, and has undone it: `applied` still holds.
     Refused(ErrorFields),
 }
 
@@ -56,6 +56,7 @@ impl Backend {
         if self.applied.get("statement_timeout").is_some() && self.applied != *needs.settings {
             // The former session's own must not end what follows.
             self.confirm("RESET statement_timeout").await?;
+            self.applied = Arc::new(self.applied.without(&["statement_timeout"]));
         }
         let mut sql = self.applied.change_to(needs.settings).unwrap_or_default();
         if needs.forgets_sequences {

@@ -11,6 +11,7 @@ pub mod handover;
 pub mod hosts;
 pub mod outgoing;
 pub mod probe;
+pub mod proof;
 pub mod protocol;
 pub mod query;
 pub mod settings;

@@ -14,15 +14,18 @@ use std::{
     sync::Arc,
 };
 
-pub use news::{Failure, News};
+pub use news::{Failure, News, Transient};
 pub use steps::{Awaits, Step, Undo};
 
 use super::outgoing::Outgoing;
-use crate::wire::{
-    Reading, TxStatus,
-    frame::{BadFrame, HEADER_BYTES, Header},
-    message,
-    read::{Body, ErrorFields},
+use crate::{
+    sql::Reading,
+    wire::{
+        TxStatus,
+        frame::{BadFrame, HEADER_BYTES, Header},
+        message,
+        read::{Body, ErrorFields},
+    },
 };
 
 /// An ErrorResponse longer than this is passed on without being looked into.
@@ -43,8 +46,20 @@ struct Part {
     parses: usize,
     /// ReadyForQuery is not for the client yet.
     withholds_ready: bool,
+    /// If nothing but an error of the server's own comes, the client is told nothing: its session repeats it.
+    repeat: Repeat,
     failed: bool,
     opening: Opening,
+}
+
+/// Whether the client's request can still be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeat {
+    No,
+    /// The client has been told nothing.
+    Yes,
+    /// What it is told is in the chunk that is being looked at, and nothing else is.
+    Begun,
 }
 
 /// What of the client's was sent in front of its messages, of which it had been told already that it was done.
@@ -242,8 +257,32 @@ impl Protocol {
             }
             _ => (VecDeque::new(), Opening::Plain),
         };
-        let (withholds_ready, failed) = (false, false);
-        self.parts.push_back(Part { whose, kind, steps, parses: 0, withholds_ready, failed, opening });
+        let (withholds_ready, failed, repeat) = (false, false, Repeat::No);
+        let part = Part { whose, kind, steps, parses: 0, withholds_ready, repeat, failed, opening };
+        self.parts.push_back(part);
+    }
+
+    /// Whether what was sent last may be sent again: the client has got nothing of its answer.
+    pub fn has_told_nothing(&self) -> bool {
+        self.parts.back().is_some_and(|part| part.repeat == Repeat::Yes)
+    }
+
+    /// What was sent last may be sent again, as long as the client has got nothing of its answer.
+    pub fn may_repeat(&mut self) {
+        if let Some(part) = self.parts.back_mut() {
+            part.repeat = Repeat::Yes;
+        }
+    }
+
+    /// Nothing more will be answered: what was not, has not taken place.
+    pub fn give_up(&mut self) {
+        let mut undone = VecDeque::new();
+        for part in self.parts.iter_mut().filter(|part| part.whose == Whose::Client) {
+            undone.append(&mut part.steps);
+        }
+        if !undone.is_empty() {
+            self.news().undo(undone);
+        }
     }
 
     /// The client is not told that what was sent last is done, because something of ours completes it.
@@ -294,6 +333,13 @@ impl Protocol {
         self.parts.iter().any(|part| !part.steps.is_empty())
     }
 
+    /// Whether the server has answered all that was sent of an open pipeline, and the client must go on: nobody expects
+    /// a message.
+    pub fn awaits_client(&self) -> bool {
+        let is_answered = |part: &Part| part.kind == Kind::Open && !part.failed && part.steps.is_empty();
+        self.parts.len() == 1 && self.parts.front().is_some_and(is_answered) && !self.copying_in
+    }
+
     /// Whether a reply to the client is outstanding.
     pub fn owes_client(&self) -> bool {
         self.parts.iter().any(|part| matches!(part.whose, Whose::Client | Whose::Completion))
@@ -337,9 +383,7 @@ impl Protocol {
 
     /// Takes over what the server reported at its start.
     pub fn set_parameters(&mut self, parameters: Vec<(String, String)>) {
-        for (name, value) in &parameters {
-            self.reading.note(name.as_bytes(), value.as_bytes());
-        }
+        self.reading = reading_of(&parameters);
         self.parameters = parameters;
     }
 
@@ -377,12 +421,14 @@ impl Protocol {
     /// Takes bytes from the server and tells in `out` what of them is for the client. `out` refers to `chunk`.
     pub fn receive(&mut self, chunk: &[u8], out: &mut Outgoing) -> Result<(), BadFrame> {
         if self.tail.is_empty() {
-            return self.walk(chunk, out);
+            self.walk(chunk, out)?;
+        } else {
+            let mut whole = std::mem::take(&mut self.tail);
+            whole.extend_from_slice(chunk);
+            self.walk(&whole, out)?;
+            out.detach(&whole);
         }
-        let mut whole = std::mem::take(&mut self.tail);
-        whole.extend_from_slice(chunk);
-        self.walk(&whole, out)?;
-        out.detach(&whole);
+        self.end_chunk();
         Ok(())
     }
 
@@ -433,13 +479,28 @@ impl Protocol {
     fn on_message(&mut self, tag: u8, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
         match tag {
             b'Z' => self.on_ready(body, chunk, out),
-            b'S' => self.on_parameter(body),
+            b'S' => self.on_parameter(body) && self.tells(),
             b'E' => self.on_error(body, chunk, out),
-            b'N' => self.parts.front().is_none_or(|part| part.whose == Whose::Client),
+            b'N' => self.parts.front().is_none_or(|part| part.whose == Whose::Client) && self.tells(),
             // A notification belongs to the session's LISTEN, whatever is being answered.
-            b'A' => !self.is_heard_elsewhere(body),
+            b'A' => !self.is_heard_elsewhere(body) && self.tells(),
             b'G' | b'W' => self.on_copy_in(),
             _ => self.on_reply(tag),
+        }
+    }
+
+    /// The client is told something: what it has sent must not be repeated.
+    fn tells(&mut self) -> bool {
+        if let Some(part) = self.parts.front_mut() {
+            part.repeat = Repeat::No;
+        }
+        true
+    }
+
+    /// What has been passed on of this chunk goes to the client now.
+    fn end_chunk(&mut self) {
+        if let Some(part) = self.parts.front_mut().filter(|part| part.repeat == Repeat::Begun) {
+            part.repeat = Repeat::No;
         }
     }
 
@@ -490,7 +551,6 @@ impl Protocol {
     fn on_parameter(&mut self, body: &[u8]) -> bool {
         let mut body = Body::new(body, "ParameterStatus");
         let (Ok(name), Ok(value)) = (body.cstring(), body.cstring()) else { return false };
-        self.reading.note(name, value);
         let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value).into_owned());
         let for_client = self.parts.front().is_some_and(|part| part.whose != Whose::Ours);
         // Which server is a standby is none of the session's business.
@@ -499,6 +559,7 @@ impl Protocol {
             Some(known) => known.1 = value,
             None => self.parameters.push((name.into_owned(), value)),
         }
+        self.reading = reading_of(&self.parameters);
         if shown {
             self.news().parameter_changed = true;
         }
@@ -511,6 +572,18 @@ impl Protocol {
     }
 
     fn on_error(&mut self, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
+        let has = |field: &[u8]| memchr::memmem::find(body, field).is_some();
+        if has(b"\0VFATAL\0") || has(b"\0VPANIC\0") {
+            // The end of the backend's connection is not the end of the client's, nor the answer to anything.
+            let fields = ErrorFields::parse(body);
+            let part = self.parts.front_mut().filter(|part| part.repeat == Repeat::Begun);
+            if let Some(part) = part.filter(|_| Transient::of(fields.code.as_bytes()).is_some()) {
+                out.clear();
+                part.repeat = Repeat::Yes;
+            }
+            self.error.get_or_insert_with(|| Box::new(fields));
+            return false;
+        }
         self.copying_in = false;
         let Some(part) = self.parts.front_mut() else {
             self.error.get_or_insert_with(|| Box::new(ErrorFields::parse(body)));
@@ -518,6 +591,18 @@ impl Protocol {
         };
         part.failed = true;
         let mut steps = std::mem::take(&mut part.steps);
+        let repeat = std::mem::replace(&mut part.repeat, Repeat::No);
+        if repeat != Repeat::No
+            && let Some(reason) = Transient::of_error(body)
+        {
+            // Of this chunk nothing has been sent.
+            out.clear();
+            part.withholds_ready = true;
+            let news = self.news();
+            news.transient = Some(reason);
+            news.undo(steps);
+            return false;
+        }
         let opening_failed = matches!(steps.front(), Some(Step::Open(_)));
         if opening_failed && part.opening == Opening::Begins {
             part.opening = Opening::Failed;
@@ -527,13 +612,10 @@ impl Protocol {
             // A message before the Query has failed, and the server skips the Query too.
             part.kind = Kind::Open;
         }
-        // The end of the backend's connection is not the end of the client's.
-        let fatal =
-            memchr::memmem::find(body, b"\0VFATAL\0").or_else(|| memchr::memmem::find(body, b"\0VPANIC\0"));
         let whose = part.whose;
         let lost_unnamed = std::mem::take(&mut part.parses) > 0
             || steps.iter().any(|step| *step == Step::Pass(Awaits::Parse));
-        let ours = matches!(whose, Whose::Ours | Whose::Completion) || fatal.is_some();
+        let ours = matches!(whose, Whose::Ours | Whose::Completion);
         let skips_to_sync = part.kind == Kind::Prepared;
         let news = self.news.get_or_insert_default();
         news.skips_to_sync |= skips_to_sync;
@@ -541,18 +623,7 @@ impl Protocol {
         news.lost_unnamed |= lost_unnamed && whose == Whose::Client;
         let is_refusal = matches!(steps.front(), Some(Step::Refuse { .. })) && !ours;
         let refusal = if is_refusal { steps.pop_front() } else { None };
-        for step in steps {
-            match step {
-                Step::PassParsed(id, name) => {
-                    news.not_parsed.push(id);
-                    news.undone.push(Undo::Parse(name));
-                }
-                Step::SwallowParsed(id) => news.not_parsed.push(id),
-                Step::SwallowClosed(id) => news.not_closed.push(id),
-                Step::Insert(_, undo) => news.undone.push(undo),
-                Step::Open(_) | Step::Pass(_) | Step::Refuse { .. } | Step::Simple => {}
-            }
-        }
+        news.undo(steps);
         if let Some(Step::Refuse { error, drops_unread }) = refusal {
             news.failure = Some(if drops_unread { Failure::Unread } else { Failure::Other });
             out.insert(chunk, &error);
@@ -572,6 +643,10 @@ impl Protocol {
         // During COPY the server ignores Sync, so the one that was sent will not be answered.
         if part.kind == Kind::Synced {
             part.kind = Kind::Open;
+            if part.steps.is_empty() {
+                // The COPY is still to be answered, and it is the last one that can be.
+                part.steps.push_back(Step::Pass(Awaits::Execute));
+            }
         }
         part.whose == Whose::Client
     }
@@ -587,6 +662,11 @@ impl Protocol {
         let swallows =
             |step: &Step| matches!(step, Step::Open(_) | Step::SwallowParsed(_) | Step::SwallowClosed(_));
         let passes = !part.steps.front().is_some_and(swallows);
+        if passes && part.repeat != Repeat::No {
+            // The name of a statement that was told to exist cannot be taken back.
+            let is_named = matches!(part.steps.front(), Some(Step::PassParsed(..)));
+            part.repeat = if is_named { Repeat::No } else { Repeat::Begun };
+        }
         let ended = match part.steps.front() {
             Some(Step::Pass(awaits) | Step::Open(awaits)) => awaits.ended_by(tag),
             Some(Step::PassParsed(..) | Step::SwallowParsed(_)) => tag == b'1',
@@ -604,10 +684,20 @@ impl Protocol {
         let Some(part) = self.parts.front_mut() else { return };
         while matches!(part.steps.front(), Some(Step::Insert(..))) {
             if let Some(Step::Insert(bytes, _)) = part.steps.pop_front() {
+                part.repeat = Repeat::No;
                 out.insert(chunk, &bytes);
             }
         }
     }
+}
+
+/// How a server reads texts that has reported these parameters.
+pub fn reading_of(parameters: &[(String, String)]) -> Reading {
+    let value = |name: &str| {
+        let known = parameters.iter().find(|(known, _)| known == name);
+        known.map_or("", |(_, value)| value.as_str())
+    };
+    Reading::new(value("client_encoding"), value("server_encoding"), value("standard_conforming_strings"))
 }
 
 #[cfg(test)]

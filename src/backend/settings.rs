@@ -88,6 +88,13 @@ impl Settings {
         self.entries.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
     }
 
+    /// The same without those of these names.
+    #[must_use]
+    pub fn without(&self, names: &[&str]) -> Self {
+        let others = self.iter().filter(|(name, _)| !names.contains(name));
+        Self::new(others.map(|(name, value)| (name.to_owned(), value.to_vec())))
+    }
+
     /// The bytes of all names and values.
     pub fn size(&self) -> usize {
         self.iter().map(|(name, value)| name.len() + value.len()).sum()

@@ -170,6 +170,7 @@ impl Diff {
             let Limits {
                 max_clients,
                 login_timeout,
+                orphan_timeout,
                 request_buffer,
                 statement_bytes,
                 verdict_cache,
@@ -185,6 +186,7 @@ impl Diff {
             [
                 max_clients.to_string(),
                 shown(login_timeout),
+                shown(orphan_timeout),
                 format!("{request_buffer}B"),
                 format!("{statement_bytes}B"),
                 verdict_cache.to_string(),
@@ -201,6 +203,7 @@ impl Diff {
         let names = [
             "max_clients",
             "login_timeout",
+            "orphan_timeout",
             "request_buffer",
             "statement_bytes",
             "verdict_cache",
@@ -217,8 +220,10 @@ impl Diff {
     }
 
     fn auth(&mut self, old: &Auth, new: &Auth) {
-        let show = |Auth { method, users_file }: &Auth| [method.name().to_owned(), path(users_file.as_ref())];
-        self.section("auth", ["method", "users_file"], show(old), show(new));
+        let show = |Auth { method, users_file, reprove_after }: &Auth| {
+            [method.name().to_owned(), path(users_file.as_ref()), shown(reprove_after)]
+        };
+        self.section("auth", ["method", "users_file", "reprove_after"], show(old), show(new));
     }
 
     fn jobs(&mut self, old: &Jobs, new: &Jobs) {
@@ -262,6 +267,7 @@ impl Diff {
             tls,
             connect_timeout,
             application_name,
+            require_auth,
         } = new;
         if old.hosts != *places {
             let (from, to) = (hosts(&old.hosts), hosts(places));
@@ -312,6 +318,7 @@ impl Diff {
                     optional(old.application_name.as_ref()),
                     optional(application_name.as_ref()),
                 ),
+                ("url (require_auth)", old.require_auth.to_string(), require_auth.to_string()),
                 (
                     "max_connections",
                     optional(old.max_connections.as_ref()),

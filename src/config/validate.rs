@@ -178,6 +178,7 @@ fn limits(section: &Section<'_>) -> Limits {
     Limits {
         max_clients: section.count("max_clients", default.max_clients, &(1..=1_000_000)),
         login_timeout: section.duration("login_timeout", default.login_timeout, MILLISECOND),
+        orphan_timeout: section.duration("orphan_timeout", default.orphan_timeout, MILLISECOND),
         request_buffer: section.size("request_buffer", default.request_buffer, &bytes),
         statement_bytes: section.size("statement_bytes", default.statement_bytes, &bytes),
         verdict_cache: section.count("verdict_cache", default.verdict_cache, &count),
@@ -218,6 +219,7 @@ fn auth(section: &Section<'_>) -> Auth {
     Auth {
         method: section.parsed("method", default.method, method),
         users_file: section.path_of_file("users_file"),
+        reprove_after: section.duration("reprove_after", default.reprove_after, Duration::ZERO),
     }
 }
 
@@ -307,6 +309,7 @@ fn server(name: String, section: Section<'_>) -> Named<'_> {
         tls: url.tls,
         connect_timeout: url.connect_timeout,
         application_name: url.application_name,
+        require_auth: url.require_auth,
     });
     Named { name, section, max_connections, server }
 }

@@ -40,6 +40,18 @@ impl Lease {
         Ok(())
     }
 
+    /// Takes over a place that was reserved before there was a lease, if it is one of its pool.
+    pub fn take_place(&mut self, place: PinPlace) {
+        if place.is_of(&self.pool) {
+            self.pin = Some(place);
+        }
+    }
+
+    /// Whether it is pinned above the pool's bound.
+    pub fn is_pinned_over_bound(&self) -> bool {
+        self.pin.as_ref().is_some_and(PinPlace::is_over_bound)
+    }
+
     /// As [`Lease::try_pin`], above the bound if need be: what was not foreseen cannot be undone.
     pub fn pin_anyway(&mut self) {
         if self.pin.is_none() {

@@ -34,15 +34,17 @@ impl Session {
         if demand.statements == 0 {
             return self.answers_bookkeeping(request);
         }
+        match &self.begun {
+            // Refused, by what has become of it.
+            Begun::Lost(_) => return Ok(false),
+            // Whether or not it holds a backend, which knows nothing of it.
+            Begun::Failed => return self.answers_failed(request),
+            _ => {}
+        }
         if demand.verdict.effects.has(Effects::DEALLOCATES) && self.answers_deallocate(request)? {
             return Ok(true);
         }
         if self.lease.is_some() || demand.statements > 1 {
-            return Ok(false);
-        }
-        if matches!(self.begun, Begun::Failed(_)) && self.begins_with_rollback(request)? {
-            // The rest of the text runs outside of any transaction, as it would on the server.
-            self.begun = Begun::No;
             return Ok(false);
         }
         let concerns_begun = !matches!(self.begun, Begun::No);
@@ -53,17 +55,6 @@ impl Session {
         let Some(tag) = self.local(text, demand.verdict.control) else { return Ok(false) };
         self.complete(request, tag)?;
         Ok(true)
-    }
-
-    /// Whether the text is several statements of which the first one is ROLLBACK (asyncpg's reset).
-    fn begins_with_rollback(&self, request: Request) -> Result<bool, Malformed> {
-        if request.end != End::Query {
-            return Ok(false);
-        }
-        let text = self.query_text(request)?;
-        let rolls_back = starts_with_word(text, b"rollback") || starts_with_word(text, b"abort");
-        Ok(rolls_back
-            && text.trim_ascii_end().split(|byte| *byte == b';').nth(1).is_some_and(|rest| !rest.is_empty()))
     }
 
     /// The command tag of the statement if it can be answered here; changes the transaction's state.
@@ -79,9 +70,8 @@ impl Session {
                 self.begun = Begun::No;
                 Some("COMMIT")
             }
-            // Deferred, Failed => No
-            (Begun::Deferred(_) | Begun::Failed(_), Control::Rollback)
-            | (Begun::Failed(_), Control::Commit) => {
+            // Deferred => No
+            (Begun::Deferred(_), Control::Rollback) => {
                 self.begun = Begun::No;
                 Some("ROLLBACK")
             }
@@ -152,7 +142,7 @@ impl Session {
     }
 
     /// Whether this Parse fails: then nothing of what follows it is executed.
-    fn refuses_statement(&self, name: &[u8], text: &[u8], types: &[u8]) -> bool {
+    pub(super) fn refuses_statement(&self, name: &[u8], text: &[u8], types: &[u8]) -> bool {
         let limits = &self.shared.limits;
         let full = |all: &super::Statements| {
             all.named.len() >= limits.prepared_per_client
@@ -172,7 +162,7 @@ impl Session {
     }
 
     /// Writes the answer to each message of the request.
-    fn complete(&mut self, request: Request, command: &str) -> Result<(), Ended> {
+    pub(super) fn complete(&mut self, request: Request, command: &str) -> Result<(), Ended> {
         let messages = self.take_from_inbox(request);
         let mut rest = messages.as_slice();
         let mut failed = false;
@@ -209,8 +199,10 @@ impl Session {
                 _ => {}
             }
         }
-        let status = self.status();
-        message::ready(&mut self.outbox, status);
+        if request.end != End::Open {
+            let status = self.status();
+            message::ready(&mut self.outbox, status);
+        }
         self.flush_now()
     }
 
@@ -239,6 +231,7 @@ impl Session {
             }
         }
         if request.end == End::Sync {
+            // Of a lost transaction the status says that it has failed; the next statement is told why.
             let status = self.status();
             message::ready(&mut self.outbox, status);
         }
@@ -308,15 +301,16 @@ impl Session {
 
     /// Refuses a request: the client gets an error, an open transaction fails, the connection stays.
     pub(crate) async fn refuse(&mut self, request: Request, reply: Reply) -> Result<(), Ended> {
+        let ends = matches!(self.begun, Begun::Lost(_)) && self.begins_with_end(request);
         self.take_from_inbox(request);
         self.streaming = request.streaming;
         self.drop_streaming().await?;
         if request.end == End::Query {
             self.forget_unnamed();
         }
-        if let Begun::Deferred(_) = self.begun {
-            self.begun = Begun::Failed(None);
-        }
+        self.begun.told(ends);
+        // It was for a lease that has not come.
+        self.reserved = None;
         self.fail_transaction().await?;
         self.shared.metrics.own_errors.fetch_add(1, Ordering::Relaxed);
         reply.error(&mut self.outbox);
@@ -379,7 +373,7 @@ impl Session {
 }
 
 /// Whether a Bind has no values; `body` is behind its names.
-fn has_no_values(mut body: Body<'_>) -> Result<bool, Malformed> {
+pub(super) fn has_no_values(mut body: Body<'_>) -> Result<bool, Malformed> {
     for _ in 0..body.int16()? {
         body.int16()?;
     }

@@ -8,9 +8,9 @@ use super::{
 };
 use crate::{
     route::{Demand, Standing, Target},
-    sql::{Class, Effects, Reason, Verdict},
+    sql::{Class, Classifier, Effects, Hint, Reading, Reason, Verdict},
     wire::{
-        Reading, TxStatus,
+        TxStatus,
         frame::split_message,
         read::{Body, Malformed},
     },
@@ -103,7 +103,7 @@ impl Session {
 
     /// As [`Session::verdict`]; notes a text that has none.
     fn verdict_or_note(&self, text: &[u8], unjudged: &mut Unjudged) -> Verdict {
-        if let Some(unread) = self.unread(text) {
+        if let Some(unread) = Classifier::unread(self.reading(), text) {
             return unread;
         }
         let (classifier, catalog) = (&self.shared.classifier, self.catalog.load());
@@ -118,16 +118,6 @@ impl Session {
                 Verdict::unknown(Reason::Unparsed)
             }
         }
-    }
-
-    /// The verdict of a text that the server reads in another way than the grammar here.
-    fn unread(&self, text: &[u8]) -> Option<Verdict> {
-        let reading = self.reading();
-        if reading.is_ours(text) {
-            return None;
-        }
-        let reason = if reading.old_strings { Reason::OldStrings } else { Reason::Unparsed };
-        Some(Verdict::unknown(reason))
     }
 
     /// How the server reads texts of the session, as far as it has said so.
@@ -238,7 +228,7 @@ impl Session {
         let statement = statements.named.get(name)?;
         // One without a verdict may have one by now.
         let is_known = statement.epochs == self.epochs() && !statement.verdict.is_unread();
-        Some(if is_known && self.reading().is_ours(&statement.text) {
+        Some(if is_known && self.reading() == Reading::Utf8 {
             statement.verdict
         } else {
             self.verdict_or_note(&statement.text, unjudged)
@@ -298,7 +288,7 @@ impl Session {
             held_is_jobs_server: routes.jobs_elsewhere && held.is_some_and(on_jobs),
             begun_read_write: may_write,
             is_worker: self.is_worker,
-            asked: self.asked,
+            asked: if self.is_repeated { Some(Hint::Primary) } else { self.asked },
             bound: self.bound,
         };
         routes.target(demand, standing)
@@ -320,7 +310,7 @@ impl Session {
         }
     }
 
-    /// The transaction status that the client is told.
+    /// The transaction status that the client is told: of a transaction that no server knows, as long as there is one.
     pub(crate) fn status(&self) -> TxStatus {
         match (&self.begun, &self.lease) {
             (Begun::No, Some(lease)) => lease.protocol.status(),

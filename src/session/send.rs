@@ -36,16 +36,16 @@ impl Session {
             self.send_skipped(request);
             return Ok(());
         }
-        self.reserve_pin(&demand.verdict)?;
         let aliases = self.missing_aliases(request, &demand.verdict)?;
         let mut draft = Draft::take();
         let opening = self.write_opening(&mut draft);
         write_aliases(&aliases, &mut draft);
         let written = self.write_request(request, &mut draft)?;
-        self.note_standing(demand);
+        self.note_standing(request, demand);
         self.note_effects(request, demand);
         self.note_opening(opening, aliases.len());
         let completion = self.restore_startup(request, effects);
+        let may_repeat = self.may_repeat(request, demand);
         let Some(lease) = &mut self.lease else { return Ok(()) };
         let as_it_came = matches!(written, Written::AsItCame { .. }) && draft.is_empty();
         note_request(&mut lease.protocol, request, written);
@@ -55,7 +55,12 @@ impl Session {
         }
         let sent = lease.send(if as_it_came { &self.inbox[..request.len] } else { &draft });
         lease.protocol.insert_leading(&mut self.outbox);
-        self.take_from_inbox(request);
+        if may_repeat {
+            lease.protocol.may_repeat();
+        }
+        let bytes = self.take_from_inbox(request);
+        self.is_repeated = false;
+        self.sent = if may_repeat { bytes } else { Vec::new() };
         if let Err(error) = sent {
             // The relay finds the connection closed and tells the client.
             tracing::debug!(%error, "a request could not be sent");
@@ -85,9 +90,11 @@ impl Session {
     }
 
     /// Where the session stands as the request begins.
-    fn note_standing(&mut self, demand: &Demand) {
+    fn note_standing(&mut self, request: Request, demand: &Demand) {
         let was_open = self.is_amid_pipeline();
-        self.was_in_transaction = self.status() != TxStatus::Idle || !matches!(self.begun, Begun::No);
+        self.was_in_transaction = self.status() != TxStatus::Idle || (was_open && self.was_in_transaction);
+        let ending = self.ending(request, demand);
+        self.ending = if was_open { self.ending.and(ending) } else { ending };
         self.left.begin(demand, was_open);
         self.note_sequences(demand);
     }

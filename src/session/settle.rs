@@ -12,6 +12,7 @@ use crate::{
         probe::{Asked, PinReason, Residue},
         protocol::Failure,
     },
+    pool::Lease,
     sql::{Catalog, Effects, setting_names},
     wire::{TxStatus, frame::split_message, message, read::Body},
 };
@@ -75,9 +76,7 @@ impl Session {
             self.key.holds(&lease.cancel);
             return;
         }
-        self.note_definitions();
-        self.left = Left::default();
-        if let Some(mut lease) = self.lease.take() {
+        if let Some(mut lease) = self.part() {
             // An error of ours that nobody asked for is not the next session's.
             lease.protocol.take_error();
             lease.protocol.set_heard_elsewhere(None);
@@ -134,6 +133,18 @@ impl Session {
         }
         self.release_if_clean();
         Ok(())
+    }
+
+    /// Ends the session's hold on its backend. Every lease ends by this, whichever way: what must follow from it cannot
+    /// be forgotten on one of them.
+    pub(crate) fn part(&mut self) -> Option<Lease> {
+        let lease = self.lease.take()?;
+        // No cancel finds the backend from here on.
+        self.key.holds_none();
+        self.note_definitions();
+        self.left = Left::default();
+        self.pin = None;
+        Some(lease)
     }
 
     /// Definitions may have changed: classification and shared statements must follow.
@@ -382,10 +393,8 @@ impl Session {
     /// Closes the backend: what is on it is not known. A session that may have state on it ends with it, as with any
     /// lost connection: to go on without a lock or a table that it believes to have would be worse.
     pub(crate) fn end_lease(&mut self) -> Result<(), Ended> {
-        self.key.holds_none();
-        let had_state = self.pin.take().is_some() || self.left.effects.has(LEAVES_STATE);
-        self.left = Left::default();
-        match self.lease.take() {
+        let had_state = self.pin.is_some() || self.left.effects.has(LEAVES_STATE);
+        match self.part() {
             Some(lease) if had_state => Err(Ended::Backend(lease.timed_out())),
             _ => Ok(()),
         }
@@ -415,7 +424,10 @@ impl Session {
             let _ = lease.send(&sync);
         }
         if news.begin_failed {
-            self.begun = Begun::Failed(None);
+            self.begun = Begun::Failed;
+        }
+        if let Some(reason) = news.transient {
+            self.repeat(reason);
         }
         if news.lost_unnamed {
             self.forget_unnamed();
@@ -432,7 +444,7 @@ impl Session {
     /// An open transaction on the backend fails too when a statement of it was refused here.
     pub(crate) async fn fail_transaction(&mut self) -> Result<(), Ended> {
         let Some(lease) = &mut self.lease else { return Ok(()) };
-        let in_transaction = lease.protocol.status() != TxStatus::Idle;
+        let in_transaction = self.was_in_transaction || lease.protocol.status() != TxStatus::Idle;
         if lease.protocol.is_open() {
             if lease.protocol.is_amid_message() {
                 return Err(Ended::Protocol("a statement was refused in the middle of a reply".to_owned()));
@@ -440,7 +452,7 @@ impl Session {
             // Replies are still to come, and a Sync is not ours to send: what was begun ends with its backend.
             self.end_lease()?;
             if in_transaction {
-                self.begun = Begun::Failed(None);
+                self.begun = Begun::Failed;
             }
             return Ok(());
         }
@@ -451,7 +463,7 @@ impl Session {
         let failing = lease.ask("bulkhead refused a statement of this transaction");
         if !matches!(tokio::time::timeout(ASK_TIMEOUT, failing).await, Ok(Ok(_))) {
             self.end_lease()?;
-            self.begun = Begun::Failed(None);
+            self.begun = Begun::Failed;
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     cancels::Cancels,
+    door_log::DoorLog,
     identities::Identities,
     judges::Judges,
     metrics::{Metrics, Requests},
@@ -34,6 +35,8 @@ pub struct Limits {
     pub max_clients: usize,
     /// From accept to the end of authentication.
     pub login_timeout: Duration,
+    /// How long what a client has sent may go on when it has left.
+    pub orphan_timeout: Duration,
     /// Bytes of a request that are kept before it is routed.
     pub request_buffer: usize,
     /// Prepared statements of one client.
@@ -101,6 +104,10 @@ pub struct Lasting {
     pub cancels: Arc<Cancels>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What is logged of clients that were refused.
+    pub door_log: DoorLog,
+    /// What is logged of clients with whom TLS did not come about.
+    pub tls_log: DoorLog,
     /// Ends every session that is not in a transaction; set by [`Lasting::drain`].
     pub draining: CancellationToken,
     /// The same, to be asked before every request: the token takes a lock.
@@ -126,6 +133,8 @@ impl Lasting {
             judges: Judges::default(),
             cancels: Arc::default(),
             metrics: Arc::default(),
+            door_log: DoorLog::default(),
+            tls_log: DoorLog::default(),
             draining: CancellationToken::new(),
             is_draining: AtomicBool::new(false),
         }

@@ -14,10 +14,11 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    backend::{Home, Identity, Settings},
+    backend::{Home, Identity, Settings, protocol::reading_of},
     pool::Wants,
     route::PoolId,
-    wire::{Reading, frame::split_message, message, read::Body},
+    sql::Reading,
+    wire::{frame::split_message, message, read::Body},
 };
 
 /// Sets of parameters that are remembered.
@@ -133,15 +134,16 @@ fn renamed(shared: &Arc<Shared>, key: &Key) -> Option<Arc<[u8]>> {
 
 /// What ParameterStatus messages say of how texts are read.
 fn reading(mut messages: &[u8]) -> Reading {
-    let mut reading = Reading::default();
+    let mut parameters = Vec::new();
     while let Ok(Some((_, body, after))) = split_message(messages) {
         messages = after;
         let mut body = Body::new(body, "ParameterStatus");
         if let (Ok(name), Ok(value)) = (body.cstring(), body.cstring()) {
-            reading.note(name, value);
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            parameters.push((text(name), text(value)));
         }
     }
-    reading
+    reading_of(&parameters)
 }
 
 async fn ask(

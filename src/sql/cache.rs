@@ -66,13 +66,12 @@ impl Classifier {
         verdict
     }
 
-    /// [`Classifier::classify`] of a text that the server reads in its own way: one that it reads otherwise than it is
-    /// classified may do anything.
-    pub fn classify_as(&self, reading: Reading, catalog: &Catalog, text: &[u8]) -> Verdict {
+    /// The verdict of a text that the server reads otherwise than it is classified: it may do anything.
+    pub fn unread(reading: Reading, text: &[u8]) -> Option<Verdict> {
         match reading {
-            Reading::OldStrings => Verdict::old_strings(),
-            _ if !reading.fits(text) => Verdict::unknown(Reason::Unparsed),
-            _ => self.classify(catalog, text),
+            Reading::OldStrings => Some(Verdict::old_strings()),
+            _ if !reading.fits(text) => Some(Verdict::unknown(Reason::Unparsed)),
+            _ => None,
         }
     }
 

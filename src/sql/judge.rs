@@ -28,7 +28,9 @@ pub(super) fn judge(rules: &Rules, catalog: &Catalog, text: &[u8], mut seen: Opt
                 sum.add(&judge.statement(statement, seen.as_deref_mut()));
             }
             let verdict = sum.verdict();
-            if prove::calls_are_proven(catalog, text) { verdict } else { verdict.unproven() }
+            // What is not UTF-8 was read with its bytes masked.
+            let is_whole = std::str::from_utf8(text).is_ok();
+            if is_whole && prove::calls_are_proven(catalog, text) { verdict } else { verdict.unproven() }
         }
     };
     verdict.hint = hint::read(text, rules);

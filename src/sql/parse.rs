@@ -34,15 +34,27 @@ pub(super) struct Statement<'p> {
     pub(super) len: usize,
 }
 
-/// The grammar refuses the text, or it is not UTF-8.
+/// The grammar refuses the text.
 #[derive(Debug)]
 pub(super) struct Unparsed;
 
 /// Parses a text. Lengths and offsets are those of the text as given.
 pub(super) fn parse(text: &[u8]) -> Result<Parsed, Unparsed> {
-    let text = std::str::from_utf8(text).map_err(|_| Unparsed)?;
-    let tree = pg_raw_parse::parse(&without_comments(text)?).map_err(|_| Unparsed)?;
+    let text = readable(text);
+    let tree = pg_raw_parse::parse(&without_comments(&text)?).map_err(|_| Unparsed)?;
     Ok(Parsed { tree })
+}
+
+/// A text that is not UTF-8 with a question mark for each byte that is not ASCII. Within literals and comments that changes
+/// nothing; no name has a question mark, nor the tag of a dollar quote, so elsewhere the grammar refuses it.
+fn readable(text: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(text).map_or_else(
+        |_| {
+            let masked = text.iter().map(|byte| if byte.is_ascii() { char::from(*byte) } else { '?' });
+            Cow::Owned(masked.collect())
+        },
+        Cow::Borrowed,
+    )
 }
 
 impl Parsed {

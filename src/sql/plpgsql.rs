@@ -46,12 +46,11 @@ fn tokens(source: &str) -> Option<Vec<Token<'_>>> {
             Kind::Word if !raw.is_ascii() => return None,
             Kind::Word => Token::Word(raw),
             Kind::Quoted => Token::Quoted(raw),
-            Kind::Integer | Kind::Decimal => Token::Number,
             Kind::Text => Token::Text(raw),
             // A name by code points.
             Kind::Exotic if raw.contains('"') => return None,
             Kind::Exotic if raw.contains('\'') => Token::Text(raw),
-            Kind::Exotic => Token::Number,
+            Kind::Exotic | Kind::Integer | Kind::Decimal => Token::Number,
             Kind::Broken => return None,
             Kind::Symbol if raw.len() > 1 => Token::Parameter,
             Kind::Symbol if is_operator(raw.as_bytes()[0]) => {

@@ -63,6 +63,10 @@
             'pg_catalog.pg_operator'::pg_catalog.regclass::pg_catalog.oid, 'pg_catalog.pg_type'::pg_catalog.regclass::pg_catalog.oid,
             'pg_catalog.pg_opclass'::pg_catalog.regclass::pg_catalog.oid]::pg_catalog.oid[])
     UNION
+    SELECT 't', a.typname, t.letter, t.name
+    FROM user_type t JOIN pg_catalog.pg_type a ON a.oid OPERATOR(pg_catalog.=) t.oid
+    WHERE t.letter OPERATOR(pg_catalog.=) 't' AND a.typname OPERATOR(pg_catalog.<>) t.name
+    UNION
     -- What reads relations: views, policies, functions, heirs of their parents. What a rule or function writes is not told
     -- from what it reads.
     SELECT p.letter, p.name, CASE WHEN p.letter OPERATOR(pg_catalog.=) 'f' THEN 'w' ELSE 'r' END, c.relname

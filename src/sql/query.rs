@@ -140,6 +140,10 @@ impl<'p, 'c> Walk<'p, 'c> {
             Node::TypeName(name) => self.type_name(name),
             Node::A_Expr(expression) => self.operator(expression.name().iter()),
             Node::SubLink(link) => self.operator(link.oper_name().iter()),
+            // The library's walk leaves its type out.
+            Node::RangeTableFuncCol(column) => {
+                column.type_name().into_iter().for_each(|name| self.type_name(name))
+            }
             Node::RangeTableSample(sample) => self.prove(qualified(sample.method().iter()).1, Use::Call),
             Node::SortBy(sort) => self.operator(sort.use_op().iter()),
             Node::A_Indirection(indirection) => {

@@ -5,11 +5,9 @@
 
 pub mod frame;
 pub mod message;
+pub mod options;
 pub mod read;
-mod reading;
 pub mod startup;
-
-pub use reading::Reading;
 
 /// Transaction status as ReadyForQuery tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

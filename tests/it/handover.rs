@@ -22,7 +22,8 @@ async fn tenants(names: impl Iterator<Item = String>, backends: i64) -> Site {
 
 /// A Query of bytes that need not be UTF-8.
 async fn ask_bytes(client: &mut RawClient, sql: &[u8]) -> Vec<Message> {
-    client.message(b'Q', &[sql, b"\0"].concat()).finish().await
+    client.message(b'Q', &[sql, b"\0"].concat()).flush().await;
+    client.read_until_ready().await
 }
 
 /// The bytes of the first column of each row.
@@ -54,7 +55,8 @@ async fn tenants_whose_names_are_not_utf_8_read_their_own_rows() {
             client.query("SELECT tenant, pg_sleep(0.001) FROM secrets").await;
         }
         for (name, client) in &mut clients {
-            assert_eq!(first_columns(&client.read_until_ready().await), std::slice::from_ref(name));
+            let answer = client.read_until_ready().await;
+            assert_eq!(first_columns(&answer), std::slice::from_ref(name), "{answer:?}");
         }
     }
 }
@@ -232,5 +234,27 @@ async fn what_is_not_proven_is_reset_before_another_gets_it() {
         let mut passing = site.client().await;
         passing.ask("DO $$ BEGIN EXECUTE 'SET app.' || 'tenant = 5'; END $$").await;
         passing.terminate().await;
+    }
+}
+
+#[tokio::test]
+async fn a_session_whose_role_is_gone_can_leave_it() {
+    for leave in ["RESET ROLE", "SET ROLE NONE;", "DISCARD ALL"] {
+        let site = Site::with_objects("CREATE ROLE passing; GRANT passing TO app", 1).await;
+        let mut client = site.client().await;
+        let mut other = site.client().await;
+        client.ask("SET ROLE passing").await;
+        other.ask("SELECT 1").await;
+        site.primary.query("DROP ROLE passing").await;
+        let pid = other.query_value("SELECT pg_backend_pid()").await;
+        let refused = client.ask("DELETE FROM pg_class").await;
+        assert_eq!(error_code(&refused).as_deref(), Some("22023"), "its role is not there: {refused:?}");
+        assert_eq!(
+            other.query_value("SELECT pg_backend_pid()").await,
+            pid,
+            "nothing is wrong with the connection"
+        );
+        assert_eq!(error_code(&client.ask(leave).await), None, "{leave}");
+        assert_eq!(client.query_value("SELECT current_user").await, "app", "{leave}");
     }
 }

@@ -259,3 +259,62 @@ fn the_end_of_a_transaction_waits_and_what_is_heard_elsewhere_is_dropped() {
         }
     }
 }
+
+fn failure(severity: &str, code: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message::error(&mut bytes, message::Report { severity, code, message: "no", detail: "", hint: "" });
+    bytes
+}
+
+fn hear(protocol: &mut Protocol, server: &[u8]) -> Vec<u8> {
+    let mut out = Outgoing::default();
+    protocol.receive(server, &mut out).expect("valid");
+    out.bytes(server).to_vec()
+}
+
+#[test]
+fn an_error_of_the_servers_own_is_kept_from_the_client_if_it_comes_first() {
+    let mut done = Vec::new();
+    message::ready(&mut done, TxStatus::Idle);
+    for (code, before, kept) in [
+        ("40001", Vec::new(), Some(Transient::Conflict)),
+        ("25006", Vec::new(), Some(Transient::ReadOnly)),
+        ("22012", Vec::new(), None),
+        // Taken back, as long as it has not been sent.
+        ("40001", vec![b'2', 0, 0, 0, 4], Some(Transient::Conflict)),
+    ] {
+        let mut protocol = Protocol::default();
+        protocol.sent_extended(VecDeque::new(), true);
+        protocol.may_repeat();
+        assert!(protocol.has_told_nothing());
+        let error = failure("ERROR", code);
+        let told = hear(&mut protocol, &[&before[..], &error, &done].concat());
+        assert_eq!(told.is_empty(), kept.is_some(), "{code} {before:?}");
+        assert_eq!(protocol.take_news().transient, kept);
+        assert!(protocol.quiescent().is_some());
+    }
+    let mut protocol = Protocol::default();
+    protocol.sent_extended(VecDeque::new(), true);
+    protocol.may_repeat();
+    assert_eq!(hear(&mut protocol, &[b'2', 0, 0, 0, 4]), [b'2', 0, 0, 0, 4]);
+    assert!(!protocol.has_told_nothing());
+    assert!(!hear(&mut protocol, &failure("ERROR", "40001")).is_empty(), "something was told before");
+}
+
+#[test]
+fn the_end_of_a_connection_is_no_answer_and_what_was_not_answered_is_undone() {
+    let mut protocol = Protocol::default();
+    protocol.sent_extended([Step::Pass(Awaits::Execute)].into(), false);
+    assert!(!protocol.awaits_client());
+    let mut server = Vec::new();
+    message::command_complete(&mut server, "INSERT 0 1");
+    hear(&mut protocol, &server);
+    assert!(protocol.awaits_client(), "between a Flush and its Sync");
+    assert!(hear(&mut protocol, &failure("FATAL", "57P01")).is_empty());
+    assert!(protocol.awaits_client(), "still");
+    protocol.sent_extended([Step::PassParsed(StatementId(1), Box::from(&b"s"[..]))].into(), true);
+    assert!(!protocol.awaits_client());
+    protocol.give_up();
+    let news = protocol.take_news();
+    assert_eq!((news.not_parsed.len(), news.undone.len(), news.failure), (1, 1, None));
+}

@@ -136,3 +136,25 @@ ANALYZE audited
 this is no SQL
 SELECT * FROM users TABLESAMPLE evil (1)
 WITH RECURSIVE t AS (SELECT 1 AS a UNION ALL SELECT a FROM t) CYCLE a SET c TO evil_domain 'a' DEFAULT evil_domain 'b' USING p SELECT 1
+SELECT JSON_VALUE('{}', '$.a' RETURNING evil_domain)
+SELECT JSON_QUERY('{}', '$.a' RETURNING evil_domain)
+SELECT JSON_OBJECT('a': 1 RETURNING evil_domain)
+SELECT JSON_ARRAYAGG(a RETURNING evil_domain) FROM users
+SELECT * FROM JSON_TABLE('{}', '$' COLUMNS (a evil_domain PATH '$.a')) j
+SELECT * FROM JSON_TABLE('{}', '$' COLUMNS (NESTED PATH '$.x' COLUMNS (a evil_domain PATH '$.a'))) j
+SELECT * FROM XMLTABLE('/a' PASSING '<a/>' COLUMNS b evil_domain PATH 'c') x
+SELECT XMLSERIALIZE(CONTENT 'a' AS evil_domain)
+SELECT * FROM ROWS FROM (json_to_record('{}') AS (a evil_domain)) x
+SELECT 'a'::evil_domain(5)
+SELECT x.a FROM users AS x (a, b) WHERE (x).evil = 1
+SELECT ((SELECT u FROM users u)).evil
+SELECT (ARRAY[1])[evil()]
+UPDATE users SET a[evil()] = 1
+INSERT INTO users (a[evil()]) VALUES (1)
+SELECT U&"\0065vil"()
+SELECT "evil" ()
+SELECT evil/**/()
+SELECT * FROM evil() WITH ORDINALITY
+SELECT * FROM users, LATERAL evil() AS x
+SELECT 1 ORDER BY evil() DESC NULLS LAST
+SELECT DISTINCT evil()
