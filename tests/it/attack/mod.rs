@@ -1,0 +1,234 @@
+//! Attacks: sessions that leave state behind on their connection in every way that PostgreSQL knows, and victims which
+//! share two or three connections with them. A victim that sees anything but its own (rows, settings, role, path, locks,
+//! temporary tables) is a fault; so is an attacker that loses its own, which its twin with a direct connection keeps.
+//!
+//! The default run goes each way in a few manners, and some random sequences. `make attack` goes on for as many seconds
+//! as `BULKHEAD_ATTACK_SECONDS` says, from the seed `BULKHEAD_ATTACK_FIRST` on, and goes all ways in all manners;
+//! `BULKHEAD_ATTACK_SEED` takes one random sequence again, and `BULKHEAD_ATTACK_KEEP_GOING=1` collects all faults
+//! instead of ending at a handful.
+
+mod begins;
+mod discards;
+mod encodings;
+mod hijack;
+mod hows;
+mod objects;
+mod plans;
+mod preambles;
+mod shrink;
+mod side;
+mod ways;
+mod world;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    fmt::Write,
+    time::{Duration, Instant},
+};
+
+use hows::How;
+use ways::WAYS;
+use world::{Attack, Place, Stage, Step, World};
+
+use crate::support::Random;
+
+/// Manners in which the default run goes each way; which ones, is another choice for each way.
+const MANNERS: usize = 4;
+
+/// Random sequences of the default run, and steps of one.
+const SEQUENCES: u64 = 6;
+const SEQUENCE_STEPS: usize = 25;
+
+/// Faults after which a run gives up.
+const MOST_FAULTS: usize = 5;
+
+const PLAIN: Place = Place { user: "app", database: "app", backends: 2, replicated: false };
+const OLD_STRINGS: Place = Place { user: "app_trust", ..PLAIN };
+const SQL_ASCII: Place = Place { database: "ascii", ..PLAIN };
+const REPLICATED: Place = Place { replicated: true, ..PLAIN };
+const THREE: Place = Place { backends: 3, ..PLAIN };
+
+/// Encodings of clients. Every way goes in all of them, unless it needs one.
+const TONGUES: [&str; 8] = ["UTF8", "LATIN1", "UTF8", "GBK", "SJIS", "BIG5", "UHC", "GB18030"];
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok()?.parse().ok()
+}
+
+/// What a run has found, told as it goes.
+#[derive(Default)]
+struct Findings {
+    /// Way and manner with what was wrong.
+    faults: BTreeMap<(&'static str, String), String>,
+    keep_going: bool,
+}
+
+impl Findings {
+    fn new() -> Self {
+        Self { keep_going: number("BULKHEAD_ATTACK_KEEP_GOING") == Some(1), ..Self::default() }
+    }
+
+    #[expect(clippy::print_stderr, reason = "a long run is followed as it goes")]
+    fn add(&mut self, way: &'static str, how: String, what: String) {
+        eprintln!("FAULT {way} | {how} | {what}");
+        self.faults.insert((way, how), what);
+    }
+
+    fn is_enough(&self) -> bool {
+        !self.keep_going && self.faults.len() >= MOST_FAULTS
+    }
+
+    fn judge(self, world: &World) {
+        let mut text = String::new();
+        for ((way, how), what) in &self.faults {
+            writeln!(text, "{way} | {how} | {what}").expect("text takes text");
+        }
+        let (count, attacks, refused) = (self.faults.len(), world.attacks, world.refused);
+        assert!(count == 0, "{count} faults in {attacks} attacks ({refused} refused):\n{text}");
+        // A proxy that refuses everything leaks nothing.
+        assert!(refused * 10 <= attacks, "{refused} of {attacks} attacks were refused");
+    }
+}
+
+/// One attack by itself, after which the attacker looks at its own and goes.
+async fn alone(world: &mut World, stage: &mut Stage, findings: &mut Findings, place: Place, attack: Attack) {
+    let (way, how) = (attack.way().name, attack.how);
+    let start = if attack.as_tenant { "tenant" } else { "blank" };
+    let tongue = attack.way().tongue.unwrap_or(attack.tongue);
+    let attacker = attack.attacker;
+    let taken = world.take(stage, &[Step::Attack(attack), Step::Leave(attacker)]).await;
+    if let Err(fault) = taken {
+        let what = format!("{} ({start}, {tongue}, {}): {}", fault.kind, place.name(), fault.detail);
+        findings.add(way, format!("{how:?}"), what);
+        *stage = world.stage(place).await;
+    }
+}
+
+impl Place {
+    fn name(self) -> String {
+        let replicated = if self.replicated { ", replicated" } else { "" };
+        format!("{}@{}, {} connections{replicated}", self.user, self.database, self.backends)
+    }
+}
+
+/// Goes all ways that a place allows, each in some manners.
+async fn go_all_ways(place: Place, manners: usize, with_tongues: bool) {
+    let mut findings = Findings::new();
+    let mut world = World::start(place.replicated).await;
+    let mut stage = world.stage(place).await;
+    let manners = if number("BULKHEAD_ATTACK_SECONDS").is_some() { How::ALL.len() } else { manners };
+    for (way, what) in WAYS.iter().enumerate().filter(|(_, way)| way.user.is_none_or(|user| user == place.user)) {
+        for turn in 0..manners {
+            // The first manner is the simple one for all, the others go round.
+            let at = if turn == 0 { 0 } else { 1 + (way + turn * 5) % (How::ALL.len() - 1) };
+            let how = if manners == How::ALL.len() { How::ALL[turn] } else { How::ALL[at] };
+            let tongue = TONGUES[if with_tongues { (way + turn) % TONGUES.len() } else { 0 }];
+            let seed = (way * How::ALL.len() + turn) as u64;
+            // What leaves a tenant shows where the proxy believes to know the tenant, and where it knows of none.
+            let as_tenant = (way + turn) % 2 == 1 && !what.traceless;
+            let attack = Attack { attacker: 0, as_tenant, tongue, way, how, seed };
+            alone(&mut world, &mut stage, &mut findings, place, attack).await;
+            if findings.is_enough() {
+                findings.judge(&world);
+                return;
+            }
+        }
+    }
+    findings.judge(&world);
+}
+
+#[tokio::test]
+async fn no_way_of_leaving_state_reaches_another_session() {
+    go_all_ways(PLAIN, MANNERS, false).await;
+}
+
+#[tokio::test]
+async fn no_way_by_a_role_with_old_strings_reaches_another_session() {
+    go_all_ways(OLD_STRINGS, 1, false).await;
+}
+
+#[tokio::test]
+async fn no_way_in_an_ascii_database_reaches_another_session() {
+    go_all_ways(SQL_ASCII, 1, true).await;
+}
+
+#[tokio::test]
+async fn no_way_past_a_replica_reaches_another_session() {
+    go_all_ways(REPLICATED, 1, true).await;
+}
+
+/// The attacks are real: straight at the server, each leaves what a look shows.
+#[tokio::test]
+async fn every_way_leaves_something_that_shows() {
+    let world = World::start(false).await;
+    let mut lame = BTreeSet::new();
+    for (number, way) in WAYS.iter().enumerate() {
+        if !world.leaves(way, number as u64).await && !way.traceless {
+            lame.insert(way.name);
+        }
+    }
+    assert!(lame.is_empty(), "these ways leave nothing: {lame:#?}");
+}
+
+/// A sequence that is the same for every run of its seed.
+fn sequence(seed: u64) -> (Place, Vec<Step>) {
+    let mut random = Random::new(seed);
+    let place = match random.below(6) {
+        0 => OLD_STRINGS,
+        1 => Place { database: "ascii", ..THREE },
+        2 => REPLICATED,
+        3 => PLAIN,
+        _ => THREE,
+    };
+    // As many may be pinned at the same time as leave one connection for the others.
+    let attackers = place.backends as u64 - 1;
+    let mut steps = Vec::new();
+    while steps.len() < SEQUENCE_STEPS {
+        let attacker = random.below(attackers) as usize;
+        if random.below(3) == 0 {
+            steps.push(Step::Leave(attacker));
+            continue;
+        }
+        let way = random.below(WAYS.len() as u64) as usize;
+        if WAYS[way].user.is_some_and(|user| user != place.user) {
+            continue;
+        }
+        if WAYS[way].tongue.is_some() {
+            steps.push(Step::Leave(attacker));
+        }
+        steps.push(Step::Attack(Attack {
+            attacker,
+            as_tenant: random.below(2) == 0,
+            tongue: TONGUES[random.below(TONGUES.len() as u64) as usize],
+            way,
+            how: How::ALL[random.below(How::ALL.len() as u64) as usize],
+            seed: random.next(),
+        }));
+    }
+    (place, steps)
+}
+
+#[tokio::test]
+async fn random_attacks_reach_nobody() {
+    let mut findings = Findings::new();
+    let mut world = World::start(true).await;
+    let only = number("BULKHEAD_ATTACK_SEED");
+    let seconds = number("BULKHEAD_ATTACK_SECONDS");
+    let first = only.or_else(|| number("BULKHEAD_ATTACK_FIRST")).unwrap_or(1);
+    let count = if only.is_some() { 1 } else { seconds.map_or(SEQUENCES, |_| u64::MAX - first) };
+    let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    for seed in first..first + count {
+        if end.is_some_and(|end| Instant::now() > end) || findings.is_enough() {
+            break;
+        }
+        let (place, steps) = sequence(seed);
+        let mut stage = world.stage(place).await;
+        if let Err(fault) = world.take(&mut stage, &steps).await {
+            let (steps, fault) = shrink::shrink(&mut world, place, steps, fault).await;
+            let what = format!("{} in {}: {}\n{}", fault.kind, place.name(), fault.detail, shrink::tell(&steps));
+            findings.add("sequence", format!("seed {seed}"), what);
+        }
+    }
+    findings.judge(&world);
+}
