@@ -1,1 +1,160 @@
-//! Later.
+//! Values and texts that are not UTF-8, or not what they seem in another encoding.
+
+use super::{
+    hows::Exchange,
+    side::{Heard, Side},
+};
+use crate::support::{Login, Random, RawClient, Site, error_code};
+
+const SECRETS: &str = "CREATE TABLE secrets (tenant text, v text); \
+    ALTER TABLE secrets ENABLE ROW LEVEL SECURITY; GRANT SELECT ON secrets TO PUBLIC; \
+    CREATE POLICY own ON secrets USING (tenant = current_setting('app.tenant', true));";
+
+const ROUNDS: usize = 12;
+
+async fn login(site: &Site, database: &str, encoding: &str) -> Side {
+    let parameters = [("user", "app"), ("database", database), ("client_encoding", encoding)];
+    Side::login(site.proxy.port(), &parameters).await
+}
+
+async fn say(side: &mut Side, text: &[u8]) -> Heard {
+    side.exchange(&Exchange::query(text), &mut Random::new(0)).await
+}
+
+/// Sixteen tenants with names that differ in one byte over 0x7F read what is theirs, each the number of its name.
+async fn tenants_read_their_own(site: &Site, database: &str, encoding: &str) {
+    let names: Vec<[u8; 4]> = (0xe0..0xf0).map(|byte| [b'c', b'a', b'f', byte]).collect();
+    let mut tenants = Vec::new();
+    for (number, name) in names.iter().enumerate() {
+        let mut side = login(site, database, encoding).await;
+        let set = if number % 2 == 0 {
+            say(&mut side, &[b"SET app.tenant = '", &name[..], b"'"].concat()).await
+        } else {
+            let mut exchange = Exchange::default();
+            exchange.parse(b"", b"SELECT length(set_config('app.tenant', $1, false))");
+            exchange.bind(b"", &[name.to_vec()]).execute().sync();
+            side.exchange(&exchange, &mut Random::new(0)).await
+        };
+        assert_eq!(set.codes, [""; 0]);
+        tenants.push(side);
+    }
+    let mut wrong = Vec::new();
+    for round in 0..ROUNDS {
+        // All at once.
+        for side in &mut tenants {
+            let read = Exchange::query(b"SELECT v FROM secrets, pg_sleep(0.001)");
+            side.send(&read).await;
+        }
+        for (number, side) in tenants.iter_mut().enumerate() {
+            let seen = side.hear(1).await.seen();
+            if seen != [number.to_string()] {
+                wrong.push(format!("round {round}: tenant {number} sees {seen:?}"));
+            }
+        }
+    }
+    let (count, all) = (wrong.len(), ROUNDS * names.len());
+    assert!(wrong.is_empty(), "{count} of {all} reads were wrong, such as {:?}", wrong.first());
+}
+
+#[tokio::test]
+async fn tenants_with_latin_names_read_their_own() {
+    let rows = (0..16).map(|n| format!("INSERT INTO secrets VALUES ('caf' || chr({}), '{n}');", 0xe0 + n));
+    let site = Site::with_objects(&(SECRETS.to_owned() + &rows.collect::<String>()), 3).await;
+    tenants_read_their_own(&site, "app", "LATIN1").await;
+}
+
+#[tokio::test]
+async fn tenants_of_an_ascii_database_read_their_own() {
+    let site = Site::start();
+    site.primary.query("CREATE DATABASE ascii TEMPLATE template0 ENCODING 'SQL_ASCII' OWNER app").await;
+    let mut admin = RawClient::login(site.primary.port(), Login::Admin, "ascii").await;
+    assert_eq!(error_code(&admin.ask(SECRETS).await), None);
+    for number in 0..16_u8 {
+        let rest = format!("', '{number}')\0");
+        let insert = [b"INSERT INTO secrets VALUES ('caf", &[0xe0 + number][..], rest.as_bytes()].concat();
+        admin.message(b'Q', &insert).flush().await;
+        assert_eq!(error_code(&admin.read_until_ready().await), None);
+    }
+    tenants_read_their_own(&site, "ascii", "SQL_ASCII").await;
+}
+
+/// A value stays the same characters, whatever encoding the session has that the connection comes from, or changes to.
+#[tokio::test]
+async fn values_are_the_same_characters_on_every_connection() {
+    let site = Site::start();
+    let set: [(&str, &[u8]); 3] = [
+        ("UTF8", b"SET app.name = 'zo\xc3\xab'"),
+        ("LATIN1", b"SET app.name = 'zo\xeb'"),
+        ("LATIN9", b"SELECT set_config('app.name', 'zo\xeb', false)"),
+    ];
+    let hex = b"SELECT encode(convert_to(current_setting('app.name'), 'UTF8'), 'hex'), pg_sleep(0.001)";
+    let mut sides = Vec::new();
+    for (encoding, text) in set {
+        for _ in 0..2 {
+            let mut side = login(&site, "app", encoding).await;
+            assert_eq!(say(&mut side, text).await.codes, [""; 0]);
+            sides.push((encoding, side));
+        }
+    }
+    // Two that change their encoding afterwards.
+    for (first, then) in [("UTF8", "LATIN1"), ("LATIN1", "UTF8")] {
+        let mut side = login(&site, "app", first).await;
+        let at = usize::from(first == "LATIN1");
+        assert_eq!(say(&mut side, set[at].1).await.codes, [""; 0]);
+        assert_eq!(say(&mut side, format!("SET client_encoding = {then}").as_bytes()).await.codes, [""; 0]);
+        sides.push((then, side));
+    }
+    let mut wrong = Vec::new();
+    for round in 0..ROUNDS {
+        for (_, side) in &mut sides {
+            side.send(&Exchange::query(hex)).await;
+        }
+        for (encoding, side) in &mut sides {
+            let seen = side.hear(1).await.seen();
+            if seen.first().is_none_or(|hex| hex != "7a6fc3ab") {
+                wrong.push(format!("round {round}, {encoding}: {seen:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} looks were wrong, such as {:?}", wrong.len(), wrong.first());
+}
+
+/// Two texts whose bytes over 0x7F differ are two texts.
+#[tokio::test]
+async fn a_text_is_judged_by_its_own_bytes() {
+    let objects = format!(
+        "{SECRETS} INSERT INTO secrets VALUES ('t3', 'secret'); GRANT ALL ON SCHEMA public TO PUBLIC; \
+         CREATE VIEW \"v\u{e9}\" AS SELECT 'harmless'::text AS x; \
+         CREATE VIEW \"v\u{e8}\" AS SELECT set_config('app.tenant', 't3', false) AS x; \
+         CREATE FUNCTION \"f\u{e9}\"() RETURNS text STABLE LANGUAGE sql AS $$ SELECT 'x'::text $$; \
+         CREATE FUNCTION \"f\u{e8}\"() RETURNS text VOLATILE LANGUAGE plpgsql AS $$ BEGIN \
+             RETURN set_config('app.tenant', 't3', false); END $$; GRANT SELECT ON ALL TABLES IN SCHEMA public TO PUBLIC"
+    );
+    let site = Site::with_objects(&objects, 2).await;
+    let mut victims = [login(&site, "app", "LATIN1").await, login(&site, "app", "UTF8").await];
+    let texts: [(&[u8], &[u8]); 4] = [
+        (b"SELECT \"f\xe9\"()", b"SELECT \"f\xe8\"()"),
+        (b"SELECT x FROM \"v\xe9\"", b"SELECT x FROM \"v\xe8\""),
+        (b"SELECT '\xe9', 'x' AS \"set\xe9\"", b"SELECT '\xe8', set_config('app.tenant', 't3', false) AS \"set\xe8\""),
+        (b"SET app.\"x\" = '\xe9'", b"SET app.tenant = 't3\xe8'"),
+    ];
+    let mut wrong = Vec::new();
+    for (harmless, harmful) in texts {
+        let mut attacker = login(&site, "app", "LATIN1").await;
+        for _ in 0..3 {
+            assert_eq!(say(&mut attacker, harmless).await.codes, [""; 0]);
+        }
+        assert_eq!(say(&mut attacker, harmful).await.codes, [""; 0]);
+        for victim in &mut victims {
+            victim.send(&Exchange::query(b"SELECT current_setting('app.tenant', true), pg_sleep(0.002)")).await;
+        }
+        for victim in &mut victims {
+            let seen = victim.hear(1).await.seen();
+            if seen.first().is_none_or(|tenant| !tenant.is_empty()) {
+                wrong.push(format!("{}: {seen:?}", harmful.escape_ascii()));
+            }
+        }
+        attacker.leave().await;
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

@@ -108,3 +108,9 @@ ALTER TABLE t_policy OWNER TO admin;
 /// What the server itself needs, once.
 pub(super) const ROLES: &str = "CREATE ROLE reader; GRANT reader TO app, app_trust; \
     ALTER ROLE app_trust SET standard_conforming_strings = off";
+
+/// Logins without passwords, which cost nothing: there are thousands.
+pub(super) const TRUST: &str = "\
+DO $$ BEGIN EXECUTE format('COPY (VALUES (''local all all trust''), (''local replication all trust''), \
+    (''host all all all trust'')) TO %L', current_setting('hba_file')); END $$; \
+SELECT pg_reload_conf()";

@@ -144,6 +144,11 @@ impl Side {
         } else {
             exchange = Exchange::query(look.text().as_bytes());
         }
+        self.send(&exchange).await;
+    }
+
+    /// Sends without waiting for an answer.
+    pub(super) async fn send(&mut self, exchange: &Exchange) {
         if let Some(client) = &mut self.client {
             client.bytes(&exchange.bytes).try_flush().await;
         }

@@ -96,7 +96,7 @@ pub(super) const WAYS: &[Way] = &[
     sql("set_config, computed name", &["SELECT set_config('app.' || 'tenant', 't3', false)"]),
     sql("set_config, name from rows", &["SELECT set_config(n, 't3', false) FROM (VALUES ('app.tenant')) v(n)"]),
     sql("set_config, name from pg_settings", &["SELECT set_config(name, '77kB', false) FROM pg_settings WHERE name = 'work_mem'"]),
-    sql("set_config, qualified", &["SELECT pg_catalog.set_config(setting_name => 'app.tenant', new_value => 't3', is_local => false)"]),
+    sql("set_config, qualified", &["SELECT \"pg_catalog\".\"set_config\"('app.tenant', 't3', false)"]),
     sql("set_config, in WHERE", &["SELECT 1 FROM place WHERE set_config('app.tenant', 't3', false) <> ''"]),
     sql("set_config, in LIMIT", &["SELECT 1 FROM place LIMIT length(set_config('app.tenant', 't3', false))"]),
     sql("set_config, in FROM", &["SELECT * FROM set_config('app.tenant', 't3', false)"]),

@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 
 use super::{
     hows::{How, exchanges},
-    objects::{OBJECTS, ROLES},
+    objects::{OBJECTS, ROLES, TRUST},
     side::{Heard, Look, Side},
     ways::{Deed, WAYS, Way},
 };
@@ -115,6 +115,7 @@ impl Attack {
 impl World {
     pub(super) async fn start(replicated: bool) -> Self {
         let primary = Postgres::builder(Role::Primary).setting("autovacuum", "off").start();
+        primary.query(TRUST).await;
         primary.query(ROLES).await;
         primary.query(OBJECTS).await;
         primary.query("CREATE DATABASE app_direct TEMPLATE app OWNER app").await;
