@@ -20,7 +20,7 @@ async fn rounds(count: i32, comment: usize, setting: &str, cancels: bool) {
     let (mut struck, mut wrong) = (0, Vec::new());
     for round in 0..count {
         assert_eq!(error_code(&client.ask(&begin(comment)).await), None, "round {round}");
-        client.query(&format!("INSERT INTO tx VALUES ({round})")).await;
+        client.query(&format!("INSERT INTO tx SELECT {round} FROM pg_sleep(0.002)")).await;
         let (pid, secret) = client.key().clone();
         let pauses = [random.pause(3), random.pause(3)];
         let cancel = |pause| {

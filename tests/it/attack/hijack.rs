@@ -1,5 +1,6 @@
 //! A database full of operators and functions that are named as the server's own: Bulkhead's questions call none of them.
 
+use super::objects::TRUST;
 use crate::support::{Login, Postgres, Proxy, ProxyConfig, RawClient, Role};
 
 /// Whoever calls is written to the server's log.
@@ -21,8 +22,8 @@ CREATE OPERATOR public.~ (LEFTARG = name, RIGHTARG = name, FUNCTION = public.nea
 ";
 
 /// Every operator of common types, and every function of up to three of them, once more in `public`.
-const TWICE: &str = r"
-DO $do$ DECLARE o record; f record; kinds oid[] := ARRAY['oid'::regtype, 'name', 'text', '\x22char\x22', 'bool', 'int2', 'int4', 'int8', 'regclass', 'regproc', 'regtype', 'text[]', 'oid[]', 'oidvector', 'interval', 'timestamptz', 'pg_lsn']; BEGIN
+const TWICE: &str = r#"
+DO $do$ DECLARE o record; f record; kinds oid[] := ARRAY['oid'::regtype, 'name', 'text', '"char"', 'bool', 'int2', 'int4', 'int8', 'regclass', 'regproc', 'regtype', 'text[]', 'oid[]', 'oidvector', 'interval', 'timestamptz', 'pg_lsn']; BEGIN
     FOR o IN SELECT oid, oprname, oprleft::regtype::text l, oprright::regtype::text r, oprresult::regtype::text t FROM pg_operator
         WHERE oprnamespace = 'pg_catalog'::regnamespace AND oprkind = 'b' AND oprleft = ANY (kinds) AND oprright = ANY (kinds) LOOP
         EXECUTE format('CREATE FUNCTION public.twice_%s(%s, %s) RETURNS %s LANGUAGE plpgsql AS $$ BEGIN RAISE LOG ''%s was hijacked: %%'', current_user; RETURN $1 OPERATOR(pg_catalog.%s) $2; END $$',
@@ -42,11 +43,12 @@ END $do$;
 CREATE TABLE public.pg_class AS SELECT * FROM pg_catalog.pg_class LIMIT 1;
 CREATE VIEW public.pg_settings AS SELECT name, setting FROM pg_catalog.pg_settings;
 GRANT ALL ON SCHEMA public TO PUBLIC;
-";
+"#;
 
 /// Starts Bulkhead as superuser in such a database, lets sessions do what makes it ask, and reads the server's log.
 async fn hijacked(objects: &[&str]) -> Vec<String> {
     let primary = Postgres::start(Role::Primary);
+    primary.query(TRUST).await;
     for sql in objects {
         primary.query(sql).await;
     }
@@ -59,7 +61,8 @@ async fn hijacked(objects: &[&str]) -> Vec<String> {
     for user in ["admin", "app"] {
         let mut client = RawClient::open(proxy.port()).await;
         client.startup(&[("user", user), ("database", "app")]).await;
-        assert!(client.authenticate(user, "secret").await.is_none());
+        let refused = client.authenticate(user, "secret").await;
+        assert!(refused.is_none(), "{user}: {refused:?}");
         for sql in [
             "SET app.tenant = 't1'",
             "SELECT 1",
@@ -86,8 +89,8 @@ async fn hijacked(objects: &[&str]) -> Vec<String> {
     // Its questions as it starts, and once more for what was made meanwhile.
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let log = primary.log();
-    let mut calls: Vec<String> =
-        log[before..].lines().filter(|line| line.contains(MARK)).map(|line| line.split(MARK).fold(String::new(), |text, part| text + part.rsplit("LOG:").next().unwrap_or(part))).collect();
+    let calls = log[before..].lines().filter(|line| line.contains(MARK));
+    let mut calls: Vec<_> = calls.filter_map(|line| line.split("LOG:").nth(1)).map(str::to_owned).collect();
     calls.sort();
     calls.dedup();
     calls

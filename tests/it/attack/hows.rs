@@ -175,7 +175,7 @@ fn parts(way: &Way, number: u64, oid: Option<u32>) -> Vec<Part> {
         Deed::Sql(texts) => {
             texts.iter().map(|text| plain(text.replace("{n}", &number.to_string()).into_bytes())).collect()
         }
-        Deed::Bytes(text) => vec![plain(text.to_vec())],
+        Deed::Bytes(texts) => texts.iter().map(|text| plain(text.to_vec())).collect(),
         Deed::Bound(text, values) => vec![Part {
             values: values.iter().map(|value| value.to_vec()).collect(),
             ..plain(text.as_bytes().to_vec())

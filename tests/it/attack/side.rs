@@ -103,18 +103,21 @@ impl Heard {
 }
 
 impl Side {
-    /// Logs in, and prepares what must stay.
     pub(super) async fn login(port: u16, parameters: &[(&str, &str)]) -> Self {
         let mut client = RawClient::open(port).await;
         client.startup(parameters).await;
         let refused = client.authenticate("app", "secret").await;
         assert!(refused.is_none(), "{parameters:?}: {refused:?}");
-        let mut side = Self { port, client: Some(client), status: b'I' };
+        Self { port, client: Some(client), status: b'I' }
+    }
+
+    /// Prepares what must stay.
+    pub(super) async fn prepared(mut self) -> Self {
         let mut prepare = Exchange::default();
         prepare.parse(b"mine", MINE).parse(b"look", Look::All.text().as_bytes()).sync();
-        let heard = side.exchange(&prepare, &mut Random::new(0)).await;
+        let heard = self.exchange(&prepare, &mut Random::new(0)).await;
         assert!(heard.codes.is_empty(), "{heard:?}");
-        side
+        self
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -19,8 +19,8 @@ pub(super) struct Way {
 pub(super) enum Deed {
     /// `{n}` is a number that no other attack has.
     Sql(&'static [&'static str]),
-    /// A statement in any bytes.
-    Bytes(&'static [u8]),
+    /// In any bytes. Where the last one seems to have the shape of the first one, the first one is harmless.
+    Bytes(&'static [&'static [u8]]),
     /// A statement with values.
     Bound(&'static str, &'static [&'static [u8]]),
     /// `set_config` of a value with so many bytes.
@@ -191,7 +191,7 @@ pub(super) const WAYS: &[Way] = &[
     sql("domain", &["SELECT 't3'::d_set"]),
     sql("domain, fixed", &["SELECT d_fixed 't3'"]),
     sql("domain, in a record", &["SELECT * FROM json_to_record('{\"a\": \"t3\"}') AS x(a d_set)"]),
-    of("domain, bound", Deed::Bound("SELECT $1::d_set", &[b"t3"])),
+    of("domain, bound", Deed::Bound("SELECT $1::text::d_set", &[b"t3"])),
     sql("aggregate", &["SELECT a_set('t3')"]),
     sql("aggregate, final", &["SELECT a_final('x')"]),
     sql("aggregate, window", &["SELECT a_set('t3') OVER ()"]),
@@ -267,15 +267,17 @@ pub(super) const WAYS: &[Way] = &[
     sql("old strings, computed local", &["BEGIN", "SELECT set_config('standard' || '_conforming_strings', 'off', true)", r"SELECT 'a\'', set_config($$app.tenant$$, $$t3$$, false) --'", "COMMIT"]),
     sql("old strings, of the role", &[r"SELECT 'a\'', set_config($$app.tenant$$, $$t3$$, false) --'"]).old(),
     sql("old strings, of the role, lock", &[r"SELECT 'a\'', pg_try_advisory_lock(4711) --'"]).old(),
-    of("trail byte, GBK", Deed::Bytes(b"SELECT E'\xe4\xb8\xad\x5c', set_config($$app.tenant$$, $$t3$$, false) --'")).tongue("GBK"),
-    of("trail byte, GBK, not UTF-8", Deed::Bytes(b"SELECT E'\x81\x5c', set_config($$app.tenant$$, $$t3$$, false) --'")).tongue("GBK"),
-    of("trail byte, BIG5", Deed::Bytes(b"SELECT E'\xe4\xb8\xad\x5c', set_config($$app.tenant$$, $$t3$$, false) --'")).tongue("BIG5"),
-    of("trail byte, SJIS", Deed::Bytes(b"SELECT E'\xe4\xb8\x81\x5c', set_config($$app.tenant$$, $$t3$$, false) --'")).tongue("SJIS"),
-    of("trail byte, GB18030", Deed::Bytes(b"SELECT E'\xe4\xb8\xad\x5c', set_config($$app.tenant$$, $$t3$$, false) --'")).tongue("GB18030"),
+    of("trail byte, GBK", Deed::Bytes(&[b"SELECT E'x'", b"SELECT E'\xe4\xb8\xad\x5c', set_config($$app.tenant$$, $$t3$$, false) --'"])).tongue("GBK"),
+    of("trail byte, GBK, not UTF-8", Deed::Bytes(&[b"SELECT E'x'", b"SELECT E'\x81\x5c', set_config($$app.tenant$$, $$t3$$, false) --'"])).tongue("GBK"),
+    of("trail byte, BIG5", Deed::Bytes(&[b"SELECT E'x'", b"SELECT E'\xe4\xb8\xad\x5c', set_config($$app.tenant$$, $$t3$$, false) --'"])).tongue("BIG5"),
+    of("trail byte, SJIS", Deed::Bytes(&[b"SELECT E'x'", b"SELECT E'\xe4\xb8\x81\x5c', set_config($$app.tenant$$, $$t3$$, false) --'"])).tongue("SJIS"),
+    of("trail byte, BIG5, not UTF-8", Deed::Bytes(&[b"SELECT E'x'", b"SELECT E'\xa5\x5c', set_config($$app.tenant$$, $$t3$$, false) --'"])).tongue("BIG5"),
+    of("trail byte, SJIS, not UTF-8", Deed::Bytes(&[b"SELECT E'x'", b"SELECT E'\x95\x5c', set_config($$app.tenant$$, $$t3$$, false) --'"])).tongue("SJIS"),
+    of("trail byte, GB18030", Deed::Bytes(&[b"SELECT E'x'", b"SELECT E'\xe4\xb8\xad\x5c', set_config($$app.tenant$$, $$t3$$, false) --'"])).tongue("GB18030"),
     of("value, GBK", Deed::Bound("SELECT set_config('app.name', $1, false)", &[b"\xe4\xb8\xad\x5c"])).tongue("GBK"),
     of("value, SJIS", Deed::Bound("SELECT set_config('app.name', $1, false)", &[b"\xe4\xb8\x81\x5c"])).tongue("SJIS"),
-    of("value, LATIN1", Deed::Bytes(b"SET app.name = 'caf\xe9'")).tongue("LATIN1"),
+    of("value, LATIN1", Deed::Bytes(&[b"SET app.name = 'x'", b"SET app.name = 'caf\xe9'"])).tongue("LATIN1"),
     of("value, LATIN1, bound", Deed::Bound("SELECT set_config('app.name', $1, false)", &[b"zo\xeb"])).tongue("LATIN1"),
-    of("value, UTF8", Deed::Bytes(b"SET app.name = 'zo\xc3\xab'")).tongue("UTF8"),
-    of("text, LATIN1", Deed::Bytes(b"SELECT 'caf\xe9', f_set_stable('t3')")).tongue("LATIN1"),
+    of("value, UTF8", Deed::Bytes(&[b"SET app.name = 'x'", b"SET app.name = 'zo\xc3\xab'"])).tongue("UTF8"),
+    of("text, LATIN1", Deed::Bytes(&[b"SELECT 'cafe', f_set_stable('t3')", b"SELECT 'caf\xe9', f_set_stable('t3')"])).tongue("LATIN1"),
 ];

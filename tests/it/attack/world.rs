@@ -152,7 +152,7 @@ impl World {
             let parameters = |database| [("user", place.user), ("database", database), ("client_encoding", *tongue)];
             let direct_database = format!("{}_direct", place.database);
             let mut direct = Side::login(self.primary.port(), &parameters(&direct_database)).await;
-            let mut side = Side::login(proxy.port(), &parameters(place.database)).await;
+            let mut side = Side::login(proxy.port(), &parameters(place.database)).await.prepared().await;
             let mut expected = HashMap::new();
             for look in [Look::All, Look::Read] {
                 for each in [&mut direct, &mut side] {
@@ -257,8 +257,8 @@ impl World {
         let parameters =
             |database| [("user", place.user), ("database", database), ("client_encoding", tongue)];
         let mut pair = Pair {
-            direct: Side::login(self.primary.port(), &parameters(&direct_database)).await,
-            proxied: Side::login(stage.proxy.port(), &parameters(place.database)).await,
+            direct: Side::login(self.primary.port(), &parameters(&direct_database)).await.prepared().await,
+            proxied: Side::login(stage.proxy.port(), &parameters(place.database)).await.prepared().await,
         };
         if attack.as_tenant {
             for side in [&mut pair.direct, &mut pair.proxied] {
