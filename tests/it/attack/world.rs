@@ -141,6 +141,9 @@ impl World {
             .pool("primary", &["primary"], place.backends)
             .set("pools.primary", "max_pinned", place.backends)
             .set("pools.primary", "wait_timeout", "5s");
+        if place.user == "app_trust" {
+            config = config.set("servers.primary", "url", self.primary.url(Login::Trust));
+        }
         if let (true, Some(replica)) = (place.replicated, &self.replica) {
             config = config
                 .set("servers.replica_1", "url", replica.url(Login::App))
