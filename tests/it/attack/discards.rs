@@ -67,7 +67,8 @@ async fn use_all(owners: &mut [RawClient], said: &mut Vec<String>) {
 #[tokio::test]
 async fn what_is_parsed_is_not_executed() {
     let site = Site::start();
-    let direct = conversation(async || RawClient::login(site.primary.port(), Login::App, "app_two").await).await;
+    let direct =
+        conversation(async || RawClient::login(site.primary.port(), Login::App, "app_two").await).await;
     let proxied = conversation(async || site.client().await).await;
     for (at, (direct, proxied)) in direct.iter().zip(&proxied).enumerate() {
         assert_eq!(direct, proxied, "answer {at}");

@@ -191,7 +191,10 @@ async fn a_text_is_judged_by_its_own_bytes() {
     let texts: [(&[u8], &[u8]); 4] = [
         (b"SELECT \"f\xe9\"()", b"SELECT \"f\xe8\"()"),
         (b"SELECT x FROM \"v\xe9\"", b"SELECT x FROM \"v\xe8\""),
-        (b"SELECT '\xe9', 'x' AS \"set\xe9\"", b"SELECT '\xe8', set_config('app.tenant', 't3', false) AS \"set\xe8\""),
+        (
+            b"SELECT '\xe9', 'x' AS \"set\xe9\"",
+            b"SELECT '\xe8', set_config('app.tenant', 't3', false) AS \"set\xe8\"",
+        ),
         (b"SET app.\"x\" = '\xe9'", b"SET app.tenant = 't3\xe8'"),
     ];
     let mut wrong = Vec::new();
@@ -202,7 +205,9 @@ async fn a_text_is_judged_by_its_own_bytes() {
         }
         assert_eq!(say(&mut attacker, harmful).await.codes, [""; 0]);
         for victim in &mut victims {
-            victim.send(&Exchange::query(b"SELECT current_setting('app.tenant', true), pg_sleep(0.002)")).await;
+            victim
+                .send(&Exchange::query(b"SELECT current_setting('app.tenant', true), pg_sleep(0.002)"))
+                .await;
         }
         for victim in &mut victims {
             let seen = victim.hear(1).await.seen();

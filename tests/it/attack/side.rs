@@ -168,7 +168,9 @@ impl Side {
 
     pub(super) async fn exchange(&mut self, exchange: &Exchange, random: &mut Random) -> Heard {
         let port = self.port;
-        let Some(client) = &mut self.client else { return Heard { ended: Some("closed"), ..Heard::default() } };
+        let Some(client) = &mut self.client else {
+            return Heard { ended: Some("closed"), ..Heard::default() };
+        };
         client.bytes(&exchange.bytes).try_flush().await;
         if exchange.abandoned {
             tokio::time::sleep(random.pause(CANCEL_WITHIN_MS)).await;

@@ -35,6 +35,8 @@ pub(super) struct Place {
     pub(super) database: &'static str,
     pub(super) backends: i64,
     pub(super) replicated: bool,
+    /// Whether victims come for one look each: where a session that stays keeps its connection.
+    pub(super) fleeting: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -85,7 +87,8 @@ pub(super) struct Stage {
 
 struct Victim {
     name: &'static str,
-    side: Side,
+    /// `None` if it comes for one look each.
+    side: Option<Side>,
     expected: HashMap<Look, Vec<String>>,
 }
 
@@ -104,6 +107,12 @@ enum Answers {
     Refused,
     /// Chance has decided.
     Uncertain,
+}
+
+impl Place {
+    fn parameters<'a>(self, database: &'a str, tongue: &'a str) -> [(&'static str, &'a str); 3] {
+        [("user", self.user), ("database", database), ("client_encoding", tongue)]
+    }
 }
 
 impl Attack {
@@ -134,6 +143,12 @@ impl World {
         Self { primary, replica, admin, number: 0, refused: 0, attacks: 0 }
     }
 
+    /// New servers, with the same counts.
+    pub(super) async fn renewed(self) -> Self {
+        let new = Self::start(self.replica.is_some()).await;
+        Self { number: self.number, refused: self.refused, attacks: self.attacks, ..new }
+    }
+
     /// A proxy, and its victims, all of which have been served.
     pub(super) async fn stage(&self, place: Place) -> Stage {
         let mut config = ProxyConfig::primary_only(&self.primary)
@@ -145,30 +160,34 @@ impl World {
             config = config.set("servers.primary", "url", self.primary.url(Login::Trust));
         }
         if let (true, Some(replica)) = (place.replicated, &self.replica) {
-            config = config
-                .set("servers.replica_1", "url", replica.url(Login::App))
-                .pool("replicas", &["replica_1"], 1);
+            config = config.set("servers.replica_1", "url", replica.url(Login::App)).pool(
+                "replicas",
+                &["replica_1"],
+                1,
+            );
         }
         let proxy = Proxy::start(&config.to_toml());
         let mut victims = Vec::new();
         for (name, tongue, sets) in VICTIMS {
-            let parameters = |database| [("user", place.user), ("database", database), ("client_encoding", *tongue)];
             let direct_database = format!("{}_direct", place.database);
-            let mut direct = Side::login(self.primary.port(), &parameters(&direct_database)).await;
-            let mut side = Side::login(proxy.port(), &parameters(place.database)).await.prepared().await;
+            let parameters = place.parameters(&direct_database, tongue);
+            let mut direct = Side::login(self.primary.port(), &parameters).await.prepared().await;
+            assert!(sets.is_empty() || direct.ask(sets).await.codes.is_empty(), "{sets}");
             let mut expected = HashMap::new();
             for look in [Look::All, Look::Read] {
-                for each in [&mut direct, &mut side] {
-                    if look == Look::All && !sets.is_empty() {
-                        let heard = each.ask(sets).await;
-                        assert!(heard.codes.is_empty(), "{sets}: {heard:?}");
-                    }
-                }
                 let seen = direct.look(look).await;
                 assert!(seen.codes.is_empty(), "{seen:?}");
                 expected.insert(look, seen.values);
             }
             direct.leave().await;
+            let mut side = None;
+            if !place.fleeting {
+                let parameters = place.parameters(place.database, tongue);
+                let victim = side.insert(Side::login(proxy.port(), &parameters).await.prepared().await);
+                assert!(sets.is_empty() || victim.ask(sets).await.codes.is_empty(), "{sets}");
+            } else if !sets.is_empty() {
+                continue;
+            }
             victims.push(Victim { name, side, expected });
         }
         Stage { place, proxy, victims, attackers: HashMap::new() }
@@ -239,7 +258,9 @@ impl World {
         let mut told = [Heard::default(), Heard::default()];
         for exchange in exchanges(way, attack.how, self.number, oid) {
             let by_chance = exchange.cancelled || exchange.abandoned;
-            for (side, told) in [&mut pair.direct, &mut pair.proxied].into_iter().zip(&mut told).skip(usize::from(by_chance)) {
+            for (side, told) in
+                [&mut pair.direct, &mut pair.proxied].into_iter().zip(&mut told).skip(usize::from(by_chance))
+            {
                 let heard = side.exchange(&exchange, &mut random).await;
                 told.codes.extend(heard.codes);
                 told.ended = told.ended.or(heard.ended);
@@ -257,11 +278,11 @@ impl World {
         let place = stage.place;
         let direct_database = format!("{}_direct", place.database);
         let tongue = attack.way().tongue.unwrap_or(attack.tongue);
-        let parameters =
-            |database| [("user", place.user), ("database", database), ("client_encoding", tongue)];
+        let [direct, proxied] =
+            [direct_database.as_str(), place.database].map(|database| place.parameters(database, tongue));
         let mut pair = Pair {
-            direct: Side::login(self.primary.port(), &parameters(&direct_database)).await.prepared().await,
-            proxied: Side::login(stage.proxy.port(), &parameters(place.database)).await.prepared().await,
+            direct: Side::login(self.primary.port(), &direct).await.prepared().await,
+            proxied: Side::login(stage.proxy.port(), &proxied).await.prepared().await,
         };
         if attack.as_tenant {
             for side in [&mut pair.direct, &mut pair.proxied] {
@@ -286,7 +307,8 @@ impl World {
                      WHERE locktype = 'advisory' AND datname = $1";
         let direct_database = format!("{}_direct", stage.place.database);
         for _ in 0..100 {
-            let proxied = self.admin.query_one(locks, &[&stage.place.database]).await.expect("the server answers");
+            let proxied =
+                self.admin.query_one(locks, &[&stage.place.database]).await.expect("the server answers");
             let direct = self.admin.query_one(locks, &[&direct_database]).await.expect("the server answers");
             if proxied.get::<_, i64>(0) <= direct.get::<_, i64>(0) {
                 break;
@@ -304,15 +326,35 @@ impl Stage {
             if look == Look::Read && !self.place.replicated {
                 continue;
             }
+            let mut sides = Vec::new();
             for victim in &mut self.victims {
-                victim.side.begin_look(look, prepared).await;
+                let mut side = match victim.side.take() {
+                    Some(side) => side,
+                    None => {
+                        let parameters = self.place.parameters(self.place.database, "UTF8");
+                        let new = Side::try_login(self.proxy.port(), &parameters).await;
+                        let Some(new) = new else { continue };
+                        new
+                    }
+                };
+                side.begin_look(look, prepared && !self.place.fleeting).await;
+                sides.push((victim, side));
             }
             let mut wrong = None;
-            for victim in &mut self.victims {
-                let seen = victim.side.hear(1).await.seen();
-                let expected = &victim.expected[&look];
+            for (victim, mut side) in sides {
+                let heard = side.hear(1).await;
+                if self.place.fleeting {
+                    side.leave().await;
+                } else {
+                    victim.side = Some(side);
+                }
+                // One that comes for a look may find no place.
+                if self.place.fleeting && heard.codes.iter().any(|code| REFUSALS.contains(&code.as_str())) {
+                    continue;
+                }
                 let who = format!("victim ({})", victim.name);
-                wrong = wrong.or_else(|| difference(look, expected, &seen, "victim", &who));
+                let differs = difference(look, &victim.expected[&look], &heard.seen(), "victim", &who);
+                wrong = wrong.or(differs);
             }
             if let Some(wrong) = wrong {
                 return Err(wrong);
@@ -334,8 +376,13 @@ impl Pair {
             return Ok(false);
         }
         let [direct, proxied] = [self.direct.use_mine().await.seen(), self.proxied.use_mine().await.seen()];
-        if direct != proxied && ![&direct, &proxied].iter().any(|seen| seen.first().is_some_and(|code| code == TIMEOUT)) {
-            return Err(("own prepared statement".to_owned(), format!("direct {direct:?}, proxied {proxied:?}")));
+        if direct != proxied
+            && ![&direct, &proxied].iter().any(|seen| seen.first().is_some_and(|code| code == TIMEOUT))
+        {
+            return Err((
+                "own prepared statement".to_owned(),
+                format!("direct {direct:?}, proxied {proxied:?}"),
+            ));
         }
         Ok(true)
     }
