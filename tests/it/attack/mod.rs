@@ -120,7 +120,10 @@ async fn go(place: Place, manners: usize, share: usize, shares: usize) {
     let long = number("BULKHEAD_ATTACK_SECONDS").is_some();
     let manners = if long { How::ALL.len() } else { manners };
     for (way, what) in WAYS.iter().enumerate().skip(share).step_by(shares) {
-        if what.user.is_some_and(|user| user != place.user) {
+        // A role with old strings goes those ways only that are about strings.
+        if what.user.is_some_and(|user| user != place.user)
+            || (place.fleeting && !what.name.starts_with("old strings"))
+        {
             continue;
         }
         for turn in 0..manners {
@@ -166,7 +169,7 @@ async fn no_way_of_the_last_quarter_reaches_another_session() {
 /// Strings are read by other rules, and the session itself has not said so.
 #[tokio::test]
 async fn no_way_by_a_role_with_old_strings_reaches_another_session() {
-    go(OLD_STRINGS, 1, 0, 1).await;
+    go(OLD_STRINGS, MANNERS, 0, 1).await;
 }
 
 #[tokio::test]
@@ -254,6 +257,9 @@ async fn random_attacks_reach_nobody() {
             let what =
                 format!("{} in {}: {}\n{}", fault.kind, place.name(), fault.detail, shrink::tell(&steps));
             findings.add("sequence", format!("seed {seed}"), what);
+            if seconds.is_none() && !findings.keep_going {
+                break;
+            }
         }
     }
     findings.judge(&world);

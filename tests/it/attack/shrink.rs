@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::world::{Fault, Place, Step, World};
 
 /// Shorter sequences that are tried; each takes a new proxy.
-const TRIES: usize = 30;
+const TRIES: usize = 20;
 
 pub(super) async fn shrink(
     world: &mut World,

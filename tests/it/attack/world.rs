@@ -87,6 +87,7 @@ pub(super) struct Stage {
 
 struct Victim {
     name: &'static str,
+    tongue: &'static str,
     /// `None` if it comes for one look each.
     side: Option<Side>,
     expected: HashMap<Look, Vec<String>>,
@@ -155,7 +156,7 @@ impl World {
             .set("auth", "method", "trust")
             .pool("primary", &["primary"], place.backends)
             .set("pools.primary", "max_pinned", place.backends)
-            .set("pools.primary", "wait_timeout", "5s");
+            .set("pools.primary", "wait_timeout", if place.fleeting { "500ms" } else { "5s" });
         if place.user == "app_trust" {
             config = config.set("servers.primary", "url", self.primary.url(Login::Trust));
         }
@@ -188,7 +189,7 @@ impl World {
             } else if !sets.is_empty() {
                 continue;
             }
-            victims.push(Victim { name, side, expected });
+            victims.push(Victim { name, tongue, side, expected });
         }
         Stage { place, proxy, victims, attackers: HashMap::new() }
     }
@@ -331,7 +332,7 @@ impl Stage {
                 let mut side = match victim.side.take() {
                     Some(side) => side,
                     None => {
-                        let parameters = self.place.parameters(self.place.database, "UTF8");
+                        let parameters = self.place.parameters(self.place.database, victim.tongue);
                         let new = Side::try_login(self.proxy.port(), &parameters).await;
                         let Some(new) = new else { continue };
                         new
