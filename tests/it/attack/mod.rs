@@ -69,9 +69,13 @@ impl Findings {
         Self { keep_going: number("BULKHEAD_ATTACK_KEEP_GOING") == Some(1), ..Self::default() }
     }
 
-    #[expect(clippy::print_stderr, reason = "a long run is followed as it goes")]
+    #[expect(clippy::print_stderr, clippy::unused_self, reason = "a long run is followed as it goes")]
+    fn tell(&self, text: &str) {
+        eprintln!("{text}");
+    }
+
     fn add(&mut self, way: &'static str, how: String, what: String) {
-        eprintln!("FAULT {way} | {how} | {what}");
+        self.tell(&format!("FAULT {way} | {how} | {what}"));
         self.faults.insert((way, how), what);
     }
 
@@ -251,8 +255,10 @@ async fn random_attacks_reach_nobody() {
             world = world.renewed().await;
         }
         let (place, steps) = sequence(seed);
+        let start = Instant::now();
         let mut stage = world.stage(place).await;
         if let Err(fault) = world.take(&mut stage, &steps).await {
+            findings.tell(&format!("seed {seed} after {:?}: {}", start.elapsed(), fault.kind));
             let (steps, fault) = shrink::shrink(&mut world, place, steps, fault).await;
             let what =
                 format!("{} in {}: {}\n{}", fault.kind, place.name(), fault.detail, shrink::tell(&steps));

@@ -87,7 +87,7 @@ pub(super) const WAYS: &[Way] = &[
     sql("temp table", &["CREATE TEMP TABLE left_here (a int)"]),
     sql("lock", &["SELECT pg_advisory_lock({n})"]),
     sql("lock by computed key", &["SELECT pg_try_advisory_lock(100 + {n}, length('abc'))"]),
-    sql("lock shared", &["SELECT pg_advisory_lock_shared(n) FROM generate_series(4711, 4713) n"]),
+    sql("lock shared", &["SELECT pg_try_advisory_lock_shared(n) FROM generate_series(4711, 4713) n"]),
     sql("holdable cursor", &["DECLARE left_here CURSOR WITH HOLD FOR SELECT 1"]),
     sql("prepare", &["PREPARE left_here AS SELECT 1"]),
     sql("discard all", &["SET work_mem = '77kB'", "DISCARD ALL"]).traceless(),
@@ -396,7 +396,7 @@ pub(super) const WAYS: &[Way] = &[
     ),
     // FunctionCall.
     of("call message", Deed::Call("set_config(text,text,boolean)", &["app.tenant", "t3", "f"])),
-    of("call message, lock", Deed::Call("pg_advisory_lock(bigint)", &["4711"])),
+    of("call message, lock", Deed::Call("pg_try_advisory_lock(bigint)", &["4711"])),
     of("call message, two keys", Deed::Call("pg_try_advisory_lock(int,int)", &["47", "11"])),
     of("call message, role", Deed::Call("set_config(text,text,boolean)", &["role", "reader", "f"])),
     of("call message, own function", Deed::Call("f_set(text)", &["t3"])),
