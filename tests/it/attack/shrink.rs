@@ -1,11 +1,17 @@
 //! Makes a sequence with a fault shorter, as long as it fails alike.
 
-use std::fmt::Write;
+use std::{
+    fmt::Write,
+    time::{Duration, Instant},
+};
 
 use super::world::{Fault, Place, Step, World};
 
 /// Shorter sequences that are tried; each takes a new proxy.
 const TRIES: usize = 20;
+
+/// It need not be the shortest one.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) async fn shrink(
     world: &mut World,
@@ -16,9 +22,10 @@ pub(super) async fn shrink(
     steps.truncate(fault.step + 1);
     let mut run = steps.len() / 2;
     let mut tries = TRIES;
+    let end = Instant::now() + PATIENCE;
     while run > 0 && tries > 0 {
         let mut at = 0;
-        while at < steps.len() && tries > 0 {
+        while at < steps.len() && tries > 0 && Instant::now() < end {
             let mut fewer = steps.clone();
             fewer.drain(at..(at + run).min(steps.len()));
             if fewer.is_empty() {

@@ -307,7 +307,7 @@ impl World {
         let locks = "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database \
                      WHERE locktype = 'advisory' AND datname = $1";
         let direct_database = format!("{}_direct", stage.place.database);
-        for _ in 0..100 {
+        for _ in 0..25 {
             let proxied =
                 self.admin.query_one(locks, &[&stage.place.database]).await.expect("the server answers");
             let direct = self.admin.query_one(locks, &[&direct_database]).await.expect("the server answers");
