@@ -15,9 +15,9 @@ const ROUNDS: usize = 12;
 /// A session that cannot be carried may be told that there is no place for it.
 const FULL: &str = "53300";
 
-async fn login(site: &Site, database: &str, encoding: &str) -> Side {
+async fn login(place: &Site, database: &str, encoding: &str) -> Side {
     let parameters = [("user", "app"), ("database", database), ("client_encoding", encoding)];
-    Side::login(site.proxy.port(), &parameters).await
+    Side::login(place.proxy.port(), &parameters).await
 }
 
 async fn say(side: &mut Side, text: &[u8]) -> Heard {
@@ -32,16 +32,16 @@ async fn takes(side: &mut Side, text: &[u8]) -> bool {
 }
 
 /// Sixteen tenants with names that differ in one byte over 0x7F read what is theirs, each the number of its name.
-async fn tenants_read_their_own(site: &Site, database: &str, encoding: &str, bound: bool) {
+async fn tenants_read_their_own(place: &Site, database: &str, encoding: &str, bound: bool) {
     // Somebody else has said the same in ASCII.
-    let mut first = login(site, database, "UTF8").await;
+    let mut first = login(place, database, "UTF8").await;
     say(&mut first, b"SET app.tenant = 'ascii'").await;
     first.leave().await;
     let names: Vec<[u8; 4]> = (0xe0..0xf0).map(|byte| [b'c', b'a', b'f', byte]).collect();
     let mut tenants = Vec::new();
     for (number, name) in names.iter().enumerate() {
         let parameters = [("user", "app"), ("database", database), ("client_encoding", encoding)];
-        let Some(mut side) = Side::try_login(site.proxy.port(), &parameters).await else { continue };
+        let Some(mut side) = Side::try_login(place.proxy.port(), &parameters).await else { continue };
         let set = if bound {
             let mut exchange = Exchange::default();
             exchange.parse(b"", b"SELECT length(set_config('app.tenant', $1, false))");
@@ -84,9 +84,9 @@ fn site() -> Site {
 
 async fn latin_tenants(bound: bool) {
     let rows = (0..16).map(|n| format!("INSERT INTO secrets VALUES ('caf' || chr({}), '{n}');", 0xe0 + n));
-    let site = site();
-    site.primary.query(&(SECRETS.to_owned() + &rows.collect::<String>())).await;
-    tenants_read_their_own(&site, "app", "LATIN1", bound).await;
+    let place = site();
+    place.primary.query(&(SECRETS.to_owned() + &rows.collect::<String>())).await;
+    tenants_read_their_own(&place, "app", "LATIN1", bound).await;
 }
 
 #[tokio::test]
@@ -100,9 +100,9 @@ async fn tenants_with_bound_latin_names_read_their_own() {
 }
 
 async fn ascii_tenants(bound: bool) {
-    let site = site();
-    site.primary.query("CREATE DATABASE ascii TEMPLATE template0 ENCODING 'SQL_ASCII' OWNER app").await;
-    let mut admin = RawClient::login(site.primary.port(), Login::Admin, "ascii").await;
+    let place = site();
+    place.primary.query("CREATE DATABASE ascii TEMPLATE template0 ENCODING 'SQL_ASCII' OWNER app").await;
+    let mut admin = RawClient::login(place.primary.port(), Login::Admin, "ascii").await;
     assert_eq!(error_code(&admin.ask(SECRETS).await), None);
     for number in 0..16_u8 {
         let rest = format!("', '{number}')\0");
@@ -110,7 +110,7 @@ async fn ascii_tenants(bound: bool) {
         admin.message(b'Q', &insert).flush().await;
         assert_eq!(error_code(&admin.read_until_ready().await), None);
     }
-    tenants_read_their_own(&site, "ascii", "SQL_ASCII", bound).await;
+    tenants_read_their_own(&place, "ascii", "SQL_ASCII", bound).await;
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn bound_tenants_of_an_ascii_database_read_their_own() {
 /// A value stays the same characters, whatever encoding the session has that the connection comes from, or changes to.
 #[tokio::test]
 async fn values_are_the_same_characters_on_every_connection() {
-    let site = site();
+    let place = site();
     let set: [(&str, &[u8]); 3] = [
         ("UTF8", b"SET app.name = 'zo\xc3\xab'"),
         ("LATIN1", b"SET app.name = 'zo\xeb'"),
@@ -136,14 +136,14 @@ async fn values_are_the_same_characters_on_every_connection() {
     let mut sides = Vec::new();
     // Somebody else has said the same in ASCII.
     for text in [&b"SET app.name = 'ascii'"[..], b"SELECT set_config('app.name', 'ascii', false)"] {
-        let mut first = login(&site, "app", "UTF8").await;
+        let mut first = login(&place, "app", "UTF8").await;
         say(&mut first, text).await;
         first.leave().await;
     }
     for (encoding, text) in set {
         for _ in 0..2 {
             let parameters = [("user", "app"), ("database", "app"), ("client_encoding", encoding)];
-            let Some(mut side) = Side::try_login(site.proxy.port(), &parameters).await else { continue };
+            let Some(mut side) = Side::try_login(place.proxy.port(), &parameters).await else { continue };
             if takes(&mut side, text).await {
                 sides.push((encoding, side));
             }
@@ -152,7 +152,7 @@ async fn values_are_the_same_characters_on_every_connection() {
     // Two that change their encoding afterwards.
     for (first, then) in [("UTF8", "LATIN1"), ("LATIN1", "UTF8")] {
         let parameters = [("user", "app"), ("database", "app"), ("client_encoding", first)];
-        let Some(mut side) = Side::try_login(site.proxy.port(), &parameters).await else { continue };
+        let Some(mut side) = Side::try_login(place.proxy.port(), &parameters).await else { continue };
         let at = usize::from(first == "LATIN1");
         let change = format!("SET client_encoding = {then}");
         if takes(&mut side, set[at].1).await && takes(&mut side, change.as_bytes()).await {
@@ -186,8 +186,8 @@ async fn a_text_is_judged_by_its_own_bytes() {
          CREATE FUNCTION \"f\u{e8}\"() RETURNS text VOLATILE LANGUAGE plpgsql AS $$ BEGIN \
              RETURN set_config('app.tenant', 't3', false); END $$; GRANT SELECT ON ALL TABLES IN SCHEMA public TO PUBLIC"
     );
-    let site = Site::with_objects(&objects, 2).await;
-    let mut victims = [login(&site, "app", "LATIN1").await, login(&site, "app", "UTF8").await];
+    let place = Site::with_objects(&objects, 2).await;
+    let mut victims = [login(&place, "app", "LATIN1").await, login(&place, "app", "UTF8").await];
     let texts: [(&[u8], &[u8]); 4] = [
         (b"SELECT \"f\xe9\"()", b"SELECT \"f\xe8\"()"),
         (b"SELECT x FROM \"v\xe9\"", b"SELECT x FROM \"v\xe8\""),
@@ -199,7 +199,7 @@ async fn a_text_is_judged_by_its_own_bytes() {
     ];
     let mut wrong = Vec::new();
     for (harmless, harmful) in texts {
-        let mut attacker = login(&site, "app", "LATIN1").await;
+        let mut attacker = login(&place, "app", "LATIN1").await;
         for _ in 0..3 {
             assert_eq!(say(&mut attacker, harmless).await.codes, [""; 0]);
         }

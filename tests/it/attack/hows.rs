@@ -100,7 +100,9 @@ impl Exchange {
         let length: usize = body.iter().map(|piece| piece.len()).sum();
         self.bytes.push(tag);
         self.bytes.extend_from_slice(&(length as u32 + 4).to_be_bytes());
-        body.iter().for_each(|piece| self.bytes.extend_from_slice(piece));
+        for piece in body {
+            self.bytes.extend_from_slice(piece);
+        }
         self
     }
 
@@ -270,23 +272,43 @@ fn extended(parts: &[Part], how: How, number: u64) -> Vec<Exchange> {
         }
         How::PipelineErrorFirst => {
             whole.fails();
-            parts.iter().for_each(|part| _ = whole.unit(part));
+            for part in parts {
+                whole.unit(part);
+            }
         }
         How::PipelineError => {
-            parts.iter().for_each(|part| _ = whole.unit(part));
+            for part in parts {
+                whole.unit(part);
+            }
             whole.fails();
         }
         How::PipelineSyncs => {
             whole.fails().sync();
-            parts.iter().for_each(|part| _ = whole.unit(part).sync());
+            for part in parts {
+                whole.unit(part).sync();
+            }
             whole.fails();
         }
-        How::Flushed => parts.iter().for_each(|part| _ = whole.unit(part).say(b'H', &[])),
-        How::Described => parts.iter().for_each(|part| _ = whole.parse(b"", &part.text).describe(b"S")),
-        How::Bound => {
-            parts.iter().for_each(|part| _ = whole.parse(b"", &part.text).bind(b"", &part.values));
+        How::Flushed => {
+            for part in parts {
+                whole.unit(part).say(b'H', &[]);
+            }
         }
-        _ => parts.iter().for_each(|part| _ = whole.unit(part)),
+        How::Described => {
+            for part in parts {
+                whole.parse(b"", &part.text).describe(b"S");
+            }
+        }
+        How::Bound => {
+            for part in parts {
+                whole.parse(b"", &part.text).bind(b"", &part.values);
+            }
+        }
+        _ => {
+            for part in parts {
+                whole.unit(part);
+            }
+        }
     }
     whole.sync();
     vec![whole]

@@ -15,9 +15,9 @@ const SECRETS: &str = "CREATE TABLE secrets (tenant text, v text); \
 const READ: &str = "SELECT v FROM secrets";
 
 /// A session with a tenant.
-async fn tenant(site: &Site, encoding: &str, tenant: &str) -> Side {
+async fn tenant(place: &Site, encoding: &str, tenant: &str) -> Side {
     let parameters = [("user", "app"), ("database", "app"), ("client_encoding", encoding)];
-    let mut side = Side::login(site.proxy.port(), &parameters).await;
+    let mut side = Side::login(place.proxy.port(), &parameters).await;
     let set = side.ask(&format!("SET app.tenant = '{tenant}'")).await;
     assert_eq!(set.codes, [""; 0]);
     side

@@ -329,15 +329,12 @@ impl Stage {
             }
             let mut sides = Vec::new();
             for victim in &mut self.victims {
-                let mut side = match victim.side.take() {
-                    Some(side) => side,
-                    None => {
-                        let parameters = self.place.parameters(self.place.database, victim.tongue);
-                        let new = Side::try_login(self.proxy.port(), &parameters).await;
-                        let Some(new) = new else { continue };
-                        new
-                    }
-                };
+                let mut side = victim.side.take();
+                if side.is_none() {
+                    let parameters = self.place.parameters(self.place.database, victim.tongue);
+                    side = Side::try_login(self.proxy.port(), &parameters).await;
+                }
+                let Some(mut side) = side else { continue };
                 side.begin_look(look, prepared && !self.place.fleeting).await;
                 sides.push((victim, side));
             }
@@ -370,11 +367,12 @@ impl Pair {
     async fn compare(&mut self) -> Result<bool, Wrong> {
         let [direct, proxied] = [self.direct.look(Look::All).await, self.proxied.look(Look::All).await];
         let wrong = difference(Look::All, &direct.seen(), &proxied.seen(), "own", "attacker");
-        if wrong.is_some() && !REFUSALS.iter().any(|code| proxied.codes.iter().any(|told| told == code)) {
-            return Err(wrong.expect("it is there"));
+        let refused = REFUSALS.iter().any(|code| proxied.codes.iter().any(|told| told == code));
+        if refused || !self.direct.is_open() || !self.proxied.is_open() {
+            return if refused { Ok(false) } else { wrong.map_or(Ok(false), Err) };
         }
-        if !self.direct.is_open() || !self.proxied.is_open() || wrong.is_some() {
-            return Ok(false);
+        if let Some(wrong) = wrong {
+            return Err(wrong);
         }
         let [direct, proxied] = [self.direct.use_mine().await.seen(), self.proxied.use_mine().await.seen()];
         if direct != proxied
