@@ -9,11 +9,11 @@ build: ## the release binary: target/release/bulkhead
 
 demo: ## users beside busy workers, with one pool and with separate ones; ARGS=--once ends after the table
 	@scripts/setup.sh build demo
-	cargo build --release --locked
-	@exec $${CARGO_TARGET_DIR:-target}/release/bulkhead demo $(ARGS)
+	cargo build --profile demo --no-default-features --locked
+	@exec $${CARGO_TARGET_DIR:-target}/demo/bulkhead demo $(ARGS)
 
 test: ## formatting, lints, documentation, then every test against real Postgres servers
-	@scripts/setup.sh test
+	@scripts/setup.sh build test
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items
@@ -28,7 +28,7 @@ conformance: ## PostgreSQL's own regression suite, straight at a server and thro
 	scripts/conformance.sh $(ARGS)
 
 bench: ## CPU per transaction, memory per client and latency beside workers; Bulkhead, PgBouncer, direct
-	@scripts/setup.sh bench
+	@scripts/setup.sh build bench
 	cargo bench --locked --bench pooler
 
 fmt: ## format all Rust files

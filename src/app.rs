@@ -16,6 +16,7 @@ use crate::{
     ports::Ports,
     reload::{Origin, Running},
     route::{Demand, Standing, Target},
+    secrets,
     service::{self, Inherited},
     session::Live,
     shutdown::{self, Signals},
@@ -134,6 +135,9 @@ pub fn run(config: Config, origin: Origin) -> Result<(), StartError> {
     if let Some(shortage) = descriptors::shortage(&config, descriptors::raise_limit()) {
         tracing::warn!("{shortage}");
     }
+    for exposed in secrets::exposed(&config, origin.path.as_deref()) {
+        tracing::warn!("{exposed}");
+    }
     if rustix::process::geteuid().is_root() {
         tracing::warn!("running as root, which is not needed: another user cannot do as much harm");
     }
@@ -189,7 +193,7 @@ async fn serve(
     tasks.spawn(service::keep_status(Arc::clone(&live), stop.clone()));
     tasks.spawn(service::feed_watchdog(spawner.clone(), stop.clone()));
     if let Some(http) = ports.http {
-        tasks.spawn(admin::serve(http, Arc::clone(&live), stop.clone()));
+        tasks.spawn(admin::serve(http.into_std()?, Arc::clone(&live), spawner.clone(), stop.clone()));
     }
     let open = Arc::default();
     for listener in ports.clients {

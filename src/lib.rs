@@ -43,7 +43,7 @@
 //! | [`session`] | one client's conversation |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz` |
 //! | [`config`] | file and environment to checked values, all problems at once |
-//! | [`app`], [`ports`], [`listener`], [`unix_socket`], [`service`], [`descriptors`], [`shutdown`], [`telemetry`] | putting it together: where clients come in, the service manager, the end |
+//! | [`app`], [`ports`], [`listener`], [`unix_socket`], [`service`], [`secrets`], [`descriptors`], [`shutdown`], [`telemetry`] | putting it together: where clients come in, the service manager, the end |
 //! | [`upstream`], [`health`], [`demo`] | commands beside serving: what `check --connect` finds at the servers, a health check, the demonstration |
 //!
 //! # What is bounded, and how
@@ -53,6 +53,9 @@
 //!   before its place is free.
 //! * The **queue** of a pool has `max_waiting` places and a `wait_timeout`; one more is refused at once with SQLSTATE
 //!   53300, and the client's connection stays usable.
+//! * What a **client that left** had sent whole runs to its end, for `orphan_timeout` at most; what only reads ends with it.
+//! * **Pins** are bounded by `max_pinned`: who will pin waits for a place before waiting for a connection, so the two queues
+//!   never wait for each other.
 //! * A **session** keeps up to `request_buffer` bytes of a request; longer messages stream through. Nothing is read from
 //!   one side that the other side has not taken.
 //! * **Caches** (verdicts, statements, identities, catalogs) have a fixed number of entries.
@@ -65,6 +68,12 @@
 //! objects, session advisory locks, SQL-level PREPARE, cursors WITH HOLD) pins the session to its backend until
 //! the server, asked again, says that it is gone. LISTEN costs a session no backend: one connection for each database
 //! [listens](server::listener) for all of its sessions.
+//!
+//! # What a client is told of a loss
+//!
+//! Nothing is told as done that the server has not said to be done. A transaction whose backend is gone is told by an
+//! error, with the next request if none is under way, whatever that is; a COMMIT under way is told as unknown (08007). A
+//! read that its server has ended for reasons of its own, and of which no byte was passed on, is run once more.
 //!
 //! # Snapshots and reload
 //!
@@ -92,6 +101,7 @@ pub mod pool;
 pub mod ports;
 pub mod reload;
 pub mod route;
+pub mod secrets;
 pub mod server;
 pub mod service;
 pub mod session;

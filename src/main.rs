@@ -9,7 +9,7 @@ use std::{
     process::ExitCode,
 };
 
-use bulkhead::{app, config, demo, descriptors, health, reload::Origin, sql, telemetry, version};
+use bulkhead::{app, config, demo, descriptors, health, reload::Origin, secrets, sql, telemetry, version};
 use clap::{Parser, Subcommand};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -161,7 +161,7 @@ fn main() -> ExitCode {
     };
     match arguments.command {
         None => serve(config, origin),
-        Some(Command::Check { connect }) => check(&config, connect),
+        Some(Command::Check { connect }) => check(&config, &origin, connect),
         Some(Command::Classify { sql }) => classify(&config, &sql),
         Some(Command::Reload { target }) => reload(&config, &target),
         Some(Command::Health) => check_health(&config),
@@ -188,8 +188,15 @@ fn serve(config: config::Config, origin: Origin) -> ExitCode {
     }
 }
 
-fn check(config: &config::Config, connect: bool) -> ExitCode {
-    let problems = app::check_certificates(config);
+/// All that a start or a reload would refuse.
+fn problems(config: &config::Config) -> Vec<String> {
+    let mut problems: Vec<_> = app::check_certificates(config).iter().map(ToString::to_string).collect();
+    problems.extend(app::check(config).err().map(|error| error.to_string()));
+    problems
+}
+
+fn check(config: &config::Config, origin: &Origin, connect: bool) -> ExitCode {
+    let problems = problems(config);
     for problem in &problems {
         eprintln!("{problem}");
     }
@@ -197,6 +204,9 @@ fn check(config: &config::Config, connect: bool) -> ExitCode {
         return ExitCode::from(EXIT_USAGE);
     }
     say(format_args!("the configuration is valid\n"));
+    for exposed in secrets::exposed(config, origin.path.as_deref()) {
+        say(format_args!("warning: {exposed}\n"));
+    }
     if let Some(shortage) = descriptors::shortage(config, descriptors::limit()) {
         say(format_args!("warning: {shortage}\n"));
     }
@@ -246,8 +256,7 @@ fn classify(config: &config::Config, sql: &str) -> ExitCode {
 
 /// Tells the process to reload, unless it would refuse what the files say now.
 fn reload(config: &config::Config, target: &ReloadTarget) -> ExitCode {
-    let mut problems: Vec<_> = app::check_certificates(config).iter().map(ToString::to_string).collect();
-    problems.extend(app::check(config).err().map(|error| error.to_string()));
+    let problems = problems(config);
     if !problems.is_empty() {
         eprintln!("{}\nnothing was sent", problems.join("\n"));
         return ExitCode::from(EXIT_USAGE);

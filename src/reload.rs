@@ -19,6 +19,7 @@ use crate::{
     auth::Users,
     config::{self, Config, LoadError, Problems, diff::Diff},
     pool::{self, ServerPool, Spawner},
+    secrets,
     server::Source,
     service,
     session::Live,
@@ -200,6 +201,9 @@ fn prepare(
         diff.needs_restart().map(|change| format!("{change}: needs a restart")).collect();
     if !restart.is_empty() {
         return Err(Refused(restart));
+    }
+    for exposed in secrets::exposed(&config, origin.path.as_deref()) {
+        tracing::warn!("{exposed}");
     }
     let files = Files::read(&config).map_err(|error| lines(&error))?;
     let draft = Draft::new(config, files, Some(before), draining, spawner).map_err(|error| lines(&error))?;

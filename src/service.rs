@@ -11,10 +11,9 @@ use std::{fmt::Write as _, io, net::TcpListener, os::unix::net::UnixListener, ti
 
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backend::Home,
     pool::Spawner,
     session::{Live, Shared},
 };
@@ -137,12 +136,7 @@ pub async fn feed_watchdog(spawner: Spawner, stop: CancellationToken) {
     let round = within / 2;
     loop {
         let started = tokio::time::Instant::now();
-        let signs = Spawner { tracker: TaskTracker::new(), threads: spawner.threads.clone() };
-        for thread in 0..signs.threads.len() {
-            signs.spawn(Home(thread as u16), async {});
-        }
-        signs.tracker.close();
-        if tokio::time::timeout(round, signs.tracker.wait()).await.is_ok() {
+        if spawner.is_well(round).await {
             tell(&[NotifyState::Watchdog]);
         }
         tokio::select! {

@@ -121,15 +121,15 @@ async fn ask(server: &Arc<Server>, limit: Duration, rules: &Rules) -> Result<Fac
     };
     let mut backend = connect().await?;
     let started = Instant::now();
-    let facts = rows(&mut backend, FACTS).await?;
+    let facts = rows_of(&mut backend, FACTS).await?;
     let latency = started.elapsed();
     let row = facts.first().ok_or("an answer without a row")?;
     let text = |at: usize| row.get(at).cloned().unwrap_or_default();
     let number = |at: usize| text(at).parse::<i64>().unwrap_or(-1);
     let superuser = text(8) == "t";
     let between = between(&mut backend, &text(0), connect).await;
-    let system = rows(&mut backend, SYSTEM).await.ok().and_then(|rows| rows.into_iter().flatten().next());
-    let tables = rows(&mut backend, TABLES).await?;
+    let system = rows_of(&mut backend, SYSTEM).await.ok().and_then(|rows| rows.into_iter().flatten().next());
+    let tables = rows_of(&mut backend, TABLES).await?;
     let job_tables = tables
         .iter()
         .filter_map(|row| Some((row.first()?, row.get(1)?)))
@@ -149,6 +149,20 @@ async fn ask(server: &Arc<Server>, limit: Duration, rules: &Rules) -> Result<Fac
         between,
         job_tables,
     })
+}
+
+/// Rows of a question whose names are those of PostgreSQL, whatever the server's settings say. Nothing is left behind:
+/// there may be a pooler in between.
+async fn rows_of(backend: &mut Backend, question: &str) -> Result<Vec<Vec<String>>, String> {
+    let sql = format!(
+        "BEGIN TRANSACTION READ ONLY;SET LOCAL search_path = pg_catalog, pg_temp;\
+         SET LOCAL standard_conforming_strings = on;{question};COMMIT"
+    );
+    let found = rows(backend, &sql).await;
+    if found.is_err() {
+        rows(backend, "ROLLBACK").await?;
+    }
+    found
 }
 
 /// Rows as text; NULL is empty.

@@ -2,7 +2,15 @@
 //!
 //! Speaks neither TLS nor asks who somebody is: it is meant for an address that only operators reach.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use http_body_util::Full;
 use hyper::{
@@ -23,10 +31,15 @@ use super::{
     health::{Status, readiness},
     metrics,
 };
-use crate::session::{Live, Shared};
+use crate::{
+    pool::Spawner,
+    session::{Live, Shared},
+};
 
-/// Connections at once; further ones are closed.
+/// Connections at once; one more takes the place of the one that has been silent for longest.
 const CONNECTIONS_MAX: usize = 64;
+/// From a connection's beginning to the end of its first request's headers.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the end of one request to the end of the next one's headers: longer than the usual scrape intervals, so that
 /// a scraper keeps its connection.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(75);
@@ -34,6 +47,10 @@ const HEADERS_TIMEOUT: Duration = Duration::from_secs(75);
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(600);
 /// How long the request under way may take when its connection is to end.
 const LAST_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often the threads that serve sessions are asked whether they are alive.
+const PULSE_EVERY: Duration = Duration::from_secs(1);
+/// A thread that does nothing for so long is not.
+const PULSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a request's headers.
 const HEADERS_BYTES_MAX: usize = 16 * 1024;
 /// The pause after a failed accept: without it, a process that is out of file descriptors would spin.
@@ -45,24 +62,51 @@ const GET_AND_HEAD: HeaderValue = HeaderValue::from_static("GET, HEAD");
 
 type Answer = Response<Full<Bytes>>;
 
-/// Serves `/metrics`, `/healthz` and `/readyz` until `stop`, then ends within a second.
-///
-/// Every connection is a task of this future and ends with it at the latest.
-pub async fn serve(listener: TcpListener, live: Arc<Live>, stop: CancellationToken) {
-    let mut connections = JoinSet::new();
+/// Serves `/metrics`, `/healthz` and `/readyz` on a thread of its own until `stop`, then ends within a second: neither
+/// can sessions hold it up, nor it sessions. Returns once the thread has ended.
+pub async fn serve(
+    listener: std::net::TcpListener,
+    live: Arc<Live>,
+    threads: Spawner,
+    stop: CancellationToken,
+) {
+    let (alive, ended) = tokio::sync::oneshot::channel::<Infallible>();
+    let thread = std::thread::Builder::new().name("http".to_owned()).spawn(move || {
+        let _alive = alive;
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(serve_here(listener, live, threads, stop)),
+            Err(error) => tracing::error!(%error, "HTTP cannot be served"),
+        }
+    });
+    if let Err(error) = thread {
+        tracing::error!(%error, "HTTP cannot be served");
+    }
+    // An error says that the thread has ended.
+    let _ = ended.await;
+}
+
+async fn serve_here(
+    listener: std::net::TcpListener,
+    live: Arc<Live>,
+    threads: Spawner,
+    stop: CancellationToken,
+) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "HTTP cannot be served"),
+    };
+    let pulse = Arc::new(Pulse::default());
+    let mut beat = pin!(pulse.keep(&threads));
+    let mut guests = Guests::default();
     loop {
         // Cancel safe, every arm: an accept or a join that is dropped leaves the connection or the result where it
-        // is for the next round.
+        // is for the next round; the pulse is polled through a reference and goes on.
         tokio::select! {
             () = stop.cancelled() => break,
-            Some(_) = connections.join_next() => {}
+            () = beat.as_mut() => {}
+            Some(ended) = guests.tasks.join_next() => guests.left(ended.ok()),
             accepted = listener.accept() => match accepted {
-                Ok((_, peer)) if connections.len() >= CONNECTIONS_MAX => {
-                    tracing::debug!(%peer, "too many HTTP connections: closed");
-                }
-                Ok((stream, _)) => {
-                    connections.spawn(converse(stream, Arc::clone(&live), stop.clone()));
-                }
+                Ok((stream, _)) => guests.enter(stream, &live, &pulse, &stop),
                 Err(error) => {
                     tracing::warn!(%error, "an HTTP connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -72,13 +116,98 @@ pub async fn serve(listener: TcpListener, live: Arc<Live>, stop: CancellationTok
     }
     drop(listener);
     // Each one has been told by the token, and bounds itself.
-    while connections.join_next().await.is_some() {}
+    while guests.tasks.join_next().await.is_some() {}
 }
 
-/// One connection, from its first request to its last.
-async fn converse(stream: TcpStream, live: Arc<Live>, stop: CancellationToken) {
+/// Whether the threads that serve sessions are alive, asked again and again.
+#[derive(Debug, Default)]
+struct Pulse {
+    is_lost: AtomicBool,
+}
+
+impl Pulse {
+    async fn keep(&self, threads: &Spawner) {
+        loop {
+            self.is_lost.store(!threads.is_well(PULSE_TIMEOUT).await, Ordering::Relaxed);
+            tokio::time::sleep(PULSE_EVERY).await;
+        }
+    }
+}
+
+/// The connections that are open, bounded.
+#[derive(Debug, Default)]
+struct Guests {
+    tasks: JoinSet<u64>,
+    open: Vec<Arc<Guest>>,
+    entered: u64,
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Guest {
+    number: u64,
+    since: Instant,
+    /// When it last asked for something, in microseconds after `since`; zero before the first time.
+    asked: AtomicU64,
+    leave: CancellationToken,
+}
+
+impl Guest {
+    fn asks(&self) {
+        self.asked.store(self.since.elapsed().as_micros() as u64 + 1, Ordering::Relaxed);
+    }
+
+    /// When it was last heard of; who has never asked for anything comes first.
+    fn heard(&self) -> (bool, Instant) {
+        let asked = self.asked.load(Ordering::Relaxed);
+        (asked > 0, self.since + Duration::from_micros(asked))
+    }
+
+    /// Returns if it asks for nothing in time.
+    async fn is_mute(&self) {
+        tokio::time::sleep(FIRST_REQUEST_TIMEOUT).await;
+        if self.asked.load(Ordering::Relaxed) > 0 {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Guests {
+    /// Serves a connection; the one that has been silent for longest makes room for it, of those at first that have
+    /// never asked for anything.
+    fn enter(&mut self, stream: TcpStream, live: &Arc<Live>, pulse: &Arc<Pulse>, stop: &CancellationToken) {
+        if self.open.len() >= CONNECTIONS_MAX
+            && let Some(at) = (0..self.open.len()).min_by_key(|&at| self.open[at].heard())
+        {
+            self.open.swap_remove(at).leave.cancel();
+        }
+        self.entered += 1;
+        let guest = Arc::new(Guest {
+            number: self.entered,
+            since: Instant::now(),
+            asked: AtomicU64::new(0),
+            leave: CancellationToken::new(),
+        });
+        self.open.push(Arc::clone(&guest));
+        self.tasks.spawn(converse(stream, Arc::clone(live), Arc::clone(pulse), guest, stop.clone()));
+    }
+
+    fn left(&mut self, number: Option<u64>) {
+        self.open.retain(|guest| Some(guest.number) != number);
+    }
+}
+
+/// One connection, from its first request to its last; returns its number.
+async fn converse(
+    stream: TcpStream,
+    live: Arc<Live>,
+    pulse: Arc<Pulse>,
+    guest: Arc<Guest>,
+    stop: CancellationToken,
+) -> u64 {
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = answer(request.method(), request.uri().path(), &live.load());
+        guest.asks();
+        let answer = answer(request.method(), request.uri().path(), &live.load(), &pulse);
         async move { Ok::<_, Infallible>(answer) }
     });
     let mut connection = pin!(
@@ -88,9 +217,14 @@ async fn converse(stream: TcpStream, live: Arc<Live>, stop: CancellationToken) {
             .max_buf_size(HEADERS_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service)
     );
-    // Cancel safe: the connection is polled through a reference and goes on below.
+    // Cancel safe: the connection is polled through a reference and goes on below, or is closed.
     tokio::select! {
-        result = connection.as_mut() => return log(result),
+        result = connection.as_mut() => {
+            log(result);
+            return guest.number;
+        }
+        () = guest.leave.cancelled() => return guest.number,
+        () = guest.is_mute() => return guest.number,
         () = stop.cancelled() => {}
         () = tokio::time::sleep(CONNECTION_LIFETIME) => {}
     }
@@ -98,6 +232,7 @@ async fn converse(stream: TcpStream, live: Arc<Live>, stop: CancellationToken) {
     if let Ok(result) = tokio::time::timeout(LAST_REQUEST_TIMEOUT, connection).await {
         log(result);
     }
+    guest.number
 }
 
 fn log(result: hyper::Result<()>) {
@@ -107,7 +242,7 @@ fn log(result: hyper::Result<()>) {
 }
 
 /// What a path answers. HEAD is answered as GET; hyper leaves the body out.
-fn answer(method: &Method, path: &str, shared: &Shared) -> Answer {
+fn answer(method: &Method, path: &str, shared: &Shared, pulse: &Pulse) -> Answer {
     if !matches!(*method, Method::GET | Method::HEAD) {
         let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         answer.headers_mut().insert(ALLOW, GET_AND_HEAD);
@@ -118,6 +253,9 @@ fn answer(method: &Method, path: &str, shared: &Shared) -> Answer {
             let mut answer = text(StatusCode::OK, metrics::text(shared));
             answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
             answer
+        }
+        "/healthz" if pulse.is_lost.load(Ordering::Relaxed) => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "a thread does not answer\n")
         }
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" => ready(shared),
@@ -167,13 +305,18 @@ mod tests {
     }
 
     impl Running {
-        async fn start() -> Self {
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        fn start() -> Self {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+            listener.set_nonblocking(true).expect("sockets have the option");
             let address = listener.local_addr().expect("it is bound");
             let (stop, shared, mut tasks) = (CancellationToken::new(), Arc::new(shared()), JoinSet::new());
             shared.health.servers[0].set(Known::Up { in_recovery: false });
             let live = Arc::new(Live::new(Arc::clone(&shared)));
-            tasks.spawn(serve(listener, live, stop.clone()));
+            let threads = Spawner {
+                tracker: tokio_util::task::TaskTracker::new(),
+                threads: Arc::new([tokio::runtime::Handle::current()]),
+            };
+            tasks.spawn(serve(listener, live, threads, stop.clone()));
             Self { address, stop, tasks, shared }
         }
 
@@ -212,7 +355,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_path_has_its_answer() {
-        let running = Running::start().await;
+        let running = Running::start();
         let cases = [
             ("GET /healthz", "200", "\r\n\r\nok\n"),
             ("GET /healthz?x=1", "200", "\r\n\r\nok\n"),
@@ -239,24 +382,58 @@ mod tests {
 
     #[tokio::test]
     async fn connections_are_kept_bounded_and_ended() {
-        let running = Running::start().await;
+        let running = Running::start();
         let mut kept = Vec::new();
         for _ in 0..CONNECTIONS_MAX {
             let mut stream = running.connect().await;
             assert!(is_served(&mut stream).await && is_served(&mut stream).await);
             kept.push(stream);
         }
-        assert!(!is_served(&mut running.connect().await).await);
-        kept.pop();
-        let place = async { while !is_served(&mut running.connect().await).await {} };
-        timeout(SOON, place).await.expect("a place becomes free");
+        // The second has been silent for longest, since the first asks again.
+        assert!(is_served(&mut kept[0]).await);
+        let mut more = running.connect().await;
+        assert!(is_served(&mut more).await);
+        assert!(!is_served(&mut kept[1]).await);
+        assert!(is_served(&mut kept[0]).await && is_served(&mut kept[2]).await);
         running.ends().await;
-        assert!(!is_served(&mut kept[0]).await);
+        assert!(!is_served(&mut kept[0]).await && !is_served(&mut more).await);
+    }
+
+    #[tokio::test]
+    async fn who_never_asks_makes_room_first_and_is_not_kept_for_long() {
+        let running = Running::start();
+        let mut scraper = running.connect().await;
+        assert!(is_served(&mut scraper).await);
+        let mut slow = Vec::new();
+        for _ in 0..3 * CONNECTIONS_MAX {
+            let mut stream = running.connect().await;
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHo").await.expect("it is connected");
+            slow.push(stream);
+        }
+        let began = Instant::now();
+        assert!(running.ask("GET /healthz").await.ends_with("ok\n"));
+        assert!(is_served(&mut scraper).await, "who has asked for something stays");
+        let mut bytes = Vec::new();
+        let closed = timeout(SOON, slow.last_mut().expect("many").read_to_end(&mut bytes)).await;
+        assert!(closed.is_ok(), "half a request is not waited for");
+        assert!(began.elapsed() < FIRST_REQUEST_TIMEOUT + Duration::from_secs(3), "{:?}", began.elapsed());
+        running.ends().await;
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_hangs_is_no_good_health() {
+        let running = Running::start();
+        let pulse = Pulse::default();
+        let told = |pulse: &Pulse| answer(&Method::GET, "/healthz", &running.shared, pulse).status();
+        assert_eq!(told(&pulse), StatusCode::OK);
+        pulse.is_lost.store(true, Ordering::Relaxed);
+        assert_eq!(told(&pulse), StatusCode::SERVICE_UNAVAILABLE);
+        running.ends().await;
     }
 
     #[tokio::test]
     async fn a_client_that_sends_half_a_request_does_not_hold_up_the_end() {
-        let running = Running::start().await;
+        let running = Running::start();
         let mut stream = running.connect().await;
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHo").await.expect("it is connected");
         assert!(running.ask("GET /healthz").await.ends_with("ok\n"));

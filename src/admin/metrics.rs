@@ -22,6 +22,7 @@
 //! | `bulkhead_requests_total` | counter | `class`, `pool`, `reason` | requests by class, pool, and why they have that class |
 //! | `bulkhead_request_duration_seconds` | histogram | `class`, `pool` | from a request's arrival to the end of its replies; waiting in the pool included |
 //! | `bulkhead_sessions_pinned` | gauge | `reason` | clients that keep a server connection between transactions |
+//! | `bulkhead_repeats_total` | counter | `reason` | reads that were run once more on another connection |
 //! | `bulkhead_session_pins_total` | counter | `reason` | times that a client began to do so |
 //! | `bulkhead_listeners` | gauge |  | clients that listen for notifications |
 //! | `bulkhead_listen_channels` | gauge |  | channels that they listen to, each counted once for its database |
@@ -92,6 +93,7 @@ pub(super) fn text(shared: &Shared) -> String {
     families.extend(traffic(shared));
     families.extend(requests(shared));
     families.extend(pins(shared));
+    families.push(repeats(shared));
     families.extend(listening(shared));
     families.extend(bounds(&members));
     families.extend(waits(&members));
@@ -237,6 +239,15 @@ fn pins(shared: &Shared) -> [MetricFamily; 2] {
     ]
 }
 
+fn repeats(shared: &Shared) -> MetricFamily {
+    let counts = shared.metrics.repeats.read();
+    counters(
+        "bulkhead_repeats_total",
+        "Reads that were run once more on another connection, by why the first one failed.",
+        counts.map(|(reason, count)| sample(&[("reason", reason.label())], count)),
+    )
+}
+
 fn listening(shared: &Shared) -> [MetricFamily; 7] {
     let stats = shared.listeners.stats();
     let one = |counter: &AtomicU64| [sample(&[], read(counter))];
@@ -302,6 +313,7 @@ fn waits(members: &[Member<'_>]) -> [MetricFamily; 4] {
             ("full", &stats.refused_full),
             ("timeout", &stats.refused_timeout),
             ("unreachable", &stats.refused_unreachable),
+            ("closing", &stats.refused_closing),
         ]
         .map(|(reason, count)| member.sample(Some(("reason", reason)), read(count)))
     };
@@ -325,7 +337,8 @@ fn waits(members: &[Member<'_>]) -> [MetricFamily; 4] {
         counters(
             "bulkhead_pool_refusals_total",
             "Requests that got an error instead of a server connection. full: too many clients waited; timeout: \
-             waited too long; unreachable: the server could not be reached or refused the login.",
+             waited too long; unreachable: the server could not be reached or refused the login; closing: Bulkhead went \
+             down while they waited.",
             members.iter().flat_map(refusals),
         ),
     ]

@@ -109,6 +109,7 @@ fn what_was_counted_is_told_under_its_labels() {
     member.stats().refused_full.store(3, Ordering::Relaxed);
     member.stats().refused_timeout.store(4, Ordering::Relaxed);
     member.stats().refused_unreachable.store(5, Ordering::Relaxed);
+    member.stats().refused_closing.store(9, Ordering::Relaxed);
     member.stats().connects.store(6, Ordering::Relaxed);
     member.stats().connect_failures[FailureKind::Refused as usize].store(7, Ordering::Relaxed);
     member.stats().lifetime.observe(Duration::from_secs(20));
@@ -168,6 +169,7 @@ bulkhead_pool_wait_seconds_count{pool="replicas",server="other"} 3
 bulkhead_pool_refusals_total{pool="replicas",server="other",reason="full"} 3
 bulkhead_pool_refusals_total{pool="replicas",server="other",reason="timeout"} 4
 bulkhead_pool_refusals_total{pool="replicas",server="other",reason="unreachable"} 5
+bulkhead_pool_refusals_total{pool="replicas",server="other",reason="closing"} 9
 bulkhead_backend_connects_total{pool="replicas",server="other"} 6
 bulkhead_backend_connect_failures_total{pool="replicas",server="other",reason="refused"} 7
 bulkhead_backend_lifetime_seconds_bucket{pool="replicas",server="other",le="10"} 0

@@ -46,6 +46,8 @@ mod fixture {
             numbers,
             traffic,
             tls: crate::auth::tls::Connector::default(),
+            require_auth: crate::auth::RequireAuth::default(),
+            application_name: None,
         })
     }
 
@@ -82,9 +84,15 @@ mod fixture {
         ];
         let requests = pools.iter().map(|_| Arc::new(Requests::default())).collect();
         let url = ("app".to_owned(), "app".to_owned());
-        let identities =
-            Identities::new(Method::Trust, Users::default(), HashMap::new(), url, vec!["*".to_owned()])
-                .expect("the system gives random bytes");
+        let identities = Identities::new(
+            Method::Trust,
+            Users::default(),
+            HashMap::new(),
+            url,
+            vec!["*".to_owned()],
+            std::time::Duration::from_secs(60),
+        )
+        .expect("the system gives random bytes");
         let health = Health::new(&pools, PoolId(0), Some(PoolId(1)), None);
         let spawner = Spawner { tracker: TaskTracker::new(), threads: Arc::new([]) };
         let limits = ListenLimits { bytes_per_session: 1_000, on_gap: OnGap::Disconnect };
@@ -96,9 +104,12 @@ mod fixture {
             limits: session::Limits {
                 max_clients: 1_000,
                 login_timeout: Duration::from_secs(10),
+                orphan_timeout: Duration::from_secs(60),
                 request_buffer: 65_536,
                 prepared_per_client: 100,
+                prepared_bytes_per_client: 1_000_000,
                 prepared_per_backend: 100,
+                settings_per_client: 1 << 16,
             },
             identities,
             classifier: Arc::new(Classifier::new(Rules::default(), 10, 1_000)),
@@ -114,7 +125,10 @@ mod fixture {
             requests,
             workers: Workers::default(),
             welcomes: Arc::default(),
-            lasting: Arc::new(Lasting::new(10, listeners)),
+            lasting: Arc::new(Lasting::new(
+                crate::backend::statements::Statements::new(10, 100_000),
+                listeners,
+            )),
         }
     }
 }

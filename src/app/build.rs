@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use super::{StartError, rules};
 use crate::{
     auth::{Secret, Users, Verifier, tls},
-    backend::{Server, address::LoginSecret, connect::Numbers},
+    backend::{Server, address::LoginSecret, connect::Numbers, statements::Statements},
     config::{self, AuthMethod, Config, ListenOnGap},
     pool::{self, Gate, Pool, ServerPool, Spawner},
     route::{PoolId, Routes},
@@ -118,9 +118,12 @@ impl Draft {
             limits: session::Limits {
                 max_clients: limits.max_clients,
                 login_timeout: limits.login_timeout,
+                orphan_timeout: limits.orphan_timeout,
                 request_buffer: limits.request_buffer,
                 prepared_per_client: limits.prepared_per_client,
+                prepared_bytes_per_client: limits.prepared_bytes_per_client,
                 prepared_per_backend: limits.prepared_per_backend,
+                settings_per_client: limits.settings_per_client,
             },
             identities: identities(&config, files)?,
             classifier,
@@ -141,7 +144,8 @@ impl Draft {
             lasting: earlier.map_or_else(
                 || {
                     let listeners = Listeners::new(spawner.clone(), listen_limits(limits));
-                    Arc::new(Lasting::new(limits.verdict_cache, listeners))
+                    let statements = Statements::new(limits.verdict_cache, limits.prepared_bytes);
+                    Arc::new(Lasting::new(statements, listeners))
                 },
                 |shared| Arc::clone(&shared.lasting),
             ),
@@ -183,8 +187,7 @@ impl Draft {
         }
         self.shared.listeners.set_limits(listen_limits(&self.config.limits));
         if let Some(identity) = &warm {
-            // Read before the first client asks.
-            self.shared.catalogs.of(identity);
+            self.shared.catalogs.keep_warm(identity);
         }
         let built = Built { config: self.config, shared: Arc::new(self.shared), servers: self.servers };
         (built, unkept)
@@ -283,7 +286,7 @@ fn identities(config: &Config, files: Files) -> Result<Identities, StartError> {
         .map(|(name, user)| (name.to_owned(), Arc::new(LoginSecret::new(user.verifier().clone()))))
         .collect();
     let url = (primary.user.clone(), primary.database.clone());
-    Ok(Identities::new(method, users, secrets, url, config.databases.clone())?)
+    Ok(Identities::new(method, users, secrets, url, config.databases.clone(), config.auth.reprove_after)?)
 }
 
 pub(crate) fn server_of(server: &config::Server, numbers: &Arc<Numbers>) -> Result<Server, tls::Problem> {
@@ -297,6 +300,8 @@ pub(crate) fn server_of(server: &config::Server, numbers: &Arc<Numbers>) -> Resu
         user: server.user.clone(),
         secret,
         database: server.database.clone(),
+        require_auth: server.require_auth.clone(),
+        application_name: server.application_name.clone().filter(|name| !name.is_empty()),
         numbers: Arc::clone(numbers),
         traffic: Arc::default(),
     })

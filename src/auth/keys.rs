@@ -19,6 +19,8 @@ pub const KEY_BYTES: usize = 32;
 pub const SALT_BYTES: usize = 16;
 /// Rounds for verifiers that are made here, as in PostgreSQL (`scram_iterations`).
 pub const ITERATIONS_DEFAULT: u32 = 4096;
+/// A server that asks for fewer may be somebody else who wants to guess the password.
+pub const ITERATIONS_MIN: u32 = 4096;
 /// More than this would keep a core busy for seconds; a server that asks for it is broken or hostile.
 pub const ITERATIONS_MAX: u32 = 4_000_000;
 

@@ -16,12 +16,15 @@
 pub mod keys;
 pub mod md5;
 mod prepare;
+pub mod require;
 pub mod scram;
 pub mod secret;
 pub mod tls;
 pub mod users;
 
+use keys::ITERATIONS_MIN;
 pub use keys::{ClientKey, ScramKeys, ScramVerifier};
+pub use require::{Asked, RequireAuth};
 pub use secret::{Secret, Verifier};
 pub use users::{User, Users};
 
@@ -58,6 +61,12 @@ pub enum AuthError {
     /// An iteration count of zero, or one that would keep a core busy for seconds.
     #[error("the iteration count is out of bounds")]
     Iterations,
+    /// A server's iteration count with which a password would be too easily guessed from the exchange.
+    #[error(
+        "the server asks for fewer than {ITERATIONS_MIN} iterations of SCRAM-SHA-256; set scram_iterations there, and \
+         the password again"
+    )]
+    FewIterations,
     /// The operating system gave no random bytes.
     #[error("no random bytes from the operating system")]
     Random,

@@ -15,7 +15,8 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{
-    AuthError, ScramVerifier, Verifier,
+    ScramVerifier, Verifier,
+    keys::ITERATIONS_DEFAULT,
     scram::{MockKey, Server},
 };
 
@@ -38,7 +39,8 @@ pub struct Users {
 #[derive(Debug)]
 pub struct User {
     verifier: Verifier,
-    /// Derived when a user of whom the password itself is known first logs in with SCRAM.
+    /// Derived when a user of whom the password itself is known first logs in with SCRAM, from the salt that it is
+    /// shown then.
     derived: OnceLock<ScramVerifier>,
 }
 
@@ -99,15 +101,14 @@ impl User {
         }
     }
 
-    /// What SCRAM checks a client against; `None` if SCRAM cannot check this user (md5, or no password).
-    /// Takes about 2 ms once for a user of whom the password itself is known.
-    pub fn scram(&self) -> Result<Option<&ScramVerifier>, AuthError> {
+    /// What SCRAM checks a client against that was shown this salt; `None` if SCRAM cannot check this user (md5, or no
+    /// password). Takes about 2 ms once for a user of whom the password itself is known.
+    pub fn scram(&self, salt: &[u8]) -> Option<&ScramVerifier> {
         match &self.verifier {
-            Verifier::Plain(password) if !password.is_empty() && self.derived.get().is_none() => {
-                let derived = ScramVerifier::from_password(password)?;
-                Ok(Some(self.derived.get_or_init(|| derived)))
-            }
-            _ => Ok(self.scram_ready()),
+            Verifier::Plain(password) if !password.is_empty() => Some(
+                self.derived.get_or_init(|| ScramVerifier::with_salt(password, salt, ITERATIONS_DEFAULT)),
+            ),
+            _ => self.scram_ready(),
         }
     }
 }
@@ -187,14 +188,13 @@ impl Users {
         self.by_name.is_empty()
     }
 
-    /// The exchange to begin with a client who claims to be `name`; a mock one where it cannot succeed.
-    /// May take 2 ms ([`User::scram`]).
-    pub fn scram_server(&self, name: &str, mock: &MockKey) -> Result<Server, AuthError> {
-        let verifier = match self.get(name) {
-            Some(user) => user.scram()?,
-            None => None,
-        };
-        Ok(verifier.map_or_else(|| Server::mock(name, mock), Server::new))
+    /// The exchange to begin with a client who claims to be `name`. All of whom no verifier is given, known or not, are
+    /// shown a salt that is made from their names: the first answer tells nobody which users exist.
+    pub fn scram_server(&self, name: &str, mock: &MockKey) -> Server {
+        match self.get(name).map(|user| user.verifier()) {
+            Some(Verifier::Scram(verifier)) => Server::new(verifier),
+            _ => Server::salted(name, mock),
+        }
     }
 }
 
@@ -300,11 +300,12 @@ mod tests {
         let mock = MockKey::random().expect("randomness");
         let login = |name: &str, password: &str| -> Result<(), AuthError> {
             let (client, first) = Client::start(Binding::Unsupported)?;
-            let (server, challenge) = users.scram_server(name, &mock)?.first(first.as_bytes())?;
+            let (server, challenge) = users.scram_server(name, &mock).first(first.as_bytes())?;
+            let verifier = users.get(name).and_then(|user| user.scram(server.salt()));
             let client = client.challenge(challenge.as_bytes())?;
             let keys = ScramKeys::derive(&Secret::new(password), client.salt(), client.iterations());
             let (client, answer) = client.answer(&keys);
-            client.verify(server.finish(answer.as_bytes())?.server_final.as_bytes())
+            client.verify(server.finish(answer.as_bytes(), verifier)?.server_final.as_bytes())
         };
         assert_eq!(login("plain", "pencil"), Ok(()));
         assert_eq!(login("plain", "pencil"), Ok(()));

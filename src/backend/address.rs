@@ -6,12 +6,16 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
 
 use super::{
     connect::Numbers,
     hosts::{HostPort, SessionAttrs},
+    proof::Proofs,
 };
-use crate::auth::{ScramKeys, ScramVerifier, Secret, Verifier, md5::Digest, scram, tls::Connector};
+use crate::auth::{
+    RequireAuth, ScramKeys, ScramVerifier, Secret, Verifier, md5::Digest, scram, tls::Connector,
+};
 
 /// Keys that were derived for servers, kept because deriving takes milliseconds. A few servers, a few salts.
 const KEPT_KEYS: usize = 8;
@@ -33,6 +37,8 @@ pub struct Identity {
     /// Whether any of its clients has asked for `currval` or `lastval`: a backend is to forget what it remembers of
     /// sequences before another session gets it.
     pub asks_sequences: AtomicBool,
+    /// When servers have last let it in.
+    pub proofs: Proofs,
 }
 
 /// How an identity logs in to servers. A reload may replace it.
@@ -65,6 +71,10 @@ pub struct Server {
     pub secret: Option<LoginSecret>,
     /// The URL's database.
     pub database: String,
+    /// How it may ask for a password.
+    pub require_auth: RequireAuth,
+    /// What its connections are called until a session's name is put on them.
+    pub application_name: Option<String>,
     /// Numbers for backends, shared by all servers.
     pub numbers: Arc<Numbers>,
     /// Bytes that went both ways.
@@ -142,6 +152,7 @@ impl Identity {
             credentials,
             generation: AtomicU32::new(0),
             asks_sequences: AtomicBool::new(false),
+            proofs: Proofs::default(),
         }
     }
 
@@ -171,9 +182,20 @@ impl Identity {
         if credentials.is_same(&self.credentials.load()) {
             return;
         }
+        self.replace_credentials(credentials);
+    }
+
+    /// A server has refused its login: what has logged in before is of no use any more. Not to be called from two
+    /// threads at once.
+    pub fn revoke(&self) {
+        self.replace_credentials((*self.credentials()).clone());
+    }
+
+    fn replace_credentials(&self, credentials: Credentials) {
         let generation = self.generation.load(Ordering::Relaxed).wrapping_add(1);
         self.credentials.store(Arc::new(Credentials { generation, ..credentials }));
         self.generation.store(generation, Ordering::Release);
+        self.proofs.forget();
     }
 }
 
@@ -183,7 +205,9 @@ pub struct LoginSecret {
     verifier: Verifier,
     /// Keys that a client's own login proved, with the verifier that it was proven against.
     proven: OnceLock<(ScramVerifier, ScramKeys)>,
-    derived: Mutex<Vec<DerivedKeys>>,
+    derived: Arc<Mutex<Vec<DerivedKeys>>>,
+    /// Keys are derived one after the other: a server may ask for seconds of work, and for others the next time.
+    deriving: Arc<Semaphore>,
 }
 
 #[derive(Clone, Debug)]
@@ -196,7 +220,12 @@ struct DerivedKeys {
 impl LoginSecret {
     /// From what a users file or URL says.
     pub fn new(verifier: Verifier) -> Self {
-        Self { verifier, proven: OnceLock::new(), derived: Mutex::new(Vec::new()) }
+        Self {
+            verifier,
+            proven: OnceLock::new(),
+            derived: Arc::default(),
+            deriving: Arc::new(Semaphore::new(1)),
+        }
     }
 
     /// What is known of the password.
@@ -223,6 +252,11 @@ impl LoginSecret {
         self.verifier.md5_digest(user)
     }
 
+    /// The keys that a client's own login proved, whether or not they fit a server's challenge.
+    pub fn proven_keys(&self) -> Option<ScramKeys> {
+        self.proven.get().map(|(_, keys)| keys.clone())
+    }
+
     /// The keys for a server's challenge: derived from the password, or passed through from a client's login if
     /// the server keeps the same verifier. `None` if neither is possible.
     pub async fn keys_for(&self, challenge: &scram::ClientChallenge) -> Option<ScramKeys> {
@@ -233,23 +267,36 @@ impl LoginSecret {
         }
         let password = self.password()?;
         let (salt, iterations) = (challenge.salt().to_vec(), challenge.iterations());
-        let known =
-            self.lock().iter().find(|kept| kept.salt == salt && kept.iterations == iterations).cloned();
-        if let Some(known) = known {
-            return Some(known.keys);
+        if let Some(keys) = find(&self.derived, &salt, iterations) {
+            return Some(keys);
         }
-        let (password, salt_too) = (password.clone(), salt.clone());
-        let derive = move || ScramKeys::derive(&password, &salt_too, iterations);
-        let keys = tokio::task::spawn_blocking(derive).await.ok()?;
-        let mut kept = self.lock();
-        if kept.len() >= KEPT_KEYS {
-            kept.remove(0);
+        let turn = Arc::clone(&self.deriving).acquire_owned().await.ok()?;
+        // Who had the turn before may have derived the same.
+        if let Some(keys) = find(&self.derived, &salt, iterations) {
+            return Some(keys);
         }
-        kept.push(DerivedKeys { salt, iterations, keys: keys.clone() });
-        Some(keys)
+        let (password, derived) = (password.clone(), Arc::clone(&self.derived));
+        // Goes on to its end, and keeps its turn until then, whoever has stopped waiting for it.
+        let derive = move || {
+            let keys = ScramKeys::derive(&password, &salt, iterations);
+            let mut kept = lock(&derived);
+            if kept.len() >= KEPT_KEYS {
+                kept.remove(0);
+            }
+            kept.push(DerivedKeys { salt, iterations, keys: keys.clone() });
+            drop((kept, turn));
+            keys
+        };
+        tokio::task::spawn_blocking(derive).await.ok()
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<DerivedKeys>> {
-        self.derived.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn find(derived: &Mutex<Vec<DerivedKeys>>, salt: &[u8], iterations: u32) -> Option<ScramKeys> {
+    let kept = lock(derived);
+    let found = kept.iter().find(|kept| kept.salt == salt && kept.iterations == iterations)?;
+    Some(found.keys.clone())
+}
+
+fn lock(derived: &Mutex<Vec<DerivedKeys>>) -> std::sync::MutexGuard<'_, Vec<DerivedKeys>> {
+    derived.lock().unwrap_or_else(PoisonError::into_inner)
 }

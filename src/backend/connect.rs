@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     auth::{
-        AuthError, scram,
+        Asked, AuthError, RequireAuth, scram,
         tls::{self, ChannelBinding, Encryption, EndPoint},
     },
     socket::Socket,
@@ -38,6 +38,12 @@ const LOGIN_BYTES: usize = 256 * 1024;
 
 /// `invalid_authorization_specification`: no entry in `pg_hba.conf`, among others.
 const INVALID_AUTHORIZATION: &str = "28000";
+
+const APPLICATION_NAME: &str = "application_name";
+
+/// What may be wrong where a key that was passed through is refused.
+const OTHER_VERIFIER: &str = "The SCRAM verifier in auth.users_file is not the one that the server has now; copy it from \
+                              pg_authid.rolpassword again, or write the password.";
 
 /// SQLSTATE of a server that is starting up or going down: libpq goes on to the next host.
 const CANNOT_CONNECT_NOW: &str = "57P03";
@@ -73,6 +79,14 @@ pub enum ConnectError {
     /// The password exchange failed.
     #[error("{0}")]
     Auth(#[from] AuthError),
+    /// The server asked in a way that is not allowed.
+    #[error("the server asks for {asked}, but {why}")]
+    Forbidden {
+        /// How it asked.
+        asked: Asked,
+        /// What is against it.
+        why: String,
+    },
     /// The server broke the protocol.
     #[error("the server broke the protocol: {0}")]
     Protocol(String),
@@ -129,9 +143,18 @@ impl ConnectError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Refused(fields) => !matches!(fields.code.get(..2), Some("53" | "57" | "58" | "08" | "XX")),
-            Self::NoPassword(_) | Self::Unsupported(_) | Self::Auth(_) | Self::Unbound(_) => true,
+            Self::NoPassword(_)
+            | Self::Unsupported(_)
+            | Self::Forbidden { .. }
+            | Self::Auth(_)
+            | Self::Unbound(_) => true,
             Self::Io(_) | Self::Tls(_) | Self::TimedOut(_) | Self::Protocol(_) | Self::Unwanted(_) => false,
         }
+    }
+
+    /// Whether the server, or the role, or the database has as many connections as it may.
+    pub fn is_of_bounds(&self) -> bool {
+        matches!(self, Self::Refused(fields) if fields.code.starts_with("53"))
     }
 
     /// Whether another host of the server is to be tried: this one cannot be reached, or is not what is looked for.
@@ -140,7 +163,11 @@ impl ConnectError {
         match self {
             Self::Io(_) | Self::Tls(_) | Self::TimedOut(_) | Self::Protocol(_) | Self::Unwanted(_) => true,
             Self::Refused(fields) => fields.code == CANNOT_CONNECT_NOW,
-            Self::Unbound(_) | Self::NoPassword(_) | Self::Unsupported(_) | Self::Auth(_) => false,
+            Self::Unbound(_)
+            | Self::NoPassword(_)
+            | Self::Unsupported(_)
+            | Self::Forbidden { .. }
+            | Self::Auth(_) => false,
         }
     }
 
@@ -151,7 +178,9 @@ impl ConnectError {
             Self::Tls(_) | Self::Unbound(_) => FailureKind::Tls,
             Self::TimedOut(_) => FailureKind::TimedOut,
             Self::Refused(_) => FailureKind::Refused,
-            Self::NoPassword(_) | Self::Unsupported(_) | Self::Auth(_) => FailureKind::Authentication,
+            Self::NoPassword(_) | Self::Unsupported(_) | Self::Forbidden { .. } | Self::Auth(_) => {
+                FailureKind::Authentication
+            }
             Self::Protocol(_) => FailureKind::Protocol,
         }
     }
@@ -273,10 +302,16 @@ async fn attempt(
     let mut talk = Talk { socket, unread: Vec::new(), unread_messages: VecDeque::new() };
     let mut packet = Vec::new();
     let mut parameters = vec![("user", login.user), ("database", login.database)];
+    let names_itself = |(name, _): &(String, String)| name == APPLICATION_NAME;
+    if let Some(name) = server.application_name.as_deref()
+        && !identity.startup.iter().any(names_itself)
+    {
+        parameters.push((APPLICATION_NAME, name));
+    }
     parameters.extend(identity.startup.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     message::startup(&mut packet, &parameters);
     talk.socket.send_all(&packet).await?;
-    authenticate(&mut talk, login, server.tls.channel_binding()).await?;
+    authenticate(&mut talk, login, server.tls.channel_binding(), &server.require_auth).await?;
 
     let mut reported = Vec::new();
     let mut key: (i32, Box<[u8]>) = (0, Box::default());
@@ -315,6 +350,7 @@ async fn attempt(
         protocol,
         unsent: Vec::new(),
         applied: Arc::new(Settings::default()),
+        is_suspect: false,
         statements: Held::default(),
         cancel: Arc::new(Target::new(Arc::clone(server), route, key.0, key.1)),
         uses: 0,
@@ -329,13 +365,23 @@ async fn authenticate(
     talk: &mut Talk,
     login: Login<'_>,
     binding: ChannelBinding,
+    require: &RequireAuth,
 ) -> Result<(), ConnectError> {
     let no_password = || ConnectError::NoPassword(login.user.to_owned());
     let mut bound = binding != ChannelBinding::Require;
+    let mut asked = Asked::None;
     loop {
         let body = talk.expect_authentication().await?;
         let mut body = Body::new(&body, "Authentication");
-        match body.int32()? {
+        let kind = body.int32()?;
+        asked = match kind {
+            3 => Asked::Password,
+            5 => Asked::Md5,
+            10 => Asked::Scram,
+            _ => asked,
+        };
+        check_allowed(asked, require, &talk.socket)?;
+        match kind {
             0 if bound => return Ok(()),
             0 | 3 | 5 if !bound => {
                 return Err(ConnectError::Unbound("the server does not ask for SCRAM-SHA-256-PLUS"));
@@ -365,6 +411,28 @@ async fn authenticate(
             }
             other => return Err(ConnectError::Unsupported(format!("authentication method {other}"))),
         }
+    }
+}
+
+/// Refuses what `require_auth` does not allow, and to say a password where others may hear it.
+fn check_allowed(asked: Asked, require: &RequireAuth, socket: &Socket) -> Result<(), ConnectError> {
+    if !require.allows(asked) {
+        let why = format!("require_auth={require} does not allow it");
+        return Err(ConnectError::Forbidden { asked, why });
+    }
+    if asked == Asked::Password && !is_private(socket) && !require.names(asked) {
+        let why = "the connection is not encrypted; write sslmode=require in the server's URL, or \
+                   require_auth=password if the network is to be trusted";
+        return Err(ConnectError::Forbidden { asked, why: why.to_owned() });
+    }
+    Ok(())
+}
+
+/// Whether nobody between can read what is sent.
+fn is_private(socket: &Socket) -> bool {
+    match socket {
+        Socket::Tls(_) | Socket::Unix(_) => true,
+        Socket::Tcp(tcp) => tcp.peer_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback()),
     }
 }
 
@@ -414,11 +482,24 @@ async fn prove(
     talk.socket.send_all(&packet).await?;
 
     let challenge = client.challenge(&talk.expect_sasl(11).await?)?;
-    let keys =
-        secret.keys_for(&challenge).await.ok_or_else(|| ConnectError::NoPassword(login.user.to_owned()))?;
+    challenge.check_iterations()?;
+    let fitting = secret.keys_for(&challenge).await;
+    let fits = fitting.is_some();
+    // Keys of another verifier open nothing, and it is for the server to say so: it shows one that is made up where
+    // the password is no longer valid.
+    let keys = fitting
+        .or_else(|| secret.proven_keys())
+        .ok_or_else(|| ConnectError::NoPassword(login.user.to_owned()))?;
     let (sent, proof) = challenge.answer(&keys);
     talk.send_password(proof.as_bytes()).await?;
-    sent.verify(&talk.expect_sasl(12).await?)?;
+    let last = match talk.expect_sasl(12).await {
+        Err(ConnectError::Refused(mut fields)) if !fits && fields.hint.is_empty() => {
+            OTHER_VERIFIER.clone_into(&mut fields.hint);
+            return Err(ConnectError::Refused(fields));
+        }
+        other => other?,
+    };
+    sent.verify(&last)?;
     Ok(())
 }
 

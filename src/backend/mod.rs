@@ -7,9 +7,11 @@ pub mod address;
 pub mod cancel;
 pub mod connect;
 pub mod dial;
+pub mod handover;
 pub mod hosts;
 pub mod outgoing;
 pub mod probe;
+pub mod proof;
 pub mod protocol;
 pub mod query;
 pub mod settings;
@@ -51,8 +53,11 @@ pub struct Backend {
     pub protocol: Protocol,
     /// Bytes for the server that its socket has not taken yet.
     pub unsent: Vec<u8>,
-    /// The settings that differ from what the server gave at connect.
+    /// The settings that differ from what the server gave at connect, as the server has confirmed them.
     pub applied: Arc<Settings>,
+    /// What has run on it since it was connected or reset is not all proven to leave no more than `applied` and
+    /// `statements` tell: only the session that used it last goes on with it as it is. See [`handover`].
+    pub is_suspect: bool,
     /// Protocol-level prepared statements that exist on it.
     pub statements: statements::Held,
     /// How to cancel it, shared with whoever may have to.
@@ -102,6 +107,9 @@ pub enum Broken {
     },
 }
 
+/// Reads of what an idle backend has said unasked, of a few bytes each.
+const IDLE_READS_MAX: usize = 1_000;
+
 impl Backend {
     /// The error for a failed socket.
     pub fn broken(&self, error: std::io::Error) -> Broken {
@@ -141,7 +149,8 @@ impl Backend {
     pub fn is_alive(&mut self) -> bool {
         // Small: clearing it is all that this costs as long as nothing has come.
         let mut buffer = [0; 64];
-        loop {
+        // A server that has more to say than that is not idle.
+        for _ in 0..IDLE_READS_MAX {
             match self.socket.read_now(&mut buffer) {
                 None => return self.protocol.quiescent().is_some(),
                 Some(Ok(n)) if n > 0 => {
@@ -154,5 +163,6 @@ impl Backend {
                 Some(_) => return false,
             }
         }
+        false
     }
 }

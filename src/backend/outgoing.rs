@@ -28,6 +28,11 @@ impl Outgoing {
         self.edited.get_or_insert_default().extend_from_slice(bytes);
     }
 
+    /// Takes back all of it: nothing goes on.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
     fn collect(&mut self, chunk: &[u8]) {
         if self.from < self.to {
             let run = &chunk[self.from..self.to];

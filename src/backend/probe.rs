@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{
     Backend, Broken,
     query::Answer,
-    settings::{Settings, quote_literal},
+    settings::{Settings, quote_literal, quote_value, unhex},
 };
 
 /// State that ties a session to its backend.
@@ -36,13 +36,15 @@ pub enum PinReason {
     SessionMode,
     /// The unnamed prepared statement is too long to be kept here.
     UnnamedStatement,
+    /// The settings are larger than what is carried of one session.
+    LargeSettings,
     /// A replication connection.
     Replication,
 }
 
 impl PinReason {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::TempObjects,
         Self::AdvisoryLocks,
         Self::PreparedStatements,
@@ -55,6 +57,7 @@ impl PinReason {
         Self::Unknown,
         Self::SessionMode,
         Self::UnnamedStatement,
+        Self::LargeSettings,
         Self::Replication,
     ];
 
@@ -73,6 +76,7 @@ impl PinReason {
             Self::Unknown => "unknown",
             Self::SessionMode => "session_mode",
             Self::UnnamedStatement => "unnamed_statement",
+            Self::LargeSettings => "large_settings",
             Self::Replication => "replication",
         }
     }
@@ -101,6 +105,8 @@ pub struct Residue {
     pub pin: Option<PinReason>,
     /// All settings in force that the session (or we for it) set; only if they were asked for.
     pub settings: Option<Settings>,
+    /// There are more of them than are read.
+    pub is_large: bool,
     /// Bytes for the client that arrived meanwhile.
     pub for_client: Vec<u8>,
 }
@@ -109,7 +115,8 @@ pub struct Residue {
 const STATE: &str = "\
 SELECT 'temp' AS k, NULL AS n, NULL AS v WHERE EXISTS (SELECT FROM pg_catalog.pg_depend \
  WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass::pg_catalog.oid \
- AND refobjid OPERATOR(pg_catalog.=) NULLIF(pg_catalog.pg_my_temp_schema(), 0::pg_catalog.oid)) \
+ AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() \
+ AND refobjid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid) \
 UNION ALL SELECT 'lock', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
  WHERE locktype OPERATOR(pg_catalog.=) 'advisory'::pg_catalog.text \
  AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()) \
@@ -117,17 +124,22 @@ UNION ALL SELECT 'prepared', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_
 UNION ALL SELECT 'cursor', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
 UNION ALL SELECT 'listen', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels())";
 
-/// Settings whose value comes from the session. Roles are not in `pg_settings`. Those of a transaction are still said
-/// to come from the session when the transaction is over.
-const SETTINGS: &str = " \
-UNION ALL SELECT 'set', name, setting FROM pg_catalog.pg_settings \
- WHERE source OPERATOR(pg_catalog.=) 'session'::pg_catalog.text \
- AND name OPERATOR(pg_catalog.<>) ALL (\
- '{exit_on_error,transaction_isolation,transaction_read_only,transaction_deferrable}'::pg_catalog.text[]) \
-UNION ALL SELECT 'set', 'role', pg_catalog.current_setting('role') \
- WHERE pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) 'none'::pg_catalog.text \
-UNION ALL SELECT 'set', 'session_authorization', session_user::pg_catalog.text \
- WHERE session_user::pg_catalog.text OPERATOR(pg_catalog.<>) ";
+/// Settings whose value comes from the session. Those of a transaction are still said to come from the session when the
+/// transaction is over.
+const IS_SET: &str = "\
+source OPERATOR(pg_catalog.=) 'session'::pg_catalog.text AND name OPERATOR(pg_catalog.<>) ALL (\
+ '{transaction_isolation,transaction_read_only,transaction_deferrable}'::pg_catalog.text[])";
+
+/// What of a session's settings is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The session's own settings with a dot in their name: the server does not list them.
+    pub custom: &'a [String],
+    /// Those that functions may have set.
+    pub others: &'a [String],
+    /// Names and values of more bytes than this in all are not read.
+    pub bytes_max: usize,
+}
 
 /// Settings of a session that may keep the server from answering, and the values by which it answers.
 const OBSTACLES: [(&str, &str); 3] = [("statement_timeout", "0"), ("lock_timeout", "0"), ("role", "none")];
@@ -136,41 +148,52 @@ const OBSTACLES: [(&str, &str); 3] = [("statement_timeout", "0"), ("lock_timeout
 const ATTEMPTS: usize = 5;
 
 impl Backend {
-    /// Asks the server what the session has left. With `settings`, also for settings. The server does not list those
-    /// with a dot in their name: `custom` names the session's own, `others` what functions may have set. One that was
-    /// ever set is never forgotten: after RESET or a rollback it is empty, where another one is an error.
-    pub async fn probe(
-        &mut self,
-        settings: bool,
-        custom: &[String],
-        others: &[String],
-    ) -> Result<Residue, Broken> {
-        let (answer, own) = self.ask_unhindered(&self.question(settings, custom, others)).await?;
+    /// Asks the server what the session has left; for settings, if they are `asked` for. One with a dot in its name that
+    /// was ever set is never forgotten: after RESET or a rollback it is empty, where another one is an error.
+    pub async fn probe(&mut self, asked: Option<Asked<'_>>) -> Result<Residue, Broken> {
+        let (answer, own) = self.ask_unhindered(&self.question(asked)).await?;
         let for_client = answer.for_client;
         if let Some(error) = &answer.error {
             tracing::debug!(%error, "what a session has left on its backend cannot be asked for");
-            return Ok(Residue { pin: Some(PinReason::Unknown), settings: None, for_client });
+            return Ok(Residue { pin: Some(PinReason::Unknown), for_client, ..Residue::default() });
         }
         let mut residue = Residue { for_client, ..Residue::default() };
         let mut found = Vec::new();
+        let mut is_large = false;
         for row in answer.rows {
-            let mut columns = row.into_iter().map(Option::unwrap_or_default);
-            let kind = columns.next().unwrap_or_default();
-            if kind == "set" {
-                found.push((columns.next().unwrap_or_default(), columns.next().unwrap_or_default()));
-            } else {
+            let mut columns = row.into_iter();
+            let kind = columns.next().flatten().unwrap_or_default();
+            if kind != "set" {
                 residue.pin = residue.pin.or(PinReason::from_row(&kind));
+                continue;
+            }
+            let name = columns.next().flatten().unwrap_or_default();
+            match columns.next().flatten() {
+                Some(digits) => {
+                    let value =
+                        unhex(&digits).ok_or_else(|| self.nonsense(&"a setting is not in hexadecimal"))?;
+                    found.push((name, value));
+                }
+                None => is_large = true,
             }
         }
-        found.extend(own.into_iter().filter(|(name, value)| name != "role" || value != "none"));
-        residue.settings = settings.then(|| Settings::new(found));
+        found.extend(own.into_iter().filter(|(name, value)| name != "role" || value != b"none"));
+        residue.settings = asked.map(|asked| {
+            let settings = Settings::new(found);
+            is_large |= settings.size() > asked.bytes_max;
+            settings
+        });
+        residue.is_large = is_large;
+        if is_large {
+            residue.pin = residue.pin.or(Some(PinReason::LargeSettings));
+        }
         Ok(residue)
     }
 
     /// Asks what the session's own settings may keep the server from answering (a timeout, a role that may not read
     /// what is asked): they are put out of the way, if need be, and back. Gives them if they were: from then on they
     /// count as set by the session.
-    pub async fn ask_unhindered(&mut self, sql: &str) -> Result<(Answer, Vec<(String, String)>), Broken> {
+    pub async fn ask_unhindered(&mut self, sql: &str) -> Result<(Answer, Vec<(String, Vec<u8>)>), Broken> {
         let mut answer = self.ask(sql).await?;
         if answer.error.is_none() {
             return Ok((answer, Vec::new()));
@@ -183,41 +206,52 @@ impl Backend {
         Ok((answer, values))
     }
 
-    fn question(&self, settings: bool, custom: &[String], others: &[String]) -> String {
+    fn question(&self, asked: Option<Asked<'_>>) -> String {
         let mut sql = String::from(STATE);
-        if settings {
-            sql.push_str(SETTINGS);
-            sql.push_str(&quote_literal(self.server.login(&self.identity, &self.credentials).user));
-            sql.push_str("::pg_catalog.text");
-            let known = custom.iter().map(|name| (name, "IS NOT NULL"));
-            // Empty, it may be what another session has left of it.
-            let others = others.iter().map(|name| (name, "OPERATOR(pg_catalog.<>) ''::pg_catalog.text"));
-            for (name, is_set) in known.chain(others) {
-                let name = quote_literal(name);
-                let _ = write!(
-                    sql,
-                    " UNION ALL SELECT 'set', {name}, pg_catalog.current_setting({name}, true) \
-                     WHERE pg_catalog.current_setting({name}, true) {is_set}"
-                );
-            }
+        let Some(Asked { custom, others, bytes_max }) = asked else { return sql };
+        let _ = write!(
+            sql,
+            " UNION ALL SELECT 'set', name, {} FROM pg_catalog.pg_settings WHERE {IS_SET}",
+            digits("setting", bytes_max)
+        );
+        let user = quote_literal(self.server.login(&self.identity, &self.credentials).user);
+        let current = |name: &str| format!("pg_catalog.current_setting({}, true)", quote_literal(name));
+        let mut named = |name: &str, value: &str, condition: &str| {
+            let (name, shown) = (quote_literal(name), digits(value, bytes_max));
+            let _ = write!(sql, " UNION ALL SELECT 'set', {name}, {shown} WHERE {value} {condition}");
+        };
+        // Roles are not in `pg_settings`.
+        named("role", &current("role"), "OPERATOR(pg_catalog.<>) 'none'::pg_catalog.text");
+        let other_user = format!("OPERATOR(pg_catalog.<>) {user}::pg_catalog.text");
+        named("session_authorization", "session_user::pg_catalog.text", &other_user);
+        for name in custom {
+            named(name, &current(name), "IS NOT NULL");
+        }
+        // Empty, it may be what another session has left of it.
+        let is_some = "OPERATOR(pg_catalog.<>) ''::pg_catalog.text";
+        for name in others {
+            named(name, &current(name), is_some);
         }
         sql
     }
 
     /// Puts settings of the session out of the way, and gives their values; `None` if the server does not let us.
-    async fn clear_obstacles(&mut self) -> Result<Option<Vec<(String, String)>>, Broken> {
-        let current = OBSTACLES.map(|(name, _)| format!("pg_catalog.current_setting('{name}')"));
-        let clear = OBSTACLES.map(|(name, value)| set_config(name, value));
+    async fn clear_obstacles(&mut self) -> Result<Option<Vec<(String, Vec<u8>)>>, Broken> {
+        let current = |name| digits(&format!("pg_catalog.current_setting('{name}')"), i32::MAX as usize);
+        let current = OBSTACLES.map(|(name, _)| current(name));
+        let clear = OBSTACLES.map(|(name, value)| set_config(name, value.as_bytes()));
         let Some(rows) = self.ask_again(&format!("SELECT {}", current.join(","))).await? else {
             return Ok(None);
         };
-        let values = rows.into_iter().flatten().map(Option::unwrap_or_default);
+        let values: Option<Vec<_>> =
+            rows.into_iter().flatten().map(|value| value.as_deref().and_then(unhex)).collect();
+        let values = values.ok_or_else(|| self.nonsense(&"a setting is not in hexadecimal"))?;
         let values: Vec<_> = OBSTACLES.map(|(name, _)| name.to_owned()).into_iter().zip(values).collect();
         Ok(self.ask_again(&format!("SELECT {}", clear.join(","))).await?.map(|_| values))
     }
 
     /// The session has its own settings back; a backend that does not take them is of no use.
-    async fn restore_obstacles(&mut self, values: &[(String, String)]) -> Result<(), Broken> {
+    async fn restore_obstacles(&mut self, values: &[(String, Vec<u8>)]) -> Result<(), Broken> {
         let restore: Vec<String> = values.iter().map(|(name, value)| set_config(name, value)).collect();
         match self.ask_again(&format!("SELECT {}", restore.join(","))).await? {
             Some(_) => Ok(()),
@@ -237,6 +271,14 @@ impl Backend {
     }
 }
 
-fn set_config(name: &str, value: &str) -> String {
-    format!("pg_catalog.set_config('{name}',{}, false)", quote_literal(value))
+fn set_config(name: &str, value: &[u8]) -> String {
+    format!("pg_catalog.set_config('{name}',{}, false)", quote_value(value))
+}
+
+/// An expression for the hexadecimal digits of a text in the encoding of the database; NULL if it is longer than that.
+fn digits(text: &str, bytes_max: usize) -> String {
+    format!(
+        "CASE WHEN pg_catalog.octet_length({text}) OPERATOR(pg_catalog.<=) {bytes_max}::pg_catalog.int8 \
+         THEN pg_catalog.encode(pg_catalog.convert_to({text}, pg_catalog.getdatabaseencoding()), 'hex') END"
+    )
 }

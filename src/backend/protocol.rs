@@ -14,18 +14,26 @@ use std::{
     sync::Arc,
 };
 
-pub use news::{Failure, News};
+pub use news::{Failure, News, Transient};
 pub use steps::{Awaits, Step, Undo};
 
 use super::outgoing::Outgoing;
-use crate::wire::{
-    TxStatus,
-    frame::{BadFrame, HEADER_BYTES, Header},
-    read::{Body, ErrorFields},
+use crate::{
+    sql::Reading,
+    wire::{
+        TxStatus,
+        frame::{BadFrame, HEADER_BYTES, Header},
+        message,
+        read::{Body, ErrorFields},
+    },
 };
 
 /// An ErrorResponse longer than this is passed on without being looked into.
 const INSPECTED_BYTES: usize = 64 * 1024;
+
+/// Parameters that a server may report, and the bytes that their names and values may take. PostgreSQL reports 15.
+const PARAMETERS_MAX: usize = 100;
+const PARAMETERS_BYTES_MAX: usize = 256 * 1024;
 
 /// What was sent up to a Sync or a Query, and how its replies are treated.
 #[derive(Debug)]
@@ -38,21 +46,40 @@ struct Part {
     parses: usize,
     /// ReadyForQuery is not for the client yet.
     withholds_ready: bool,
+    /// If nothing but an error of the server's own comes, the client is told nothing: its session repeats it.
+    repeat: Repeat,
     failed: bool,
+    opening: Opening,
+}
+
+/// Whether the client's request can still be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeat {
+    No,
+    /// The client has been told nothing.
+    Yes,
+    /// What it is told is in the chunk that is being looked at, and nothing else is.
+    Begun,
+}
+
+/// What of the client's was sent in front of its messages, of which it had been told already that it was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opening {
+    /// Nothing that began a transaction.
+    Plain,
+    /// A BEGIN.
+    Begins,
+    /// A BEGIN, and it or something else of the opening has failed: the server skips what follows.
+    Failed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whose {
     /// Nothing of the replies is for the client.
     Ours,
-    /// Nor does it matter if it fails: what needs it fails, too.
-    Attempt,
     /// Of the replies changed parameters are for the client: its own statement would have changed them, had it been
     /// sent to a server of its own. The ReadyForQuery is that of the client's statement, whose own is swallowed.
     Completion,
-    /// Of the replies errors and changed parameters are for the client: what it was told to have happened when it
-    /// sent the statement, before there was a server.
-    Prologue,
     Client,
 }
 
@@ -86,12 +113,15 @@ pub struct Protocol {
     /// An incomplete header, or an incomplete message that will be looked into.
     tail: Vec<u8>,
     news: Option<Box<News>>,
-    /// An error of a prologue was passed to the client, whose own statement will fail because of it.
-    prologue_failed: bool,
+    /// What is sent in front of the client's next messages, and whether a BEGIN is among it.
+    opening: VecDeque<Step>,
+    begins: bool,
     /// The first error in a reply that is not the client's, outside any reply, or the end of the connection.
     error: Option<Box<ErrorFields>>,
     /// What the server has reported of its parameters (ParameterStatus), as it stands now.
     parameters: Vec<(String, String)>,
+    /// What of them decides how texts are read.
+    reading: Reading,
     /// Channels whose notifications the client gets by another way.
     heard_elsewhere: Option<Arc<HashSet<Box<str>>>>,
     /// What becomes of the client's next ReadyForQuery outside of a transaction.
@@ -118,9 +148,11 @@ impl Default for Protocol {
             body_passes: true,
             tail: Vec::new(),
             news: None,
-            prologue_failed: false,
+            opening: VecDeque::new(),
+            begins: false,
             error: None,
             parameters: Vec::new(),
+            reading: Reading::default(),
             heard_elsewhere: None,
             ready: Ready::Passes,
         }
@@ -135,11 +167,6 @@ impl Protocol {
         self.push(Whose::Ours, Kind::Simple);
     }
 
-    /// Messages of ours were sent that may fail.
-    pub fn sent_attempt(&mut self) {
-        self.push(Whose::Attempt, Kind::Simple);
-    }
-
     /// A Query of ours was sent that completes the client's: the parameters that it changes are reported.
     pub fn sent_completion(&mut self) {
         self.push(Whose::Completion, Kind::Simple);
@@ -148,12 +175,18 @@ impl Protocol {
     /// Extended messages of the client that only prepare were sent, with a Sync of ours.
     pub fn sent_prepared(&mut self, steps: VecDeque<Step>) {
         self.push(Whose::Client, Kind::Prepared);
-        self.parts.back_mut().expect("just pushed").steps = steps;
+        self.parts.back_mut().expect("just pushed").steps.extend(steps);
     }
 
-    /// A statement of the client that was answered before it was sent (SET LOCAL in a deferred transaction).
-    pub fn sent_prologue(&mut self) {
-        self.push(Whose::Prologue, Kind::Simple);
+    /// Messages without a Sync will be sent in front of the client's, and the server skips those if one of these fails:
+    /// BEGIN and what followed it, each as Parse, Bind and Execute, then Parse messages.
+    pub fn sends_opening(&mut self, statements: usize, parses: usize) {
+        let statement = [Awaits::Parse, Awaits::Bind, Awaits::Execute].map(Step::Open);
+        for _ in 0..statements {
+            self.opening.extend(statement.iter().cloned());
+        }
+        self.opening.extend((0..parses).map(|_| Step::Open(Awaits::Parse)));
+        self.begins = statements > 0;
     }
 
     /// The client's Query or FunctionCall was sent.
@@ -163,6 +196,10 @@ impl Protocol {
     pub fn sent_simple(&mut self) {
         if !self.is_open() {
             self.push(Whose::Client, Kind::Simple);
+            let part = self.parts.back_mut().expect("just pushed");
+            if !part.steps.is_empty() {
+                part.steps.push_back(Step::Simple);
+            }
         } else if !self.is_skipping() {
             let part = self.parts.back_mut().expect("an open conversation has a part");
             part.steps.push_back(Step::Simple);
@@ -180,7 +217,7 @@ impl Protocol {
             }
         } else {
             self.push(Whose::Client, Kind::Open);
-            self.parts.back_mut().expect("just pushed").steps = steps;
+            self.parts.back_mut().expect("just pushed").steps.extend(steps);
         }
         if synced {
             self.parts.back_mut().expect("there is an open part").kind = Kind::Synced;
@@ -213,8 +250,39 @@ impl Protocol {
     }
 
     fn push(&mut self, whose: Whose, kind: Kind) {
-        let steps = VecDeque::new();
-        self.parts.push_back(Part { whose, kind, steps, parses: 0, withholds_ready: false, failed: false });
+        let (steps, opening) = match whose {
+            Whose::Client if !self.opening.is_empty() => {
+                let begins = std::mem::take(&mut self.begins);
+                (std::mem::take(&mut self.opening), if begins { Opening::Begins } else { Opening::Plain })
+            }
+            _ => (VecDeque::new(), Opening::Plain),
+        };
+        let (withholds_ready, failed, repeat) = (false, false, Repeat::No);
+        let part = Part { whose, kind, steps, parses: 0, withholds_ready, repeat, failed, opening };
+        self.parts.push_back(part);
+    }
+
+    /// Whether what was sent last may be sent again: the client has got nothing of its answer.
+    pub fn has_told_nothing(&self) -> bool {
+        self.parts.back().is_some_and(|part| part.repeat == Repeat::Yes)
+    }
+
+    /// What was sent last may be sent again, as long as the client has got nothing of its answer.
+    pub fn may_repeat(&mut self) {
+        if let Some(part) = self.parts.back_mut() {
+            part.repeat = Repeat::Yes;
+        }
+    }
+
+    /// Nothing more will be answered: what was not, has not taken place.
+    pub fn give_up(&mut self) {
+        let mut undone = VecDeque::new();
+        for part in self.parts.iter_mut().filter(|part| part.whose == Whose::Client) {
+            undone.append(&mut part.steps);
+        }
+        if !undone.is_empty() {
+            self.news().undo(undone);
+        }
     }
 
     /// The client is not told that what was sent last is done, because something of ours completes it.
@@ -265,6 +333,13 @@ impl Protocol {
         self.parts.iter().any(|part| !part.steps.is_empty())
     }
 
+    /// Whether the server has answered all that was sent of an open pipeline, and the client must go on: nobody expects
+    /// a message.
+    pub fn awaits_client(&self) -> bool {
+        let is_answered = |part: &Part| part.kind == Kind::Open && !part.failed && part.steps.is_empty();
+        self.parts.len() == 1 && self.parts.front().is_some_and(is_answered) && !self.copying_in
+    }
+
     /// Whether a reply to the client is outstanding.
     pub fn owes_client(&self) -> bool {
         self.parts.iter().any(|part| matches!(part.whose, Whose::Client | Whose::Completion))
@@ -301,8 +376,14 @@ impl Protocol {
         &self.parameters
     }
 
+    /// How the server reads texts now.
+    pub const fn reading(&self) -> Reading {
+        self.reading
+    }
+
     /// Takes over what the server reported at its start.
     pub fn set_parameters(&mut self, parameters: Vec<(String, String)>) {
+        self.reading = reading_of(&parameters);
         self.parameters = parameters;
     }
 
@@ -340,12 +421,14 @@ impl Protocol {
     /// Takes bytes from the server and tells in `out` what of them is for the client. `out` refers to `chunk`.
     pub fn receive(&mut self, chunk: &[u8], out: &mut Outgoing) -> Result<(), BadFrame> {
         if self.tail.is_empty() {
-            return self.walk(chunk, out);
+            self.walk(chunk, out)?;
+        } else {
+            let mut whole = std::mem::take(&mut self.tail);
+            whole.extend_from_slice(chunk);
+            self.walk(&whole, out)?;
+            out.detach(&whole);
         }
-        let mut whole = std::mem::take(&mut self.tail);
-        whole.extend_from_slice(chunk);
-        self.walk(&whole, out)?;
-        out.detach(&whole);
+        self.end_chunk();
         Ok(())
     }
 
@@ -379,6 +462,9 @@ impl Protocol {
             let here = rest.len().min(header.len);
             let body = &rest[HEADER_BYTES..here];
             let passes = self.on_message(header.tag, body, chunk, out);
+            if header.tag == b'S' && self.has_too_many_parameters() {
+                return Err(BadFrame::Flood { tag: header.tag });
+            }
             if passes {
                 out.pass(chunk, at, at + here);
             }
@@ -393,13 +479,28 @@ impl Protocol {
     fn on_message(&mut self, tag: u8, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
         match tag {
             b'Z' => self.on_ready(body, chunk, out),
-            b'S' => self.on_parameter(body),
+            b'S' => self.on_parameter(body) && self.tells(),
             b'E' => self.on_error(body, chunk, out),
-            b'N' => self.parts.front().is_none_or(|part| part.whose == Whose::Client),
+            b'N' => self.parts.front().is_none_or(|part| part.whose == Whose::Client) && self.tells(),
             // A notification belongs to the session's LISTEN, whatever is being answered.
-            b'A' => !self.is_heard_elsewhere(body),
+            b'A' => !self.is_heard_elsewhere(body) && self.tells(),
             b'G' | b'W' => self.on_copy_in(),
             _ => self.on_reply(tag),
+        }
+    }
+
+    /// The client is told something: what it has sent must not be repeated.
+    fn tells(&mut self) -> bool {
+        if let Some(part) = self.parts.front_mut() {
+            part.repeat = Repeat::No;
+        }
+        true
+    }
+
+    /// What has been passed on of this chunk goes to the client now.
+    fn end_chunk(&mut self) {
+        if let Some(part) = self.parts.front_mut().filter(|part| part.repeat == Repeat::Begun) {
+            part.repeat = Repeat::No;
         }
     }
 
@@ -415,15 +516,23 @@ impl Protocol {
                 out.insert(chunk, &bytes);
             }
         }
-        if part.whose == Whose::Client {
-            self.prologue_failed = false;
+        // The client was told that it is in a transaction: it is in a failed one.
+        let begin_failed = part.opening == Opening::Failed && self.status == TxStatus::Idle;
+        if begin_failed {
+            self.news().begin_failed = true;
         }
         let passes = match part.whose {
             // Its parameters are told before the client is told that it may go on.
             Whose::Completion => true,
             Whose::Client => part.kind != Kind::Prepared && !part.withholds_ready,
-            Whose::Ours | Whose::Attempt | Whose::Prologue => false,
+            Whose::Ours => false,
         };
+        if passes && begin_failed {
+            let mut ready = Vec::new();
+            message::ready(&mut ready, TxStatus::Failed);
+            out.insert(chunk, &ready);
+            return false;
+        }
         if passes && self.ready == Ready::Waits && self.status == TxStatus::Idle {
             // Waits => Held
             self.ready = Ready::Held;
@@ -450,13 +559,31 @@ impl Protocol {
             Some(known) => known.1 = value,
             None => self.parameters.push((name.into_owned(), value)),
         }
+        self.reading = reading_of(&self.parameters);
         if shown {
             self.news().parameter_changed = true;
         }
         shown
     }
 
+    fn has_too_many_parameters(&self) -> bool {
+        let bytes: usize = self.parameters.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.parameters.len() > PARAMETERS_MAX || bytes > PARAMETERS_BYTES_MAX
+    }
+
     fn on_error(&mut self, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
+        let has = |field: &[u8]| memchr::memmem::find(body, field).is_some();
+        if has(b"\0VFATAL\0") || has(b"\0VPANIC\0") {
+            // The end of the backend's connection is not the end of the client's, nor the answer to anything.
+            let fields = ErrorFields::parse(body);
+            let part = self.parts.front_mut().filter(|part| part.repeat == Repeat::Begun);
+            if let Some(part) = part.filter(|_| Transient::of(fields.code.as_bytes()).is_some()) {
+                out.clear();
+                part.repeat = Repeat::Yes;
+            }
+            self.error.get_or_insert_with(|| Box::new(fields));
+            return false;
+        }
         self.copying_in = false;
         let Some(part) = self.parts.front_mut() else {
             self.error.get_or_insert_with(|| Box::new(ErrorFields::parse(body)));
@@ -464,52 +591,50 @@ impl Protocol {
         };
         part.failed = true;
         let mut steps = std::mem::take(&mut part.steps);
-        if steps.iter().skip(1).any(|step| *step == Step::Simple) {
+        let repeat = std::mem::replace(&mut part.repeat, Repeat::No);
+        if repeat != Repeat::No
+            && let Some(reason) = Transient::of_error(body)
+        {
+            // Of this chunk nothing has been sent.
+            out.clear();
+            part.withholds_ready = true;
+            let news = self.news();
+            news.transient = Some(reason);
+            news.undo(steps);
+            return false;
+        }
+        let opening_failed = matches!(steps.front(), Some(Step::Open(_)));
+        if opening_failed && part.opening == Opening::Begins {
+            part.opening = Opening::Failed;
+        }
+        let needs_sync = opening_failed && part.kind == Kind::Simple;
+        if !opening_failed && steps.iter().skip(1).any(|step| *step == Step::Simple) {
             // A message before the Query has failed, and the server skips the Query too.
             part.kind = Kind::Open;
         }
-        // The end of the backend's connection is not the end of the client's.
-        let fatal =
-            memchr::memmem::find(body, b"\0VFATAL\0").or_else(|| memchr::memmem::find(body, b"\0VPANIC\0"));
         let whose = part.whose;
         let lost_unnamed = std::mem::take(&mut part.parses) > 0
             || steps.iter().any(|step| *step == Step::Pass(Awaits::Parse));
-        let told_already = whose == Whose::Client && std::mem::take(&mut self.prologue_failed);
-        self.prologue_failed |= whose == Whose::Prologue;
-        let is_attempt = whose == Whose::Attempt && fatal.is_none();
-        let ours = matches!(whose, Whose::Ours | Whose::Attempt | Whose::Completion) || fatal.is_some();
+        let ours = matches!(whose, Whose::Ours | Whose::Completion);
         let skips_to_sync = part.kind == Kind::Prepared;
         let news = self.news.get_or_insert_default();
         news.skips_to_sync |= skips_to_sync;
+        news.needs_sync |= needs_sync;
         news.lost_unnamed |= lost_unnamed && whose == Whose::Client;
         let is_refusal = matches!(steps.front(), Some(Step::Refuse { .. })) && !ours;
         let refusal = if is_refusal { steps.pop_front() } else { None };
-        for step in steps {
-            match step {
-                Step::PassParsed(id, name) => {
-                    news.not_parsed.push(id);
-                    news.undone.push(Undo::Parse(name));
-                }
-                Step::SwallowParsed(id) => news.not_parsed.push(id),
-                Step::SwallowClosed(id) => news.not_closed.push(id),
-                Step::Insert(_, undo) => news.undone.push(undo),
-                Step::Pass(_) | Step::Refuse { .. } | Step::Simple => {}
-            }
-        }
+        news.undo(steps);
         if let Some(Step::Refuse { error, drops_unread }) = refusal {
             news.failure = Some(if drops_unread { Failure::Unread } else { Failure::Other });
-            if !told_already {
-                out.insert(chunk, &error);
-            }
+            out.insert(chunk, &error);
             return false;
         }
-        if ours && !is_attempt {
+        if ours {
             self.error.get_or_insert_with(|| Box::new(ErrorFields::parse(body)));
-        } else if !ours {
+        } else {
             news.failure = Some(if news::grammar_refuses(body) { Failure::Unread } else { Failure::Other });
         }
-        // "Current transaction is aborted" would hide the reason, which the client has just been told.
-        !ours && !told_already
+        !ours
     }
 
     fn on_copy_in(&mut self) -> bool {
@@ -518,6 +643,10 @@ impl Protocol {
         // During COPY the server ignores Sync, so the one that was sent will not be answered.
         if part.kind == Kind::Synced {
             part.kind = Kind::Open;
+            if part.steps.is_empty() {
+                // The COPY is still to be answered, and it is the last one that can be.
+                part.steps.push_back(Step::Pass(Awaits::Execute));
+            }
         }
         part.whose == Whose::Client
     }
@@ -530,9 +659,16 @@ impl Protocol {
         if tag == b'1' {
             part.parses = part.parses.saturating_sub(1);
         }
-        let passes = !matches!(part.steps.front(), Some(Step::SwallowParsed(_) | Step::SwallowClosed(_)));
+        let swallows =
+            |step: &Step| matches!(step, Step::Open(_) | Step::SwallowParsed(_) | Step::SwallowClosed(_));
+        let passes = !part.steps.front().is_some_and(swallows);
+        if passes && part.repeat != Repeat::No {
+            // The name of a statement that was told to exist cannot be taken back.
+            let is_named = matches!(part.steps.front(), Some(Step::PassParsed(..)));
+            part.repeat = if is_named { Repeat::No } else { Repeat::Begun };
+        }
         let ended = match part.steps.front() {
-            Some(Step::Pass(awaits)) => awaits.ended_by(tag),
+            Some(Step::Pass(awaits) | Step::Open(awaits)) => awaits.ended_by(tag),
             Some(Step::PassParsed(..) | Step::SwallowParsed(_)) => tag == b'1',
             Some(Step::SwallowClosed(_)) => tag == b'3',
             Some(Step::Insert(..) | Step::Refuse { .. } | Step::Simple) | None => false,
@@ -548,10 +684,20 @@ impl Protocol {
         let Some(part) = self.parts.front_mut() else { return };
         while matches!(part.steps.front(), Some(Step::Insert(..))) {
             if let Some(Step::Insert(bytes, _)) = part.steps.pop_front() {
+                part.repeat = Repeat::No;
                 out.insert(chunk, &bytes);
             }
         }
     }
+}
+
+/// How a server reads texts that has reported these parameters.
+pub fn reading_of(parameters: &[(String, String)]) -> Reading {
+    let value = |name: &str| {
+        let known = parameters.iter().find(|(known, _)| known == name);
+        known.map_or("", |(_, value)| value.as_str())
+    };
+    Reading::new(value("client_encoding"), value("server_encoding"), value("standard_conforming_strings"))
 }
 
 #[cfg(test)]

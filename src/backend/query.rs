@@ -6,6 +6,9 @@ use crate::wire::{
     read::{Body, ErrorFields},
 };
 
+/// An answer to a question of ours takes no more memory than this, nor more bytes on its way, whatever the server sends.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
+
 /// What a backend answered.
 #[derive(Debug, Default)]
 pub struct Answer {
@@ -15,11 +18,19 @@ pub struct Answer {
     pub error: Option<ErrorFields>,
     /// Bytes that came along and are for the session's client (notifications).
     pub for_client: Vec<u8>,
+    /// Memory that the rows take.
+    rows_bytes: usize,
 }
 
 impl Backend {
-    /// Runs `sql` and collects its answer. Dropped halfway, the backend is not quiescent and will be closed.
+    /// Runs `sql` and collects its answer. Dropped halfway, the backend is not quiescent and will be closed, and so it
+    /// is after an answer that is too long.
     pub async fn ask(&mut self, sql: &str) -> Result<Answer, Broken> {
+        self.ask_within(sql, ANSWER_BYTES_MAX).await
+    }
+
+    /// As [`Backend::ask`], with a bound of its own on the answer.
+    pub async fn ask_within(&mut self, sql: &str, bytes_max: usize) -> Result<Answer, Broken> {
         let mut request = Vec::with_capacity(sql.len() + 8);
         message::query(&mut request, sql.as_bytes());
         self.send(&request)?;
@@ -27,6 +38,7 @@ impl Backend {
         self.statements.unnamed = UnnamedText::None;
         let mut answer = Answer::default();
         let mut unread = Vec::new();
+        let mut received = 0_usize;
         while !self.protocol.is_answered() {
             let chunk = match self.next_chunk().await {
                 Ok(chunk) => chunk,
@@ -37,6 +49,12 @@ impl Backend {
                 }
                 Err(broken) => return Err(broken),
             };
+            received += chunk.len();
+            if received > bytes_max || answer.rows_bytes + unread.len() > bytes_max {
+                return Err(self.nonsense(&format_args!(
+                    "its answer to a question of ours takes more than {bytes_max} bytes"
+                )));
+            }
             let mut out = Outgoing::default();
             self.protocol.receive(&chunk, &mut out).map_err(|error| self.nonsense(&error))?;
             answer.for_client.extend_from_slice(out.bytes(&chunk));
@@ -71,7 +89,12 @@ impl Answer {
         let mut rest = bytes;
         while let Some((tag, body, after)) = frame::split_message(rest).map_err(|error| error.to_string())? {
             match tag {
-                b'D' => self.rows.push(read_row(body).map_err(|error| error.to_string())?),
+                b'D' => {
+                    let row = read_row(body).map_err(|error| error.to_string())?;
+                    // A row of nothing but NULLs is larger here than on its way.
+                    self.rows_bytes += size_of_val(&row) + size_of_val(row.as_slice()) + body.len();
+                    self.rows.push(row);
+                }
                 b'E' => self.error = Some(ErrorFields::parse(body)),
                 _ => {}
             }

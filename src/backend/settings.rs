@@ -1,5 +1,8 @@
 //! Session settings as a value: what a session has set, what a backend has applied, and the SQL that turns one
 //! into the other.
+//!
+//! Values are bytes in the encoding of the database, which the client's need not be: read and written as hexadecimal
+//! digits where they are not plain ASCII, so that no conversion on the way can make two values equal or one another.
 
 use std::{fmt::Write as _, hash::BuildHasher as _};
 
@@ -20,23 +23,21 @@ const PARSE_NEUTRAL: [&str; 8] = [
     "work_mem",
 ];
 
-/// Settings that differ from what the server gives at connect, by lower-case name, sorted.
+/// Settings that differ from what the server gives at connect, by lower-case name, sorted. Names are ASCII.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    entries: Vec<(Box<str>, Box<str>)>,
+    entries: Vec<(Box<str>, Box<[u8]>)>,
     hash: u64,
     parse_hash: u64,
-    /// Asked before every request.
-    has_old_strings: bool,
     is_serializable: bool,
 }
 
 impl Settings {
     /// From pairs in the order they were given: the last one of a name wins.
-    pub fn new(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
-        let mut entries: Vec<(Box<str>, Box<str>)> = Vec::new();
+    pub fn new<V: Into<Vec<u8>>>(pairs: impl IntoIterator<Item = (String, V)>) -> Self {
+        let mut entries: Vec<(Box<str>, Box<[u8]>)> = Vec::new();
         for (name, value) in pairs {
-            let name = name.to_ascii_lowercase();
+            let (name, value) = (name.to_ascii_lowercase(), value.into());
             match entries.binary_search_by(|(known, _)| known.as_ref().cmp(&name)) {
                 Ok(at) => entries[at].1 = value.into(),
                 Err(at) => entries.insert(at, (name.into(), value.into())),
@@ -46,9 +47,7 @@ impl Settings {
         let parsing: Vec<_> =
             entries.iter().filter(|(name, _)| !PARSE_NEUTRAL.contains(&name.as_ref())).collect();
         let parse_hash = if parsing.is_empty() { 0 } else { FixedState::default().hash_one(&parsing) };
-        let mut settings = Self { entries, hash, parse_hash, has_old_strings: false, is_serializable: false };
-        settings.has_old_strings =
-            settings.get("standard_conforming_strings").is_some_and(|value| value != "on");
+        let mut settings = Self { entries, hash, parse_hash, is_serializable: false };
         settings.is_serializable = settings.get("default_transaction_isolation") == Some("serializable");
         settings
     }
@@ -64,11 +63,6 @@ impl Settings {
         self.parse_hash
     }
 
-    /// Whether string literals are read in the old way, with backslash escapes.
-    pub const fn has_old_strings(&self) -> bool {
-        self.has_old_strings
-    }
-
     /// Whether transactions are serializable unless they say otherwise: not possible on a standby.
     pub const fn is_serializable(&self) -> bool {
         self.is_serializable
@@ -79,48 +73,57 @@ impl Settings {
         self.entries.is_empty()
     }
 
-    /// The value of a setting.
+    /// The value of a setting, if it is set to text.
     pub fn get(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.bytes_of(name)?).ok()
+    }
+
+    fn bytes_of(&self, name: &str) -> Option<&[u8]> {
         let at = self.entries.binary_search_by(|(known, _)| known.as_ref().cmp(name)).ok()?;
         Some(&self.entries[at].1)
     }
 
     /// All of them, sorted by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.entries.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
     }
 
-    /// The SQL that takes a backend from `self` to `target`; `None` if there is nothing to do.
-    ///
-    /// An error in it ends the backend's connection (`exit_on_error`, a developer option of PostgreSQL that
-    /// anybody may set): the client's statement, which follows in the same write, must not run under other
-    /// settings than its session's.
-    pub fn change_to(&self, target: &Self) -> Option<String> {
-        let sql = self.trial_of(target)?;
-        Some(format!("SET exit_on_error = on;{sql}SET exit_on_error = off"))
+    /// The same without those of these names.
+    #[must_use]
+    pub fn without(&self, names: &[&str]) -> Self {
+        let others = self.iter().filter(|(name, _)| !names.contains(name));
+        Self::new(others.map(|(name, value)| (name.to_owned(), value.to_vec())))
     }
 
-    /// As [`Settings::change_to`]; an error in it changes nothing.
-    pub fn trial_of(&self, target: &Self) -> Option<String> {
+    /// The bytes of all names and values.
+    pub fn size(&self) -> usize {
+        self.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
+    /// The SQL that takes a backend from `self` to `target`; `None` if there is nothing to do. Pure ASCII, one
+    /// transaction in one Query message: an error in it changes nothing. Nothing of a client's may follow it before
+    /// its success is known.
+    pub fn change_to(&self, target: &Self) -> Option<String> {
         if self == target {
             return None;
         }
         let mut sql = String::new();
         // Rights are given back first, in case the change itself needs them.
         for name in LAST.into_iter().rev() {
-            if self.get(name).is_some() && self.get(name) != target.get(name) {
+            if self.bytes_of(name).is_some() && self.bytes_of(name) != target.bytes_of(name) {
                 let _ = write!(sql, "RESET {name};");
             }
         }
-        for (name, _) in self.iter().filter(|(name, _)| target.get(name).is_none() && !LAST.contains(name)) {
+        let gone = |name: &str| target.bytes_of(name).is_none() && !LAST.contains(&name);
+        for (name, _) in self.iter().filter(|(name, _)| gone(name)) {
             let _ = write!(sql, "RESET {};", quote_name(name));
         }
-        let changed = |name: &str| target.get(name).filter(|value| self.get(name) != Some(value));
+        let changed = |name: &str| target.bytes_of(name).filter(|value| self.bytes_of(name) != Some(value));
         let plain = target.iter().map(|(name, _)| name).filter(|name| !LAST.contains(name));
         // Setting the session's user also resets its role, so the role is set whenever either changes.
         let user = changed(LAST[0]).map(|value| (LAST[0], value));
-        let role = if user.is_some() || self.get(LAST[0]) != target.get(LAST[0]) {
-            target.get(LAST[1])
+        let role = if user.is_some() || self.bytes_of(LAST[0]) != target.bytes_of(LAST[0]) {
+            target.bytes_of(LAST[1])
         } else {
             changed(LAST[1])
         };
@@ -129,7 +132,7 @@ impl Settings {
             .chain(user)
             .chain(role.map(|value| (LAST[1], value)));
         for (name, value) in sets {
-            let (name, value) = (quote_literal(name), quote_literal(value));
+            let (name, value) = (quote_literal(name), quote_value(value));
             let _ = write!(sql, "SELECT pg_catalog.set_config({name}, {value}, false);");
         }
         Some(sql)
@@ -141,6 +144,29 @@ fn quote_name(name: &str) -> String {
     let parts: Vec<String> =
         name.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
     parts.join(".")
+}
+
+/// An expression of type text, pure ASCII, for bytes in the encoding of the database.
+pub(super) fn quote_value(value: &[u8]) -> String {
+    match std::str::from_utf8(value) {
+        Ok(text) if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) => quote_literal(text),
+        _ => {
+            let mut digits = String::with_capacity(2 * value.len());
+            for byte in value {
+                let _ = write!(digits, "{byte:02x}");
+            }
+            format!(
+                " pg_catalog.convert_from(pg_catalog.decode('{digits}', 'hex'), pg_catalog.getdatabaseencoding())"
+            )
+        }
+    }
+}
+
+/// The bytes that hexadecimal digits stand for; `None` if they are none.
+pub(super) fn unhex(digits: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let pairs = digits.as_bytes().chunks(2);
+    pairs.map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect()
 }
 
 /// A text as a literal that reads the same whatever `standard_conforming_strings` is.
@@ -171,10 +197,24 @@ mod tests {
         let sql = from.change_to(&to).expect("a difference");
         assert_eq!(
             sql,
-            "SET exit_on_error = on;RESET \"app\".\"user\";\
+            "RESET \"app\".\"user\";\
              SELECT pg_catalog.set_config( E'search_path',  E'a, \"B''\"', false);\
-             SELECT pg_catalog.set_config( E'work_mem',  E'128', false);SET exit_on_error = off"
+             SELECT pg_catalog.set_config( E'work_mem',  E'128', false);"
         );
+    }
+
+    #[test]
+    fn whatever_bytes_a_value_has_the_sql_is_ascii() {
+        let value = |bytes: &[u8]| Settings::new([("app.tenant".to_owned(), bytes.to_vec())]);
+        let (latin, utf8, other) = (value(b"caf\xe9"), value("caf\u{e9}".as_bytes()), value(b"caf\xe8"));
+        assert_ne!(latin.hash(), other.hash());
+        assert_ne!(latin, utf8);
+        let sql = latin.change_to(&other).expect("they differ");
+        assert!(sql.is_ascii() && sql.contains("'636166e8', 'hex'"), "{sql}");
+        assert_eq!(unhex("636166e8").as_deref(), Some(&b"caf\xe8"[..]));
+        assert_eq!((unhex("6"), unhex("6x"), unhex("")), (None, None, Some(Vec::new())));
+        let sql = Settings::default().change_to(&value(b"two\nlines")).expect("one is set");
+        assert!(!sql.contains('\n'), "{sql}");
     }
 
     #[test]

@@ -67,18 +67,36 @@ pub struct Statement {
 /// Generation and settings, text, parameter types.
 type Key = ((u64, u64), Box<[u8]>, Box<[u8]>);
 
-/// All statements in use, so that equal ones share an identity. Bounded; a statement that has been dropped
-/// from here lives on in its sessions and only loses the sharing.
+/// All statements in use, so that equal ones share an identity. Bounded in number and bytes; a statement that has been
+/// dropped from here lives on in its sessions and only loses the sharing.
 #[derive(Debug)]
 pub struct Statements {
-    known: quick_cache::sync::Cache<Key, Arc<Statement>>,
+    known: quick_cache::sync::Cache<Key, Arc<Statement>, ByWeight>,
     next: AtomicU64,
 }
 
+/// Weighs a statement by its bytes, and by the least that one of `count` may weigh, so that there are no more.
+#[derive(Clone, Debug)]
+struct ByWeight {
+    least: u64,
+}
+
+impl quick_cache::Weighter<Key, Arc<Statement>> for ByWeight {
+    fn weight(&self, (_, text, types): &Key, _: &Arc<Statement>) -> u64 {
+        // Both the key and the statement have a copy.
+        (2 * (text.len() + types.len()) as u64).max(self.least)
+    }
+}
+
 impl Statements {
-    /// Keeps up to `capacity` statements.
-    pub fn new(capacity: usize) -> Self {
-        Self { known: quick_cache::sync::Cache::new(capacity.max(1)), next: AtomicU64::new(1) }
+    /// Keeps up to `count` statements, which take up to so many bytes.
+    pub fn new(count: usize, bytes: usize) -> Self {
+        let (count, bytes) = (count.max(1), bytes.max(1) as u64);
+        let weighter = ByWeight { least: (bytes / count as u64).max(1) };
+        Self {
+            known: quick_cache::sync::Cache::with_weighter(count, bytes, weighter),
+            next: AtomicU64::new(1),
+        }
     }
 
     /// A statement that is shared with nobody.
@@ -207,6 +225,30 @@ mod tests {
         let expected =
             ["0", "1", "f", "10", "ff", "ffffffffffffffff"].map(|digits| format!("bulkhead_{digits}"));
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn shared_statements_are_bounded_in_number_and_bytes() {
+        use crate::sql::{Class, Reason};
+        let judged = (Verdict::new(Class::Read, Reason::ReadOnly), (0, 0));
+        let fill = |statements: &Statements, bytes: usize| {
+            for number in 0..1000 {
+                let text = format!("SELECT {number} /* {} */", "x".repeat(bytes));
+                statements.intern((0, 0), text.as_bytes(), b"", judged);
+            }
+        };
+        let statements = Statements::new(100, 1_000_000);
+        fill(&statements, 10);
+        assert!((50..=100).contains(&statements.known.len()), "{}", statements.known.len());
+        let statements = Statements::new(10_000, 16_000_000);
+        fill(&statements, 50_000);
+        assert!(statements.known.weight() <= 16_000_000, "{}", statements.known.weight());
+        assert!((40..=160).contains(&statements.known.len()), "{}", statements.known.len());
+        // One that is too long to be kept can be used all the same.
+        let long = "x".repeat(10_000_000);
+        let one = statements.intern((0, 0), long.as_bytes(), b"", judged);
+        let other = statements.intern((0, 0), long.as_bytes(), b"", judged);
+        assert_ne!(one.id, other.id);
     }
 
     #[test]

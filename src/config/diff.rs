@@ -13,9 +13,15 @@ use super::{
     Server, Workers,
 };
 
-/// Keys that are read at the start only: sockets are bound and threads are made once.
-pub const NEEDS_RESTART: &[&str] =
-    &["listen.address", "listen.unix_socket_dir", "listen.unix_socket_mode", "listen.http", "listen.threads"];
+/// Keys that are read at the start only: sockets are bound, threads and shared statements' places are made once.
+pub const NEEDS_RESTART: &[&str] = &[
+    "listen.address",
+    "listen.unix_socket_dir",
+    "listen.unix_socket_mode",
+    "listen.http",
+    "listen.threads",
+    "limits.prepared_bytes",
+];
 
 /// All that differs between two configurations. Empty if nothing does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -164,11 +170,15 @@ impl Diff {
             let Limits {
                 max_clients,
                 login_timeout,
+                orphan_timeout,
                 request_buffer,
                 statement_bytes,
                 verdict_cache,
                 prepared_per_client,
+                prepared_bytes_per_client,
+                prepared_bytes,
                 prepared_per_backend,
+                settings_per_client,
                 catalog_refresh,
                 notifications_per_client,
                 listen_on_gap,
@@ -176,11 +186,15 @@ impl Diff {
             [
                 max_clients.to_string(),
                 shown(login_timeout),
+                shown(orphan_timeout),
                 format!("{request_buffer}B"),
                 format!("{statement_bytes}B"),
                 verdict_cache.to_string(),
                 prepared_per_client.to_string(),
+                format!("{prepared_bytes_per_client}B"),
+                format!("{prepared_bytes}B"),
                 prepared_per_backend.to_string(),
+                format!("{settings_per_client}B"),
                 shown(catalog_refresh),
                 format!("{notifications_per_client}B"),
                 listen_on_gap.name().to_owned(),
@@ -189,11 +203,15 @@ impl Diff {
         let names = [
             "max_clients",
             "login_timeout",
+            "orphan_timeout",
             "request_buffer",
             "statement_bytes",
             "verdict_cache",
             "prepared_per_client",
+            "prepared_bytes_per_client",
+            "prepared_bytes",
             "prepared_per_backend",
+            "settings_per_client",
             "catalog_refresh",
             "notifications_per_client",
             "listen_on_gap",
@@ -202,8 +220,10 @@ impl Diff {
     }
 
     fn auth(&mut self, old: &Auth, new: &Auth) {
-        let show = |Auth { method, users_file }: &Auth| [method.name().to_owned(), path(users_file.as_ref())];
-        self.section("auth", ["method", "users_file"], show(old), show(new));
+        let show = |Auth { method, users_file, reprove_after }: &Auth| {
+            [method.name().to_owned(), path(users_file.as_ref()), shown(reprove_after)]
+        };
+        self.section("auth", ["method", "users_file", "reprove_after"], show(old), show(new));
     }
 
     fn jobs(&mut self, old: &Jobs, new: &Jobs) {
@@ -247,6 +267,7 @@ impl Diff {
             tls,
             connect_timeout,
             application_name,
+            require_auth,
         } = new;
         if old.hosts != *places {
             let (from, to) = (hosts(&old.hosts), hosts(places));
@@ -297,6 +318,7 @@ impl Diff {
                     optional(old.application_name.as_ref()),
                     optional(application_name.as_ref()),
                 ),
+                ("url (require_auth)", old.require_auth.to_string(), require_auth.to_string()),
                 (
                     "max_connections",
                     optional(old.max_connections.as_ref()),
@@ -548,7 +570,7 @@ mod tests {
     #[test]
     fn what_needs_a_restart_is_named() {
         let new = format!(
-            "[listen]\naddress = \"127.0.0.1:7000\"\nunix_socket_dir = \"/run\"\nunix_socket_mode = \"0700\"\nhttp = \"off\"\nthreads = 99\nshutdown_grace = \"1s\"\n{BASE}"
+            "[listen]\naddress = \"127.0.0.1:7000\"\nunix_socket_dir = \"/run\"\nunix_socket_mode = \"0700\"\nhttp = \"off\"\nthreads = 99\nshutdown_grace = \"1s\"\n[limits]\nprepared_bytes = \"1MiB\"\n{BASE}"
         );
         let diff = Diff::of(&config(BASE), &config(&new));
         let names: Vec<_> = diff
@@ -559,7 +581,7 @@ mod tests {
             })
             .collect();
         assert_eq!(names, NEEDS_RESTART);
-        assert_eq!(diff.changes.len(), 6, "shutdown_grace changes live");
+        assert_eq!(diff.changes.len(), 7, "shutdown_grace changes live");
     }
 
     #[test]

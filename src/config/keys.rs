@@ -108,21 +108,26 @@ pub const KEYS: &[KeySection] = &[
     section!("limits", "Bounds for clients and their requests.", [
         ("max_clients", Count, "10000", Reload, "Client connections, all together."),
         ("login_timeout", Duration, r#""15s""#, Reload, "From a client's connect to the end of its authentication."),
+        ("orphan_timeout", Duration, r#""60s""#, Reload, "Statements whose client has left run to their end, as on a server, but no longer than this. What only reads is cancelled as soon as its client is gone for good."),
         ("request_buffer", Size, r#""1MiB""#, Reload, "Bytes of one request that are kept in memory until it is known where it goes."),
         ("statement_bytes", Size, r#""256KiB""#, Reload, "Longer statements are not classified: they go to the primary."),
         ("verdict_cache", Count, "10000", Reload, "Statements whose classification is remembered."),
         ("prepared_per_client", Count, "1000", Reload, "Protocol-level prepared statements of one client."),
+        ("prepared_bytes_per_client", Size, r#""16MiB""#, Reload, "What the names and texts of one client's prepared statements may take. One more is refused (53200)."),
+        ("prepared_bytes", Size, r#""64MiB""#, Restart, "What the texts of prepared statements may take that clients share, all together. Those used least are no longer shared."),
         ("prepared_per_backend", Count, "500", Reload, "Protocol-level prepared statements on one server connection."),
-        ("catalog_refresh", Duration, r#""30s""#, Reload, "How often the server's catalog (volatile functions, views over them) is read again."),
+        ("settings_per_client", Size, r#""64KiB""#, Reload, "Bytes of the settings of one client that are carried from connection to connection. A client that sets more keeps its connection (reason `large_settings`)."),
+        ("catalog_refresh", Duration, r#""5s""#, Reload, "How often the server's catalog (functions, views over them) is looked at, and read again if it has changed past Bulkhead."),
         ("notifications_per_client", Size, r#""1MiB""#, Reload, "Notifications (LISTEN) that may wait for one client. One that is slower is disconnected."),
         ("listen_on_gap", Text, r#""disconnect""#, Reload, "What happens to listening clients when the server connection that they share is lost, and notifications may be missed: `disconnect` ends them, as the loss of their own connection would; `warn` listens again and sends them a WARNING."),
     ]),
     section!("auth", "How clients prove who they are.", [
         ("method", Text, r#""scram-sha-256""#, Reload, "`scram-sha-256`, `md5` (users with a SCRAM verifier still use SCRAM) or `trust` (anybody who names a user)."),
         ("users_file", Path, "none", Reload, "More users than those of the servers' URLs, as PgBouncer's `userlist.txt` has them."),
+        ("reprove_after", Duration, r#""60s""#, Reload, "A login is proven at the server again, by a connection made for it, when its user's last one there is older; `0s` for every login. A user whom the server refuses is refused here too, and the idle connections are closed."),
     ]),
     section!("servers.*", "A Postgres server. One is called `primary`; `replica_1`, `replica_2` and `jobs` are the usual names of the others.", [
-        ("url", Text, "must be given", Reload, "`postgres://user:password@host:port/database`, then parameters after `?` as in libpq: `sslmode`, `sslrootcert` (a file, or `system`), `sslcert` and `sslkey`, `sslnegotiation`, `channel_binding`, `connect_timeout` (seconds), `application_name`, `host` (also a socket's directory) and `port`, `target_session_attrs`. Several hosts, `a:5432,b:5432`, are tried in this order whenever a connection is opened."),
+        ("url", Text, "must be given", Reload, "`postgres://user:password@host:port/database`, then parameters after `?` as in libpq: `sslmode`, `sslrootcert` (a file, or `system`), `sslcert` and `sslkey`, `sslnegotiation`, `channel_binding`, `connect_timeout` (seconds), `application_name` (of connections, until a session has one), `require_auth` (how the server may ask for a password: `none`, `password`, `md5`, `scram-sha-256`, or with `!` what it may not; without it all but the password itself on a connection that is neither encrypted nor of this machine), `host` (also a socket's directory) and `port`, `target_session_attrs`. Several hosts, `a:5432,b:5432`, are tried in this order whenever a connection is opened."),
         ("max_connections", Count, "the sum of its pools", Reload, "Everything that Bulkhead opens there, all pools together."),
     ]),
     section!("pools.*", "A pool: `primary`, `replicas`, `jobs`, `workers`, or any other name, which a hint can ask for.", [
@@ -137,7 +142,7 @@ pub const KEYS: &[KeySection] = &[
         ("check_after", Duration, r#""30s""#, Reload, "A connection that was idle for longer is checked before it is used; `0s` for always."),
         ("close_timeout", Duration, r#""5s""#, Reload, "How long closing a connection in an orderly way may take."),
         ("mode", Text, r#""transaction""#, Reload, "`transaction`: a session gives its connection back after each transaction. `session`: it keeps its first one until it disconnects."),
-        ("max_pinned", Count, "all but a quarter of `max_connections`, at least 1", Reload, "Connections that pinned sessions may keep. At the bound, statements that would pin their session are refused; those whose effect is seen too late (a function that makes a temporary table) are counted, warned of, and named when somebody waits in vain."),
+        ("max_pinned", Count, "all but a quarter of `max_connections`, at least 1", Reload, "Connections that pinned sessions may keep. At the bound, statements that will pin their session wait for `wait_timeout` until another one gives its place up, and are refused then. Within a transaction, and of what is seen too late (a function that makes a temporary table), only what is left afterwards counts: such pins above the bound are counted and warned of, and end when they idle while others wait in vain."),
         ("pinned_idle_timeout", Duration, r#""0s""#, Reload, "A session that is pinned, in no transaction, and idle for longer is ended if all connections are taken and others wait; `0s` for never."),
     ]),
     section!("jobs", "What a job statement is: one that names an object of a preset or a rule.", [

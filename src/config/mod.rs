@@ -26,6 +26,7 @@ use std::{
     time::Duration,
 };
 
+pub use crate::auth::RequireAuth;
 pub use crate::auth::tls::{
     AcceptorSettings, ChannelBinding, ClientCertificates, ClientMode, ConnectorSettings, Negotiation, Roots,
     SslMode,
@@ -85,6 +86,8 @@ pub struct Limits {
     pub max_clients: usize,
     /// From accept to the end of authentication.
     pub login_timeout: Duration,
+    /// How long statements may go on whose client has left.
+    pub orphan_timeout: Duration,
     /// Bytes of one request that are kept in memory before it must be routed.
     pub request_buffer: usize,
     /// Texts above this are not classified (they go to the primary).
@@ -93,9 +96,15 @@ pub struct Limits {
     pub verdict_cache: usize,
     /// Protocol-level prepared statements of one client.
     pub prepared_per_client: usize,
+    /// What the prepared statements of one client may take.
+    pub prepared_bytes_per_client: usize,
+    /// What the prepared statements that clients share may take, all together.
+    pub prepared_bytes: usize,
     /// Protocol-level prepared statements kept on one backend.
     pub prepared_per_backend: usize,
-    /// How often the catalog snapshot (volatility, unsafe relations) is read again.
+    /// Bytes of the names and values of one client's settings that are carried.
+    pub settings_per_client: usize,
+    /// How often the catalog is looked at, and its snapshot read again if it has changed.
     pub catalog_refresh: Duration,
     /// Bytes of notifications that may wait for one client.
     pub notifications_per_client: usize,
@@ -129,6 +138,8 @@ pub struct Auth {
     pub method: AuthMethod,
     /// A PgBouncer-style users file.
     pub users_file: Option<PathBuf>,
+    /// A login is proven at the server again when the last proof is older; zero: every login.
+    pub reprove_after: Duration,
 }
 
 /// How clients prove who they are.
@@ -174,8 +185,10 @@ pub struct Server {
     pub tls: ConnectorSettings,
     /// `connect_timeout` of the URL: where given, it is used in place of the pools'.
     pub connect_timeout: Option<Duration>,
-    /// `application_name` of the URL, for connections that serve no session.
+    /// `application_name` of the URL: what connections are called until a session's name is put on them.
     pub application_name: Option<String>,
+    /// `require_auth` of the URL: how the server may ask for a password.
+    pub require_auth: RequireAuth,
 }
 
 impl fmt::Debug for Server {
@@ -191,6 +204,7 @@ impl fmt::Debug for Server {
             .field("tls", &self.tls)
             .field("connect_timeout", &self.connect_timeout)
             .field("application_name", &self.application_name)
+            .field("require_auth", &self.require_auth)
             .finish()
     }
 }
@@ -291,12 +305,16 @@ impl Default for Limits {
         Self {
             max_clients: 10_000,
             login_timeout: Duration::from_secs(15),
+            orphan_timeout: Duration::from_secs(60),
             request_buffer: 1 << 20,
             statement_bytes: 256 << 10,
             verdict_cache: 10_000,
             prepared_per_client: 1000,
+            prepared_bytes_per_client: 16 << 20,
+            prepared_bytes: 64 << 20,
             prepared_per_backend: 500,
-            catalog_refresh: Duration::from_secs(30),
+            settings_per_client: 64 << 10,
+            catalog_refresh: Duration::from_secs(5),
             notifications_per_client: 1 << 20,
             listen_on_gap: ListenOnGap::Disconnect,
         }
@@ -305,7 +323,7 @@ impl Default for Limits {
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { method: AuthMethod::ScramSha256, users_file: None }
+        Self { method: AuthMethod::ScramSha256, users_file: None, reprove_after: Duration::from_secs(60) }
     }
 }
 

@@ -8,7 +8,8 @@ use std::{path::PathBuf, time::Duration};
 use percent_encoding::percent_decode_str;
 
 use super::{
-    ChannelBinding, ConnectorSettings, HostPort, Negotiation, Roots, SessionAttrs, SslMode, problem::Wrong,
+    ChannelBinding, ConnectorSettings, HostPort, Negotiation, RequireAuth, Roots, SessionAttrs, SslMode,
+    problem::Wrong,
 };
 
 /// The parameters that may follow `?`.
@@ -18,6 +19,7 @@ const PARAMETERS: &[&str] = &[
     "connect_timeout",
     "host",
     "port",
+    "require_auth",
     "sslcert",
     "sslkey",
     "sslmode",
@@ -39,6 +41,7 @@ pub(super) struct ServerUrl {
     pub(super) tls: ConnectorSettings,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) application_name: Option<String>,
+    pub(super) require_auth: RequireAuth,
 }
 
 impl ServerUrl {
@@ -58,6 +61,7 @@ impl ServerUrl {
             tls: ConnectorSettings::default(),
             connect_timeout: None,
             application_name: None,
+            require_auth: RequireAuth::default(),
         };
         let mut ssl_mode = None;
         let mut places = Places::default();
@@ -101,6 +105,11 @@ impl ServerUrl {
                 ));
             }
             "application_name" => self.application_name = Some(value),
+            "require_auth" => {
+                let hint = "write a list of none, password, md5 and scram-sha-256, or of what is forbidden: !password,!md5";
+                self.require_auth = RequireAuth::parse(&value)
+                    .map_err(|wrong| Wrong::new(format!("require_auth: {wrong}"), hint))?;
+            }
             "sslmode" => *mode = Some(ssl_mode(&value)?),
             "sslrootcert" if value == "system" => self.tls.roots = Some(Roots::System),
             "sslrootcert" => self.tls.roots = file(value).map(Roots::File),
@@ -356,6 +365,12 @@ mod tests {
         assert_eq!(url.tls.mode, SslMode::Disable);
         assert_eq!(url.connect_timeout, Some(Duration::from_secs(7)));
         assert_eq!(url.application_name.as_deref(), Some("my app"));
+        let require = |value: &str| {
+            ServerUrl::parse(&format!("postgres://u@h/d?require_auth={value}")).map(|url| url.require_auth)
+        };
+        assert_eq!(require("").expect("libpq takes it"), RequireAuth::default());
+        assert_eq!(require("!password%2C!md5").expect("a list").to_string(), "!password,!md5");
+        assert!(require("kerberos").is_err() && require("md5,!none").is_err());
     }
 
     #[test]

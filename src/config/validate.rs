@@ -178,11 +178,19 @@ fn limits(section: &Section<'_>) -> Limits {
     Limits {
         max_clients: section.count("max_clients", default.max_clients, &(1..=1_000_000)),
         login_timeout: section.duration("login_timeout", default.login_timeout, MILLISECOND),
+        orphan_timeout: section.duration("orphan_timeout", default.orphan_timeout, MILLISECOND),
         request_buffer: section.size("request_buffer", default.request_buffer, &bytes),
         statement_bytes: section.size("statement_bytes", default.statement_bytes, &bytes),
         verdict_cache: section.count("verdict_cache", default.verdict_cache, &count),
         prepared_per_client: section.count("prepared_per_client", default.prepared_per_client, &count),
+        prepared_bytes_per_client: section.size(
+            "prepared_bytes_per_client",
+            default.prepared_bytes_per_client,
+            &bytes,
+        ),
+        prepared_bytes: section.size("prepared_bytes", default.prepared_bytes, &bytes),
         prepared_per_backend: section.count("prepared_per_backend", default.prepared_per_backend, &count),
+        settings_per_client: section.size("settings_per_client", default.settings_per_client, &bytes),
         catalog_refresh: section.duration("catalog_refresh", default.catalog_refresh, second),
         notifications_per_client: section.size(
             "notifications_per_client",
@@ -211,6 +219,7 @@ fn auth(section: &Section<'_>) -> Auth {
     Auth {
         method: section.parsed("method", default.method, method),
         users_file: section.path_of_file("users_file"),
+        reprove_after: section.duration("reprove_after", default.reprove_after, Duration::ZERO),
     }
 }
 
@@ -300,6 +309,7 @@ fn server(name: String, section: Section<'_>) -> Named<'_> {
         tls: url.tls,
         connect_timeout: url.connect_timeout,
         application_name: url.application_name,
+        require_auth: url.require_auth,
     });
     Named { name, section, max_connections, server }
 }

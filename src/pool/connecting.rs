@@ -57,12 +57,14 @@ impl ServerPool {
             let slot = self.gate().enter().await;
             let (server, credentials) = (self.server(), identity.credentials());
             let generation = self.lock().generation;
+            let began = std::time::Instant::now();
             let attempt = connect::connect(&server, &identity, home, self.limits().connect_timeout).await;
             drop(slot);
             match attempt {
                 Ok(mut backend) => {
                     backend.generation = generation;
                     place.taken = false;
+                    self.note_proof(&backend, began);
                     self.connected(backend);
                     return;
                 }
@@ -99,6 +101,13 @@ impl ServerPool {
             let mut state = self.lock();
             state.connected(&backend.identity);
             state.leased += 1;
+            // Who has asked for a fresh one gives it back at once.
+            while let Some(waiter) = state.queue.take_for_fresh(&backend.identity) {
+                match waiter.to.send(Ok(backend)) {
+                    Ok(()) => return self.note_outstanding(&state),
+                    Err(refused) => backend = refused.expect("a backend was sent"),
+                }
+            }
         }
         self.give_back(backend);
     }
@@ -117,6 +126,15 @@ impl ServerPool {
             let failure = Arc::new(ConnectFailure { server: self.server_name.clone(), refused, message });
             let same = |waiter: &super::queue::Waiter| Arc::ptr_eq(&waiter.identity, identity);
             self.refuse_waiters(&mut state, same, &Refusal::Unreachable(failure));
+            return false;
+        }
+        // Who has asked for a fresh one asks once: a server that cannot say anything of a login says nothing against it.
+        let proves = |waiter: &super::queue::Waiter| waiter.fresh && Arc::ptr_eq(&waiter.identity, identity);
+        let was_proof = state.queue.iter().any(proves);
+        let failure = ConnectFailure::unreachable(&self.server_name, message.clone());
+        self.refuse_waiters(&mut state, proves, &Refusal::Unreachable(Arc::new(failure)));
+        if was_proof && error.is_of_bounds() && !state.queue.wants(identity) {
+            // Its bounds are reached, and nobody else needed the connection: that is no failure.
             return false;
         }
         if self.gate().failed(&message) {

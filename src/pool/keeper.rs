@@ -83,6 +83,24 @@ fn close_dead(pool: &Arc<ServerPool>) {
     }
 }
 
+/// Closes the identity's longest idle backend, if it has one, and returns when its place is free.
+///
+/// Cancel safe: dropped, the connection is closed without a goodbye.
+pub(super) async fn close_oldest_idle(pool: &Arc<ServerPool>, identity: &Arc<Identity>) {
+    let (oldest, limit) = {
+        let mut state = pool.lock();
+        let of_identity = |idle: &super::server_pool::Idle| Arc::ptr_eq(&idle.backend.identity, identity);
+        let Some(at) = state.idle.iter().position(of_identity) else { return };
+        state.closing += 1;
+        (state.idle.remove(at).backend, state.limits.close_timeout)
+    };
+    let place = ClosingPlace(Arc::clone(pool));
+    let age = pool.clock.load(Ordering::Relaxed).saturating_sub(oldest.opened_at);
+    pool.stats().lifetime.observe(Duration::from_secs(u64::from(age)));
+    close(oldest, limit).await;
+    drop(place);
+}
+
 /// The place of a backend that is being closed; free again when dropped, whatever ends the closing.
 struct ClosingPlace(Arc<ServerPool>);
 

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{Checkout, PinsFull, Refusal, ServerPool, Wants, pins::PinPlace};
-use crate::backend::{Backend, Quiescent};
+use crate::backend::{
+    Backend, Quiescent, Settings,
+    handover::{Needs, NotReady},
+};
 
 /// A backend in use. Given back with [`Lease::release`]; dropped in any other way, its backend is closed.
 #[derive(Debug)]
@@ -37,6 +40,18 @@ impl Lease {
         Ok(())
     }
 
+    /// Takes over a place that was reserved before there was a lease, if it is one of its pool.
+    pub fn take_place(&mut self, place: PinPlace) {
+        if place.is_of(&self.pool) {
+            self.pin = Some(place);
+        }
+    }
+
+    /// Whether it is pinned above the pool's bound.
+    pub fn is_pinned_over_bound(&self) -> bool {
+        self.pin.as_ref().is_some_and(PinPlace::is_over_bound)
+    }
+
     /// As [`Lease::try_pin`], above the bound if need be: what was not foreseen cannot be undone.
     pub fn pin_anyway(&mut self) {
         if self.pin.is_none() {
@@ -49,6 +64,15 @@ impl Lease {
         self.pin = None;
     }
 
+    /// Makes the backend ready for whoever has it now, within the pool's `connect_timeout`. On failure drop the lease.
+    pub async fn make_ready(&mut self, needs: Needs<'_>) -> Result<(), NotReady> {
+        let limit = self.pool.limits().connect_timeout;
+        match tokio::time::timeout(limit, self.deref_mut().make_ready(needs)).await {
+            Ok(made) => made,
+            Err(_) => Err(NotReady::Broken(self.timed_out())),
+        }
+    }
+
     /// Gives the backend back. The proof says that it owes nobody an answer.
     pub fn release(mut self, _proof: Quiescent) {
         if let Some(backend) = self.backend.take() {
@@ -58,21 +82,28 @@ impl Lease {
 }
 
 impl ServerPool {
-    /// A backend for a purpose of our own: waits for it, and checks one that was idle for long.
+    /// A backend for a purpose of our own, with nothing of any session's on it and the server's own settings: waits for
+    /// it, and checks one that was idle for long.
     ///
     /// Cancel safe: dropped, it leaves the queue.
     pub async fn lease(self: &Arc<Self>, wants: &Wants<'_>) -> Result<Lease, Refusal> {
+        let settings = Arc::new(Settings::default());
+        let needs = Needs { settings: &settings, is_own: false, forgets_sequences: false };
         loop {
-            match self.checkout(wants) {
-                Checkout::Lease(lease) => return Ok(lease),
-                Checkout::Wait(waiting) => return waiting.await,
+            let mut lease = match self.checkout(wants) {
+                Checkout::Lease(lease) => lease,
+                Checkout::Wait(waiting) => waiting.await?,
                 Checkout::Refused(refusal) => return Err(refusal),
                 Checkout::Stale(mut lease) => {
-                    if lease.check().await {
-                        return Ok(lease);
+                    if !lease.check().await {
+                        // It is closed with its lease, and the next one is tried.
+                        continue;
                     }
-                    // It is closed with its lease, and the next one is tried.
+                    lease
                 }
+            };
+            if lease.is_ready(needs) || lease.make_ready(needs).await.is_ok() {
+                return Ok(lease);
             }
         }
     }

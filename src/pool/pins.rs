@@ -1,12 +1,24 @@
 //! Pins: leases that are kept between transactions. They are counted and bounded, so that a pool always has
 //! connections for transactions.
+//!
+//! A statement that will pin its session waits for a place among the pins before it waits for a connection, first come,
+//! first served. So nobody waits for a place who holds a connection, and whoever holds a place waits at most for what
+//! transactions give back: the two queues cannot wait for each other. Within a transaction nothing is reserved, since its
+//! connection is held by then, and most of what it creates it drops again; what is left at its end takes a place, above
+//! the bound if need be. So does what is seen too late. A pin above the bound lasts only as long as nobody needs its
+//! connection: idle, it makes room.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
 };
 
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{ServerPool, stats::count};
 use crate::backend::probe::PinReason;
@@ -15,9 +27,9 @@ use crate::backend::probe::PinReason;
 const WARN_SECONDS: u32 = 60;
 
 /// The pins of a server pool.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pins {
-    held: AtomicUsize,
+    places: Mutex<Places>,
     /// Sessions pinned now, by reason.
     pub by_reason: [AtomicU64; PinReason::ALL.len()],
     /// Statements refused because they would have pinned one session too many.
@@ -30,10 +42,62 @@ pub struct Pins {
     next_warning: AtomicU32,
 }
 
+/// Its lock is held for a moment only, and no other one is taken meanwhile.
+#[derive(Debug)]
+struct Places {
+    held: usize,
+    max: usize,
+    /// Who waits, in the order of arrival. A receiver takes itself out before it goes.
+    queue: VecDeque<(u64, oneshot::Sender<()>)>,
+    next_ticket: u64,
+}
+
+impl Places {
+    /// Gives the places that are free to those who wait: they count as held from here on.
+    fn serve(&mut self) {
+        while self.held < self.max
+            && let Some((_, to)) = self.queue.pop_front()
+        {
+            if to.send(()).is_ok() {
+                self.held += 1;
+            }
+        }
+    }
+
+    fn give_back(&mut self) {
+        self.held -= 1;
+        self.serve();
+    }
+}
+
 impl Pins {
+    /// At most so many, as far as they can be foreseen.
+    pub(super) fn new(max: usize) -> Self {
+        let places = Places { held: 0, max, queue: VecDeque::new(), next_ticket: 0 };
+        Self {
+            places: Mutex::new(places),
+            by_reason: Default::default(),
+            refused: AtomicU64::new(0),
+            over_bound: AtomicU64::new(0),
+            ended_nanos: AtomicU64::new(0),
+            next_warning: AtomicU32::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Places taken.
     pub(super) fn held(&self) -> usize {
-        self.held.load(Ordering::Acquire)
+        self.lock().held
+    }
+
+    /// There may be so many from now on.
+    pub(super) fn set_max(&self, max: usize) {
+        let mut places = self.lock();
+        places.max = max;
+        places.serve();
     }
 }
 
@@ -46,11 +110,72 @@ pub struct PinsFull {
 
 /// A place among the pins; free again when dropped.
 #[derive(Debug)]
-pub(super) struct PinPlace(Arc<ServerPool>);
+pub struct PinPlace {
+    pool: Arc<ServerPool>,
+    is_over_bound: bool,
+}
+
+impl PinPlace {
+    /// Whether it is this pool's.
+    pub(super) fn is_of(&self, pool: &Arc<ServerPool>) -> bool {
+        Arc::ptr_eq(&self.pool, pool)
+    }
+
+    /// Whether it was taken above the bound, and there are still more than there may be.
+    pub(super) fn is_over_bound(&self) -> bool {
+        let places = self.pool.pins.lock();
+        self.is_over_bound && places.held > places.max
+    }
+}
 
 impl Drop for PinPlace {
     fn drop(&mut self) {
-        self.0.pins.held.fetch_sub(1, Ordering::AcqRel);
+        self.pool.pins.lock().give_back();
+    }
+}
+
+/// What asking for a place gives at once.
+#[derive(Debug)]
+pub enum PinCheckout {
+    /// A place.
+    Place(PinPlace),
+    /// A turn in the queue.
+    Wait(PinWaiting),
+    /// Nothing: as many wait as may.
+    Full(PinsFull),
+}
+
+/// A turn in the queue for a place. Dropped, it is given up, and so is a place that was handed over just then.
+#[derive(Debug)]
+pub struct PinWaiting {
+    pool: Arc<ServerPool>,
+    ticket: u64,
+    from: oneshot::Receiver<()>,
+    is_over: bool,
+}
+
+impl Future for PinWaiting {
+    type Output = PinPlace;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // The sender is in the queue until it sends.
+        let Poll::Ready(Ok(())) = Pin::new(&mut self.from).poll(cx) else { return Poll::Pending };
+        self.is_over = true;
+        Poll::Ready(PinPlace { pool: Arc::clone(&self.pool), is_over_bound: false })
+    }
+}
+
+impl Drop for PinWaiting {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        let mut places = self.pool.pins.lock();
+        match places.queue.iter().position(|(ticket, _)| *ticket == self.ticket) {
+            Some(at) => drop(places.queue.remove(at)),
+            // It was handed over.
+            None => places.give_back(),
+        }
     }
 }
 
@@ -84,20 +209,49 @@ impl ServerPool {
         &self.pins
     }
 
-    pub(super) fn try_pin(self: &Arc<Self>) -> Result<PinPlace, PinsFull> {
-        let max_pinned = self.limits().max_pinned;
-        let one_more = |held: usize| (held < max_pinned).then_some(held + 1);
-        if self.pins.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_err() {
-            count(&self.pins.refused);
-            return Err(PinsFull { max_pinned });
+    /// A place for a statement that will pin, or a turn in the queue for one. Not to be awaited with a lease in hand.
+    pub fn reserve_pin(self: &Arc<Self>) -> PinCheckout {
+        let limits = self.limits();
+        let mut places = self.pins.lock();
+        if places.held < places.max {
+            places.held += 1;
+            return PinCheckout::Place(PinPlace { pool: Arc::clone(self), is_over_bound: false });
         }
-        Ok(PinPlace(Arc::clone(self)))
+        if places.max == 0 || places.queue.len() >= limits.max_waiting {
+            drop(places);
+            return PinCheckout::Full(self.refuse_pin());
+        }
+        let (to, from) = oneshot::channel();
+        let ticket = places.next_ticket;
+        places.next_ticket += 1;
+        places.queue.push_back((ticket, to));
+        PinCheckout::Wait(PinWaiting { pool: Arc::clone(self), ticket, from, is_over: false })
+    }
+
+    /// Counts that a statement has got no place.
+    pub fn refuse_pin(&self) -> PinsFull {
+        count(&self.pins.refused);
+        PinsFull { max_pinned: self.limits().max_pinned }
+    }
+
+    pub(super) fn try_pin(self: &Arc<Self>) -> Result<PinPlace, PinsFull> {
+        let mut places = self.pins.lock();
+        if places.held < places.max {
+            places.held += 1;
+            return Ok(PinPlace { pool: Arc::clone(self), is_over_bound: false });
+        }
+        drop(places);
+        Err(self.refuse_pin())
     }
 
     pub(super) fn pin_anyway(self: &Arc<Self>) -> PinPlace {
-        let held = self.pins.held.fetch_add(1, Ordering::AcqRel);
-        let max_pinned = self.limits().max_pinned;
-        if held >= max_pinned {
+        let (pinned, max_pinned) = {
+            let mut places = self.pins.lock();
+            places.held += 1;
+            (places.held, places.max)
+        };
+        let is_over_bound = pinned > max_pinned;
+        if is_over_bound {
             count(&self.pins.over_bound);
             let now = self.clock.load(Ordering::Relaxed);
             let due = self.pins.next_warning.load(Ordering::Relaxed);
@@ -105,18 +259,23 @@ impl ServerPool {
                 self.pins.next_warning.store(now + WARN_SECONDS, Ordering::Relaxed);
                 tracing::warn!(
                     pool = %self.name,
-                    pinned = held + 1,
+                    pinned,
                     max_pinned,
                     "more sessions are pinned than pools.*.max_pinned allows: statements that do not show it leave state"
                 );
             }
         }
-        PinPlace(Arc::clone(self))
+        PinPlace { pool: Arc::clone(self), is_over_bound }
     }
 
-    /// Whether sessions wait that only a lease given back could serve: every place is taken by one.
+    /// Whether sessions wait that only a lease given back could serve, since every place is taken by one.
     pub fn is_starved(&self) -> bool {
         let figures = self.figures();
         figures.waiting > 0 && figures.leased >= figures.max_connections
+    }
+
+    /// Whether sessions wait that only a pin given up could serve.
+    pub fn wants_pins(&self) -> bool {
+        !self.pins.lock().queue.is_empty()
     }
 }

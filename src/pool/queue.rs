@@ -20,6 +20,8 @@ pub(super) struct Waiter {
     pub(super) ticket: u64,
     pub(super) identity: Arc<Identity>,
     pub(super) home: Home,
+    /// It waits for a connection that is yet to be made; one that was there before is of no use to it.
+    pub(super) fresh: bool,
     pub(super) since: Instant,
     pub(super) to: oneshot::Sender<Outcome>,
 }
@@ -44,10 +46,28 @@ impl Queue {
     }
 
     pub(super) fn push(&mut self, identity: Arc<Identity>, home: Home) -> (u64, oneshot::Receiver<Outcome>) {
+        self.push_as(identity, home, false)
+    }
+
+    /// For a connection that is yet to be made.
+    pub(super) fn push_for_fresh(
+        &mut self,
+        identity: Arc<Identity>,
+        home: Home,
+    ) -> (u64, oneshot::Receiver<Outcome>) {
+        self.push_as(identity, home, true)
+    }
+
+    fn push_as(
+        &mut self,
+        identity: Arc<Identity>,
+        home: Home,
+        fresh: bool,
+    ) -> (u64, oneshot::Receiver<Outcome>) {
         let (to, from) = oneshot::channel();
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.waiters.push_back(Waiter { ticket, identity, home, since: Instant::now(), to });
+        self.waiters.push_back(Waiter { ticket, identity, home, fresh, since: Instant::now(), to });
         (ticket, from)
     }
 
@@ -59,7 +79,7 @@ impl Queue {
     /// Takes out the waiter that gets a free backend: the first of its identity, or, as long as that one has not
     /// waited for long, the first that lives on the backend's thread.
     pub(super) fn take_for(&mut self, backend: &Backend) -> Option<Waiter> {
-        let fits = |waiter: &Waiter| Arc::ptr_eq(&waiter.identity, &backend.identity);
+        let fits = |waiter: &Waiter| !waiter.fresh && Arc::ptr_eq(&waiter.identity, &backend.identity);
         let first = self.waiters.iter().position(fits)?;
         let at = if self.waiters[first].home == backend.home || self.waiters[first].since.elapsed() > FAIRNESS
         {
@@ -73,14 +93,23 @@ impl Queue {
         self.waiters.remove(at)
     }
 
+    /// Takes out the first waiter that a connection just made for this identity is for.
+    pub(super) fn take_for_fresh(&mut self, identity: &Arc<Identity>) -> Option<Waiter> {
+        let fits = |waiter: &Waiter| waiter.fresh && Arc::ptr_eq(&waiter.identity, identity);
+        let at = self.waiters.iter().position(fits)?;
+        self.waiters.remove(at)
+    }
+
     /// Everybody, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Waiter> {
         self.waiters.iter()
     }
 
-    /// Whether the first waiter has another identity than `backend`.
+    /// The first waiter, if `backend` is of no use to it: it has another identity, or wants a fresh one.
     pub(super) fn head_is_stranger(&self, backend: &Backend) -> Option<&Waiter> {
-        self.waiters.front().filter(|waiter| !Arc::ptr_eq(&waiter.identity, &backend.identity))
+        self.waiters
+            .front()
+            .filter(|waiter| waiter.fresh || !Arc::ptr_eq(&waiter.identity, &backend.identity))
     }
 
     /// Takes out everybody for whom `leaves` holds.

@@ -34,6 +34,7 @@ impl ServerPool {
         self.serve_queue(&mut state);
         let keeper_is_missing = !std::mem::replace(&mut state.has_keeper, true);
         drop(state);
+        self.pins.set_max(limits.max_pinned);
         self.attention.notify_one();
         keeper_is_missing
     }
@@ -43,6 +44,16 @@ impl ServerPool {
     pub fn renew(self: &Arc<Self>) {
         let mut state = self.lock();
         state.generation = state.generation.wrapping_add(1);
+        state.close_unfit();
+        self.serve_queue(&mut state);
+        drop(state);
+        self.attention.notify_one();
+    }
+
+    /// Closes the idle backends that have logged in otherwise than their identities would today; busy ones are closed
+    /// when they come back.
+    pub fn close_outdated(self: &Arc<Self>) {
+        let mut state = self.lock();
         state.close_unfit();
         self.serve_queue(&mut state);
         drop(state);

@@ -29,6 +29,16 @@ impl Spawner {
         let at = usize::from(home.0) % self.threads.len();
         self.tracker.spawn_on(task, &self.threads[at]);
     }
+
+    /// Whether every thread runs a trivial task within this time.
+    pub async fn is_well(&self, within: Duration) -> bool {
+        let signs = Self { tracker: TaskTracker::new(), threads: Arc::clone(&self.threads) };
+        for thread in 0..signs.threads.len() {
+            signs.spawn(Home(thread as u16), async {});
+        }
+        signs.tracker.close();
+        tokio::time::timeout(within, signs.tracker.wait()).await.is_ok()
+    }
 }
 
 /// Who wants a backend.
@@ -229,7 +239,10 @@ impl State {
                 best = Some((at, 0));
                 break;
             }
-            let suits = 1 + 2 * u8::from(idle.settings == wants.settings) + u8::from(idle.home == wants.home);
+            // Settings cost a round trip, a reset two and every prepared statement.
+            let clean = 4 * u8::from(!idle.backend.is_suspect);
+            let suits =
+                1 + clean + 2 * u8::from(idle.settings == wants.settings) + u8::from(idle.home == wants.home);
             if best.is_none_or(|(_, other)| other < suits) {
                 best = Some((at, suits));
             }
@@ -300,7 +313,7 @@ impl ServerPool {
             clock: AtomicU32::new(0),
             outstanding: AtomicUsize::new(0),
             stats: Stats::default(),
-            pins: super::pins::Pins::default(),
+            pins: super::pins::Pins::new(limits.max_pinned),
             attention: Notify::new(),
         }
     }
@@ -353,7 +366,7 @@ impl ServerPool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note_outstanding(&self, state: &State) {
+    pub(super) fn note_outstanding(&self, state: &State) {
         self.outstanding.store(state.leased + state.queue.len(), Ordering::Relaxed);
     }
 
@@ -509,10 +522,14 @@ impl ServerPool {
         let counter = match refusal {
             Refusal::TimedOut { .. } => &self.stats.refused_timeout,
             Refusal::Unreachable(_) => &self.stats.refused_unreachable,
-            Refusal::Full(_) | Refusal::Cancelled | Refusal::Closing => &self.stats.refused_full,
+            Refusal::Closing => &self.stats.refused_closing,
+            Refusal::Full(_) | Refusal::Cancelled => &self.stats.refused_full,
         };
         for waiter in state.queue.take_where(leaves) {
-            count(counter);
+            // Who asks for a proof is not refused by this, but by what it makes of it.
+            if !waiter.fresh {
+                count(counter);
+            }
             // A waiter that has left meanwhile needs no refusal.
             let _ = waiter.to.send(Err(refusal.clone()));
         }

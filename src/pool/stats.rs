@@ -80,6 +80,8 @@ pub struct Stats {
     pub refused_timeout: AtomicU64,
     /// Sessions refused because the server could not be reached or refused the login.
     pub refused_unreachable: AtomicU64,
+    /// Sessions that waited when Bulkhead went down.
+    pub refused_closing: AtomicU64,
     /// Backends connected.
     pub connects: AtomicU64,
     /// Connections that failed, by kind.
@@ -97,6 +99,7 @@ impl Default for Stats {
             refused_full: AtomicU64::new(0),
             refused_timeout: AtomicU64::new(0),
             refused_unreachable: AtomicU64::new(0),
+            refused_closing: AtomicU64::new(0),
             connects: AtomicU64::new(0),
             connect_failures: std::array::from_fn(|_| AtomicU64::new(0)),
             lifetime: Histogram::new(&LIFETIME_BUCKETS_SECONDS),

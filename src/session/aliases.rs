@@ -7,7 +7,7 @@ use std::{fmt::Write as _, sync::Arc};
 use super::{
     Session, Statements,
     reply::{self, Reply},
-    request::{End, Request},
+    request::Request,
     settle::ASK_TIMEOUT,
 };
 use crate::{
@@ -68,18 +68,6 @@ impl Session {
         Ok(missing)
     }
 
-    /// What makes aliases was sent. If one cannot be made, the client of a Query is told why.
-    pub(crate) fn note_aliases(&mut self, request: Request, missing: &Missing) {
-        let Some(lease) = &mut self.lease else { return };
-        for _ in missing {
-            if request.end == End::Query {
-                lease.protocol.sent_prologue();
-            } else {
-                lease.protocol.sent_attempt();
-            }
-        }
-    }
-
     /// Whether the backend has statements under the client's own names.
     pub(crate) fn has_aliases(&self) -> bool {
         self.statements.as_ref().is_some_and(|statements| !statements.aliases.is_empty())
@@ -130,10 +118,9 @@ impl Session {
     }
 }
 
-/// Writes what makes aliases on the backend.
+/// Writes what makes aliases on the backend, as part of a request's opening.
 pub(super) fn write_aliases(missing: &Missing, out: &mut Vec<u8>) {
     for (name, statement) in missing {
         message::parse(out, &**name, &statement.text, &statement.types);
-        message::sync(out);
     }
 }

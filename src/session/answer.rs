@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{
-    Ended, Session, Stop,
+    Ended, Session, Stop, named, prologue,
     reply::{self, Reply},
     request::{End, Request},
     transaction::Begun,
@@ -34,15 +34,17 @@ impl Session {
         if demand.statements == 0 {
             return self.answers_bookkeeping(request);
         }
+        match &self.begun {
+            // Refused, by what has become of it.
+            Begun::Lost(_) => return Ok(false),
+            // Whether or not it holds a backend, which knows nothing of it.
+            Begun::Failed => return self.answers_failed(request),
+            _ => {}
+        }
         if demand.verdict.effects.has(Effects::DEALLOCATES) && self.answers_deallocate(request)? {
             return Ok(true);
         }
         if self.lease.is_some() || demand.statements > 1 {
-            return Ok(false);
-        }
-        if matches!(self.begun, Begun::Failed(_)) && self.begins_with_rollback(request)? {
-            // The rest of the text runs outside of any transaction, as it would on the server.
-            self.begun = Begun::No;
             return Ok(false);
         }
         let concerns_begun = !matches!(self.begun, Begun::No);
@@ -53,17 +55,6 @@ impl Session {
         let Some(tag) = self.local(text, demand.verdict.control) else { return Ok(false) };
         self.complete(request, tag)?;
         Ok(true)
-    }
-
-    /// Whether the text is several statements of which the first one is ROLLBACK (asyncpg's reset).
-    fn begins_with_rollback(&self, request: Request) -> Result<bool, Malformed> {
-        if request.end != End::Query {
-            return Ok(false);
-        }
-        let text = self.query_text(request)?;
-        let rolls_back = starts_with_word(text, b"rollback") || starts_with_word(text, b"abort");
-        Ok(rolls_back
-            && text.trim_ascii_end().split(|byte| *byte == b';').nth(1).is_some_and(|rest| !rest.is_empty()))
     }
 
     /// The command tag of the statement if it can be answered here; changes the transaction's state.
@@ -79,9 +70,8 @@ impl Session {
                 self.begun = Begun::No;
                 Some("COMMIT")
             }
-            // Deferred, Failed => No
-            (Begun::Deferred(_) | Begun::Failed(_), Control::Rollback)
-            | (Begun::Failed(_), Control::Commit) => {
+            // Deferred => No
+            (Begun::Deferred(_), Control::Rollback) => {
                 self.begun = Begun::No;
                 Some("ROLLBACK")
             }
@@ -91,12 +81,12 @@ impl Session {
                     // There is nothing to wait for, and the server's own answer is better.
                     return None;
                 }
-                let tag = prologue_tag(&text)?;
+                let tag = prologue::tag(&text)?;
                 if deferred.texts.len() > PROLOGUE_TEXTS || text.len() > PROLOGUE_BYTES {
                     return None;
                 }
                 // It may say READ WRITE, or SERIALIZABLE.
-                deferred.fits_standby &= !sets_transaction(&text);
+                deferred.fits_standby &= !prologue::sets_transaction(&text);
                 deferred.texts.push(text);
                 Some(tag)
             }
@@ -121,7 +111,7 @@ impl Session {
                 b'P' => {
                     let (name, text) = (body.cstring()?, body.cstring()?);
                     let first = parsed.replace((name, text)).is_none() && bound.is_none();
-                    first && !self.refuses_name(name)
+                    first && !self.refuses_statement(name, text, body.rest())
                 }
                 b'B' => {
                     let (portal, name) = (body.cstring()?, body.cstring()?);
@@ -151,9 +141,13 @@ impl Session {
         Ok(bound.filter(|_| executed && request.end == End::Sync))
     }
 
-    /// Whether a Parse under this name fails: then nothing of what follows it is executed.
-    fn refuses_name(&self, name: &[u8]) -> bool {
-        let full = |all: &super::Statements| all.named.len() >= self.shared.limits.prepared_per_client;
+    /// Whether this Parse fails: then nothing of what follows it is executed.
+    pub(super) fn refuses_statement(&self, name: &[u8], text: &[u8], types: &[u8]) -> bool {
+        let limits = &self.shared.limits;
+        let full = |all: &super::Statements| {
+            all.named.len() >= limits.prepared_per_client
+                || all.named.bytes() + named::cost(name, text, types) > limits.prepared_bytes_per_client
+        };
         let known = |all: &super::Statements| all.named.contains_key(name);
         name.starts_with(NAME_PREFIX)
             || (!name.is_empty() && self.statements.as_deref().is_some_and(|all| known(all) || full(all)))
@@ -168,7 +162,7 @@ impl Session {
     }
 
     /// Writes the answer to each message of the request.
-    fn complete(&mut self, request: Request, command: &str) -> Result<(), Ended> {
+    pub(super) fn complete(&mut self, request: Request, command: &str) -> Result<(), Ended> {
         let messages = self.take_from_inbox(request);
         let mut rest = messages.as_slice();
         let mut failed = false;
@@ -205,8 +199,10 @@ impl Session {
                 _ => {}
             }
         }
-        let status = self.status();
-        message::ready(&mut self.outbox, status);
+        if request.end != End::Open {
+            let status = self.status();
+            message::ready(&mut self.outbox, status);
+        }
         self.flush_now()
     }
 
@@ -235,6 +231,7 @@ impl Session {
             }
         }
         if request.end == End::Sync {
+            // Of a lost transaction the status says that it has failed; the next statement is told why.
             let status = self.status();
             message::ready(&mut self.outbox, status);
         }
@@ -304,15 +301,16 @@ impl Session {
 
     /// Refuses a request: the client gets an error, an open transaction fails, the connection stays.
     pub(crate) async fn refuse(&mut self, request: Request, reply: Reply) -> Result<(), Ended> {
+        let ends = matches!(self.begun, Begun::Lost(_)) && self.begins_with_end(request);
         self.take_from_inbox(request);
         self.streaming = request.streaming;
         self.drop_streaming().await?;
         if request.end == End::Query {
             self.forget_unnamed();
         }
-        if let Begun::Deferred(_) = self.begun {
-            self.begun = Begun::Failed(None);
-        }
+        self.begun.told(ends);
+        // It was for a lease that has not come.
+        self.reserved = None;
         self.fail_transaction().await?;
         self.shared.metrics.own_errors.fetch_add(1, Ordering::Relaxed);
         reply.error(&mut self.outbox);
@@ -375,35 +373,11 @@ impl Session {
 }
 
 /// Whether a Bind has no values; `body` is behind its names.
-fn has_no_values(mut body: Body<'_>) -> Result<bool, Malformed> {
+pub(super) fn has_no_values(mut body: Body<'_>) -> Result<bool, Malformed> {
     for _ in 0..body.int16()? {
         body.int16()?;
     }
     Ok(body.int16()? == 0)
-}
-
-/// The command tag of a statement that is kept back; none for several in one text.
-fn prologue_tag(text: &[u8]) -> Option<&'static str> {
-    let one = text.trim_ascii_end();
-    if one.strip_suffix(b";").unwrap_or(one).contains(&b';') {
-        return None;
-    }
-    if starts_with_word(text, b"savepoint") {
-        Some("SAVEPOINT")
-    } else if starts_with_word(text, b"set") {
-        let constraints = text.to_ascii_lowercase().windows(11).any(|window| window == b"constraints");
-        Some(if constraints { "SET CONSTRAINTS" } else { "SET" })
-    } else {
-        None
-    }
-}
-
-/// Whether a SET concerns the transaction itself: `SET TRANSACTION ..`, `SET LOCAL transaction_read_only ..`.
-fn sets_transaction(text: &[u8]) -> bool {
-    let lowered = text.to_ascii_lowercase();
-    let mut words = lowered.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).skip(1);
-    let name = words.find(|word| !matches!(*word, b"local" | b"session"));
-    name.is_some_and(|name| name.starts_with(b"transaction"))
 }
 
 fn starts_with_word(text: &[u8], word: &[u8]) -> bool {

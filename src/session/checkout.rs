@@ -1,12 +1,21 @@
-//! Getting a backend: admission, waiting, and a check of those that have been idle for long.
+//! Getting a backend: admission, waiting, a check of those that have been idle for long, and making it ready: nothing of
+//! the session's is sent before what is another's is gone and its own settings are confirmed.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{Session, Stop, reply, request::Request};
 use crate::{
+    backend::handover::{Needs, NotReady},
     pool::{Checkout, ConnectFailure, Lease, Pool, Refusal, Wants},
     route::{Demand, PoolId},
+    sql::Effects,
 };
+
+/// So many backends in a row may fail to be made ready. What fails on each of them is the session's own.
+const ATTEMPTS: usize = 3;
+
+/// SQLSTATE `query_canceled`: a timeout, or a cancel by another user of the server.
+const INTERRUPTED: &str = "57014";
 
 impl Session {
     /// Takes a lease from the pool for a request, or says why there is none.
@@ -23,33 +32,125 @@ impl Session {
         if Self::listens_in(demand) {
             Box::pin(self.subscribe(request, pool)).await?;
         }
-        let at_once = self.shared.pool(pool).choose().map(|member| member.checkout(&self.wants(pool)));
-        if let Some(Checkout::Lease(lease)) = at_once {
-            self.hold(lease, pool);
-            return Ok(());
+        // So is a place among the pins.
+        if let Some(reason) = self.foreseen_pin(&demand.verdict, pool) {
+            Box::pin(self.reserve_pin(reason, pool)).await?;
         }
-        Box::pin(self.checkout_slowly(pool, at_once)).await
+        let at_once = self.shared.pool(pool).choose().map(|member| member.checkout(&self.wants(pool)));
+        let effects = demand.verdict.effects;
+        if let Some(Checkout::Lease(lease)) = at_once {
+            if lease.is_ready(self.needs(&lease, pool, effects)) {
+                self.hold(lease, pool);
+                return Ok(());
+            }
+            return Box::pin(self.checkout_slowly(pool, Some(Checkout::Lease(lease)), request, effects))
+                .await;
+        }
+        Box::pin(self.checkout_slowly(pool, at_once, request, effects)).await
     }
 
-    /// What may take time: waiting, checking a backend, going on to the primary.
-    async fn checkout_slowly(&mut self, pool: PoolId, mut first: Option<Checkout>) -> Result<(), Stop> {
+    /// What the session needs of this backend.
+    fn needs(&self, lease: &Lease, pool: PoolId, effects: Effects) -> Needs<'_> {
+        let is_own = self.last == Some((pool, lease.id, lease.uses));
+        // What `currval` and `lastval` would give is another session's.
+        let asks_sequences =
+            || effects.has(Effects::ASKS_SEQUENCES) || self.identity.asks_sequences.load(Ordering::Relaxed);
+        let forgets_sequences = (!is_own || self.is_new_backend) && asks_sequences();
+        Needs { settings: &self.settings, is_own, forgets_sequences }
+    }
+
+    /// What may take time: waiting, checking a backend, going on to the primary, making it ready.
+    async fn checkout_slowly(
+        &mut self,
+        pool: PoolId,
+        mut first: Option<Checkout>,
+        request: Request,
+        effects: Effects,
+    ) -> Result<(), Stop> {
+        let mut attempt = 1;
+        let mut settings = Arc::clone(&self.settings);
+        loop {
+            let (mut lease, target) = self.any_lease(pool, first.take()).await?;
+            let needs = Needs { settings: &settings, ..self.needs(&lease, target, effects) };
+            // A cancel finds a session that waits.
+            self.key.waits();
+            let made = if lease.is_ready(needs) { Ok(()) } else { lease.make_ready(needs).await };
+            let is_cancelled = self.key.is_cancelled();
+            self.key.holds_none();
+            let failure = match made {
+                Ok(()) if is_cancelled => {
+                    give_back(lease);
+                    return Err(reply::refused(&self.shared.pool(target).name, &Refusal::Cancelled).into());
+                }
+                Ok(()) => {
+                    self.hold(lease, target);
+                    return Ok(());
+                }
+                Err(failure) => failure,
+            };
+            // Nothing of the request was sent, so another backend may be tried.
+            let may_try = attempt < ATTEMPTS;
+            attempt += 1;
+            match failure {
+                // It is closed with its lease.
+                NotReady::Broken(_) if may_try => {}
+                NotReady::Broken(broken) => return Err(reply::not_sent(&broken).into()),
+                NotReady::Refused(fields) if fields.code == INTERRUPTED && may_try => give_back(lease),
+                NotReady::Refused(fields) => {
+                    give_back(lease);
+                    // Its role may be gone: what leaves the role runs as it would with the role.
+                    if !may_try || !self.only_leaves_role(request) {
+                        return Err(reply::settings_failed(&fields).into());
+                    }
+                    settings = Arc::new(self.settings.without(&["role", "session_authorization"]));
+                }
+            }
+        }
+    }
+
+    /// Whether a request is one statement that does nothing but return to the user that the session began as.
+    fn only_leaves_role(&self, request: Request) -> bool {
+        let texts = self.texts(request);
+        let [text] = texts.as_slice() else { return false };
+        let text = text.to_ascii_lowercase();
+        let one = text.trim_ascii().strip_suffix(b";").unwrap_or(text.trim_ascii());
+        let mut words = one.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let words: [Option<&[u8]>; 5] = std::array::from_fn(|_| words.next());
+        let all = |expected: &[&str]| {
+            words.iter().flatten().copied().eq(expected.iter().map(|word| word.as_bytes()))
+        };
+        all(&["reset", "role"])
+            || all(&["set", "role", "none"])
+            || all(&["reset", "session", "authorization"])
+            || all(&["set", "session", "authorization", "default"])
+            || all(&["discard", "all"])
+    }
+
+    /// A lease of the pool or, for reads whose replicas cannot be reached, of the primary's.
+    async fn any_lease(
+        &mut self,
+        pool: PoolId,
+        mut first: Option<Checkout>,
+    ) -> Result<(Lease, PoolId), Stop> {
         let shared = Arc::clone(&self.shared);
         let mut target = pool;
-        let lease = loop {
+        loop {
             let choose = || shared.pool(target).choose().map(|member| member.checkout(&self.wants(target)));
             let refusal = match first.take().or_else(choose) {
-                Some(Checkout::Lease(lease)) => break lease,
+                Some(Checkout::Lease(lease)) => return Ok((lease, target)),
                 Some(Checkout::Stale(mut lease)) => {
                     if lease.check().await {
-                        break lease;
+                        return Ok((lease, target));
                     }
                     // It is closed with its lease, and the next one is tried.
                     continue;
                 }
-                Some(Checkout::Wait(waiting)) => match self.wait(waiting).await? {
-                    Ok(lease) => break lease,
-                    Err(refusal) => Some(refusal),
-                },
+                Some(Checkout::Wait(waiting)) => {
+                    match self.wait(waiting).await?.unwrap_or(Err(Refusal::Cancelled)) {
+                        Ok(lease) => return Ok((lease, target)),
+                        Err(refusal) => Some(refusal),
+                    }
+                }
                 Some(Checkout::Refused(refusal)) => Some(refusal),
                 // None of the pool's servers can be reached.
                 None if self.bound.is_some() => Some(unreachable(shared.pool(target))),
@@ -64,9 +165,7 @@ impl Session {
                 }
             }
             target = shared.routes.primary;
-        };
-        self.hold(lease, target);
-        Ok(())
+        }
     }
 
     fn wants(&self, pool: PoolId) -> Wants<'_> {
@@ -78,10 +177,17 @@ impl Session {
         self.key.holds(&lease.cancel);
         // It stays new until something has been sent to it.
         self.is_new_backend |= self.last != Some((pool, lease.id, lease.uses));
+        if lease.protocol.reading() != self.reading {
+            // The request was judged as another server reads it.
+            self.left.effects |= Effects::UNPROVEN;
+        }
         lease.uses = lease.uses.wrapping_add(1);
         self.last = Some((pool, lease.id, lease.uses));
         self.lease_pool = pool;
         self.is_kept = self.keeps(pool);
+        if let Some(place) = self.reserved.take() {
+            lease.take_place(place);
+        }
         self.lease = Some(lease);
         if let Some(statements) = &mut self.statements {
             // They were another backend's.
@@ -97,4 +203,12 @@ fn unreachable(pool: &Pool) -> Refusal {
     let failure =
         ConnectFailure::unreachable(&pool.members[0].server_name, "the last attempt failed".to_owned());
     Refusal::Unreachable(Arc::new(failure))
+}
+
+/// Gives back a backend to which nothing of the session's was sent.
+fn give_back(mut lease: Lease) {
+    lease.protocol.take_error();
+    if let Some(proof) = lease.protocol.quiescent() {
+        lease.release(proof);
+    }
 }

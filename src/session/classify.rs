@@ -2,11 +2,13 @@
 
 use super::{
     Ended, Session,
+    judges::SHORT_TEXTS_BYTES,
     request::{End, Request},
+    transaction::Begun,
 };
 use crate::{
     route::{Demand, Standing, Target},
-    sql::{Class, Effects, Reason, Verdict},
+    sql::{Class, Classifier, Effects, Hint, Reading, Reason, Verdict},
     wire::{
         TxStatus,
         frame::split_message,
@@ -14,8 +16,27 @@ use crate::{
     },
 };
 
-/// Texts from here on are parsed off the session's thread, if their verdict is not known.
-const LONG_TEXT_BYTES: usize = 16 * 1024;
+/// Texts of a request whose verdicts are not known, and which take too long to be judged here.
+#[derive(Debug, Default)]
+struct Unjudged {
+    texts: Vec<Box<[u8]>>,
+    /// Bytes of the texts that were judged here.
+    judged: usize,
+}
+
+/// The functions of large objects (`pg_proc.dat`), which clients call by FunctionCall: `lo_create`, `lo_open` to `lo_tell`,
+/// `lo_unlink`, `lo_truncate`, and those of 64 bits. They leave nothing but rows, and descriptors up to the transaction's
+/// end.
+const LARGE_OBJECTS: [i32; 13] = [715, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172];
+
+/// Functions that do not come with PostgreSQL have higher numbers (`FirstNormalObjectId`).
+const FIRST_OF_USERS: i32 = 16_384;
+
+/// Whether a built-in function may set a parameter that the server does not list: `set_config`, and those that run a text
+/// (`query_to_xml` and its family, `ts_rewrite`, `ts_stat`).
+const fn sets_hidden(function: i32) -> bool {
+    matches!(function, 2078 | 2923..=2938 | 3684..=3690)
+}
 
 impl Session {
     /// The demand of the request at the start of the inbox.
@@ -29,8 +50,17 @@ impl Session {
                 }
                 Ok(demand)
             }
-            End::FunctionCall => Ok(Demand::of(Verdict::new(Class::Write, Reason::FunctionCall))),
-            End::Sync | End::Open => Ok(self.extended_demand(request)?),
+            End::FunctionCall => Ok(Demand::of(self.function_verdict(request))),
+            End::Sync | End::Open => {
+                let mut unjudged = Unjudged::default();
+                let demand = self.extended_demand(request, &mut unjudged)?;
+                if unjudged.texts.is_empty() {
+                    return Ok(demand);
+                }
+                Box::pin(self.judge_elsewhere(unjudged)).await;
+                // What is still not known stays so.
+                self.extended_demand(request, &mut Unjudged::default())
+            }
             End::StrayCopy | End::Terminate => Ok(Demand::none()),
         }
     }
@@ -40,25 +70,24 @@ impl Session {
             return Ok(Verdict::too_long());
         }
         let text = self.query_text(request)?;
-        if text.len() < LONG_TEXT_BYTES {
-            return Ok(self.verdict(text));
+        let mut unjudged = Unjudged::default();
+        let verdict = self.verdict_or_note(text, &mut unjudged);
+        if unjudged.texts.is_empty() {
+            return Ok(verdict);
         }
-        Ok(Box::pin(self.verdict_elsewhere(text)).await)
+        Box::pin(self.judge_elsewhere(unjudged)).await;
+        Ok(self.verdict(text))
     }
 
-    /// The verdict of a long text, judged on another thread.
-    async fn verdict_elsewhere(&self, text: &[u8]) -> Verdict {
+    /// Judges texts on another thread, so that their verdicts are known, unless too many are being judged already.
+    async fn judge_elsewhere(&self, unjudged: Unjudged) {
         let (shared, catalog) = (self.shared.clone(), self.catalog.clone());
-        let (text, old_strings) = (text.to_vec(), self.settings.has_old_strings());
         let judge = move || {
-            if old_strings {
-                Verdict::old_strings()
-            } else {
-                shared.classifier.classify(&catalog.load(), &text)
+            for text in &unjudged.texts {
+                shared.classifier.classify(&catalog.load(), text);
             }
         };
-        let unparsed = Verdict::unknown(Reason::Unparsed);
-        tokio::task::spawn_blocking(judge).await.unwrap_or(unparsed)
+        self.shared.judges.run(judge).await;
     }
 
     /// The text of a Query.
@@ -67,11 +96,49 @@ impl Session {
         Body::new(body, "Query").cstring()
     }
 
+    /// The verdict of a text. One that would take long to judge, and has not been judged, has none.
     pub(crate) fn verdict(&self, text: &[u8]) -> Verdict {
-        if self.settings.has_old_strings() {
-            return Verdict::old_strings();
+        self.verdict_or_note(text, &mut Unjudged::default())
+    }
+
+    /// As [`Session::verdict`]; notes a text that has none.
+    fn verdict_or_note(&self, text: &[u8], unjudged: &mut Unjudged) -> Verdict {
+        if let Some(unread) = Classifier::unread(self.reading(), text) {
+            return unread;
         }
-        self.shared.classifier.classify(&self.catalog.load(), text)
+        let (classifier, catalog) = (&self.shared.classifier, self.catalog.load());
+        match classifier.lookup(&catalog, text) {
+            Ok(verdict) => verdict,
+            Err(miss) if unjudged.judged + text.len() <= SHORT_TEXTS_BYTES => {
+                unjudged.judged += text.len();
+                classifier.judge(&catalog, text, miss)
+            }
+            Err(_) => {
+                unjudged.texts.push(text.into());
+                Verdict::unknown(Reason::Unparsed)
+            }
+        }
+    }
+
+    /// How the server reads texts of the session, as far as it has said so.
+    pub(crate) fn reading(&self) -> Reading {
+        self.lease.as_ref().map_or(self.reading, |lease| lease.protocol.reading())
+    }
+
+    /// The verdict of a FunctionCall: it names its function by number.
+    fn function_verdict(&self, request: Request) -> Verdict {
+        let body = self.inbox.get(5..request.len).unwrap_or_default();
+        match Body::new(body, "FunctionCall").int32() {
+            Ok(function) if LARGE_OBJECTS.contains(&function) => {
+                Verdict::new(Class::Write, Reason::FunctionCall)
+            }
+            // What it leaves is asked for, and reset before another session gets the backend.
+            Ok(function) if function < FIRST_OF_USERS && !sets_hidden(function) => Verdict {
+                effects: Effects::OPAQUE.with(Effects::UNPROVEN),
+                ..Verdict::new(Class::Write, Reason::FunctionCall)
+            },
+            _ => Verdict::unknown(Reason::FunctionCall),
+        }
     }
 
     /// By which rules and which catalog a text is judged now.
@@ -79,14 +146,14 @@ impl Session {
         (self.shared.classifier_epoch, self.catalog.load().epoch())
     }
 
-    fn extended_demand(&self, request: Request) -> Result<Demand, Ended> {
+    fn extended_demand(&self, request: Request, unjudged: &mut Unjudged) -> Result<Demand, Ended> {
         let mut demand = Demand::none();
         // One Parse is the rule, and needs no list.
         let mut last: Option<(&[u8], Verdict)> = None;
         let mut earlier: Vec<(&[u8], Verdict)> = Vec::new();
         let mut rest = &self.inbox[..request.len];
         if request.streaming > 0 {
-            return Ok(self.streamed_demand(rest)?);
+            return Ok(self.streamed_demand(rest, unjudged)?);
         }
         while let Some((tag, body, after)) = split_message(rest)? {
             rest = after;
@@ -94,7 +161,7 @@ impl Session {
                 b'P' => {
                     let mut body = Body::new(body, "Parse");
                     let (name, text) = (body.cstring()?, body.cstring()?);
-                    let verdict = self.verdict(text);
+                    let verdict = self.verdict_or_note(text, unjudged);
                     demand.add(verdict);
                     self.add_named(&mut demand, verdict, text);
                     earlier.extend(last.replace((name, verdict)));
@@ -104,7 +171,9 @@ impl Session {
                     let (_portal, name) = (body.cstring()?, body.cstring()?);
                     let mut parsed = last.iter().chain(earlier.iter().rev());
                     let here = parsed.find(|(known, _)| *known == name).map(|(_, verdict)| *verdict);
-                    let Some(verdict) = here.or_else(|| self.known_verdict(name)) else { continue };
+                    let Some(verdict) = here.or_else(|| self.known_verdict_or_note(name, unjudged)) else {
+                        continue;
+                    };
                     let decided = self.decide_by_values(verdict, body)?;
                     // The Parse has been counted already, unless a value makes this a job.
                     if here.is_none() || decided.class != verdict.class {
@@ -120,7 +189,9 @@ impl Session {
                     let (kind, name) = (body.byte()?, body.cstring()?);
                     let here = last.iter().chain(&earlier).any(|(known, _)| *known == name);
                     if kind == b'S' && !here {
-                        self.known_verdict(name).into_iter().for_each(|verdict| demand.add(verdict));
+                        if let Some(verdict) = self.known_verdict_or_note(name, unjudged) {
+                            demand.add(verdict);
+                        }
                     }
                 }
                 _ => {}
@@ -130,12 +201,12 @@ impl Session {
     }
 
     /// The demand of one message of which only the beginning is there.
-    fn streamed_demand(&self, message: &[u8]) -> Result<Demand, Malformed> {
+    fn streamed_demand(&self, message: &[u8], unjudged: &mut Unjudged) -> Result<Demand, Malformed> {
         let (tag, body) = (message.first().copied(), message.get(5..).unwrap_or_default());
         if tag == Some(b'B') {
             let mut body = Body::new(body, "Bind");
             let (_portal, name) = (body.cstring()?, body.cstring()?);
-            if let Some(verdict) = self.known_verdict(name) {
+            if let Some(verdict) = self.known_verdict_or_note(name, unjudged) {
                 return Ok(Demand::of(verdict));
             }
         }
@@ -144,16 +215,22 @@ impl Session {
 
     /// The verdict of a statement that the session has prepared.
     pub(crate) fn known_verdict(&self, name: &[u8]) -> Option<Verdict> {
+        self.known_verdict_or_note(name, &mut Unjudged::default())
+    }
+
+    fn known_verdict_or_note(&self, name: &[u8], unjudged: &mut Unjudged) -> Option<Verdict> {
         let statements = self.statements.as_deref()?;
         if name.is_empty() {
             let text = statements.unnamed.as_ref()?.text();
-            return Some(self.verdict(text));
+            return Some(self.verdict_or_note(text, unjudged));
         }
         let statement = statements.named.get(name)?;
-        Some(if statement.epochs == self.epochs() {
+        // One without a verdict may have one by now.
+        let is_known = statement.epochs == self.epochs() && !statement.verdict.is_unread();
+        Some(if is_known && self.reading() == Reading::Utf8 {
             statement.verdict
         } else {
-            self.verdict(&statement.text)
+            self.verdict_or_note(&statement.text, unjudged)
         })
     }
 
@@ -197,7 +274,7 @@ impl Session {
         let held = self.lease.is_some().then_some(self.lease_pool);
         let on_jobs = |pool| routes.jobs.is_some_and(|jobs| self.shared.same_server(pool, jobs));
         let begun_read_write = match &self.begun {
-            super::transaction::Begun::Deferred(deferred) => !deferred.fits_standby,
+            Begun::Deferred(deferred) => !deferred.fits_standby,
             // What follows before the Sync belongs to the same transaction, and may write.
             _ => request.end == End::Open && !request.only_prepares(),
         };
@@ -210,7 +287,7 @@ impl Session {
             held_is_jobs_server: routes.jobs_elsewhere && held.is_some_and(on_jobs),
             begun_read_write: may_write,
             is_worker: self.is_worker,
-            asked: self.asked,
+            asked: if self.is_repeated { Some(Hint::Primary) } else { self.asked },
             bound: self.bound,
         };
         routes.target(demand, standing)
@@ -232,11 +309,11 @@ impl Session {
         }
     }
 
-    /// The transaction status that the client is told.
+    /// The transaction status that the client is told: of a transaction that no server knows, as long as there is one.
     pub(crate) fn status(&self) -> TxStatus {
-        match &self.lease {
-            Some(lease) => lease.protocol.status(),
-            None => self.begun.status(),
+        match (&self.begun, &self.lease) {
+            (Begun::No, Some(lease)) => lease.protocol.status(),
+            (begun, _) => begun.status(),
         }
     }
 }

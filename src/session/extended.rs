@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Session, Statements, Stop, Unnamed,
+    Limits, Session, Statements, Stop, Unnamed, named,
     reply::{self, Reply},
     request::{End, Request},
     rewrite::{Rewrite, Rewritten, There},
@@ -373,7 +373,7 @@ impl Session {
             return Err(reply::reserved_name().into());
         }
         let judged = (self.verdict(text), self.epochs());
-        let limit = self.shared.limits.prepared_per_client;
+        let Limits { prepared_per_client: limit, prepared_bytes_per_client: bytes, .. } = self.shared.limits;
         let generation = self.shared.catalogs.generation();
         let world = (generation, self.settings.parse_hash());
         let statements = &self.shared.statements;
@@ -389,6 +389,9 @@ impl Session {
         }
         if statements.named.len() >= limit {
             return Err(reply::too_many_statements(limit).into());
+        }
+        if statements.named.bytes() + named::cost(name, text, body.rest()) > bytes {
+            return Err(reply::statements_too_large(bytes).into());
         }
         statements.named.insert(name.into(), Arc::clone(&statement));
         Ok(statement)

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use crate::{
@@ -37,6 +38,8 @@ pub struct Identities {
     pub url_database: String,
     /// The databases that clients may ask for; `*` means any.
     pub databases: Vec<String>,
+    /// A login is proven at the server again when the last proof is older; zero: every login.
+    pub reprove_after: Duration,
     /// Makes exchanges with unknown users look like any other; the same in every snapshot.
     pub mock: MockKey,
     known: Arc<Known>,
@@ -63,6 +66,7 @@ impl Identities {
         secrets: HashMap<String, Arc<LoginSecret>>,
         (url_user, url_database): (String, String),
         databases: Vec<String>,
+        reprove_after: Duration,
     ) -> Result<Self, AuthError> {
         let logins = Logins {
             secrets,
@@ -71,7 +75,16 @@ impl Identities {
             identities: HashMap::new(),
         };
         let known = Arc::new(Known(Mutex::new(logins)));
-        Ok(Self { method, users, url_user, url_database, databases, mock: MockKey::random()?, known })
+        Ok(Self {
+            method,
+            users,
+            url_user,
+            url_database,
+            databases,
+            reprove_after,
+            mock: MockKey::random()?,
+            known,
+        })
     }
 
     /// Takes over from the snapshot before: its identities, what its clients have proven and what was derived from
@@ -117,6 +130,19 @@ impl Identities {
     pub fn one_sessions(&self, database: &str, user: &str, startup: Vec<(String, String)>) -> Identity {
         let credentials = self.known.lock().credentials(database, user);
         Identity::new(database, user, credentials).with_startup(startup)
+    }
+
+    /// A server has refused the login of this identity: its backends have no future, nor have those of the same user in
+    /// other databases if `is_user_s`.
+    pub fn revoke(&self, refused: &Identity, is_user_s: bool) {
+        // The lock also keeps two threads from changing credentials at once.
+        for identity in self.known.lock().identities.values() {
+            let is_alike =
+                identity.user == refused.user && (is_user_s || identity.database == refused.database);
+            if is_alike {
+                identity.revoke();
+            }
+        }
     }
 
     /// The identity of a pair; `None` if there are too many.

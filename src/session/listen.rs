@@ -2,7 +2,7 @@
 //!
 //! The session's own backend still runs every LISTEN and UNLISTEN, so that all of their rules are the server's own:
 //! they take effect at COMMIT, are undone by ROLLBACK and ROLLBACK TO, fail where they fail. Before a transaction that
-//! may hold one, the backend is told what the session listens to (the *preload*, in the same write); after it, the
+//! may hold one, the backend is told what the session listens to (the *preload*), and has confirmed it; after it, the
 //! backend is asked what is listened to now, and is made to listen to nothing. In between the backend's own
 //! notifications for these channels are dropped: the shared connection has them too.
 //!
@@ -24,13 +24,14 @@
 use std::{collections::HashSet, sync::Arc, task::Waker};
 
 use super::{
-    Ended, Session,
+    Ended, Session, Stop,
     reply::{self, Reply},
     request::{End, Request},
     settle::ASK_TIMEOUT,
     transaction::Begun,
 };
 use crate::{
+    backend::query::Answer,
     pool::ServerPool,
     route::{Demand, PoolId},
     server::{Fate, ListenFailure, Listener, Mail, Mailbox, listen_sql},
@@ -55,8 +56,6 @@ const CONCERNS_CHANNELS: Effects =
 #[derive(Debug, Default)]
 pub(super) struct Listening {
     subscriptions: Vec<Subscription>,
-    /// To be sent before the next request, which may make the backend listen; perhaps empty.
-    preload: Option<String>,
     /// The leased backend may listen to something.
     on_backend: bool,
     /// What is the session's own: notifications of this process after this position.
@@ -124,11 +123,6 @@ impl Drop for Subscription {
 impl Listening {
     fn on(&mut self, pool: &ServerPool) -> Option<&mut Subscription> {
         self.subscriptions.iter_mut().find(|subscription| subscription.is_on(pool))
-    }
-
-    /// What must be sent before the request.
-    pub(super) fn preload(&self) -> Option<&str> {
-        self.preload.as_deref().filter(|sql| !sql.is_empty())
     }
 }
 
@@ -224,7 +218,7 @@ impl Session {
 
     /// Prepares the leased backend and the session for a request: channels, fences, the order of what the client is
     /// told.
-    pub(crate) async fn prepare_listening(&mut self, request: Request, demand: &Demand) -> Result<(), Reply> {
+    pub(crate) async fn prepare_listening(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
         if Self::listens_in(demand) {
             let pool = self.lease_pool;
             self.subscribe(request, pool).await?;
@@ -252,15 +246,20 @@ impl Session {
         } else {
             String::new()
         };
-        let is_needed = !channels.is_empty() || verdict.effects.has(Effects::LISTENS);
-        listening.preload = is_needed.then_some(channels);
-        if listening.on_backend || listening.preload.is_some() {
+        listening.on_backend |= !channels.is_empty() || verdict.effects.has(Effects::LISTENS);
+        if listening.on_backend {
             let names: HashSet<Box<str>> =
                 subscription.channels.iter().map(|channel| channel.name.clone()).collect();
             lease.protocol.set_heard_elsewhere(Some(Arc::new(names)));
         }
         let notifies = verdict.class >= Class::Write || verdict.effects.has(Effects::NOTIFIES);
         let begins = listening.own.is_none() && (in_transaction || opens || notifies);
+        if !channels.is_empty() {
+            self.preload(&channels).await?;
+        }
+        let Some(lease) = &mut self.lease else { return Ok(()) };
+        let Some(listening) = self.listening.as_deref_mut() else { return Ok(()) };
+        let subscription = &mut listening.subscriptions[at];
         let is_pending = |channel: &Channel| channel.standing == Standing::Pending;
         let may_commit = in_transaction && controls && subscription.channels.iter().any(is_pending);
         if !begins && !may_commit {
@@ -280,17 +279,27 @@ impl Session {
         Ok(())
     }
 
-    /// The preload has been sent.
-    pub(crate) fn note_preload(&mut self) {
-        if let Some(listening) = self.listening.as_deref_mut() {
-            listening.on_backend |= listening.preload.take().is_some();
-        }
+    /// Makes the backend listen to what the session does, before anything of the request's is sent.
+    async fn preload(&mut self, channels: &str) -> Result<(), Stop> {
+        let Some(lease) = &mut self.lease else { return Ok(()) };
+        let asked = tokio::time::timeout(ASK_TIMEOUT, lease.ask(channels)).await;
+        let reply = match asked {
+            Ok(Ok(Answer { error: None, for_client, .. })) => {
+                self.outbox.extend_from_slice(&for_client);
+                return Ok(());
+            }
+            Ok(Ok(Answer { error: Some(fields), .. })) => Reply::from_server(&fields),
+            Ok(Err(broken)) => reply::broken(&broken, None),
+            Err(_) => reply::broken(&lease.timed_out(), None),
+        };
+        self.end_lease()?;
+        Err(reply.into())
     }
 
     /// The session has another backend, which knows nothing.
     pub(crate) fn begin_listening_lease(&mut self) {
         if let Some(listening) = self.listening.as_deref_mut() {
-            (listening.preload, listening.on_backend, listening.own) = (None, false, None);
+            (listening.on_backend, listening.own) = (false, None);
         }
     }
 }

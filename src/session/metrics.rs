@@ -80,6 +80,8 @@ pub struct Metrics {
     pub server_errors: AtomicU64,
     /// Errors that Bulkhead itself answered clients with.
     pub own_errors: AtomicU64,
+    /// Requests that were run once more.
+    pub repeats: super::repeat::Repeats,
     /// Cancel requests that found their session.
     pub cancels: AtomicU64,
     /// Sessions pinned now, by reason.

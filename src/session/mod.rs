@@ -5,21 +5,32 @@
 mod alias;
 mod aliases;
 mod answer;
+mod authenticate;
+mod broken;
 pub mod cancels;
 mod checkout;
 mod classify;
+mod door;
+mod door_log;
 mod draft;
 mod extended;
+mod failed;
 pub mod handshake;
 pub mod identities;
+mod judges;
 mod left;
 mod listen;
 pub mod live;
 pub mod metrics;
+mod named;
+mod orphan;
 mod pins;
+mod prologue;
 mod relay;
+pub mod repeat;
 mod replication;
 mod reply;
+mod reprove;
 mod request;
 mod rewrite;
 mod send;
@@ -29,19 +40,20 @@ pub mod shared;
 mod transaction;
 mod welcome;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
+pub use judges::Judges;
 pub use live::Live;
 pub use shared::{Lasting, Limits, Shared, Workers};
 pub use welcome::Welcomes;
 
 use crate::{
-    backend::{BackendId, Broken, Home, Identity, Settings, statements::Statement},
-    pool::Lease,
+    backend::{BackendId, Broken, Home, Identity, Settings},
+    pool::{Lease, PinPlace},
     route::PoolId,
     server::DatabaseCatalog,
     socket::Socket,
-    sql::{HiddenSearch, Hint},
+    sql::{HiddenSearch, Hint, Reading},
     wire::{
         frame::BadFrame,
         read::{ErrorFields, Malformed},
@@ -51,7 +63,9 @@ use cancels::CancelKey;
 use left::Left;
 use listen::Listening;
 use metrics::CountedPin;
-use transaction::Begun;
+use named::Named;
+use orphan::Presence;
+use transaction::{Begun, Ending};
 
 /// How a session ends.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +79,9 @@ pub enum Ended {
     /// The client sent what the protocol does not allow.
     #[error("the client broke the protocol: {0}")]
     Protocol(String),
+    /// The client sent this instead of COPY data. As on a server it gets two errors.
+    #[error("the client sent \"{}\" in place of COPY data", .0.escape_ascii())]
+    AmidCopy(u8),
     /// The backend broke when its client could no longer be told without ending the session.
     #[error("{0}")]
     Backend(Broken),
@@ -74,6 +91,9 @@ pub enum Ended {
     /// The backend broke when the client had got a message in part: nothing more can be said.
     #[error("{0}")]
     Amid(Broken),
+    /// What the client had sent before it left did not end within this.
+    #[error("its client left, and it did not end within {0:?}")]
+    Orphaned(std::time::Duration),
     /// Bulkhead is going down.
     #[error("shutting down")]
     Shutdown,
@@ -90,8 +110,10 @@ pub enum Ended {
         pool: String,
         /// What kept it.
         reason: &'static str,
-        /// `pinned_idle_timeout`.
+        /// `pinned_idle_timeout`; of one above the bound, how long it was left alone.
         idle: std::time::Duration,
+        /// Its pin was one more than `max_pinned` allows.
+        is_over_bound: bool,
     },
 }
 
@@ -152,6 +174,8 @@ pub(crate) struct Session {
     startup: Arc<Settings>,
     /// What is in force.
     settings: Arc<Settings>,
+    /// How the server reads the session's texts, as it has said last.
+    reading: Reading,
     /// Names with a dot that the session has set: the server does not list them.
     custom_settings: Vec<String>,
     /// `SET bulkhead.route`.
@@ -168,12 +192,16 @@ pub(crate) struct Session {
     lease_pool: PoolId,
     /// The lease is the session's own until it disconnects.
     is_kept: bool,
+    /// A place among a pool's pins, for the lease that is taken next.
+    reserved: Option<PinPlace>,
     /// Why the lease is kept between transactions.
     pin: Option<Box<CountedPin>>,
     /// What the statements since the last checkout have, or may have, left on the backend.
     left: Left,
     /// Whether the request under way is part of an explicit transaction.
     was_in_transaction: bool,
+    /// What it may do to that.
+    ending: Ending,
     /// What completes the request under way, if it succeeds.
     restore: Option<Box<str>>,
     /// The backend used last, to be preferred, and how often it had been taken by then.
@@ -191,14 +219,26 @@ pub(crate) struct Session {
     search: Option<Box<HiddenSearch>>,
     /// A refused extended request: everything up to its Sync is dropped.
     skipping: bool,
-    /// Whether the client has closed its side while a request was running.
-    client_closed: bool,
+    /// The request under way, as long as it can be run once more.
+    sent: Vec<u8>,
+    /// The request under way, or at the start of the inbox, was sent before.
+    is_repeated: bool,
+    /// Whether everything under way is proven to read only.
+    only_reads: bool,
+    /// Whether the client is still there.
+    presence: Presence,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        drop(self.part());
+    }
 }
 
 /// A session's prepared statements.
 #[derive(Debug, Default)]
 struct Statements {
-    named: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+    named: Named,
     unnamed: Option<Unnamed>,
     /// Those that exist on the leased backend under the client's own names.
     aliases: Vec<aliases::Alias>,

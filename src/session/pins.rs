@@ -1,4 +1,5 @@
-//! What ties a session to its backend, and what becomes of both: the place among the pool's pins, session mode, the
+//! What ties a session to its backend, and what becomes of both: the place among the pool's pins (of which
+//! `pool/pins.rs` says who waits for one and when), session mode, the
 //! end of pinned sessions that idle while others wait, and the reset of a backend that was one session's own.
 
 use std::{
@@ -7,14 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Ended, Session,
-    metrics::CountedPin,
-    relay::Moved,
-    reply::{self, Reply},
-};
+use super::{Ended, Session, Stop, metrics::CountedPin, relay::Moved, reply, transaction::Begun};
 use crate::{
-    backend::{Settings, probe::PinReason},
+    backend::probe::PinReason,
+    pool::{PinCheckout, PinsFull, Refusal},
     route::PoolId,
     sql::{Effects, Verdict},
     wire::TxStatus,
@@ -43,6 +40,9 @@ const PINNING: Effects = Effects::TEMP
 /// The reset of a backend takes no longer than this; else it is closed.
 const RESET_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A session whose pin is above the bound makes room for those who wait when it has idled for so long.
+const OVER_BOUND_IDLE: Duration = Duration::from_secs(5);
+
 /// How often a pinned session that idles looks whether others wait.
 const STARVED_ROUND: Duration = Duration::from_secs(1);
 
@@ -54,23 +54,48 @@ impl Session {
         asked && (Some(pool) != self.shared.routes.replicas || self.bound == Some(pool))
     }
 
-    /// Takes a place among the pool's pins for a statement that will pin. Without one it is refused before it runs.
-    pub(crate) fn reserve_pin(&mut self, verdict: &Verdict) -> Result<(), Reply> {
-        let may_pin = self.is_kept || verdict.effects.has(PINNING) || self.calls_sequences(verdict);
-        if self.pin.is_some() || !may_pin {
-            return Ok(());
+    /// Why a request that begins a lease will keep it beyond its transaction, as far as that is seen. Within a
+    /// transaction it is not: what it creates it may drop again.
+    pub(crate) fn foreseen_pin(&self, verdict: &Verdict, pool: PoolId) -> Option<PinReason> {
+        if self.keeps(pool) {
+            return Some(PinReason::SessionMode);
         }
-        let effects = if verdict.is_unread() { Effects::NONE } else { verdict.effects };
-        let by_effect = || PINS.iter().find(|(pins, _)| effects.has(*pins)).map(|(_, reason)| *reason);
-        let sequences = || self.calls_sequences(verdict).then_some(PinReason::Sequences);
-        let reason = if self.is_kept { Some(PinReason::SessionMode) } else { by_effect().or_else(sequences) };
-        let (Some(reason), Some(lease)) = (reason, &mut self.lease) else { return Ok(()) };
-        let reserved = lease.try_pin();
-        reserved.map_err(|full| {
-            // The refused session gives its lease back, and asks for a place again with the next one.
-            self.is_kept = false;
-            reply::pins_full(&lease.pool().name, full.max_pinned, reason.label())
-        })
+        let effects = verdict.effects;
+        if !matches!(self.begun, Begun::No) || verdict.is_unread() {
+            return None;
+        }
+        if effects.has(PINNING) {
+            return PINS.iter().find(|(pins, _)| effects.has(*pins)).map(|(_, reason)| *reason);
+        }
+        self.calls_sequences(verdict).then_some(PinReason::Sequences)
+    }
+
+    /// Takes a place among the pool's pins for the lease that comes next, and waits for one as long as for a connection,
+    /// while it holds nothing that another one could wait for. Without one the request is refused before it runs.
+    pub(crate) async fn reserve_pin(&mut self, reason: PinReason, pool: PoolId) -> Result<(), Stop> {
+        let shared = Arc::clone(&self.shared);
+        let pool = shared.pool(pool);
+        // Of a pool of which no server can be reached the checkout tells.
+        let Some(member) = pool.choose() else { return Ok(()) };
+        let full =
+            |full: PinsFull, waited| reply::pins_full(&pool.name, full.max_pinned, reason.label(), waited);
+        let waiting = match member.reserve_pin() {
+            PinCheckout::Place(place) => {
+                self.reserved = Some(place);
+                return Ok(());
+            }
+            PinCheckout::Full(none) => return Err(full(none, None).into()),
+            PinCheckout::Wait(waiting) => waiting,
+        };
+        let limit = member.limits().wait_timeout;
+        match self.wait(std::pin::pin!(tokio::time::timeout(limit, waiting))).await? {
+            None => Err(reply::refused(&pool.name, &Refusal::Cancelled).into()),
+            Some(Err(_)) => Err(full(member.refuse_pin(), Some(limit)).into()),
+            Some(Ok(place)) => {
+                self.reserved = Some(place);
+                Ok(())
+            }
+        }
     }
 
     /// Pins the session, pins it by another reason, or unpins it.
@@ -96,7 +121,9 @@ impl Session {
     pub(crate) fn pinned_idle_timeout(&self) -> Option<Duration> {
         let lease = self.lease.as_ref().filter(|_| self.pin.is_some())?;
         let limit = lease.pool().limits().pinned_idle_timeout;
-        (limit > Duration::ZERO && self.idles()).then_some(limit)
+        let limit = if limit.is_zero() { Duration::MAX } else { limit };
+        let limit = if lease.is_pinned_over_bound() { limit.min(OVER_BOUND_IDLE) } else { limit };
+        (limit < Duration::MAX && self.idles()).then_some(limit)
     }
 
     fn idles(&self) -> bool {
@@ -118,10 +145,19 @@ impl Session {
             }
             pause = STARVED_ROUND.min(limit);
             let (Some(pin), Some(lease)) = (&self.pin, &self.lease) else { continue };
-            if began.elapsed() >= limit && self.idles() && lease.pool().is_starved() {
+            let is_over_bound = lease.is_pinned_over_bound();
+            // One that is above the bound would give its place to nobody.
+            let is_wanted = lease.pool().is_starved() || (!is_over_bound && lease.pool().wants_pins());
+            if began.elapsed() >= limit && self.idles() && is_wanted {
                 let (pool, reason) = (lease.pool().name.clone(), pin.reason.label());
-                tracing::warn!(pool, reason, ?limit, "a pinned session is ended: it idles while others wait");
-                return Err(Ended::PinnedIdle { pool, reason, idle: limit });
+                tracing::warn!(
+                    pool,
+                    reason,
+                    ?limit,
+                    is_over_bound,
+                    "a pinned session is ended: it idles while others wait"
+                );
+                return Err(Ended::PinnedIdle { pool, reason, idle: limit, is_over_bound });
             }
         }
     }
@@ -133,19 +169,16 @@ impl Session {
         let lasts = |pin: &CountedPin| matches!(pin.reason, PinReason::Load | PinReason::Seed);
         let lasting = self.left.effects.has(Effects::LOADS.with(Effects::SEEDS))
             || self.pin.as_deref().is_some_and(lasts);
-        let Some(mut lease) = self.lease.take() else { return };
-        self.key.holds_none();
+        let Some(mut lease) = self.part() else { return };
         let clean =
             lease.protocol.quiescent().is_some() && lease.unsent.is_empty() && !lease.cancel.was_hit();
         if !self.is_kept || lasting || self.streaming > 0 || !clean {
             return;
         }
-        let reset = tokio::time::timeout(RESET_TIMEOUT, lease.ask("DISCARD ALL")).await;
-        if matches!(reset, Ok(Ok(answer)) if answer.error.is_none())
+        let reset = tokio::time::timeout(RESET_TIMEOUT, lease.reset()).await;
+        if matches!(reset, Ok(Ok(())))
             && let Some(proof) = lease.protocol.quiescent()
         {
-            lease.applied = Arc::new(Settings::default());
-            lease.statements.clear();
             lease.release(proof);
         }
     }

@@ -10,31 +10,26 @@ use std::{
 
 use super::{
     Ended, Session,
-    left::Left,
-    reply,
     request::{End, Request, first_request},
-    transaction::Begun,
 };
 use crate::{
-    backend::{Broken, outgoing::Outgoing},
-    pool::{Lease, Refusal, Waiting},
+    backend::outgoing::Outgoing,
     socket::Scratch,
-    wire::{TxStatus, frame::Header, message},
+    wire::{TxStatus, frame::Header},
 };
 
 /// As long as so many bytes wait for the client, nothing more is read from it.
 const OUTBOX_BYTES: usize = 64 * 1024;
 
-/// SQLSTATE `idle_in_transaction_session_timeout`.
-const IDLE_IN_TRANSACTION: &str = "25P03";
-
 /// What a turn of moving bytes waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Until {
+pub(super) enum Until {
     /// A whole request in the inbox.
     Request,
-    /// All replies, or a request that may be sent before them.
+    /// All replies, or a request that may be sent before them; or that the client leaves.
     Answered,
+    /// The same for a client that has left.
+    AnsweredAlone,
 }
 
 /// What it has come to.
@@ -44,6 +39,8 @@ pub(crate) enum Moved {
     Request(Request),
     /// The request under way has its replies, or the next one need not wait for them.
     Answered,
+    /// The client has left.
+    Alone,
 }
 
 impl Session {
@@ -63,6 +60,9 @@ impl Session {
             // A client that asks without reading is heard again when it has read.
             poll_fn(|cx| self.poll_outbox(cx)).await?;
         }
+        if !self.presence.is_here() {
+            Box::pin(self.farewell()).await?;
+        }
         self.take_up_snapshot();
         if self.listening.is_some() {
             self.deliver(None)?;
@@ -76,7 +76,9 @@ impl Session {
         };
         match moved {
             Moved::Request(request) => Ok(request),
-            Moved::Answered => Err(Ended::ByClient),
+            Moved::Answered | Moved::Alone => {
+                Err(Box::pin(self.farewell()).await.err().unwrap_or(Ended::ByClient))
+            }
         }
     }
 
@@ -100,25 +102,33 @@ impl Session {
 
     /// Passes the replies to the client until all are there. On the way the lease may be given back.
     pub(crate) async fn relay(&mut self) -> Result<(), Ended> {
-        poll_fn(|cx| self.poll_move(cx, Until::Answered)).await.map(|_| ())
+        match poll_fn(|cx| self.poll_move(cx, Until::Answered)).await? {
+            Moved::Alone => Box::pin(self.relay_alone()).await?,
+            Moved::Answered | Moved::Request(_) => {}
+        }
+        self.sent = Vec::new();
+        Ok(())
     }
 
-    /// Waits in a pool's queue, while watching that the client is still there and has not cancelled.
-    pub(crate) async fn wait(&mut self, mut waiting: Waiting) -> Result<Result<Lease, Refusal>, Ended> {
+    /// Waits in a pool's queue, while watching that the client is still there and has not cancelled: then nothing.
+    pub(crate) async fn wait<T>(
+        &mut self,
+        mut waiting: impl Future<Output = T> + Unpin,
+    ) -> Result<Option<T>, Ended> {
         self.key.waits();
         let outcome = poll_fn(|cx| {
             if let Poll::Ready(outcome) = std::pin::Pin::new(&mut waiting).poll(cx) {
-                return Poll::Ready(Ok(outcome));
+                return Poll::Ready(Ok(Some(outcome)));
             }
             if self.key.is_cancelled() {
-                return Poll::Ready(Ok(Err(Refusal::Cancelled)));
+                return Poll::Ready(Ok(None));
             }
-            while !self.client_closed && self.inbox_has_room() {
+            while self.presence.is_here() && self.inbox_has_room() {
                 if self.poll_client(cx)?.is_pending() {
                     return Poll::Pending;
                 }
             }
-            if self.client_closed { Poll::Ready(Err(Ended::ByClient)) } else { Poll::Pending }
+            if self.may_leave_queue() { Poll::Ready(Err(Ended::ByClient)) } else { Poll::Pending }
         })
         .await;
         self.key.holds_none();
@@ -164,7 +174,14 @@ impl Session {
 
     /// Sends the outbox as far as the client takes it now.
     pub(crate) fn flush_now(&mut self) -> Result<(), Ended> {
-        let sent = self.socket.send_now(&self.outbox).map_err(Ended::ClientIo)?;
+        if self.presence.is_gone() {
+            self.outbox = Vec::new();
+            return Ok(());
+        }
+        let sent = match self.socket.send_now(&self.outbox) {
+            Ok(sent) => sent,
+            Err(error) => return self.lose_client(error),
+        };
         self.shared.metrics.traffic.count_sent(sent);
         if sent == self.outbox.len() {
             self.outbox = Vec::new();
@@ -174,7 +191,7 @@ impl Session {
         Ok(())
     }
 
-    fn poll_move(&mut self, cx: &mut Context<'_>, until: Until) -> Poll<Result<Moved, Ended>> {
+    pub(super) fn poll_move(&mut self, cx: &mut Context<'_>, until: Until) -> Poll<Result<Moved, Ended>> {
         loop {
             if until == Until::Request && self.listening.is_some() {
                 while self.deliver(Some(cx.waker()))? && self.poll_outbox(cx)?.is_ready() {}
@@ -186,10 +203,19 @@ impl Session {
                 // A reply that the client has not taken yet is flushed with the next move.
                 return Poll::Ready(Ok(moved));
             }
-            if self.client_closed {
-                return Poll::Ready(Err(Ended::ByClient));
+            match until {
+                _ if self.presence.is_here() => {}
+                Until::Request | Until::Answered => return Poll::Ready(Ok(Moved::Alone)),
+                Until::AnsweredAlone if self.is_unattended() => return Poll::Ready(Err(Ended::ByClient)),
+                Until::AnsweredAlone if self.goes_on_alone() => {}
+                Until::AnsweredAlone if flushed => return Poll::Ready(Err(Ended::ByClient)),
+                Until::AnsweredAlone => {}
             }
-            let from_client = if sent && self.inbox_has_room() && self.outbox.len() < OUTBOX_BYTES {
+            let from_client = if sent
+                && self.presence.is_here()
+                && self.inbox_has_room()
+                && self.outbox.len() < OUTBOX_BYTES
+            {
                 self.poll_client(cx)?
             } else {
                 Poll::Pending
@@ -206,11 +232,11 @@ impl Session {
     /// What moving bytes has come to, if that is what was waited for.
     fn moved(&self, until: Until) -> Result<Option<Moved>, Ended> {
         let is_over = match (&self.lease, until) {
-            (None, Until::Answered) => true,
+            (None, Until::Answered | Until::AnsweredAlone) => true,
             (Some(lease), _) if self.streaming > 0 || lease.protocol.copying_in() => false,
             (_, Until::Request) => return Ok(self.buffered_request()?.map(Moved::Request)),
-            (Some(lease), Until::Answered) if lease.protocol.is_answered() => lease.unsent.is_empty(),
-            (Some(lease), Until::Answered) => {
+            (Some(lease), _) if lease.protocol.is_answered() => lease.unsent.is_empty(),
+            (Some(lease), _) => {
                 // COPY data that came early is not stray as long as the server may still ask for it.
                 let may_go = |next: Request| next.end != End::StrayCopy || !lease.protocol.awaits_replies();
                 lease.protocol.is_open() && self.buffered_request()?.is_some_and(may_go)
@@ -223,8 +249,12 @@ impl Session {
         self.inbox.len() < self.shared.limits.request_buffer
     }
 
-    fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+    pub(super) fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         if self.outbox.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        if self.presence.is_gone() {
+            self.outbox = Vec::new();
             return Poll::Ready(Ok(()));
         }
         let before = self.outbox.len();
@@ -232,7 +262,7 @@ impl Session {
         self.shared.metrics.traffic.count_sent(before - self.outbox.len());
         let flushed = ready!(flushed);
         self.outbox = Vec::new();
-        Poll::Ready(flushed.map_err(Ended::ClientIo))
+        Poll::Ready(flushed.or_else(|error| self.lose_client(error)))
     }
 
     fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
@@ -276,21 +306,30 @@ impl Session {
         // The next session can have the backend before this one's client has its bytes.
         self.release_if_clean();
         let bytes = out.bytes(chunk);
-        let sent =
-            if self.outbox.is_empty() { self.socket.send_now(bytes).map_err(Ended::ClientIo)? } else { 0 };
-        self.shared.metrics.traffic.count_sent(sent);
-        self.outbox.extend_from_slice(&bytes[sent..]);
+        if !self.presence.is_gone() {
+            let sent = if self.outbox.is_empty() { self.socket.send_now(bytes) } else { Ok(0) };
+            match sent {
+                Ok(sent) => {
+                    self.shared.metrics.traffic.count_sent(sent);
+                    self.outbox.extend_from_slice(&bytes[sent..]);
+                }
+                Err(error) => self.lose_client(error)?,
+            }
+        }
         self.after_copy_began()
     }
 
     /// Reads from the client once. Ready if something was read, or the client has closed.
     fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         let mut scratch = Scratch::take();
-        let len = ready!(self.socket.poll_read(cx, &mut scratch)).map_err(Ended::ClientIo)?;
-        if len == 0 {
-            self.client_closed = true;
-            return Poll::Ready(Ok(()));
-        }
+        let len = match ready!(self.socket.poll_read(cx, &mut scratch)) {
+            Ok(0) => {
+                self.client_has_closed();
+                return Poll::Ready(Ok(()));
+            }
+            Ok(len) => len,
+            Err(error) => return Poll::Ready(self.lose_client(error)),
+        };
         self.shared.metrics.traffic.count_received(len);
         Poll::Ready(self.on_client_bytes(scratch.filled(len)))
     }
@@ -330,10 +369,7 @@ impl Session {
             let ends = matches!(header.tag, b'c' | b'f');
             let whole = here == header.len;
             if !matches!(header.tag, b'd' | b'c' | b'f' | b'S' | b'H') {
-                let tag = header.tag.escape_ascii();
-                return Err(Ended::Protocol(format!(
-                    "unexpected message type \"{tag}\" during COPY from stdin"
-                )));
+                return Err(Ended::AmidCopy(header.tag));
             }
             if ends && !whole {
                 break;
@@ -355,55 +391,6 @@ impl Session {
         self.inbox.drain(..at);
         if self.inbox.is_empty() {
             self.inbox = Vec::new();
-        }
-        Ok(())
-    }
-
-    /// The backend is gone. If its client can be told between two messages, the session goes on without it.
-    fn on_broken(&mut self, broken: Broken) -> Result<(), Ended> {
-        let Some(mut lease) = self.lease.take() else { return Ok(()) };
-        self.key.holds_none();
-        let said = lease.protocol.take_error();
-        let settings_failed = said.as_ref().is_some_and(|_| lease.protocol.is_answering_ours());
-        let was_pinned = self.pin.take().is_some();
-        if lease.protocol.is_amid_message() {
-            return Err(Ended::Amid(broken));
-        }
-        match said {
-            // A client that has asked for the end is not to find out with its next statement.
-            Some(fields) if was_pinned || self.streaming > 0 || fields.code == IDLE_IN_TRANSACTION => {
-                return Err(Ended::ByServer(Box::new(fields)));
-            }
-            None if was_pinned || self.streaming > 0 => return Err(Ended::Backend(broken)),
-            _ => {}
-        }
-        let reply = match &said {
-            Some(fields) if settings_failed => reply::settings_failed(fields),
-            _ => reply::broken(&broken, said.as_ref()),
-        };
-        let open = lease.protocol.lacks_sync();
-        if lease.protocol.take_held_ready() {
-            message::ready(&mut self.outbox, TxStatus::Idle);
-        }
-        let owes = lease.protocol.owes_client();
-        let in_transaction = self.was_in_transaction || lease.protocol.status() != TxStatus::Idle;
-        drop(lease);
-        self.left = Left::default();
-        // The error below answers the request.
-        self.restore = None;
-        match (owes, in_transaction) {
-            // The statement is answered, and its transaction has failed with it.
-            (true, true) => self.begun = Begun::Failed(None),
-            // Idle in a transaction: the next statement is told why it has failed.
-            (false, true) => self.begun = Begun::Failed(Some(Box::new(reply.clone()))),
-            (_, false) => {}
-        }
-        if owes {
-            reply.error(&mut self.outbox);
-            self.skipping = open;
-            if !open {
-                message::ready(&mut self.outbox, self.begun.status());
-            }
         }
         Ok(())
     }

@@ -54,9 +54,9 @@ pub(super) async fn open(
     let mut lease = pool.members[0].lease(&wants).await.map_err(refused)?;
     // What it does is never known to be answered: whenever it is closed, it is cancelled too.
     lease.protocol.sent_ours();
-    lease
-        .try_pin()
-        .map_err(|full| reply::pins_full(&pool.name, full.max_pinned, PinReason::Replication.label()))?;
+    lease.try_pin().map_err(|full| {
+        reply::pins_full(&pool.name, full.max_pinned, PinReason::Replication.label(), None)
+    })?;
     let pin = CountedPin::new(&shared.metrics, lease.pool(), PinReason::Replication);
     Ok(Dedicated { lease, _pin: pin })
 }

@@ -154,6 +154,38 @@ pub(crate) fn broken(error: &Broken, said: Option<&ErrorFields>) -> Reply {
     }
 }
 
+/// The connection to the server broke before anything of the request was sent.
+pub(crate) fn not_sent(error: &Broken) -> Reply {
+    Reply::new("08006", format!("{error}; the statement was not run"), "Look at the server's log.")
+}
+
+/// The connection to the server broke when a transaction was open there, of which nothing had asked for the commit.
+pub(crate) fn transaction_lost(error: &Broken, said: Option<&ErrorFields>) -> Reply {
+    let mut reply = match said {
+        Some(fields) => {
+            Reply::from_server(fields).with_detail(format!("{error}. Its open transaction was rolled back."))
+        }
+        None => Reply::new("08006", format!("{error}; its open transaction was rolled back"), ""),
+    };
+    if reply.hint.is_empty() {
+        "Run the transaction again. The client's connection stays usable.".clone_into(&mut reply.hint);
+    }
+    reply
+}
+
+/// The connection to the server broke when a COMMIT was under way.
+pub(crate) fn commit_unknown(error: &Broken, said: Option<&ErrorFields>) -> Reply {
+    let reply = Reply::new(
+        "08007",
+        format!("{error}; whether the transaction was committed is unknown"),
+        "Look whether its effects are there before running it again.",
+    );
+    match said {
+        Some(fields) => reply.with_detail(format!("The server said: {}", fields.message)),
+        None => reply,
+    }
+}
+
 /// The connection to the server broke, and the client's ends with it.
 pub(crate) fn lost(error: &Broken) -> Reply {
     let message = format!("{error}; whether the last statement took effect is unknown");
@@ -161,28 +193,36 @@ pub(crate) fn lost(error: &Broken) -> Reply {
 }
 
 /// A statement that would pin one session too many.
-pub(crate) fn pins_full(pool: &str, max_pinned: usize, reason: &str) -> Reply {
+pub(crate) fn pins_full(
+    pool: &str,
+    max_pinned: usize,
+    reason: &str,
+    waited: Option<std::time::Duration>,
+) -> Reply {
+    let waited = waited.map(|waited| format!("; none was given up within {}", seconds(waited)));
     Reply::new(
         "53300",
         format!(
-            "pool \"{pool}\" has {max_pinned} pinned connections, and the statement would pin one more ({reason})"
+            "pool \"{pool}\" has {max_pinned} pinned connections, and the statement would pin one more ({reason}){}",
+            waited.unwrap_or_default()
         ),
         format!(
-            "Raise pools.{pool}.max_pinned, or have sessions give up what pins them: temporary objects, session-level \
+            "Raise pools.{pool}.max_pinned or pools.{pool}.wait_timeout, or have sessions give up what pins them: temporary objects, session-level \
              advisory locks, SQL-level prepared statements, cursors WITH HOLD; instead of currval and lastval use RETURNING."
         ),
     )
 }
 
 /// A pinned session idles while others wait.
-pub(crate) fn pinned_idle(pool: &str, reason: &str, idle: std::time::Duration) -> Reply {
+pub(crate) fn pinned_idle(pool: &str, reason: &str, idle: std::time::Duration, is_over_bound: bool) -> Reply {
+    let key = if is_over_bound { "max_pinned" } else { "pinned_idle_timeout" };
     Reply::new(
         "57P05",
         format!(
             "terminating connection: it was idle for {} and pinned by {reason} while others waited for pool \"{pool}\"",
             seconds(idle)
         ),
-        format!("Raise pools.{pool}.pinned_idle_timeout or pools.{pool}.max_connections."),
+        format!("Raise pools.{pool}.{key} or pools.{pool}.max_connections."),
     )
 }
 
@@ -279,6 +319,15 @@ pub(crate) fn too_many_statements(limit: usize) -> Reply {
     )
 }
 
+/// Prepared statements that take more than one client's may.
+pub(crate) fn statements_too_large(limit: usize) -> Reply {
+    Reply::new(
+        "53200",
+        format!("the session's prepared statements take more than {limit} bytes, which is the limit"),
+        "Close or DEALLOCATE some, or raise limits.prepared_bytes_per_client.",
+    )
+}
+
 /// A named Parse that does not fit into the buffer.
 pub(crate) fn statement_too_long(limit: usize) -> Reply {
     Reply::new(
@@ -298,6 +347,25 @@ pub(crate) fn settings_failed(fields: &ErrorFields) -> Reply {
 /// The client broke the protocol.
 pub(crate) fn protocol_violation(what: &str) -> Reply {
     Reply::new("08P01", what, "")
+}
+
+/// A message that is no COPY data, in the server's words.
+pub(crate) fn unexpected_in_copy(tag: u8) -> Reply {
+    Reply::new("08P01", format!("unexpected message type 0x{tag:02X} during COPY from stdin"), "")
+}
+
+/// What the server says then, and closes.
+pub(crate) fn lost_synchronization() -> Reply {
+    Reply::new("08P01", "terminating connection because protocol synchronization was lost", "")
+}
+
+/// The client has closed its sending side, and its statement takes too long.
+pub(crate) fn orphaned(limit: std::time::Duration) -> Reply {
+    Reply::new(
+        "57014",
+        format!("canceling statement because its client closed the connection {} ago", seconds(limit)),
+        "Raise limits.orphan_timeout.",
+    )
 }
 
 /// Going down.
@@ -342,6 +410,11 @@ pub(crate) fn bad_argument(word: &str) -> Reply {
         format!("invalid command-line argument for server process: {word}"),
         "Use -c name=value or --name=value.",
     )
+}
+
+/// A setting of the startup parameter `options` without a value.
+pub(crate) fn no_value(option: &str) -> Reply {
+    Reply::new("42601", format!("{option} requires a value"), "")
 }
 
 /// A first packet or startup parameter that is wrong.

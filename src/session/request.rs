@@ -22,6 +22,13 @@ pub(crate) enum End {
     Terminate,
 }
 
+impl End {
+    /// Whether it is all of a request, with everything that the server needs to answer it to its end.
+    pub(crate) const fn is_complete(self) -> bool {
+        matches!(self, Self::Query | Self::Sync)
+    }
+}
+
 /// A request at the start of a session's inbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Request {

@@ -1,18 +1,15 @@
-//! Sending a request to the leased backend, in one write with whatever must come before it: the session's
-//! settings, a deferred BEGIN, missing statements.
+//! Sending a request to the leased backend, in one write with its opening: a deferred BEGIN, missing statements. The
+//! session's settings have been confirmed before ([`crate::backend::handover`]).
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{collections::VecDeque, sync::atomic::Ordering};
 
 use super::{
     Ended, Session, Stop,
     aliases::write_aliases,
     draft::Draft,
-    listen::Listening,
     request::{End, Request},
     rewrite::Rewritten,
+    settle::CHANGES_SETTINGS,
     transaction::Begun,
 };
 use crate::{
@@ -21,16 +18,6 @@ use crate::{
     sql::{Effects, Reason, Verdict, reset_names, setting_names},
     wire::{TxStatus, message},
 };
-
-/// What was written in front of a request.
-#[derive(Clone, Copy, Debug, Default)]
-struct Preamble {
-    /// The backend will have the session's settings.
-    applies_settings: bool,
-    /// Queries of ours, and after them statements of the client that have been answered already.
-    ours: usize,
-    prologues: usize,
-}
 
 /// How a request was written.
 #[derive(Debug)]
@@ -49,17 +36,16 @@ impl Session {
             self.send_skipped(request);
             return Ok(());
         }
-        self.reserve_pin(&demand.verdict)?;
         let aliases = self.missing_aliases(request, &demand.verdict)?;
         let mut draft = Draft::take();
-        let preamble = self.write_preamble(effects, &mut draft);
+        let opening = self.write_opening(&mut draft);
         write_aliases(&aliases, &mut draft);
         let written = self.write_request(request, &mut draft)?;
-        self.note_standing(demand);
-        self.note_effects(request, &demand.verdict);
-        self.note_preamble(preamble);
-        self.note_aliases(request, &aliases);
+        self.note_standing(request, demand);
+        self.note_effects(request, demand);
+        self.note_opening(opening, aliases.len());
         let completion = self.restore_startup(request, effects);
+        let may_repeat = self.may_repeat(request, demand);
         let Some(lease) = &mut self.lease else { return Ok(()) };
         let as_it_came = matches!(written, Written::AsItCame { .. }) && draft.is_empty();
         note_request(&mut lease.protocol, request, written);
@@ -69,7 +55,12 @@ impl Session {
         }
         let sent = lease.send(if as_it_came { &self.inbox[..request.len] } else { &draft });
         lease.protocol.insert_leading(&mut self.outbox);
-        self.take_from_inbox(request);
+        if may_repeat {
+            lease.protocol.may_repeat();
+        }
+        let bytes = self.take_from_inbox(request);
+        self.is_repeated = false;
+        self.sent = if may_repeat { bytes } else { Vec::new() };
         if let Err(error) = sent {
             // The relay finds the connection closed and tells the client.
             tracing::debug!(%error, "a request could not be sent");
@@ -99,16 +90,27 @@ impl Session {
     }
 
     /// Where the session stands as the request begins.
-    fn note_standing(&mut self, demand: &Demand) {
+    fn note_standing(&mut self, request: Request, demand: &Demand) {
         let was_open = self.is_amid_pipeline();
-        self.was_in_transaction = self.status() != TxStatus::Idle || !matches!(self.begun, Begun::No);
+        self.was_in_transaction = self.status() != TxStatus::Idle || (was_open && self.was_in_transaction);
+        let ending = self.ending(request, demand);
+        self.ending = if was_open { self.ending.and(ending) } else { ending };
         self.left.begin(demand, was_open);
         self.note_sequences(demand);
     }
 
     /// What the request, which will be sent, does to the session.
-    fn note_effects(&mut self, request: Request, verdict: &Verdict) {
+    fn note_effects(&mut self, request: Request, demand: &Demand) {
+        let verdict = &demand.verdict;
         self.left.effects |= verdict.effects;
+        let goes_on = demand.statements > 1 || request.end == End::Open;
+        if goes_on
+            && verdict.effects.has(CHANGES_SETTINGS)
+            && self.may_change_reading(request, verdict.effects)
+        {
+            // What follows before the server has said so may be read in another way than it was judged.
+            self.left.effects |= Effects::UNPROVEN;
+        }
         if verdict.effects.has(Effects::WANTS_DATABASE) {
             self.leave_other_databases();
         }
@@ -126,6 +128,22 @@ impl Session {
             // It ends the unnamed statement.
             self.forget_unnamed();
         }
+    }
+
+    /// Whether a request may change how texts are read.
+    fn may_change_reading(&self, request: Request, effects: Effects) -> bool {
+        let decides = |name: &str| {
+            ["standard_conforming_strings", "client_encoding", "names"]
+                .iter()
+                .any(|known| name.eq_ignore_ascii_case(known))
+        };
+        let mut is_bound = false;
+        self.for_each_bound_value(request, |value| {
+            is_bound |= std::str::from_utf8(value).is_ok_and(decides);
+        });
+        is_bound
+            || effects.has(Effects::OPAQUE.with(Effects::OPAQUE_SETTINGS).with(Effects::RESETS))
+            || self.texts(request).iter().flat_map(|text| setting_names(text)).any(|name| decides(&name))
     }
 
     /// A session that asks for `currval` or `lastval` keeps the backend on which it may have called `nextval`.
@@ -150,57 +168,32 @@ impl Session {
         asks || (self.asks_sequences && verdict.may_call_nextval())
     }
 
-    /// Writes what must reach the backend before the request. Settings change only at the beginning of a lease.
-    fn write_preamble(&mut self, effects: Effects, draft: &mut Vec<u8>) -> Preamble {
-        let mut preamble = Preamble::default();
-        let Some(lease) = &mut self.lease else { return preamble };
-        let is_fresh = self.pin.is_none() && lease.protocol.quiescent().is_some();
-        preamble.applies_settings = is_fresh && !Arc::ptr_eq(&lease.applied, &self.settings);
-        let asks =
-            || effects.has(Effects::ASKS_SEQUENCES) || self.identity.asks_sequences.load(Ordering::Relaxed);
-        if is_fresh && self.is_new_backend && asks() {
-            // What `currval` and `lastval` would give is another session's.
-            message::query(draft, b"DISCARD SEQUENCES");
-            preamble.ours += 1;
+    /// Writes what opens the client's transaction, if it was told that it has begun: BEGIN, and what followed it. Each is
+    /// sent as Parse, Bind and Execute without a Sync. If one of them fails, whatever the reason, the server skips the
+    /// request behind it, so it cannot run outside of its transaction. Gives how many statements there are.
+    fn write_opening(&mut self, draft: &mut Vec<u8>) -> usize {
+        let (Begun::Deferred(deferred), Some(lease)) = (&self.begun, &mut self.lease) else { return 0 };
+        for text in &deferred.texts {
+            message::parse(draft, b"".as_slice(), text, &[0, 0]);
+            message::bind_plain(draft);
+            message::execute(draft);
         }
-        if preamble.applies_settings
-            && let Some(change) = lease.applied.change_to(&self.settings)
-        {
-            message::query(draft, change.as_bytes());
-            preamble.ours += 1;
-        }
-        if let Some(preload) = self.listening.as_deref().and_then(Listening::preload) {
-            message::query(draft, preload.as_bytes());
-            preamble.ours += 1;
-        }
-        if let Begun::Deferred(deferred) = &self.begun {
-            deferred.texts.iter().for_each(|text| message::query(draft, text));
-            // BEGIN, and what followed it.
-            preamble.ours += 1;
-            preamble.prologues = deferred.texts.len() - 1;
-        }
-        if preamble.ours > 0 {
-            // A Query of ours ends the unnamed statement.
-            lease.statements.unnamed = UnnamedText::None;
-        }
-        preamble
+        // It was the client's or another's.
+        lease.statements.unnamed = UnnamedText::None;
+        deferred.texts.len()
     }
 
-    fn note_preamble(&mut self, preamble: Preamble) {
+    fn note_opening(&mut self, statements: usize, aliases: usize) {
         self.is_new_backend = false;
-        self.note_preload();
-        let Some(lease) = &mut self.lease else { return };
-        if preamble.applies_settings {
-            lease.applied = Arc::clone(&self.settings);
+        if let Some(lease) = self.lease.as_mut().filter(|_| statements + aliases > 0) {
+            lease.protocol.sends_opening(statements, aliases);
         }
-        (0..preamble.ours).for_each(|_| lease.protocol.sent_ours());
-        (0..preamble.prologues).for_each(|_| lease.protocol.sent_prologue());
-        if let Begun::Deferred(_) = self.begun {
+        if statements > 0 {
             self.begun = Begun::No;
         }
     }
 
-    /// Writes the request behind the preamble, unless it can be sent as it came and nothing comes before it.
+    /// Writes the request behind its opening, unless it can be sent as it came and nothing comes before it.
     fn write_request(&mut self, request: Request, draft: &mut Vec<u8>) -> Result<Written, Stop> {
         if self.passes_unchanged(request) {
             let parses = self.remember_unchanged(request)?;
@@ -255,7 +248,12 @@ impl Session {
         lease.statements.unnamed = UnnamedText::None;
         // A failed write shows as the end of the backend's replies.
         let _ = lease.send(&query);
-        self.relay().await
+        self.relay().await?;
+        match self.lease.as_mut().and_then(|lease| lease.protocol.take_error()) {
+            // What is in force is not what the client believes.
+            Some(error) => Err(Ended::ByServer(Box::new(error))),
+            None => Ok(()),
+        }
     }
 }
 

@@ -9,11 +9,12 @@ use super::{Ended, Session, classify::for_each_value, left::Left, request::Reque
 use crate::{
     backend::{
         Broken,
-        probe::{PinReason, Residue},
+        probe::{Asked, PinReason, Residue},
         protocol::Failure,
     },
+    pool::Lease,
     sql::{Catalog, Effects, setting_names},
-    wire::{TxStatus, frame::split_message, read::Body},
+    wire::{TxStatus, frame::split_message, message, read::Body},
 };
 
 /// Effects after which the server is asked what the session has left.
@@ -29,20 +30,25 @@ const LEAVES_STATE: Effects = Effects::SETS
     .with(Effects::SEEDS)
     .with(Effects::CALLS_SEQUENCES)
     .with(Effects::OPAQUE)
-    .with(Effects::OPAQUE_SETTINGS);
+    .with(Effects::OPAQUE_SETTINGS)
+    .with(Effects::UNPROVEN);
 
 /// Of those, the ones that may have changed settings.
-const CHANGES_SETTINGS: Effects = Effects::SETS
+pub(crate) const CHANGES_SETTINGS: Effects = Effects::SETS
     .with(Effects::RESETS)
     .with(Effects::SETS_UNLISTED)
     .with(Effects::OPAQUE)
-    .with(Effects::OPAQUE_SETTINGS);
+    .with(Effects::OPAQUE_SETTINGS)
+    .with(Effects::UNPROVEN);
 
 /// Names of custom settings that are kept of one session; more than these cannot be carried.
 const CUSTOM_SETTINGS_MAX: usize = 100;
 
 /// Of texts that call what is not known so much is kept; of more it is not known what they set.
 const UNSURE_BYTES: usize = 64 * 1024;
+
+/// Names of settings longer than this are not carried.
+const NAME_BYTES_MAX: usize = 200;
 
 /// Our own questions to a backend take no longer than this.
 pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,9 +76,7 @@ impl Session {
             self.key.holds(&lease.cancel);
             return;
         }
-        self.note_definitions();
-        self.left = Left::default();
-        if let Some(mut lease) = self.lease.take() {
+        if let Some(mut lease) = self.part() {
             // An error of ours that nobody asked for is not the next session's.
             lease.protocol.take_error();
             lease.protocol.set_heard_elsewhere(None);
@@ -96,6 +100,10 @@ impl Session {
 
     async fn settle_held(&mut self) -> Result<(), Ended> {
         self.note_definitions();
+        if let Some(lease) = self.lease.as_mut().filter(|_| self.left.effects.has(Effects::UNPROVEN)) {
+            // Whatever is found below and carried: another session gets it only after a reset.
+            lease.is_suspect = true;
+        }
         if self.has_long_statement() {
             // A question of ours would end the statement: what was left is asked for when it is gone.
             self.set_pin(Some(PinReason::UnnamedStatement));
@@ -127,6 +135,18 @@ impl Session {
         Ok(())
     }
 
+    /// Ends the session's hold on its backend. Every lease ends by this, whichever way: what must follow from it cannot
+    /// be forgotten on one of them.
+    pub(crate) fn part(&mut self) -> Option<Lease> {
+        let lease = self.lease.take()?;
+        // No cancel finds the backend from here on.
+        self.key.holds_none();
+        self.note_definitions();
+        self.left = Left::default();
+        self.pin = None;
+        Some(lease)
+    }
+
     /// Definitions may have changed: classification and shared statements must follow.
     fn note_definitions(&mut self) {
         if self.left.effects.has(Effects::DDL) {
@@ -146,7 +166,16 @@ impl Session {
     pub(crate) fn note_custom_settings(&mut self, request: Request) {
         let mut names: Vec<String> =
             self.texts(request).iter().flat_map(|text| setting_names(text)).collect();
-        names.extend(self.bound_names(request));
+        let mut has_odd = false;
+        self.for_each_bound_value(request, |value| match bound_name(value) {
+            BoundName::None => {}
+            BoundName::Carried(name) => names.push(name),
+            BoundName::Odd => has_odd = true,
+        });
+        if has_odd {
+            // It would be lost with the backend, and is nobody else's.
+            self.left.effects |= Effects::UNPROVEN;
+        }
         for name in names {
             self.note_custom_setting(&name);
         }
@@ -178,7 +207,7 @@ impl Session {
     /// The parameters that functions of the database set, as far as their names stand somewhere, which the last
     /// transaction may have called. The server is asked what functions do that the snapshot does not know.
     async fn parameters_of_functions(&mut self) -> Result<Vec<String>, Broken> {
-        if !self.left.effects.has(Effects::OPAQUE) {
+        if !self.left.effects.has(Effects::OPAQUE.with(Effects::UNPROVEN)) {
             return Ok(Vec::new());
         }
         let Some(lease) = self.lease.as_mut().filter(|_| !self.left.unsure.is_empty()) else {
@@ -201,24 +230,16 @@ impl Session {
         Ok(programs.parameters().to_vec())
     }
 
-    /// Bound values that could be the name of a setting with a dot.
-    fn bound_names(&self, request: Request) -> Vec<String> {
-        let mut names = Vec::new();
+    /// Looks at each value that a request binds.
+    pub(crate) fn for_each_bound_value(&self, request: Request, mut look: impl FnMut(&[u8])) {
         let mut rest = self.inbox.get(..request.len).unwrap_or_default();
         while let Ok(Some((tag, body, after))) = split_message(rest) {
             rest = after;
             if tag == b'B' {
-                let mut body = Body::new(body, "Bind");
-                let _ = for_each_value(&mut body, |value| {
-                    let is_name =
-                        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$');
-                    if value.contains(&b'.') && value.len() < 64 && value.iter().all(is_name) {
-                        names.push(String::from_utf8_lossy(value).into_owned());
-                    }
-                });
+                // A malformed one is the server's to refuse.
+                let _ = for_each_value(&mut Body::new(body, "Bind"), &mut look);
             }
         }
-        names
     }
 
     /// A cancel that came late must hit nobody else: waits for it, and then asks the backend for a sign of life
@@ -278,10 +299,12 @@ impl Session {
 
     /// The names of the protocol's statements on the backend, if it tells them.
     pub(crate) async fn ask_statement_names(&mut self) -> Option<Vec<String>> {
-        let sql = "SELECT name FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql";
+        // Neither ours nor those that SQL can name are longer; of more than these nothing is known.
+        let sql = "SELECT pg_catalog.left(name, 64) FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql \
+                   LIMIT 10001";
         let asked = self.lease.as_mut()?.ask_unhindered(sql);
         let (answer, _) = tokio::time::timeout(ASK_TIMEOUT, asked).await.ok()?.ok()?;
-        if answer.error.is_some() {
+        if answer.error.is_some() || answer.rows.len() > 10_000 {
             return None;
         }
         self.outbox.extend_from_slice(&answer.for_client);
@@ -305,13 +328,16 @@ impl Session {
         let mut others = self.parameters_of_functions().await?;
         others.retain(|name| !self.custom_settings.contains(name));
         let Some(lease) = &mut self.lease else { return Ok(None) };
-        lease.probe(settings, &self.custom_settings, &others).await.map(Some)
+        let bytes_max = self.shared.limits.settings_per_client;
+        let asked = Asked { custom: &self.custom_settings, others: &others, bytes_max };
+        lease.probe(settings.then_some(asked)).await.map(Some)
     }
 
     fn apply(&mut self, residue: Residue, asked_settings: bool) {
         // What could not be asked for is asked for again, after the next request.
-        let unknown =
-            residue.pin == Some(PinReason::Unknown) || (asked_settings && residue.settings.is_none());
+        let unknown = matches!(residue.pin, Some(PinReason::Unknown))
+            || (asked_settings && residue.settings.is_none())
+            || residue.is_large;
         self.outbox.extend_from_slice(&residue.for_client);
         if let Some(settings) = residue.settings {
             // What functions have set is asked for from now on.
@@ -367,10 +393,8 @@ impl Session {
     /// Closes the backend: what is on it is not known. A session that may have state on it ends with it, as with any
     /// lost connection: to go on without a lock or a table that it believes to have would be worse.
     pub(crate) fn end_lease(&mut self) -> Result<(), Ended> {
-        self.key.holds_none();
-        let had_state = self.pin.take().is_some() || self.left.effects.has(LEAVES_STATE);
-        self.left = Left::default();
-        match self.lease.take() {
+        let had_state = self.pin.is_some() || self.left.effects.has(LEAVES_STATE);
+        match self.part() {
             Some(lease) if had_state => Err(Ended::Backend(lease.timed_out())),
             _ => Ok(()),
         }
@@ -391,6 +415,19 @@ impl Session {
         self.skipping |= news.skips_to_sync;
         if news.parameter_changed {
             self.left.effects |= Effects::SETS;
+            self.reading = lease.protocol.reading();
+        }
+        if news.needs_sync {
+            let mut sync = Vec::new();
+            message::sync(&mut sync);
+            // A failed write shows as the end of the backend's replies.
+            let _ = lease.send(&sync);
+        }
+        if news.begin_failed {
+            self.begun = Begun::Failed;
+        }
+        if let Some(reason) = news.transient {
+            self.repeat(reason);
         }
         if news.lost_unnamed {
             self.forget_unnamed();
@@ -407,7 +444,7 @@ impl Session {
     /// An open transaction on the backend fails too when a statement of it was refused here.
     pub(crate) async fn fail_transaction(&mut self) -> Result<(), Ended> {
         let Some(lease) = &mut self.lease else { return Ok(()) };
-        let in_transaction = lease.protocol.status() != TxStatus::Idle;
+        let in_transaction = self.was_in_transaction || lease.protocol.status() != TxStatus::Idle;
         if lease.protocol.is_open() {
             if lease.protocol.is_amid_message() {
                 return Err(Ended::Protocol("a statement was refused in the middle of a reply".to_owned()));
@@ -415,7 +452,7 @@ impl Session {
             // Replies are still to come, and a Sync is not ours to send: what was begun ends with its backend.
             self.end_lease()?;
             if in_transaction {
-                self.begun = Begun::Failed(None);
+                self.begun = Begun::Failed;
             }
             return Ok(());
         }
@@ -426,8 +463,31 @@ impl Session {
         let failing = lease.ask("bulkhead refused a statement of this transaction");
         if !matches!(tokio::time::timeout(ASK_TIMEOUT, failing).await, Ok(Ok(_))) {
             self.end_lease()?;
-            self.begun = Begun::Failed(None);
+            self.begun = Begun::Failed;
         }
         Ok(())
     }
+}
+
+/// What a bound value is, should it be the name of a setting.
+enum BoundName {
+    /// One that the server lists, or none at all.
+    None,
+    /// One with a dot, which is asked for by this name.
+    Carried(String),
+    /// One with a dot that is long, or has other characters than ASCII.
+    Odd,
+}
+
+/// Names with a dot have letters, digits, `_` and `$` (`valid_custom_variable_name` in PostgreSQL's guc.c).
+fn bound_name(value: &[u8]) -> BoundName {
+    let fits =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$') || *byte >= 0x80;
+    if !value.contains(&b'.') || !value.iter().all(fits) {
+        return BoundName::None;
+    }
+    std::str::from_utf8(value)
+        .ok()
+        .filter(|name| name.is_ascii() && name.len() <= NAME_BYTES_MAX)
+        .map_or(BoundName::Odd, |name| BoundName::Carried(name.to_owned()))
 }

@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     cancels::Cancels,
+    door_log::DoorLog,
     identities::Identities,
+    judges::Judges,
     metrics::{Metrics, Requests},
     welcome::Welcomes,
 };
@@ -33,12 +35,18 @@ pub struct Limits {
     pub max_clients: usize,
     /// From accept to the end of authentication.
     pub login_timeout: Duration,
+    /// How long what a client has sent may go on when it has left.
+    pub orphan_timeout: Duration,
     /// Bytes of a request that are kept before it is routed.
     pub request_buffer: usize,
     /// Prepared statements of one client.
     pub prepared_per_client: usize,
+    /// What they may take, in bytes.
+    pub prepared_bytes_per_client: usize,
     /// Prepared statements on one backend.
     pub prepared_per_backend: usize,
+    /// Bytes of the names and values of one client's settings that are carried.
+    pub settings_per_client: usize,
 }
 
 /// Which sessions are workers.
@@ -90,10 +98,16 @@ pub struct Lasting {
     pub listeners: Listeners,
     /// Prepared statements.
     pub statements: Statements,
+    /// Where long texts are judged.
+    pub judges: Judges,
     /// Keys given to clients.
     pub cancels: Arc<Cancels>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What is logged of clients that were refused.
+    pub door_log: DoorLog,
+    /// What is logged of clients with whom TLS did not come about.
+    pub tls_log: DoorLog,
     /// Ends every session that is not in a transaction; set by [`Lasting::drain`].
     pub draining: CancellationToken,
     /// The same, to be asked before every request: the token takes a lock.
@@ -110,14 +124,17 @@ impl Deref for Shared {
 }
 
 impl Lasting {
-    /// For a program that remembers up to `statements` prepared statements.
-    pub fn new(statements: usize, listeners: Listeners) -> Self {
+    /// For a program that shares these prepared statements.
+    pub fn new(statements: Statements, listeners: Listeners) -> Self {
         Self {
             catalogs: Arc::default(),
             listeners,
-            statements: Statements::new(statements),
+            statements,
+            judges: Judges::default(),
             cancels: Arc::default(),
             metrics: Arc::default(),
+            door_log: DoorLog::default(),
+            tls_log: DoorLog::default(),
             draining: CancellationToken::new(),
             is_draining: AtomicBool::new(false),
         }

@@ -1,5 +1,9 @@
-//! A transaction that has begun here and nowhere else yet: BEGIN comes alone, before anything says which server
-//! it is for, so it is answered here and opened in the same write as the first statement.
+//! A transaction as far as it is known here and not on a server: one that has begun here and nowhere else yet (BEGIN
+//! comes alone, before anything says which server it is for, so it is answered here and opened in the same write as the
+//! first statement), and one whose server is gone.
+//!
+//! The status that a client is told has one owner: as long as there is such a transaction it is this one's, whether or
+//! not the session holds a backend by now; otherwise it is the backend's.
 
 use super::reply::{self, Reply};
 use crate::{sql::Control, wire::TxStatus};
@@ -12,9 +16,12 @@ pub(crate) enum Begun {
     No,
     /// BEGIN was answered.
     Deferred(Box<Deferred>),
-    /// The transaction failed before it reached a server, or its server is gone: only its end is accepted. The
-    /// reason is told once.
-    Failed(Option<Box<Reply>>),
+    /// The transaction has failed before it reached a server, or its server is gone, and the client was told so: only
+    /// its end is accepted.
+    Failed,
+    /// Its server is gone, and nothing was owed to the client that could have told it: its next request is answered by
+    /// the error, whatever it is. A COMMIT, too: nothing of the transaction is there.
+    Lost(Reply),
 }
 
 /// What must be sent to open the transaction.
@@ -26,6 +33,18 @@ pub(crate) struct Deferred {
     pub(crate) fits_standby: bool,
 }
 
+/// What the request under way may do to the transaction that it is part of, for the case that its answer never comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It leaves it open.
+    #[default]
+    No,
+    /// It ends it without a commit.
+    Rollback,
+    /// It may commit it.
+    Commit,
+}
+
 impl Begun {
     /// BEGIN as the client wrote it.
     pub(crate) fn begin(text: &[u8], control: Control) -> Self {
@@ -33,13 +52,23 @@ impl Begun {
         Self::Deferred(Box::new(Deferred { texts: vec![text.into()], fits_standby }))
     }
 
-    /// The error for a statement in a failed transaction.
-    pub(crate) fn check(&mut self) -> Result<(), Reply> {
+    /// The error for a statement in a failed or lost transaction.
+    pub(crate) fn check(&self) -> Result<(), Reply> {
         match self {
-            Self::Failed(reason) => {
-                Err(reason.take().map_or_else(reply::in_failed_transaction, |reason| *reason))
-            }
+            Self::Failed => Err(reply::in_failed_transaction()),
+            Self::Lost(reply) => Err(reply.clone()),
             Self::No | Self::Deferred(_) => Ok(()),
+        }
+    }
+
+    /// The client is told an error; `ends` if it has asked for the transaction's end.
+    pub(crate) fn told(&mut self, ends: bool) {
+        match self {
+            // Lost => No
+            Self::Lost(_) if ends => *self = Self::No,
+            // Deferred, Lost => Failed
+            Self::Deferred(_) | Self::Lost(_) => *self = Self::Failed,
+            Self::No | Self::Failed => {}
         }
     }
 
@@ -48,7 +77,55 @@ impl Begun {
         match self {
             Self::No => TxStatus::Idle,
             Self::Deferred(_) => TxStatus::Open,
-            Self::Failed(_) => TxStatus::Failed,
+            Self::Failed | Self::Lost(_) => TxStatus::Failed,
+        }
+    }
+}
+
+impl Ending {
+    /// Of two requests before one Sync, the later one being `other`.
+    #[must_use]
+    pub(crate) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Commit, _) | (_, Self::Commit) => Self::Commit,
+            (Self::Rollback, _) | (_, Self::Rollback) => Self::Rollback,
+            (Self::No, Self::No) => Self::No,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost() -> Begun {
+        Begun::Lost(reply::no_answer())
+    }
+
+    #[test]
+    fn a_loss_is_told_once_and_then_only_an_end_is_accepted() {
+        for (mut begun, ends, after) in [
+            (lost(), false, TxStatus::Failed),
+            (lost(), true, TxStatus::Idle),
+            (Begun::begin(b"BEGIN", Control::None), false, TxStatus::Failed),
+            (Begun::No, false, TxStatus::Idle),
+            (Begun::Failed, true, TxStatus::Failed),
+        ] {
+            let tells = matches!(begun, Begun::Lost(_));
+            assert_eq!(begun.check().is_err(), tells || matches!(begun, Begun::Failed));
+            begun.told(ends);
+            assert_eq!(begun.status(), after, "{begun:?}");
+            assert!(!matches!(begun, Begun::Lost(_)));
+        }
+    }
+
+    #[test]
+    fn a_commit_among_others_may_commit() {
+        use Ending::{Commit, No, Rollback};
+        for (one, other, both) in
+            [(No, No, No), (No, Commit, Commit), (Commit, Rollback, Commit), (Rollback, No, Rollback)]
+        {
+            assert_eq!(one.and(other), both);
         }
     }
 }

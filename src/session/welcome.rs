@@ -14,9 +14,10 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    backend::{Home, Identity, Settings},
+    backend::{Home, Identity, Settings, protocol::reading_of},
     pool::Wants,
     route::PoolId,
+    sql::Reading,
     wire::{frame::split_message, message, read::Body},
 };
 
@@ -38,6 +39,8 @@ pub struct Welcomes {
 pub(super) struct Welcome {
     /// ParameterStatus messages.
     pub(super) parameters: Arc<[u8]>,
+    /// How the server reads texts with these settings.
+    pub(super) reading: Reading,
     /// Held, so that its address belongs to nobody else as long as this is remembered.
     _identity: Arc<Identity>,
     /// Its startup settings: sessions with equal ones share them.
@@ -45,7 +48,7 @@ pub(super) struct Welcome {
 }
 
 /// The generation, the identity's address, the pool that was asked, and the startup settings.
-type Key = (u64, usize, PoolId, Vec<(String, String)>);
+type Key = (u64, usize, PoolId, Vec<(String, Vec<u8>)>);
 
 /// The server takes any value of it that is plain, and says it back.
 const APPLICATION_NAME: &str = "application_name";
@@ -81,7 +84,7 @@ pub(super) async fn welcome(
     startup: Settings,
     home: Home,
 ) -> Result<Welcome, Reply> {
-    let pairs: Vec<(String, String)> =
+    let pairs: Vec<(String, Vec<u8>)> =
         startup.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     // An identity lives as long as anybody has remembered it: its address tells it from any other.
     let generation = shared.welcomes.generation.load(Ordering::Acquire);
@@ -94,7 +97,8 @@ pub(super) async fn welcome(
         Some(parameters) => parameters,
         None => ask(shared, identity, pool, &startup, home).await?,
     };
-    let welcome = Welcome { parameters, startup, _identity: Arc::clone(identity) };
+    let reading = reading(&parameters);
+    let welcome = Welcome { parameters, startup, reading, _identity: Arc::clone(identity) };
     shared.welcomes.known.insert(unnamed(&key), welcome.clone());
     shared.welcomes.known.insert(key, welcome.clone());
     Ok(welcome)
@@ -104,14 +108,15 @@ pub(super) async fn welcome(
 fn unnamed((generation, identity, pool, pairs): &Key) -> Key {
     let others = pairs.iter().filter(|(name, _)| name != APPLICATION_NAME).cloned();
     // No setting has this name.
-    let mark = (String::new(), String::new());
+    let mark = (String::new(), Vec::new());
     (*generation, *identity, *pool, others.chain([mark]).collect())
 }
 
 /// What is known of a session that differs in nothing but its `application_name`: a new name alone needs no server.
 fn renamed(shared: &Arc<Shared>, key: &Key) -> Option<Arc<[u8]>> {
     let (_, name) = key.3.iter().find(|(name, _)| name == APPLICATION_NAME)?;
-    let is_plain = name.len() <= NAME_BYTES && name.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let is_plain = name.len() <= NAME_BYTES && name.iter().all(|byte| (b' '..=b'~').contains(byte));
+    let name = std::str::from_utf8(name).ok()?;
     let known = shared.welcomes.known.get(&unnamed(key)).filter(|_| is_plain)?;
     let mut messages = Vec::new();
     let mut rest = &*known.parameters;
@@ -127,6 +132,20 @@ fn renamed(shared: &Arc<Shared>, key: &Key) -> Option<Arc<[u8]>> {
     Some(messages.into())
 }
 
+/// What ParameterStatus messages say of how texts are read.
+fn reading(mut messages: &[u8]) -> Reading {
+    let mut parameters = Vec::new();
+    while let Ok(Some((_, body, after))) = split_message(messages) {
+        messages = after;
+        let mut body = Body::new(body, "ParameterStatus");
+        if let (Ok(name), Ok(value)) = (body.cstring(), body.cstring()) {
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            parameters.push((text(name), text(value)));
+        }
+    }
+    reading_of(&parameters)
+}
+
 async fn ask(
     shared: &Arc<Shared>,
     identity: &Arc<Identity>,
@@ -139,7 +158,7 @@ async fn ask(
     let wants = Wants { identity, last: None, settings: startup.hash(), home };
     let member = pool.choose().unwrap_or(&pool.members[0]);
     let mut lease = member.lease(&wants).await.map_err(refused)?;
-    if let Some(sql) = lease.applied.trial_of(startup) {
+    if let Some(sql) = lease.applied.change_to(startup) {
         let answer = tokio::time::timeout(ASK_TIMEOUT, lease.ask(&sql))
             .await
             .map_err(|_| reply::no_answer())?

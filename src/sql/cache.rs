@@ -7,6 +7,7 @@ use super::{
     hidden::HiddenSearch,
     hint, judge,
     key::{Key, Keys},
+    reading::Reading,
     rules::Rules,
     verdict::{Reason, Verdict},
 };
@@ -63,6 +64,15 @@ impl Classifier {
         let verdict = judge::judge(&self.rules, catalog, text, None);
         self.verdicts.insert((catalog.epoch(), miss.key), verdict);
         verdict
+    }
+
+    /// The verdict of a text that the server reads otherwise than it is classified: it may do anything.
+    pub fn unread(reading: Reading, text: &[u8]) -> Option<Verdict> {
+        match reading {
+            Reading::OldStrings => Some(Verdict::old_strings()),
+            _ if !reading.fits(text) => Some(Verdict::unknown(Reason::Unparsed)),
+            _ => None,
+        }
     }
 
     /// [`Classifier::lookup`], then [`Classifier::judge`] if need be.

@@ -8,10 +8,17 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
-use super::{programs, verdict::Effects};
+use super::{
+    bodies, programs,
+    proof::{Builder, Proof, Use},
+    verdict::Effects,
+};
 
 /// Names of parameters that functions set are kept up to so many; functions that set others may set anything.
 const PARAMETERS_MAX: usize = 100;
+
+/// Names of functions that are looked for in a text that is too long to be parsed; of more, one is taken to be in it.
+const HIDDEN_MAX: usize = 100;
 
 /// A snapshot of one database.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +33,7 @@ pub struct Catalog {
     parameters: Vec<String>,
     /// What a write may set by a trigger.
     triggers: Effects,
+    proof: Proof,
 }
 
 type Names = HashSet<Box<str>, RandomState>;
@@ -41,6 +49,8 @@ impl Function {
     const SETS_HIDDEN: u8 = 8;
     const SETS_LASTING: u8 = 16;
     const KEEPS: u8 = 32;
+    const BUILT: u8 = 64;
+    const OWN: u8 = 128;
 
     /// One of them may write or answer differently each time.
     pub(super) fn is_volatile(self) -> bool {
@@ -50,6 +60,11 @@ impl Function {
     /// One of the volatile ones does not come with PostgreSQL: it may do anything.
     pub(super) fn is_opaque(self) -> bool {
         self.0 & (Self::VOLATILE | Self::USER) == Self::VOLATILE | Self::USER
+    }
+
+    /// One of them neither comes with PostgreSQL nor with an extension.
+    pub(super) fn is_own(self) -> bool {
+        self.0 & Self::OWN != 0
     }
 
     /// The source of one of them changes settings.
@@ -71,7 +86,17 @@ impl Function {
 impl Catalog {
     /// One row (`kind text`, `name text`) for each name; see [`Catalog::from_rows`]. Needs no rights beyond
     /// CONNECT. Written for PostgreSQL 12 and later.
-    pub const QUERY: &str = concat!(include_str!("catalog.sql"), " UNION ALL ", include_str!("programs.sql"));
+    pub const QUERY: &str = concat!(
+        include_str!("catalog.sql"),
+        " UNION ALL ",
+        include_str!("programs.sql"),
+        " UNION ALL ",
+        include_str!("proof_head.sql"),
+        include_str!("audit/risky.txt"),
+        include_str!("proof_middle.sql"),
+        include_str!("audit/harmless.txt"),
+        include_str!("proof_tail.sql"),
+    );
 
     /// The part of it that concerns programs which set parameters. Whatever the settings of the session that runs it
     /// are, it means the same.
@@ -91,17 +116,54 @@ impl Catalog {
     {
         let mut catalog = Self { epoch, loaded: true, ..Self::default() };
         let mut triggers = Vec::new();
+        let mut builder = Builder::default();
         for (kind, name) in rows {
             match kind.as_ref() {
                 "trigger" => triggers.push(name),
+                kind if builder.add(kind, name.as_ref()) => {}
                 kind => catalog.add(kind, name.as_ref()),
             }
         }
+        catalog.prove(builder);
         // They may call functions that set parameters.
         for program in triggers {
             catalog.add_trigger(program.as_ref());
         }
         catalog
+    }
+
+    /// Judges the bodies of functions, and draws all conclusions.
+    fn prove(&mut self, mut builder: Builder) {
+        for (name, function) in &self.functions {
+            let of_users = function.0 & (Function::USER | Function::OWN | Function::KEEPS) != 0;
+            let is_built_volatile = function.0 & Function::BUILT != 0;
+            builder.function(name, of_users, is_built_volatile);
+        }
+        let (known, functions) = builder.known();
+        self.proof = known;
+        for body in &functions {
+            match bodies::uses(self, body) {
+                None => builder.doubt(b'f', &body.name),
+                Some(uses) => uses.iter().for_each(|(name, used)| builder.uses(&body.name, name, *used)),
+            }
+        }
+        self.proof = builder.finish();
+    }
+
+    /// What is proven.
+    pub(super) fn proof(&self) -> &Proof {
+        &self.proof
+    }
+
+    /// Whether what goes by this name is proven to leave nothing.
+    pub(super) fn proves(&self, name: &str, used: Use) -> bool {
+        self.proof.proves(name, used)
+    }
+
+    /// Whether making a value of the type with this id is proven to leave nothing: for parameters whose type a client
+    /// gives by its id.
+    pub fn proves_parameter_type(&self, id: u32) -> bool {
+        self.proof.proves_type_id(id)
     }
 
     /// The version of this snapshot.
@@ -118,6 +180,7 @@ impl Catalog {
             && self.types == other.types
             && self.parameters == other.parameters
             && self.triggers == other.triggers
+            && self.proof == other.proof
     }
 
     /// Whether nothing has been loaded.
@@ -135,6 +198,8 @@ impl Catalog {
                             "volatile" => Function::VOLATILE,
                             "user" => Function::USER,
                             "keeps" => Function::KEEPS,
+                            "built" => Function::BUILT,
+                            "own" => Function::OWN,
                             _ => 0,
                         }
                 });
@@ -204,9 +269,13 @@ impl Catalog {
         if self.triggers.has(Effects::OPAQUE_SETTINGS) {
             return true;
         }
-        let mut hidden = self.functions.iter().filter(|(_, function)| function.sets_hidden());
+        let hidden = self.functions.iter().filter(|(_, function)| function.sets_hidden());
+        let hidden: Vec<_> = hidden.take(HIDDEN_MAX + 1).collect();
+        if hidden.len() > HIDDEN_MAX {
+            return true;
+        }
         let text = text.to_ascii_lowercase();
-        hidden.any(|(name, _)| {
+        hidden.into_iter().any(|(name, _)| {
             memchr::memmem::find(&text, name.to_ascii_lowercase().replace('"', "\"\"").as_bytes()).is_some()
         })
     }
@@ -233,7 +302,7 @@ impl Catalog {
 }
 
 /// A name as `quote_ident` writes it, a blank, and the rest.
-fn split_name(program: &str) -> Option<(String, &str)> {
+pub(super) fn split_name(program: &str) -> Option<(String, &str)> {
     let Some(quoted) = program.strip_prefix('"') else {
         let (name, rest) = program.split_once(' ')?;
         return Some((name.to_owned(), rest));

@@ -26,6 +26,8 @@ pub struct Explanation {
     pub written_tables: Vec<String>,
     /// Functions called by name.
     pub functions: Vec<String>,
+    /// What is not proven to leave nothing on its backend.
+    pub unproven: Vec<String>,
 }
 
 /// Judges a text and keeps the names. Not cached.
@@ -39,6 +41,7 @@ pub fn explain(rules: &Rules, catalog: &Catalog, text: &[u8]) -> Explanation {
         read_tables: seen.read,
         written_tables: seen.written,
         functions: seen.functions,
+        unproven: seen.unproven,
     }
 }
 
@@ -60,8 +63,14 @@ impl fmt::Display for Explanation {
                 writeln!(f, "{title:<11}{}", names.join(", "))?;
             }
         }
+        let proof = match (verdict.effects.has(Effects::UNPROVEN), &*self.unproven) {
+            (false, _) => "proven to leave nothing on its backend that is not carried".to_owned(),
+            (true, []) => "not proven to leave nothing on its backend: it is not read".to_owned(),
+            (true, names) => format!("not proven to leave nothing on its backend: {}", names.join(", ")),
+        };
+        writeln!(f, "state      {proof}")?;
         // The tables have been named above.
-        let effects = verdict.effects.without(Effects::APP_OBJECTS);
+        let effects = verdict.effects.without(Effects::APP_OBJECTS.with(Effects::UNPROVEN));
         if effects != Effects::NONE {
             writeln!(f, "effects    {effects:?}")?;
         }

@@ -9,7 +9,7 @@ use super::{
     catalog::Catalog,
     hint, key,
     parse::{self, Statement},
-    programs,
+    programs, prove,
     query::{self, Walk},
     rules::Rules,
     seen::{Access, Seen},
@@ -27,7 +27,10 @@ pub(super) fn judge(rules: &Rules, catalog: &Catalog, text: &[u8], mut seen: Opt
             for statement in parsed.statements() {
                 sum.add(&judge.statement(statement, seen.as_deref_mut()));
             }
-            sum.verdict()
+            let verdict = sum.verdict();
+            // What is not UTF-8 was read with its bytes masked.
+            let is_whole = std::str::from_utf8(text).is_ok();
+            if is_whole && prove::calls_are_proven(catalog, text) { verdict } else { verdict.unproven() }
         }
     };
     verdict.hint = hint::read(text, rules);
@@ -121,7 +124,10 @@ impl Judge<'_> {
             Node::PrepareStmt(prepare) => {
                 walk.found.effects |= Effects::PREPARES.with(Effects::NAMES_STATEMENT);
                 walk.found.writes(Reason::Utility);
-                explained(walk, prepare.query());
+                for argument in prepare.argtypes() {
+                    walk.walk(Node::TypeName(argument));
+                }
+                deferred(walk, prepare.query());
             }
             Node::CopyStmt(copy) => Self::copy(walk, copy),
             Node::DoStmt(_) => self.program(walk, statement),
@@ -141,16 +147,22 @@ impl Judge<'_> {
         if let Some(relation) = copy.relation() {
             let access = if copy.is_from { Access::Write } else { Access::Read };
             if let Some(name) = relation.relname() {
+                walk.prove_any();
+                walk.prove_relation(relation.schemaname(), name, access);
                 walk.named_relation(relation.schemaname(), name, access);
             }
         }
         explained(walk, copy.query());
+        walk.walk(copy.where_clause());
         if copy.is_from {
             walk.modifies_rows();
         }
         match copy.filename() {
             // A file or program of the server.
-            Some(_) => walk.found.writes(Reason::Utility),
+            Some(_) => {
+                walk.unproven("a file or program of the server");
+                walk.found.writes(Reason::Utility);
+            }
             None if copy.is_from => walk.found.effects |= Effects::COPY_IN,
             None => {}
         }
@@ -159,6 +171,7 @@ impl Judge<'_> {
     /// DO: the program is a literal.
     fn program(&self, walk: &mut Walk<'_, '_>, statement: Statement<'_>) {
         walk.found.effects |= Effects::OPAQUE;
+        walk.unproven("DO");
         walk.found.writes(Reason::Utility);
         let source = utility::source(self.text, statement);
         if self.rules.words_name_job(&source) {
@@ -192,10 +205,14 @@ fn explained<'p>(walk: &mut Walk<'p, '_>, query: Node<'p>) {
         }
         // It runs, too, if ANALYZE is asked for.
         Node::ExecuteStmt(_) => {
+            walk.unproven("EXECUTE");
             walk.found.writes(Reason::Utility);
             walk.found.effects |= Effects::OPAQUE.with(Effects::NAMES_STATEMENT);
         }
-        _ => walk.found.writes(Reason::Utility),
+        _ => {
+            walk.unproven("a statement that is not read");
+            walk.found.writes(Reason::Utility);
+        }
     }
 }
 
@@ -206,7 +223,14 @@ fn declare<'p>(walk: &mut Walk<'p, '_>, cursor: &'p nodes::DeclareCursorStmt) {
         walk.found.effects |= Effects::HOLDS_CURSOR;
         walk.found.writes(Reason::Utility);
     }
-    explained(walk, cursor.query());
+    deferred(walk, cursor.query());
+}
+
+/// A statement that runs later: what it does is not seen then.
+fn deferred<'p>(walk: &mut Walk<'p, '_>, query: Node<'p>) {
+    walk.used = Some(Vec::new());
+    explained(walk, query);
+    walk.used = None;
 }
 
 // === statements about the session ===
@@ -248,6 +272,7 @@ fn session_statement<'p>(walk: &mut Walk<'p, '_>, node: Node<'p>) -> Option<Cont
         }
         Node::LoadStmt(_) => {
             walk.found.effects |= Effects::LOADS;
+            walk.unproven("LOAD");
             walk.found.writes(Reason::Utility);
         }
         _ => return None,
@@ -315,6 +340,7 @@ fn truth(value: pg_raw_parse::ConstValue<'_>) -> Option<bool> {
 }
 
 fn set<'p>(walk: &mut Walk<'p, '_>, statement: &'p nodes::VariableSetStmt) -> Control {
+    walk.prove_set(statement);
     let name = statement.name().unwrap_or_default();
     let unlisted = if query::is_listed(name) { Effects::NONE } else { Effects::SETS_UNLISTED };
     let effects = match statement.kind {

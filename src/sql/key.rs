@@ -65,6 +65,10 @@ impl Keys {
 
     /// `None`: the text counts as it stands.
     fn literal_free(&self, text: &[u8]) -> Option<Key> {
+        // What is no UTF-8 is not parsed: it is not the same as a text that is.
+        if !text.is_ascii() && std::str::from_utf8(text).is_err() {
+            return None;
+        }
         let mut stream = self.stream();
         let mut begins = true;
         let mut run = 0;
@@ -157,9 +161,17 @@ fn decides(word: &[u8], begins: bool) -> bool {
         b'p' => has_prefix(word, b"pg_"),
         b'r' => has_prefix(word, b"reg") && REG_TYPES.iter().any(|name| word.eq_ignore_ascii_case(name)),
         b't' => has_prefix(word, b"to_reg"),
-        b's' => word.eq_ignore_ascii_case(b"set_config") || word.eq_ignore_ascii_case(b"setval"),
-        b'n' => word.eq_ignore_ascii_case(b"nextval"),
-        b'c' => word.eq_ignore_ascii_case(b"currval") || word.eq_ignore_ascii_case(b"col_description"),
+        b's' => {
+            word.eq_ignore_ascii_case(b"set_config")
+                || word.eq_ignore_ascii_case(b"setval")
+                || word.eq_ignore_ascii_case(b"standard_conforming_strings")
+        }
+        b'n' => word.eq_ignore_ascii_case(b"nextval") || word.eq_ignore_ascii_case(b"names"),
+        b'c' => {
+            word.eq_ignore_ascii_case(b"currval")
+                || word.eq_ignore_ascii_case(b"col_description")
+                || word.eq_ignore_ascii_case(b"client_encoding")
+        }
         b'o' => word.eq_ignore_ascii_case(b"obj_description"),
         b'i' => word.eq_ignore_ascii_case(b"information_schema"),
         b'd' => begins && word.eq_ignore_ascii_case(b"do"),
@@ -229,10 +241,13 @@ mod tests {
             ("SELECT 'a' 'b'", "SELECT 'a'\n'b'"),
             ("SELECT 1abc", "SELECT 2abc"),
             ("SELECT E'\\x41'", "SELECT E'\\xff'"),
+            ("SET NAMES 'utf8'", "SET NAMES 'sjis'"),
+            ("SET client_encoding TO 'utf8'", "SET client_encoding TO 'gbk'"),
         ];
         for (one, two) in different {
             assert_ne!(keys.key(one.as_bytes()), keys.key(two.as_bytes()), "{one} | {two}");
         }
+        assert_ne!(keys.key(b"SELECT 'a'"), keys.key(b"SELECT '\xe9'"));
         let upsert = |value| format!("INSERT INTO t VALUES ('{value}') ON CONFLICT DO NOTHING");
         assert_eq!(keys.key(upsert("a").as_bytes()), keys.key(upsert("b").as_bytes()));
     }

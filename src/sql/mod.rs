@@ -11,9 +11,19 @@
 //!
 //! [`Classifier`] is the way in. [`Rules`] say what a job object is, a [`Catalog`] says what functions and
 //! relations of one database do. [`explain()`] gives the reasons in words.
+//!
+//! Whether a text leaves nothing on its backend beyond what the session carries is proven or not
+//! ([`Effects::UNPROVEN`]); there is no third. `prove` proves what a query names, node by node, `definitions` what other
+//! statements do. `proof` knows of one database what may be named: it is the closure of who reaches what, from what the
+//! server's catalog says (`proof_*.sql`), the audited lists of built-in functions (`audit/*.txt`) and the bodies of
+//! functions (`bodies`, `plpgsql`). Names stand for the worst of all objects of that name, so that neither `search_path`
+//! nor temporary objects matter; what is not known, or not read to its end, is not proven.
 
+mod audit;
+mod bodies;
 mod cache;
 mod catalog;
+mod definitions;
 mod explain;
 mod functions;
 mod glob;
@@ -23,11 +33,16 @@ mod judge;
 mod key;
 mod lexer;
 mod parse;
+mod plpgsql;
 mod presets;
 mod programs;
+mod proof;
+mod prove;
 mod query;
+mod reading;
 mod rules;
 mod seen;
+mod setting;
 mod statements;
 mod utility;
 mod verdict;
@@ -40,7 +55,9 @@ pub use catalog::Catalog;
 pub use explain::{Explanation, explain};
 pub use glob::Glob;
 pub use hidden::HiddenSearch;
+pub use reading::Reading;
 pub use rules::{Custom, Rules, UnknownPreset};
+pub use setting::is_carried_name;
 pub use statements::{
     Deallocate, StatementName, deallocate_target, listened_channels, reset_names, setting_names,
     statement_names,

@@ -5,7 +5,8 @@
 //! it has no walk for: only nodes on the list below are walked. Its list accessors panic when a list
 //! holds something else than they promise: code that uses this module takes plain node lists, or lists
 //! whose grammar rule has one production. Its scanner refuses some comments that PostgreSQL accepts
-//! (between NOT and IN, say): comments are blanked first.
+//! (between NOT and IN, say): comments are blanked first. Its scanner takes quadratic time for comments that do not
+//! end, and for long runs of operator characters: such texts are not given to it.
 
 use std::borrow::Cow;
 
@@ -15,6 +16,9 @@ use pg_raw_parse::{
 };
 
 use super::lexer::{Kind, Lexer};
+
+/// Operator characters in a row. The server has no name of an operator with more than 63.
+const OPERATOR_BYTES_MAX: usize = 128;
 
 /// The statements of one text.
 pub(super) struct Parsed {
@@ -30,15 +34,27 @@ pub(super) struct Statement<'p> {
     pub(super) len: usize,
 }
 
-/// The grammar refuses the text, or it is not UTF-8.
+/// The grammar refuses the text.
 #[derive(Debug)]
 pub(super) struct Unparsed;
 
 /// Parses a text. Lengths and offsets are those of the text as given.
 pub(super) fn parse(text: &[u8]) -> Result<Parsed, Unparsed> {
-    let text = std::str::from_utf8(text).map_err(|_| Unparsed)?;
-    let tree = pg_raw_parse::parse(&without_comments(text)).map_err(|_| Unparsed)?;
+    let text = readable(text);
+    let tree = pg_raw_parse::parse(&without_comments(&text)?).map_err(|_| Unparsed)?;
     Ok(Parsed { tree })
+}
+
+/// A text that is not UTF-8 with a question mark for each byte that is not ASCII. Within literals and comments that changes
+/// nothing; no name has a question mark, nor the tag of a dollar quote, so elsewhere the grammar refuses it.
+fn readable(text: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(text).map_or_else(
+        |_| {
+            let masked = text.iter().map(|byte| if byte.is_ascii() { char::from(*byte) } else { '?' });
+            Cow::Owned(masked.collect())
+        },
+        Cow::Borrowed,
+    )
 }
 
 impl Parsed {
@@ -51,16 +67,49 @@ impl Parsed {
     }
 }
 
-fn without_comments(text: &str) -> Cow<'_, str> {
+/// The text with blanks in the place of comments, if the grammar's scanner can read it in linear time.
+fn without_comments(text: &str) -> Result<Cow<'_, str>, Unparsed> {
     let mut blank: Option<Vec<u8>> = None;
-    for token in Lexer::new(text.as_bytes()).filter(|token| token.kind == Kind::Comment) {
-        blank.get_or_insert_with(|| text.as_bytes().to_vec())[token.start..token.end].fill(b' ');
+    let mut operator = 0;
+    for token in Lexer::new(text.as_bytes()) {
+        let is_operator = token.kind == Kind::Symbol && is_operator(text.as_bytes()[token.start]);
+        operator = if is_operator { operator + 1 } else { 0 };
+        match token.kind {
+            Kind::Broken => return Err(Unparsed),
+            _ if operator > OPERATOR_BYTES_MAX => return Err(Unparsed),
+            Kind::Comment => {
+                blank.get_or_insert_with(|| text.as_bytes().to_vec())[token.start..token.end].fill(b' ');
+            }
+            _ => {}
+        }
     }
-    match blank.map(String::from_utf8) {
+    Ok(match blank.map(String::from_utf8) {
         // Whole comments become blanks, so the rest is UTF-8 as before.
         Some(Ok(blank)) => Cow::Owned(blank),
         _ => Cow::Borrowed(text),
-    }
+    })
+}
+
+const fn is_operator(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'~' | b'!'
+            | b'@'
+            | b'#'
+            | b'^'
+            | b'&'
+            | b'|'
+            | b'`'
+            | b'?'
+            | b'+'
+            | b'-'
+            | b'*'
+            | b'/'
+            | b'%'
+            | b'<'
+            | b'>'
+            | b'='
+    )
 }
 
 /// Hands out the direct children of a node; `false` if the library cannot say what they are.

@@ -6,6 +6,16 @@
 //! nowhere: the program may set anything. Statements that reach a program from outside, in an argument or out of a
 //! table, are not seen. What is set for the transaction only is gone when the server is asked.
 
+/// So many bytes before and behind the word SET are looked at: what stands in more of them cannot be told. Whoever
+/// writes programs must not decide how long it takes to read them.
+const WINDOW_BYTES: usize = 512;
+
+/// Names that are told of one program; one that sets more may set anything.
+const NAMES_MAX: usize = 200;
+
+/// Longer than each word that is looked for behind SET, with what ends it.
+const LONGEST_WORD_BYTES: usize = 16;
+
 /// What a program sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sets {
@@ -23,7 +33,7 @@ pub(super) fn parameters(program: &str) -> Sets {
     let program = program.to_ascii_lowercase();
     let mut sets = Sets::default();
     for (at, word) in program.match_indices("set") {
-        let (before, after) = (&program[..at], &program[at + word.len()..]);
+        let (before, after) = (last_bytes(&program[..at]), first_bytes(&program[at + word.len()..]));
         if before.ends_with(is_name) {
             continue;
         }
@@ -36,12 +46,39 @@ pub(super) fn parameters(program: &str) -> Sets {
         };
         sets.lasting |= !matches!(found, Target::None);
         match found {
-            Target::Named(name) if name.contains('.') && !sets.names.contains(&name) => sets.names.push(name),
+            Target::Named(name) if name.contains('.') && !sets.names.contains(&name) => {
+                sets.hidden |= sets.names.len() >= NAMES_MAX;
+                if sets.names.len() < NAMES_MAX {
+                    sets.names.push(name);
+                }
+            }
             Target::Named(_) | Target::None => {}
             Target::Computed => sets.hidden = true,
         }
     }
     sets
+}
+
+fn first_bytes(text: &str) -> &str {
+    let mut end = text.len().min(WINDOW_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+fn last_bytes(text: &str) -> &str {
+    let mut start = text.len().saturating_sub(WINDOW_BYTES);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    &text[start..]
+}
+
+/// Whether a text may go on where the window ends. Every byte that is left out of a window would have fitted but for a
+/// character that its edge would have cut.
+fn fills_window(text: &str) -> bool {
+    text.len() + 4 > WINDOW_BYTES
 }
 
 /// What is set in one place.
@@ -115,6 +152,9 @@ fn target(after: &str, before: &str) -> Target {
         }
     }
     let rest = rest[end..].trim_start();
+    if fills_window(after) && rest.len() < LONGEST_WORD_BYTES {
+        return Target::Computed;
+    }
     let is_assigned = ["=", "to", "from"].iter().any(|word| rest.starts_with(word));
     let is_whole = is_apart && !name.is_empty() && !name.starts_with('.') && !name.ends_with('.') && !quoted;
     if is_whole && is_assigned {
@@ -132,9 +172,10 @@ fn target(after: &str, before: &str) -> Target {
 /// Whether a statement may begin after this text: not behind a name, as in UPDATE .. SET.
 fn opens(before: &str) -> bool {
     let text = before.trim_end();
+    let may_be_one = |line: &str| line.contains("--") || line.len() == text.len() && fills_window(before);
     let in_comment = text.len() < before.len()
         && before[text.len()..].contains('\n')
-        && text.rsplit('\n').next().is_some_and(|line| line.contains("--"));
+        && text.rsplit('\n').next().is_some_and(may_be_one);
     let after_word = ["begin", "then", "else", "loop"]
         .iter()
         .any(|word| text.strip_suffix(word).is_some_and(|rest| !rest.ends_with(is_name)));

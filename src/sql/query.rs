@@ -4,9 +4,10 @@
 use pg_raw_parse::{ConstValue, Node, nodes};
 
 use super::{
-    catalog::Catalog,
+    catalog::{Catalog, Function},
     functions::{self, Known},
     parse::{self, qualified},
+    proof::Use,
     rules::{Object, Rules},
     seen::{Access, Seen},
     verdict::{Effects, Reason},
@@ -85,6 +86,8 @@ pub(super) struct Walk<'p, 'c> {
     pub(super) literals: bool,
     pub(super) found: Found,
     pub(super) seen: Option<&'c mut Seen>,
+    /// What the body of a function uses, if one is walked.
+    pub(super) used: Option<Vec<(String, Use)>>,
     scopes: Vec<Names<'p>>,
     stack: Vec<(Node<'p>, Scope)>,
 }
@@ -97,11 +100,12 @@ impl<'p, 'c> Walk<'p, 'c> {
         seen: Option<&'c mut Seen>,
     ) -> Self {
         let (found, scopes, stack) = (Found::default(), Vec::new(), Vec::with_capacity(32));
-        Self { rules, catalog, literals, found, seen, scopes, stack }
+        Self { rules, catalog, literals, found, seen, used: None, scopes, stack }
     }
 
     /// Walks everything under a node.
     pub(super) fn walk(&mut self, node: Node<'p>) {
+        self.prove_any();
         self.stack.push((node, Scope(None)));
         while let Some((node, scope)) = self.stack.pop() {
             self.visit(node, scope);
@@ -136,6 +140,11 @@ impl<'p, 'c> Walk<'p, 'c> {
             Node::TypeName(name) => self.type_name(name),
             Node::A_Expr(expression) => self.operator(expression.name().iter()),
             Node::SubLink(link) => self.operator(link.oper_name().iter()),
+            // The library's walk leaves its type out.
+            Node::RangeTableFuncCol(column) => {
+                column.type_name().into_iter().for_each(|name| self.type_name(name))
+            }
+            Node::RangeTableSample(sample) => self.prove(qualified(sample.method().iter()).1, Use::Call),
             Node::SortBy(sort) => self.operator(sort.use_op().iter()),
             Node::A_Indirection(indirection) => {
                 for part in indirection.indirection() {
@@ -151,6 +160,7 @@ impl<'p, 'c> Walk<'p, 'c> {
     fn push_children(&mut self, node: Node<'p>, scope: Scope) {
         let stack = &mut self.stack;
         if !parse::children(node, |child| stack.push((child, scope))) {
+            self.unproven("a clause that is not read");
             self.found.writes(Reason::Utility);
         }
     }
@@ -202,7 +212,10 @@ impl<'p, 'c> Walk<'p, 'c> {
     /// A relation that the statement creates.
     pub(super) fn creates(&mut self, relation: &'p nodes::RangeVar) {
         self.found.effects |= if is_temporary(relation) { Effects::TEMP } else { Effects::DDL };
-        self.relation(relation, Scope(None), Access::Write);
+        self.prove_definition();
+        if let Some(name) = relation.relname() {
+            self.named_relation(relation.schemaname(), name, Access::Write);
+        }
     }
 
     /// Opens the scopes of a WITH clause, walks its queries and gives the scope of the statement itself.
@@ -214,6 +227,9 @@ impl<'p, 'c> Walk<'p, 'c> {
             scope = self.open(names, scope);
         }
         for cte in with.ctes() {
+            if cte.cycle_clause().is_some() {
+                self.unproven("a CYCLE clause");
+            }
             self.stack.push((cte.ctequery(), scope));
             if !with.recursive {
                 scope = self.open(cte.ctename().into_iter().collect(), scope);
@@ -249,6 +265,7 @@ impl<'p, 'c> Walk<'p, 'c> {
         if schema.is_none() && self.sees(scope, name) {
             return;
         }
+        self.prove_relation(schema, name, access);
         self.named_relation(schema, name, access);
     }
 
@@ -286,7 +303,8 @@ impl<'p, 'c> Walk<'p, 'c> {
     }
 
     fn attribute(&mut self, name: &str) {
-        if self.catalog.function(name).is_some_and(super::catalog::Function::is_opaque) {
+        self.prove(name, Use::Attribute);
+        if self.catalog.function(name).is_some_and(Function::is_opaque) {
             self.found.writes(Reason::Function);
             self.found.effects |= Effects::OPAQUE;
         }
@@ -294,6 +312,10 @@ impl<'p, 'c> Walk<'p, 'c> {
 
     fn operator(&mut self, names: impl Iterator<Item = Node<'p>>) {
         let (_, name) = qualified(names);
+        // Those in words are among the operators that are everywhere.
+        if !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_uppercase()) {
+            self.prove(name, Use::Operator);
+        }
         if self.catalog.is_empty() && !PLAIN_OPERATORS.contains(&name) {
             self.found.writes(Reason::CatalogMissing);
         } else if self.catalog.is_unsafe_operator(name) {
@@ -304,6 +326,10 @@ impl<'p, 'c> Walk<'p, 'c> {
     /// A type by name, as in casts and column definitions.
     pub(super) fn type_name(&mut self, type_name: &'p nodes::TypeName) {
         let (schema, name) = qualified(type_name.names().iter().map(Node::String));
+        if type_name.pct_type {
+            self.unproven("a type by reference");
+        }
+        self.prove(name, Use::Type);
         if schema == Some("pg_catalog") {
             return;
         }
@@ -319,7 +345,7 @@ impl<'p, 'c> Walk<'p, 'c> {
     // === literals ===
 
     /// A string whose value may decide.
-    fn literal(&self, node: Node<'p>) -> Option<&'p str> {
+    pub(super) fn literal(&self, node: Node<'p>) -> Option<&'p str> {
         match node {
             Node::A_Const(constant) if self.literals => match constant.val() {
                 Some(ConstValue::String(value)) => Some(value),
@@ -372,6 +398,7 @@ impl<'p, 'c> Walk<'p, 'c> {
 
     fn call(&mut self, call: &'p nodes::FuncCall) {
         let (schema, name) = qualified(call.funcname().iter());
+        self.prove_call(call, name);
         let job = self.rules.object(Object::Function, schema, name);
         if let Some(seen) = self.seen.as_deref_mut() {
             seen.function(schema, name, job);
@@ -381,7 +408,15 @@ impl<'p, 'c> Walk<'p, 'c> {
             self.found.writes(Reason::Function);
             return;
         }
+        // A function of users may have the name of one that is known.
+        let elsewhere = schema.is_some_and(|schema| schema != "pg_catalog");
+        let is_own = schema != Some("pg_catalog")
+            && self.catalog.function(name).is_some_and(Function::is_own)
+            || elsewhere && self.catalog.is_empty();
         let known = functions::known(name);
+        if is_own && known.is_some() {
+            self.catalogued(name);
+        }
         if known.is_none() && functions::names_objects(name) || functions::is_sequence_call(name) {
             for argument in call.args() {
                 self.names_object(argument);
@@ -517,13 +552,13 @@ pub(super) fn is_temporary(relation: &nodes::RangeVar) -> bool {
 }
 
 /// Catalogs, statistics views, and the schemas that hold them. Their names are reserved.
-fn is_system(schema: Option<&str>, name: &str) -> bool {
+pub(super) fn is_system(schema: Option<&str>, name: &str) -> bool {
     match schema {
         Some(schema) => matches!(schema, "pg_catalog" | "information_schema" | "pg_toast"),
         None => name.starts_with("pg_"),
     }
 }
 
-fn is_true(node: Node<'_>) -> bool {
+pub(super) fn is_true(node: Node<'_>) -> bool {
     matches!(node, Node::A_Const(constant) if matches!(constant.val(), Some(ConstValue::Boolean(true))))
 }

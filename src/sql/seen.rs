@@ -15,6 +15,8 @@ pub(super) struct Seen {
     pub(super) read: Vec<String>,
     pub(super) written: Vec<String>,
     pub(super) functions: Vec<String>,
+    /// What is not proven to leave nothing on its backend.
+    pub(super) unproven: Vec<String>,
 }
 
 impl Seen {
@@ -38,6 +40,12 @@ impl Seen {
 
     pub(super) fn job_object(&mut self, schema: Option<&str>, name: &str) {
         add(&mut self.job, full(schema, name));
+    }
+}
+
+impl Seen {
+    pub(super) fn unproven(&mut self, what: &str) {
+        add(&mut self.unproven, what.to_owned());
     }
 }
 

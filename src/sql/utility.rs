@@ -10,6 +10,7 @@ use pg_raw_parse::{
 };
 
 use super::{
+    definitions,
     lexer::{Kind, Lexer, Token},
     parse::{Statement, qualified},
     query::{Walk, is_temporary},
@@ -22,6 +23,7 @@ use super::{
 pub(super) fn statement<'p>(walk: &mut Walk<'p, '_>, text: &[u8], statement: Statement<'p>) {
     walk.found.writes(Reason::Utility);
     walk.found.effects |= effects(statement.node);
+    definitions::prove(walk, statement.node);
     for target in targets(statement.node) {
         if is_temporary(target) && is_creation(statement.node) {
             let leaves = if goes_with_transaction(statement.node) { Effects::NONE } else { Effects::TEMP };
@@ -124,7 +126,7 @@ fn goes_with_transaction(node: Node<'_>) -> bool {
 }
 
 /// The relations that a statement is about, where the tree has them at hand.
-fn targets(node: Node<'_>) -> Vec<&nodes::RangeVar> {
+pub(super) fn targets(node: Node<'_>) -> Vec<&nodes::RangeVar> {
     let one = |relation: Option<_>| relation.into_iter().collect();
     match node {
         Node::CreateStmt(s) => one(s.relation()),
@@ -145,7 +147,7 @@ fn targets(node: Node<'_>) -> Vec<&nodes::RangeVar> {
     }
 }
 
-fn ranges(list: &pg_raw_parse::list::NodeList) -> Vec<&nodes::RangeVar> {
+pub(super) fn ranges(list: &pg_raw_parse::list::NodeList) -> Vec<&nodes::RangeVar> {
     let relations = list.iter().filter_map(|node| match node {
         Node::RangeVar(relation) => Some(relation),
         _ => None,

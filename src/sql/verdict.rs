@@ -180,11 +180,32 @@ effects! {
     /// Nothing proves that the text leaves no more on its backend than what the session carries: the backend is reset
     /// before another session gets it.
     UNPROVEN = 32;
+    /// A bound value is the name of a setting: [`Effects::names_setting`] says which. Proven only if it is one that is
+    /// carried ([`is_carried_name`](super::is_carried_name)).
+    BOUND_SETTING = 33;
 }
+
+/// The first bit of sixteen, one for each parameter that may be the name of a setting.
+const SETTING_PARAMETERS: u32 = 34;
 
 impl Effects {
     /// No effect.
     pub const NONE: Self = Self(0);
+
+    /// `set_config($n, ..)`, counted from zero; not proven if it is beyond what is counted.
+    pub(super) fn bound_setting(parameter: usize) -> Self {
+        match u32::try_from(parameter) {
+            Ok(parameter) if parameter < 16 => {
+                Self::BOUND_SETTING.with(Self(1 << (SETTING_PARAMETERS + parameter)))
+            }
+            _ => Self::UNPROVEN,
+        }
+    }
+
+    /// Whether the value of this parameter, counted from zero, is the name of a setting.
+    pub const fn names_setting(self, parameter: usize) -> bool {
+        parameter < 16 && self.0 & (1 << (SETTING_PARAMETERS as usize + parameter)) != 0
+    }
 
     /// Whether any flag of `other` is set.
     pub const fn has(self, other: Self) -> bool {
@@ -314,6 +335,12 @@ impl Verdict {
     /// Whether the text was not read: its effects are what it may do at worst.
     pub const fn is_unread(&self) -> bool {
         matches!(self.reason, Reason::Unparsed | Reason::TooLong | Reason::OldStrings)
+    }
+
+    /// The same, not proven to leave nothing.
+    #[must_use]
+    pub const fn unproven(self) -> Self {
+        Self { effects: self.effects.with(Effects::UNPROVEN), ..self }
     }
 
     /// Of every text of a session that reads string literals in the old way: what it does to the session's

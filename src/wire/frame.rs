@@ -29,6 +29,12 @@ pub enum BadFrame {
         /// The length as sent.
         length: u32,
     },
+    /// More of a kind, or longer ones, than anybody has a use for.
+    #[error("more messages of type \"{}\" than can be kept", tag.escape_ascii())]
+    Flood {
+        /// The messages' tag.
+        tag: u8,
+    },
     /// A tag that no client sends.
     #[error("invalid frontend message type {tag}")]
     Tag {

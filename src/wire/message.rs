@@ -68,6 +68,16 @@ pub fn bind(out: &mut Vec<u8>, portal: &[u8], statement: &(impl Name + ?Sized), 
     });
 }
 
+/// Bind of the unnamed statement, without values, to the unnamed portal.
+pub fn bind_plain(out: &mut Vec<u8>) {
+    raw(out, b'B', &[0; 8]);
+}
+
+/// Execute of the unnamed portal, to its end.
+pub fn execute(out: &mut Vec<u8>) {
+    raw(out, b'E', &[0; 5]);
+}
+
 /// The start of a Bind whose values follow from elsewhere: `rest_bytes` more bytes will be sent.
 pub fn bind_head(
     out: &mut Vec<u8>,

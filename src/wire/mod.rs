@@ -5,6 +5,7 @@
 
 pub mod frame;
 pub mod message;
+pub mod options;
 pub mod read;
 pub mod startup;
 

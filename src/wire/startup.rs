@@ -142,44 +142,6 @@ fn text(bytes: &[u8]) -> Result<String, BadStart> {
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| BadStart::NotUtf8)
 }
 
-/// Splits the value of the `options` parameter (`-c name=value`, `--name=value`, backslash escapes a space) as
-/// `pg_split_opts` and `process_postgres_switches` do. Other switches are refused by returning their text.
-pub fn parse_options(options: &str) -> Result<Vec<(String, String)>, String> {
-    let mut words = split_words(options).into_iter();
-    let mut settings = Vec::new();
-    while let Some(word) = words.next() {
-        let assignment = if word == "-c" {
-            words.next().ok_or_else(|| word.clone())?
-        } else if let Some(rest) = word.strip_prefix("--").or_else(|| word.strip_prefix("-c")) {
-            rest.to_owned()
-        } else {
-            return Err(word);
-        };
-        let (name, value) = assignment.split_once('=').ok_or_else(|| assignment.clone())?;
-        settings.push((name.replace('-', "_"), value.to_owned()));
-    }
-    Ok(settings)
-}
-
-fn split_words(text: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut chars = text.chars();
-    while let Some(next) = chars.next() {
-        if next.is_ascii_whitespace() {
-            words.extend(word.take());
-        } else {
-            let word = word.get_or_insert_with(String::new);
-            match next {
-                '\\' => word.extend(chars.next()),
-                other => word.push(other),
-            }
-        }
-    }
-    words.extend(word);
-    words
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,19 +176,6 @@ mod tests {
         let mut cut = start_packet(0, &["user", "ann"]);
         cut.pop();
         assert_eq!(parse(&cut), Err(BadStart::Layout));
-    }
-
-    #[test]
-    fn options_are_split_as_the_server_does() {
-        assert_eq!(
-            parse_options(r"-c search_path=a\ b --work-mem=1MB -cjit=off"),
-            Ok(vec![
-                ("search_path".to_owned(), "a b".to_owned()),
-                ("work_mem".to_owned(), "1MB".to_owned()),
-                ("jit".to_owned(), "off".to_owned()),
-            ])
-        );
-        assert_eq!(parse_options("-F"), Err("-F".to_owned()));
     }
 
     proptest::proptest! {

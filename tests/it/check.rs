@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -112,6 +113,46 @@ async fn a_pooler_in_front_of_a_server_is_seen() {
         let (code, text) = check(&config);
         assert_eq!(code, expected, "{mode}: {text}");
         assert!(text.contains(shown), "{mode}: {text}");
+    }
+}
+
+/// What a start would refuse, a check finds; and what everybody on the machine can read.
+#[test]
+fn a_check_reads_the_users_file_and_looks_who_else_can() {
+    let folder = Scratch::new();
+    let (file, users) = (folder.path().join("bulkhead.toml"), folder.path().join("users"));
+    let text = format!(
+        "[listen]\naddress = \"127.0.0.1:0\"\nhttp = \"off\"\n[auth]\nusers_file = \"{}\"\n\
+         [servers.primary]\nurl = \"postgres://app:secret@127.0.0.1:1/app\"\n",
+        users.display()
+    );
+    let run = |text: &str, mode: u32, arguments: &[&str]| {
+        fs::write(&file, text).expect("a writable folder");
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("our own");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+        let output = command.arg("--config").arg(&file).args(arguments).output().expect("it runs");
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("secret"), "{said}");
+        (output.status.code(), said)
+    };
+    let (code, said) = run(&text, 0o600, &["check"]);
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.contains("cannot read the users file"), "{said}");
+    fs::write(&users, "\"a\" \"secret\"\nnonsense\n\"a\" \"b\"\n").expect("a writable folder");
+    let (code, said) = run(&text, 0o600, &["check"]);
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.contains(":2: expected") && said.contains("already on line 1"), "{said}");
+    let (_, refused) = run(&text, 0o600, &[]);
+    assert!(refused.contains(":2: expected"), "a start says the same: {refused}");
+
+    fs::write(&users, "\"a\" \"secret\"\n").expect("a writable folder");
+    for (own, others, warned) in [(0o600, 0o600, 0), (0o644, 0o600, 1), (0o640, 0o604, 1), (0o644, 0o644, 2)]
+    {
+        fs::set_permissions(&users, fs::Permissions::from_mode(others)).expect("our own");
+        let (code, said) = run(&text, own, &["check"]);
+        assert_eq!(code, Some(0), "{said}");
+        assert_eq!(said.matches("warning: everybody on this machine can read").count(), warned, "{said}");
     }
 }
 

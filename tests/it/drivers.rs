@@ -70,13 +70,18 @@ fn asyncpg() {
 }
 
 #[test]
+fn losses_in_transactions() {
+    Target::start().run_script(&mut python(), "losses.py");
+}
+
+#[test]
 fn sqlalchemy() {
     Target::start().run_script(&mut python(), "sqlalchemy.py");
 }
 
 #[test]
 fn node_postgres() {
-    Target::start().run_script(&mut Command::new("node"), "node_postgres.mjs");
+    Target::start().run_script(&mut node(), "node_postgres.mjs");
 }
 
 #[test]
@@ -114,6 +119,12 @@ fn python() -> Command {
     let mut command = Command::new(drivers_folder().join("venv/bin/python"));
     command.arg("-I");
     command
+}
+
+/// The Node that `scripts/setup.sh` has installed where the machine had none, or else the machine's.
+pub(crate) fn node() -> Command {
+    let installed = drivers_folder().join("node");
+    if installed.exists() { Command::new(installed) } else { Command::new("node") }
 }
 
 fn scripts_folder() -> PathBuf {

@@ -277,7 +277,8 @@ async fn a_killed_primary_is_named_and_recovered_from() {
 async fn what_a_vanished_client_did_is_ended() {
     let primary = Postgres::start(Role::Primary);
     primary.query("CREATE TABLE t (id int); ALTER TABLE t OWNER TO app").await;
-    let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 4).to_toml());
+    let config = ProxyConfig::primary_only(&primary).set("limits", "orphan_timeout", "1s");
+    let proxy = Proxy::start(&config.pool("primary", &["primary"], 4).to_toml());
 
     let mut client = login(&proxy).await;
     client.query("SELECT pg_sleep(60)").await;

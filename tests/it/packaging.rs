@@ -119,6 +119,135 @@ fn yaml_files_are_yaml() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// What the image is built from gets to Docker and is copied into the stage that builds: the manifest, every source that
+/// it names or that cargo finds by itself, and every file that a source includes.
+#[test]
+fn the_image_is_built_from_all_that_the_crate_needs() {
+    let dockerfile = read("Dockerfile");
+    let build = dockerfile
+        .split("\nFROM ")
+        .find(|stage| stage.contains("AS build\n"))
+        .expect("it has a stage that builds");
+    let mut copied: Vec<&str> = Vec::new();
+    for line in build.lines().filter_map(|line| line.strip_prefix("COPY ")) {
+        let mut words: Vec<&str> = line.split_whitespace().filter(|word| !word.starts_with("--")).collect();
+        let to = words.pop().expect("a target");
+        assert!(to == "./" || words == [to], "COPY {line}: not to where it is in the tree");
+        copied.extend(words);
+    }
+    let mut needed: BTreeSet<PathBuf> = copied.iter().map(PathBuf::from).collect();
+    for file in ["Cargo.toml", "Cargo.lock", "build.rs"] {
+        needed.insert(file.into());
+    }
+    let manifest: toml::Table = read("Cargo.toml").parse().expect("it is TOML");
+    for target in manifest["bin"].as_array().expect("a program").iter().chain([&manifest["lib"]]) {
+        needed.insert(target["path"].as_str().expect("each names its path").into());
+    }
+    let mut sources = vec![PathBuf::from("build.rs")];
+    sources_below(Path::new("src"), &mut sources);
+    for source in sources {
+        let text = fs::read_to_string(root().join(&source)).unwrap_or_default();
+        needed.extend(included(&source, &text));
+        needed.insert(source);
+    }
+    assert!(needed.contains(Path::new("src/sql/programs.sql")), "{needed:?}");
+    // Cargo wants those that the manifest names to be there, and the build makes empty ones.
+    for (kind, folder) in [("bench", "benches"), ("test", "tests")] {
+        for target in manifest[kind].as_array().expect("some") {
+            let name = target["name"].as_str().expect("a name");
+            let path = target.get("path").and_then(|path| path.as_str());
+            let path = path.map_or_else(|| format!("{folder}/{name}.rs"), ToOwned::to_owned);
+            assert!(build.contains(&path), "Dockerfile makes no {path}");
+        }
+    }
+    let patterns = read(".dockerignore");
+    for path in &needed {
+        assert!(root().join(path).exists(), "{} is not there", path.display());
+        assert!(!is_ignored(&patterns, path), ".dockerignore leaves out {}", path.display());
+        assert!(copied.iter().any(|from| path.starts_with(from)), "no COPY brings {}", path.display());
+    }
+    // What would make the context large, or a secret part of it.
+    for path in ["target/release/bulkhead", ".git/config", "tests/it/main.rs", "bulkhead.toml"] {
+        assert!(is_ignored(&patterns, Path::new(path)), ".dockerignore lets {path} in");
+    }
+}
+
+/// Every file below a folder of the tree, relative to the tree.
+fn sources_below(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(root().join(folder)).expect("the folder is there").flatten() {
+        let path = folder.join(entry.file_name());
+        if entry.path().is_dir() {
+            sources_below(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+/// The files that `include!` and its like name in a source, relative to the tree.
+fn included(source: &Path, text: &str) -> Vec<PathBuf> {
+    let folder = source.parent().expect("a file is in a folder");
+    let calls =
+        ["include!(", "include_str!(", "include_bytes!("].iter().flat_map(|call| text.split(call).skip(1));
+    let names = calls.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
+    names.map(|name| root_relative(&folder.join(name))).collect()
+}
+
+/// The path without `..`.
+fn root_relative(path: &Path) -> PathBuf {
+    let mut parts = PathBuf::new();
+    for part in path.components() {
+        if part == std::path::Component::ParentDir {
+            assert!(parts.pop(), "{} is outside of the tree", path.display());
+        } else {
+            parts.push(part);
+        }
+    }
+    parts
+}
+
+/// Docker's rule, for the patterns that are used here: the last line counts that names the path or a folder that it is
+/// in, and `*` alone is everything.
+fn is_ignored(patterns: &str, path: &Path) -> bool {
+    let mut ignored = false;
+    for line in patterns.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (pattern, leaves_out) = line.strip_prefix('!').map_or((line, true), |rest| (rest, false));
+        assert!(
+            pattern == "*" || !pattern.contains(['*', '?', '[', '\\']),
+            "{line}: teach this test the pattern"
+        );
+        if pattern == "*" || path.starts_with(pattern) {
+            ignored = leaves_out;
+        }
+    }
+    ignored
+}
+
+/// A target that compiles has the compiler and libclang set up before, not only what it runs.
+#[test]
+fn make_sets_up_what_it_compiles_with() {
+    let makefile = read("Makefile");
+    let mut target = "";
+    let mut is_set_up = false;
+    let mut compile = 0;
+    for line in makefile.lines() {
+        if let Some((name, _)) = line.split_once(": ##") {
+            (target, is_set_up) = (name, false);
+        }
+        let Some(command) = line.strip_prefix('\t') else { continue };
+        if let Some(parts) = command.strip_prefix("@scripts/setup.sh ") {
+            is_set_up |= parts.split_whitespace().any(|part| part == "build");
+        }
+        let compiles =
+            ["cargo build", "cargo clippy", "cargo doc", "cargo bench", "cargo test", "scripts/test.sh"];
+        if compiles.iter().any(|it| command.contains(it)) {
+            assert!(is_set_up, "make {target} does not set up `build` before `{command}`");
+            compile += 1;
+        }
+    }
+    assert!(compile >= 6, "{compile} commands are known as compiling");
+}
+
 /// Ports, paths and times that several files must agree on.
 #[test]
 fn files_agree_with_each_other() {

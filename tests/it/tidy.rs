@@ -44,9 +44,25 @@ impl Source {
         LAYERS.iter().position(|layer| *layer == first)
     }
 
-    /// Lines with their numbers: code only, without comments, and without the unit tests at the end of the file.
+    /// Lines with their numbers: code only, without comments, and without items that are for tests only. What follows
+    /// such an item counts again.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let lines = self.text.lines().zip(1..).take_while(|(line, _)| line.trim() != "#[cfg(test)]");
+        let mut of_tests: Option<usize> = None;
+        let indent = |line: &str| line.len() - line.trim_start().len();
+        let lines = self.text.lines().zip(1..).filter(move |(line, _)| match of_tests {
+            Some(depth) => {
+                let is_end = line.ends_with(';') || line.trim_end() == format!("{:depth$}}}", "");
+                if indent(line) == depth && is_end {
+                    of_tests = None;
+                }
+                false
+            }
+            None if line.trim() == "#[cfg(test)]" => {
+                of_tests = Some(indent(line));
+                false
+            }
+            None => true,
+        });
         lines.filter(|(line, _)| !line.trim_start().starts_with("//")).map(|(line, number)| (number, line))
     }
 }
@@ -198,4 +214,8 @@ fn the_checks_see_what_they_should() {
     assert_eq!(grouped_uses(&one_line).map(|(_, name)| name).collect::<Vec<_>>(), ["sql", "wire", "route"]);
     assert_eq!(crate_paths("fn f() { crate::session::serve() }").collect::<Vec<_>>(), ["session"]);
     assert_eq!(source.layer(), Some(5));
+    let text = "a\n#[cfg(test)]\nmod tests;\nb\n#[cfg(test)]\nmod tests {\n    c\n}\nd\n";
+    let source = Source { name: String::new(), text: text.to_owned() };
+    let code: Vec<_> = source.code().collect();
+    assert_eq!(code, [(1, "a"), (4, "b"), (9, "d")], "what follows tests counts");
 }

@@ -330,7 +330,7 @@ fn drivers_of_other_languages() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/drivers");
     let mut python = Command::new(drivers.join("venv/bin/python"));
     python.arg("-I").arg(scripts.join("psycopg3.py"));
-    let mut node = Command::new("node");
+    let mut node = crate::drivers::node();
     node.arg(scripts.join("node_postgres.mjs"));
     for mut command in [python, node] {
         let output =

@@ -8,7 +8,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use super::{Attributes, AuthError, Binding, nonce, text};
 use crate::auth::{
     ScramKeys, ScramVerifier,
-    keys::{ITERATIONS_MAX, Key},
+    keys::{ITERATIONS_MAX, ITERATIONS_MIN, Key},
 };
 
 /// The client-first-message is sent.
@@ -81,6 +81,11 @@ impl Challenge {
     /// The rounds to derive the keys with; bounded by [`ITERATIONS_MAX`].
     pub fn iterations(&self) -> u32 {
         self.iterations
+    }
+
+    /// Refuses iterations so few that whoever sees the proof could guess the password from it.
+    pub fn check_iterations(&self) -> Result<(), AuthError> {
+        if self.iterations < ITERATIONS_MIN { Err(AuthError::FewIterations) } else { Ok(()) }
     }
 
     /// Whether the server keeps a password as `verifier` does, so that a key proven against the verifier

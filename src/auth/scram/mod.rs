@@ -120,7 +120,7 @@ mod tests {
         let client = client.challenge(challenge.as_bytes())?;
         let keys = ScramKeys::derive(&Secret::new(typed), client.salt(), client.iterations());
         let (client, answer) = client.answer(&keys);
-        let proven = server.finish(answer.as_bytes())?;
+        let proven = server.finish(answer.as_bytes(), Some(&verifier))?;
         client.verify(proven.server_final.as_bytes())?;
 
         // The proven key opens a second server that keeps the same verifier.
@@ -136,7 +136,7 @@ mod tests {
         let (client, first) = Client::start(binding)?;
         let (server, challenge) = Server::new(&verifier).on(channel).first(first.as_bytes())?;
         let (client, answer) = client.challenge(challenge.as_bytes())?.answer(&keys);
-        client.verify(server.finish(answer.as_bytes())?.server_final.as_bytes())
+        client.verify(server.finish(answer.as_bytes(), Some(&verifier))?.server_final.as_bytes())
     }
 
     #[test]
@@ -175,7 +175,7 @@ mod tests {
             for bytes in [a.as_slice(), b.as_bytes()] {
                 let _ = Server::new(&verifier).first(bytes);
                 let (server, _) = Server::new(&verifier).first(b"n,,n=,r=abc").expect("well-formed");
-                prop_assert!(server.finish(bytes).is_err());
+                prop_assert!(server.finish(bytes, Some(&verifier)).is_err());
                 let (client, _) = Client::start(Binding::Unsupported).expect("randomness");
                 prop_assert!(client.challenge(bytes).is_err());
             }
@@ -191,7 +191,7 @@ mod tests {
             let mut damaged = answer.clone().into_bytes();
             let at = at % damaged.len();
             damaged[at] = byte;
-            prop_assert_eq!(server.finish(&damaged).is_ok(), damaged == answer.as_bytes());
+            prop_assert_eq!(server.finish(&damaged, Some(&verifier)).is_ok(), damaged == answer.as_bytes());
         }
     }
 }

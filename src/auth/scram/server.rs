@@ -27,16 +27,15 @@ pub enum Channel {
 /// Before the client's first message.
 #[derive(Debug)]
 pub struct Server {
-    verifier: ScramVerifier,
-    user: Known,
+    salt: Vec<u8>,
+    iterations: u32,
     channel: Channel,
 }
 
 /// After it: the client must now prove that it knows the password.
 #[derive(Debug)]
 pub struct Challenge {
-    verifier: ScramVerifier,
-    user: Known,
+    salt: Vec<u8>,
     binding: Binding,
     nonce: String,
     /// `client-first-message-bare "," server-first-message`: the head of what both sides sign.
@@ -52,14 +51,7 @@ pub struct Proven {
     pub client_key: ClientKey,
 }
 
-/// Whether the exchange can succeed at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
-    Yes,
-    No,
-}
-
-/// Keys the salts that unknown users are shown: the same salt for the same name as long as the process
+/// Keys the salts that users without a verifier of their own are shown: the same salt for the same name as long as the process
 /// lives (keep it across reloads), unrelated to the salt of any other name.
 #[derive(Clone, Debug)]
 pub struct MockKey(Key);
@@ -70,25 +62,23 @@ impl MockKey {
         Ok(Self(Key::new(random::<KEY_BYTES>()?)))
     }
 
-    fn verifier(&self, user: &str) -> ScramVerifier {
+    fn salt(&self, user: &str) -> Vec<u8> {
         let mut salt = self.0.sign(user.as_bytes()).to_bytes().to_vec();
         salt.truncate(SALT_BYTES);
-        // The keys do not matter, since the exchange is refused whatever the proof.
-        let key = keys::hmac(&salt, &[]);
-        ScramVerifier { iterations: ITERATIONS_DEFAULT, salt, stored_key: key.clone(), server_key: key }
+        salt
     }
 }
 
 impl Server {
     /// For a user whose verifier is known.
     pub fn new(verifier: &ScramVerifier) -> Self {
-        Self { verifier: verifier.clone(), user: Known::Yes, channel: Channel::Plain }
+        Self { salt: verifier.salt.clone(), iterations: verifier.iterations, channel: Channel::Plain }
     }
 
-    /// For a user who is unknown, or has no password that SCRAM could check: the exchange looks the same
-    /// and fails at its end, so that nobody learns which users exist.
-    pub fn mock(user: &str, key: &MockKey) -> Self {
-        Self { verifier: key.verifier(user), user: Known::No, channel: Channel::Plain }
+    /// For a user of whom the password itself is known, or who is unknown, or has no password that SCRAM could check:
+    /// nobody can tell which.
+    pub fn salted(user: &str, key: &MockKey) -> Self {
+        Self { salt: key.salt(user), iterations: ITERATIONS_DEFAULT, channel: Channel::Plain }
     }
 
     /// What the messages come through, and the client's choice of a mechanism for it.
@@ -106,27 +96,33 @@ impl Server {
     fn first_with_nonce(self, message: &[u8], own: &str) -> Result<(Challenge, String), AuthError> {
         let (binding, bare) = gs2_header(text(message)?, self.channel)?;
         let nonce = format!("{}{own}", client_nonce(bare)?);
-        let salt = BASE64.encode(&self.verifier.salt);
-        let server_first = format!("r={nonce},s={salt},i={}", self.verifier.iterations);
+        let salt = BASE64.encode(&self.salt);
+        let server_first = format!("r={nonce},s={salt},i={}", self.iterations);
         let signed = format!("{bare},{server_first}");
-        Ok((Challenge { verifier: self.verifier, user: self.user, binding, nonce, signed }, server_first))
+        Ok((Challenge { salt: self.salt, binding, nonce, signed }, server_first))
     }
 }
 
 impl Challenge {
-    /// Takes the client-final-message and judges it.
-    pub fn finish(self, message: &[u8]) -> Result<Proven, AuthError> {
+    /// The salt that the client was shown.
+    pub fn salt(&self) -> &[u8] {
+        &self.salt
+    }
+
+    /// Takes the client-final-message and judges it by a verifier with the salt that the client was shown. Without
+    /// one the same is done, and it fails whatever the proof.
+    pub fn finish(self, message: &[u8], verifier: Option<&ScramVerifier>) -> Result<Proven, AuthError> {
         let (unproven, proof) = text(message)?.rsplit_once(",p=").ok_or(AuthError::Malformed("no proof"))?;
         self.check_unproven(unproven)?;
         let proof = Key::from_base64(proof).ok_or(AuthError::Malformed("the proof is not 32 bytes"))?;
 
         let signed = format!("{},{unproven}", self.signed);
-        let client_key = ClientKey(proof.xor(&self.verifier.stored_key.sign(signed.as_bytes())));
-        let matches = client_key.stored_key().matches(&self.verifier.stored_key);
-        if !matches || self.user == Known::No {
-            return Err(AuthError::Proof);
-        }
-        let signature = self.verifier.server_key.sign(signed.as_bytes());
+        let nobody = keys::hmac(&self.salt, &[]);
+        let stored_key = verifier.map_or(&nobody, |verifier| &verifier.stored_key);
+        let client_key = ClientKey(proof.xor(&stored_key.sign(signed.as_bytes())));
+        let matches = client_key.stored_key().matches(stored_key);
+        let verifier = verifier.filter(|_| matches).ok_or(AuthError::Proof)?;
+        let signature = verifier.server_key.sign(signed.as_bytes());
         Ok(Proven { server_final: format!("v={}", signature.to_base64()), client_key })
     }
 
@@ -186,17 +182,20 @@ mod tests {
     const FIRST: &[u8] = b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
     const FINAL: &str = "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
 
-    fn challenged() -> (Challenge, String) {
+    fn verifier() -> ScramVerifier {
         let salt = BASE64.decode(SALT).expect("of the RFC");
-        let verifier = ScramVerifier::with_salt(&Secret::new("pencil"), &salt, 4096);
-        Server::new(&verifier).first_with_nonce(FIRST, NONCE).expect("of the RFC")
+        ScramVerifier::with_salt(&Secret::new("pencil"), &salt, 4096)
+    }
+
+    fn challenged() -> (Challenge, String) {
+        Server::new(&verifier()).first_with_nonce(FIRST, NONCE).expect("of the RFC")
     }
 
     #[test]
     fn follows_the_example_of_rfc_7677() {
         let (challenge, first) = challenged();
         assert_eq!(first, format!("r=rOprNGfwEbeRWgbNEkqO{NONCE},s={SALT},i=4096"));
-        let proven = challenge.finish(FINAL.as_bytes()).expect("of the RFC");
+        let proven = challenge.finish(FINAL.as_bytes(), Some(&verifier())).expect("of the RFC");
         assert_eq!(proven.server_final, "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
     }
 
@@ -249,8 +248,9 @@ mod tests {
             ("p=".to_owned(), None),
             (",p=".to_owned(), None),
         ];
+        let verifier = verifier();
         for (message, expected) in cases {
-            let error = challenged().0.finish(message.as_bytes()).expect_err(&message);
+            let error = challenged().0.finish(message.as_bytes(), Some(&verifier)).expect_err(&message);
             match expected {
                 Some(expected) => assert_eq!(error, expected, "{message}"),
                 None => assert!(matches!(error, AuthError::Malformed(_)), "{message}: {error}"),
@@ -261,14 +261,17 @@ mod tests {
     #[test]
     fn unknown_users_cannot_be_told_from_known_ones() {
         let key = MockKey::random().expect("randomness");
-        let salt_of = |user| key.verifier(user).salt;
+        let salt_of = |user| Server::salted(user, &key).salt;
         assert_eq!(salt_of("ann"), salt_of("ann"));
         assert_ne!(salt_of("ann"), salt_of("bob"));
         assert_eq!(salt_of("ann").len(), SALT_BYTES);
 
-        let (mock, first) = Server::mock("ann", &key).first_with_nonce(FIRST, NONCE).expect("well-formed");
+        let (mock, first) = Server::salted("ann", &key).first_with_nonce(FIRST, NONCE).expect("well-formed");
         let (_, real) = challenged();
         assert_eq!(first.len(), real.len());
-        assert_eq!(mock.finish(FINAL.as_bytes()).expect_err("mock"), AuthError::Proof);
+        assert_eq!(mock.finish(FINAL.as_bytes(), None).expect_err("nobody"), AuthError::Proof);
+        // Not even with the key that stands in for one that is not there.
+        let (challenge, _) = challenged();
+        assert_eq!(challenge.finish(FINAL.as_bytes(), None).expect_err("nobody"), AuthError::Proof);
     }
 }

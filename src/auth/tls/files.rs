@@ -1,6 +1,6 @@
 //! Certificates and keys in PEM files.
 
-use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, io, path::Path};
 
 use rustls::{
     RootCertStore,
@@ -86,10 +86,6 @@ pub(super) fn roots(
 
 fn private_key(path: &Path, key: &str) -> Result<PrivateKeyDer<'static>, Problem> {
     let bytes = zeroize::Zeroizing::new(read(path, key)?);
-    let readable_by_all = fs::metadata(path).is_ok_and(|data| data.permissions().mode() & 0o004 != 0);
-    if readable_by_all {
-        tracing::warn!(key, file = %path.display(), "everybody on this machine can read the private key; chmod 600");
-    }
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| {
         let encrypted = bytes.windows(9).any(|window| window == b"ENCRYPTED");
         match error {

@@ -1,6 +1,8 @@
 //! What replies tell the session besides the bytes for its client.
 
-use super::Undo;
+use std::collections::VecDeque;
+
+use super::{Step, Undo};
 use crate::{backend::statements::StatementId, wire::read::Body};
 
 /// SQLSTATE `syntax_error`.
@@ -11,6 +13,7 @@ const GRAMMAR_FILES: [&[u8]; 3] = [b"scan.l", b"gram.y", b"parser.c"];
 
 /// What the session may want to know of the replies since it last asked.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub struct News {
     /// The last error that was passed to the client.
     pub failure: Option<Failure>,
@@ -25,8 +28,83 @@ pub struct News {
     pub lost_unnamed: bool,
     /// Statements whose Close did not take place.
     pub not_closed: Vec<StatementId>,
+    /// The client's request has failed for reasons of the server's own, of which it has been told nothing.
+    pub transient: Option<Transient>,
+    /// What was sent in front of the client's Query has failed, so the server skips that: it waits for a Sync.
+    pub needs_sync: bool,
+    /// A transaction that the client was told had begun has not.
+    pub begin_failed: bool,
     /// A request that was sent with a Sync of ours has failed: up to its own Sync the client expects no reply.
     pub skips_to_sync: bool,
+}
+
+impl News {
+    /// These steps did not take place.
+    pub(super) fn undo(&mut self, steps: VecDeque<Step>) {
+        for step in steps {
+            match step {
+                Step::PassParsed(id, name) => {
+                    self.not_parsed.push(id);
+                    self.undone.push(Undo::Parse(name));
+                }
+                Step::SwallowParsed(id) => self.not_parsed.push(id),
+                Step::SwallowClosed(id) => self.not_closed.push(id),
+                Step::Insert(_, undo) => self.undone.push(undo),
+                Step::Open(_) | Step::Pass(_) | Step::Refuse { .. } | Step::Simple => {}
+            }
+        }
+    }
+}
+
+/// Reasons of a server's own to fail a read, which tell nothing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Transient {
+    /// `admin_shutdown`: an administrator, or a server that goes down, has ended the connection.
+    Ended,
+    /// `idle_session_timeout`: it had ended before the request came.
+    IdleTooLong,
+    /// `serialization_failure`: on a replica, what the read needs was removed.
+    Conflict,
+    /// `read_only_sql_transaction`: on a replica, it was no read.
+    ReadOnly,
+}
+
+impl Transient {
+    /// Every reason, in the order of their discriminants.
+    pub const ALL: [Self; 4] = [Self::Ended, Self::IdleTooLong, Self::Conflict, Self::ReadOnly];
+
+    /// As a metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ended => "connection_ended",
+            Self::IdleTooLong => "idle_session_timeout",
+            Self::Conflict => "conflict",
+            Self::ReadOnly => "read_only_server",
+        }
+    }
+
+    /// Of this SQLSTATE.
+    pub fn of(code: &[u8]) -> Option<Self> {
+        match code {
+            b"57P01" => Some(Self::Ended),
+            b"57P05" => Some(Self::IdleTooLong),
+            b"40001" => Some(Self::Conflict),
+            b"25006" => Some(Self::ReadOnly),
+            _ => None,
+        }
+    }
+
+    /// Of an ErrorResponse after which the connection goes on.
+    pub(super) fn of_error(body: &[u8]) -> Option<Self> {
+        let mut body = Body::new(body, "ErrorResponse");
+        while let (Ok(kind), Ok(value)) = (body.byte(), body.cstring()) {
+            if kind == b'C' {
+                return Self::of(value).filter(|reason| matches!(reason, Self::Conflict | Self::ReadOnly));
+            }
+        }
+        None
+    }
 }
 
 /// Why the client was told an error.

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use crate::backend::statements::{Statement, StatementId};
 
 /// What becomes of the reply to one message of a changed request.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// The reply to a message that opens the client's transaction, of which it has been told already, is swallowed.
+    Open(Awaits),
     /// The reply goes to the client.
     Pass(Awaits),
     /// The reply goes to the client, and a statement exists from then on, under the client's own name for it.

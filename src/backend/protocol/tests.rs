@@ -11,8 +11,8 @@ use crate::wire::message;
 enum Exchange {
     /// A Query of ours, with a changed parameter, perhaps failing.
     Ours { fails: bool },
-    /// A kept-back statement, perhaps failing.
-    Prologue { fails: bool },
+    /// A deferred BEGIN in front of a Query; it, or what follows it, may fail.
+    Opening { fails_at: Option<u8> },
     /// A Query with rows, perhaps failing after them.
     Simple { rows: u8, fails: bool },
     /// Parse (not sent), our Parse, Bind, Execute, Close (not sent), Sync; failing at one of the four sent.
@@ -22,7 +22,7 @@ enum Exchange {
 fn exchange() -> impl Strategy<Value = Exchange> {
     prop_oneof![
         any::<bool>().prop_map(|fails| Exchange::Ours { fails }),
-        any::<bool>().prop_map(|fails| Exchange::Prologue { fails }),
+        prop::option::of(0..6_u8).prop_map(|fails_at| Exchange::Opening { fails_at }),
         (0..5_u8, any::<bool>()).prop_map(|(rows, fails)| Exchange::Simple { rows, fails }),
         (0..5_u8, prop::option::of(0..3_u8))
             .prop_map(|(rows, fails_at)| Exchange::Extended { rows, fails_at }),
@@ -55,20 +55,27 @@ fn play(protocol: &mut Protocol, exchange: &Exchange) -> (Vec<u8>, Vec<u8>) {
             }
             message::ready(&mut server, TxStatus::Idle);
         }
-        Exchange::Prologue { fails } => {
-            protocol.sent_prologue();
+        Exchange::Opening { fails_at } => {
+            protocol.sends_opening(2, 0);
             protocol.sent_simple();
-            if fails {
-                error(&mut server, "the reason");
-                client.clone_from(&server);
-                message::ready(&mut server, TxStatus::Failed);
-                error(&mut server, "transaction is aborted");
-            } else {
-                message::command_complete(&mut server, "SET");
-                message::ready(&mut server, TxStatus::Open);
-                message::command_complete(&mut server, "SELECT 0");
-                message::command_complete(&mut client, "SELECT 0");
+            let begun: fn(&mut Vec<u8>) = |out| message::command_complete(out, "BEGIN");
+            let replies = [message::parse_complete as fn(&mut Vec<u8>), message::bind_complete, begun];
+            for step in 0..6_u8 {
+                if fails_at == Some(step) {
+                    error(&mut server, "the reason");
+                    error(&mut client, "the reason");
+                    // The server skips the Query, up to a Sync of ours; its first BEGIN took place or did not.
+                    let status = if step < 3 { TxStatus::Idle } else { TxStatus::Failed };
+                    message::ready(&mut server, status);
+                    message::ready(&mut client, TxStatus::Failed);
+                    message::ready(&mut server, TxStatus::Idle);
+                    protocol.sent_ours();
+                    return (server, client);
+                }
+                replies[usize::from(step % 3)](&mut server);
             }
+            message::command_complete(&mut server, "SELECT 0");
+            message::command_complete(&mut client, "SELECT 0");
             message::ready(&mut server, TxStatus::Idle);
             message::ready(&mut client, TxStatus::Idle);
         }
@@ -251,4 +258,63 @@ fn the_end_of_a_transaction_waits_and_what_is_heard_elsewhere_is_dropped() {
             assert!(protocol.take_held_ready());
         }
     }
+}
+
+fn failure(severity: &str, code: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message::error(&mut bytes, message::Report { severity, code, message: "no", detail: "", hint: "" });
+    bytes
+}
+
+fn hear(protocol: &mut Protocol, server: &[u8]) -> Vec<u8> {
+    let mut out = Outgoing::default();
+    protocol.receive(server, &mut out).expect("valid");
+    out.bytes(server).to_vec()
+}
+
+#[test]
+fn an_error_of_the_servers_own_is_kept_from_the_client_if_it_comes_first() {
+    let mut done = Vec::new();
+    message::ready(&mut done, TxStatus::Idle);
+    for (code, before, kept) in [
+        ("40001", Vec::new(), Some(Transient::Conflict)),
+        ("25006", Vec::new(), Some(Transient::ReadOnly)),
+        ("22012", Vec::new(), None),
+        // Taken back, as long as it has not been sent.
+        ("40001", vec![b'2', 0, 0, 0, 4], Some(Transient::Conflict)),
+    ] {
+        let mut protocol = Protocol::default();
+        protocol.sent_extended(VecDeque::new(), true);
+        protocol.may_repeat();
+        assert!(protocol.has_told_nothing());
+        let error = failure("ERROR", code);
+        let told = hear(&mut protocol, &[&before[..], &error, &done].concat());
+        assert_eq!(told.is_empty(), kept.is_some(), "{code} {before:?}");
+        assert_eq!(protocol.take_news().transient, kept);
+        assert!(protocol.quiescent().is_some());
+    }
+    let mut protocol = Protocol::default();
+    protocol.sent_extended(VecDeque::new(), true);
+    protocol.may_repeat();
+    assert_eq!(hear(&mut protocol, &[b'2', 0, 0, 0, 4]), [b'2', 0, 0, 0, 4]);
+    assert!(!protocol.has_told_nothing());
+    assert!(!hear(&mut protocol, &failure("ERROR", "40001")).is_empty(), "something was told before");
+}
+
+#[test]
+fn the_end_of_a_connection_is_no_answer_and_what_was_not_answered_is_undone() {
+    let mut protocol = Protocol::default();
+    protocol.sent_extended([Step::Pass(Awaits::Execute)].into(), false);
+    assert!(!protocol.awaits_client());
+    let mut server = Vec::new();
+    message::command_complete(&mut server, "INSERT 0 1");
+    hear(&mut protocol, &server);
+    assert!(protocol.awaits_client(), "between a Flush and its Sync");
+    assert!(hear(&mut protocol, &failure("FATAL", "57P01")).is_empty());
+    assert!(protocol.awaits_client(), "still");
+    protocol.sent_extended([Step::PassParsed(StatementId(1), Box::from(&b"s"[..]))].into(), true);
+    assert!(!protocol.awaits_client());
+    protocol.give_up();
+    let news = protocol.take_news();
+    assert_eq!((news.not_parsed.len(), news.undone.len(), news.failure), (1, 1, None));
 }

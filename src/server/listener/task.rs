@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ListenFailure, Listener, OnGap, Waiter, listen_sql};
 use crate::{
-    backend::{Home, Settings},
+    backend::Home,
     pool::{Lease, Refusal, Wants},
     server::mailbox::{Mail, Mailbox, Notification},
     wire::{
@@ -88,12 +88,7 @@ impl Listener {
 
     async fn open(&self) -> Result<Lease, Refusal> {
         let wants = Wants { identity: &self.identity, last: None, settings: 0, home: Home(0) };
-        let mut lease = self.pool.lease(&wants).await?;
-        // Another session's timeouts, role or encoding are not for this connection.
-        if let Some(sql) = lease.applied.change_to(&Settings::default()) {
-            // A failed connection shows at the first round trip.
-            let _ = tokio::time::timeout(ANSWER_TIMEOUT, lease.ask(&sql)).await;
-        }
+        let lease = self.pool.lease(&wants).await?;
         let encoding = lease.protocol.parameters().iter().find(|(name, _)| name == "client_encoding");
         self.lock().is_utf8 = encoding.is_some_and(|(_, value)| value == "UTF8");
         Ok(lease)

@@ -3,7 +3,9 @@
 
 mod depth;
 mod jobs;
+mod proven;
 mod queries;
+mod questions;
 mod same_key;
 mod session;
 

@@ -1,6 +1,7 @@
 //! COPY: in the extended protocol, failing by either side, cancelled, and data where none is expected.
 
 use super::talk::{Site, Talk};
+use crate::support::RawClient;
 
 /// The COPY of this database has got something.
 const HAS_A_ROW: &str =
@@ -239,5 +240,110 @@ async fn a_message_that_copy_does_not_expect_ends_the_session_only() {
         let mut next = site.client().await;
         assert_eq!(next.query_value("SELECT count(*) FROM t WHERE a >= 100").await, "0");
     }
+    site.finish().await;
+}
+
+/// What drivers do that take COPY for any statement: they go on with their next message.
+#[tokio::test]
+async fn a_driver_that_does_not_know_copy_is_told_so() {
+    let mut site = Site::start().await;
+    site.same("in one packet with the next statement", async |talk| {
+        talk.unit("COPY t FROM STDIN");
+        talk.unit("SELECT 5").sync();
+        talk.exchange(2).await;
+    })
+    .await;
+    site.finish().await;
+}
+
+/// The same where the server waits for data already: it ends the connection, and its words but for the place are known.
+#[tokio::test]
+async fn a_driver_that_does_not_send_the_data_is_told_so() {
+    fn copy_now(client: &mut RawClient) -> &mut RawClient {
+        client.message(b'Q', b"COPY t FROM STDIN\0")
+    }
+    fn unit<'a>(client: &'a mut RawClient, sql: &str) -> &'a mut RawClient {
+        client.parse("", sql).bind("", "", &[]).execute("", 0)
+    }
+    let forms: [(fn(&mut RawClient), fn(&mut RawClient)); 7] = [
+        (
+            |client| {
+                unit(client, "COPY t FROM STDIN").sync();
+            },
+            |client| {
+                unit(client, "SELECT 5").sync();
+            },
+        ),
+        (
+            |client| {
+                unit(client, "COPY t FROM STDIN").sync();
+            },
+            |client| {
+                client.message(b'Q', b"SELECT 5\0");
+            },
+        ),
+        (
+            |client| {
+                unit(client, "COPY t FROM STDIN").flush_message();
+            },
+            |client| {
+                client.close(b'S', "a").sync();
+            },
+        ),
+        (
+            |client| {
+                copy_now(client);
+            },
+            |client| {
+                client.message(b'Q', b"SELECT 5\0");
+            },
+        ),
+        (
+            |client| {
+                copy_now(client);
+            },
+            |client| {
+                unit(client, "SELECT 5").sync();
+            },
+        ),
+        (
+            |client| {
+                copy_now(client);
+            },
+            |client| {
+                client.sync().message(b'F', b"\0");
+            },
+        ),
+        (
+            |client| {
+                copy_now(client).message(b'Q', b"SELECT 5\0");
+            },
+            |_| {},
+        ),
+    ];
+    let site = Site::start().await;
+    for begin in ["", "BEGIN"] {
+        for (number, (first, then)) in forms.iter().enumerate() {
+            let mut told = Vec::new();
+            for port in [site.primary.port(), site.proxy.port()] {
+                let mut client = site.client_of(port).await;
+                client.ask(begin).await;
+                first(&mut client);
+                client.flush().await;
+                while client.read_message().await.tag != b'G' {}
+                then(&mut client);
+                client.try_flush().await;
+                let mut said = Vec::new();
+                while let Some(message) = client.try_read_message().await {
+                    said.push([b'S', b'C', b'M'].map(|field| message.field(field).unwrap_or_default()));
+                }
+                told.push(said);
+            }
+            assert_eq!(told[0].len(), 2, "{begin:?}, form {number}");
+            assert_eq!(told[0], told[1], "{begin:?}, form {number}");
+        }
+    }
+    let mut next = site.client().await;
+    assert_eq!(next.query_value("SELECT count(*) FROM t").await, "0");
     site.finish().await;
 }

@@ -79,6 +79,7 @@ impl Site {
             while let Ok(Some(_)) = timeout(PATIENCE, talk.client.try_read_message()).await {}
             told.push(talk.said);
         }
+        assert!(!told[0].is_empty(), "{what}: nothing was said, so nothing was compared");
         if told[0] != told[1] {
             let at = told[0].iter().zip(&told[1]).take_while(|(direct, proxied)| direct == proxied).count();
             let same = told[0][..at].join("\n    ");

@@ -344,6 +344,18 @@ impl RawClient {
         char::from(answer.last().and_then(|ready| ready.body.first().copied()).unwrap_or_default())
     }
 
+    /// Closes the sending side; what the server says can still be read.
+    pub(crate) async fn half_close(&mut self) {
+        self.stream.shutdown().await.expect("the connection is open");
+    }
+
+    /// Ends the connection by a reset, as the system does for a program that dies with unread bytes.
+    pub(crate) fn reset(self) {
+        socket2::SockRef::from(&self.stream)
+            .set_linger(Some(Duration::ZERO))
+            .expect("TCP sockets have the option");
+    }
+
     /// One byte that is no message: the answer to a request for encryption.
     pub(crate) async fn read_byte(&mut self) -> u8 {
         self.stream.read_u8().await.expect("the connection is open")

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicI64, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -21,7 +21,49 @@ pub(crate) struct Relay {
     port: u16,
     weather: watch::Sender<Weather>,
     open: Arc<AtomicUsize>,
+    meters: Arc<Meters>,
 }
+
+/// What passes, over all connections: towards the upstream, and back.
+#[derive(Default)]
+struct Meters([Meter; 2]);
+
+#[derive(Clone, Copy)]
+enum Towards {
+    Upstream,
+    Client,
+}
+
+struct Meter {
+    passed: AtomicUsize,
+    /// So many bytes may pass yet; the next one ends its connection.
+    left: AtomicI64,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self { passed: AtomicUsize::new(0), left: AtomicI64::new(i64::MAX) }
+    }
+}
+
+impl Meter {
+    /// How many of these bytes may pass.
+    fn take(&self, count: usize) -> usize {
+        let left = self.left.load(Ordering::SeqCst);
+        if left == i64::MAX {
+            self.passed.fetch_add(count, Ordering::SeqCst);
+            return count;
+        }
+        let allowed = usize::try_from(left).unwrap_or(0).min(count);
+        // Once is enough: who connects again is served.
+        let next = if allowed < count { i64::MAX } else { left - allowed as i64 };
+        self.left.store(next, Ordering::SeqCst);
+        allowed
+    }
+}
+
+/// A connection was cut by its meter.
+struct Spent;
 
 /// What happens to connections. A change reaches those that are open, too.
 #[derive(Clone, Copy, Debug)]
@@ -49,13 +91,15 @@ impl Relay {
         let port = listener.local_addr().expect("a bound socket has an address").port();
         let open = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&open);
+        let meters = Arc::new(Meters::default());
+        let metered = Arc::clone(&meters);
         let upstream = SocketAddr::from(([127, 0, 0, 1], upstream_port));
         thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
-            runtime.block_on(serve(listener, upstream, seen, count));
+            runtime.block_on(serve(listener, upstream, seen, count, metered));
         });
-        Self { port, weather, open }
+        Self { port, weather, open, meters }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -82,6 +126,25 @@ impl Relay {
         self.weather.send_modify(|weather| weather.generation += 1);
     }
 
+    /// Counts what passes from now on.
+    pub(crate) fn count(&self) {
+        self.meters.0.iter().for_each(|meter| meter.passed.store(0, Ordering::SeqCst));
+    }
+
+    /// Bytes towards the upstream and back since [`Self::count`].
+    pub(crate) fn counted(&self) -> (usize, usize) {
+        let [there, back] = &self.meters.0;
+        (there.passed.load(Ordering::SeqCst), back.passed.load(Ordering::SeqCst))
+    }
+
+    /// Lets so many bytes more pass in each direction, over all connections. Whatever comes then ends its connection,
+    /// after what has passed was delivered; later ones are left alone. `None`: as many as there are.
+    pub(crate) fn cut_after(&self, upstream: Option<usize>, client: Option<usize>) {
+        for (meter, left) in self.meters.0.iter().zip([upstream, client]) {
+            meter.left.store(left.map_or(i64::MAX, |left| left as i64), Ordering::SeqCst);
+        }
+    }
+
     /// Closes new connections at once (`true`), or accepts them again.
     pub(crate) fn refuse(&self, refusing: bool) {
         self.weather.send_modify(|weather| weather.refusing = refusing);
@@ -99,6 +162,7 @@ async fn serve(
     upstream: SocketAddr,
     mut weather: watch::Receiver<Weather>,
     open: Arc<AtomicUsize>,
+    meters: Arc<Meters>,
 ) {
     listener.set_nonblocking(true).expect("sockets can be non-blocking");
     let listener = TcpListener::from_std(listener).expect("inside a runtime");
@@ -112,7 +176,7 @@ async fn serve(
         if weather.borrow().refusing {
             continue;
         }
-        tokio::spawn(connection(client, upstream, weather.clone(), Arc::clone(&open)));
+        tokio::spawn(connection(client, upstream, weather.clone(), Arc::clone(&open), Arc::clone(&meters)));
     }
 }
 
@@ -121,6 +185,7 @@ async fn connection(
     upstream: SocketAddr,
     mut weather: watch::Receiver<Weather>,
     open: Arc<AtomicUsize>,
+    meters: Arc<Meters>,
 ) {
     let born = weather.borrow().generation;
     let Ok(server) = TcpStream::connect(upstream).await else { return };
@@ -133,9 +198,9 @@ async fn connection(
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
     let both = async {
-        tokio::join!(
-            pass(client_read, server_write, weather.clone()),
-            pass(server_read, client_write, weather.clone())
+        tokio::try_join!(
+            pass(client_read, server_write, weather.clone(), &meters, Towards::Upstream),
+            pass(server_read, client_write, weather.clone(), &meters, Towards::Client)
         )
     };
     let mut changes = weather.clone();
@@ -148,16 +213,30 @@ async fn connection(
 }
 
 /// One direction, until its end; then the other side is told.
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut weather: watch::Receiver<Weather>) {
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut weather: watch::Receiver<Weather>,
+    meters: &Meters,
+    towards: Towards,
+) -> Result<(), Spent> {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        let Ok(now) = weather.wait_for(|now| !now.stalled).await.map(|now| *now) else { return };
+        let Ok(now) = weather.wait_for(|now| !now.stalled).await.map(|now| *now) else { return Ok(()) };
         if !now.delay.is_zero() {
             tokio::time::sleep(now.delay).await;
         }
-        if to.write_all(&buffer[..count]).await.is_err() {
-            return;
+        let allowed = meters.0[towards as usize].take(count);
+        if to.write_all(&buffer[..allowed]).await.is_err() {
+            return Ok(());
+        }
+        if allowed < count {
+            to.shutdown().await.ok();
+            // A reset would take away what was not read yet.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            return Err(Spent);
         }
     }
     to.shutdown().await.ok();
+    Ok(())
 }

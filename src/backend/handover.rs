@@ -1,0 +1,85 @@
+//! Handing a backend from one session to the next. It goes in one of three ways:
+//!
+//! 1. *Proven clean*: every text since its last known state is proven to leave nothing but what `applied` and
+//!    `statements` tell. The next session's settings are applied, and confirmed, before anything of its own is sent.
+//! 2. *Reset and confirmed*: something that is not proven ran on it ([`Backend::is_suspect`]). DISCARD ALL comes first.
+//! 3. *Closed*: where either of these fails, or takes too long.
+//!
+//! Whatever is ours is answered before the client's request is written, so no fault of ours, or of a client's value, can
+//! let that request run under another session's settings. No cancel can reach the backend meanwhile: the session holds
+//! it only afterwards.
+
+use std::sync::Arc;
+
+use super::{Backend, Broken, Settings};
+use crate::wire::read::ErrorFields;
+
+/// Why a backend cannot be handed over.
+#[derive(Debug)]
+pub enum NotReady {
+    /// It was lost.
+    Broken(Broken),
+    /// The server does not take what was sent, and has undone it: `applied` still holds.
+    Refused(ErrorFields),
+}
+
+impl From<Broken> for NotReady {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}
+
+/// What a session needs of a backend before its request is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs<'a> {
+    /// Its settings.
+    pub settings: &'a Arc<Settings>,
+    /// Nobody else has used the backend since this session did: what is on it is its own.
+    pub is_own: bool,
+    /// `currval` and `lastval` must not give what another session has left.
+    pub forgets_sequences: bool,
+}
+
+impl Backend {
+    /// Whether the session's request may be sent at once.
+    pub fn is_ready(&self, needs: Needs<'_>) -> bool {
+        (needs.is_own || !self.is_suspect)
+            && !needs.forgets_sequences
+            && (Arc::ptr_eq(&self.applied, needs.settings) || self.applied == *needs.settings)
+    }
+
+    /// Makes it so. Dropped halfway, or failed, the backend is of no use.
+    pub async fn make_ready(&mut self, needs: Needs<'_>) -> Result<(), NotReady> {
+        if self.is_suspect && !needs.is_own {
+            self.reset().await?;
+        }
+        if self.applied.get("statement_timeout").is_some() && self.applied != *needs.settings {
+            // The former session's own must not end what follows.
+            self.confirm("RESET statement_timeout").await?;
+            self.applied = Arc::new(self.applied.without(&["statement_timeout"]));
+        }
+        let mut sql = self.applied.change_to(needs.settings).unwrap_or_default();
+        if needs.forgets_sequences {
+            sql.insert_str(0, "DISCARD SEQUENCES;");
+        }
+        if !sql.is_empty() {
+            self.confirm(&sql).await?;
+        }
+        self.applied = Arc::clone(needs.settings);
+        Ok(())
+    }
+
+    /// Brings it to the state in which it was connected, as far as DISCARD ALL does.
+    pub async fn reset(&mut self) -> Result<(), NotReady> {
+        self.confirm("DISCARD ALL").await?;
+        self.statements.clear();
+        self.applied = Arc::default();
+        self.is_suspect = false;
+        Ok(())
+    }
+
+    async fn confirm(&mut self, sql: &str) -> Result<(), NotReady> {
+        let answer = self.ask(sql).await?;
+        answer.error.map_or(Ok(()), |error| Err(NotReady::Refused(error)))
+    }
+}

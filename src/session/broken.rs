@@ -1,0 +1,114 @@
+//! The end of a backend's connection while a session holds it: what becomes of the transaction, and what the client is
+//! told. Nothing is told as done that the server has not said to be done.
+//!
+//! A client that waits for an answer gets the error in its place. One that does not is told with its next request, whatever
+//! that is: an error that nobody expects is taken for a notice, and a COMMIT that answers without one, for done. If the
+//! client can no longer be told between two messages, has state on the backend, or is in the middle of a pipeline of which
+//! it has all answers (there drivers lose count of an error that belongs to no message), its session ends as it would with
+//! the server's connection.
+
+use super::{
+    Ended, Session, repeat, reply,
+    transaction::{Begun, Ending},
+};
+use crate::{
+    backend::Broken,
+    pool::Lease,
+    wire::{TxStatus, message, read::ErrorFields},
+};
+
+/// SQLSTATE `idle_in_transaction_session_timeout`.
+const IDLE_IN_TRANSACTION: &str = "25P03";
+
+/// SQLSTATE `protocol_violation`.
+const PROTOCOL_VIOLATION: &str = "08P01";
+
+/// What a client waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaits {
+    /// Nothing: it has been answered.
+    Nothing,
+    /// Nothing, between a Flush and its Sync.
+    NothingYet,
+    /// That it may go on behind its Sync: it has been told an error.
+    Sync,
+    /// The answer to something.
+    Answer,
+}
+
+impl Session {
+    /// The backend is gone.
+    pub(super) fn on_broken(&mut self, broken: Broken) -> Result<(), Ended> {
+        let Some(lease) = &mut self.lease else { return Ok(()) };
+        let awaits = match &lease.protocol {
+            protocol if protocol.is_skipping() => Awaits::Sync,
+            protocol if protocol.awaits_client() => Awaits::NothingYet,
+            protocol if self.restore.is_some() || protocol.owes_client() => Awaits::Answer,
+            _ => Awaits::Nothing,
+        };
+        lease.protocol.give_up();
+        self.on_news();
+        let ends = self.pin.is_some() || self.streaming > 0 || awaits == Awaits::NothingYet;
+        // The error answers the request.
+        self.restore = None;
+        let Some(mut lease) = self.part() else { return Ok(()) };
+        let said = lease.protocol.take_error();
+        if lease.protocol.is_amid_message() {
+            return Err(Ended::Amid(broken));
+        }
+        match said {
+            Some(fields) if ends || ends_client(&fields) => return Err(Ended::ByServer(Box::new(fields))),
+            None if ends => return Err(Ended::Backend(broken)),
+            _ => {}
+        }
+        if lease.protocol.has_told_nothing()
+            && let Some(reason) = repeat::reason_of_end(said.as_ref())
+            && self.repeat(reason)
+        {
+            return Ok(());
+        }
+        if lease.protocol.take_held_ready() {
+            message::ready(&mut self.outbox, TxStatus::Idle);
+        }
+        self.tell_loss(awaits, &lease, &broken, said.as_ref());
+        Ok(())
+    }
+
+    /// Tells the client, or notes what it is to be told.
+    fn tell_loss(&mut self, awaits: Awaits, lease: &Lease, broken: &Broken, said: Option<&ErrorFields>) {
+        let had_begun = lease.protocol.status() != TxStatus::Idle;
+        let is_explicit = had_begun || (awaits != Awaits::Nothing && self.was_in_transaction);
+        match awaits {
+            Awaits::Nothing if !is_explicit => {}
+            Awaits::Sync => {
+                self.skipping = true;
+                self.begun = if is_explicit { Begun::Failed } else { Begun::No };
+            }
+            Awaits::Nothing | Awaits::NothingYet => {
+                self.begun = Begun::Lost(reply::transaction_lost(broken, said));
+            }
+            Awaits::Answer => {
+                let reply = match (said, self.ending) {
+                    (Some(fields), _) if lease.protocol.is_answering_ours() => reply::settings_failed(fields),
+                    (_, Ending::Commit) if is_explicit => reply::commit_unknown(broken, said),
+                    _ if is_explicit => reply::transaction_lost(broken, said),
+                    _ => reply::broken(broken, said),
+                };
+                // What has ended the transaction, or was to, has done so in any case.
+                let is_failed = is_explicit && self.ending == Ending::No;
+                self.begun = if is_failed { Begun::Failed } else { Begun::No };
+                self.skipping = lease.protocol.lacks_sync();
+                reply.error(&mut self.outbox);
+                if !self.skipping {
+                    message::ready(&mut self.outbox, self.begun.status());
+                }
+            }
+        }
+    }
+}
+
+/// Whether the server has ended the connection by what it said of the client, and not for reasons of its own: one that
+/// has asked for the end, or broken the protocol, is not to find out with its next statement.
+fn ends_client(fields: &ErrorFields) -> bool {
+    matches!(fields.code.as_str(), IDLE_IN_TRANSACTION | PROTOCOL_VIOLATION)
+}

@@ -1,0 +1,93 @@
+//! A session's named prepared statements, and how many bytes they take.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::backend::statements::Statement;
+
+/// What a statement takes besides its name, its text and its types: the entries here and on backends.
+const ENTRY_BYTES: usize = 256;
+
+/// By the client's names.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    statements: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+    bytes: usize,
+}
+
+/// What a statement of this name takes.
+pub(super) const fn cost(name: &[u8], text: &[u8], types: &[u8]) -> usize {
+    name.len() + text.len() + types.len() + ENTRY_BYTES
+}
+
+impl Named {
+    pub(super) fn len(&self) -> usize {
+        self.statements.len()
+    }
+
+    /// What all of them take, as if nobody else had them.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        self.statements.get(name)
+    }
+
+    pub(super) fn contains_key(&self, name: &[u8]) -> bool {
+        self.statements.contains_key(name)
+    }
+
+    pub(super) fn insert(&mut self, name: Box<[u8]>, statement: Arc<Statement>) -> Option<Arc<Statement>> {
+        let earlier = self.remove(&name);
+        self.bytes += cost(&name, &statement.text, &statement.types);
+        self.statements.insert(name, statement);
+        earlier
+    }
+
+    pub(super) fn remove(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
+        let removed = self.statements.remove(name)?;
+        self.bytes -= cost(name, &removed.text, &removed.types);
+        Some(removed)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.statements.clear();
+        self.bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        backend::statements::StatementId,
+        sql::{Class, Reason, Verdict},
+    };
+
+    fn statement(text: &[u8]) -> Arc<Statement> {
+        let verdict = Verdict::new(Class::Read, Reason::ReadOnly);
+        Arc::new(Statement {
+            id: StatementId(1),
+            text: text.into(),
+            types: Box::from([0, 0]),
+            verdict,
+            epochs: (0, 0),
+        })
+    }
+
+    #[test]
+    fn bytes_follow_what_is_there() {
+        let mut named = Named::default();
+        named.insert(Box::from(*b"a"), statement(&[b'x'; 1000]));
+        let one = named.bytes();
+        assert!(one > 1000);
+        named.insert(Box::from(*b"b"), statement(&[b'x'; 1000]));
+        assert_eq!(named.bytes(), 2 * one);
+        assert!(named.insert(Box::from(*b"b"), statement(b"x")).is_some());
+        assert_eq!(named.bytes(), 2 * one - 999);
+        assert!(named.remove(b"c").is_none() && named.remove(b"b").is_some());
+        assert_eq!(named.bytes(), one);
+        named.clear();
+        assert_eq!((named.bytes(), named.len()), (0, 0));
+    }
+}

@@ -1,0 +1,163 @@
+//! What a client that leaves has sent whole runs to its end, as on a server, which does not look for its client either as
+//! long as it works. A client that has only closed its sending side gets its answers.
+//!
+//! Bounded by `limits.orphan_timeout`, from when the client was seen to leave: then what still runs is cancelled, and what
+//! did not begin does not. At once that happens only where nothing is lost by it: the client is gone for good (it has
+//! said goodbye and closed, or its connection has failed), and everything under way is proven to read only.
+//!
+//! What was not sent whole is never run, and a transaction whose COMMIT was not sent is rolled back with its backend.
+
+use std::{
+    future::poll_fn,
+    io,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Ended, Session,
+    relay::Until,
+    request::{End, first_request},
+};
+use crate::{
+    route::Demand,
+    sql::{Class, Reason},
+};
+
+/// Where the client is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It may send, and is sent to.
+    #[default]
+    Here,
+    /// It has closed its sending side, and perhaps more than that.
+    Closed {
+        /// When its requests end at the latest.
+        until: Instant,
+    },
+    /// Its connection has failed: nothing is sent to it any more.
+    Gone {
+        /// As above.
+        until: Instant,
+    },
+}
+
+impl Presence {
+    pub(super) const fn is_here(self) -> bool {
+        matches!(self, Self::Here)
+    }
+
+    pub(super) const fn is_gone(self) -> bool {
+        matches!(self, Self::Gone { .. })
+    }
+
+    /// What is left of the time for its requests.
+    fn left(self) -> Duration {
+        match self {
+            Self::Here => Duration::MAX,
+            Self::Closed { until } | Self::Gone { until } => until.saturating_duration_since(Instant::now()),
+        }
+    }
+}
+
+impl Session {
+    /// A request is looked at: whether nothing of it, nor of what runs already, can have an effect.
+    pub(super) fn note_reading(&mut self, demand: &Demand) {
+        let verdict = &demand.verdict;
+        let reads = verdict.class == Class::Read && verdict.reason == Reason::ReadOnly;
+        self.only_reads = reads && (self.only_reads || !self.is_amid_pipeline());
+    }
+
+    /// The client has closed its sending side.
+    pub(super) fn client_has_closed(&mut self) {
+        // Here => Closed
+        if self.presence.is_here() {
+            self.presence = Presence::Closed { until: Instant::now() + self.shared.limits.orphan_timeout };
+        }
+    }
+
+    /// The client's connection has failed. An error if there is no reason to go on without it.
+    pub(super) fn lose_client(&mut self, error: io::Error) -> Result<(), Ended> {
+        let until = match self.presence {
+            Presence::Here => Instant::now() + self.shared.limits.orphan_timeout,
+            Presence::Closed { until } | Presence::Gone { until } => until,
+        };
+        // Here, Closed => Gone
+        self.presence = Presence::Gone { until };
+        self.outbox = Vec::new();
+        if self.is_unattended() { Err(Ended::ClientIo(error)) } else { Ok(()) }
+    }
+
+    /// Whether nobody is there for what is under way, and it can have no effect.
+    pub(super) fn is_unattended(&self) -> bool {
+        let is_idle = self.lease.as_ref().is_none_or(|lease| lease.protocol.is_answered());
+        (is_idle || self.only_reads) && self.has_left(0)
+    }
+
+    /// The same of the request at the start of the inbox, which waits for a backend.
+    pub(super) fn may_leave_queue(&self) -> bool {
+        if self.presence.is_here() {
+            return false;
+        }
+        let first = first_request(&self.inbox, self.shared.limits.request_buffer);
+        // What is not whole will never be run.
+        let Ok(Some(request)) = first else { return true };
+        request.streaming > 0 || (self.only_reads && self.has_left(request.len))
+    }
+
+    /// Whether the client is gone for good, and has sent no request from this byte of the inbox on.
+    fn has_left(&self, from: usize) -> bool {
+        let rest = self.inbox.get(from..).unwrap_or_default();
+        let says_goodbye = rest.first() == Some(&b'X');
+        match self.presence {
+            Presence::Here => false,
+            Presence::Closed { .. } => says_goodbye,
+            Presence::Gone { .. } => says_goodbye || !self.has_request(rest),
+        }
+    }
+
+    fn has_request(&self, bytes: &[u8]) -> bool {
+        let first = first_request(bytes, self.shared.limits.request_buffer);
+        matches!(first, Ok(Some(request)) if request.streaming == 0 && request.end != End::Terminate)
+    }
+
+    /// Whether what is under way, or comes next, can be done without another byte of the client.
+    pub(super) fn goes_on_alone(&self) -> bool {
+        let waits_for_client = self.lease.as_ref().is_some_and(|lease| {
+            lease.protocol.copying_in() || (lease.protocol.is_open() && !lease.protocol.awaits_replies())
+        });
+        self.streaming == 0 && !waits_for_client
+    }
+
+    /// [`Session::relay`] for a client that has left.
+    pub(super) async fn relay_alone(&mut self) -> Result<(), Ended> {
+        let left = self.presence.left();
+        tokio::select! {
+            biased;
+            // Cancel safe: what was moved is in the session.
+            moved = poll_fn(|cx| self.poll_move(cx, Until::AnsweredAlone)) => moved.map(|_| ()),
+            () = tokio::time::sleep(left) => Err(self.orphaned()),
+        }
+    }
+
+    /// A client that has left is served as long as it has sent whole requests; then it is over, when it has its answers.
+    pub(super) async fn farewell(&mut self) -> Result<(), Ended> {
+        if self.has_request(&self.inbox) {
+            return if self.presence.left().is_zero() { Err(self.orphaned()) } else { Ok(()) };
+        }
+        let left = self.presence.left();
+        // One that does not take its answers cannot be told so.
+        let _ = tokio::time::timeout(left, poll_fn(|cx| self.poll_outbox(cx))).await;
+        Err(Ended::ByClient)
+    }
+
+    fn orphaned(&self) -> Ended {
+        let limit = self.shared.limits.orphan_timeout;
+        tracing::info!(
+            user = self.identity.user,
+            database = self.identity.database,
+            ?limit,
+            "a statement is cancelled: its client left before it ended"
+        );
+        Ended::Orphaned(limit)
+    }
+}

@@ -1,0 +1,59 @@
+//! A read that has failed for reasons of its server's own, and of which no byte has reached the client, is run once more,
+//! on another connection, of the primary. Nothing else is: what may have had an effect, may have it twice.
+//!
+//! The request's bytes are kept from when they are sent to when the first byte of an answer goes to the client; only of
+//! what is proven to read, is in no transaction, and leaves nothing. A connection that ends without a word is no reason:
+//! the statement itself may have brought the server down.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Session, request::Request};
+use crate::{backend::protocol::Transient, route::Demand, sql::Effects, wire::read::ErrorFields};
+
+/// What only says more of the statement, and is left nowhere.
+const HARMLESS: Effects = Effects::APP_OBJECTS.with(Effects::BIND_DECIDES);
+
+/// Requests that were run once more, by reason.
+#[derive(Debug, Default)]
+pub struct Repeats([AtomicU64; Transient::ALL.len()]);
+
+impl Repeats {
+    /// Every reason, and how often.
+    pub fn read(&self) -> impl Iterator<Item = (Transient, u64)> {
+        Transient::ALL.into_iter().zip(self.0.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+}
+
+impl Session {
+    /// Whether the request, which is to be sent, may be run once more.
+    pub(super) fn may_repeat(&self, request: Request, demand: &Demand) -> bool {
+        let effects = demand.verdict.effects.without(HARMLESS);
+        let is_whole = request.streaming == 0 && request.end.is_complete();
+        self.only_reads
+            && !self.is_repeated
+            && is_whole
+            && effects == Effects::NONE
+            && self.pin.is_none()
+            && !self.is_kept
+            && !self.was_in_transaction
+            && !self.is_amid_pipeline()
+    }
+
+    /// The request under way begins anew, if it can.
+    pub(super) fn repeat(&mut self, reason: Transient) -> bool {
+        if self.sent.is_empty() {
+            return false;
+        }
+        let later = std::mem::replace(&mut self.inbox, std::mem::take(&mut self.sent));
+        self.inbox.extend_from_slice(&later);
+        self.is_repeated = true;
+        self.shared.metrics.repeats.0[reason as usize].fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(reason = reason.label(), "a read is run once more");
+        true
+    }
+}
+
+/// Why a server ends a connection that has done nothing to deserve it.
+pub(super) fn reason_of_end(said: Option<&ErrorFields>) -> Option<Transient> {
+    said.and_then(|fields| Transient::of(fields.code.as_bytes()))
+}

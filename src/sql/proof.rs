@@ -1,0 +1,330 @@
+//! What of a database is proven to leave nothing on its backend beyond what the session carries.
+//!
+//! Everything is known by its last name: the worst of all objects of that name counts, in whatever schema and under
+//! whatever `search_path`. What is not known, or reaches anything that is not proven, is not proven. Who reaches what
+//! is a graph: the server tells the edges that its catalog knows, the bodies of functions the others.
+
+use std::collections::{HashMap, HashSet};
+
+use foldhash::fast::RandomState;
+
+use super::audit;
+
+/// The length of a name, `NAMEDATALEN` less one: the server cuts longer ones.
+const NAME_BYTES: usize = 63;
+
+/// What a name is used as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Use {
+    /// Called.
+    Call,
+    /// `x.name`: a column, or a call.
+    Attribute,
+    /// Read from.
+    Read,
+    /// Written to.
+    Write,
+    /// A type.
+    Type,
+    /// An operator.
+    Operator,
+    /// Named in a program, as whatever.
+    Mention,
+}
+
+/// What is known of one name, as bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Flags(u16);
+
+impl Flags {
+    const FUNCTION: u16 = 1;
+    const RELATION: u16 = 2;
+    const TYPE: u16 = 4;
+    const OPERATOR: u16 = 8;
+    const DOUBT_FUNCTION: u16 = 16;
+    const DOUBT_READ: u16 = 32;
+    const DOUBT_WRITE: u16 = 64;
+    const DOUBT_TYPE: u16 = 128;
+    const DOUBT_OPERATOR: u16 = 256;
+    /// Proven where the text itself calls it.
+    const VISIBLE: u16 = 512;
+
+    fn has(self, flags: u16) -> bool {
+        self.0 & flags != 0
+    }
+}
+
+/// Operators that the grammar or the server calls without writing them, or that are everywhere.
+const CORE_OPERATORS: [&str; 15] =
+    ["=", "<>", "<", "<=", ">", ">=", "~~", "!~~", "~~*", "!~~*", "~", "+", "-", "*", "||"];
+
+/// What is proven of one database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Proof {
+    loaded: bool,
+    names: HashMap<Box<str>, Flags, RandomState>,
+    types: HashMap<u32, Box<str>, RandomState>,
+    /// An operator that is everywhere is not proven.
+    core_doubt: bool,
+    /// There is an event trigger.
+    ddl_doubt: bool,
+}
+
+impl Proof {
+    /// Whether nothing that runs an expression is proven at all.
+    pub(super) fn proves_nothing(&self) -> bool {
+        !self.loaded || self.core_doubt
+    }
+
+    /// Whether statements that define things are proven, if what they name is.
+    pub(super) fn proves_definitions(&self) -> bool {
+        self.loaded && !self.ddl_doubt
+    }
+
+    /// Whether what goes by this name leaves nothing.
+    pub(super) fn proves(&self, name: &str, used: Use) -> bool {
+        if name.len() > NAME_BYTES || !self.loaded {
+            return false;
+        }
+        let flags = self.names.get(name).copied().unwrap_or_default();
+        let any_row = Flags::TYPE | Flags::RELATION;
+        // A type's or relation's name casts where it is called with one argument.
+        let calls = Flags::DOUBT_FUNCTION | Flags::DOUBT_TYPE | Flags::DOUBT_READ;
+        match used {
+            Use::Call => flags.has(Flags::FUNCTION | any_row) && !flags.has(calls),
+            Use::Attribute => !flags.has(calls | Flags::VISIBLE),
+            Use::Read => flags.has(Flags::RELATION) && !flags.has(Flags::DOUBT_READ),
+            Use::Write => flags.has(Flags::RELATION) && !flags.has(Flags::DOUBT_READ | Flags::DOUBT_WRITE),
+            Use::Type => flags.has(any_row) && !flags.has(Flags::DOUBT_TYPE | Flags::DOUBT_READ),
+            Use::Operator => flags.has(Flags::OPERATOR) && !flags.has(Flags::DOUBT_OPERATOR),
+            Use::Mention => !flags.has(calls | Flags::DOUBT_WRITE | Flags::VISIBLE),
+        }
+    }
+
+    /// Whether the function of this name is seen only where the text itself calls it.
+    pub(super) fn is_visible(&self, name: &str) -> bool {
+        self.names.get(name).is_some_and(|flags| flags.has(Flags::VISIBLE))
+    }
+
+    /// Whether a function of this name is known not to be proven.
+    pub(super) fn is_in_doubt(&self, name: &str) -> bool {
+        self.names.get(name).is_some_and(|flags| flags.has(Flags::DOUBT_FUNCTION))
+    }
+
+    /// Whether there is a function, type or relation of this name.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        let any = Flags::FUNCTION | Flags::TYPE | Flags::RELATION;
+        self.names.get(name).is_some_and(|flags| flags.has(any))
+    }
+
+    /// Whether a parameter of the type with this id is proven. Built-in types are.
+    pub(super) fn proves_type_id(&self, id: u32) -> bool {
+        id < 16384 || self.types.get(&id).is_some_and(|name| self.proves(name, Use::Type))
+    }
+
+    fn flag(&mut self, name: &str, flag: u16) {
+        if let Some(flags) = self.names.get_mut(name) {
+            flags.0 |= flag;
+        } else {
+            self.names.insert(name.into(), Flags(flag));
+        }
+    }
+}
+
+// === from rows ===
+
+/// The body of a function.
+#[derive(Debug)]
+pub(super) struct Body {
+    pub(super) name: Box<str>,
+    /// Of which language, or kind: see `proof_head.sql`.
+    language: Box<str>,
+    source: Box<str>,
+}
+
+/// Letters of nodes: see `proof_head.sql`.
+type Node = (u8, Box<str>);
+
+/// The rows so far.
+#[derive(Debug, Default)]
+pub(super) struct Builder {
+    proof: Proof,
+    ids: HashMap<Node, u32, RandomState>,
+    /// From whom it is reached, to whom reaches it.
+    edges: Vec<(u32, u32)>,
+    doubted: Vec<u32>,
+    bodies: Vec<Body>,
+    /// Built-in functions that are volatile.
+    volatile: Vec<Box<str>>,
+}
+
+impl Builder {
+    /// Takes a row; `false` if it is none of a proof's.
+    pub(super) fn add(&mut self, kind: &str, name: &str) -> bool {
+        let (kind, rest) = kind.split_once(' ').unwrap_or((kind, ""));
+        match kind {
+            "known" => {
+                let flag = match rest {
+                    "relation" => Flags::RELATION,
+                    "type" => Flags::TYPE,
+                    "operator" => Flags::OPERATOR,
+                    _ => return false,
+                };
+                self.proof.flag(name, flag);
+            }
+            "oid" => {
+                if let Ok(id) = rest.parse() {
+                    self.proof.types.insert(id, name.into());
+                }
+            }
+            "reach" => self.reach(rest, name),
+            "doubt" if rest == "ddl" => self.proof.ddl_doubt = true,
+            "doubt" => self.doubt(rest.bytes().next().unwrap_or_default(), name),
+            "body" => {
+                let Some((name, source)) = super::catalog::split_name(name) else { return true };
+                let source = source.strip_prefix(' ').unwrap_or(source).into();
+                self.id(b'f', &name);
+                self.bodies.push(Body { name: name.into(), language: rest.into(), source });
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// There is a function of this name, perhaps one of users, perhaps a built-in one that is volatile.
+    pub(super) fn function(&mut self, name: &str, of_users: bool, is_built_volatile: bool) {
+        self.proof.flag(name, Flags::FUNCTION);
+        let has_body = || self.ids.contains_key(&(b'f', Box::from(name)));
+        if of_users && !has_body() {
+            self.doubt(b'f', name);
+        }
+        if is_built_volatile {
+            self.volatile.push(name.into());
+        }
+    }
+
+    fn id(&mut self, letter: u8, name: &str) -> u32 {
+        let next = self.ids.len() as u32;
+        let id = *self.ids.entry((letter, name.into())).or_insert(next);
+        if id == next && letter == b'w' {
+            // Who writes reads.
+            let read = self.id(b'r', name);
+            self.edges.push((read, id));
+        }
+        id
+    }
+
+    fn reach(&mut self, letters: &str, names: &str) {
+        let (Some((from, rest)), &[from_letter, to_letter]) =
+            (super::catalog::split_name(names), letters.as_bytes())
+        else {
+            return;
+        };
+        let Some((to, _)) = super::catalog::split_name(&format!("{} ", rest.trim_start())) else { return };
+        let (from, to) = (self.id(from_letter, &from), self.id(to_letter, &to));
+        self.edges.push((to, from));
+    }
+
+    /// Whoever uses it is not proven.
+    pub(super) fn doubt(&mut self, letter: u8, name: &str) {
+        let id = self.id(letter, name);
+        self.doubted.push(id);
+    }
+
+    /// What is known so far, without what follows from it; and the bodies that are still to be judged.
+    pub(super) fn known(&mut self) -> (Proof, Vec<Body>) {
+        audit::names(audit::RISKY).for_each(|name| self.doubt(b'f', name));
+        audit::names(audit::VISIBLE).for_each(|name| self.proof.flag(name, Flags::VISIBLE));
+        let audited: HashSet<&str> =
+            [audit::HARMLESS, audit::VISIBLE].into_iter().flat_map(audit::names).collect();
+        for name in std::mem::take(&mut self.volatile) {
+            if !audited.contains(&*name) {
+                self.doubt(b'f', &name);
+            }
+        }
+        self.proof.loaded = true;
+        (self.proof.clone(), std::mem::take(&mut self.bodies))
+    }
+
+    /// The function of this name uses another thing.
+    pub(super) fn uses(&mut self, function: &str, name: &str, used: Use) {
+        let from = self.id(b'f', function);
+        let letters: &[u8] = match used {
+            Use::Call | Use::Attribute => b"ftr",
+            Use::Mention => b"ftrw",
+            Use::Read => b"r",
+            Use::Write => b"w",
+            Use::Type => b"tr",
+            Use::Operator => b"o",
+        };
+        for &letter in letters {
+            // A relation that is known may have a node for what reads it alone.
+            let letter = if letter == b'w' && !self.ids.contains_key(&(b'w', Box::from(name))) {
+                b'r'
+            } else {
+                letter
+            };
+            if let Some(&to) = self.ids.get(&(letter, Box::from(name))) {
+                self.edges.push((to, from));
+            }
+        }
+    }
+
+    /// Draws all conclusions.
+    pub(super) fn finish(mut self) -> Proof {
+        let mut reached_by: Vec<Vec<u32>> = vec![Vec::new(); self.ids.len()];
+        for &(to, from) in &self.edges {
+            reached_by[to as usize].push(from);
+        }
+        let mut in_doubt = vec![false; self.ids.len()];
+        let mut stack = std::mem::take(&mut self.doubted);
+        while let Some(id) = stack.pop() {
+            if !std::mem::replace(&mut in_doubt[id as usize], true) {
+                stack.extend_from_slice(&reached_by[id as usize]);
+            }
+        }
+        let mut proof = self.proof;
+        for ((letter, name), id) in self.ids {
+            let flag = match letter {
+                _ if !in_doubt[id as usize] => continue,
+                b'f' => Flags::DOUBT_FUNCTION,
+                b'r' => Flags::DOUBT_READ,
+                b'w' => Flags::DOUBT_WRITE,
+                b't' => Flags::DOUBT_TYPE,
+                b'o' => Flags::DOUBT_OPERATOR,
+                _ => continue,
+            };
+            proof.flag(&name, flag);
+        }
+        proof.core_doubt = CORE_OPERATORS
+            .iter()
+            .any(|name| proof.names.get(*name).is_some_and(|flags| flags.has(Flags::DOUBT_OPERATOR)));
+        proof
+    }
+}
+
+impl Body {
+    /// Of which language it is, and its source; `None` if it is proven or not without being read.
+    pub(super) fn source(&self) -> Source<'_> {
+        match &*self.language {
+            "tree" => Source::Proven,
+            "sql" => Source::Sql(&self.source),
+            "plpgsql" => Source::PlPgSql(&self.source),
+            other => match other.strip_prefix("of ") {
+                Some(extension) if audit::is_harmless_of_extension(extension, &self.name) => Source::Proven,
+                _ => Source::Unproven,
+            },
+        }
+    }
+}
+
+/// What is to be read of a body.
+#[derive(Debug)]
+pub(super) enum Source<'b> {
+    /// Nothing: what it reaches is known.
+    Proven,
+    /// Nothing: it may do anything.
+    Unproven,
+    Sql(&'b str),
+    PlPgSql(&'b str),
+}
