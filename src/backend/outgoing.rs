@@ -1,5 +1,7 @@
 //! What of a chunk from the server goes on to the client: as a rule one run of it, untouched.
 
+use std::ops::Range;
+
 /// Collects the bytes for the client. As long as they are one run of the chunk, nothing is copied.
 #[derive(Debug, Default)]
 pub struct Outgoing {
@@ -7,6 +9,8 @@ pub struct Outgoing {
     to: usize,
     /// Holds the bytes once something was left out or put in; `from..to` is a run still to be added.
     edited: Option<Vec<u8>>,
+    /// Errors among them that name statements as the server does.
+    naming: Vec<Range<usize>>,
 }
 
 impl Outgoing {
@@ -31,6 +35,35 @@ impl Outgoing {
     /// Takes back all of it: nothing goes on.
     pub fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// Puts `bytes` in, if there are any.
+    pub fn insert_some(&mut self, chunk: &[u8], bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.insert(chunk, bytes);
+        }
+    }
+
+    /// Puts in an error that names statements as the server does.
+    pub fn insert_naming(&mut self, chunk: &[u8], error: &[u8]) {
+        self.insert(chunk, error);
+        let end = self.edited.as_ref().map_or(0, Vec::len);
+        self.naming.push(end - error.len()..end);
+    }
+
+    /// Whether there are errors that name statements as the server does.
+    pub const fn names_statements(&self) -> bool {
+        !self.naming.is_empty()
+    }
+
+    /// Puts other errors in the place of those that name statements as the server does.
+    pub fn rename(&mut self, with: impl Fn(&[u8]) -> Option<Vec<u8>>) {
+        let Some(edited) = &mut self.edited else { return };
+        for range in std::mem::take(&mut self.naming).into_iter().rev() {
+            if let Some(error) = edited.get(range.clone()).and_then(&with) {
+                edited.splice(range, error);
+            }
+        }
     }
 
     fn collect(&mut self, chunk: &[u8]) {
@@ -81,5 +114,19 @@ mod tests {
         out.insert(chunk, b"-");
         out.pass(chunk, 4, 6);
         assert_eq!(out.bytes(chunk), b"<ab-ef");
+    }
+
+    #[test]
+    fn errors_are_replaced_where_they_are() {
+        let chunk = b"abcdef";
+        let mut out = Outgoing::default();
+        out.pass(chunk, 0, 1);
+        out.insert_naming(chunk, b"one");
+        out.pass(chunk, 2, 3);
+        out.insert_naming(chunk, b"two");
+        out.pass(chunk, 5, 6);
+        assert!(out.names_statements());
+        out.rename(|error| (error == b"one").then(|| b"longer".to_vec()));
+        assert_eq!(out.bytes(chunk), b"alongerctwof");
     }
 }

@@ -6,7 +6,9 @@
 //! replies are swallowed; a client's extended request that we changed carries steps that say what becomes of the
 //! reply to each of its messages.
 
+pub mod naming;
 mod news;
+mod shapes;
 mod steps;
 
 use std::{
@@ -14,10 +16,10 @@ use std::{
     sync::Arc,
 };
 
-pub use news::{Failure, News, Transient};
+pub use news::{Discarded, Failure, News, Transient};
 pub use steps::{Awaits, Step, Undo};
 
-use super::outgoing::Outgoing;
+use super::{outgoing::Outgoing, statements::Shape};
 use crate::{
     sql::Reading,
     wire::{
@@ -34,6 +36,8 @@ const INSPECTED_BYTES: usize = 64 * 1024;
 /// Parameters that a server may report, and the bytes that their names and values may take. PostgreSQL reports 15.
 const PARAMETERS_MAX: usize = 100;
 const PARAMETERS_BYTES_MAX: usize = 256 * 1024;
+/// Longer than any ParameterDescription, of 65,535 parameters, or RowDescription, of 1,664 columns.
+const DESCRIBED_BYTES: usize = 320 * 1024;
 
 /// What was sent up to a Sync or a Query, and how its replies are treated.
 #[derive(Debug)]
@@ -44,6 +48,9 @@ struct Part {
     steps: VecDeque<Step>,
     /// Parse messages without a step of their own that are not answered yet.
     parses: usize,
+    /// If a stale plan fails the message after which so many steps remain, itself among them, nothing has been done,
+    /// and the rest is sent again. 0 for no such message.
+    repeats_at: usize,
     /// ReadyForQuery is not for the client yet.
     withholds_ready: bool,
     /// If nothing but an error of the server's own comes, the client is told nothing: its session repeats it.
@@ -129,6 +136,14 @@ pub struct Protocol {
     heard_elsewhere: Option<Arc<HashSet<Box<str>>>>,
     /// What becomes of the client's next ReadyForQuery outside of a transaction.
     ready: Ready,
+    /// Commands of the client may discard what the session has on the server.
+    watches: bool,
+    /// What a Describe was answered with so far.
+    shape: Shape,
+    /// Its ParameterDescription, as long as a stale plan may follow it.
+    kept: Vec<u8>,
+    /// The steps of a request that failed by a stale plan, up to its ReadyForQuery.
+    to_repeat: Option<VecDeque<Step>>,
 }
 
 /// What becomes of the ReadyForQuery that tells the client that it is in no transaction.
@@ -159,6 +174,10 @@ impl Default for Protocol {
             reading: Reading::default(),
             heard_elsewhere: None,
             ready: Ready::Passes,
+            watches: false,
+            shape: Shape::default(),
+            kept: Vec::new(),
+            to_repeat: None,
         }
     }
 }
@@ -233,6 +252,19 @@ impl Protocol {
         self.ready = Ready::Waits;
     }
 
+    /// From now on the client's commands are looked at: whether they discard anything. `false` ends that.
+    pub fn watch_commands(&mut self, watches: bool) {
+        self.watches = watches;
+    }
+
+    /// A stale plan may fail the message of the extended messages sent last after which so many steps remain, itself
+    /// among them: then they are given back as [`News::repeats`], and the client is told nothing.
+    pub fn may_parse_anew(&mut self, remaining: usize) {
+        if let Some(part) = self.parts.back_mut() {
+            part.repeats_at = remaining;
+        }
+    }
+
     /// Whether a ReadyForQuery was kept back, which the client must now be sent.
     pub fn take_held_ready(&mut self) -> bool {
         std::mem::replace(&mut self.ready, Ready::Passes) == Ready::Held
@@ -262,8 +294,18 @@ impl Protocol {
             _ => (VecDeque::new(), Opening::Plain),
         };
         let (withholds_ready, failed, repeat) = (false, false, Repeat::No);
-        let part = Part { whose, kind, steps, parses: 0, withholds_ready, repeat, failed, opening };
-        self.parts.push_back(part);
+        let (parses, repeats_at) = (0, 0);
+        self.parts.push_back(Part {
+            whose,
+            kind,
+            steps,
+            parses,
+            repeats_at,
+            withholds_ready,
+            repeat,
+            failed,
+            opening,
+        });
     }
 
     /// Whether what was sent last may be sent again: the client has got nothing of its answer.
@@ -461,9 +503,8 @@ impl Protocol {
                 self.tail.extend_from_slice(rest);
                 break;
             };
-            let looks_into = matches!(header.tag, b'Z' | b'S' | b'E')
-                || (header.tag == b'A' && self.heard_elsewhere.is_some());
-            let inspected = looks_into && header.len <= INSPECTED_BYTES;
+            let limit = self.looks_into(header.tag);
+            let inspected = limit > 0 && header.len <= limit;
             if inspected && rest.len() < header.len {
                 self.tail.extend_from_slice(rest);
                 break;
@@ -484,6 +525,18 @@ impl Protocol {
         Ok(())
     }
 
+    /// Up to which length a message is looked into.
+    fn looks_into(&self, tag: u8) -> usize {
+        let (looks_into, limit) = match tag {
+            b'Z' | b'S' | b'E' => (true, INSPECTED_BYTES),
+            b'A' => (self.heard_elsewhere.is_some(), INSPECTED_BYTES),
+            b'C' => (self.watches, INSPECTED_BYTES),
+            b'T' | b't' => (self.is_describing(), DESCRIBED_BYTES),
+            _ => return 0,
+        };
+        if looks_into { limit } else { 0 }
+    }
+
     /// One message has begun; tells whether it is for the client. `body` is whole only for inspected tags.
     fn on_message(&mut self, tag: u8, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
         match tag {
@@ -494,7 +547,7 @@ impl Protocol {
             // A notification belongs to the session's LISTEN, whatever is being answered.
             b'A' => !self.is_heard_elsewhere(body) && self.tells(),
             b'G' | b'W' => self.on_copy_in(),
-            _ => self.on_reply(tag),
+            _ => self.on_reply(tag, body, chunk, out),
         }
     }
 
@@ -519,6 +572,10 @@ impl Protocol {
         }
         self.copying_in = false;
         let Some(part) = self.parts.pop_front() else { return false };
+        if let Some(steps) = self.to_repeat.take() {
+            self.news().repeats = Some(steps);
+            return false;
+        }
         // Only messages that were never sent can be left; their replies come before ReadyForQuery.
         for step in part.steps {
             if let Step::Insert(bytes, _) = step {
@@ -601,16 +658,26 @@ impl Protocol {
         };
         part.failed = true;
         let mut steps = std::mem::take(&mut part.steps);
+        self.shape = Shape::default();
         let repeat = std::mem::replace(&mut part.repeat, Repeat::No);
         if repeat != Repeat::No
             && let Some(reason) = Transient::of_error(body)
         {
             // Of this chunk nothing has been sent.
             out.clear();
+            self.kept = Vec::new();
             part.withholds_ready = true;
             let news = self.news();
             news.transient = Some(reason);
             news.undo(steps);
+            return false;
+        }
+        let is_stale = news::is_stale_plan(body);
+        let may_repeat = is_stale && part.repeats_at > 0 && part.repeats_at == steps.len();
+        if may_repeat && matches!(part.kind, Kind::Synced | Kind::Prepared) {
+            self.to_repeat = Some(steps);
+            self.kept = Vec::new();
+            self.news().has_stale_plan = true;
             return false;
         }
         let opening_failed = matches!(steps.front(), Some(Step::Open(_)));
@@ -622,12 +689,15 @@ impl Protocol {
             // A message before the Query has failed, and the server skips the Query too.
             part.kind = Kind::Open;
         }
+        out.insert_some(chunk, &std::mem::take(&mut self.kept));
         let whose = part.whose;
         let lost_unnamed = std::mem::take(&mut part.parses) > 0
             || steps.iter().any(|step| *step == Step::Pass(Awaits::Parse));
         let ours = matches!(whose, Whose::Ours | Whose::Completion);
         let skips_to_sync = part.kind == Kind::Prepared;
         let news = self.news.get_or_insert_default();
+        news.has_stale_plan |= is_stale;
+        news.lacks_statement |= naming::may_name(body) && news::lacks_statement(body);
         news.skips_to_sync |= skips_to_sync;
         news.needs_sync |= needs_sync;
         news.lost_unnamed |= lost_unnamed && whose == Whose::Client;
@@ -643,6 +713,12 @@ impl Protocol {
             self.error.get_or_insert_with(|| Box::new(ErrorFields::parse(body)));
         } else {
             news.failure = Some(if news::grammar_refuses(body) { Failure::Unread } else { Failure::Other });
+        }
+        if !ours && naming::may_name(body) {
+            let mut error = Vec::with_capacity(HEADER_BYTES + body.len());
+            message::raw(&mut error, b'E', body);
+            out.insert_naming(chunk, &error);
+            return false;
         }
         !ours
     }
@@ -661,7 +737,7 @@ impl Protocol {
         part.whose == Whose::Client
     }
 
-    fn on_reply(&mut self, tag: u8) -> bool {
+    fn on_reply(&mut self, tag: u8, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
         let Some(part) = self.parts.front_mut() else { return false };
         if part.whose != Whose::Client {
             return false;
@@ -669,22 +745,30 @@ impl Protocol {
         if tag == b'1' {
             part.parses = part.parses.saturating_sub(1);
         }
-        let swallows =
-            |step: &Step| matches!(step, Step::Open(_) | Step::SwallowParsed(_) | Step::SwallowClosed(_));
-        let passes = !part.steps.front().is_some_and(swallows);
+        let mut passes = !part.steps.front().is_some_and(Step::swallows);
         if passes && part.repeat != Repeat::No {
             // The name of a statement that was told to exist cannot be taken back.
             let is_named = matches!(part.steps.front(), Some(Step::PassParsed(..)));
             part.repeat = if is_named { Repeat::No } else { Repeat::Begun };
         }
-        let ended = match part.steps.front() {
-            Some(Step::Pass(awaits) | Step::Open(awaits)) => awaits.ended_by(tag),
-            Some(Step::PassParsed(..) | Step::SwallowParsed(_)) => tag == b'1',
-            Some(Step::SwallowClosed(_)) => tag == b'3',
-            Some(Step::Insert(..) | Step::Refuse { .. } | Step::Simple) | None => false,
-        };
-        if ended {
-            part.steps.pop_front();
+        let may_repeat = part.repeats_at > 0 && part.repeats_at == part.steps.len();
+        if part.steps.front().is_some_and(|step| step.ended_by(tag)) {
+            let step = part.steps.pop_front();
+            self.on_described(step, tag, body);
+            out.insert_some(chunk, &std::mem::take(&mut self.kept));
+        } else if tag == b't' && self.is_describing() {
+            self.shape = shapes::of_parameters(body);
+            if may_repeat && passes {
+                message::raw(&mut self.kept, b't', body);
+                passes = false;
+            }
+        }
+        if tag == b'C' && self.watches {
+            let discarded = Discarded::by(body);
+            if discarded.is_any() {
+                let news = self.news();
+                news.discarded = news.discarded.and(discarded);
+            }
         }
         passes
     }

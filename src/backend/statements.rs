@@ -64,6 +64,64 @@ pub struct Statement {
     pub epochs: (u64, u64),
 }
 
+/// What a server tells of a statement's parameters and columns, as far as it may not change under a client that was
+/// told: the types of the parameters, the names and types of the columns. Numbers that differ, as good as surely, for
+/// different ones; 0 is for what was not told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// The types of the parameters.
+    pub parameters: u64,
+    /// The columns.
+    pub columns: u64,
+}
+
+impl Shape {
+    /// Whether anything was told.
+    pub const fn is_told(self) -> bool {
+        self.columns != 0
+    }
+
+    /// Whether a client that was told `self` may be served by a statement of this shape.
+    pub const fn fits(self, there: Self) -> bool {
+        let parameters = self.parameters == there.parameters || self.parameters == 0 || there.parameters == 0;
+        self.columns == there.columns && parameters
+    }
+
+    /// `self`, and what was told since.
+    #[must_use]
+    pub const fn and(self, newer: Self) -> Self {
+        let parameters = if newer.parameters == 0 { self.parameters } else { newer.parameters };
+        let columns = if newer.columns == 0 { self.columns } else { newer.columns };
+        Self { parameters, columns }
+    }
+}
+
+/// A session's own prepared statement: the shared one, and what binds us to this client.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// Text and identity.
+    pub statement: Arc<Statement>,
+    /// What the client was told of it.
+    pub told: Shape,
+    /// The client has used it since it parsed it: from then on a changed definition is the client's to deal with.
+    pub is_used: bool,
+}
+
+impl Own {
+    /// One that was just parsed.
+    pub const fn new(statement: Arc<Statement>) -> Self {
+        Self { statement, told: Shape { parameters: 0, columns: 0 }, is_used: false }
+    }
+}
+
+impl std::ops::Deref for Own {
+    type Target = Arc<Statement>;
+
+    fn deref(&self) -> &Arc<Statement> {
+        &self.statement
+    }
+}
+
 /// Generation and settings, text, parameter types.
 type Key = ((u64, u64), Box<[u8]>, Box<[u8]>);
 
@@ -140,22 +198,45 @@ impl Statements {
 /// The statements that exist on one backend, least recently used first out.
 #[derive(Debug, Default)]
 pub struct Held {
-    used: HashMap<StatementId, u64, foldhash::fast::RandomState>,
+    used: HashMap<StatementId, There, foldhash::fast::RandomState>,
     clock: u64,
+    /// Grows when definitions turn out to have changed: plans that were made before may be stale.
+    epoch: u64,
+    /// To be closed: they were parsed in a transaction that had changed what texts mean, or are too many.
+    doomed: Vec<StatementId>,
     /// The unnamed statement.
     pub unnamed: UnnamedText,
 }
 
+/// A statement that exists on a backend.
+#[derive(Clone, Copy, Debug)]
+struct There {
+    last_used: u64,
+    epoch: u64,
+    shape: Shape,
+    /// Its meaning is that of a transaction.
+    is_local: bool,
+}
+
+/// What is known of a statement on a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It is not there.
+    Missing,
+    /// It is there, with this shape as far as the server has told it.
+    There(Shape),
+}
+
 impl Held {
-    /// Whether the statement exists; counts as a use.
-    pub fn touch(&mut self, id: StatementId) -> bool {
+    /// What is known of the statement; counts as a use.
+    pub fn touch(&mut self, id: StatementId) -> Known {
         self.clock += 1;
         match self.used.get_mut(&id) {
-            Some(last) => {
-                *last = self.clock;
-                true
+            Some(there) => {
+                there.last_used = self.clock;
+                Known::There(there.shape)
             }
-            None => false,
+            None => Known::Missing,
         }
     }
 
@@ -164,10 +245,37 @@ impl Held {
         self.used.contains_key(&id)
     }
 
+    /// Whether the statement exists and was parsed before definitions turned out to have changed.
+    pub fn is_suspect(&self, id: StatementId) -> bool {
+        self.used.get(&id).is_some_and(|there| there.epoch != self.epoch)
+    }
+
+    /// Plans of the statements may be stale: who parses one of the texts gets a new one.
+    pub fn suspect_all(&mut self) {
+        self.epoch += 1;
+    }
+
     /// A statement is being made.
     pub fn insert(&mut self, id: StatementId) {
+        self.put(id, false);
+    }
+
+    /// A statement is being made that means what it does in this transaction only.
+    pub fn insert_local(&mut self, id: StatementId) {
+        self.put(id, true);
+    }
+
+    fn put(&mut self, id: StatementId, is_local: bool) {
         self.clock += 1;
-        self.used.insert(id, self.clock);
+        let there = There { last_used: self.clock, epoch: self.epoch, shape: Shape::default(), is_local };
+        self.used.insert(id, there);
+    }
+
+    /// The server has told the statement's shape.
+    pub fn describe(&mut self, id: StatementId, shape: Shape) {
+        if let Some(there) = self.used.get_mut(&id) {
+            there.shape = there.shape.and(shape);
+        }
     }
 
     /// A statement is gone, or was never made.
@@ -178,7 +286,14 @@ impl Held {
     /// Everything is gone (DISCARD ALL, DEALLOCATE ALL).
     pub fn clear(&mut self) {
         self.used.clear();
+        self.doomed.clear();
         self.unnamed = UnnamedText::None;
+    }
+
+    /// The transaction is over: what was parsed in it, while texts meant something else, is used no more.
+    pub fn end_transaction(&mut self) {
+        let local = self.used.extract_if(|_, there| there.is_local).map(|(id, _)| id);
+        self.doomed.extend(local);
     }
 
     /// Of the statements only those with these names exist; whether there were some, and none is left.
@@ -196,15 +311,16 @@ impl Held {
     /// Takes out what must be closed to stay within `capacity`, the longest unused first. An eighth goes at
     /// once, so that the search for the oldest is rare.
     pub fn evict(&mut self, capacity: usize) -> Vec<StatementId> {
-        if self.used.len() <= capacity {
-            return Vec::new();
-        }
-        let mut by_age: Vec<(u64, StatementId)> = self.used.iter().map(|(id, last)| (*last, *id)).collect();
-        by_age.sort_unstable();
-        let surplus = self.used.len() - capacity + capacity / 8;
-        let evicted: Vec<StatementId> = by_age.into_iter().take(surplus).map(|(_, id)| id).collect();
-        for id in &evicted {
-            self.used.remove(id);
+        let mut evicted = std::mem::take(&mut self.doomed);
+        if self.used.len() > capacity {
+            let mut by_age: Vec<(u64, StatementId)> =
+                self.used.iter().map(|(id, there)| (there.last_used, *id)).collect();
+            by_age.sort_unstable();
+            let surplus = self.used.len() - capacity + capacity / 8;
+            evicted.extend(by_age.into_iter().take(surplus).map(|(_, id)| id));
+            for id in &evicted {
+                self.used.remove(id);
+            }
         }
         evicted
     }
@@ -255,9 +371,34 @@ mod tests {
     fn the_longest_unused_statements_go_first() {
         let mut held = Held::default();
         (0..10).for_each(|id| held.insert(StatementId(id)));
-        assert!(held.touch(StatementId(0)));
+        assert_eq!(held.touch(StatementId(0)), Known::There(Shape::default()));
         assert_eq!(held.evict(9), [StatementId(1), StatementId(2)]);
         assert!(held.has(StatementId(0)) && !held.has(StatementId(1)));
+        assert_eq!(held.evict(9), []);
+    }
+
+    #[test]
+    fn what_was_told_binds_as_far_as_it_was_told() {
+        let shape = |parameters, columns| Shape { parameters, columns };
+        let told = shape(0, 7);
+        assert!(told.fits(shape(3, 7)) && shape(3, 7).fits(told) && !told.fits(shape(0, 8)));
+        assert!(!shape(3, 7).fits(shape(4, 7)));
+        assert_eq!(told.and(shape(3, 7)), shape(3, 7));
+        assert_eq!(shape(3, 7).and(shape(0, 9)), shape(3, 9));
+    }
+
+    #[test]
+    fn local_statements_go_with_their_transaction() {
+        let mut held = Held::default();
+        held.insert(StatementId(1));
+        held.insert_local(StatementId(2));
+        held.suspect_all();
+        held.insert(StatementId(3));
+        assert!(held.is_suspect(StatementId(1)) && !held.is_suspect(StatementId(3)));
+        assert_eq!(held.evict(9), []);
+        held.end_transaction();
+        assert!(!held.has(StatementId(2)));
+        assert_eq!(held.evict(9), [StatementId(2)]);
         assert_eq!(held.evict(9), []);
     }
 }

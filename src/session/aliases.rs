@@ -5,7 +5,7 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use super::{
-    Session, Statements,
+    Session, Statements, prepared,
     reply::{self, Reply},
     request::Request,
     settle::ASK_TIMEOUT,
@@ -55,13 +55,13 @@ impl Session {
         let mut missing = Missing::new();
         for named in names {
             let name: Box<[u8]> = named.name.into_bytes().into();
-            let Some(statement) = statements.named.get(&name) else { continue };
+            let Some(own) = statements.named.get(&name) else { continue };
             if let Some(alias) = statements.aliases.iter_mut().find(|alias| alias.name == name) {
                 alias.may_go |= named.is_let_go;
             } else if is_amid {
                 return Err(reply::named_amid_pipeline(&name));
             } else if !has_failed {
-                missing.push((name.clone(), Arc::clone(statement)));
+                missing.push((name.clone(), Arc::clone(&own.statement)));
                 statements.aliases.push(Alias { name, may_go: named.is_let_go });
             }
         }
@@ -76,6 +76,7 @@ impl Session {
     /// The client closes a statement by the protocol: whether that is for the server to do, because the statement
     /// exists there under this name.
     pub(crate) fn closes_there(&mut self, name: &[u8]) -> bool {
+        let name = prepared::key(name);
         let may_have_sql_names = self.may_have_sql_names();
         let Some(statements) = &mut self.statements else { return false };
         if let Some(alias) = statements.aliases.iter_mut().find(|alias| *alias.name == *name) {

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{
-    Ended, Session, Stop, named, prologue,
+    Ended, Session, Stop, named, prepared, prologue,
     reply::{self, Reply},
     request::{End, Request},
     transaction::Begun,
@@ -148,7 +148,7 @@ impl Session {
             all.named.len() >= limits.prepared_per_client
                 || all.named.bytes() + named::cost(name, text, types) > limits.prepared_bytes_per_client
         };
-        let known = |all: &super::Statements| all.named.contains_key(name);
+        let known = |all: &super::Statements| all.own(name).is_some();
         name.starts_with(NAME_PREFIX)
             || (!name.is_empty() && self.statements.as_deref().is_some_and(|all| known(all) || full(all)))
     }
@@ -158,7 +158,7 @@ impl Session {
         if name.is_empty() {
             return Some(statements.unnamed.as_ref()?.text().into());
         }
-        statements.named.get(name).map(|statement| statement.text.clone())
+        statements.own(name).map(|own| own.text.clone())
     }
 
     /// Writes the answer to each message of the request.
@@ -245,7 +245,7 @@ impl Session {
         if kind == b'S' && name.is_empty() {
             self.forget_unnamed();
         } else if let (b'S', Some(statements)) = (kind, &mut self.statements) {
-            statements.named.remove(name);
+            statements.named.remove(prepared::key(name));
         }
         Ok(())
     }
@@ -256,27 +256,28 @@ impl Session {
             return Ok(false);
         }
         let Some(text) = self.executed_text(request)? else { return Ok(false) };
-        let tag = match deallocate_target(&text) {
+        match deallocate_target(&text) {
             // With a lease there may be statements of SQL's PREPARE on it, too.
             Some(Deallocate::All) if self.lease.is_none() => {
+                // It lets go of itself, too.
+                self.complete(request, "DEALLOCATE ALL")?;
                 if let Some(statements) = &mut self.statements {
                     statements.named.clear();
                 }
-                "DEALLOCATE ALL"
             }
             Some(Deallocate::Name(name)) => {
-                if self.has_aliases() {
+                let name = name.as_bytes();
+                let is_known = self.statements.as_deref().is_some_and(|all| all.own(name).is_some());
+                if self.has_aliases() || !is_known {
                     return Ok(false);
                 }
-                let known = self.statements.as_mut().and_then(|all| all.named.remove(name.as_bytes()));
-                if known.is_none() {
-                    return Ok(false);
+                self.complete(request, "DEALLOCATE")?;
+                if let Some(statements) = &mut self.statements {
+                    statements.named.remove(name);
                 }
-                "DEALLOCATE"
             }
             _ => return Ok(false),
-        };
-        self.complete(request, tag)?;
+        }
         Ok(true)
     }
 

@@ -182,6 +182,7 @@ impl Session {
 
     fn hold(&mut self, mut lease: Lease, pool: PoolId) {
         self.key.holds(&lease.cancel);
+        lease.protocol.watch_commands(false);
         // It stays new until something has been sent to it.
         self.is_new_backend |= self.last != Some((pool, lease.id, lease.uses));
         if lease.protocol.reading() != self.reading {

@@ -246,7 +246,7 @@ impl Session {
             let unnamed = statements.unnamed.as_ref()?;
             return Some(self.typed(self.verdict_or_note(unnamed.text(), unjudged), unnamed.types()));
         }
-        let statement = statements.named.get(name)?;
+        let statement = statements.own(name)?;
         // One without a verdict may have one by now.
         let is_known = statement.epochs == self.epochs() && !statement.verdict.is_unread();
         let verdict = if is_known && self.reading() == Reading::Utf8 {

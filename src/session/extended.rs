@@ -8,14 +8,15 @@ use std::{
 
 use super::{
     Limits, Session, Statements, Stop, Unnamed, named,
+    prepared::{UNNAMED, keeps_columns, key},
     reply::{self, Reply},
     request::{End, Request},
-    rewrite::{Rewrite, Rewritten, There},
+    rewrite::{Done, Rewrite, Rewritten, There},
 };
 use crate::{
     backend::{
         protocol::{Awaits, Step, Undo},
-        statements::{Held, NAME_PREFIX, Statement, StatementId, UnnamedText},
+        statements::{Known, NAME_PREFIX, Own, Shape, Statement, StatementId, UnnamedText},
     },
     sql::Effects,
     wire::{
@@ -26,9 +27,6 @@ use crate::{
     },
 };
 
-/// Stands for the unnamed statement where a statement's identity is asked for.
-const UNNAMED: StatementId = StatementId(0);
-
 /// Stands for a statement that is closed as soon as it is parsed, or that never was.
 const NOBODYS: StatementId = StatementId(u64::MAX);
 
@@ -36,7 +34,9 @@ impl Session {
     /// Whether the request can be sent as it is: it names no prepared statement, and uses the unnamed one only
     /// after parsing it.
     pub(crate) fn passes_unchanged(&self, request: Request) -> bool {
-        !request.is_extended() || !(self.counts_replies(request) || request.about.statements)
+        // What is described and not used at once will be used later, and then must be what it was.
+        let is_for_later = request.about.describes_unnamed && !request.about.portals;
+        !request.is_extended() || !(self.counts_replies(request) || request.about.statements || is_for_later)
     }
 
     /// Whether the client's Sync is still to come for what was sent last.
@@ -49,14 +49,31 @@ impl Session {
         request.end == End::Open || self.is_amid_pipeline()
     }
 
-    /// Writes the request for the leased backend to `out`, with the statements that the backend lacks. A refusal means
-    /// that nothing was noted.
-    pub(super) fn rewrite(&mut self, request: Request, out: &mut Vec<u8>) -> Result<Rewritten, Stop> {
-        let mut rewrite = Rewrite::new(out, self.counts_replies(request));
+    /// Writes the request for the leased backend to `out`, with the statements that the backend lacks, or a part of the
+    /// request, if what becomes of the rest depends on the replies. A refusal means that nothing was noted.
+    pub(super) fn rewrite(
+        &mut self,
+        request: Request,
+        effects: Effects,
+        out: &mut Vec<u8>,
+    ) -> Result<Rewritten, Stop> {
+        let mut rewrite = Rewrite::new(out, self.counts_replies(request), effects);
+        rewrite.may_repeat = self.may_parse_anew(request);
         let messages = std::mem::take(&mut self.inbox);
         let written = self.rewrite_messages(&messages[..request.len], request, &mut rewrite);
         self.inbox = messages;
         written.map(|()| rewrite.finish())
+    }
+
+    /// Whether a message may let go of all statements, and more follows that may name some.
+    fn ends_part(&self, tag: u8, mut after: &[u8], request: Request, rewrite: &Rewrite<'_>) -> bool {
+        if tag != b'E' || !(self.left.may_discard || rewrite.effects.has(Effects::DISCARDS)) {
+            return false;
+        }
+        while let Ok(Some((b'S' | b'H', _, rest))) = split_message(after) {
+            after = rest;
+        }
+        !(after.is_empty() && request.is_synced())
     }
 
     fn rewrite_messages(
@@ -67,7 +84,14 @@ impl Session {
     ) -> Result<(), Stop> {
         if request.streaming > 0 {
             // It is one message and no other.
-            return self.rewrite_streamed(messages, request, rewrite);
+            return match self.rewrite_streamed(messages, request, rewrite)? {
+                Done::Sent => Ok(()),
+                Done::Cut => {
+                    rewrite.cut = Some(0);
+                    Ok(())
+                }
+                Done::Changed => Err(reply::plan_changed().into()),
+            };
         }
         self.close_surplus(rewrite);
         let mut rest = messages;
@@ -81,21 +105,40 @@ impl Session {
                 b'E' => {
                     rewrite.send(whole);
                     rewrite.pass(Awaits::Execute);
-                    Ok(())
+                    rewrite.executed = true;
+                    Ok(Done::Sent)
                 }
                 _ => {
                     rewrite.send(whole);
-                    Ok(())
+                    Ok(Done::Sent)
                 }
             };
             match done {
-                Err(Stop::Refused(reply)) => {
-                    rewrite.refuse(&reply, self.parses_unread(rest), request.is_synced());
+                Ok(Done::Sent) => {}
+                Ok(Done::Cut) => {
+                    rewrite.cut = Some(messages.len() - rest.len());
                     break;
                 }
-                done => done?,
+                Ok(Done::Changed) => {
+                    let mut error = Vec::new();
+                    reply::result_has_changed(&mut error);
+                    rewrite.refuse(error, self.parses_unread(rest), request.is_synced());
+                    break;
+                }
+                Err(Stop::Refused(reply)) => {
+                    let mut error = Vec::new();
+                    reply.error(&mut error);
+                    rewrite.refuse(error, self.parses_unread(rest), request.is_synced());
+                    break;
+                }
+                Err(ended) => return Err(ended),
             }
+            rewrite.may_repeat &= matches!(tag, b'P' | b'C');
             rest = after;
+            if self.ends_part(tag, rest, request, rewrite) {
+                rewrite.cut = Some(messages.len() - rest.len());
+                break;
+            }
         }
         Ok(())
     }
@@ -121,8 +164,8 @@ impl Session {
         part: &[u8],
         request: Request,
         rewrite: &mut Rewrite<'_>,
-    ) -> Result<(), Stop> {
-        let Ok(Some(Header { tag, .. })) = Header::peek(part) else { return Ok(()) };
+    ) -> Result<Done, Stop> {
+        let Ok(Some(Header { tag, .. })) = Header::peek(part) else { return Ok(Done::Sent) };
         let body = &part[5..];
         match tag {
             b'B' => self.rewrite_bind(body, request.streaming, rewrite),
@@ -137,7 +180,7 @@ impl Session {
                 }
                 rewrite.send(part);
                 rewrite.pass(Awaits::Parse);
-                Ok(())
+                Ok(Done::Sent)
             }
         }
     }
@@ -157,7 +200,7 @@ impl Session {
         }
     }
 
-    fn rewrite_parse(&mut self, body: &[u8], whole: &[u8], rewrite: &mut Rewrite<'_>) -> Result<(), Stop> {
+    fn rewrite_parse(&mut self, body: &[u8], whole: &[u8], rewrite: &mut Rewrite<'_>) -> Result<Done, Stop> {
         if body.first() == Some(&0) {
             let hash = self.remember_unnamed(&body[1..])?;
             if let Some(held) = self.held() {
@@ -165,10 +208,10 @@ impl Session {
             }
             rewrite.send(whole);
             rewrite.pass(Awaits::Parse);
-            return Ok(());
+            return Ok(Done::Sent);
         }
-        let statement = self.remember_named(body)?;
-        let name: Box<[u8]> = Body::new(body, "Parse").cstring()?.into();
+        let statement = self.remember_named(body, Some(rewrite))?;
+        let name: Box<[u8]> = key(Body::new(body, "Parse").cstring()?).into();
         if self.may_have_sql_names() {
             // If SQL has prepared one of this name, the server says so.
             message::parse(rewrite.out, &*name, &statement.text, &statement.types);
@@ -176,70 +219,111 @@ impl Session {
             message::close_statement(rewrite.out, &*name);
             rewrite.push(Step::SwallowClosed(NOBODYS));
         }
-        let is_there = self.held().is_some_and(|held| held.touch(statement.id));
-        let has_failed = self.status() == TxStatus::Failed;
-        if is_there && !has_failed {
+        let known = self.held().map_or(Known::Missing, |held| held.touch(statement.id));
+        let is_there = known != Known::Missing;
+        // Few texts may be parsed in a failed transaction, and the server knows which ones.
+        let must_be_new = self.status() == TxStatus::Failed
+            || self.held().is_some_and(|held| held.is_suspect(statement.id));
+        if is_there && !must_be_new {
             rewrite.insert_parsed(Undo::Parse(name));
-            return Ok(());
+            return Ok(Done::Sent);
         }
         if is_there {
-            // Few texts may be parsed now, and the server knows which ones.
             rewrite.close(statement.id);
         }
         self.parse_there(&statement, rewrite);
         rewrite.push(Step::PassParsed(statement.id, name));
-        Ok(())
+        Ok(Done::Sent)
     }
 
-    fn rewrite_bind(&mut self, body: &[u8], streaming: usize, rewrite: &mut Rewrite<'_>) -> Result<(), Stop> {
+    fn rewrite_bind(
+        &mut self,
+        body: &[u8],
+        streaming: usize,
+        rewrite: &mut Rewrite<'_>,
+    ) -> Result<Done, Stop> {
         let mut body = Body::new(body, "Bind");
         let (portal, name) = (body.cstring()?, body.cstring()?);
-        let there = self.name_there(name, rewrite)?;
+        let there = match self.name_there(name, rewrite)? {
+            Ok(there) => there,
+            Err(done) => return Ok(done),
+        };
         message::bind_head(rewrite.out, portal, &there, body.rest(), streaming);
         rewrite.pass(Awaits::Bind);
-        Ok(())
+        rewrite.bound = None;
+        if rewrite.is_untold {
+            rewrite.bound = self.untold(name).map(|id| (portal.into(), key(name).into(), id));
+        }
+        Ok(Done::Sent)
     }
 
-    fn rewrite_describe(&mut self, body: &[u8], whole: &[u8], rewrite: &mut Rewrite<'_>) -> Result<(), Stop> {
+    fn rewrite_describe(
+        &mut self,
+        body: &[u8],
+        whole: &[u8],
+        rewrite: &mut Rewrite<'_>,
+    ) -> Result<Done, Stop> {
         let mut body = Body::new(body, "Describe");
         let (kind, name) = (body.byte()?, body.cstring()?);
-        if kind == b'S' {
-            let there = self.name_there(name, rewrite)?;
+        let told = if kind == b'S' {
+            let there = match self.name_there(name, rewrite)? {
+                Ok(there) => there,
+                Err(done) => return Ok(done),
+            };
             message::describe_statement(rewrite.out, &there);
+            self.untold(name).filter(|_| rewrite.is_untold).map(|id| (key(name).into(), id))
         } else {
             rewrite.send(whole);
+            let bound = rewrite.bound.take().filter(|(portal, ..)| **portal == *name);
+            bound.map(|(_, name, id)| (name, id))
+        };
+        match told {
+            // What it is told now binds us.
+            Some((name, id)) => rewrite.push(Step::PassDescribed(name, id)),
+            None => rewrite.pass(Awaits::Describe),
         }
-        rewrite.pass(Awaits::Describe);
-        Ok(())
+        Ok(Done::Sent)
     }
 
-    fn rewrite_close(&mut self, body: &[u8], whole: &[u8], rewrite: &mut Rewrite<'_>) -> Result<(), Stop> {
+    /// The identity of the session's statement of this name, if the client was told nothing of it yet.
+    fn untold(&self, name: &[u8]) -> Option<StatementId> {
+        let statements = self.statements.as_deref()?;
+        if name.is_empty() {
+            let unnamed = statements.unnamed.as_ref().filter(|unnamed| !unnamed.told.is_told())?;
+            return keeps_columns(unnamed.text()).then_some(StatementId(unnamed.hash));
+        }
+        let own = statements.own(name).filter(|own| !own.told.is_told())?;
+        let names_another = own.verdict.effects.has(Effects::NAMES_STATEMENT);
+        (!names_another && keeps_columns(&own.text)).then_some(own.id)
+    }
+
+    fn rewrite_close(&mut self, body: &[u8], whole: &[u8], rewrite: &mut Rewrite<'_>) -> Result<Done, Stop> {
         let mut body = Body::new(body, "Close");
         let (kind, name) = (body.byte()?, body.cstring()?);
         if kind == b'S' && name.is_empty() {
             self.close_unnamed(whole, rewrite);
-            return Ok(());
+            return Ok(Done::Sent);
         }
         if kind == b'S' && name.starts_with(NAME_PREFIX) {
             // A client has none of this name, but the backend may.
             message::close_statement(rewrite.out, &NOBODYS);
             rewrite.pass(Awaits::Close);
-            return Ok(());
+            return Ok(Done::Sent);
         }
         if kind == b'S' && self.closes_there(name) {
             self.left.effects |= Effects::ENDS_STATE;
             rewrite.send(whole);
             rewrite.pass(Awaits::Close);
-            return Ok(());
+            return Ok(Done::Sent);
         }
         let named = self.statements.as_mut().filter(|_| kind == b'S');
-        if let Some(closed) = named.and_then(|all| all.named.remove(name)) {
-            rewrite.insert_closed(Undo::Close(name.into(), closed));
+        if let Some(closed) = named.and_then(|all| all.named.remove(key(name))) {
+            rewrite.insert_closed(Undo::Close(key(name).into(), closed));
         } else {
             rewrite.send(whole);
             rewrite.pass(Awaits::Close);
         }
-        Ok(())
+        Ok(Done::Sent)
     }
 
     /// What the backend has of it does no harm to anybody, unless it is long.
@@ -254,44 +338,32 @@ impl Session {
     }
 
     /// The name of a statement on the backend; parsed there first if it is missing.
-    fn name_there<'a>(&mut self, name: &'a [u8], rewrite: &mut Rewrite<'_>) -> Result<There<'a>, Reply> {
+    fn name_there<'a>(
+        &mut self,
+        name: &'a [u8],
+        rewrite: &mut Rewrite<'_>,
+    ) -> Result<Result<There<'a>, Done>, Reply> {
+        rewrite.is_untold = name.is_empty();
         if name.is_empty() {
-            return self.unnamed_there(rewrite).map(|()| There::Unnamed);
+            let done = self.settle_unnamed(rewrite)?;
+            return Ok(done.map_or(Ok(There::Unnamed), Err));
         }
         if name.starts_with(NAME_PREFIX) {
             return Err(reply::no_such_statement(name));
         }
-        let Some(id) = self.named(name).map(|statement| statement.id) else {
+        let Some((id, told, is_used)) = self.named(name) else {
             // SQL's PREPARE shares the names; a session that has used it is pinned to its backend.
             let may_have = self.pin.is_some() || self.left.effects.has(Effects::PREPARES);
-            return if may_have { Ok(There::Theirs(name)) } else { Err(reply::no_such_statement(name)) };
+            return if may_have { Ok(Ok(There::Theirs(name))) } else { Err(reply::no_such_statement(name)) };
         };
-        if !self.held().is_some_and(|held| held.touch(id)) {
-            if let Some(statement) = self.named(name).cloned() {
-                self.parse_there(&statement, rewrite);
+        rewrite.is_untold = !told.is_told();
+        let known = self.held().map_or(Known::Missing, |held| held.touch(id));
+        match known {
+            Known::There(shape) if is_used && (!told.is_told() || told.fits(shape)) => {
+                Ok(Ok(There::Ours(id)))
             }
-            rewrite.push(Step::SwallowParsed(id));
+            _ => self.settle_there(name, known, rewrite),
         }
-        Ok(There::Ours(id))
-    }
-
-    fn unnamed_there(&mut self, rewrite: &mut Rewrite<'_>) -> Result<(), Reply> {
-        let there = self.lease.as_ref().map(|lease| lease.statements.unnamed).unwrap_or_default();
-        let Some(unnamed) = self.statements.as_ref().and_then(|all| all.unnamed.as_ref()) else {
-            // What another session has left there is none of this one's.
-            let is_own = there == UnnamedText::Streamed;
-            return if is_own { Ok(()) } else { Err(reply::no_unnamed_statement()) };
-        };
-        let known = UnnamedText::Kept(unnamed.hash);
-        if there == known {
-            return Ok(());
-        }
-        message::raw(rewrite.out, b'P', &[&[0], unnamed.body.as_slice()].concat());
-        if let Some(held) = self.held() {
-            held.unnamed = known;
-        }
-        rewrite.push(Step::SwallowParsed(UNNAMED));
-        Ok(())
     }
 
     fn parse_there(&mut self, statement: &Statement, rewrite: &mut Rewrite<'_>) {
@@ -310,12 +382,10 @@ impl Session {
         }
     }
 
-    fn named(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        self.statements.as_deref()?.named.get(name)
-    }
-
-    fn held(&mut self) -> Option<&mut Held> {
-        self.lease.as_mut().map(|lease| &mut lease.statements)
+    /// The session's statement of this name, what the client was told of it, and whether it has used it.
+    fn named(&self, name: &[u8]) -> Option<(StatementId, Shape, bool)> {
+        let own = self.statements.as_deref()?.own(name)?;
+        Some((own.id, own.told, own.is_used))
     }
 
     // --- what the session remembers ---
@@ -325,7 +395,7 @@ impl Session {
         if body.first() == Some(&0) {
             self.remember_unnamed(&body[1..])?;
         } else {
-            self.remember_named(body)?;
+            self.remember_named(body, None)?;
         }
         Ok(())
     }
@@ -362,11 +432,11 @@ impl Session {
         let mut kept = statements.unnamed.take().map(|unnamed| unnamed.body).unwrap_or_default();
         kept.clear();
         kept.extend_from_slice(body);
-        statements.unnamed = Some(Unnamed { body: kept, hash });
+        statements.unnamed = Some(Unnamed { body: kept, hash, told: Shape::default() });
         Ok(hash)
     }
 
-    fn remember_named(&mut self, body: &[u8]) -> Result<Arc<Statement>, Stop> {
+    fn remember_named(&mut self, body: &[u8], rewrite: Option<&Rewrite<'_>>) -> Result<Arc<Statement>, Stop> {
         let mut body = Body::new(body, "Parse");
         let (name, text) = (body.cstring()?, body.cstring()?);
         if name.starts_with(NAME_PREFIX) {
@@ -377,14 +447,15 @@ impl Session {
         let generation = self.shared.catalogs.generation();
         let world = (generation, self.settings.parse_hash());
         let statements = &self.shared.statements;
-        let statement = if judged.0.effects.has(Effects::NAMES_STATEMENT) {
-            // The server keeps the columns of what it names, which is another session's own.
+        // The server keeps the columns of what it names, which is another session's own.
+        let is_own = judged.0.effects.has(Effects::NAMES_STATEMENT) || self.means_its_own(rewrite);
+        let statement = if is_own {
             statements.unshared(text, body.rest(), judged)
         } else {
             statements.intern(world, text, body.rest(), judged)
         };
         let statements = self.statements.get_or_insert_default();
-        if statements.named.contains_key(name) {
+        if statements.named.contains_key(key(name)) {
             return Err(reply::statement_exists(name).into());
         }
         if statements.named.len() >= limit {
@@ -393,7 +464,7 @@ impl Session {
         if statements.named.bytes() + named::cost(name, text, body.rest()) > bytes {
             return Err(reply::statements_too_large(bytes).into());
         }
-        statements.named.insert(name.into(), Arc::clone(&statement));
+        statements.named.insert(key(name).into(), Own::new(Arc::clone(&statement)));
         Ok(statement)
     }
 

@@ -1,10 +1,11 @@
 //! What a session may have left on its backend since it got it. It is nothing again once the session has no backend,
 //! whichever way it lost it, and so can neither reach the next one nor be taken for its state.
 
-use crate::{route::Demand, sql::Effects};
+use crate::{backend::protocol::Discarded, route::Demand, sql::Effects};
 
 /// What the statements since the last checkout have, or may have, left.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub(super) struct Left {
     /// Their effects.
     pub(super) effects: Effects,
@@ -17,9 +18,12 @@ pub(super) struct Left {
     pub(super) unsure: Vec<u8>,
     /// The server has answered the request under way with an error.
     pub(super) failed: bool,
-    /// A DISCARD ALL or DEALLOCATE ALL failed, or was followed by a failure: which prepared statements the backend has
-    /// is not known.
+    /// The backend lacked a statement that it should have had: a function or DO block has let go of them.
     pub(super) statements_unknown: bool,
+    /// What the client's commands have discarded since the request began, or its pipeline.
+    pub(super) discarded: Discarded,
+    /// A portal may be of a DISCARD ALL or DEALLOCATE ALL.
+    pub(super) may_discard: bool,
 }
 
 impl Left {
@@ -27,6 +31,9 @@ impl Left {
     /// or before one Sync, an error does not tell which one is meant.
     pub(super) fn begin(&mut self, demand: &Demand, was_open: bool) {
         self.failed &= was_open;
+        if !was_open {
+            self.discarded = Discarded::default();
+        }
         let earlier = was_open && self.has_unread;
         if !earlier {
             self.read = self.effects;

@@ -29,6 +29,7 @@ pub mod metrics;
 mod named;
 mod orphan;
 mod pins;
+mod prepared;
 mod prologue;
 mod relay;
 pub mod repeat;
@@ -52,7 +53,10 @@ pub use shared::{Lasting, Limits, Shared, Workers};
 pub use welcome::Welcomes;
 
 use crate::{
-    backend::{BackendId, Broken, Home, Identity, Settings},
+    backend::{
+        BackendId, Broken, Home, Identity, Settings,
+        statements::{Own, Shape, StatementId},
+    },
     pool::{Lease, PinPlace},
     route::PoolId,
     server::DatabaseCatalog,
@@ -259,6 +263,19 @@ struct Statements {
     aliases: Vec<aliases::Alias>,
     /// SQL's PREPARE has been used.
     has_sql_names: bool,
+    /// What the backend has just told us of a statement that it was sent for this.
+    confirmed: Option<(StatementId, Shape)>,
+    /// Only a part of the request was sent: what the replies tell decides what becomes of the rest.
+    is_stepping: bool,
+    /// What is sent again should a stale plan be in the way of the request under way.
+    repeat: Option<Box<prepared::Repeat>>,
+}
+
+impl Statements {
+    /// The session's statement of this name.
+    fn own(&self, name: &[u8]) -> Option<&Own> {
+        self.named.get(prepared::key(name))
+    }
 }
 
 /// The unnamed statement, as it was last parsed.
@@ -267,6 +284,8 @@ struct Unnamed {
     /// Text, zero, and the parameter types: the Parse message's body without its name.
     body: Vec<u8>,
     hash: u64,
+    /// What the client was told of it.
+    told: Shape,
 }
 
 impl Unnamed {

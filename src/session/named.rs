@@ -1,16 +1,16 @@
 //! A session's named prepared statements, and how many bytes they take.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
-use crate::backend::statements::Statement;
+use crate::backend::statements::Own;
 
 /// What a statement takes besides its name, its text and its types: the entries here and on backends.
 const ENTRY_BYTES: usize = 256;
 
-/// By the client's names.
+/// By the client's own names, as long as the server keeps them.
 #[derive(Debug, Default)]
 pub(super) struct Named {
-    statements: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+    statements: HashMap<Box<[u8]>, Own, foldhash::fast::RandomState>,
     bytes: usize,
 }
 
@@ -29,22 +29,30 @@ impl Named {
         self.bytes
     }
 
-    pub(super) fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+    pub(super) fn get(&self, name: &[u8]) -> Option<&Own> {
         self.statements.get(name)
+    }
+
+    pub(super) fn get_mut(&mut self, name: &[u8]) -> Option<&mut Own> {
+        self.statements.get_mut(name)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &Own)> {
+        self.statements.iter().map(|(name, own)| (name.as_ref(), own))
     }
 
     pub(super) fn contains_key(&self, name: &[u8]) -> bool {
         self.statements.contains_key(name)
     }
 
-    pub(super) fn insert(&mut self, name: Box<[u8]>, statement: Arc<Statement>) -> Option<Arc<Statement>> {
+    pub(super) fn insert(&mut self, name: Box<[u8]>, statement: Own) -> Option<Own> {
         let earlier = self.remove(&name);
         self.bytes += cost(&name, &statement.text, &statement.types);
         self.statements.insert(name, statement);
         earlier
     }
 
-    pub(super) fn remove(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
+    pub(super) fn remove(&mut self, name: &[u8]) -> Option<Own> {
         let removed = self.statements.remove(name)?;
         self.bytes -= cost(name, &removed.text, &removed.types);
         Some(removed)
@@ -59,20 +67,22 @@ impl Named {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use crate::{
-        backend::statements::StatementId,
+        backend::statements::{Statement, StatementId},
         sql::{Class, Reason, Verdict},
     };
 
-    fn statement(text: &[u8]) -> Arc<Statement> {
+    fn statement(text: &[u8]) -> Own {
         let verdict = Verdict::new(Class::Read, Reason::ReadOnly);
-        Arc::new(Statement {
+        Own::new(Arc::new(Statement {
             id: StatementId(1),
             text: text.into(),
             types: Box::from([0, 0]),
             verdict,
             epochs: (0, 0),
-        })
+        }))
     }
 
     #[test]

@@ -249,6 +249,7 @@ impl Session {
             (Some(lease), _) if self.streaming > 0 || lease.protocol.copying_in() => false,
             (_, Until::Request) => return Ok(self.buffered_request()?.map(Moved::Request)),
             (Some(lease), _) if lease.protocol.is_answered() => lease.unsent.is_empty(),
+            (Some(lease), _) if self.is_stepping() && lease.protocol.awaits_replies() => false,
             (Some(lease), _) => {
                 // COPY data that came early is not stray as long as the server may still ask for it.
                 let may_go = |next: Request| next.end != End::StrayCopy || !lease.protocol.awaits_replies();
@@ -315,6 +316,9 @@ impl Session {
         }
         if lease.protocol.has_news() {
             self.on_news();
+        }
+        if out.names_statements() {
+            self.rename_statements(&mut out);
         }
         // The next session can have the backend before this one's client has its bytes.
         self.release_if_clean();

@@ -298,6 +298,19 @@ pub(crate) fn no_unnamed_statement() -> Reply {
     Reply::new("26000", "unnamed prepared statement does not exist", "")
 }
 
+/// A prepared statement whose columns are no longer those that the client was told, in the server's words. Drivers know
+/// the error by the function of the server's source that is named in it.
+pub(crate) fn result_has_changed(out: &mut Vec<u8>) {
+    const FIELDS: &[u8] = b"SERROR\0VERROR\0C0A000\0Mcached plan must not change result type\0\
+        Fplancache.c\0RRevalidateCachedQuery\0\0";
+    message::raw(out, b'E', FIELDS);
+}
+
+/// The same in our own words, where it cannot be told within the request.
+pub(crate) fn plan_changed() -> Reply {
+    Reply::new("0A000", "cached plan must not change result type", "Prepare the statement again.")
+}
+
 /// A prepared statement that exists already.
 pub(crate) fn statement_exists(name: &[u8]) -> Reply {
     let name = String::from_utf8_lossy(name);

@@ -57,6 +57,12 @@ impl Request {
         self.end == End::Sync
     }
 
+    /// The beginning of a request, of which a part of the messages will be sent before the rest is.
+    pub(crate) const fn beginning(len: usize) -> Self {
+        let about = About { statements: true, portals: true, parses: false, describes_unnamed: false };
+        Self { end: End::Open, len, streaming: 0, about }
+    }
+
     /// Whether, without a Sync, it only prepares, describes and closes statements. With a Sync of ours it is complete:
     /// what the client runs next, perhaps much later, needs no backend kept for it.
     pub(crate) fn only_prepares(&self) -> bool {
@@ -66,6 +72,7 @@ impl Request {
 
 /// What the messages of an extended request are about, found while looking for its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub(crate) struct About {
     /// They name prepared statements, or use the unnamed one without having parsed it: they depend on more than
     /// themselves.
@@ -74,12 +81,15 @@ pub(crate) struct About {
     pub(crate) portals: bool,
     /// They parse statements.
     pub(crate) parses: bool,
+    /// They describe the unnamed statement.
+    pub(crate) describes_unnamed: bool,
 }
 
 impl About {
     /// Takes in one whole message.
     fn add(&mut self, tag: u8, body: &[u8]) {
         let is_statement = body.first() == Some(&b'S');
+        self.describes_unnamed |= tag == b'D' && is_statement && body.get(1) == Some(&0);
         let (statements, portals) = match tag {
             b'P' => {
                 self.parses = true;
@@ -159,7 +169,7 @@ fn incomplete(
         None
     } else {
         // Of the unread rest nothing is known.
-        let about = About { statements: true, portals: true, parses: false };
+        let about = About { statements: true, portals: true, parses: false, describes_unnamed: false };
         Some(Request { end, len: inbox.len(), streaming: header.len - inbox.len(), about })
     }
 }
@@ -182,7 +192,7 @@ mod tests {
         let body = bytes.len();
         assert_eq!(first_request(&bytes, 1000), Ok(None));
         message::sync(&mut bytes);
-        let about = About { statements: false, portals: true, parses: true };
+        let about = About { statements: false, portals: true, parses: true, describes_unnamed: false };
         let request = Request::whole(End::Sync, body + 5, about);
         assert_eq!(first_request(&bytes, 1000), Ok(Some(request)));
         bytes[body] = b'H';
@@ -195,7 +205,7 @@ mod tests {
         let mut bytes = extended();
         let body = bytes.len();
         message::query(&mut bytes, b"SELECT 2");
-        let about = About { statements: false, portals: true, parses: true };
+        let about = About { statements: false, portals: true, parses: true, describes_unnamed: false };
         let request = Request::whole(End::Open, body, about);
         assert_eq!(first_request(&bytes, 1000), Ok(Some(request)));
         let request = Request::whole(End::Query, bytes.len() - body, About::default());
@@ -240,7 +250,7 @@ mod tests {
         let mut bytes = Vec::new();
         message::query(&mut bytes, &[b'x'; 500]);
         assert_eq!(first_request(&bytes[..99], 100), Ok(None));
-        let about = About { statements: true, portals: true, parses: false };
+        let about = About { statements: true, portals: true, parses: false, describes_unnamed: false };
         let request = Request { end: End::Query, len: 100, streaming: bytes.len() - 100, about };
         assert_eq!(first_request(&bytes[..100], 100), Ok(Some(request)));
     }

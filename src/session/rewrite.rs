@@ -1,14 +1,14 @@
 //! What a request of the extended protocol becomes on its way to a backend: the bytes that are sent instead, and what
 //! becomes of the reply to each of its messages.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
-use super::reply::Reply;
 use crate::{
     backend::{
         protocol::{Awaits, Step, Undo},
-        statements::StatementId,
+        statements::{Statement, StatementId},
     },
+    sql::Effects,
     wire::message,
 };
 
@@ -17,6 +17,7 @@ const PASSES_MAX: usize = 8;
 
 /// A request as it will be sent.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub(super) struct Rewrite<'a> {
     pub(super) out: &'a mut Vec<u8>,
     steps: VecDeque<Step>,
@@ -26,6 +27,42 @@ pub(super) struct Rewrite<'a> {
     /// Every reply counts: more messages will follow before the Sync, or have come before, or one of these replies
     /// does not pass.
     exact: bool,
+    /// What all of the request may do.
+    pub(super) effects: Effects,
+    /// Something of it is run.
+    pub(super) executed: bool,
+    /// As long as nothing was bound, described or run, a stale plan may be replaced.
+    pub(super) may_repeat: bool,
+    risk: Option<(Risk, usize)>,
+    /// The statement named last is one that the client was told nothing of, as far as is known.
+    pub(super) is_untold: bool,
+    /// The portal bound last, if it is of a statement that the client was told nothing of: with the client's name for
+    /// the statement.
+    pub(super) bound: Option<Bound>,
+    /// Only so many bytes of the request are sent now.
+    pub(super) cut: Option<usize>,
+}
+
+/// A portal, the client's name for its statement, and the statement.
+type Bound = (Box<[u8]>, Box<[u8]>, StatementId);
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Done {
+    /// It is sent, or answered.
+    Sent,
+    /// It is not sent before what was sent for it is answered.
+    Cut,
+    /// It is refused: the statement's columns are others than the client was told.
+    Changed,
+}
+
+/// A message that uses a statement which is on the backend, but may have been parsed long ago.
+#[derive(Debug)]
+pub(super) struct Risk {
+    pub(super) statement: Arc<Statement>,
+    /// Where it begins in what is written.
+    pub(super) at: usize,
 }
 
 /// What becomes of the replies.
@@ -35,12 +72,28 @@ pub(super) struct Rewritten {
     pub(super) steps: VecDeque<Step>,
     /// Then so many are to Parse messages.
     pub(super) parses: usize,
+    /// A message that may meet a stale plan, and how many steps remain at it.
+    pub(super) risk: Option<(Risk, usize)>,
+    /// Only so many bytes of the request are sent.
+    pub(super) cut: Option<usize>,
 }
 
 impl<'a> Rewrite<'a> {
-    pub(super) const fn new(out: &'a mut Vec<u8>, exact: bool) -> Self {
-        let passes = [Awaits::Parse; PASSES_MAX];
-        Self { out, steps: VecDeque::new(), passes, passing: 0, exact }
+    pub(super) const fn new(out: &'a mut Vec<u8>, exact: bool, effects: Effects) -> Self {
+        Self {
+            out,
+            steps: VecDeque::new(),
+            passes: [Awaits::Parse; PASSES_MAX],
+            passing: 0,
+            exact,
+            effects,
+            executed: false,
+            may_repeat: false,
+            risk: None,
+            is_untold: false,
+            bound: None,
+            cut: None,
+        }
     }
 
     /// Sends a message as it came.
@@ -60,9 +113,22 @@ impl<'a> Rewrite<'a> {
 
     /// It does not.
     pub(super) fn push(&mut self, step: Step) {
+        self.spell_out();
+        self.steps.push_back(step);
+    }
+
+    fn spell_out(&mut self) {
         self.steps.extend(self.passes[..self.passing].iter().copied().map(Step::Pass));
         (self.passing, self.exact) = (0, true);
-        self.steps.push_back(step);
+    }
+
+    /// The next message uses a statement that may be stale.
+    pub(super) fn risk(&mut self, statement: &Arc<Statement>) {
+        if self.may_repeat {
+            self.spell_out();
+            let risk = Risk { statement: Arc::clone(statement), at: self.out.len() };
+            self.risk = Some((risk, self.steps.len()));
+        }
     }
 
     /// The Parse of a message is answered without the server.
@@ -87,9 +153,7 @@ impl<'a> Rewrite<'a> {
 
     /// Lets the server fail where a message is refused here: what comes before it takes place, its transaction fails,
     /// and what comes after it is skipped up to the Sync.
-    pub(super) fn refuse(&mut self, reply: &Reply, drops_unread: bool, synced: bool) {
-        let mut error = Vec::new();
-        reply.error(&mut error);
+    pub(super) fn refuse(&mut self, error: Vec<u8>, drops_unread: bool, synced: bool) {
         self.push(Step::Refuse { error: error.into(), drops_unread });
         message::describe_statement(self.out, b"bulkhead refused a message");
         if synced {
@@ -97,9 +161,14 @@ impl<'a> Rewrite<'a> {
         }
     }
 
-    pub(super) fn finish(self) -> Rewritten {
+    pub(super) fn finish(mut self) -> Rewritten {
+        if self.cut.is_some() {
+            // The replies are waited for, each of them.
+            self.spell_out();
+        }
         let parses = self.passes[..self.passing].iter().filter(|awaits| **awaits == Awaits::Parse).count();
-        Rewritten { steps: self.steps, parses }
+        let risk = self.risk.map(|(risk, at)| (risk, self.steps.len() - at));
+        Rewritten { steps: self.steps, parses, risk, cut: self.cut }
     }
 }
 

@@ -1,12 +1,16 @@
 //! Sending a request to the leased backend, in one write with its opening: a deferred BEGIN, missing statements. The
 //! session's settings have been confirmed before ([`crate::backend::handover`]).
 
-use std::{collections::VecDeque, sync::atomic::Ordering};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{
     Ended, Session, Stop,
     aliases::write_aliases,
     draft::Draft,
+    prepared::Repeat,
     request::{End, Request},
     rewrite::Rewritten,
     settle::CHANGES_SETTINGS,
@@ -18,6 +22,13 @@ use crate::{
     sql::{Effects, Reason, Verdict, reset_names, setting_names},
     wire::{TxStatus, message},
 };
+
+/// What may discard something that the session has on its backend: the tags of commands tell whether it has.
+const DISCARDING: Effects = Effects::DISCARDS
+    .with(Effects::DISCARDS_SEQUENCES)
+    .with(Effects::RESETS)
+    .with(Effects::UNPROVEN)
+    .with(Effects::OPAQUE_SETTINGS);
 
 /// How a request was written.
 #[derive(Debug)]
@@ -40,15 +51,22 @@ impl Session {
         let mut draft = Draft::take();
         let opening = self.write_opening(&mut draft);
         write_aliases(&aliases, &mut draft);
-        let written = self.write_request(request, &mut draft)?;
+        let (written, request) = self.write_request(request, effects, &mut draft)?;
+        let risk = self.take_risk(&written, request, &draft);
         self.note_standing(request, demand);
         self.note_effects(request, demand);
         self.note_opening(opening, aliases.len());
         let completion = self.restore_startup(request, effects);
-        let may_repeat = self.may_repeat(request, demand);
+        let may_repeat = self.may_repeat(request, demand) && !self.is_stepping();
         let Some(lease) = &mut self.lease else { return Ok(()) };
         let as_it_came = matches!(written, Written::AsItCame { .. }) && draft.is_empty();
         note_request(&mut lease.protocol, request, written);
+        if effects.has(DISCARDING) {
+            lease.protocol.watch_commands(true);
+        }
+        if let Some(remaining) = risk.filter(|_| completion.is_none()) {
+            lease.protocol.may_parse_anew(remaining);
+        }
         if completion.is_some() {
             lease.protocol.withhold_ready();
             self.restore = completion;
@@ -102,7 +120,10 @@ impl Session {
     /// What the request, which will be sent, does to the session.
     fn note_effects(&mut self, request: Request, demand: &Demand) {
         let verdict = &demand.verdict;
-        self.left.effects |= verdict.effects;
+        // What is discarded is told when it is.
+        let discards = Effects::DISCARDS.with(Effects::DISCARDS_SEQUENCES);
+        self.left.effects |= verdict.effects.without(discards);
+        self.left.may_discard |= verdict.effects.has(Effects::DISCARDS);
         let goes_on = demand.statements > 1 || request.end == End::Open;
         if goes_on
             && verdict.effects.has(CHANGES_SETTINGS)
@@ -188,28 +209,53 @@ impl Session {
         if let Some(lease) = self.lease.as_mut().filter(|_| statements + aliases > 0) {
             lease.protocol.sends_opening(statements, aliases);
         }
+        if statements > 1 {
+            self.left.effects |= Effects::LOCAL;
+        }
         if statements > 0 {
             self.begun = Begun::No;
         }
     }
 
     /// Writes the request behind its opening, unless it can be sent as it came and nothing comes before it.
-    fn write_request(&mut self, request: Request, draft: &mut Vec<u8>) -> Result<Written, Stop> {
+    /// Gives the part of it that was written.
+    fn write_request(
+        &mut self,
+        request: Request,
+        effects: Effects,
+        draft: &mut Vec<u8>,
+    ) -> Result<(Written, Request), Stop> {
         if self.passes_unchanged(request) {
             let parses = self.remember_unchanged(request)?;
             if !draft.is_empty() {
                 draft.extend_from_slice(&self.inbox[..request.len]);
             }
-            return Ok(Written::AsItCame { parses });
+            self.set_stepping(false);
+            return Ok((Written::AsItCame { parses }, request));
         }
         let was_open = self.is_amid_pipeline();
-        let rewritten = self.rewrite(request, draft)?;
+        let rewritten = self.rewrite(request, effects, draft)?;
+        self.set_stepping(rewritten.cut.is_some());
+        let request = rewritten.cut.map_or(request, Request::beginning);
         if request.end == End::Open && request.streaming == 0 {
             // What follows a Flush may depend on the replies, such as COPY data.
             let prepares = !was_open && request.only_prepares();
             message::raw(draft, if prepares { b'S' } else { b'H' }, &[]);
         }
-        Ok(Written::Anew(rewritten))
+        Ok((Written::Anew(rewritten), request))
+    }
+
+    /// Keeps what is sent again should a stale plan be in the way of the request, which is not part of anything else.
+    fn take_risk(&mut self, written: &Written, request: Request, draft: &[u8]) -> Option<usize> {
+        let Written::Anew(Rewritten { risk: Some((risk, remaining)), .. }) = written else { return None };
+        let repeat = Repeat {
+            statement: Arc::clone(&risk.statement),
+            tail: draft.get(risk.at..)?.into(),
+            prepares: request.only_prepares(),
+        };
+        let is_complete = request.is_synced() || repeat.prepares;
+        self.statements.as_mut().filter(|_| is_complete)?.repeat = Some(Box::new(repeat));
+        Some(*remaining)
     }
 
     /// After RESET and DISCARD ALL the session's own startup values hold, not the server's: said once they have
@@ -236,8 +282,8 @@ impl Session {
 
     /// Completes a request that resets settings, and tells the client that it is done.
     pub(crate) async fn restore(&mut self, sql: Box<str>) -> Result<(), Ended> {
-        let failed = self.left.failed;
-        let Some(lease) = self.lease.as_mut().filter(|_| !failed) else {
+        let is_done = !self.left.failed && self.left.discarded.settings;
+        let Some(lease) = self.lease.as_mut().filter(|_| is_done) else {
             let status = self.status();
             message::ready(&mut self.outbox, status);
             return self.flush_now();
@@ -268,7 +314,7 @@ fn note_request(protocol: &mut Protocol, request: Request, written: Written) {
         Written::Anew(rewritten) if !protocol.is_open() && request.only_prepares() => {
             protocol.sent_prepared(rewritten.steps);
         }
-        Written::Anew(Rewritten { steps, parses }) => {
+        Written::Anew(Rewritten { steps, parses, .. }) => {
             protocol.sent_extended(steps, request.is_synced());
             protocol.expects_parses(parses);
         }

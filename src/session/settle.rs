@@ -61,7 +61,7 @@ impl Session {
         let clean = self.pin.is_none()
             && !self.is_kept
             && !self.has_long_statement()
-            && !self.left.effects.has(LEAVES_STATE.with(Effects::DISCARDS))
+            && !self.left.effects.has(LEAVES_STATE)
             && self.streaming == 0
             && !self.left.statements_unknown
             && !self.has_aliases()
@@ -91,7 +91,7 @@ impl Session {
         if let Some(sql) = self.restore.take() {
             Box::pin(self.restore(sql)).await?;
         }
-        self.note_discarded();
+        self.end_statements();
         match &self.lease {
             Some(lease) if lease.protocol.quiescent().is_some() => Box::pin(self.settle_held()).await,
             _ => Ok(()),
@@ -262,27 +262,6 @@ impl Session {
         alive
     }
 
-    /// After DISCARD ALL or DEALLOCATE ALL no prepared statement exists, here and there; no rollback brings them back.
-    /// Where it failed, or was followed by a failure, the backend is asked once it can be.
-    fn note_discarded(&mut self) {
-        if !self.left.effects.has(Effects::DISCARDS) || self.is_amid_pipeline() {
-            return;
-        }
-        self.left.effects = self.left.effects.without(Effects::DISCARDS);
-        if self.left.failed {
-            self.left.effects = self.left.effects.without(Effects::DISCARDS_SEQUENCES);
-            self.left.statements_unknown = true;
-            return;
-        }
-        if let Some(lease) = &mut self.lease {
-            lease.statements.clear();
-        }
-        if let Some(statements) = &mut self.statements {
-            statements.named.clear();
-            statements.aliases.clear();
-        }
-    }
-
     /// Asks the backend which statements it still has, if that is not known. False if it gives no answer.
     async fn ask_statements(&mut self) -> bool {
         if self.lease.is_none() || !self.left.statements_unknown {
@@ -367,8 +346,7 @@ impl Session {
     fn lasting_pin(&self) -> Option<PinReason> {
         let pinned = self.pin.as_ref().map(|pin| pin.reason);
         // DISCARD ALL, which runs in no transaction and succeeded, resets what is not listed, too.
-        let resets_all =
-            self.left.effects.has(Effects::DISCARDS_SEQUENCES) && self.left.effects.has(Effects::RESETS);
+        let resets_all = self.left.effects.has(Effects::DISCARDS);
         let pinned = pinned.filter(|reason| !(resets_all && *reason == PinReason::HiddenSettings));
         let forever = [
             (Effects::LOADS, PinReason::Load),
@@ -403,7 +381,7 @@ impl Session {
     /// What the replies told besides the bytes for the client.
     pub(crate) fn on_news(&mut self) {
         let Some(lease) = &mut self.lease else { return };
-        let news = lease.protocol.take_news();
+        let mut news = lease.protocol.take_news();
         if let Some(failure) = news.failure {
             self.left.failed = true;
             self.shared.metrics.server_errors.fetch_add(1, Ordering::Relaxed);
@@ -432,6 +410,7 @@ impl Session {
         if news.lost_unnamed {
             self.forget_unnamed();
         }
+        self.note_statements(&mut news);
         self.forget_unparsed(&news.not_parsed);
         self.undo(news.undone);
         if let Some(lease) = &mut self.lease {

@@ -347,7 +347,10 @@ fn set<'p>(walk: &mut Walk<'p, '_>, statement: &'p nodes::VariableSetStmt) -> Co
         VariableSetKind::VAR_SET_MULTI if name == "SESSION CHARACTERISTICS" => Effects::SETS,
         VariableSetKind::VAR_SET_MULTI => return Control::Prologue,
         VariableSetKind::VAR_RESET if name == "transaction_isolation" => return Control::Prologue,
-        _ if statement.is_local => return Control::Prologue,
+        _ if statement.is_local => {
+            walk.found.effects |= Effects::LOCAL;
+            return Control::Prologue;
+        }
         VariableSetKind::VAR_RESET | VariableSetKind::VAR_SET_DEFAULT => Effects::RESETS.with(unlisted),
         VariableSetKind::VAR_RESET_ALL => Effects::RESETS.with(Effects::SETS_UNLISTED),
         _ => Effects::SETS.with(unlisted),

@@ -480,6 +480,7 @@ impl<'p, 'c> Walk<'p, 'c> {
     fn set_config(&mut self, call: &'p nodes::FuncCall) {
         self.found.neutral_call = true;
         if call.args().get(2).is_some_and(is_true) {
+            self.found.effects |= Effects::LOCAL;
             return;
         }
         self.found.effects |= Effects::SETS;

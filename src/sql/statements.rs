@@ -72,6 +72,8 @@ pub fn deallocate_target(text: &[u8]) -> Option<Deallocate> {
         return None;
     };
     Some(match statement.name() {
+        // If it was cut, the server tells so.
+        Some(name) if name.len() >= NAME_BYTES => return None,
         Some(name) => Deallocate::Name(name.to_owned()),
         None => Deallocate::All,
     })
@@ -183,6 +185,7 @@ mod tests {
         assert_eq!(name("deallocate PREPARE \"A b\";"), Some(Deallocate::Name("A b".to_owned())));
         assert_eq!(name("DEALLOCATE Plan1"), Some(Deallocate::Name("plan1".to_owned())));
         assert_eq!(name("DEALLOCATE a; DEALLOCATE b"), None);
+        assert_eq!(name(&format!("DEALLOCATE {}", "x".repeat(64))), None);
         assert_eq!(name("SELECT 1"), None);
     }
 

@@ -26,7 +26,7 @@ pub(super) fn statement<'p>(walk: &mut Walk<'p, '_>, text: &[u8], statement: Sta
     definitions::prove(walk, statement.node);
     for target in targets(statement.node) {
         if is_temporary(target) && is_creation(statement.node) {
-            let leaves = if goes_with_transaction(statement.node) { Effects::NONE } else { Effects::TEMP };
+            let leaves = if goes_with_transaction(statement.node) { Effects::LOCAL } else { Effects::TEMP };
             walk.found.effects = walk.found.effects.with(leaves).without(Effects::DDL);
         }
         if let Some(name) = target.relname() {

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, because linking it is what takes long. Those of servers boot real Postgres
 //! through [`support`].
 
+mod attack;
 mod backends;
 mod bounds;
 mod cancel;
@@ -46,6 +47,7 @@ mod silence;
 mod starts;
 mod state;
 mod statements;
+mod statements_told;
 mod support;
 mod tidy;
 mod tls;

@@ -3,7 +3,13 @@
 use std::collections::VecDeque;
 
 use super::{Step, Undo};
-use crate::{backend::statements::StatementId, wire::read::Body};
+use crate::{
+    backend::statements::{Shape, StatementId},
+    wire::read::Body,
+};
+
+/// The function of PostgreSQL's source that finds that a statement's columns have changed. Its name is not translated.
+const REVALIDATES: &[u8] = b"RevalidateCachedQuery";
 
 /// SQLSTATE `syntax_error`.
 const SYNTAX_ERROR: &[u8] = b"42601";
@@ -30,6 +36,19 @@ pub struct News {
     pub not_closed: Vec<StatementId>,
     /// The client's request has failed for reasons of the server's own, of which it has been told nothing.
     pub transient: Option<Transient>,
+    /// What of the state of the backend's session was discarded.
+    pub discarded: Discarded,
+    /// What the client was told of the statements that it calls by these names.
+    pub described: Vec<(Box<[u8]>, StatementId, Shape)>,
+    /// What we were told of statements.
+    pub confirmed: Vec<(StatementId, Shape)>,
+    /// A statement was parsed before its columns changed.
+    pub has_stale_plan: bool,
+    /// There is no statement of a name of ours that was sent.
+    pub lacks_statement: bool,
+    /// The request did nothing because of a stale plan, of which the client was not told: these of its steps are still
+    /// to be done.
+    pub repeats: Option<VecDeque<Step>>,
     /// What was sent in front of the client's Query has failed, so the server skips that: it waits for a Sync.
     pub needs_sync: bool,
     /// A transaction that the client was told had begun has not.
@@ -50,8 +69,57 @@ impl News {
                 Step::SwallowParsed(id) => self.not_parsed.push(id),
                 Step::SwallowClosed(id) => self.not_closed.push(id),
                 Step::Insert(_, undo) => self.undone.push(undo),
-                Step::Open(_) | Step::Pass(_) | Step::Refuse { .. } | Step::Simple => {}
+                Step::Open(_)
+                | Step::Pass(_)
+                | Step::PassDescribed(..)
+                | Step::SwallowDescribed(_)
+                | Step::Refuse { .. }
+                | Step::Simple => {}
             }
+        }
+    }
+}
+
+/// What commands of the client have discarded, by their tags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts")]
+pub struct Discarded {
+    /// DISCARD ALL.
+    pub all: bool,
+    /// DISCARD ALL, DEALLOCATE ALL: no prepared statement is left of those before it.
+    pub statements: bool,
+    /// DISCARD ALL, DISCARD SEQUENCES.
+    pub sequences: bool,
+    /// DISCARD ALL, RESET, SET (.. TO DEFAULT): settings are what they were.
+    pub settings: bool,
+}
+
+impl Discarded {
+    /// What a command did, by its CommandComplete.
+    pub(super) fn by(body: &[u8]) -> Self {
+        let tag = body.strip_suffix(b"\0").unwrap_or(body);
+        let all = tag == b"DISCARD ALL";
+        Self {
+            all,
+            statements: all || tag == b"DEALLOCATE ALL",
+            sequences: all || tag == b"DISCARD SEQUENCES",
+            settings: all || tag == b"RESET" || tag == b"SET",
+        }
+    }
+
+    /// Whether it is anything.
+    pub const fn is_any(self) -> bool {
+        self.all || self.statements || self.sequences || self.settings
+    }
+
+    /// Both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            all: self.all || other.all,
+            statements: self.statements || other.statements,
+            sequences: self.sequences || other.sequences,
+            settings: self.settings || other.settings,
         }
     }
 }
@@ -105,6 +173,26 @@ impl Transient {
         }
         None
     }
+}
+
+/// Whether the error is that of a statement whose columns are others than when it was parsed.
+pub(super) fn is_stale_plan(body: &[u8]) -> bool {
+    field(body, b'C') == Some(b"0A000") && field(body, b'R') == Some(REVALIDATES)
+}
+
+/// Whether the error is that of a statement that does not exist.
+pub(super) fn lacks_statement(body: &[u8]) -> bool {
+    field(body, b'C') == Some(b"26000")
+}
+
+fn field(body: &[u8], wanted: u8) -> Option<&[u8]> {
+    let mut body = Body::new(body, "ErrorResponse");
+    while let (Ok(kind), Ok(value)) = (body.byte(), body.cstring()) {
+        if kind == wanted {
+            return Some(value);
+        }
+    }
+    None
 }
 
 /// Why the client was told an error.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::backend::statements::{Statement, StatementId};
+use crate::backend::statements::{Own, StatementId};
 
 /// What becomes of the reply to one message of a changed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,11 @@ pub enum Step {
     Pass(Awaits),
     /// The reply goes to the client, and a statement exists from then on, under the client's own name for it.
     PassParsed(StatementId, Box<[u8]>),
+    /// The reply to a Describe goes to the client, who is told by it what it gets by this name; empty for the unnamed
+    /// statement. It was this one.
+    PassDescribed(Box<[u8]>, StatementId),
+    /// The reply to a Describe of ours is swallowed.
+    SwallowDescribed(StatementId),
     /// The reply to a Parse of ours is swallowed, and a statement exists from then on.
     SwallowParsed(StatementId),
     /// The reply to a Close of ours is swallowed.
@@ -32,13 +37,34 @@ pub enum Step {
     Simple,
 }
 
+impl Step {
+    /// Whether the reply is not for the client.
+    pub(super) const fn swallows(&self) -> bool {
+        matches!(
+            self,
+            Self::Open(_) | Self::SwallowParsed(_) | Self::SwallowClosed(_) | Self::SwallowDescribed(_)
+        )
+    }
+
+    /// Whether a message with this tag is the end of the reply.
+    pub(super) const fn ended_by(&self, tag: u8) -> bool {
+        match self {
+            Self::Pass(awaits) | Self::Open(awaits) => awaits.ended_by(tag),
+            Self::PassParsed(..) | Self::SwallowParsed(_) => tag == b'1',
+            Self::SwallowClosed(_) => tag == b'3',
+            Self::PassDescribed(..) | Self::SwallowDescribed(_) => Awaits::Describe.ended_by(tag),
+            Self::Insert(..) | Self::Refuse { .. } | Self::Simple => false,
+        }
+    }
+}
+
 /// How what a message did to the client's own statements is undone, when the server has skipped it.
 #[derive(Clone, Debug)]
 pub enum Undo {
     /// The name of a Parse is free again.
     Parse(Box<[u8]>),
     /// The statement of a Close is there again.
-    Close(Box<[u8]>, Arc<Statement>),
+    Close(Box<[u8]>, Own),
     /// So is the unnamed one, of which this is the Parse message's body without its name.
     CloseUnnamed(Box<[u8]>),
 }
@@ -49,7 +75,9 @@ impl PartialEq for Undo {
             (Self::Parse(one), Self::Parse(two)) | (Self::CloseUnnamed(one), Self::CloseUnnamed(two)) => {
                 one == two
             }
-            (Self::Close(one, of), Self::Close(two, what)) => one == two && Arc::ptr_eq(of, what),
+            (Self::Close(one, of), Self::Close(two, what)) => {
+                one == two && Arc::ptr_eq(&of.statement, &what.statement)
+            }
             _ => false,
         }
     }

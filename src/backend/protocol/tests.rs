@@ -17,6 +17,11 @@ enum Exchange {
     Simple { rows: u8, fails: bool },
     /// Parse (not sent), our Parse, Bind, Execute, Close (not sent), Sync; failing at one of the four sent.
     Extended { rows: u8, fails_at: Option<u8> },
+    /// A Describe of ours, the client's own Describe of a statement and of a portal, Sync; a stale plan at the client's
+    /// first, for which the request is sent again or not.
+    Described { stale: bool, repeats: bool },
+    /// Executes that discard, Sync.
+    Discards { tag: &'static str },
 }
 
 fn exchange() -> impl Strategy<Value = Exchange> {
@@ -26,6 +31,9 @@ fn exchange() -> impl Strategy<Value = Exchange> {
         (0..5_u8, any::<bool>()).prop_map(|(rows, fails)| Exchange::Simple { rows, fails }),
         (0..5_u8, prop::option::of(0..3_u8))
             .prop_map(|(rows, fails_at)| Exchange::Extended { rows, fails_at }),
+        any::<(bool, bool)>().prop_map(|(stale, repeats)| Exchange::Described { stale, repeats }),
+        prop_oneof![Just("DISCARD ALL"), Just("DEALLOCATE ALL"), Just("SELECT 1")]
+            .prop_map(|tag| Exchange::Discards { tag }),
     ]
 }
 
@@ -95,9 +103,53 @@ fn play(protocol: &mut Protocol, exchange: &Exchange) -> (Vec<u8>, Vec<u8>) {
         Exchange::Extended { rows: count, fails_at } => {
             extended(protocol, count, fails_at, &mut server, &mut client);
         }
+        Exchange::Described { stale, repeats } => {
+            described(protocol, stale, repeats, &mut server, &mut client);
+        }
+        Exchange::Discards { tag } => {
+            protocol.watch_commands(true);
+            protocol.sent_extended([Step::Pass(Awaits::Execute)].into(), true);
+            message::command_complete(&mut server, tag);
+            message::ready(&mut server, TxStatus::Idle);
+            client.clone_from(&server);
+        }
     }
     (server, client)
 }
+
+const COLUMNS: &[u8] = b"\0\x01name\0\0\0\0\x01\0\x01\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0";
+
+fn described(
+    protocol: &mut Protocol,
+    stale: bool,
+    repeats: bool,
+    server: &mut Vec<u8>,
+    client: &mut Vec<u8>,
+) {
+    let told = |name: &[u8]| Step::PassDescribed(name.into(), StatementId(8));
+    let steps = [Step::SwallowDescribed(StatementId(7)), told(b"one"), told(b"two")];
+    protocol.sent_extended(steps.into(), true);
+    if repeats {
+        protocol.may_parse_anew(2);
+    }
+    message::raw(server, b't', b"\0\0");
+    message::raw(server, b'T', COLUMNS);
+    let mut told = Vec::new();
+    message::raw(&mut told, b't', b"\0\x01\0\0\0\x19");
+    if stale {
+        message::raw(&mut told, b'E', STALE);
+    } else {
+        message::raw(&mut told, b'T', COLUMNS);
+        message::raw(&mut told, b'n', b"");
+    }
+    message::ready(&mut told, TxStatus::Idle);
+    server.extend_from_slice(&told);
+    if !(stale && repeats) {
+        client.extend_from_slice(&told);
+    }
+}
+
+const STALE: &[u8] = b"SERROR\0VERROR\0C0A000\0Mcached plan must not change result type\0Fplancache.c\0L702\0RRevalidateCachedQuery\0\0";
 
 fn extended(
     protocol: &mut Protocol,
@@ -173,7 +225,22 @@ proptest! {
         prop_assert_eq!(got, expected);
         prop_assert!(protocol.is_answered() && protocol.quiescent().is_some());
         let failed = exchanges.iter().filter(|exchange| matches!(exchange, Exchange::Extended { fails_at: Some(0), .. }));
-        prop_assert_eq!(protocol.take_news().not_parsed.len(), failed.count());
+        let news = protocol.take_news();
+        prop_assert_eq!(news.not_parsed.len(), failed.count());
+        let count = |wanted: &dyn Fn(&Exchange) -> bool| exchanges.iter().filter(|exchange| wanted(exchange)).count();
+        let fresh = count(&|exchange| matches!(exchange, Exchange::Described { stale: false, .. }));
+        prop_assert_eq!(news.described.len(), 2 * fresh);
+        prop_assert!(news.described.iter().all(|(_, _, shape)| shape.is_told()));
+        prop_assert_eq!(news.confirmed.len(), count(&|exchange| matches!(exchange, Exchange::Described { .. })));
+        let repeated = count(&|exchange| matches!(exchange, Exchange::Described { stale: true, repeats: true }));
+        prop_assert_eq!(news.repeats.is_some(), repeated > 0);
+        if let Some(steps) = news.repeats {
+            prop_assert_eq!(steps.len(), 2);
+        }
+        let all = count(&|exchange| matches!(exchange, Exchange::Discards { tag: "DISCARD ALL" }));
+        let some = count(&|exchange| matches!(exchange, Exchange::Discards { tag: "DEALLOCATE ALL" }));
+        prop_assert_eq!(news.discarded.all, all > 0);
+        prop_assert_eq!(news.discarded.statements, all + some > 0);
     }
 
     #[test]

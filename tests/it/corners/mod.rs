@@ -8,6 +8,7 @@ mod giants;
 mod goodbyes;
 mod pipelines;
 mod portals;
+mod prepared;
 mod restarts;
 mod talk;
 mod timeouts;

@@ -194,6 +194,12 @@ impl Talk<'_> {
         }
     }
 
+    /// Somebody else runs this, past the proxy.
+    pub(super) async fn others(&mut self, sql: &str) {
+        let answer = self.owner.ask(sql).await;
+        assert!(answer.iter().all(|message| message.tag != b'E'), "`{sql}`: {answer:?}");
+    }
+
     /// Cancels what the conversation runs.
     pub(super) async fn cancel(&mut self) {
         let (pid, secret) = self.client.key().clone();
@@ -258,19 +264,13 @@ fn told(message: &Message) -> String {
     match message.tag {
         b'E' | b'N' => {
             let fields = b"SVCMDHPpqWstcdn".iter().filter_map(|field| {
-                message.field(*field).map(|text| format!(" {}={}", char::from(*field), neutral(&text)))
+                message.field(*field).map(|text| format!(" {}={text}", char::from(*field)))
             });
             format!("{}{}", char::from(message.tag), fields.collect::<String>())
         }
         b'T' => format!("T{}", columns(message)),
         tag => format!("{} {}", char::from(tag), message.body.escape_ascii()),
     }
-}
-
-/// A text in which the names that statements have on the server are those of the client, who uses only one.
-fn neutral(text: &str) -> String {
-    let Some((before, after)) = text.split_once("bulkhead_") else { return text.to_owned() };
-    format!("{before}s{}", after.trim_start_matches(|c: char| c.is_ascii_digit()))
 }
 
 /// A RowDescription without the numbers of tables.

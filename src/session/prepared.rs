@@ -1,0 +1,322 @@
+//! What a client was told of a prepared statement binds us. A statement is parsed where it is missing, by whoever comes
+//! there first, and definitions change in between: so a client that was told columns is served by a statement of these
+//! columns only, and one that has just parsed a text never meets the plan that somebody else had made before a change.
+//!
+//! Three ways lead there. What a backend was never asked for is parsed and described anew before the client's own
+//! message is sent: the request is cut in two, and the rest waits for the reply. What a backend already has is used by a
+//! client that was told nothing; if the server finds it stale, and nothing has been done yet, it is parsed anew and the
+//! request goes on. What is parsed while a transaction has changed what texts mean is shared with nobody.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{
+    Session, Statements,
+    reply::{self, Reply},
+    request::Request,
+    rewrite::{Done, Rewrite, There},
+    transaction::Begun,
+};
+use crate::{
+    backend::{
+        outgoing::Outgoing,
+        probe::PinReason,
+        protocol::{News, Step, naming},
+        statements::{Held, Known, Own, Shape, Statement, StatementId, UnnamedText},
+    },
+    sql::Effects,
+    wire::{TxStatus, message},
+};
+
+/// The server keeps so many bytes of a statement's name.
+const NAME_BYTES: usize = 63;
+
+/// Stands for the unnamed statement where a statement's identity is asked for.
+pub(super) const UNNAMED: StatementId = StatementId(0);
+
+/// After these a text may mean something else until the transaction is over, or for as long as the backend is kept.
+const CHANGES_MEANING: Effects = Effects::SETS
+    .with(Effects::LOCAL)
+    .with(Effects::SETS_UNLISTED)
+    .with(Effects::RESETS)
+    .with(Effects::DDL)
+    .with(Effects::DROPS)
+    .with(Effects::TEMP)
+    .with(Effects::LOADS)
+    .with(Effects::OPAQUE)
+    .with(Effects::OPAQUE_SETTINGS)
+    .with(Effects::UNPROVEN);
+
+/// A request that is sent again if a stale plan is in its way.
+#[derive(Debug)]
+pub(super) struct Repeat {
+    /// The statement that is parsed anew.
+    pub(super) statement: Arc<Statement>,
+    /// From the message that uses it to the end of the request.
+    pub(super) tail: Box<[u8]>,
+    /// It ends with a Sync of ours.
+    pub(super) prepares: bool,
+}
+
+/// A client's name for a statement as the server keeps it.
+pub(super) fn key(name: &[u8]) -> &[u8] {
+    &name[..name.len().min(NAME_BYTES)]
+}
+
+/// Whether the server holds a statement to the columns that it told of it. Those of EXECUTE and FETCH are always those of
+/// what they name.
+pub(super) fn keeps_columns(text: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    let begins = |word: &[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    !begins(b"execute") && !begins(b"fetch")
+}
+
+impl Session {
+    /// Whether a text may mean here and now what it would mean to no other session.
+    pub(super) fn means_its_own(&self, rewrite: Option<&Rewrite<'_>>) -> bool {
+        let in_temp = self.pin.as_ref().is_some_and(|pin| pin.reason == PinReason::TempObjects);
+        let is_begun = matches!(&self.begun, Begun::Deferred(deferred) if deferred.texts.len() > 1);
+        let executed =
+            rewrite.is_some_and(|rewrite| rewrite.executed && rewrite.effects.has(CHANGES_MEANING));
+        in_temp || is_begun || executed || self.left.effects.has(CHANGES_MEANING)
+    }
+
+    /// Whether a stale plan in the way of the request's first message that uses a statement would have done nothing.
+    pub(super) fn may_parse_anew(&self, request: Request) -> bool {
+        (request.is_synced() || request.only_prepares())
+            && request.streaming == 0
+            && self.status() == TxStatus::Idle
+            && matches!(self.begun, Begun::No)
+            && !self.is_amid_pipeline()
+    }
+
+    /// The name on the backend of the session's own statement, which is used by it for the first time or is not known
+    /// to be there as the client was told. `known` is what is known of it there.
+    pub(super) fn settle_there<'a>(
+        &mut self,
+        name: &[u8],
+        known: Known,
+        rewrite: &mut Rewrite<'_>,
+    ) -> Result<Result<There<'a>, Done>, Reply> {
+        let Some(own) = self.statements.as_mut().and_then(|all| all.named.get_mut(key(name))) else {
+            return Err(reply::no_such_statement(name));
+        };
+        let was_used = std::mem::replace(&mut own.is_used, true);
+        let (statement, told) = (Arc::clone(&own.statement), own.told);
+        let id = statement.id;
+        match known {
+            Known::There(shape) if told.is_told() => {
+                // In a failed transaction nothing is parsed, and nothing run that gives rows.
+                if told.fits(shape) && shape.is_told() || self.status() == TxStatus::Failed {
+                    return Ok(Ok(There::Ours(id)));
+                }
+                if self.take_confirmed(id).is_some() {
+                    return Ok(Err(Done::Changed));
+                }
+                rewrite.close(id);
+                self.confirm(name, &statement, rewrite);
+                Ok(Err(Done::Cut))
+            }
+            Known::Missing if told.is_told() => {
+                self.confirm(name, &statement, rewrite);
+                Ok(Err(Done::Cut))
+            }
+            Known::There(_) if !was_used && self.held().is_some_and(|held| held.is_suspect(id)) => {
+                rewrite.close(id);
+                Ok(Ok(There::Ours(self.parse_missing(name, &statement, rewrite))))
+            }
+            Known::There(_) => {
+                if !was_used {
+                    rewrite.risk(&statement);
+                }
+                Ok(Ok(There::Ours(id)))
+            }
+            Known::Missing => Ok(Ok(There::Ours(self.parse_missing(name, &statement, rewrite)))),
+        }
+    }
+
+    /// Parses a statement of the session where it is missing, and asks for its shape.
+    fn confirm(&mut self, name: &[u8], statement: &Arc<Statement>, rewrite: &mut Rewrite<'_>) {
+        let id = self.parse_missing(name, statement, rewrite);
+        message::describe_statement(rewrite.out, &id);
+        rewrite.push(Step::SwallowDescribed(id));
+    }
+
+    /// Parses a statement of the session where it is missing. What it means in this transaction is for no other session,
+    /// and not for this one when the transaction is over.
+    fn parse_missing(
+        &mut self,
+        name: &[u8],
+        statement: &Arc<Statement>,
+        rewrite: &mut Rewrite<'_>,
+    ) -> StatementId {
+        let own_meaning = self.means_its_own(Some(rewrite));
+        let statement = if own_meaning { self.unshare(name, statement) } else { Arc::clone(statement) };
+        message::parse(rewrite.out, &statement.id, &statement.text, &statement.types);
+        rewrite.push(Step::SwallowParsed(statement.id));
+        if let Some(held) = self.held() {
+            if own_meaning { held.insert_local(statement.id) } else { held.insert(statement.id) }
+        }
+        statement.id
+    }
+
+    fn unshare(&mut self, name: &[u8], statement: &Statement) -> Arc<Statement> {
+        let judged = (statement.verdict, statement.epochs);
+        let new = self.shared.statements.unshared(&statement.text, &statement.types, judged);
+        if let Some(own) = self.statements.as_mut().and_then(|all| all.named.get_mut(key(name))) {
+            own.statement = Arc::clone(&new);
+        }
+        new
+    }
+
+    /// The unnamed statement is on the backend when this returns `None`.
+    pub(super) fn settle_unnamed(&mut self, rewrite: &mut Rewrite<'_>) -> Result<Option<Done>, Reply> {
+        let there = self.lease.as_ref().map(|lease| lease.statements.unnamed).unwrap_or_default();
+        let Some(unnamed) = self.statements.as_ref().and_then(|all| all.unnamed.as_ref()) else {
+            // What another session has left there is none of this one's.
+            let is_own = there == UnnamedText::Streamed;
+            return if is_own { Ok(None) } else { Err(reply::no_unnamed_statement()) };
+        };
+        let (wanted, told) = (UnnamedText::Kept(unnamed.hash), unnamed.told);
+        if there == wanted {
+            let changed =
+                told.is_told() && self.take_confirmed(UNNAMED).is_some_and(|shape| !told.fits(shape));
+            if changed {
+                // It is not what the client has prepared.
+                self.held().into_iter().for_each(|held| held.unnamed = UnnamedText::None);
+            }
+            return Ok(changed.then_some(Done::Changed));
+        }
+        message::raw(rewrite.out, b'P', &[&[0], unnamed.body.as_slice()].concat());
+        if let Some(held) = self.held() {
+            held.unnamed = wanted;
+        }
+        rewrite.push(Step::SwallowParsed(UNNAMED));
+        if !told.is_told() {
+            return Ok(None);
+        }
+        message::describe_statement(rewrite.out, b"");
+        rewrite.push(Step::SwallowDescribed(UNNAMED));
+        Ok(Some(Done::Cut))
+    }
+
+    /// What the backend has just told us of a statement, if it was this one.
+    fn take_confirmed(&mut self, id: StatementId) -> Option<Shape> {
+        let confirmed = self.statements.as_mut()?.confirmed.take()?;
+        (confirmed.0 == id).then_some(confirmed.1)
+    }
+
+    pub(super) fn held(&mut self) -> Option<&mut Held> {
+        self.lease.as_mut().map(|lease| &mut lease.statements)
+    }
+
+    /// What the replies told of statements.
+    pub(super) fn note_statements(&mut self, news: &mut News) {
+        let Some(lease) = &mut self.lease else { return };
+        if news.has_stale_plan {
+            lease.statements.suspect_all();
+        }
+        self.left.statements_unknown |= news.lacks_statement;
+        if let Some(statements) = &mut self.statements {
+            for (name, id, shape) in news.described.drain(..) {
+                statements.note_told(&name, id, shape);
+                lease.statements.describe(id, shape);
+            }
+            for (id, shape) in news.confirmed.drain(..) {
+                statements.confirmed = Some((id, shape));
+                lease.statements.describe(id, shape);
+            }
+        }
+        self.left.discarded = self.left.discarded.and(news.discarded);
+        if news.discarded.statements {
+            lease.statements.clear();
+            if let Some(statements) = &mut self.statements {
+                statements.named.clear();
+                statements.aliases.clear();
+            }
+        }
+        if news.discarded.sequences {
+            self.left.effects |= Effects::DISCARDS_SEQUENCES;
+        }
+        if news.discarded.all {
+            self.left.effects |= Effects::DISCARDS.with(Effects::RESETS);
+        }
+        if let Some(steps) = news.repeats.take() {
+            self.parse_anew(steps);
+        }
+    }
+
+    /// Sends what a stale plan has kept from being done, with the statement parsed anew.
+    fn parse_anew(&mut self, mut steps: VecDeque<Step>) {
+        let repeat = self.statements.as_mut().and_then(|all| all.repeat.take());
+        let (Some(Repeat { statement, tail, prepares }), Some(lease)) =
+            (repeat.map(|repeat| *repeat), &mut self.lease)
+        else {
+            return;
+        };
+        let mut bytes = Vec::with_capacity(tail.len() + statement.text.len() + 64);
+        message::close_statement(&mut bytes, &statement.id);
+        message::parse(&mut bytes, &statement.id, &statement.text, &statement.types);
+        bytes.extend_from_slice(&tail);
+        steps.push_front(Step::SwallowParsed(statement.id));
+        steps.push_front(Step::SwallowClosed(statement.id));
+        lease.statements.insert(statement.id);
+        if prepares {
+            lease.protocol.sent_prepared(steps);
+        } else {
+            lease.protocol.sent_extended(steps, true);
+        }
+        // A failed write shows as the end of the backend's replies.
+        let _ = lease.send(&bytes);
+    }
+
+    /// After a request: nothing of it is sent again, and what its transaction has parsed for itself is used no more.
+    pub(super) fn end_statements(&mut self) {
+        if self.is_amid_pipeline() {
+            return;
+        }
+        if let Some(statements) = &mut self.statements {
+            statements.repeat = None;
+            statements.confirmed = None;
+        }
+        if let Some(lease) = self.lease.as_mut().filter(|lease| lease.protocol.quiescent().is_some()) {
+            lease.statements.end_transaction();
+            self.left.may_discard = false;
+        }
+    }
+
+    /// Errors of the server that name statements as they are called there name them as the client does.
+    pub(super) fn rename_statements(&self, out: &mut Outgoing) {
+        let named = |id| {
+            let statements = self.statements.as_deref()?;
+            let own = statements.named.iter().find(|(_, own)| own.id == id)?;
+            Some(own.0)
+        };
+        out.rename(|error| naming::rename(error, named));
+    }
+
+    /// Whether what was sent of a request must be answered before the rest is.
+    pub(crate) fn is_stepping(&self) -> bool {
+        self.statements.as_deref().is_some_and(|statements| statements.is_stepping)
+    }
+
+    pub(super) fn set_stepping(&mut self, is_stepping: bool) {
+        match &mut self.statements {
+            Some(statements) => statements.is_stepping = is_stepping,
+            None if is_stepping => {
+                self.statements = Some(Box::new(Statements { is_stepping, ..Statements::default() }));
+            }
+            None => {}
+        }
+    }
+}
+
+impl Statements {
+    fn note_told(&mut self, name: &[u8], id: StatementId, shape: Shape) {
+        let unnamed = self.unnamed.as_mut().filter(|unnamed| name.is_empty() && unnamed.hash == id.0);
+        let named = self.named.get_mut(name).filter(|own: &&mut Own| own.id == id);
+        for told in unnamed.map(|unnamed| &mut unnamed.told).into_iter().chain(named.map(|own| &mut own.told))
+        {
+            *told = told.and(shape);
+        }
+    }
+}
