@@ -357,7 +357,8 @@ async fn waiters_are_served_in_the_order_they_came() {
     let mut waiters = Vec::new();
     for number in 1..=6_u8 {
         let mut waiter = RawClient::login(proxy.port(), Login::App, "app").await;
-        waiter.query("SELECT nextval('turn')").await;
+        // Only a read leaves the queue with its client.
+        waiter.query(if number == 3 { "SELECT 1" } else { "SELECT nextval('turn')" }).await;
         wait_for_waiting(&proxy, f64::from(number)).await;
         waiters.push(waiter);
     }
