@@ -127,6 +127,12 @@ impl DatabaseCatalog {
         self.snapshot.load()
     }
 
+    /// The parameters with a dot in their name that functions set, as of the snapshot that was read last: should it not be
+    /// right any more, they are asked for in vain.
+    pub fn parameters(&self) -> Vec<String> {
+        self.lock().last.parameters().to_vec()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Reading> {
         self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }

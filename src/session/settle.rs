@@ -99,6 +99,17 @@ impl Session {
     }
 
     async fn settle_held(&mut self) -> Result<(), Ended> {
+        // Its client has been answered: a cancel that comes from here on finds nothing to cancel, and does not keep the
+        // backend from being given back.
+        self.key.holds_none();
+        let settled = self.settle_answered().await;
+        if let Some(lease) = &self.lease {
+            self.key.holds(&lease.cancel);
+        }
+        settled
+    }
+
+    async fn settle_answered(&mut self) -> Result<(), Ended> {
         self.note_definitions();
         if let Some(lease) = self.lease.as_mut().filter(|_| self.left.effects.has(Effects::UNPROVEN)) {
             // Whatever is found below and carried: another session gets it only after a reset.
@@ -198,7 +209,7 @@ impl Session {
         for text in texts {
             self.left.unsure.extend_from_slice(&text);
         }
-        if self.left.unsure.len() > UNSURE_BYTES || self.left.effects.has(Effects::DROPS) {
+        if self.left.unsure.len() > UNSURE_BYTES {
             self.left.effects |= Effects::OPAQUE_SETTINGS;
             self.left.unsure = Vec::new();
         }
@@ -211,13 +222,13 @@ impl Session {
             return Ok(Vec::new());
         }
         let Some(lease) = self.lease.as_mut().filter(|_| !self.left.unsure.is_empty()) else {
-            return Ok(self.catalog.load().parameters().to_vec());
+            return Ok(self.catalog.parameters());
         };
         let (answer, _) = lease.ask_unhindered(Catalog::PROGRAMS).await?;
         self.outbox.extend_from_slice(&answer.for_client);
         if answer.error.is_some() {
             self.left.effects |= Effects::OPAQUE_SETTINGS;
-            return Ok(self.catalog.load().parameters().to_vec());
+            return Ok(self.catalog.parameters());
         }
         let rows = answer.rows.into_iter().filter_map(|row| {
             let mut columns = row.into_iter().flatten();
@@ -227,7 +238,7 @@ impl Session {
         if programs.hides_settings_of(&self.left.unsure) {
             self.left.effects |= Effects::OPAQUE_SETTINGS;
         }
-        Ok(programs.parameters().to_vec())
+        Ok(programs.parameters().iter().cloned().chain(self.catalog.parameters()).collect())
     }
 
     /// Looks at each value that a request binds.
@@ -249,17 +260,12 @@ impl Session {
         if !lease.cancel.was_hit() {
             return true;
         }
-        self.key.holds_none();
         let target = Arc::clone(&lease.cancel);
         let settled = tokio::time::timeout(ASK_TIMEOUT, target.settled()).await.unwrap_or(false);
         // The first question may itself be cancelled; the second one cannot be.
-        let alive = settled
+        settled
             && matches!(tokio::time::timeout(ASK_TIMEOUT, lease.ask(";")).await, Ok(Ok(_)))
-            && lease.check().await;
-        if alive {
-            self.key.holds(&lease.cancel);
-        }
-        alive
+            && lease.check().await
     }
 
     /// Asks the backend which statements it still has, if that is not known. False if it gives no answer.
@@ -306,6 +312,8 @@ impl Session {
     async fn probe(&mut self, settings: bool) -> Result<Option<Residue>, Broken> {
         let mut others = self.parameters_of_functions().await?;
         others.retain(|name| !self.custom_settings.contains(name));
+        others.sort_unstable();
+        others.dedup();
         let Some(lease) = &mut self.lease else { return Ok(None) };
         let bytes_max = self.shared.limits.settings_per_client;
         let asked = Asked { custom: &self.custom_settings, others: &others, bytes_max };

@@ -357,12 +357,13 @@ async fn waiters_are_served_in_the_order_they_came() {
     let mut waiters = Vec::new();
     for number in 1..=6_u8 {
         let mut waiter = RawClient::login(proxy.port(), Login::App, "app").await;
-        // Only a read leaves the queue with its client.
-        waiter.query(if number == 3 { "SELECT 1" } else { "SELECT nextval('turn')" }).await;
+        waiter.query("SELECT nextval('turn')").await;
         wait_for_waiting(&proxy, f64::from(number)).await;
         waiters.push(waiter);
     }
-    // One in the middle goes away: the others keep their order.
+    // One in the middle leaves the queue: the others keep their order.
+    let (process, secret) = waiters[2].key().clone();
+    RawClient::cancel(proxy.port(), process, &secret).await;
     drop(waiters.remove(2));
     wait_for_waiting(&proxy, 5.0).await;
     holder.ask("COMMIT").await;

@@ -37,9 +37,9 @@ async fn without_descriptors_nothing_spins_and_those_who_wait_come_in_later() {
     proxy.wait_for_log("a connection could not be accepted").await;
     let (user, system) = proxy.cpu_seconds();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let (user_after, system_after) = proxy.cpu_seconds();
-    let used = user_after + system_after - user - system;
-    assert!(used < 0.5, "{used} s of 2 s");
+    let (later_user, later_system) = proxy.cpu_seconds();
+    let spent = later_user + later_system - user - system;
+    assert!(spent < 0.5, "{spent} s of 2 s");
     assert_eq!(proxy.log().matches("a connection could not be accepted").count(), 1, "{}", proxy.log());
     assert_eq!(client.query_value("SELECT 2").await, "2", "who is there is served");
     set_limit(&proxy, maximum, maximum);
@@ -69,7 +69,7 @@ async fn unfinished_requests_of_all_clients_are_bounded() {
     let begin = |client: &mut RawClient| {
         // The beginning of a query of 450 KB, and 400 KB of it.
         let length = 450_000_u32.to_be_bytes();
-        client.bytes(b"Q").bytes(&length).bytes(&[b' '; 400_000]);
+        client.bytes(b"Q").bytes(&length).bytes(&vec![b' '; 400_000]);
     };
     let mut first = Vec::new();
     for _ in 0..2 {

@@ -47,7 +47,13 @@ async fn a_statement_sent_into_nothing_is_answered() {
     let relay = Relay::start(primary.port());
     let proxy = start(&primary, url(&[relay.port()], ""));
     let mut client = login(proxy.port()).await;
-    client.ask("SELECT 1").await;
+    // Once the catalog is known nothing is asked after a statement, so it is the statement that is sent into nothing.
+    let proven = "bulkhead_requests_total{class=\"read\",pool=\"primary\",reason=\"read_only\"}";
+    eventually("reads are known as such", SOON, async || {
+        client.ask("SELECT lower('A')").await;
+        (proxy.metric(proven).await.unwrap_or(0.0) > 0.0).then_some(())
+    })
+    .await;
     relay.vanish(true);
     let before = Instant::now();
     client.query("SELECT 2").await;

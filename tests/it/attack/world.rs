@@ -422,6 +422,10 @@ fn judge(attack: &Attack, direct: &Heard, proxied: &Heard) -> Result<Answers, Wr
     if !attack.how.is_certain() {
         return Ok(Answers::Uncertain);
     }
+    // exit_on_error ends the server's connection; behind the proxy the client's own goes on.
+    if direct.ended.is_some() && proxied.ended.is_none() && direct.codes == proxied.codes {
+        return Ok(Answers::Uncertain);
+    }
     let told = |heard: &Heard, code: &str| heard.codes.iter().any(|told| told == code);
     if REFUSALS.iter().any(|code| told(proxied, code) && !told(direct, code)) {
         return Ok(Answers::Refused);

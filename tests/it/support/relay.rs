@@ -68,6 +68,7 @@ struct Spent;
 
 /// What happens to connections. A change reaches those that are open, too.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent faults")]
 struct Weather {
     /// Every run of bytes waits so long, in each direction.
     delay: Duration,
@@ -233,7 +234,9 @@ async fn connection(
             .await
             .is_ok_and(|now| now.vanished)
         {
-            sockets.iter().for_each(|socket| set_deaf(socket, true));
+            for socket in &sockets {
+                set_deaf(socket, true);
+            }
         }
         std::future::pending::<()>().await;
     };
