@@ -36,49 +36,53 @@
 //! lease that is dropped in any other way than by [`release`](pool::Lease::release) closes its backend.
 //!
 //! * *What is proven* is that a text leaves nothing but what is carried: settings by names that are carried, statements of
-//!   the protocol, what pins and is asked for. Every other text is marked
-//!   [`UNPROVEN`](sql::Effects::UNPROVEN), and so is its backend (`is_suspect`) until a reset. Nothing is proven by
-//!   silence: each kind of node that the grammar has is read to its end or says that it is not (`sql::prove`,
-//!   `sql::definitions`), and the tokens are looked through once more, independent of the trees.
+//!   the protocol, what pins and is asked for. Every other text is marked [`UNPROVEN`](sql::Effects::UNPROVEN), and its
+//!   backend is suspect until a reset. Nothing is proven by silence: each kind of node that the grammar has is read to its
+//!   end or says that it is not (`sql::prove`, `sql::definitions`), and the tokens are looked through once more,
+//!   independent of the trees.
 //! * *The proof is a closure* over who reaches what (`sql::proof`). Everything that a text names must be known in the
 //!   database, and not be in doubt. Doubt begins at built-in functions that are not audited, at functions whose body is
-//!   not proven (SQL is read by the grammar, PL/pgSQL by its tokens against a list; C only of extensions that were audited;
-//!   no other language, no EXECUTE), and at foreign tables. From there it goes to all who reach them: views, rules, triggers,
-//!   defaults, generated columns, constraints, index and partition expressions, policies, statistics, casts, operators and
-//!   their classes, domains, aggregates, heirs, foreign keys, other functions. The server's catalog tells these edges
-//!   (`sql/proof_*.sql`), bodies tell the others. What a function declares of itself (`STABLE`) proves nothing.
+//!   not proven (SQL is read by the grammar, PL/pgSQL by its tokens against a list; C only of extensions that were
+//!   audited; no other language, no EXECUTE), and at foreign tables. From there it goes to all who reach them: views,
+//!   rules, triggers, defaults, generated columns, constraints, index and partition expressions, policies, statistics,
+//!   casts, operators and their classes, domains, aggregates, heirs, foreign keys, other functions. The server's catalog
+//!   tells these edges (`sql/proof_*.sql`), bodies tell the others. What a function declares of itself (`STABLE`) proves
+//!   nothing.
 //! * *Names stand for the worst of all objects of that name*, in any schema, of any kind of arguments. Which one the server
 //!   takes depends on the search path, on temporary objects and on types; but whichever it takes is one of them, and all
 //!   are proven, so none of this matters. An object that the session has just made is judged as it is made: what gives
 //!   a known name to anything that runs code, or is not read to its end, is not proven.
 //! * *Built-in functions* that are immutable or stable are harmless less those in `sql/audit/risky.txt`; volatile ones are
-//!   not, but for those in `harmless.txt`, and in `visible.txt` where the text itself calls them. A volatile function of a newer
-//!   server is on no list, and so in doubt there. `every_built_in_function_that_could_leave_something_is_audited`
-//!   (`tests/it/proven.rs`) fails when the server that tests run on has one, or has another that runs what it is given.
-//! * *Texts are read as the server reads them* ([`sql::Reading`]): by the encoding and the `standard_conforming_strings` that it
-//!   has reported, not by what was sent to it. Bytes that it may read in another way prove nothing. What may change the
-//!   reading makes the rest of its own text or pipeline unproven.
-//! * *What is stale when*: definitions that change through here empty the snapshot of their database, and nothing is proven
-//!   until it has been read again. What changes past here is seen within `catalog_refresh`, or ten times as long as a
-//!   reading takes; until then the old definitions are gone by. A statement under way when a definition changes was judged by
-//!   the old one. Taken for granted is that built-in objects and audited extensions are those that come by these names.
+//!   not, but for those in `harmless.txt`, and in `visible.txt` where the text itself calls them. A volatile function of a
+//!   newer server is on no list, and so in doubt there. Of the server that the tests run on,
+//!   `every_built_in_function_that_could_leave_something_is_audited` (`tests/it/proven.rs`) fails at one that is on no list,
+//!   and at one that by its name or arguments runs what it is given and is not among the risky ones.
+//! * *Texts are read as the server reads them* ([`sql::Reading`]): by the encoding and the `standard_conforming_strings`
+//!   that it has reported, not by what was sent to it. Bytes that it may read in another way prove nothing. A text or
+//!   pipeline that may change the reading and goes on behind that is not proven.
+//! * *What is stale when*: definitions that change through here empty the snapshot of their database, and nothing that
+//!   evaluates anything is proven until it has been read again. What changes past here is seen within `catalog_refresh`, or within ten times as long as
+//!   reading all databases takes; until then the old definitions are gone by. A statement under way when a definition
+//!   changes was judged by the old one. Taken for granted is that built-in objects and audited extensions are those that
+//!   come by these names.
 //!
-//! **P2. What fails, fails closed.** Whatever is ours on a backend is pure ASCII, qualified, and answered before anything
-//! depends on it; [`applied`](backend::Backend::applied) is what the server has confirmed. Values of settings are bytes, read and
-//! written in hexadecimal digits. This is what is sent, in this order, and what one fault does to it:
+//! **P2. What fails, fails closed.** Nothing of a client's runs behind something of ours that has failed.
+//! [`applied`](backend::Backend::applied) is what the server has confirmed. Values of settings are bytes, read in
+//! hexadecimal digits, and written in them where they are not plain ASCII. This is what is sent, in this order, and what
+//! one fault does to it:
 //!
 //! | ours | how it is sent | it fails (error, cancel, timeout) | the connection is lost, or our time is over |
 //! |---|---|---|---|
 //! | `DISCARD ALL`; `RESET statement_timeout`; settings | each a Query of its own, and answered, before the request is written. No cancel of a client's finds the backend | the server has undone it: the backend goes back as it was; 57014 is tried on three backends. The client gets the server's error, its request is not sent | the backend is closed, another one is tried, three in all; then 08006, the request is not sent |
-//! | `LISTEN` of the session's channels | the same | the backend is closed, the client gets the error, the request is not sent | the same |
+//! | `LISTEN` of the session's channels | a Query, and answered, before the request is written | the backend is closed, the client gets the error, the request is not sent | the same |
 //! | a deferred `BEGIN`, and what followed it | Parse, Bind, Execute each, *without a Sync*, in one write with the request | the server skips the request up to a Sync. A Query has none: it is sent when the error has come. The client gets the error, its transaction has failed (25P02) | 08006 or the server's word: the transaction is lost; with a COMMIT in the request 08007, unknown |
 //! | the request behind it: a Query; extended messages with their Sync; with a Flush | in the same write | its own error, in its transaction, as on a server | as above |
 //! | a statement under the client's own name (SQL `EXECUTE`) | Parse, behind the `BEGIN`, in front of the request | as for `BEGIN`; without one the request is skipped alone | as for the request |
 //! | a statement that is missing | Parse, in front of its Bind | the error stands for the client's message, the rest is skipped up to its Sync | as for the request |
-//! | the same, of which the client was told columns | Parse, Describe, Flush; the rest waits for the reply | the same; other columns: 0A000, and the rest is not sent | the same |
+//! | the same, of which the client was told columns | Parse and Describe; the rest waits for the reply | the same; other columns: 0A000, and the rest is not sent | the same |
 //! | the session's startup settings, after RESET and `DISCARD ALL` | a Query behind the request, whose ReadyForQuery is kept back | the session ends with the server's error: it cannot be told that it is done | the error in place of ReadyForQuery |
 //! | what the session has left (the probe) | Queries, after the request, in no transaction. Settings that hinder it are put away and back | the session keeps the backend, and is asked again after its next request | the backend is closed; a session that may have state there ends |
-//! | the catalog's question | `BEGIN READ ONLY`, the question, `COMMIT`: each is answered before the next one | the connection is closed, what was known stays | the same |
+//! | the catalog's question | `BEGIN READ ONLY`, the question, `COMMIT`: each is answered before the next one | the connection is closed; what was known stays for a minute of failures | the same |
 //!
 //! So no fault lets a request run under another's settings, or outside of the transaction that its client was told of. A
 //! simple Query shares its implicit transaction with what stands before it without a Sync, so only what opens a
@@ -87,7 +91,7 @@
 //! **P3. Our questions cannot be turned against us.** They look up nothing: functions, operators, casts, types and relations
 //! are written with `pg_catalog`. The catalog is read in one read-only transaction with a search path of its own
 //! ([`server::read_catalog`]), as a user of that database, and by a superuser as `pg_read_all_settings`. Answers are bounded
-//! in bytes and time, and judged off the runtime's threads. `sql/tests/questions.rs` refuses a bare name;
+//! in bytes and time; a catalog's is taken in off the runtime's threads. `sql/tests/questions.rs` refuses a bare name;
 //! `tests/it/{catalogs,proven,probes}.rs` ask where everything is hijacked.
 //!
 //! **P4. What a client was told binds us.** A statement is shared by those whose text, parameter types, generation of
@@ -128,15 +132,16 @@
 //!   53300, and the client's connection stays usable. Identities take turns, each has its share of the places, and one
 //!   that floods the queue gives way in it to others.
 //! * What a **client that left** had sent whole runs to its end, for `orphan_timeout` at most; what only reads ends with it.
-//! * **Pins** are bounded by `max_pinned`: who will pin waits for a place before waiting for a connection, so the two queues
-//!   never wait for each other. A pin that was seen too late may exceed the bound, and ends when it idles while others wait.
+//! * **Pins** are bounded by `max_pinned`: who will pin waits for a place before waiting for a connection, so the two
+//!   queues never wait for each other. A pin that was seen too late may exceed the bound, and ends when it idles while
+//!   others wait.
 //! * A **session** keeps up to `request_buffer` bytes of a request; longer messages stream through. What all keep of
 //!   unfinished requests is bounded by `request_buffer_total`. Nothing is read from
 //!   one side that the other side has not taken.
 //! * **Caches** (verdicts, statements, identities, catalogs) have a fixed number of entries. Prepared statements are bounded
-//!   in bytes as well (`prepared_bytes_per_client`, `prepared_bytes`), and so are settings (`settings_per_client`: beyond it
-//!   the session keeps its backend), notifications (`notifications_per_client`), and a server's answers to us (8 MiB; 64 MiB for
-//!   a catalog).
+//!   in bytes as well (`prepared_bytes_per_client`, `prepared_bytes`), and so are settings (`settings_per_client`: beyond
+//!   it the session keeps its backend), notifications (`notifications_per_client`), and a server's answers to us (8 MiB;
+//!   64 MiB for a catalog).
 //! * **Judging**: texts of up to 8 KiB a request are judged where they come in, longer ones on half of the cores at most; who
 //!   finds no place within 100 ms goes to the primary, unproven. Texts above `statement_bytes` are not judged.
 //! * **Silence**: a peer that acknowledges nothing for `tcp_user_timeout` is given up, one that only waits is not.

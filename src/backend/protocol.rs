@@ -2,9 +2,9 @@
 //! a COPY, and which of its replies are for the client. Pure: bytes in, decisions out.
 //!
 //! Replies are walked header by header; bodies are skipped by length and only ReadyForQuery, ParameterStatus
-//! and ErrorResponse are looked into. A message of ours (settings, a deferred BEGIN) is a part of its own whose
-//! replies are swallowed; a client's extended request that we changed carries steps that say what becomes of the
-//! reply to each of its messages.
+//! and ErrorResponse are looked into, as a rule. A question of ours is a part of its own whose replies are swallowed; what
+//! opens a client's transaction, and a client's extended request that we changed, carry steps that say what becomes of the
+//! reply to each of their messages.
 
 mod known;
 pub mod naming;

@@ -1,4 +1,4 @@
-//! Protocol-level prepared statements: one text has one name on every backend, whoever prepared it.
+//! Protocol-level prepared statements: one text that means the same has one name on every backend, whoever prepared it.
 
 use std::{
     collections::HashMap,

@@ -1,5 +1,5 @@
 //! Prepared statements of the protocol, made independent of the backend: a client's name stands for a text; the
-//! text has one name on every backend and is parsed there when it is missing.
+//! text has one name on every backend and is parsed there when it is missing (`prepared.rs`).
 
 use std::{
     hash::{BuildHasher, Hasher},

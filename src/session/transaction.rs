@@ -1,6 +1,6 @@
 //! A transaction as far as it is known here and not on a server: one that has begun here and nowhere else yet (BEGIN
-//! comes alone, before anything says which server it is for, so it is answered here and opened in the same write as the
-//! first statement), and one whose server is gone.
+//! comes alone, before anything says which server it is for, so it is answered here and opened in front of the first
+//! statement, in the same write), and one whose server is gone.
 //!
 //! The status that a client is told has one owner: as long as there is such a transaction it is this one's, whether or
 //! not the session holds a backend by now; otherwise it is the backend's.
