@@ -32,8 +32,9 @@
 //!
 //! **P1. Nobody meets another's state: proven, not guessed.** A backend goes from one session to another in one of three
 //! ways ([`backend::handover`]): *proven clean*, *reset and confirmed* (`DISCARD ALL` has succeeded), or *closed*. There
-//! is no fourth: [`Backend::is_ready`](backend::Backend::is_ready) is all that lets a request go out at once, and a
-//! lease that is dropped in any other way than by [`release`](pool::Lease::release) closes its backend.
+//! is no fourth: a request goes out where the backend [`is_ready`](backend::Backend::is_ready) for its session or was
+//! [made so](backend::Backend::make_ready), and a lease that is not [released](pool::Lease::release), by a proof that nothing
+//! is owed, closes its backend.
 //!
 //! * *What is proven* is that a text leaves nothing but what is carried: settings by names that are carried, statements of
 //!   the protocol, what pins and is asked for. Every other text is marked [`UNPROVEN`](sql::Effects::UNPROVEN), and its
@@ -61,10 +62,10 @@
 //!   that it has reported, not by what was sent to it. Bytes that it may read in another way prove nothing. A text or
 //!   pipeline that may change the reading and goes on behind that is not proven.
 //! * *What is stale when*: definitions that change through here empty the snapshot of their database, and nothing that
-//!   evaluates anything is proven until it has been read again. What changes past here is seen within `catalog_refresh`, or within ten times as long as
-//!   reading all databases takes; until then the old definitions are gone by. A statement under way when a definition
-//!   changes was judged by the old one. Taken for granted is that built-in objects and audited extensions are those that
-//!   come by these names.
+//!   evaluates anything is proven until it has been read again. What changes past here is seen within `catalog_refresh`,
+//!   or within ten times as long as reading all databases takes; until then the old definitions are gone by. A statement
+//!   under way when a definition changes was judged by the old one. Taken for granted is that built-in objects and
+//!   audited extensions are those that come by these names.
 //!
 //! **P2. What fails, fails closed.** Nothing of a client's runs behind something of ours that has failed.
 //! [`applied`](backend::Backend::applied) is what the server has confirmed. Values of settings are bytes, read in
@@ -136,8 +137,8 @@
 //!   queues never wait for each other. A pin that was seen too late may exceed the bound, and ends when it idles while
 //!   others wait.
 //! * A **session** keeps up to `request_buffer` bytes of a request; longer messages stream through. What all keep of
-//!   unfinished requests is bounded by `request_buffer_total`. Nothing is read from
-//!   one side that the other side has not taken.
+//!   unfinished requests is bounded by `request_buffer_total`. Nothing is read from one side while the other side has not
+//!   taken what was read before.
 //! * **Caches** (verdicts, statements, identities, catalogs) have a fixed number of entries. Prepared statements are bounded
 //!   in bytes as well (`prepared_bytes_per_client`, `prepared_bytes`), and so are settings (`settings_per_client`: beyond
 //!   it the session keeps its backend), notifications (`notifications_per_client`), and a server's answers to us (8 MiB;
