@@ -61,7 +61,7 @@ impl Presence {
 
 impl Session {
     /// A request is looked at: whether nothing of it, nor of what runs already, can have an effect.
-    pub(super) fn note_reading(&mut self, demand: &Demand) {
+    pub(super) fn note_only_reads(&mut self, demand: &Demand) {
         let verdict = &demand.verdict;
         let reads = verdict.class == Class::Read && verdict.reason == Reason::ReadOnly;
         self.only_reads = reads && (self.only_reads || !self.is_amid_pipeline());

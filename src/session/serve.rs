@@ -33,7 +33,7 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         return Box::pin(session.drop_request(request)).await;
     }
     let demand = session.classify(request).await?;
-    session.note_reading(&demand);
+    session.note_only_reads(&demand);
     if session.answers(request, &demand)? {
         return Ok(());
     }
