@@ -50,6 +50,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
+/// A login waits no longer for the first reading of its database.
+const FIRST_READ: Duration = Duration::from_secs(2);
+
 /// After so many failures in a row, which take more than a minute, what was read last may not be gone by any more.
 const FAILURES_MAX: u32 = 6;
 
@@ -68,6 +71,8 @@ pub struct DatabaseCatalog {
     /// What may be gone by: nothing is in it while definitions are changing.
     snapshot: ArcSwap<Catalog>,
     reading: Mutex<Reading>,
+    /// An attempt to read it has ended.
+    attempted: Notify,
 }
 
 /// Where the reading of a database stands.
@@ -107,6 +112,7 @@ impl DatabaseCatalog {
             database: identity.database.clone(),
             identity: ArcSwap::new(Arc::clone(identity)),
             snapshot: ArcSwap::from_pointee(Catalog::empty()),
+            attempted: Notify::new(),
             reading: Mutex::new(Reading {
                 last: Arc::default(),
                 fingerprint: None,
@@ -125,6 +131,57 @@ impl DatabaseCatalog {
     /// The snapshot as of now.
     pub fn load(&self) -> arc_swap::Guard<Arc<Catalog>> {
         self.snapshot.load()
+    }
+
+    /// Waits until there is a snapshot, or it could not be read, for a while: the first statements of a session need not
+    /// be taken for the worst.
+    ///
+    /// Cancel safe.
+    pub async fn first_read(&self) {
+        let known = async {
+            loop {
+                let attempted = self.attempted.notified();
+                if !self.load().is_empty() || self.lock().failures > 0 {
+                    return;
+                }
+                attempted.await;
+            }
+        };
+        // Whoever waits in vain goes on with nothing known.
+        let _ = timeout(FIRST_READ, known).await;
+    }
+
+    /// Takes over what an attempt to read it has come to, which began after so many changes.
+    fn note_read(&self, read: Result<(Arc<Catalog>, Fingerprint), String>, changes: u64, took: Duration) {
+        let mut reading = self.lock();
+        reading.is_under_way = false;
+        reading.not_before = Instant::now() + took.min(RETRY_MIN);
+        match read {
+            Ok((last, fingerprint)) => {
+                if reading.failures > 0 {
+                    tracing::info!(database = %self.database, "the catalog can be read again");
+                }
+                (reading.failures, reading.error) = (0, String::new());
+                reading.last = last;
+                reading.fingerprint = Some(fingerprint);
+                // Changed while it was read: the next reading is on its way.
+                if reading.changes == changes {
+                    self.snapshot.store(Arc::clone(&reading.last));
+                }
+            }
+            Err(error) => {
+                reading.not_before = Instant::now() + retry_after(reading.failures);
+                reading.failures = reading.failures.saturating_add(1);
+                reading.is_wanted = true;
+                if reading.failures >= FAILURES_MAX {
+                    self.snapshot.store(Arc::default());
+                }
+                if reading.error != error {
+                    tracing::warn!(database = %self.database, error, "the catalog could not be read; what it does not say is taken for a write");
+                    reading.error = error;
+                }
+            }
+        }
     }
 
     /// The parameters with a dot in their name that functions set, as of the snapshot that was read last: should it not be
@@ -338,35 +395,8 @@ impl Catalogs {
         let changes = catalog.lock().changes;
         let read = self.read(primary, catalog).await;
         let took = began.elapsed();
-        let mut reading = catalog.lock();
-        reading.is_under_way = false;
-        reading.not_before = Instant::now() + took.min(RETRY_MIN);
-        match read {
-            Ok((last, fingerprint)) => {
-                if reading.failures > 0 {
-                    tracing::info!(database = %catalog.database, "the catalog can be read again");
-                }
-                (reading.failures, reading.error) = (0, String::new());
-                reading.last = last;
-                reading.fingerprint = Some(fingerprint);
-                // Changed while it was read: the next reading is on its way.
-                if reading.changes == changes {
-                    catalog.snapshot.store(Arc::clone(&reading.last));
-                }
-            }
-            Err(error) => {
-                reading.not_before = Instant::now() + retry_after(reading.failures);
-                reading.failures = reading.failures.saturating_add(1);
-                reading.is_wanted = true;
-                if reading.failures >= FAILURES_MAX {
-                    catalog.snapshot.store(Arc::default());
-                }
-                if reading.error != error {
-                    tracing::warn!(database = %catalog.database, error, "the catalog could not be read; what it does not say is taken for a write");
-                    reading.error = error;
-                }
-            }
-        }
+        catalog.note_read(read, changes, took);
+        catalog.attempted.notify_waiters();
     }
 
     async fn read(

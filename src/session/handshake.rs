@@ -306,6 +306,7 @@ async fn admit(start: &Startup, shared: &Arc<Shared>, home: Home) -> Result<(Arc
         return Err(reply::bad_pool_mode(other));
     }
     reprove::prove(shared, &identity, pool, home).await?;
+    shared.catalogs.of(&identity).first_read().await;
     let Welcome { parameters, startup, reading, .. } =
         welcome(shared, &identity, pool, settings, home).await?;
     Ok((parameters, Kind::Session(Start { identity, startup, reading, bound })))

@@ -86,7 +86,9 @@ async fn a_primary_that_takes_no_writes_is_not_ready() {
 #[tokio::test]
 async fn checks_take_no_place_beyond_the_pools_bound() {
     let primary = Postgres::start(Role::Primary);
-    let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 1).to_toml());
+    // The catalog's own reading would wait for the place, too.
+    let config = ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 1);
+    let proxy = Proxy::start(&config.set("limits", "catalog_refresh", "1h").to_toml());
     wait_for(&proxy, 200, "ready").await;
     let mut busy = RawClient::login(proxy.port(), Login::App, "app").await;
     busy.ask("BEGIN").await;

@@ -15,7 +15,9 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{Login, Postgres, Proxy, ProxyConfig, Random, RawClient, Role, connect, eventually};
+use crate::support::{
+    Login, Postgres, Proxy, ProxyConfig, Random, RawClient, Role, Scratch, connect, eventually,
+};
 
 /// Streams of bytes that are thrown at the program.
 const STREAMS: u64 = 10_000;
@@ -119,7 +121,8 @@ async fn more_clients_than_allowed_are_refused() {
 
 /// Asks for values that nobody else asks for, and gets its own and nothing else.
 async fn witness(port: u16, number: u64, stop: Arc<AtomicBool>) -> u64 {
-    let mut client = RawClient::login(port, Login::App, "app").await;
+    // Another user than the one whose statements fill the pool: the queue serves them by turns.
+    let mut client = RawClient::login(port, Login::AppTwo, "app").await;
     let mut turn = 0;
     while !stop.load(Ordering::Relaxed) {
         turn += 1;
@@ -250,7 +253,14 @@ async fn throw(port: u16, mut random: Random) {
 async fn ten_thousand_streams_of_nonsense_harm_nobody() {
     let primary = Postgres::start(Role::Primary);
     primary.query("CREATE TABLE junk (id int); ALTER TABLE junk OWNER TO app").await;
-    let config = open_door(&primary).set("limits", "login_timeout", "1s");
+    let folder = Scratch::new();
+    let users = folder.path().join("users.txt");
+    std::fs::write(&users, "\"app_two\" \"second\"\n").expect("the folder is writable");
+    let config = open_door(&primary).set("limits", "login_timeout", "1s").set(
+        "auth",
+        "users_file",
+        users.to_str().expect("the path is text"),
+    );
     let proxy = Proxy::start(&config.to_toml());
     let stop = Arc::new(AtomicBool::new(false));
     let mut witnesses = JoinSet::new();
