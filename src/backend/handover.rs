@@ -3,7 +3,8 @@
 //! 1. *Proven clean*: every text since its last known state is proven to leave nothing but what `applied` and
 //!    `statements` tell. The next session's settings are applied, and confirmed, before anything of its own is sent.
 //! 2. *Reset and confirmed*: something that is not proven ran on it ([`Backend::is_suspect`]). DISCARD ALL comes first.
-//! 3. *Closed*: where either of these fails, or takes too long.
+//! 3. *Closed*: where either of these fails, or takes too long, or where the database has functions whose state DISCARD ALL
+//!    does not end (other languages, libraries that are not known).
 //!
 //! Whatever is ours is answered before the client's request is written, so no fault of ours, or of a client's value, can
 //! let that request run under another session's settings. No cancel can reach the backend meanwhile: the session holds
@@ -19,6 +20,8 @@ use crate::wire::read::ErrorFields;
 pub enum NotReady {
     /// It was lost.
     Broken(Broken),
+    /// What another session has left on it cannot be ended.
+    Unclean,
     /// The server does not take what was sent, and has undone it: `applied` still holds.
     Refused(ErrorFields),
 }
@@ -38,6 +41,8 @@ pub struct Needs<'a> {
     pub is_own: bool,
     /// `currval` and `lastval` must not give what another session has left.
     pub forgets_sequences: bool,
+    /// What another session has left may outlive DISCARD ALL: the backend is closed rather than reset.
+    pub closes: bool,
 }
 
 impl Backend {
@@ -51,6 +56,9 @@ impl Backend {
     /// Makes it so. Dropped halfway, or failed, the backend is of no use.
     pub async fn make_ready(&mut self, needs: Needs<'_>) -> Result<(), NotReady> {
         if self.is_suspect && !needs.is_own {
+            if needs.closes {
+                return Err(NotReady::Unclean);
+            }
             self.reset().await?;
         }
         if self.applied.get("statement_timeout").is_some() && self.applied != *needs.settings {
@@ -69,9 +77,14 @@ impl Backend {
         Ok(())
     }
 
-    /// Brings it to the state in which it was connected, as far as DISCARD ALL does.
+    /// Brings it to the state in which it was connected, as far as DISCARD ALL does, with a seed that nobody knows.
     pub async fn reset(&mut self) -> Result<(), NotReady> {
         self.confirm("DISCARD ALL").await?;
+        let mut random = [0; 4];
+        // Without it what a session has set for `random()` would be known to it still.
+        getrandom::fill(&mut random).map_err(|_| NotReady::Unclean)?;
+        let seed = f64::from(u32::from_be_bytes(random)) / f64::from(u32::MAX);
+        self.confirm(&format!("SELECT pg_catalog.setseed({seed:.9}::pg_catalog.float8)")).await?;
         self.statements.clear();
         self.applied = Arc::default();
         self.is_suspect = false;

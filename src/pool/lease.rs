@@ -88,7 +88,7 @@ impl ServerPool {
     /// Cancel safe: dropped, it leaves the queue.
     pub async fn lease(self: &Arc<Self>, wants: &Wants<'_>) -> Result<Lease, Refusal> {
         let settings = Arc::new(Settings::default());
-        let needs = Needs { settings: &settings, is_own: false, forgets_sequences: false };
+        let needs = Needs { settings: &settings, is_own: false, forgets_sequences: false, closes: false };
         loop {
             let mut lease = match self.checkout(wants) {
                 Checkout::Lease(lease) => lease,
@@ -102,7 +102,10 @@ impl ServerPool {
                     lease
                 }
             };
+            let was_suspect = lease.is_suspect;
             if lease.is_ready(needs) || lease.make_ready(needs).await.is_ok() {
+                // Whether a reset is enough for a session is not known here.
+                lease.is_suspect = was_suspect;
                 return Ok(lease);
             }
         }

@@ -15,7 +15,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -50,6 +50,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
+/// What may have changed definitions is looked after no sooner.
+const DOUBT_PAUSE: Duration = Duration::from_millis(200);
+
 /// A login waits no longer for the first reading of its database.
 const FIRST_READ: Duration = Duration::from_secs(2);
 
@@ -73,6 +76,21 @@ pub struct DatabaseCatalog {
     reading: Mutex<Reading>,
     /// An attempt to read it has ended.
     attempted: Notify,
+    /// Counts changes of definitions, those that went through here and those that were found.
+    changes: AtomicU64,
+    /// Texts under way that change definitions at a moment that is not seen: nothing is known meanwhile.
+    defining: AtomicUsize,
+    nothing: ArcSwap<Catalog>,
+}
+
+/// As long as it lives, nothing is known of a database.
+#[derive(Debug)]
+pub struct Defining(Arc<DatabaseCatalog>);
+
+impl Drop for Defining {
+    fn drop(&mut self) {
+        self.0.defining.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Where the reading of a database stands.
@@ -113,6 +131,9 @@ impl DatabaseCatalog {
             identity: ArcSwap::new(Arc::clone(identity)),
             snapshot: ArcSwap::from_pointee(Catalog::empty()),
             attempted: Notify::new(),
+            changes: AtomicU64::new(0),
+            defining: AtomicUsize::new(0),
+            nothing: ArcSwap::from_pointee(Catalog::empty()),
             reading: Mutex::new(Reading {
                 last: Arc::default(),
                 fingerprint: None,
@@ -130,7 +151,19 @@ impl DatabaseCatalog {
 
     /// The snapshot as of now.
     pub fn load(&self) -> arc_swap::Guard<Arc<Catalog>> {
-        self.snapshot.load()
+        if self.defining.load(Ordering::SeqCst) > 0 { self.nothing.load() } else { self.snapshot.load() }
+    }
+
+    /// How often definitions have changed. What was judged before a change, and ran after it, is not proven.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    /// Nothing is known as long as the guard lives.
+    pub fn define(self: &Arc<Self>) -> Defining {
+        self.defining.fetch_add(1, Ordering::SeqCst);
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        Defining(Arc::clone(self))
     }
 
     /// Waits until there is a snapshot, or it could not be read, for a while: the first statements of a session need not
@@ -162,6 +195,9 @@ impl DatabaseCatalog {
                     tracing::info!(database = %self.database, "the catalog can be read again");
                 }
                 (reading.failures, reading.error) = (0, String::new());
+                if !Arc::ptr_eq(&reading.last, &last) {
+                    self.changes.fetch_add(1, Ordering::SeqCst);
+                }
                 reading.last = last;
                 reading.fingerprint = Some(fingerprint);
                 // Changed while it was read: the next reading is on its way.
@@ -274,8 +310,21 @@ impl Catalogs {
         reading.changes += 1;
         reading.is_wanted = true;
         catalog.snapshot.store(Arc::default());
+        catalog.changes.fetch_add(1, Ordering::SeqCst);
         drop(reading);
         self.wanted.notify_one();
+    }
+
+    /// Something ran that may have changed definitions without naming them: whether it has is looked at soon.
+    pub fn doubt(&self, catalog: &DatabaseCatalog) {
+        let mut reading = catalog.lock();
+        if !reading.is_wanted {
+            reading.is_wanted = true;
+            // Who doubts again and again does not keep the server busy.
+            reading.not_before = reading.not_before.max(Instant::now() + DOUBT_PAUSE);
+            drop(reading);
+            self.wanted.notify_one();
+        }
     }
 
     /// The primary is another server: nothing is known of any database until it has been read there.

@@ -6,7 +6,7 @@ mod health;
 pub mod listener;
 pub mod mailbox;
 
-pub use catalogs::{Catalogs, DatabaseCatalog, Source, read_catalog};
+pub use catalogs::{Catalogs, DatabaseCatalog, Defining, Source, read_catalog};
 pub use health::{CHECK_EVERY, Health, Known, Role, ServerHealth};
 pub use listener::{ListenFailure, ListenLimits, Listener, Listeners, OnGap, listen_sql};
 pub use mailbox::{Fate, ListenStats, Mail, Mailbox, Notification};

@@ -82,6 +82,10 @@ impl Session {
                     return None;
                 }
                 let tag = prologue::tag(&text)?;
+                // Only as the first statement, as a server would say otherwise.
+                if prologue::sets_transaction(&text) && deferred.texts.len() > 1 {
+                    return None;
+                }
                 if deferred.texts.len() > PROLOGUE_TEXTS || text.len() > PROLOGUE_BYTES {
                     return None;
                 }

@@ -55,8 +55,10 @@ impl Session {
         // What `currval` and `lastval` would give is another session's.
         let asks_sequences =
             || effects.has(Effects::ASKS_SEQUENCES) || self.identity.asks_sequences.load(Ordering::Relaxed);
-        let forgets_sequences = (!is_own || self.is_new_backend) && asks_sequences();
-        Needs { settings: &self.settings, is_own, forgets_sequences }
+        let forgets_sequences =
+            (!is_own || self.is_new_backend) && (asks_sequences() || effects.has(Effects::UNPROVEN));
+        let closes = lease.is_suspect && self.catalog.load().outlives_discard();
+        Needs { settings: &self.settings, is_own, forgets_sequences, closes }
     }
 
     /// What may take time: waiting, checking a backend, going on to the primary, making it ready.
@@ -92,7 +94,8 @@ impl Session {
             let may_try = attempt < ATTEMPTS;
             attempt += 1;
             match failure {
-                // It is closed with its lease.
+                // It is closed with its lease. There are only so many of them.
+                NotReady::Unclean => attempt -= 1,
                 NotReady::Broken(_) if may_try => {}
                 NotReady::Broken(broken) => return Err(reply::not_sent(&broken).into()),
                 NotReady::Refused(fields) if fields.code == INTERRUPTED && may_try => give_back(lease),
@@ -213,8 +216,12 @@ fn unreachable(pool: &Pool) -> Refusal {
     Refusal::Unreachable(Arc::new(failure))
 }
 
-/// Gives back a backend to which nothing of the session's was sent.
+/// Gives back a backend to which nothing of the session's was sent. One that still has another session's settings is
+/// closed: they may be what is in the way.
 fn give_back(mut lease: Lease) {
+    if !lease.applied.is_empty() {
+        return;
+    }
     lease.protocol.take_error();
     if let Some(proof) = lease.protocol.quiescent() {
         lease.release(proof);

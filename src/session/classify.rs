@@ -29,6 +29,9 @@ struct Unjudged {
 /// end.
 const LARGE_OBJECTS: [i32; 13] = [715, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172];
 
+/// Types of a parameter that is a text as it was bound: not given, `text`, `unknown`, `varchar`.
+const PLAIN_TEXTS: [u32; 4] = [0, 25, 705, 1043];
+
 /// Functions that do not come with PostgreSQL have higher numbers (`FirstNormalObjectId`).
 const FIRST_OF_USERS: i32 = 16_384;
 
@@ -230,8 +233,12 @@ impl Session {
             return verdict;
         }
         let catalog = self.catalog.load();
-        let is_proven = (0..count)
-            .all(|_| body.int32().is_ok_and(|id| catalog.proves_parameter_type(id.cast_unsigned())));
+        let is_proven = (0..usize::from(count.cast_unsigned())).all(|parameter| {
+            // The name of a setting is the value as it was bound, if nothing casts it.
+            let fits = |id: u32| !verdict.effects.names_setting(parameter) || PLAIN_TEXTS.contains(&id);
+            body.int32()
+                .is_ok_and(|id| catalog.proves_parameter_type(id.cast_unsigned()) && fits(id.cast_unsigned()))
+        });
         if is_proven { verdict } else { verdict.unproven() }
     }
 

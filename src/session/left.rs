@@ -1,7 +1,7 @@
 //! What a session may have left on its backend since it got it. It is nothing again once the session has no backend,
 //! whichever way it lost it, and so can neither reach the next one nor be taken for its state.
 
-use crate::{backend::protocol::Discarded, route::Demand, sql::Effects};
+use crate::{backend::protocol::Discarded, route::Demand, server::Defining, sql::Effects};
 
 /// What the statements since the last checkout have, or may have, left.
 #[derive(Debug, Default)]
@@ -24,6 +24,10 @@ pub(super) struct Left {
     pub(super) discarded: Discarded,
     /// A portal may be of a DISCARD ALL or DEALLOCATE ALL.
     pub(super) may_discard: bool,
+    /// How often definitions had changed when the first of the statements was judged.
+    pub(super) judged_at: u64,
+    /// Held while a text that changes definitions, and ends the transaction itself, may be running.
+    pub(super) defining: Option<Defining>,
 }
 
 impl Left {
@@ -50,7 +54,12 @@ impl Left {
     /// The text that could not be read has done nothing.
     pub(super) fn drop_unread(&mut self) {
         if std::mem::take(&mut self.has_unread) {
-            self.effects = self.read;
+            // Whatever is thought of the error: another session gets the backend only after a reset.
+            self.effects = self.read.with(if self.effects.has(Effects::UNPROVEN) {
+                Effects::UNPROVEN
+            } else {
+                Effects::NONE
+            });
         }
     }
 }

@@ -169,7 +169,9 @@ impl Session {
         let lasts = |pin: &CountedPin| matches!(pin.reason, PinReason::Load | PinReason::Seed);
         let lasting = self.left.effects.has(Effects::LOADS.with(Effects::SEEDS))
             || self.pin.as_deref().is_some_and(lasts);
+        let outlives = self.catalog.load().outlives_discard();
         let Some(mut lease) = self.part() else { return };
+        let lasting = lasting || (outlives && lease.is_suspect);
         let clean =
             lease.protocol.quiescent().is_some() && lease.unsent.is_empty() && !lease.cancel.was_hit();
         if !self.is_kept || lasting || self.streaming > 0 || !clean {

@@ -24,7 +24,10 @@ pub(super) fn tag(text: &[u8]) -> Option<&'static str> {
         ["savepoint", _] => Some("SAVEPOINT"),
         ["set", "constraints", "all", _] => Some("SET CONSTRAINTS"),
         ["set", "transaction", "snapshot", ..] => None,
-        ["set", "transaction", ..] | ["set", "local", "search_path", "=" | "to", ..] => Some("SET"),
+        ["set", "transaction", ..] => Some("SET"),
+        ["set", "local", "search_path", "=" | "to", ..] => {
+            written[4..].concat().split(',').all(is_plain_name).then_some("SET")
+        }
         // Units are read as they are written.
         ["set", "local", name, "=" | "to", ..] => is_valid(name, &written[4..].concat()).then_some("SET"),
         _ => None,
@@ -36,6 +39,11 @@ pub(super) fn sets_transaction(text: &[u8]) -> bool {
     let lowered = text.to_ascii_lowercase();
     let mut words = lowered.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     words.next() == Some(b"set") && words.next() == Some(b"transaction")
+}
+
+fn is_plain_name(name: &str) -> bool {
+    let name = name.strip_prefix('"').and_then(|name| name.strip_suffix('"')).unwrap_or(name);
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// The text with a blank for each comment; `None` if one is nested or not closed.
@@ -92,7 +100,8 @@ mod tests {
             ("SAVEPOINT a", Some("SAVEPOINT")),
             ("set local statement_timeout = '5s';", Some("SET")),
             ("SET LOCAL lock_timeout TO 100", Some("SET")),
-            ("SET LOCAL search_path = a, \"B c\"", Some("SET")),
+            ("SET LOCAL search_path = a, \"B\"", Some("SET")),
+            ("SET LOCAL search_path = 'a,,b'", None),
             ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", Some("SET")),
             ("SET CONSTRAINTS ALL DEFERRED", Some("SET CONSTRAINTS")),
             ("SET LOCAL work_mem='7MB'", Some("SET")),

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     backend::{Protocol, Settings, statements::UnnamedText},
     route::Demand,
-    sql::{Effects, Reason, Verdict, reset_names, setting_names},
+    sql::{Control, Effects, Reason, Verdict, reset_names, setting_names},
     wire::{TxStatus, message},
 };
 
@@ -131,6 +131,13 @@ impl Session {
         {
             // What follows before the server has said so may be read in another way than it was judged.
             self.left.effects |= Effects::UNPROVEN;
+        }
+        if verdict.effects.has(Effects::DDL) {
+            // It may be committed long before it has been answered.
+            if verdict.control == Control::Other {
+                self.left.defining = Some(self.catalog.define());
+            }
+            self.shared.catalogs.changed(&self.catalog);
         }
         if verdict.effects.has(Effects::WANTS_DATABASE) {
             self.leave_other_databases();

@@ -32,7 +32,9 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
     if session.skips(request) {
         return Box::pin(session.drop_request(request)).await;
     }
+    let judged_at = session.catalog.changes();
     let demand = session.classify(request).await?;
+    session.note_judged(judged_at);
     session.note_only_reads(&demand);
     if session.answers(request, &demand)? {
         return Ok(());

@@ -61,7 +61,8 @@ impl Session {
         let clean = self.pin.is_none()
             && !self.is_kept
             && !self.has_long_statement()
-            && !self.left.effects.has(LEAVES_STATE)
+            && !self.left.effects.has(LEAVES_STATE.with(Effects::DDL))
+            && self.left.judged_at == self.catalog.changes()
             && self.streaming == 0
             && !self.left.statements_unknown
             && !self.has_aliases()
@@ -110,6 +111,16 @@ impl Session {
     }
 
     async fn settle_answered(&mut self) -> Result<(), Ended> {
+        if self.left.judged_at != self.catalog.changes() {
+            // Something else may have run than what was judged.
+            self.left.effects |= Effects::UNPROVEN;
+        }
+        // What is created may be temporary by the search path alone.
+        let defines = self.left.effects.has(Effects::DDL);
+        if self.left.effects.has(Effects::OPAQUE) && self.left.effects.has(Effects::UNPROVEN) {
+            self.shared.catalogs.doubt(&self.catalog);
+        }
+        self.left.defining = None;
         self.note_definitions();
         if let Some(lease) = self.lease.as_mut().filter(|_| self.left.effects.has(Effects::UNPROVEN)) {
             // Whatever is found below and carried: another session gets it only after a reset.
@@ -137,13 +148,22 @@ impl Session {
             Some(_) => LEAVES_STATE.with(Effects::ENDS_STATE),
             None => LEAVES_STATE,
         };
-        if self.left.effects.has(asks) || was_long {
+        if self.left.effects.has(asks) || was_long || defines {
             self.ask_residue().await?;
         } else if self.is_kept {
             self.set_pin(self.lasting_pin());
         }
+        // What was not proven has been asked for, and another session gets the backend only after a reset.
+        self.left.judged_at = self.catalog.changes();
         self.release_if_clean();
         Ok(())
+    }
+
+    /// The request was judged when definitions had changed so often.
+    pub(crate) fn note_judged(&mut self, changes: u64) {
+        if self.lease.is_none() {
+            self.left.judged_at = changes;
+        }
     }
 
     /// Ends the session's hold on its backend. Every lease ends by this, whichever way: what must follow from it cannot

@@ -61,6 +61,55 @@ const EXTENSIONS: &[&str] = &[
 /// Functions of those that are not harmless all the same: they set parameters.
 const EXCEPTIONS: &[&str] = &["set_limit", "isn_weak"];
 
+/// More extensions whose libraries keep nothing that a later session could find after DISCARD ALL. Not among them: `dblink`,
+/// which keeps connections by name, `hypopg` and procedural languages.
+const FORGETFUL: &[&str] = &[
+    "amcheck",
+    "autoinc",
+    "bloom",
+    "dict_int",
+    "dict_xsyn",
+    "file_fdw",
+    "http",
+    "insert_username",
+    "intagg",
+    "lo",
+    "moddatetime",
+    "pageinspect",
+    "pg_buffercache",
+    "pg_cron",
+    "pg_freespacemap",
+    "pg_graphql",
+    "pg_net",
+    "pg_partman",
+    "pg_prewarm",
+    "pg_repack",
+    "pg_stat_statements",
+    "pg_visibility",
+    "pg_walinspect",
+    "pgaudit",
+    "pgrowlocks",
+    "pgsodium",
+    "pgstattuple",
+    "plpgsql",
+    "postgres_fdw",
+    "refint",
+    "seg",
+    "sslinfo",
+    "supabase_vault",
+    "tablefunc",
+    "tcn",
+    "timescaledb",
+    "tsm_system_rows",
+    "tsm_system_time",
+    "xml2",
+];
+
+/// Whether an extension's library keeps nothing beyond DISCARD ALL.
+pub(super) fn knows_extension(extension: &str) -> bool {
+    EXTENSIONS.contains(&extension) || FORGETFUL.contains(&extension)
+}
+
 /// Whether a function in C of an extension is harmless.
 pub(super) fn is_harmless_of_extension(extension: &str, function: &str) -> bool {
     EXTENSIONS.contains(&extension) && !EXCEPTIONS.contains(&function)

@@ -160,6 +160,12 @@ impl Catalog {
         self.proof.proves(name, used)
     }
 
+    /// Whether there are functions that may keep state which DISCARD ALL does not end: in a language with variables of the
+    /// session, or in a library that is not known.
+    pub fn outlives_discard(&self) -> bool {
+        self.proof.outlives_discard()
+    }
+
     /// Whether making a value of the type with this id is proven to leave nothing: for parameters whose type a client
     /// gives by its id.
     pub fn proves_parameter_type(&self, id: u32) -> bool {

@@ -56,6 +56,8 @@ pub(super) fn prove<'p>(walk: &mut Walk<'p, '_>, node: Node<'p>) {
 
 /// It may run triggers, views and the expressions of indexes, of the relations that it names.
 fn maintained<'p>(walk: &mut Walk<'p, '_>, node: Node<'p>) {
+    // REFRESH MATERIALIZED VIEW fires event triggers.
+    walk.prove_definition();
     walk.prove_any();
     let relations = utility::targets(node);
     if relations.is_empty() {

@@ -342,6 +342,10 @@ fn truth(value: pg_raw_parse::ConstValue<'_>) -> Option<bool> {
 fn set<'p>(walk: &mut Walk<'p, '_>, statement: &'p nodes::VariableSetStmt) -> Control {
     walk.prove_set(statement);
     let name = statement.name().unwrap_or_default();
+    if name == "seed" {
+        // Nothing undoes it, not even the end of the transaction.
+        walk.found.effects |= Effects::SEEDS;
+    }
     let unlisted = if query::is_listed(name) { Effects::NONE } else { Effects::SETS_UNLISTED };
     let effects = match statement.kind {
         VariableSetKind::VAR_SET_MULTI if name == "SESSION CHARACTERISTICS" => Effects::SETS,
@@ -356,9 +360,6 @@ fn set<'p>(walk: &mut Walk<'p, '_>, statement: &'p nodes::VariableSetStmt) -> Co
         _ => Effects::SETS.with(unlisted),
     };
     walk.found.effects |= effects;
-    if name == "seed" {
-        walk.found.effects |= Effects::SEEDS;
-    }
     Control::None
 }
 

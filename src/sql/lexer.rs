@@ -403,6 +403,10 @@ impl Lexer<'_> {
         let whole = &self.text[start..self.at];
         let fits = !whole.is_empty() && fits_32_bits(whole);
         let mut kind = if fits { Kind::Integer } else { Kind::Decimal };
+        // `1..2` are two numbers (`numericfail` in PostgreSQL's scan.l).
+        if self.peek(0) == b'.' && self.peek(1) == b'.' && !whole.is_empty() {
+            return kind;
+        }
         if self.peek(0) == b'.' {
             self.at += 1;
             self.digits();

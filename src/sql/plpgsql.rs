@@ -50,6 +50,8 @@ fn tokens(source: &str) -> Option<Vec<Token<'_>>> {
             // A name by code points.
             Kind::Exotic if raw.contains('"') => return None,
             Kind::Exotic if raw.contains('\'') => Token::Text(raw),
+            // A number that runs into a word.
+            Kind::Exotic if raw.bytes().any(|byte| byte.is_ascii_alphabetic()) => return None,
             Kind::Exotic | Kind::Integer | Kind::Decimal => Token::Number,
             Kind::Broken => return None,
             Kind::Symbol if raw.len() > 1 => Token::Parameter,
@@ -175,6 +177,8 @@ impl<'t> Reader<'t, '_> {
         let name = match token {
             Token::Word(word) => word.to_ascii_lowercase(),
             Token::Quoted(name) => name[1..name.len() - 1].replace("\"\"", "\""),
+            // No operator is longer: its name would be cut.
+            Token::Operator(operator) if operator.len() > 63 => return None,
             Token::Operator(operator) => {
                 let parts = (0..operator.len())
                     .flat_map(|start| (start + 1..=operator.len()).map(move |end| &operator[start..end]));
@@ -190,7 +194,9 @@ impl<'t> Reader<'t, '_> {
         }
         let is_called = self.token(1) == Some(Token::Symbol(b'('));
         if name == "set_config" {
-            return (is_called && self.sets_locally()).then_some(Some(name));
+            // Of whichever schema, if there is another one.
+            let is_built_in = !self.proof.has_own_set_config();
+            return (is_built_in && is_called && self.sets_locally()).then_some(Some(name));
         }
         if is_called && !self.proof.knows(&name) {
             let is_keyword = matches!(token, Token::Word(_)) && KEYWORDS.contains(&name.as_str());

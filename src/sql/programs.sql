@@ -15,5 +15,5 @@ SELECT 'trigger', pg_catalog.concat(pg_catalog.quote_ident(p.proname), ' ', p.pr
 FROM pg_catalog.pg_proc p
 WHERE p.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid AND EXISTS (
     SELECT FROM pg_catalog.pg_trigger t
-    WHERE t.tgfoid OPERATOR(pg_catalog.=) p.oid AND NOT t.tgisinternal
+    WHERE t.tgfoid OPERATOR(pg_catalog.=) p.oid
         AND t.tgenabled OPERATOR(pg_catalog.<>) 'D'::pg_catalog."char")

@@ -60,6 +60,7 @@ const CORE_OPERATORS: [&str; 15] =
 
 /// What is proven of one database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts of a database")]
 pub(super) struct Proof {
     loaded: bool,
     names: HashMap<Box<str>, Flags, RandomState>,
@@ -68,12 +69,26 @@ pub(super) struct Proof {
     core_doubt: bool,
     /// There is an event trigger.
     ddl_doubt: bool,
+    /// Users have a function of the name `set_config`.
+    own_set_config: bool,
+    /// Functions are written in languages, or come from libraries, that may keep state which DISCARD ALL does not end.
+    outlives_discard: bool,
 }
 
 impl Proof {
     /// Whether nothing that runs an expression is proven at all.
     pub(super) fn proves_nothing(&self) -> bool {
         !self.loaded || self.core_doubt
+    }
+
+    /// Whether users have a function of the name `set_config`.
+    pub(super) fn has_own_set_config(&self) -> bool {
+        self.own_set_config
+    }
+
+    /// Whether there are functions that may keep state which DISCARD ALL does not end.
+    pub(super) fn outlives_discard(&self) -> bool {
+        self.outlives_discard
     }
 
     /// Whether statements that define things are proven, if what they name is.
@@ -184,6 +199,9 @@ impl Builder {
                 let Some((name, source)) = super::catalog::split_name(name) else { return true };
                 let source = source.strip_prefix(' ').unwrap_or(source).into();
                 self.id(b'f', &name);
+                // Of other languages, or of libraries that are not audited.
+                self.proof.outlives_discard |= rest == "other"
+                    || rest.strip_prefix("of ").is_some_and(|from| !audit::knows_extension(from));
                 self.bodies.push(Body { name: name.into(), language: rest.into(), source });
             }
             _ => return false,
@@ -194,6 +212,7 @@ impl Builder {
     /// There is a function of this name, perhaps one of users, perhaps a built-in one that is volatile.
     pub(super) fn function(&mut self, name: &str, of_users: bool, is_built_volatile: bool) {
         self.proof.flag(name, Flags::FUNCTION);
+        self.proof.own_set_config |= of_users && name == "set_config";
         let has_body = || self.ids.contains_key(&(b'f', Box::from(name)));
         if of_users && !has_body() {
             self.doubt(b'f', name);

@@ -18,7 +18,8 @@
     UNION ALL
     SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass::pg_catalog.oid, g.oid, 'w', c.relname
     FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) g.tgrelid
-    WHERE NOT g.tgisinternal AND g.tgenabled OPERATOR(pg_catalog.<>) 'D'::pg_catalog."char"
+    -- Internal ones, too: before PostgreSQL 15 the clones on partitions are.
+    WHERE g.tgenabled OPERATOR(pg_catalog.<>) 'D'::pg_catalog."char"
     UNION ALL
     SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass::pg_catalog.oid, d.oid,
            CASE WHEN a.attgenerated OPERATOR(pg_catalog.=) ''::pg_catalog."char" THEN 'w' ELSE 'r' END, c.relname
@@ -204,5 +205,4 @@ FROM (
     UNION ALL
     SELECT 'w', c.relname, g.tgfoid
     FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) g.tgrelid
-    WHERE NOT g.tgisinternal
 ) u JOIN risky r ON r.oid OPERATOR(pg_catalog.=) u.called)

@@ -93,7 +93,8 @@ impl<'p> Walk<'p, '_> {
             Some(Node::ParamRef(parameter)) if self.used.is_none() && parameter.number > 0 => {
                 self.found.effects |= Effects::bound_setting(parameter.number as usize - 1);
             }
-            Some(name)
+            // Not under a cast, which may change it: `'app.tenants'::varchar(10)`.
+            Some(name @ Node::A_Const(_))
                 if self.literal(name).is_some_and(|name| setting::is_carried_name(name.as_bytes())) => {}
             _ => self.unproven("set_config of a name that is computed or not carried"),
         }

@@ -479,6 +479,10 @@ impl<'p, 'c> Walk<'p, 'c> {
 
     fn set_config(&mut self, call: &'p nodes::FuncCall) {
         self.found.neutral_call = true;
+        let named = call.args().get(0).and_then(|name| self.literal(name));
+        if named.is_some_and(|name| name.eq_ignore_ascii_case("seed")) {
+            self.found.effects |= Effects::SEEDS;
+        }
         if call.args().get(2).is_some_and(is_true) {
             self.found.effects |= Effects::LOCAL;
             return;

@@ -1,11 +1,12 @@
 //! Which settings are carried from one backend to another by their name.
 
 /// Settings that are never carried, or that change how what follows is read.
-const NOT_CARRIED: [&str; 9] = [
+const NOT_CARRIED: [&str; 10] = [
     "backslash_quote",
     "client_encoding",
     "exit_on_error",
     "is_superuser",
+    "seed",
     "standard_conforming_strings",
     "transaction_deferrable",
     "transaction_isolation",

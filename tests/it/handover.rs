@@ -258,3 +258,103 @@ async fn a_session_whose_role_is_gone_can_leave_it() {
         assert_eq!(client.query_value("SELECT current_user").await, "app", "{leave}");
     }
 }
+
+/// What is harmless to look at, and the worst that may be found on a connection of one's own.
+const FUNCTIONS: &str = "SET ROLE app; CREATE TABLE orders (n int); INSERT INTO orders VALUES (1);\
+    CREATE FUNCTION evil() RETURNS int LANGUAGE plpgsql AS $$\
+        BEGIN PERFORM set_config('search_path', 'evil', false), pg_advisory_lock(7); RETURN 1; END $$;\
+    CREATE FUNCTION counts() RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$\
+        BEGIN FOR i IN 1..evil() LOOP RETURN 1; END LOOP; RETURN 0; END $$;\
+    CREATE FUNCTION harmless() RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN 1; END $$";
+
+/// What another session sees of a connection, on each of two; `None` where there is no connection for it.
+async fn seen_by_others(site: &Site) -> Vec<Option<String>> {
+    let look = "SELECT concat(current_setting('search_path'), ' ', current_setting('app.tenant', true), ' ', \
+        (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), ' ', \
+        (SELECT count(*) FROM orders))";
+    let (mut first, mut second) = (site.client().await, site.client().await);
+    let seen = values(&first.ask(look).await).pop();
+    first.ask("BEGIN; SELECT 1").await;
+    let also_seen = values(&second.ask(look).await).pop();
+    first.ask("ROLLBACK").await;
+    vec![seen, also_seen]
+}
+
+#[tokio::test]
+async fn no_trick_leaves_anything_to_another() {
+    let many = "+".repeat(200);
+    let tricks: &[&[&str]] = &[
+        &["SET search_path = pg_temp", "CREATE TABLE orders (n int)"],
+        &["BEGIN; SET LOCAL search_path = pg_temp; CREATE TABLE orders (n int); COMMIT"],
+        &["SET search_path = pg_temp", "SELECT 2 AS n INTO orders FROM generate_series(1, 5)"],
+        &["SELECT counts()"],
+        &["SELECT set_config('app.tenantX'::varchar(10), 'v', false)"],
+        &[&format!(
+            "BEGIN; SELECT set_config('search_path', 'evil', false), pg_advisory_lock(7); COMMIT; \
+             SELECT 1 WHERE ++++{many}1 IS NULL OR true; SELECT ts_stat('SELEC')"
+        )],
+        &["SELECT set_config('app.tenantX'::varchar(10), 'v', false); SELECT ts_stat('SELEC')"],
+        &["BEGIN; CREATE OR REPLACE FUNCTION harmless() RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ \
+           BEGIN RETURN evil(); END $$; COMMIT; SELECT harmless()"],
+        &[
+            "DO $$ BEGIN EXECUTE 'CREATE OR REPLACE FUNCTION harmless() RETURNS int IMMUTABLE LANGUAGE plpgsql AS \
+           ''BEGIN RETURN evil(); END''; '; END $$; SELECT harmless()",
+        ],
+    ];
+    for trick in tricks {
+        let site = Site::with_objects(FUNCTIONS, 2).await;
+        let mut client = site.client().await;
+        for sql in *trick {
+            client.ask(sql).await;
+        }
+        for seen in seen_by_others(&site).await.into_iter().flatten() {
+            assert_eq!(seen, "\"$user\", public  0 1", "{trick:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_function_that_changes_while_a_statement_waits_leaves_nothing() {
+    let site = Site::with_objects(FUNCTIONS, 2).await;
+    let (mut client, mut other) = (site.client().await, site.client().await);
+    client.ask("SELECT harmless()").await;
+    client.query("SELECT pg_sleep(0.5); SELECT harmless()").await;
+    site.primary.wait_for_app_backends("query LIKE 'SELECT pg_sleep%' AND state = 'active'", 1).await;
+    let replaced = "CREATE OR REPLACE FUNCTION harmless() RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ \
+        BEGIN RETURN evil(); END $$";
+    assert_eq!(error_code(&other.ask(replaced).await), None);
+    client.read_until_ready().await;
+    other.terminate().await;
+    for seen in seen_by_others(&site).await.into_iter().flatten() {
+        assert_eq!(seen, "\"$user\", public  0 1");
+    }
+}
+
+#[tokio::test]
+async fn nobody_knows_the_seed_of_another() {
+    for set in [
+        "SELECT set_config('seed', '0.5', true)",
+        "BEGIN; SET LOCAL seed = 0.5; COMMIT",
+        "DO $$ BEGIN PERFORM setseed(0.5); END $$",
+    ] {
+        let site = Site::with_backends(1);
+        let known = site.primary.value("SELECT random() FROM setseed(0.5) OFFSET 0").await;
+        let mut client = site.client().await;
+        client.ask(set).await;
+        client.terminate().await;
+        let mut other = site.client().await;
+        assert_ne!(other.query_value("SELECT random()").await, known, "{set}");
+    }
+}
+
+#[tokio::test]
+async fn a_function_of_many_signs_costs_no_memory() {
+    let objects = format!(
+        "SET check_function_bodies = off; CREATE FUNCTION signs() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1 {} 1; END $$",
+        "+".repeat(19_000)
+    );
+    let site = Site::with_objects(&objects, 1).await;
+    assert_eq!(site.client().await.query_value("SELECT 1").await, "1");
+    let peak = site.proxy.peak_memory_bytes();
+    assert!(peak < 200 << 20, "{peak} bytes");
+}

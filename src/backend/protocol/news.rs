@@ -214,7 +214,8 @@ pub(super) fn grammar_refuses(body: &[u8]) -> bool {
         match kind {
             b'C' => is_syntax = value == SYNTAX_ERROR,
             b'F' => is_grammar = GRAMMAR_FILES.contains(&value),
-            b'W' => return false,
+            // A context, or a query of a function's own.
+            b'W' | b'q' | b'p' => return false,
             _ => {}
         }
     }
