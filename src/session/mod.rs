@@ -19,6 +19,7 @@ mod failed;
 mod goodbye;
 pub mod handshake;
 pub mod identities;
+mod idle;
 mod judges;
 mod kept;
 mod left;

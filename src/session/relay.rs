@@ -76,9 +76,10 @@ impl Session {
         if let Some(request) = self.buffered_request()? {
             return Ok(request);
         }
-        let moved = match self.pinned_idle_timeout() {
-            None => poll_fn(|cx| self.poll_wait(cx)).await?,
-            Some(limit) => Box::pin(self.wait_pinned(limit)).await?,
+        let moved = match (self.idle_timeout(), self.pinned_idle_timeout()) {
+            (Some(limit), _) => Box::pin(self.wait_idle(limit)).await?,
+            (None, Some(limit)) => Box::pin(self.wait_pinned(limit)).await?,
+            (None, None) => poll_fn(|cx| self.poll_wait(cx)).await?,
         };
         match moved {
             Moved::Request(request) => Ok(request),

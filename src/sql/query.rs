@@ -40,6 +40,9 @@ pub(super) struct Found {
     parameter_decides: bool,
     /// A string names a job object; it counts if catalogs are read.
     literal_names_job: bool,
+    /// A setting's name is taken from a column `name`; and a relation is named that is not `pg_settings`.
+    name_of_column: bool,
+    other_relation: bool,
 }
 
 impl Found {
@@ -65,6 +68,10 @@ impl Found {
         }
         if self.job.is_some() && self.application {
             self.effects |= Effects::MIXED;
+        }
+        // Of those that the server lists the server is asked (`pg_dump` sets one so).
+        if self.name_of_column && (self.other_relation || !self.relation) {
+            self.effects |= Effects::OPAQUE_SETTINGS;
         }
     }
 }
@@ -272,6 +279,7 @@ impl<'p, 'c> Walk<'p, 'c> {
     /// A relation by name.
     pub(super) fn named_relation(&mut self, schema: Option<&str>, name: &str, access: Access) {
         self.found.relation = true;
+        self.found.other_relation |= name != "pg_settings" || !matches!(schema, None | Some("pg_catalog"));
         let job = self.rules.object(Object::Relation, schema, name);
         if let Some(seen) = self.seen.as_deref_mut() {
             seen.relation(schema, name, access, job);
@@ -494,8 +502,13 @@ impl<'p, 'c> Walk<'p, 'c> {
             self.found.effects |= Effects::SETS_UNLISTED;
         }
         // A literal is in the text and a parameter among the values; a computed name is nowhere.
-        if literal.is_none() && !matches!(name, Some(Node::ParamRef(_))) {
-            self.found.effects |= Effects::OPAQUE_SETTINGS;
+        match name {
+            _ if literal.is_some() => {}
+            Some(Node::ParamRef(_)) => {}
+            Some(Node::ColumnRef(column)) if qualified(column.fields().iter()).1 == "name" => {
+                self.found.name_of_column = true;
+            }
+            _ => self.found.effects |= Effects::OPAQUE_SETTINGS,
         }
     }
 

@@ -358,3 +358,18 @@ async fn a_function_of_many_signs_costs_no_memory() {
     let peak = site.proxy.peak_memory_bytes();
     assert!(peak < 200 << 20, "{peak} bytes");
 }
+
+#[tokio::test]
+async fn timeouts_of_idle_sessions_hold_without_a_connection() {
+    let site = Site::start();
+    for (name, begin, code) in
+        [("idle_session_timeout", "", "57P05"), ("idle_in_transaction_session_timeout", "BEGIN", "25P03")]
+    {
+        let mut client = site.client().await;
+        client.ask(&format!("SET {name} = '300ms'")).await;
+        client.ask(begin).await;
+        let goodbye = client.read_message().await;
+        assert_eq!((goodbye.tag, goodbye.field(b'C').as_deref()), (b'E', Some(code)), "{goodbye:?}");
+        assert_eq!(client.try_read_message().await, None);
+    }
+}

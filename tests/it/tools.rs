@@ -55,7 +55,8 @@ impl Drop for Killed {
 async fn a_database_is_dumped_and_restored() {
     let cluster = Cluster::start();
     let primary = &cluster.primary;
-    let proxy = Proxy::start(&ProxyConfig::of(&cluster).to_toml());
+    // The three jobs and their leader take all four: nothing that they do may pin more.
+    let proxy = Proxy::start(&ProxyConfig::of(&cluster).pool("primary", &["primary"], 4).to_toml());
     let port = proxy.port();
     run(command("pgbench", port).args(["--initialize", "--scale=1", "--quiet", "--foreign-keys", "app"]));
     let mut client = RawClient::login(port, Login::App, "app").await;

@@ -71,6 +71,10 @@ const EFFECTS: &[(&str, E)] = &[
     ("SELECT set_config('a.b', 'c', false)", E::SETS.with(E::SETS_UNLISTED)),
     ("SELECT set_config($1, 'c', false)", E::SETS.with(E::SETS_UNLISTED)),
     ("SELECT set_config('role', 'c', false)", E::SETS.with(E::SETS_UNLISTED)),
+    (
+        "SELECT set_config(name, 'view', false) FROM pg_settings WHERE name = 'x'",
+        E::SETS.with(E::SETS_UNLISTED),
+    ),
     ("SELECT set_config('app.' || $1, 'c', false)", E::SETS.with(E::SETS_UNLISTED).with(E::OPAQUE_SETTINGS)),
     ("CREATE TEMP TABLE t (a int)", E::TEMP),
     ("CREATE TEMPORARY TABLE t AS SELECT 1", E::TEMP),

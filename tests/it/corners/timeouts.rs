@@ -96,21 +96,22 @@ async fn an_idle_transaction_is_ended_as_on_the_server() {
     site.finish().await;
 }
 
-/// A session holds no backend while it idles, so the server has nothing to end; a pinned one does.
+/// A session holds no backend while it idles, so the server has nothing to end but the backend; a pinned one does.
 #[tokio::test]
-async fn an_idle_session_is_ended_by_the_server_only_if_it_is_pinned() {
+async fn an_idle_session_is_ended_whether_it_is_pinned_or_not() {
     let mut site = Site::start().await;
     let mut client = site.client().await;
-    client.ask("SET idle_session_timeout = '100ms'").await;
     let ended = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app_trust' AND backend_type = 'client backend' \
                  AND pid = (SELECT pid FROM last_pid)";
     site.primary.query("CREATE TABLE last_pid (pid int); ALTER TABLE last_pid OWNER TO app").await;
-    client.ask("INSERT INTO last_pid SELECT pg_backend_pid()").await;
+    client.ask("SET idle_session_timeout = '100ms'; INSERT INTO last_pid SELECT pg_backend_pid()").await;
+    let goodbye = client.read_message().await;
+    assert_eq!((goodbye.tag, goodbye.field(b'C').as_deref()), (b'E', Some("57P05")), "{goodbye:?}");
+    assert_eq!(client.try_read_message().await, None);
     eventually("the server has ended the connection", Duration::from_secs(10), async || {
         (site.primary.value(ended).await == "0").then_some(())
     })
     .await;
-    assert_eq!(client.query_value("SHOW idle_session_timeout").await, "100ms");
     // What it has set is nobody else's.
     let mut other = site.client().await;
     other.ask("TRUNCATE last_pid; INSERT INTO last_pid SELECT pg_backend_pid()").await;
