@@ -58,7 +58,12 @@ impl Sum {
         if one.class > total.class {
             (total.class, total.reason) = (one.class, one.reason);
         }
+        // By a default that is not known here, what follows a RESET may be read otherwise (the body of a function, say).
+        let is_reset = total.effects.has(Effects::RESETS);
         total.effects |= one.effects;
+        if is_reset {
+            total.effects |= Effects::UNPROVEN;
+        }
         if one.control != Control::None {
             total.control = Control::Other;
         }
