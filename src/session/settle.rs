@@ -77,7 +77,7 @@ impl Session {
             self.key.holds(&lease.cancel);
             return;
         }
-        if let Some(mut lease) = self.part() {
+        if let Some(mut lease) = self.part_unreachable() {
             // An error of ours that nobody asked for is not the next session's.
             lease.protocol.take_error();
             lease.protocol.set_heard_elsewhere(None);
@@ -169,9 +169,14 @@ impl Session {
     /// Ends the session's hold on its backend. Every lease ends by this, whichever way: what must follow from it cannot
     /// be forgotten on one of them.
     pub(crate) fn part(&mut self) -> Option<Lease> {
-        let lease = self.lease.take()?;
-        // No cancel finds the backend from here on.
+        self.lease.as_ref()?;
         self.key.holds_none();
+        self.part_unreachable()
+    }
+
+    /// The same, when no cancel finds the backend any more.
+    fn part_unreachable(&mut self) -> Option<Lease> {
+        let lease = self.lease.take()?;
         self.note_definitions();
         self.left = Left::default();
         self.pin = None;
