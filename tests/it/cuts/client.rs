@@ -151,7 +151,11 @@ async fn a_statement() {
 #[tokio::test]
 async fn a_commit_of_what_was_idle_in_transaction() {
     try_every_cut(Phase {
-        before: &["BEGIN", "SET app.who = 'first'; SELECT pg_advisory_xact_lock(1)", "INSERT INTO cut VALUES (1)"],
+        before: &[
+            "BEGIN",
+            "SET app.who = 'first'; SELECT pg_advisory_xact_lock(1)",
+            "INSERT INTO cut VALUES (1)",
+        ],
         act: |talk| Box::pin(async move { talk.query(1, "COMMIT").await }),
     })
     .await;
@@ -379,7 +383,10 @@ async fn an_answer_that_a_cancel_brings_about() {
     };
     // Longer than the answer.
     let cut = lanes.try_all((0..200).step_by(2), attempt).await;
-    assert!(cut.contains(&true) && cut.contains(&false), "the answer was cut at its start, and not at its end");
+    assert!(
+        cut.contains(&true) && cut.contains(&false),
+        "the answer was cut at its start, and not at its end"
+    );
 }
 
 /// A client that has stopped reading vanishes in the middle of much more than any buffer takes.

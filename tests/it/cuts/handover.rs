@@ -20,12 +20,8 @@ const CANCELED: &str = "57014";
 const LEFT: [&str; 3] = ["CREATE TEMP TABLE passing (a int)", "DROP TABLE passing", LEAVES];
 
 /// The same, without settings when it is left.
-const LEFT_WITHOUT_SETTINGS: [&str; 4] = [
-    LEFT[0],
-    LEFT[1],
-    "DO $$ BEGIN PERFORM set_config('work_mem', '1MB', false); END $$",
-    "RESET work_mem",
-];
+const LEFT_WITHOUT_SETTINGS: [&str; 4] =
+    [LEFT[0], LEFT[1], "DO $$ BEGIN PERFORM set_config('work_mem', '1MB', false); END $$", "RESET work_mem"];
 
 /// A connection that somebody has left as no other session may find it, and whose reset cannot end.
 struct Held {

@@ -29,7 +29,7 @@ const BUSY: &str = "SELECT count(*) FROM pg_stat_activity a \
     AND (state <> 'idle' OR backend_xid IS NOT NULL OR EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid))";
 
 /// What one session may see of another's on its connection.
-const STATE: &str = "SELECT concat_ws('|', coalesce(current_setting('app.who', true), ''), current_setting('search_path'), \
+pub(crate) const STATE: &str = "SELECT concat_ws('|', coalesce(current_setting('app.who', true), ''), current_setting('search_path'), \
     current_setting('work_mem'), current_user, \
     (SELECT count(*) FROM pg_prepared_statements WHERE from_sql), (SELECT count(*) FROM pg_cursors), \
     (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), \
@@ -41,7 +41,7 @@ const LEAVES: &str = "DO $$ BEGIN PERFORM set_config('app.who', 'first', false),
     set_config('work_mem', '1MB', false); END $$";
 
 /// [`STATE`] of a session that has met nobody.
-const NO_STATE: &str = "|\"$user\", public|4MB|app_trust|0|0|0|0|0";
+pub(crate) const NO_STATE: &str = "|\"$user\", public|4MB|app_trust|0|0|0|0|0";
 
 /// A proxy with one connection to a database of its own, and a relay on either side of it.
 struct Lane {

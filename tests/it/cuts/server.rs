@@ -50,14 +50,16 @@ fn judge(answer: &[Message]) -> Told {
     }
 }
 
+/// What a client does, and what it was told of that. The port is the proxy's.
+type Act = for<'a> fn(&'a mut RawClient, u16) -> Pin<Box<dyn Future<Output = Told> + 'a>>;
+
 /// One way of writing a row: what comes before the cut may begin, and what comes from then on.
 #[derive(Clone, Copy)]
 struct Phase {
     before: &'static [&'static str],
     /// What another session does on the connection before the cut may begin. Then it leaves.
     left_behind: &'static [&'static str],
-    /// The client, and the port of the proxy.
-    act: for<'a> fn(&'a mut RawClient, u16) -> Pin<Box<dyn Future<Output = Told> + 'a>>,
+    act: Act,
 }
 
 /// Where the connection is cut.
