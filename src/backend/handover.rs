@@ -93,6 +93,11 @@ impl Backend {
 
     async fn confirm(&mut self, sql: &str) -> Result<(), NotReady> {
         let answer = self.ask(sql).await?;
-        answer.error.map_or(Ok(()), |error| Err(NotReady::Refused(error)))
+        match answer.error {
+            // What it has said were its last words: it is lost, and has refused nothing.
+            Some(_) if !self.protocol.is_answered() => Err(self.closed().into()),
+            Some(error) => Err(NotReady::Refused(error)),
+            None => Ok(()),
+        }
     }
 }

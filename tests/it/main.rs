@@ -36,6 +36,7 @@ mod names;
 mod orphans;
 mod packaging;
 mod pins;
+mod polls;
 mod probes;
 mod procedures;
 mod proven;
