@@ -40,6 +40,9 @@ const ROUND_WITHOUT_LIMIT: Duration = Duration::from_secs(5);
 /// Sessions that hold no backend are looked at this much more rarely than those that do.
 const IDLE_LOOKS: u32 = 4;
 
+/// After this it is looked again whether servers can be asked, if there were too many identities.
+const PAUSE_WITHOUT_IDENTITY: Duration = Duration::from_secs(2);
+
 /// Clients that are cut off have this long to be told.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -282,18 +285,19 @@ async fn call_sessions(live: Arc<Live>, stop: CancellationToken) {
 /// Asks the servers how they are, again and again until `stop`; those of the snapshot that is in force.
 async fn watch_health(live: Arc<Live>, stop: CancellationToken) {
     loop {
-        let started = tokio::time::Instant::now();
         let shared = live.load();
         let identity = shared.url_identity();
-        let pause = tokio::select! {
-            // Not cancel safe for the backends, which are closed then: the program is stopping.
-            pause = shared.health.check(identity.as_ref()) => pause,
-            () = stop.cancelled() => return,
+        let watch = async {
+            match &identity {
+                Some(identity) => shared.health.watch(identity).await,
+                // There are too many of them at the moment.
+                None => tokio::time::sleep(PAUSE_WITHOUT_IDENTITY).await,
+            }
         };
-        drop(shared);
         tokio::select! {
-            // Cancel safe, both.
-            () = tokio::time::sleep_until(started + pause) => {}
+            // Cancel safe but for a pool's connection, which is closed then.
+            () = watch => {}
+            () = live.replaced(&shared) => {}
             () = stop.cancelled() => return,
         }
     }

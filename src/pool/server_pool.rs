@@ -12,7 +12,8 @@ use tokio::{runtime::Handle, sync::Notify, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    ConnectFailure, Gate, Lease, Limits, Stats, Waiting, queue::Queue, shares::Shares, stats::count,
+    CheckPlace, ConnectFailure, Gate, Lease, Limits, Stats, Waiting, queue::Queue, shares::Shares,
+    stats::count,
 };
 use crate::backend::{Backend, BackendId, Home, Identity, Server};
 
@@ -361,6 +362,16 @@ impl ServerPool {
     /// The server's gate.
     pub fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// Whether the server has a place for the health check beside those of its pools.
+    pub fn has_check_place(&self) -> bool {
+        self.gate.has_check_place()
+    }
+
+    /// Takes the health check's place, if it is free.
+    pub fn take_check_place(&self) -> Option<CheckPlace> {
+        CheckPlace::take(&self.gate)
     }
 
     /// How the server is reached now.

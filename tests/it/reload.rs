@@ -18,8 +18,8 @@ use crate::support::{
     Cluster, Login, Postgres, Proxy, ProxyConfig, RawClient, Role, Scratch, connect, eventually,
 };
 
-const OURS: &str =
-    "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = 'app'";
+const OURS: &str = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = 'app' \
+     AND application_name <> 'bulkhead health check'";
 
 const OK: &str = "bulkhead_reloads_total{result=\"ok\"}";
 const FAILED: &str = "bulkhead_reloads_total{result=\"failed\"}";
