@@ -15,7 +15,10 @@ use super::{
     CheckPlace, ConnectFailure, Gate, Lease, Limits, Stats, Waiting, queue::Queue, shares::Shares,
     stats::count,
 };
-use crate::backend::{Backend, BackendId, Home, Identity, Server};
+use crate::{
+    backend::{Backend, BackendId, Home, Identity, Server},
+    seldom::SeldomFor,
+};
 
 /// Starts tasks on the threads of the program, all under one tracker.
 #[derive(Clone, Debug)]
@@ -167,6 +170,8 @@ pub struct ServerPool {
     outstanding: AtomicUsize,
     stats: Stats,
     pub(super) pins: super::pins::Pins,
+    /// Lines in the log about logins at the server that failed, by SQLSTATE.
+    pub(super) refusals: SeldomFor,
     /// Tells the keeper that somebody waits or that something must be closed.
     pub(super) attention: Notify,
 }
@@ -343,6 +348,7 @@ impl ServerPool {
             outstanding: AtomicUsize::new(0),
             stats: Stats::default(),
             pins: super::pins::Pins::new(limits.max_pinned),
+            refusals: SeldomFor::default(),
             attention: Notify::new(),
         }
     }
