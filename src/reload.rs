@@ -260,18 +260,14 @@ fn prepare(
 /// What a configuration is warned of: what it says, who can read it, and that there are too few file descriptors.
 pub fn warnings(config: &Config, origin: &Origin, shortage: Option<String>) -> Vec<String> {
     let exposed = secrets::exposed(config, origin.path.as_deref());
-    let exposed = exposed.into_iter().map(|exposed| exposed.to_string());
     shortage.into_iter().chain(exposed).chain(config.warnings.lines()).collect()
 }
 
 /// Changes in one line, the first of them if they are many.
 fn told(changes: &[String]) -> String {
     let more = changes.len().saturating_sub(CHANGES_TOLD);
-    let mut told = changes[..changes.len() - more].join("; ");
-    if more > 0 {
-        told += &format!("; and {more} more");
-    }
-    told
+    let told = changes[..changes.len() - more].join("; ");
+    if more > 0 { format!("{told}; and {more} more") } else { told }
 }
 
 fn lines(error: &impl Display) -> Refused {

@@ -121,7 +121,9 @@ impl<'a> Report<'a> {
             let mut problems = problems.into_inner();
             problems.sort_by_key(|problem| (problem.line, problem.column));
             problems.dedup();
-            Problems { file: file.to_owned(), problems }
+            // Of nothing there is no place either: configurations that say the same are the same.
+            let file = if problems.is_empty() { String::new() } else { file.to_owned() };
+            Problems { file, problems }
         };
         let problems = in_order(self.problems);
         if problems.problems.is_empty() { Ok((value, in_order(self.warnings))) } else { Err(problems) }
