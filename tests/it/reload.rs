@@ -456,6 +456,7 @@ async fn what_comes_again_is_said_seldom() {
     let config = ProxyConfig::primary_only(&primary).set("auth", "reprove_after", "0s");
     let mut proxy = Proxy::start(&config.to_toml());
     let lines = |proxy: &Proxy| proxy.log().lines().count();
+    proxy.wait_for_log("ready for clients").await;
     // A line for what changes, whatever it is.
     let mut before = lines(&proxy);
     for places in [3, 4] {
