@@ -69,6 +69,8 @@ impl Session {
             if backend.silence.lasts(&backend.socket, limit) {
                 let what = format!("it acknowledged nothing for {} s", limit.as_secs_f64());
                 let broken = lease.broken(io::Error::new(io::ErrorKind::TimedOut, what));
+                // Those that nobody has tried since lead to the same peer.
+                lease.pool().close_idle(|_| true);
                 return self.on_broken(broken);
             }
         }

@@ -114,6 +114,7 @@ impl Session {
             Moved::Answered | Moved::Request(_) => {}
         }
         self.sent = Vec::new();
+        self.kept_sent.shrink_to(0);
         Ok(())
     }
 

@@ -18,12 +18,14 @@ async fn site() -> Site {
 
 /// Ends every backend of the proxy that is in this state, and waits until they are gone.
 async fn end_backends(site: &Site, state: &str) {
-    let whose = format!("usename = 'app' AND state = '{state}'");
-    site.primary.wait_for_app_backends(&format!("state = '{state}'"), 1).await;
+    // The health check's own comes back at once, and is idle as well.
+    let which = format!("state = '{state}' AND application_name <> 'bulkhead health check'");
+    let whose = format!("usename = 'app' AND {which}");
+    site.primary.wait_for_app_backends(&which, 1).await;
     site.primary
         .query(&format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {whose}"))
         .await;
-    site.primary.wait_for_app_backends(&format!("state = '{state}'"), 0).await;
+    site.primary.wait_for_app_backends(&which, 0).await;
 }
 
 /// A session whose transaction has lost its connection, with COMMIT and ROLLBACK prepared before.
