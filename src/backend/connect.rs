@@ -348,6 +348,7 @@ async fn attempt(
         unsent: Vec::new(),
         applied: Arc::new(Settings::default()),
         is_suspect: false,
+        prepared: super::Prepared::Nothing,
         statements: Held::default(),
         cancel: Arc::new(Target::new(Arc::clone(server), route, key.0, key.1)),
         place: Place::default(),

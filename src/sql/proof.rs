@@ -278,6 +278,8 @@ impl Builder {
     /// What is known so far, without what follows from it; and the bodies that are still to be judged.
     pub(super) fn known(&mut self) -> (Proof, Vec<Body>) {
         audit::names(audit::RISKY).for_each(|name| self.doubt(b'f', name));
+        // It shows what other sessions have prepared: whatever reads it is given a connection without that.
+        self.doubt(b'r', "pg_prepared_statements");
         audit::names(audit::VISIBLE).for_each(|name| self.proof.flag(name, Flags::VISIBLE));
         let audited: HashSet<&str> =
             [audit::HARMLESS, audit::VISIBLE].into_iter().flat_map(audit::names).collect();

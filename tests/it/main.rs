@@ -37,6 +37,7 @@ mod names;
 mod orphans;
 mod packaging;
 mod pins;
+mod prepared_texts;
 mod probes;
 mod procedures;
 mod proven;
