@@ -34,6 +34,7 @@ impl From<Broken> for NotReady {
 
 /// What a session needs of a backend before its request is sent.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent needs")]
 pub struct Needs<'a> {
     /// Its settings.
     pub settings: &'a Arc<Settings>,

@@ -365,7 +365,9 @@ impl Catalogs {
         }
         self.generation.fetch_add(1, Ordering::Relaxed);
         reading.changes += 1;
-        names.iter().for_each(|name| reading.add(name));
+        for name in names {
+            reading.add(name);
+        }
         let current = catalog.snapshot.load();
         if !current.is_empty() && !current.has_added(names) {
             catalog.snapshot.store(reading.last_with_additions(self.next_epoch()));

@@ -41,7 +41,7 @@ pub(super) struct Additions(Option<Arc<Names>>);
 #[derive(Debug)]
 struct Names {
     epoch: u64,
-    names: HashSet<Box<str>, RandomState>,
+    whole: HashSet<Box<str>, RandomState>,
     /// The same, cut, with what stands before an underscore in names made of them.
     beginnings: HashSet<Box<str>, RandomState>,
     /// Those that are not looked for among words: they have other characters.
@@ -50,14 +50,13 @@ struct Names {
 
 impl Additions {
     pub(super) fn new(epoch: u64, names: impl IntoIterator<Item = Box<str>>) -> Self {
-        let names: HashSet<Box<str>, RandomState> = names.into_iter().collect();
-        if names.is_empty() {
+        let whole: HashSet<Box<str>, RandomState> = names.into_iter().collect();
+        if whole.is_empty() {
             return Self(None);
         }
-        let beginnings = names.iter().map(|name| beginning(name).trim_start_matches('_').into()).collect();
-        let is_odd = |name: &&Box<str>| !name.bytes().all(is_plain);
-        let odd = names.iter().filter(is_odd).cloned().collect();
-        Self(Some(Arc::new(Names { epoch, names, beginnings, odd })))
+        let beginnings = whole.iter().map(|name| beginning(name).trim_start_matches('_').into()).collect();
+        let odd = whole.iter().filter(|name| !name.bytes().all(is_plain)).cloned().collect();
+        Self(Some(Arc::new(Names { epoch, whole, beginnings, odd })))
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -66,7 +65,7 @@ impl Additions {
 
     /// Whether a relation of this name was added.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.0.as_ref().is_some_and(|names| names.names.contains(name))
+        self.0.as_ref().is_some_and(|names| names.whole.contains(name))
     }
 
     /// Whether a text may name what was added, or what came with it (`x_pkey`, `x_id_seq`, the type `_x`), perhaps within
@@ -89,7 +88,7 @@ impl Additions {
 impl Names {
     fn may_be(&self, name: &str) -> bool {
         let cut = super::statements::cut(name);
-        if self.names.contains(cut) || self.odd.iter().any(|odd| cut.contains(beginning(odd))) {
+        if self.whole.contains(cut) || self.odd.iter().any(|odd| cut.contains(beginning(odd))) {
             return true;
         }
         let name = cut.trim_start_matches('_');
@@ -101,8 +100,7 @@ impl Names {
 
     fn are_in_literal(&self, literal: &[u8]) -> bool {
         let mut words = literal.split(|byte| !is_plain(byte.to_ascii_lowercase()));
-        let of_odd = |odd: &Box<str>| memchr::memmem::find(literal, beginning(odd).as_bytes()).is_some();
-        self.odd.iter().any(of_odd)
+        self.odd.iter().any(|odd| memchr::memmem::find(literal, beginning(odd).as_bytes()).is_some())
             || words.any(|word| {
                 std::str::from_utf8(word)
                     .is_ok_and(|word| !word.is_empty() && self.may_be(&word.to_ascii_lowercase()))

@@ -111,9 +111,6 @@ async fn tables_that_come_and_go_are_nobody_elses_trouble() {
         &["CREATE SCHEMA s", "CREATE SEQUENCE s.x", "DROP SCHEMA s CASCADE"],
     ] {
         let Beside { rounds, reads, on_replica, resets } = beside(&proxy, servers, texts).await;
-        println!(
-            "{texts:?}: {rounds} rounds, {reads} reads, {on_replica:.3} on the replica, {resets} resets"
-        );
         assert!(rounds > 5 && reads > 20, "{texts:?}: {rounds} rounds beside {reads} reads");
         assert!(on_replica >= 0.95, "{texts:?}: only {on_replica:.3} of {reads} reads were on the replica");
         assert!(resets <= 1 + rounds / 20, "{texts:?}: {resets} resets in {rounds} rounds, {reads} reads");
@@ -121,7 +118,6 @@ async fn tables_that_come_and_go_are_nobody_elses_trouble() {
     // What may run code is everybody's.
     let texts = ["CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP FUNCTION f()"];
     let Beside { on_replica, resets, .. } = beside(&proxy, servers, &texts).await;
-    println!("{texts:?}: {on_replica:.3} on the replica, {resets} resets");
     assert!(on_replica < 0.9 && resets > 10, "{on_replica:.3} on the replica, {resets} resets");
 }
 
