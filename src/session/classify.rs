@@ -134,9 +134,9 @@ impl Session {
         }
     }
 
-    /// By which rules and which catalog a text is judged now.
-    pub(crate) fn epochs(&self) -> (u64, u64) {
-        (self.shared.classifier_epoch, self.catalog.load().epoch())
+    /// By which rules and which catalog this text is judged now.
+    pub(crate) fn epochs(&self, text: &[u8]) -> (u64, u64) {
+        (self.shared.classifier_epoch, self.catalog.load().epoch_of(text))
     }
 
     fn extended_demand(&self, request: Request, unjudged: &mut Unjudged) -> Result<Demand, Ended> {
@@ -245,7 +245,7 @@ impl Session {
         }
         let statement = statements.own(name)?;
         // One without a verdict may have one by now.
-        let is_known = statement.epochs == self.epochs() && !statement.verdict.is_unread();
+        let is_known = statement.epochs == self.epochs(&statement.text) && !statement.verdict.is_unread();
         let verdict = if is_known && self.reading() == Reading::Utf8 {
             statement.verdict
         } else {

@@ -29,6 +29,7 @@ mod mail;
 pub mod metrics;
 mod named;
 mod orphan;
+mod others;
 mod pins;
 mod places;
 mod prepared;

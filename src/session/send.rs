@@ -141,6 +141,8 @@ impl Session {
                 self.left.defining = Some(self.catalog.define());
             }
             self.shared.catalogs.changed(&self.catalog);
+        } else if verdict.effects.has(Effects::ADDS) {
+            self.note_added(request);
         }
         if verdict.effects.has(Effects::WANTS_DATABASE) {
             self.leave_other_databases();
