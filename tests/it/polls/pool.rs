@@ -92,7 +92,7 @@ async fn backends(primary: &Postgres) -> usize {
 
 fn new_pool(primary: &Postgres, threads: &[Handle]) -> Arc<ServerPool> {
     let gate = Arc::new(Gate::default());
-    gate.set_places_max(LIMITS.max_connections);
+    gate.set_places_max(LIMITS.max_connections, LIMITS.max_connections);
     let spawner = Spawner { tracker: TaskTracker::new(), threads: threads.into() };
     Arc::new(ServerPool::new("primary".to_owned(), server(primary), gate, LIMITS, spawner))
 }
@@ -234,7 +234,13 @@ async fn a_lease_that_gets_settings() {
     let own = settings("1MB");
     at_every_poll("settings", async |polls, when| {
         let mut lease = yard.lease().await;
-        let needs = Needs { settings: &own, is_own: false, forgets_sequences: true, closes: false };
+        let needs = Needs {
+            settings: &own,
+            is_own: false,
+            forgets_sequences: true,
+            forgets_statements: false,
+            closes: false,
+        };
         let is_over = {
             let made = Limited::new(lease.make_ready(needs), polls, when).await;
             made.inspect(|made| assert!(made.is_ok(), "{made:?}")).is_some()
@@ -296,7 +302,7 @@ async fn a_wait_during_a_reload() {
             let mut held = Some(held);
             match reload {
                 "grow" => {
-                    yard.pool.gate().set_places_max(2);
+                    yard.pool.gate().set_places_max(2, 2);
                     yard.pool.adjust(Limits { max_connections: 2, ..LIMITS }, &server, None);
                 }
                 "move" => yard.pool.send_on(),
@@ -311,7 +317,7 @@ async fn a_wait_during_a_reload() {
                 other => ended(other),
             };
             held.into_iter().for_each(give_back);
-            yard.pool.gate().set_places_max(1);
+            yard.pool.gate().set_places_max(1, 1);
             yard.pool.adjust(LIMITS, &server, None);
             yard.check(&format!("{reload} {polls} {when:?}")).await;
             is_over
