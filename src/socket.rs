@@ -85,28 +85,26 @@ impl Drop for Scratch {
     }
 }
 
-/// Reads once from a socket that may have something; `None` if it had not. A read that does not fill the buffer has
-/// emptied the socket: it counts as one that would block, so that the next one waits for an event and costs no system
-/// call (epoll(7), question 9).
-fn receive(
-    stream: &impl AsFd,
-    buffer: &mut [u8],
-    try_io: impl FnOnce(&mut dyn FnMut() -> io::Result<usize>) -> io::Result<usize>,
-) -> Option<io::Result<usize>> {
-    let mut partly = None;
-    let mut read = || {
-        let (len, _) = rustix::net::recv(stream, &mut *buffer, RecvFlags::empty())?;
-        if len == 0 || len == buffer.len() {
-            return Ok(len);
-        }
-        partly = Some(len);
-        Err(io::ErrorKind::WouldBlock.into())
-    };
-    let outcome = try_io(&mut read);
-    match (partly, outcome) {
-        (Some(len), _) => Some(Ok(len)),
-        (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
-        (None, outcome) => Some(outcome),
+/// Reads once from a socket. A read that does not fill the buffer has emptied the socket: its length goes to `partly`, and
+/// it counts as one that would block, so that the next one waits for an event and costs no system call (epoll(7),
+/// question 9).
+#[inline]
+fn receive(stream: &impl AsFd, buffer: &mut [u8], partly: &mut Option<usize>) -> io::Result<usize> {
+    let (len, _) = rustix::net::recv(stream, &mut *buffer, RecvFlags::empty())?;
+    if len == 0 || len == buffer.len() {
+        return Ok(len);
+    }
+    *partly = Some(len);
+    Err(io::ErrorKind::WouldBlock.into())
+}
+
+/// What such a read has come to; `None` if nothing had arrived.
+#[inline]
+fn received(partly: Option<usize>, outcome: io::Result<usize>) -> Option<io::Result<usize>> {
+    match outcome {
+        _ if partly.is_some() => partly.map(Ok),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        outcome => Some(outcome),
     }
 }
 
@@ -118,18 +116,12 @@ impl Socket {
     /// Reads once into `scratch`; 0 means that the peer has closed.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<io::Result<usize>> {
         loop {
-            let read = match self {
-                Self::Tcp(stream) => {
-                    ready!(stream.poll_read_ready(cx))?;
-                    receive(stream, scratch.buffer(), |read| stream.try_io(Interest::READABLE, read))
-                }
-                Self::Unix(stream) => {
-                    ready!(stream.poll_read_ready(cx))?;
-                    receive(stream, scratch.buffer(), |read| stream.try_io(Interest::READABLE, read))
-                }
+            match self {
+                Self::Tcp(stream) => ready!(stream.poll_read_ready(cx))?,
+                Self::Unix(stream) => ready!(stream.poll_read_ready(cx))?,
                 Self::Tls(stream) => return stream.poll_read(cx, scratch.buffer()),
-            };
-            if let Some(read) = read {
+            }
+            if let Some(read) = self.read_now(scratch.buffer()) {
                 return Poll::Ready(read);
             }
         }
@@ -179,12 +171,15 @@ impl Socket {
 
     /// Reads without waiting; `None` when nothing has arrived. Used to look at idle connections: it costs no
     /// system call as long as no event was reported for the socket.
+    #[inline]
     pub fn read_now(&mut self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
-        match self {
-            Self::Tcp(stream) => receive(stream, buffer, |read| stream.try_io(Interest::READABLE, read)),
-            Self::Unix(stream) => receive(stream, buffer, |read| stream.try_io(Interest::READABLE, read)),
-            Self::Tls(stream) => stream.read_now(buffer),
-        }
+        let mut partly = None;
+        let outcome = match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, || receive(stream, buffer, &mut partly)),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, || receive(stream, buffer, &mut partly)),
+            Self::Tls(stream) => return stream.read_now(buffer),
+        };
+        received(partly, outcome)
     }
 
     /// Writes all of `bytes`, waiting as needed.

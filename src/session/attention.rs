@@ -39,11 +39,11 @@ impl Call {
 }
 
 impl Session {
-    /// Follows a call, if there was one since the last time.
+    /// Follows a call, if there was one since the last time: whether there was.
     #[inline]
-    pub(crate) fn attend(&mut self) -> Result<(), Ended> {
+    pub(crate) fn attend(&mut self) -> Result<bool, Ended> {
         let call = self.shared.attention.last();
-        if self.attended == call { Ok(()) } else { self.follow_call(call) }
+        if self.attended == call { Ok(false) } else { self.follow_call(call).map(|()| true) }
     }
 
     #[cold]

@@ -203,7 +203,6 @@ impl Session {
     }
 
     pub(super) fn poll_move(&mut self, cx: &mut Context<'_>, until: Until) -> Poll<Result<Moved, Ended>> {
-        self.attend()?;
         loop {
             if until == Until::Request && self.listening.is_some() {
                 poll_mail(self, cx)?;
@@ -235,7 +234,7 @@ impl Session {
             } else {
                 Poll::Pending
             };
-            if from_backend.is_pending() && from_client.is_pending() {
+            if from_backend.is_pending() && from_client.is_pending() && !self.attend()? {
                 return Poll::Pending;
             }
             if let Some(moved) = self.moved(until)? {
