@@ -14,9 +14,8 @@ use crate::{
     descriptors, listener,
     pool::Spawner,
     ports::Ports,
-    reload::{Origin, Running},
+    reload::{self, Origin, Running},
     route::{Demand, Standing, Target},
-    secrets,
     service::{self, Inherited},
     session::Live,
     shutdown::{self, Signals},
@@ -39,6 +38,9 @@ const ROUND_WITHOUT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Sessions that hold no backend are looked at this much more rarely than those that do.
 const IDLE_LOOKS: u32 = 4;
+
+/// After this it is looked again whether servers can be asked, if there were too many identities.
+const PAUSE_WITHOUT_IDENTITY: Duration = Duration::from_secs(2);
 
 /// Clients that are cut off have this long to be told.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -145,11 +147,10 @@ pub fn check(config: &Config) -> Result<(), StartError> {
 pub fn run(mut config: Config, origin: Origin) -> Result<(), StartError> {
     // Before there are threads: it clears variables of the environment.
     let inherited = Inherited::take().map_err(StartError::Inherited)?;
-    if let Some(shortage) = descriptors::fit(&mut config, descriptors::raise_limit()) {
-        tracing::warn!("{shortage}");
-    }
-    for exposed in secrets::exposed(&config, origin.path.as_deref()) {
-        tracing::warn!("{exposed}");
+    let shortage = descriptors::fit(&mut config, descriptors::raise_limit());
+    let warned = reload::warnings(&config, &origin, shortage);
+    for warning in &warned {
+        tracing::warn!("{warning}");
     }
     if rustix::process::geteuid().is_root() {
         tracing::warn!("running as root, which is not needed: another user cannot do as much harm");
@@ -177,7 +178,7 @@ pub fn run(mut config: Config, origin: Origin) -> Result<(), StartError> {
             std::thread::spawn(move || runtime.block_on(stop.cancelled()))
         })
         .collect();
-    let ran = first.block_on(serve(config, origin, inherited, spawner, stop.clone()));
+    let ran = first.block_on(serve((config, origin, warned), inherited, spawner, stop.clone()));
     stop.cancel();
     for thread in others {
         // A panic in a session's task does not end its thread; this only waits.
@@ -186,9 +187,9 @@ pub fn run(mut config: Config, origin: Origin) -> Result<(), StartError> {
     ran
 }
 
+/// Serves by a configuration, where that comes from, and what was warned of.
 async fn serve(
-    config: Config,
-    origin: Origin,
+    (config, origin, warned): (Config, Origin, Vec<String>),
     inherited: Inherited,
     spawner: Spawner,
     stop: CancellationToken,
@@ -200,6 +201,7 @@ async fn serve(
     let tasks = TaskTracker::new();
     let files = Files::read(&config)?;
     let mut running = Running::start(config, origin, files, pools.clone(), tasks.clone(), stop.clone())?;
+    running.has_warned(warned);
     let live = running.live();
     let accepting = CancellationToken::new();
     tasks.spawn(watch_health(Arc::clone(&live), stop.clone()));
@@ -282,18 +284,19 @@ async fn call_sessions(live: Arc<Live>, stop: CancellationToken) {
 /// Asks the servers how they are, again and again until `stop`; those of the snapshot that is in force.
 async fn watch_health(live: Arc<Live>, stop: CancellationToken) {
     loop {
-        let started = tokio::time::Instant::now();
         let shared = live.load();
         let identity = shared.url_identity();
-        let pause = tokio::select! {
-            // Not cancel safe for the backends, which are closed then: the program is stopping.
-            pause = shared.health.check(identity.as_ref()) => pause,
-            () = stop.cancelled() => return,
+        let watch = async {
+            match &identity {
+                Some(identity) => shared.health.watch(identity).await,
+                // There are too many of them at the moment.
+                None => tokio::time::sleep(PAUSE_WITHOUT_IDENTITY).await,
+            }
         };
-        drop(shared);
         tokio::select! {
-            // Cancel safe, both.
-            () = tokio::time::sleep_until(started + pause) => {}
+            // Cancel safe but for a pool's connection, which is closed then.
+            () = watch => {}
+            () = live.replaced(&shared) => {}
             () = stop.cancelled() => return,
         }
     }

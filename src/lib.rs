@@ -128,7 +128,8 @@
 //!
 //! * A **place** in a pool is taken from before a backend connects until the server has closed it again, so the
 //!   server's own count never exceeds `max_connections`. A backend whose session vanished is cancelled and seen off
-//!   before its place is free.
+//!   before its place is free. The [health check](server::Health) has one place more at the server, unless
+//!   `servers.NAME.max_connections` leaves none.
 //! * The **queue** of a pool has `max_waiting` places and a `wait_timeout`; one more is refused at once with SQLSTATE
 //!   53300, and the client's connection stays usable. Identities take turns, each has its share of the places, and one
 //!   that floods the queue gives way in it to others.

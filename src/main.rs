@@ -9,7 +9,11 @@ use std::{
     process::ExitCode,
 };
 
-use bulkhead::{app, config, demo, descriptors, health, reload::Origin, secrets, sql, telemetry, version};
+use bulkhead::{
+    app, config, demo, descriptors, health,
+    reload::{self, Origin},
+    sql, telemetry, version,
+};
 use clap::{Parser, Subcommand};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -204,11 +208,9 @@ fn check(config: &config::Config, origin: &Origin, connect: bool) -> ExitCode {
         return ExitCode::from(EXIT_USAGE);
     }
     say(format_args!("the configuration is valid\n"));
-    for exposed in secrets::exposed(config, origin.path.as_deref()) {
-        say(format_args!("warning: {exposed}\n"));
-    }
-    if let Some(shortage) = descriptors::shortage(config, descriptors::limit()) {
-        say(format_args!("warning: {shortage}\n"));
+    let shortage = descriptors::shortage(config, descriptors::limit());
+    for warning in reload::warnings(config, origin, shortage) {
+        say(format_args!("warning: {warning}\n"));
     }
     if !connect {
         return ExitCode::SUCCESS;

@@ -17,10 +17,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     app::{Built, Draft, Files, StartError},
     auth::Users,
-    config::{self, Config, LoadError, Problems, diff::Diff},
+    config::{self, Config, LoadError, diff::Diff},
     descriptors,
     pool::{self, ServerPool, Spawner},
     secrets,
+    seldom::Seldom,
     server::Source,
     service,
     session::Live,
@@ -30,6 +31,9 @@ use crate::{
 
 /// Users whose change is logged by name in one reload; of the others only how many there are.
 const USERS_NAMED: usize = 20;
+
+/// Changes that one line tells.
+const CHANGES_TOLD: usize = 50;
 
 /// Where the configuration comes from.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +57,12 @@ pub(crate) struct Running {
     live: Arc<Live>,
     /// Taken out, and perhaps still in use.
     draining: Vec<Weak<ServerPool>>,
+    /// What was warned of when the configuration was last read.
+    warned: Vec<String>,
+    /// Why the last reload was refused; empty if it was not.
+    refused: Vec<String>,
+    /// Lines that say that nothing is new.
+    repeats: Seldom,
     catalog_source: watch::Sender<Source>,
     /// For what pools do for themselves.
     spawner: Spawner,
@@ -65,6 +75,7 @@ pub(crate) struct Running {
 struct Prepared {
     draft: Draft,
     changes: Vec<String>,
+    warnings: Vec<String>,
 }
 
 /// Why a reload was refused: a line for each problem.
@@ -87,10 +98,26 @@ impl Running {
         shared.metrics.reloads.succeeded();
         tasks.spawn(Arc::clone(&shared.catalogs).keep(source, stop.clone()));
         let live = Arc::new(Live::new(shared));
-        let (built, draining) = (Arc::new(built), Vec::new());
-        let running = Self { origin, built, live, draining, catalog_source, spawner, tasks, stop };
+        let running = Self {
+            origin,
+            built: Arc::new(built),
+            live,
+            draining: Vec::new(),
+            warned: Vec::new(),
+            refused: Vec::new(),
+            repeats: Seldom::default(),
+            catalog_source,
+            spawner,
+            tasks,
+            stop,
+        };
         running.keep(unkept);
         Ok(running)
+    }
+
+    /// This was warned of, and is not to be again.
+    pub(crate) fn has_warned(&mut self, of: Vec<String>) {
+        self.warned = of;
     }
 
     /// Where the snapshot in force is found.
@@ -126,21 +153,33 @@ impl Running {
             .unwrap_or_else(|error| Err(Refused(vec![format!("reading the configuration failed: {error}")])));
         match prepared {
             Ok(prepared) => self.put_in_force(prepared),
-            Err(refused) => self.refuse(&refused),
+            Err(refused) => self.refuse(refused),
         }
     }
 
-    fn refuse(&self, Refused(problems): &Refused) {
+    fn refuse(&mut self, Refused(problems): Refused) {
         let reloads = &self.built.shared.metrics.reloads;
         reloads.failed.fetch_add(1, Ordering::Relaxed);
         reloads.last_failed.store(true, Ordering::Relaxed);
-        for problem in problems {
+        if self.refused == problems {
+            if let Some(left_out) = self.repeats.is_time() {
+                let problems = problems.len();
+                tracing::error!(problems, left_out, "reload failed as the one before: nothing was changed");
+            }
+            return;
+        }
+        for problem in &problems {
             tracing::error!(problem, "the configuration cannot be reloaded");
         }
         tracing::error!(problems = problems.len(), "reload failed: nothing was changed");
+        self.refused = problems;
     }
 
-    fn put_in_force(&mut self, Prepared { draft, changes }: Prepared) {
+    fn put_in_force(&mut self, Prepared { draft, changes, warnings }: Prepared) {
+        for warning in warnings.iter().filter(|warning| !self.warned.contains(warning)) {
+            tracing::warn!("{warning}");
+        }
+        self.warned = warnings;
         let before = Arc::clone(&self.built);
         let (built, unkept) = draft.carry_out(Some(&before));
         self.built = Arc::new(built);
@@ -149,16 +188,16 @@ impl Running {
         self.keep(unkept);
         self.drain_what_is_gone(&before);
         self.built.shared.listeners.look();
-        for change in &changes {
-            tracing::info!(change, "reload");
-        }
         let reloads = &self.built.shared.metrics.reloads;
         reloads.ok.fetch_add(1, Ordering::Relaxed);
         reloads.succeeded();
-        tracing::info!(
-            changes = changes.len(),
-            "reloaded: the configuration is in force; files were read again"
-        );
+        let is_mended = !std::mem::take(&mut self.refused).is_empty();
+        if !changes.is_empty() || is_mended {
+            let what = told(&changes);
+            tracing::info!(changes = changes.len(), what, "reloaded: the configuration is in force");
+        } else if let Some(left_out) = self.repeats.is_time() {
+            tracing::info!(changes = 0, left_out, "reloaded: nothing has changed; files were read again");
+        }
     }
 
     fn keep(&self, pools: Vec<Arc<ServerPool>>) {
@@ -200,32 +239,35 @@ fn prepare(
     spawner: &Spawner,
 ) -> Result<Prepared, Refused> {
     let mut config = origin.load().map_err(|error| match error {
-        LoadError::Problems(problems) => each_problem(problems),
+        LoadError::Problems(problems) => Refused(problems.lines()),
         other => lines(&other),
     })?;
-    if let Some(shortage) = descriptors::fit(&mut config, descriptors::raise_limit()) {
-        tracing::warn!("{shortage}");
-    }
+    let shortage = descriptors::fit(&mut config, descriptors::raise_limit());
+    let warnings = warnings(&config, origin, shortage);
     let diff = Diff::of(&before.config, &config);
     let restart: Vec<String> =
         diff.needs_restart().map(|change| format!("{change}: needs a restart")).collect();
     if !restart.is_empty() {
         return Err(Refused(restart));
     }
-    for exposed in secrets::exposed(&config, origin.path.as_deref()) {
-        tracing::warn!("{exposed}");
-    }
     let files = Files::read(&config).map_err(|error| lines(&error))?;
     let draft = Draft::new(config, files, Some(before), draining, spawner).map_err(|error| lines(&error))?;
     let mut changes: Vec<String> = diff.changes.iter().map(ToString::to_string).collect();
     changes.extend(changed_users(&before.shared.identities.users, draft.users()));
-    Ok(Prepared { draft, changes })
+    Ok(Prepared { draft, changes, warnings })
 }
 
-fn each_problem(Problems { file, problems }: Problems) -> Refused {
-    let one = |problem| Problems { file: file.clone(), problems: vec![problem] }.to_string();
-    // A problem's hint is on a line of its own.
-    Refused(problems.into_iter().map(|problem| one(problem).replace("\n    ", "; ")).collect())
+/// What a configuration is warned of: what it says, who can read it, and that there are too few file descriptors.
+pub fn warnings(config: &Config, origin: &Origin, shortage: Option<String>) -> Vec<String> {
+    let exposed = secrets::exposed(config, origin.path.as_deref());
+    shortage.into_iter().chain(exposed).chain(config.warnings.lines()).collect()
+}
+
+/// Changes in one line, the first of them if they are many.
+fn told(changes: &[String]) -> String {
+    let more = changes.len().saturating_sub(CHANGES_TOLD);
+    let told = changes[..changes.len() - more].join("; ");
+    if more > 0 { format!("{told}; and {more} more") } else { told }
 }
 
 fn lines(error: &impl Display) -> Refused {

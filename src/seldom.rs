@@ -34,6 +34,30 @@ impl Seldom {
     }
 }
 
+/// As [`Seldom`], for each of a few reasons.
+#[derive(Debug, Default)]
+pub struct SeldomFor(Mutex<Vec<(String, Seldom)>>);
+
+/// Reasons that are told apart; of more, each takes the place of the one that has been there for longest.
+const REASONS_MAX: usize = 32;
+
+impl SeldomFor {
+    /// If it is time for a line that says this: how many were left out since the last one.
+    pub fn is_time(&self, reason: &str) -> Option<u64> {
+        let mut reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, seldom)) = reasons.iter().find(|(known, _)| known == reason) {
+            return seldom.is_time();
+        }
+        if reasons.len() >= REASONS_MAX {
+            reasons.remove(0);
+        }
+        let seldom = Seldom::default();
+        let first = seldom.is_time();
+        reasons.push((reason.to_owned(), seldom));
+        first
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,5 +73,20 @@ mod tests {
         assert_eq!([seldom.is_time(), seldom.is_time()], [Some(1_000), None]);
         tokio::time::advance(PAUSE).await;
         assert_eq!(seldom.is_time(), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reasons_are_told_apart_as_long_as_they_are_few() {
+        let seldom = SeldomFor::default();
+        assert_eq!(
+            ["28P01", "28000", "28P01"].map(|reason| seldom.is_time(reason)),
+            [Some(0), Some(0), None]
+        );
+        tokio::time::advance(PAUSE).await;
+        assert_eq!(["28P01", "28000"].map(|reason| seldom.is_time(reason)), [Some(1), Some(0)]);
+        for reason in 0..REASONS_MAX {
+            assert_eq!(seldom.is_time(&reason.to_string()), Some(0));
+        }
+        assert_eq!(seldom.0.lock().expect("no panic while held").len(), REASONS_MAX);
     }
 }

@@ -10,13 +10,15 @@ pub mod tls;
 use std::{
     cell::Cell,
     io,
+    os::fd::AsFd,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
+use rustix::net::{RecvFlags, SendFlags};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
+    io::{AsyncWrite, AsyncWriteExt as _, Interest},
     net::{TcpStream, UnixStream},
 };
 
@@ -58,19 +60,15 @@ pub fn keep_alive(stream: &TcpStream, limit: Duration) -> io::Result<()> {
     socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-/// The thread's read buffer, on loan until it is dropped.
-#[derive(Debug)]
+/// The thread's read buffer, on loan from the first read until it is dropped.
+#[derive(Debug, Default)]
 pub struct Scratch(Option<Box<[u8; SCRATCH_BYTES]>>);
 
 impl Scratch {
-    /// Takes the buffer.
-    pub fn take() -> Self {
-        Self(Some(SCRATCH.take().unwrap_or_else(|| Box::new([0; SCRATCH_BYTES]))))
-    }
-
     /// All of it.
     fn buffer(&mut self) -> &mut [u8] {
-        self.0.as_mut().map(|buffer| &mut buffer[..]).unwrap_or_default()
+        let take = || SCRATCH.take().unwrap_or_else(|| Box::new([0; SCRATCH_BYTES]));
+        &mut self.0.get_or_insert_with(take)[..]
     }
 
     /// The first `len` bytes.
@@ -81,28 +79,68 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        SCRATCH.set(self.0.take());
+        if let Some(buffer) = self.0.take() {
+            SCRATCH.set(Some(buffer));
+        }
     }
+}
+
+/// Reads once from a socket that may have something; `None` if it had not. A read that does not fill the buffer has
+/// emptied the socket: it counts as one that would block, so that the next one waits for an event and costs no system
+/// call (epoll(7), question 9).
+fn receive(
+    stream: &impl AsFd,
+    buffer: &mut [u8],
+    try_io: impl FnOnce(&mut dyn FnMut() -> io::Result<usize>) -> io::Result<usize>,
+) -> Option<io::Result<usize>> {
+    let mut partly = None;
+    let mut read = || {
+        let (len, _) = rustix::net::recv(stream, &mut *buffer, RecvFlags::empty())?;
+        if len == 0 || len == buffer.len() {
+            return Ok(len);
+        }
+        partly = Some(len);
+        Err(io::ErrorKind::WouldBlock.into())
+    };
+    let outcome = try_io(&mut read);
+    match (partly, outcome) {
+        (Some(len), _) => Some(Ok(len)),
+        (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
+        (None, outcome) => Some(outcome),
+    }
+}
+
+fn send(stream: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(stream, bytes, SendFlags::NOSIGNAL)?)
 }
 
 impl Socket {
     /// Reads once into `scratch`; 0 means that the peer has closed.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(scratch.buffer());
-        let read = match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
-            Self::Tls(stream) => return stream.poll_read(cx, scratch.buffer()),
-        };
-        read.map_ok(|()| buffer.filled().len())
+        loop {
+            let read = match self {
+                Self::Tcp(stream) => {
+                    ready!(stream.poll_read_ready(cx))?;
+                    receive(stream, scratch.buffer(), |read| stream.try_io(Interest::READABLE, read))
+                }
+                Self::Unix(stream) => {
+                    ready!(stream.poll_read_ready(cx))?;
+                    receive(stream, scratch.buffer(), |read| stream.try_io(Interest::READABLE, read))
+                }
+                Self::Tls(stream) => return stream.poll_read(cx, scratch.buffer()),
+            };
+            if let Some(read) = read {
+                return Poll::Ready(read);
+            }
+        }
     }
 
     /// Writes as much as the socket takes now; 0 when it takes nothing. Whoever sends more afterwards must send the
     /// rest first, unchanged.
     pub fn send_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let sent = match self {
-            Self::Tcp(stream) => stream.try_write(bytes),
-            Self::Unix(stream) => stream.try_write(bytes),
+            Self::Tcp(stream) => stream.try_io(Interest::WRITABLE, || send(stream, bytes)),
+            Self::Unix(stream) => stream.try_io(Interest::WRITABLE, || send(stream, bytes)),
             Self::Tls(stream) => return stream.send_now(bytes),
         };
         match sent {
@@ -142,14 +180,10 @@ impl Socket {
     /// Reads without waiting; `None` when nothing has arrived. Used to look at idle connections: it costs no
     /// system call as long as no event was reported for the socket.
     pub fn read_now(&mut self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
-        let read = match self {
-            Self::Tcp(stream) => stream.try_read(buffer),
-            Self::Unix(stream) => stream.try_read(buffer),
-            Self::Tls(stream) => return stream.read_now(buffer),
-        };
-        match read {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            other => Some(other),
+        match self {
+            Self::Tcp(stream) => receive(stream, buffer, |read| stream.try_io(Interest::READABLE, read)),
+            Self::Unix(stream) => receive(stream, buffer, |read| stream.try_io(Interest::READABLE, read)),
+            Self::Tls(stream) => stream.read_now(buffer),
         }
     }
 
@@ -166,7 +200,7 @@ impl Socket {
     /// Appends what one read gives to `into`; `false` when the peer has closed.
     pub async fn read_more(&mut self, into: &mut Vec<u8>) -> io::Result<bool> {
         std::future::poll_fn(|cx| {
-            let mut scratch = Scratch::take();
+            let mut scratch = Scratch::default();
             self.poll_read(cx, &mut scratch).map_ok(|len| {
                 into.extend_from_slice(scratch.filled(len));
                 len > 0

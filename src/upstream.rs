@@ -226,7 +226,9 @@ fn judge(config: &Config, found: &[Result<Facts, String>]) -> Report {
     ];
     for (at, (server, facts)) in config.servers.iter().zip(found).enumerate() {
         let here = || config.pools.iter().filter(|pool| pool.servers.contains(&at));
-        let wanted: i64 = here().map(|pool| pool.max_connections as i64).sum();
+        let of_pools: i64 = here().map(|pool| pool.max_connections as i64).sum();
+        // The health check has one, unless the server's bound leaves none.
+        let wanted = server.max_connections.map_or(of_pools + 1, |bound| (bound as i64).min(of_pools + 1));
         let facts = match facts {
             Ok(facts) => facts,
             Err(error) => {
@@ -303,14 +305,14 @@ fn too_few(wanted: i64, facts: &Facts) -> Vec<String> {
     let mut found = Vec::new();
     if wanted > max_connections - reserved {
         found.push(format!(
-            "its pools may open {wanted} connections, but it takes {} (max_connections {max_connections}, of which \
+            "its pools and the health check may open {wanted} connections, but it takes {} (max_connections {max_connections}, of which \
              {reserved} are reserved): lower pools.*.max_connections, or raise the server's",
             max_connections - reserved
         ));
     }
     for (limit, what) in [(role_limit, "its user"), (database_limit, "its database")] {
         if limit >= 0 && wanted > limit {
-            found.push(format!("its pools may open {wanted} connections, but {what} may have only {limit}"));
+            found.push(format!("its pools and the health check may open {wanted} connections, but {what} may have only {limit}"));
         }
     }
     found
@@ -396,7 +398,7 @@ mod tests {
         let well = || [facts(false, &[]), facts(true, &[]), jobs()];
         assert_eq!(problems(well()), Vec::<String>::new());
         let cases: [(Change, &str); 8] = [
-            (|found| found[0].max_connections = 22, "20 connections, but it takes 19"),
+            (|found| found[0].max_connections = 23, "21 connections, but it takes 20"),
             (|found| found[2].role_limit = 19, "but its user may have only 19"),
             (|found| found[2].database_limit = 5, "but its database may have only 5"),
             (|found| found[0].in_recovery = true, "it takes no writes"),

@@ -345,3 +345,93 @@ fn says_what_is_wrong_and_what_to_write() {
     assert!(helpful + 3 >= MISTAKES.len(), "{helpful} of {} name a line and what to write", MISTAKES.len());
     insta::assert_snapshot!(shown);
 }
+
+/// A server, then a text.
+fn beside(text: &str) -> String {
+    format!("[servers.primary]\nurl = \"postgres://u@h/d\"\n{text}")
+}
+
+/// What cannot work is refused, with its line and key; what has no effect is warned of, with the same.
+#[test]
+fn values_must_fit_each_other() {
+    let limits = |text: &str| beside(&format!("[limits]\n{text}"));
+    let pool = |text: &str| beside(&format!("[pools.primary]\n{text}"));
+    let refused = [
+        (limits("request_buffer = \"512MiB\""), "x:4:18: limits.request_buffer: one request may take 512MiB"),
+        (
+            limits("request_buffer_total = \"512KiB\""),
+            "x:4:24: limits.request_buffer_total: one request may take 1MiB",
+        ),
+        (limits("statement_bytes = \"2MiB\""), "x:4:19: limits.statement_bytes: no statement of 2MiB"),
+        (
+            limits("request_buffer = \"64KiB\"\nstatement_bytes = \"128KiB\""),
+            "x:5:19: limits.statement_bytes:",
+        ),
+        (limits("notifications_per_client = \"4KiB\""), "x:4:28: limits.notifications_per_client: is less"),
+        (pool("max_pinned = 21"), "x:4:14: pools.primary.max_pinned: 21 is more than max_connections"),
+        (
+            pool("min_connections = 21"),
+            "x:4:19: pools.primary.min_connections: 21 is more than max_connections",
+        ),
+        (
+            beside("max_connections = 25\n[pools.primary]\n[pools.workers]\nmax_connections = 6"),
+            "x:3:19: servers.primary.max_connections: 25 is less than its pools may open: primary 20 + workers 6",
+        ),
+    ];
+    for (text, expected) in refused {
+        let problems = parse(&text, "x", &with(&[]), PRESETS).err().unwrap_or_else(|| panic!("{text}"));
+        let lines = problems.lines();
+        assert!(matches!(&lines[..], [line] if line.starts_with(expected)), "{expected}: {lines:?}");
+    }
+    let warned = [
+        (pool("connect_timeout = \"6s\""), "x:4:19: pools.primary.connect_timeout: 6s is more than anybody waits"),
+        (pool("wait_timeout = \"20s\""), "x:4:16: pools.primary.wait_timeout: a login"),
+        (pool("idle_timeout = \"2h\""), "x:4:16: pools.primary.idle_timeout: has no effect"),
+        (pool("check_after = \"10m\""), "x:4:15: pools.primary.check_after: nothing is ever checked"),
+        (pool("max_waiting = 20000"), "x:4:15: pools.primary.max_waiting: so many cannot wait"),
+        (
+            pool("max_pinned = 0\npinned_idle_timeout = \"5s\""),
+            "x:5:23: pools.primary.pinned_idle_timeout: nobody is pinned",
+        ),
+        (limits("max_clients = 10"), "x:4:15: limits.max_clients: fewer clients than a pool"),
+        (limits("login_timeout = \"4s\""), "x:4:17: limits.login_timeout: a login that waits"),
+        (limits("tcp_user_timeout = \"1s\""), "x:4:20: limits.tcp_user_timeout: peers are looked at"),
+        (
+            limits("request_buffer_total = \"1MiB\"\nprepared_bytes_per_client = \"2MiB\""),
+            "x:5:29: limits.prepared_bytes_per_client: is more than request_buffer_total",
+        ),
+        (beside("[listen]\nunix_socket_mode = \"0700\""), "x:4:20: listen.unix_socket_mode: has no meaning"),
+        (beside("[jobs]\nschemas = [\"private\"]"), "x:4:11: jobs.schemas: has no meaning without presets"),
+        (
+            beside("[servers.replica_1]\nurl = \"postgres://u@h/d\"\n[pools.replicas]"),
+            "x:4:7: servers.replica_1.url: is the same database at the same address as servers.primary",
+        ),
+        (
+            "[servers.primary]\nurl = \"postgres://u@h/d?connect_timeout=3\"\n[pools.primary]\nconnect_timeout = \"4s\"".to_owned(),
+            "x:4:19: pools.primary.connect_timeout: has no effect at servers.primary",
+        ),
+    ];
+    for (text, expected) in warned {
+        let config =
+            parse(&text, "x", &with(&[]), PRESETS).unwrap_or_else(|problems| panic!("{text}: {problems}"));
+        let lines = config.warnings.lines();
+        assert!(matches!(&lines[..], [line] if line.starts_with(expected)), "{expected}: {lines:?}");
+    }
+    // All at once, in the order of the file.
+    let text = limits(
+        "statement_bytes = \"2MiB\"\nnotifications_per_client = \"4KiB\"\n[pools.primary]\nmax_pinned = 30",
+    );
+    let problems = parse(&text, "x", &with(&[]), PRESETS).expect_err("three problems").problems;
+    let lines: Vec<_> = problems.iter().map(|problem| problem.line).collect();
+    assert_eq!(lines, [4, 5, 7]);
+    // Nothing that is shipped is warned of, nor is what nobody has written.
+    for name in ["minimal.toml", "bulkhead.toml"] {
+        assert_eq!(shipped(name).warnings.lines(), [""; 0], "{name}");
+    }
+    let url = [("DATABASE_URL", URL), ("BULKHEAD_MAX_CLIENTS", "5")];
+    let warned = from_environment(&url).expect("it is valid").warnings.lines();
+    assert!(
+        matches!(&warned[..], [line] if line.starts_with("environment: BULKHEAD_MAX_CLIENTS: fewer")),
+        "{warned:?}"
+    );
+}

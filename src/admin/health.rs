@@ -42,6 +42,8 @@ struct Server {
     name: String,
     role: &'static str,
     state: &'static str,
+    /// How long it has been up, or down; `null` as long as neither is known.
+    state_seconds: Option<f64>,
     /// `null` as long as it has not answered.
     in_recovery: Option<bool>,
     last_check_seconds: Option<f64>,
@@ -50,6 +52,8 @@ struct Server {
     last_error: Option<String>,
     /// The one of its hosts that is used; `null` as long as none is.
     host: Option<String>,
+    /// How long it has been that one.
+    host_seconds: Option<f64>,
     /// Hosts that take writes as well, and get none.
     rivals: Vec<String>,
 }
@@ -125,11 +129,13 @@ fn describe(server: &ServerHealth) -> Server {
         name: server.name.clone(),
         role: server.role.label(),
         state,
+        state_seconds: server.known_for().map(|known| known.as_secs_f64()),
         in_recovery,
         last_check_seconds: server.checked_ago().map(|ago| ago.as_secs_f64()),
         unreachable_seconds: server.unreachable_for().map(|since| since.as_secs_f64()),
         last_error,
         host: server.host(),
+        host_seconds: server.host_for().map(|used| used.as_secs_f64()),
         rivals: server.rivals(),
     }
 }
@@ -220,5 +226,16 @@ mod tests {
         assert_eq!(of(&shared).0, Status::Ready);
         shared.drain();
         assert_eq!(of(&shared), (Status::NotReady, vec!["shutting down".to_owned()]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_answer_is_none() {
+        let shared = well();
+        tokio::time::advance(std::time::Duration::from_secs(12)).await;
+        assert_eq!(of(&shared).0, Status::Ready);
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        let (status, reasons) = of(&shared);
+        assert_eq!(status, Status::NotReady);
+        assert!(reasons[0].contains("it was last asked 13 s ago"), "{reasons:?}");
     }
 }

@@ -169,8 +169,8 @@ impl Draft {
         }
         for (at, (server, (_, gate))) in self.config.servers.iter().zip(&self.servers).enumerate() {
             let here = self.config.pools.iter().filter(|pool| pool.servers.contains(&at));
-            let sum = here.map(|pool| pool.max_connections).sum();
-            gate.set_places_max(server.max_connections.unwrap_or(sum));
+            let of_pools = here.map(|pool| pool.max_connections).sum();
+            gate.set_places_max(server.max_connections.unwrap_or(of_pools + 1), of_pools);
         }
         let warm = identities.identity(&identities.url_database, &identities.url_user);
         let mut unkept = Vec::new();

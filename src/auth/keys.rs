@@ -114,6 +114,12 @@ impl ScramKeys {
         Self { client_key, server_key: verifier.server_key.clone() }
     }
 
+    /// Keys that open nothing: for a login that is to be refused by the server, in its own words.
+    pub fn random() -> Result<Self, AuthError> {
+        let [client_key, server_key] = [random::<KEY_BYTES>()?, random::<KEY_BYTES>()?].map(Key::new);
+        Ok(Self { client_key: ClientKey(client_key), server_key })
+    }
+
     pub(super) fn client_key(&self) -> &ClientKey {
         &self.client_key
     }

@@ -17,9 +17,8 @@ use super::{
     in_use::InUse,
     proof::Proofs,
 };
-use crate::{
-    auth::{RequireAuth, ScramKeys, ScramVerifier, Secret, Verifier, md5::Digest, scram, tls::Connector},
-    seldom::Seldom,
+use crate::auth::{
+    RequireAuth, ScramKeys, ScramVerifier, Secret, Verifier, md5::Digest, scram, tls::Connector,
 };
 
 /// Keys that were derived for servers, kept because deriving takes milliseconds. A few servers, a few salts.
@@ -42,8 +41,6 @@ pub struct Identity {
     /// Whether any of its clients has asked for `currval` or `lastval`: a backend is to forget what it remembers of
     /// sequences before another session gets it.
     pub asks_sequences: AtomicBool,
-    /// Lines in the log about logins of it that failed.
-    pub refusals: Seldom,
     /// When servers have last let it in.
     pub proofs: Proofs,
 }
@@ -163,7 +160,6 @@ impl Identity {
             credentials,
             generation: AtomicU32::new(0),
             asks_sequences: AtomicBool::new(false),
-            refusals: Seldom::default(),
             proofs: Proofs::default(),
         }
     }

@@ -48,6 +48,9 @@ const APPLICATION_NAME: &str = "application_name";
 const OTHER_VERIFIER: &str = "The SCRAM verifier in auth.users_file is not the one that the server has now; copy it from \
                               pg_authid.rolpassword again, or write the password.";
 
+const ONLY_DIGEST: &str = "The server asks for SCRAM, and auth.users_file has only an md5 digest: it is not valid any more \
+                           there, or has been replaced.";
+
 /// SQLSTATE of a server that is starting up or going down: libpq goes on to the next host.
 const CANNOT_CONNECT_NOW: &str = "57P03";
 
@@ -348,6 +351,7 @@ async fn attempt(
         unsent: Vec::new(),
         applied: Arc::new(Settings::default()),
         is_suspect: false,
+        prepared: super::Prepared::Nothing,
         statements: Held::default(),
         cancel: Arc::new(Target::new(Arc::clone(server), route, key.0, key.1)),
         place: Place::default(),
@@ -486,14 +490,17 @@ async fn prove(
     let fits = fitting.is_some();
     // Keys of another verifier open nothing, and it is for the server to say so: it shows one that is made up where
     // the password is no longer valid.
-    let keys = fitting
-        .or_else(|| secret.proven_keys())
-        .ok_or_else(|| ConnectError::NoPassword(login.user.to_owned()))?;
+    let (keys, hint) = match fitting.or_else(|| secret.proven_keys()) {
+        Some(keys) => (keys, OTHER_VERIFIER),
+        // So it does in place of a digest that is no longer valid.
+        None if secret.md5(login.user).is_some() => (crate::auth::ScramKeys::random()?, ONLY_DIGEST),
+        None => return Err(ConnectError::NoPassword(login.user.to_owned())),
+    };
     let (sent, proof) = challenge.answer(&keys);
     talk.send_password(proof.as_bytes()).await?;
     let last = match talk.expect_sasl(12).await {
         Err(ConnectError::Refused(mut fields)) if !fits && fields.hint.is_empty() => {
-            OTHER_VERIFIER.clone_into(&mut fields.hint);
+            hint.clone_into(&mut fields.hint);
             return Err(ConnectError::Refused(fields));
         }
         other => other?,

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use super::{Backend, Broken, Settings};
+use super::{Backend, Broken, Prepared, Settings};
 use crate::wire::read::ErrorFields;
 
 /// Why a backend cannot be handed over.
@@ -34,6 +34,7 @@ impl From<Broken> for NotReady {
 
 /// What a session needs of a backend before its request is sent.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent needs")]
 pub struct Needs<'a> {
     /// Its settings.
     pub settings: &'a Arc<Settings>,
@@ -41,6 +42,9 @@ pub struct Needs<'a> {
     pub is_own: bool,
     /// `currval` and `lastval` must not give what another session has left.
     pub forgets_sequences: bool,
+    /// `pg_prepared_statements` must not show what other sessions have prepared: what is to run is not proven not to read
+    /// it.
+    pub forgets_statements: bool,
     /// What another session has left may outlive DISCARD ALL: the backend is closed rather than reset.
     pub closes: bool,
 }
@@ -50,6 +54,7 @@ impl Backend {
     pub fn is_ready(&self, needs: Needs<'_>) -> bool {
         (needs.is_own || !self.is_suspect)
             && !needs.forgets_sequences
+            && !self.must_forget(needs)
             && (Arc::ptr_eq(&self.applied, needs.settings) || self.applied == *needs.settings)
     }
 
@@ -70,8 +75,16 @@ impl Backend {
         if needs.forgets_sequences {
             sql.insert_str(0, "DISCARD SEQUENCES;");
         }
+        let forgets = self.must_forget(needs);
+        if forgets {
+            sql.insert_str(0, "DEALLOCATE ALL;");
+        }
         if !sql.is_empty() {
             self.confirm(&sql).await?;
+        }
+        if forgets {
+            self.statements.clear();
+            self.prepared = Prepared::Nothing;
         }
         self.applied = Arc::clone(needs.settings);
         Ok(())
@@ -86,13 +99,23 @@ impl Backend {
         let seed = f64::from(u32::from_be_bytes(random)) / f64::from(u32::MAX);
         self.confirm(&format!("SELECT pg_catalog.setseed({seed:.9}::pg_catalog.float8)")).await?;
         self.statements.clear();
+        self.prepared = Prepared::Nothing;
         self.applied = Arc::default();
         self.is_suspect = false;
         Ok(())
     }
 
+    fn must_forget(&self, needs: Needs<'_>) -> bool {
+        needs.forgets_statements && self.prepared.taken(needs.is_own) == Prepared::Others
+    }
+
     async fn confirm(&mut self, sql: &str) -> Result<(), NotReady> {
         let answer = self.ask(sql).await?;
-        answer.error.map_or(Ok(()), |error| Err(NotReady::Refused(error)))
+        match answer.error {
+            // What it has said were its last words: it is lost, and has refused nothing.
+            Some(_) if !self.protocol.is_answered() => Err(self.closed().into()),
+            Some(error) => Err(NotReady::Refused(error)),
+            None => Ok(()),
+        }
     }
 }

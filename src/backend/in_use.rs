@@ -8,6 +8,10 @@ use std::sync::{
     atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::SessionAttrs;
 
 /// The host in use, of one server.
@@ -23,6 +27,8 @@ pub struct InUse {
 #[derive(Debug, Default)]
 struct State {
     chosen: Option<Standing>,
+    /// Since when the host is in use.
+    since: Option<Instant>,
     /// The latest timeline that was in use, and where.
     newest: Option<Standing>,
     /// Hosts that could be it as well, and get nothing.
@@ -96,6 +102,9 @@ impl InUse {
         let before = state.chosen.replace(standing);
         state.note(standing);
         state.rivals.retain(|rival| rival.host != standing.host);
+        if before.is_none_or(|before| before.host != standing.host) {
+            state.since = Some(Instant::now());
+        }
         match before {
             Some(before) if before.host != standing.host => {
                 self.changes.fetch_add(1, Ordering::Relaxed);
@@ -104,6 +113,16 @@ impl InUse {
             _ => {}
         }
         Some(self.turn())
+    }
+
+    /// The only host that there is, which nobody has to choose, is in use from now on at the latest.
+    pub fn note_use(&self) {
+        self.lock().since.get_or_insert_with(Instant::now);
+    }
+
+    /// How long the host has been in use, once there has been one.
+    pub fn used_for(&self) -> Option<Duration> {
+        self.lock().since.map(|since| since.elapsed())
     }
 
     /// The host in use has said something that makes it doubtful whether it still is what is looked for: who wants a

@@ -60,6 +60,8 @@ pub struct Backend {
     /// What has run on it since it was connected or reset is not all proven to leave no more than `applied` and
     /// `statements` tell: only the session that used it last goes on with it as it is. See [`handover`].
     pub is_suspect: bool,
+    /// Whose statements are prepared on it.
+    pub prepared: Prepared,
     /// Protocol-level prepared statements that exist on it.
     pub statements: statements::Held,
     /// How to cancel it, shared with whoever may have to.
@@ -78,6 +80,30 @@ pub struct Backend {
     pub idle_since: u64,
     /// When it has lived long enough, in milliseconds of its pool's clock.
     pub expires_at: u64,
+}
+
+/// Whose statements are prepared on a backend: `pg_prepared_statements` shows their texts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prepared {
+    /// There are none.
+    #[default]
+    Nothing,
+    /// Of the session that has used it last.
+    Own,
+    /// Of other sessions, too.
+    Others,
+}
+
+impl Prepared {
+    /// A session takes the backend; `is_own` if nobody else has used it since this one did.
+    #[must_use]
+    pub const fn taken(self, is_own: bool) -> Self {
+        match self {
+            Self::Own if !is_own => Self::Others,
+            Self::Others => Self::Others,
+            _ => Self::Own,
+        }
+    }
 }
 
 /// Why a backend can no longer be used.

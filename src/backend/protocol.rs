@@ -241,7 +241,12 @@ impl Protocol {
             }
         } else {
             self.push(Whose::Client, Kind::Open);
-            self.parts.back_mut().expect("just pushed").steps.extend(steps);
+            let part = self.parts.back_mut().expect("just pushed");
+            if part.steps.is_empty() {
+                part.steps = steps;
+            } else {
+                part.steps.extend(steps);
+            }
         }
         if synced {
             self.parts.back_mut().expect("there is an open part").kind = Kind::Synced;

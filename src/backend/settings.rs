@@ -23,6 +23,9 @@ const PARSE_NEUTRAL: [&str; 8] = [
     "work_mem",
 ];
 
+/// Timeouts that a server ends idle sessions by.
+const IDLE_TIMEOUTS: [&str; 2] = ["idle_in_transaction_session_timeout", "idle_session_timeout"];
+
 /// Settings that differ from what the server gives at connect, by lower-case name, sorted. Names are ASCII.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -30,6 +33,7 @@ pub struct Settings {
     hash: u64,
     parse_hash: u64,
     is_serializable: bool,
+    ends_idle: bool,
 }
 
 impl Settings {
@@ -47,8 +51,9 @@ impl Settings {
         let parsing: Vec<_> =
             entries.iter().filter(|(name, _)| !PARSE_NEUTRAL.contains(&name.as_ref())).collect();
         let parse_hash = if parsing.is_empty() { 0 } else { FixedState::default().hash_one(&parsing) };
-        let mut settings = Self { entries, hash, parse_hash, is_serializable: false };
+        let mut settings = Self { entries, hash, parse_hash, is_serializable: false, ends_idle: false };
         settings.is_serializable = settings.get("default_transaction_isolation") == Some("serializable");
+        settings.ends_idle = IDLE_TIMEOUTS.iter().any(|name| settings.bytes_of(name).is_some());
         settings
     }
 
@@ -66,6 +71,11 @@ impl Settings {
     /// Whether transactions are serializable unless they say otherwise: not possible on a standby.
     pub const fn is_serializable(&self) -> bool {
         self.is_serializable
+    }
+
+    /// Whether one of the timeouts of idle sessions is set.
+    pub const fn ends_idle(&self) -> bool {
+        self.ends_idle
     }
 
     /// Whether nothing is set.

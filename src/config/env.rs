@@ -40,10 +40,13 @@ pub(super) fn from_environment(
     }
     // The variables' values are in the text already, and a $ in them is only a $.
     let text = as_file(&get);
-    validate::parse(&text, "environment", &|_| None, known_presets).map_err(|problems| Problems {
+    let named = |problems: Problems| Problems {
         file: problems.file,
         problems: problems.problems.into_iter().map(name_variable).collect(),
-    })
+    };
+    let config = validate::parse(&text, "environment", &|_| None, known_presets).map_err(named)?;
+    let warnings = named(config.warnings.clone());
+    Ok(Config { warnings, ..config })
 }
 
 fn no_database_url() -> Problem {

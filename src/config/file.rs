@@ -76,7 +76,8 @@ impl<'a> Section<'a> {
         sections
     }
 
-    fn any_section(&self, key: &str) -> Section<'a> {
+    /// As [`Section::section`], of which the keys have been looked at already.
+    pub(super) fn any_section(&self, key: &str) -> Section<'a> {
         let mut section = Section {
             report: self.report,
             environment: self.environment,
@@ -123,6 +124,12 @@ impl<'a> Section<'a> {
     pub(super) fn problem(&self, key: &str, wrong: Wrong) {
         let at = self.entry(key).map_or(self.at.clone(), |(_, value)| value.span());
         self.problem_at(&at, key, wrong);
+    }
+
+    /// Warns of something about a key, at its value if the file gives it, else at the section.
+    pub(super) fn warn(&self, key: &str, wrong: Wrong) {
+        let at = self.entry(key).map_or(self.at.clone(), |(_, value)| value.span());
+        self.report.warn(&at, self.path(key), wrong);
     }
 
     /// Reports something about the whole section.

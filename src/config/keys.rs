@@ -130,7 +130,7 @@ pub const KEYS: &[KeySection] = &[
     ]),
     section!("servers.*", "A Postgres server. One is called `primary`; `replica_1`, `replica_2` and `jobs` are the usual names of the others.", [
         ("url", Text, "must be given", Reload, "`postgres://user:password@host:port/database`, then parameters after `?` as in libpq: `sslmode`, `sslrootcert` (a file, or `system`), `sslcert` and `sslkey`, `sslnegotiation`, `channel_binding`, `connect_timeout` (seconds), `application_name` (of connections, until a session has one), `require_auth` (how the server may ask for a password: `none`, `password`, `md5`, `scram-sha-256`, or with `!` what it may not; without it all but the password itself on a connection that is neither encrypted nor of this machine), `host` (also a socket's directory) and `port`, `target_session_attrs`. Several hosts, `a:5432,b:5432`, are tried in this order whenever a connection is opened."),
-        ("max_connections", Count, "the sum of its pools", Reload, "Everything that Bulkhead opens there, all pools together."),
+        ("max_connections", Count, "the sum of its pools, and one for the health check", Reload, "Everything that Bulkhead opens there, all pools together. If it is no more than their sum, the health check has no connection of its own, and a server whose pools are full counts as well as long as it answers a new connection."),
     ]),
     section!("pools.*", "A pool: `primary`, `replicas`, `jobs`, `workers`, or any other name, which a hint can ask for.", [
         ("servers", Texts, r#"["primary"]"#, Reload, "Where its connections are. Only the pool `replicas` may name several servers; by default these are all that are called `replica..`, and `jobs` is on the server `jobs` if there is one."),

@@ -9,6 +9,7 @@ pub mod diff;
 mod env;
 mod expand;
 mod file;
+mod fits;
 pub mod keys;
 mod load;
 mod pools;
@@ -58,6 +59,8 @@ pub struct Config {
     pub workers: Workers,
     /// Databases that clients may ask for; `["*"]` means any.
     pub databases: Vec<String>,
+    /// What it says that is more likely a mistake than meant.
+    pub warnings: Problems,
 }
 
 /// `[listen]`

@@ -23,12 +23,12 @@ pub struct Problem {
     pub hint: String,
 }
 
-/// All that is wrong, in the order of the file. `Display` gives a line and a hint for each.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// All that is wrong, or that is warned of, in the order of the file. `Display` gives a line and a hint for each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems {
     /// The file as it is to be shown, or `environment`.
     pub file: String,
-    /// Never empty.
+    /// As an error never empty.
     pub problems: Vec<Problem>,
 }
 
@@ -43,6 +43,7 @@ pub(super) struct Wrong {
 pub(super) struct Report<'a> {
     source: &'a str,
     problems: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<Problem>>,
 }
 
 impl fmt::Display for Problems {
@@ -67,6 +68,18 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+impl Problems {
+    /// A line for each.
+    pub fn lines(&self) -> Vec<String> {
+        let one = |problem: &Problem| {
+            let alone = Self { file: self.file.clone(), problems: vec![problem.clone()] };
+            // A problem's hint is on a line of its own.
+            alone.to_string().replace("\n    ", "; ")
+        };
+        self.problems.iter().map(one).collect()
+    }
+}
+
 impl Wrong {
     pub(super) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { message: message.into(), hint: hint.into() }
@@ -75,16 +88,25 @@ impl Wrong {
 
 impl<'a> Report<'a> {
     pub(super) fn new(source: &'a str) -> Self {
-        Self { source, problems: RefCell::default() }
+        Self { source, problems: RefCell::default(), warnings: RefCell::default() }
     }
 
     pub(super) fn add(&self, at: &Range<usize>, key: impl Into<String>, wrong: Wrong) {
-        if self.problems.borrow().len() >= PROBLEMS_MAX {
+        self.push(&self.problems, at, key.into(), wrong);
+    }
+
+    /// Something that may be meant, but is more likely not.
+    pub(super) fn warn(&self, at: &Range<usize>, key: impl Into<String>, wrong: Wrong) {
+        self.push(&self.warnings, at, key.into(), wrong);
+    }
+
+    fn push(&self, list: &RefCell<Vec<Problem>>, at: &Range<usize>, key: String, wrong: Wrong) {
+        if list.borrow().len() >= PROBLEMS_MAX {
             return;
         }
         let (line, column) = self.place(at.start);
         let Wrong { message, hint } = wrong;
-        self.problems.borrow_mut().push(Problem { line, column, key: key.into(), message, hint });
+        list.borrow_mut().push(Problem { line, column, key, message, hint });
     }
 
     fn place(&self, offset: usize) -> (usize, usize) {
@@ -93,15 +115,27 @@ impl<'a> Report<'a> {
         (before.matches('\n').count() + 1, line.chars().count() + 1)
     }
 
-    /// `value`, unless something was wrong.
-    pub(super) fn finish<T>(self, file: &str, value: T) -> Result<T, Problems> {
-        let mut problems = self.problems.into_inner();
-        if problems.is_empty() {
-            return Ok(value);
-        }
-        problems.sort_by_key(|problem| (problem.line, problem.column));
-        problems.dedup();
-        Err(Problems { file: file.to_owned(), problems })
+    /// `value` and what it is warned of, unless something was wrong.
+    pub(super) fn finish<T>(self, file: &str, value: T) -> Result<(T, Problems), Problems> {
+        let in_order = |problems: RefCell<Vec<Problem>>| {
+            let mut problems = problems.into_inner();
+            problems.sort_by_key(|problem| (problem.line, problem.column));
+            problems.dedup();
+            // Of nothing there is no place either: configurations that say the same are the same.
+            let file = if problems.is_empty() { String::new() } else { file.to_owned() };
+            Problems { file, problems }
+        };
+        let problems = in_order(self.problems);
+        if problems.problems.is_empty() { Ok((value, in_order(self.warnings))) } else { Err(problems) }
+    }
+}
+
+/// A size as the file may write it.
+pub(super) fn shown_size(bytes: usize) -> String {
+    match bytes {
+        _ if bytes.is_multiple_of(1 << 20) && bytes > 0 => format!("{}MiB", bytes >> 20),
+        _ if bytes.is_multiple_of(1 << 10) && bytes > 0 => format!("{}KiB", bytes >> 10),
+        _ => format!("{bytes}B"),
     }
 }
 

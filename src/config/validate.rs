@@ -11,6 +11,7 @@ use super::{
     Listen, ListenOnGap, PRIMARY, Server, Workers,
     expand::Environment,
     file::{Located, Section},
+    fits,
     keys::nearest,
     pools::pools,
     problem::{Problems, Report, Wrong, shown},
@@ -46,7 +47,10 @@ pub fn parse(
         None
     };
     match config {
-        Some(config) => report.finish(file, config),
+        Some(config) => {
+            let (config, warnings) = report.finish(file, config)?;
+            Ok(Config { warnings, ..config })
+        }
         None => Err(report.finish(file, ()).expect_err("no configuration without a problem")),
     }
 }
@@ -62,7 +66,11 @@ fn config(root: &Section<'_>, known_presets: &[&str]) -> Option<Config> {
     let servers = servers(root);
     let pools = pools(root, &servers, &jobs, &workers);
     let servers: Option<Vec<Server>> = servers.into_iter().map(|named| named.server).collect();
-    Some(Config { listen, limits, auth, servers: servers?, pools, jobs, workers, databases })
+    let warnings = Problems::default();
+    let config =
+        Config { listen, limits, auth, servers: servers?, pools, jobs, workers, databases, warnings };
+    fits::check(root, &config);
+    Some(config)
 }
 
 fn listen(section: &Section<'_>) -> Listen {

@@ -133,10 +133,10 @@ impl ServerPool {
         if error.is_final() {
             // The server is there; it is this login that fails.
             self.gate().succeeded();
-            if let Some(left_out) = identity.refusals.is_time() {
-                let hint = error.fields().hint;
+            let ErrorFields { code, hint, .. } = error.fields();
+            if let Some(left_out) = self.refusals.is_time(&code) {
                 tracing::warn!(
-                    server = %self.server_name, user = %identity.user, database = %identity.database,
+                    pool = %self.name, server = %self.server_name, user = %identity.user, database = %identity.database,
                     %message, hint, left_out, "a login at the server failed"
                 );
             }

@@ -1,16 +1,20 @@
 //! When a server may be tried again: exponential backoff with jitter, shared by all pools on the server, so
 //! that a storm of clients never becomes a storm of connects. And how many places all of its pools may take
-//! together: while a reload moves places from one pool to another, their sum never exceeds the server's bound.
+//! together: while a reload moves places from one pool to another, their sum never exceeds the server's bound. The
+//! health check's place is one of these.
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LAST_DELAY: Duration = Duration::from_secs(5);
@@ -38,6 +42,10 @@ pub struct Gate {
     places: AtomicUsize,
     /// As many may be.
     places_max: AtomicUsize,
+    /// Whether one of them is beside those that the pools may take: for the health check.
+    has_check_place: AtomicBool,
+    /// Tells that the server has no more places.
+    filled: Notify,
     /// Why the server did not answer when it was asked how it is, if it did not.
     unwell: Mutex<Option<String>>,
 }
@@ -50,6 +58,8 @@ impl Default for Gate {
             slots: Semaphore::new(CONNECTS_AT_ONCE),
             places: AtomicUsize::new(0),
             places_max: AtomicUsize::new(usize::MAX),
+            has_check_place: AtomicBool::new(false),
+            filled: Notify::new(),
             unwell: Mutex::new(None),
         }
     }
@@ -111,7 +121,17 @@ impl Gate {
         let next_try = now + delay(attempts);
         *reach = Reach::Full { since, attempts, next_try, last_error: error.to_owned() };
         self.down.store(false, Ordering::Release);
+        if had_place {
+            self.filled.notify_one();
+        }
         had_place
+    }
+
+    /// Waits until the server answers that it has no place, though it had until then.
+    ///
+    /// Cancel safe.
+    pub async fn filled(&self) {
+        self.filled.notified().await;
     }
 
     /// How long the server has had no place for more connections, and what it said; `None` if it has.
@@ -133,9 +153,15 @@ impl Gate {
         self.down_for().map(|(_, error)| error).or_else(unwell)
     }
 
-    /// From now on all pools together take up to `max` places.
-    pub fn set_places_max(&self, max: usize) {
+    /// From now on there are up to `max` places, of which the pools may take `of_pools`.
+    pub fn set_places_max(&self, max: usize, of_pools: usize) {
         self.places_max.store(max, Ordering::Relaxed);
+        self.has_check_place.store(max > of_pools, Ordering::Relaxed);
+    }
+
+    /// Whether there is a place for the health check beside those that the pools may take.
+    pub(super) fn has_check_place(&self) -> bool {
+        self.has_check_place.load(Ordering::Relaxed)
     }
 
     /// Takes a place at the server, if there is one.
@@ -165,6 +191,23 @@ impl Gate {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Reach> {
         self.reach.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The health check's place at a server, given back when dropped.
+#[derive(Debug)]
+pub struct CheckPlace(Arc<Gate>);
+
+impl CheckPlace {
+    /// Takes one. `None` if pools still have all: so it is, for a while, when a reload has lowered the bound.
+    pub(super) fn take(gate: &Arc<Gate>) -> Option<Self> {
+        gate.take_place().then(|| Self(Arc::clone(gate)))
+    }
+}
+
+impl Drop for CheckPlace {
+    fn drop(&mut self) {
+        self.0.give_place();
     }
 }
 

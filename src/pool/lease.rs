@@ -88,7 +88,13 @@ impl ServerPool {
     /// Cancel safe: dropped, it leaves the queue.
     pub async fn lease(self: &Arc<Self>, wants: &Wants<'_>) -> Result<Lease, Refusal> {
         let settings = Arc::new(Settings::default());
-        let needs = Needs { settings: &settings, is_own: false, forgets_sequences: false, closes: false };
+        let needs = Needs {
+            settings: &settings,
+            is_own: false,
+            forgets_sequences: false,
+            forgets_statements: false,
+            closes: false,
+        };
         loop {
             let mut lease = match self.checkout(wants) {
                 Checkout::Lease(lease) => lease,

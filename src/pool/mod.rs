@@ -19,7 +19,7 @@ mod stats;
 use std::{sync::Arc, time::Duration};
 
 pub use connecting::ConnectFailure;
-pub use gate::Gate;
+pub use gate::{CheckPlace, Gate};
 pub use keeper::keep;
 pub use lease::Lease;
 pub use pins::{CountedPin, PinCheckout, PinPlace, PinWaiting, Pins, PinsFull};

@@ -118,7 +118,12 @@ impl Queue {
 
     /// Takes out the waiter that gets a free backend of this identity and thread: the first of its identity, or, as long as that one has not
     /// waited for long, the first that lives on the backend's thread. Its identity's next turn comes after all others.
+    #[inline]
     pub(super) fn take_for(&mut self, identity: &Arc<Identity>, home: Home) -> Option<Waiter> {
+        if self.is_empty() { None } else { self.take_turn(identity, home) }
+    }
+
+    fn take_turn(&mut self, identity: &Arc<Identity>, home: Home) -> Option<Waiter> {
         let line = self.line_of(identity, false)?;
         let waiters = &self.lines[line].waiters;
         let first = waiters.front()?;

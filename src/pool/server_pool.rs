@@ -12,9 +12,13 @@ use tokio::{runtime::Handle, sync::Notify, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    ConnectFailure, Gate, Lease, Limits, Stats, Waiting, queue::Queue, shares::Shares, stats::count,
+    CheckPlace, ConnectFailure, Gate, Lease, Limits, Stats, Waiting, queue::Queue, shares::Shares,
+    stats::count,
 };
-use crate::backend::{Backend, BackendId, Home, Identity, Server};
+use crate::{
+    backend::{Backend, BackendId, Home, Identity, Server},
+    seldom::SeldomFor,
+};
 
 /// Starts tasks on the threads of the program, all under one tracker.
 #[derive(Clone, Debug)]
@@ -166,6 +170,8 @@ pub struct ServerPool {
     outstanding: AtomicUsize,
     stats: Stats,
     pub(super) pins: super::pins::Pins,
+    /// Lines in the log about logins at the server that failed, by SQLSTATE.
+    pub(super) refusals: SeldomFor,
     /// Tells the keeper that somebody waits or that something must be closed.
     pub(super) attention: Notify,
 }
@@ -342,6 +348,7 @@ impl ServerPool {
             outstanding: AtomicUsize::new(0),
             stats: Stats::default(),
             pins: super::pins::Pins::new(limits.max_pinned),
+            refusals: SeldomFor::default(),
             attention: Notify::new(),
         }
     }
@@ -361,6 +368,16 @@ impl ServerPool {
     /// The server's gate.
     pub fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// Whether the server has a place for the health check beside those of its pools.
+    pub fn has_check_place(&self) -> bool {
+        self.gate.has_check_place()
+    }
+
+    /// Takes the health check's place, if it is free.
+    pub fn take_check_place(&self) -> Option<CheckPlace> {
+        CheckPlace::take(&self.gate)
     }
 
     /// How the server is reached now.

@@ -3,8 +3,9 @@
 //! A snapshot is read when the first client of its database comes, at once after definitions have changed through
 //! here, and looked at again every `catalog_refresh` for what has changed past us. From the end of a change that went
 //! through here until its reading has begun and ended nothing is known of the database: its statements go to the
-//! primary, unproven. Readings are made on at most half of the time, so that whoever changes definitions in a loop
-//! keeps one connection half busy at most.
+//! primary, unproven. What only adds tables and the like leaves the rest as it is known: whoever creates and drops them in
+//! a loop is nobody else's trouble. Readings are made on at most half of the time, so that whoever changes definitions in
+//! a loop keeps one connection half busy at most.
 //!
 //! A database that nobody uses is not read, and soon forgotten. One that cannot be read is tried again ever more
 //! rarely.
@@ -56,6 +57,9 @@ const DOUBT_PAUSE: Duration = Duration::from_millis(200);
 /// A login waits no longer for the first reading of its database.
 const FIRST_READ: Duration = Duration::from_secs(2);
 
+/// Names of tables and sequences that were added since a reading began; of more, nothing is known until the next one.
+const ADDED_MAX: usize = 500;
+
 /// After so many failures in a row, which take more than a minute, what was read last may not be gone by any more.
 const FAILURES_MAX: u32 = 6;
 
@@ -104,6 +108,10 @@ struct Reading {
     is_under_way: bool,
     /// Counts the changes of its definitions that went through here.
     changes: u64,
+    /// The last one of these after which nothing was known.
+    changed_at: u64,
+    /// Names of what was only added, with the change that did it.
+    added: Vec<(Box<str>, u64)>,
     /// It is not begun before.
     not_before: Instant,
     /// Failures since it last succeeded, and the last one's reason.
@@ -113,6 +121,15 @@ struct Reading {
     by_superuser: bool,
     /// Rounds that have gone by since somebody used the database.
     unused: u32,
+}
+
+/// What a reading has come to.
+#[derive(Debug)]
+struct Read {
+    catalog: Arc<Catalog>,
+    fingerprint: Fingerprint,
+    /// What was proven by the one before need not be by this one.
+    contradicts: bool,
 }
 
 /// Where catalogs are read.
@@ -140,6 +157,8 @@ impl DatabaseCatalog {
                 is_wanted: true,
                 is_under_way: false,
                 changes: 0,
+                changed_at: 0,
+                added: Vec::new(),
                 not_before: Instant::now(),
                 failures: 0,
                 error: String::new(),
@@ -184,25 +203,27 @@ impl DatabaseCatalog {
         let _ = timeout(FIRST_READ, known).await;
     }
 
-    /// Takes over what an attempt to read it has come to, which began after so many changes.
-    fn note_read(&self, read: Result<(Arc<Catalog>, Fingerprint), String>, changes: u64, took: Duration) {
+    /// Takes over what an attempt to read it has come to, which began after so many changes. What has been added since is
+    /// known with this epoch.
+    fn note_read(&self, read: Result<Read, String>, changes: u64, took: Duration, epoch: u64) {
         let mut reading = self.lock();
         reading.is_under_way = false;
         reading.not_before = Instant::now() + took.min(RETRY_MIN);
         match read {
-            Ok((last, fingerprint)) => {
+            Ok(Read { catalog, fingerprint, contradicts }) => {
                 if reading.failures > 0 {
                     tracing::info!(database = %self.database, "the catalog can be read again");
                 }
                 (reading.failures, reading.error) = (0, String::new());
-                if !Arc::ptr_eq(&reading.last, &last) {
+                if contradicts {
                     self.changes.fetch_add(1, Ordering::SeqCst);
                 }
-                reading.last = last;
+                reading.last = catalog;
                 reading.fingerprint = Some(fingerprint);
+                reading.added.retain(|(_, change)| *change > changes);
                 // Changed while it was read: the next reading is on its way.
-                if reading.changes == changes {
-                    self.snapshot.store(Arc::clone(&reading.last));
+                if reading.changed_at <= changes {
+                    self.snapshot.store(reading.last_with_additions(epoch));
                 }
             }
             Err(error) => {
@@ -245,6 +266,24 @@ impl DatabaseCatalog {
             reading.not_before = reading.not_before.min(Instant::now() + RETRY_MIN);
         }
         reading.is_wanted
+    }
+}
+
+impl Reading {
+    fn last_with_additions(&self, epoch: u64) -> Arc<Catalog> {
+        if self.added.is_empty() {
+            return Arc::clone(&self.last);
+        }
+        Arc::new(self.last.with_additions(epoch, self.added.iter().map(|(name, _)| name.clone())))
+    }
+
+    /// Notes that this was added by the last change.
+    fn add(&mut self, name: &str) {
+        let change = self.changes;
+        match self.added.iter_mut().find(|(known, _)| **known == *name) {
+            Some((_, at)) => *at = change,
+            None => self.added.push((name.into(), change)),
+        }
     }
 }
 
@@ -308,11 +347,40 @@ impl Catalogs {
         self.generation.fetch_add(1, Ordering::Relaxed);
         let mut reading = catalog.lock();
         reading.changes += 1;
+        reading.changed_at = reading.changes;
         reading.is_wanted = true;
         catalog.snapshot.store(Arc::default());
         catalog.changes.fetch_add(1, Ordering::SeqCst);
         drop(reading);
         self.wanted.notify_one();
+    }
+
+    /// Tables and sequences of these names, or indexes and schemas, have been added by statements of which everything is
+    /// proven: the rest is known as before, and what is new is known to run no code. It is read soon.
+    pub fn added(&self, catalog: &DatabaseCatalog, names: &[String]) {
+        let mut reading = catalog.lock();
+        if reading.added.len() + names.len() > ADDED_MAX {
+            drop(reading);
+            return self.changed(catalog);
+        }
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        reading.changes += 1;
+        for name in names {
+            reading.add(name);
+        }
+        let current = catalog.snapshot.load();
+        if !current.is_empty() && !current.has_added(names) {
+            catalog.snapshot.store(reading.last_with_additions(self.next_epoch()));
+        }
+        if !reading.is_wanted {
+            reading.is_wanted = true;
+            drop(reading);
+            self.wanted.notify_one();
+        }
+    }
+
+    fn next_epoch(&self) -> u64 {
+        self.epochs.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Something ran that may have changed definitions without naming them: whether it has is looked at soon.
@@ -444,15 +512,11 @@ impl Catalogs {
         let changes = catalog.lock().changes;
         let read = self.read(primary, catalog).await;
         let took = began.elapsed();
-        catalog.note_read(read, changes, took);
+        catalog.note_read(read, changes, took, self.next_epoch());
         catalog.attempted.notify_waiters();
     }
 
-    async fn read(
-        &self,
-        primary: &Arc<ServerPool>,
-        catalog: &DatabaseCatalog,
-    ) -> Result<(Arc<Catalog>, Fingerprint), String> {
+    async fn read(&self, primary: &Arc<ServerPool>, catalog: &DatabaseCatalog) -> Result<Read, String> {
         let identity = catalog.identity.load_full();
         let wants = Wants { identity: &identity, last: None, settings: 0, home: Home(0) };
         let mut lease = primary.lease(&wants).await.map_err(|refusal| refusal.to_string())?;
@@ -469,16 +533,19 @@ impl Catalogs {
             lease.release(proof);
         }
         match found {
-            Found::Same(fingerprint) => Ok((last, fingerprint)),
+            Found::Same(fingerprint) => Ok(Read { catalog: last, fingerprint, contradicts: false }),
             Found::Rows(fingerprint, answer) => {
-                let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
+                let epoch = self.next_epoch();
                 let make = move || {
                     let read = question::catalog(epoch, answer);
-                    // Sessions keep their cached verdicts as long as nothing has changed.
-                    if last.says_the_same(&read) { last } else { Arc::new(read) }
+                    if last.says_the_same(&read) {
+                        // Sessions keep their cached verdicts as long as nothing has changed.
+                        return Read { catalog: last, fingerprint, contradicts: false };
+                    }
+                    let contradicts = !last.differs_in_plain_relations(&read);
+                    Read { catalog: Arc::new(read), fingerprint, contradicts }
                 };
-                let current = tokio::task::spawn_blocking(make).await.map_err(|error| error.to_string())?;
-                Ok((current, fingerprint))
+                tokio::task::spawn_blocking(make).await.map_err(|error| error.to_string())
             }
         }
     }

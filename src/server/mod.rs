@@ -2,11 +2,12 @@
 //! and the notifications that sessions listen for.
 
 mod catalogs;
+mod check;
 mod health;
 pub mod listener;
 pub mod mailbox;
 
 pub use catalogs::{Catalogs, DatabaseCatalog, Defining, Source, read_catalog};
-pub use health::{CHECK_EVERY, Health, Known, Role, ServerHealth};
+pub use health::{Health, Known, Role, ServerHealth};
 pub use listener::{ListenFailure, ListenLimits, Listener, Listeners, OnGap, listen_sql};
 pub use mailbox::{Fate, ListenStats, Mail, Mailbox, Notification};

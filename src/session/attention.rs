@@ -40,11 +40,14 @@ impl Call {
 
 impl Session {
     /// Follows a call, if there was one since the last time.
+    #[inline]
     pub(crate) fn attend(&mut self) -> Result<(), Ended> {
         let call = self.shared.attention.last();
-        if self.attended == call {
-            return Ok(());
-        }
+        if self.attended == call { Ok(()) } else { self.follow_call(call) }
+    }
+
+    #[cold]
+    fn follow_call(&mut self, call: Call) -> Result<(), Ended> {
         self.attended = call;
         if call.is_the_end() {
             return Err(Ended::Shutdown);
@@ -66,6 +69,8 @@ impl Session {
             if backend.silence.lasts(&backend.socket, limit) {
                 let what = format!("it acknowledged nothing for {} s", limit.as_secs_f64());
                 let broken = lease.broken(io::Error::new(io::ErrorKind::TimedOut, what));
+                // Those that nobody has tried since lead to the same peer.
+                lease.pool().close_idle(|_| true);
                 return self.on_broken(broken);
             }
         }

@@ -37,7 +37,11 @@ impl Session {
             Box::pin(self.reserve_pin(reason, pool)).await?;
         }
         let at_once = self.shared.pool(pool).choose().map(|member| member.checkout(&self.wants(pool)));
-        let effects = demand.verdict.effects;
+        let effects = if Self::may_see_statements(request, demand) {
+            demand.verdict.effects.with(Effects::UNPROVEN)
+        } else {
+            demand.verdict.effects
+        };
         if let Some(Checkout::Lease(lease)) = at_once {
             if lease.is_ready(self.needs(&lease, pool, effects)) {
                 self.hold(lease, pool);
@@ -58,7 +62,8 @@ impl Session {
         let forgets_sequences =
             (!is_own || self.is_new_backend) && (asks_sequences() || effects.has(Effects::UNPROVEN));
         let closes = lease.is_suspect && self.catalog.load().outlives_discard();
-        Needs { settings: &self.settings, is_own, forgets_sequences, closes }
+        let forgets_statements = effects.has(Effects::UNPROVEN);
+        Needs { settings: &self.settings, is_own, forgets_sequences, forgets_statements, closes }
     }
 
     /// What may take time: waiting, checking a backend, going on to the primary, making it ready.
@@ -187,7 +192,9 @@ impl Session {
         self.key.holds(&lease.cancel);
         lease.protocol.watch_commands(false);
         // It stays new until something has been sent to it.
-        self.is_new_backend |= self.last != Some((pool, lease.id, lease.uses));
+        let is_own = self.last == Some((pool, lease.id, lease.uses));
+        self.is_new_backend |= !is_own;
+        lease.prepared = lease.prepared.taken(is_own);
         if lease.protocol.reading() != self.reading {
             // The request was judged as another server reads it.
             self.left.effects |= Effects::UNPROVEN;

@@ -44,42 +44,32 @@ const fn sets_hidden(function: i32) -> bool {
 impl Session {
     /// The demand of the request at the start of the inbox.
     pub(crate) async fn classify(&self, request: Request) -> Result<Demand, Ended> {
+        let mut unjudged = Unjudged::default();
+        let demand = self.demand(request, &mut unjudged)?;
+        if unjudged.texts.is_empty() {
+            return Ok(demand);
+        }
+        Box::pin(self.judge_elsewhere(unjudged)).await;
+        // What is still not known stays so.
+        self.demand(request, &mut Unjudged::default())
+    }
+
+    fn demand(&self, request: Request, unjudged: &mut Unjudged) -> Result<Demand, Ended> {
         match request.end {
+            End::Query if request.streaming > 0 => Ok(Demand::of(Verdict::too_long())),
             End::Query => {
-                let verdict = self.query_verdict(request).await?;
+                let text = self.query_text(request)?;
+                let verdict = self.verdict_or_note(text, unjudged);
                 let mut demand = Demand::of(verdict);
                 if verdict.effects.has(Effects::NAMES_STATEMENT) {
-                    self.add_named(&mut demand, verdict, self.query_text(request)?);
+                    self.add_named(&mut demand, verdict, text);
                 }
                 Ok(demand)
             }
             End::FunctionCall => Ok(Demand::of(self.function_verdict(request))),
-            End::Sync | End::Open => {
-                let mut unjudged = Unjudged::default();
-                let demand = self.extended_demand(request, &mut unjudged)?;
-                if unjudged.texts.is_empty() {
-                    return Ok(demand);
-                }
-                Box::pin(self.judge_elsewhere(unjudged)).await;
-                // What is still not known stays so.
-                self.extended_demand(request, &mut Unjudged::default())
-            }
+            End::Sync | End::Open => self.extended_demand(request, unjudged),
             End::StrayCopy | End::Terminate => Ok(Demand::none()),
         }
-    }
-
-    async fn query_verdict(&self, request: Request) -> Result<Verdict, Ended> {
-        if request.streaming > 0 {
-            return Ok(Verdict::too_long());
-        }
-        let text = self.query_text(request)?;
-        let mut unjudged = Unjudged::default();
-        let verdict = self.verdict_or_note(text, &mut unjudged);
-        if unjudged.texts.is_empty() {
-            return Ok(verdict);
-        }
-        Box::pin(self.judge_elsewhere(unjudged)).await;
-        Ok(self.verdict(text))
     }
 
     /// Judges texts on another thread, so that their verdicts are known, unless too many are being judged already.
@@ -144,9 +134,9 @@ impl Session {
         }
     }
 
-    /// By which rules and which catalog a text is judged now.
-    pub(crate) fn epochs(&self) -> (u64, u64) {
-        (self.shared.classifier_epoch, self.catalog.load().epoch())
+    /// By which rules and which catalog this text is judged now.
+    pub(crate) fn epochs(&self, text: &[u8]) -> (u64, u64) {
+        (self.shared.classifier_epoch, self.catalog.load().epoch_of(text))
     }
 
     fn extended_demand(&self, request: Request, unjudged: &mut Unjudged) -> Result<Demand, Ended> {
@@ -255,7 +245,7 @@ impl Session {
         }
         let statement = statements.own(name)?;
         // One without a verdict may have one by now.
-        let is_known = statement.epochs == self.epochs() && !statement.verdict.is_unread();
+        let is_known = statement.epochs == self.epochs(&statement.text) && !statement.verdict.is_unread();
         let verdict = if is_known && self.reading() == Reading::Utf8 {
             statement.verdict
         } else {

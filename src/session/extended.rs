@@ -442,7 +442,7 @@ impl Session {
         if name.starts_with(NAME_PREFIX) {
             return Err(reply::reserved_name().into());
         }
-        let judged = (self.verdict(text), self.epochs());
+        let judged = (self.verdict(text), self.epochs(text));
         let Limits { prepared_per_client: limit, prepared_bytes_per_client: bytes, .. } = self.shared.limits;
         let generation = self.shared.catalogs.generation();
         let world = (generation, self.settings.parse_hash());

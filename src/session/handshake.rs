@@ -13,8 +13,8 @@ use super::{
     kept::Kept,
     left::Left,
     live::Live,
-    metrics::CountedClient,
     orphan::Presence,
+    places::{CountedClient, NoPlace},
     replication::{self, Dedicated},
     reply::{self, Reply},
     reprove,
@@ -177,6 +177,7 @@ impl Start {
             // An empty buffer still owns its memory.
             inbox: if door.unread.is_empty() { Vec::new() } else { door.unread },
             kept: Kept::of(&shared.kept),
+            kept_sent: Kept::of(&shared.kept),
             outbox: greeting,
             catalog: shared.catalogs.of(&self.identity),
             is_worker: shared.is_worker(&self.identity.user, application_name),
@@ -245,10 +246,10 @@ async fn enter(
     if shared.acceptor.requires_tls() && matches!(door.socket, Some(Socket::Tcp(_))) {
         return Err(reply::tls_required().into());
     }
-    let counted = CountedClient::new(&shared.metrics, shared.limits.max_clients)
-        .ok_or_else(|| reply::too_many_clients(shared.limits.max_clients))?;
+    let counted = take_place(&start, shared)?;
     negotiate(door, &start).await?;
     authenticate(door, shared, &start.user).await?;
+    counted.is_let_in();
     let pools: Vec<&str> = shared.pools.iter().map(|pool| pool.name.as_str()).collect();
     let (parameters, kind) = admit(&start, shared, home)
         .await
@@ -263,6 +264,18 @@ async fn enter(
     message::backend_key(&mut greeting, key.process_id(), &secret);
     message::ready(&mut greeting, crate::wire::TxStatus::Idle);
     Ok(Some((Admitted { kind, key, greeting }, counted)))
+}
+
+/// A place for whom the client says it is.
+fn take_place(start: &Startup, shared: &Shared) -> Result<CountedClient, Reply> {
+    let limit = shared.limits.max_clients;
+    let (database, _) = alias::split(&start.database, |name| shared.pool_named(name));
+    let others_known = shared.identities.users.iter().nth(1).is_some();
+    let name = (start.user.as_str(), database);
+    CountedClient::new(&shared.metrics, &shared.places, name, limit, others_known).map_err(|why| match why {
+        NoPlace::Full => reply::too_many_clients(limit),
+        NoPlace::Kept { held, reserve } => reply::too_many_of_identity(name, held, reserve),
+    })
 }
 
 fn claim_of(start: &Startup) -> Claim {

@@ -1,4 +1,5 @@
-//! Bytes of unfinished requests that all sessions keep together, and the bound of that.
+//! Bytes of unfinished requests that all sessions keep together, and of those that may be run once more, and the bound of
+//! that.
 
 use std::sync::{
     Arc,
@@ -40,6 +41,11 @@ impl Kept {
         has_grown
     }
 
+    /// The session keeps in this part what it has kept in the other one.
+    pub(super) fn take_over(&mut self, other: &mut Self) {
+        self.own += std::mem::take(&mut other.own);
+    }
+
     /// The session keeps no more than `bytes` now.
     pub(super) fn shrink_to(&mut self, bytes: usize) {
         if self.own == 0 {
@@ -75,6 +81,10 @@ mod tests {
         assert!(one.grow_to(STEP + 1, limit));
         other.shrink_to(0);
         assert_eq!(all.load(Ordering::Relaxed), 2 * STEP);
+        assert!(other.grow_to(STEP, limit));
+        one.take_over(&mut other);
+        drop(other);
+        assert_eq!(all.load(Ordering::Relaxed), 3 * STEP);
         drop(one);
         assert_eq!(all.load(Ordering::Relaxed), 0);
     }

@@ -26,6 +26,8 @@ pub(super) struct Left {
     pub(super) may_discard: bool,
     /// How often definitions had changed when the first of the statements was judged.
     pub(super) judged_at: u64,
+    /// The names of what they have only added.
+    pub(super) added: Vec<String>,
     /// Held while a text that changes definitions, and ends the transaction itself, may be running.
     pub(super) defining: Option<Defining>,
 }

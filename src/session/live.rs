@@ -7,6 +7,7 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use super::{Session, shared::Shared, transaction::Begun};
 use crate::route::PoolId;
@@ -17,13 +18,15 @@ pub struct Live {
     current: ArcSwap<Shared>,
     /// Its number, to be asked before every request.
     epoch: AtomicU64,
+    /// Tells of a new one.
+    replaced: Notify,
 }
 
 impl Live {
     /// Begins with this snapshot.
     pub fn new(shared: Arc<Shared>) -> Self {
         let epoch = AtomicU64::new(shared.epoch);
-        Self { current: ArcSwap::new(shared), epoch }
+        Self { current: ArcSwap::new(shared), epoch, replaced: Notify::new() }
     }
 
     /// The snapshot in force.
@@ -38,6 +41,21 @@ impl Live {
         // After the snapshot, so that who sees the number sees the snapshot.
         self.epoch.store(epoch, Ordering::Release);
         shared.cancels.wake_all();
+        self.replaced.notify_waiters();
+    }
+
+    /// Waits until another snapshot is in force.
+    ///
+    /// Cancel safe.
+    pub async fn replaced(&self, shared: &Shared) {
+        loop {
+            // Hears of what happens from here on.
+            let replaced = self.replaced.notified();
+            if !self.is_current(shared) {
+                return;
+            }
+            replaced.await;
+        }
     }
 
     /// Whether a newer snapshot is in force, without a pool of this name.

@@ -133,22 +133,3 @@ impl Drop for CountedPin {
         self.metrics.pinned[self.reason as usize].fetch_sub(1, Ordering::Relaxed);
     }
 }
-
-/// Counts a client as long as it lives.
-#[derive(Debug)]
-pub(crate) struct CountedClient(Arc<Metrics>);
-
-impl CountedClient {
-    /// `None` if there are `limit` clients already.
-    pub(crate) fn new(metrics: &Arc<Metrics>, limit: usize) -> Option<Self> {
-        let counted = Self(Arc::clone(metrics));
-        let before = metrics.clients.fetch_add(1, Ordering::Relaxed);
-        (before < limit as u64).then_some(counted)
-    }
-}
-
-impl Drop for CountedClient {
-    fn drop(&mut self) {
-        self.0.clients.fetch_sub(1, Ordering::Relaxed);
-    }
-}

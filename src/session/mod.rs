@@ -29,7 +29,9 @@ mod mail;
 pub mod metrics;
 mod named;
 mod orphan;
+mod others;
 mod pins;
+mod places;
 mod prepared;
 mod prologue;
 mod relay;
@@ -176,6 +178,8 @@ pub(crate) struct Session {
     inbox: Vec<u8>,
     /// What the inbox counts of what all sessions may keep.
     kept: Kept,
+    /// The same of `sent`, and of what is sent again should a plan be stale.
+    kept_sent: Kept,
     /// Bytes for the client that its socket has not taken. Empty when idle.
     outbox: Vec<u8>,
     /// The snapshot that the session goes by, and where the next one is found.

@@ -39,6 +39,7 @@ const CHANGES_MEANING: Effects = Effects::SETS
     .with(Effects::SETS_UNLISTED)
     .with(Effects::RESETS)
     .with(Effects::DDL)
+    .with(Effects::ADDS)
     .with(Effects::DROPS)
     .with(Effects::TEMP)
     .with(Effects::LOADS)

@@ -114,6 +114,7 @@ impl Session {
             Moved::Answered | Moved::Request(_) => {}
         }
         self.sent = Vec::new();
+        self.kept_sent.shrink_to(0);
         Ok(())
     }
 
@@ -147,7 +148,7 @@ impl Session {
     pub(crate) async fn drop_streaming(&mut self) -> Result<(), Ended> {
         while self.streaming > 0 {
             poll_fn(|cx| {
-                let mut scratch = Scratch::take();
+                let mut scratch = Scratch::default();
                 let len = ready!(self.socket.poll_read(cx, &mut scratch)).map_err(Ended::ClientIo)?;
                 if len == 0 {
                     return Poll::Ready(Err(Ended::ByClient));
@@ -264,10 +265,12 @@ impl Session {
         self.inbox.len() < self.shared.limits.request_buffer
     }
 
+    #[inline]
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        if self.outbox.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
+        if self.outbox.is_empty() { Poll::Ready(Ok(())) } else { self.poll_outbox(cx) }
+    }
+
+    fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         if self.presence.is_gone() {
             self.outbox = Vec::new();
             return Poll::Ready(Ok(()));
@@ -296,7 +299,7 @@ impl Session {
     /// Reads from the backend once. Ready if something was read.
     fn poll_backend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         let Some(lease) = &mut self.lease else { return Poll::Pending };
-        let mut scratch = Scratch::take();
+        let mut scratch = Scratch::default();
         let broken = match ready!(lease.socket.poll_read(cx, &mut scratch)) {
             Ok(0) => lease.closed(),
             Ok(len) => {
@@ -339,7 +342,7 @@ impl Session {
 
     /// Reads from the client once. Ready if something was read, or the client has closed.
     fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        let mut scratch = Scratch::take();
+        let mut scratch = Scratch::default();
         let len = match ready!(self.socket.poll_read(cx, &mut scratch)) {
             Ok(0) => {
                 self.client_has_closed();

@@ -2,7 +2,8 @@
 //! on another connection, of the primary. Nothing else is: what may have had an effect, may have it twice.
 //!
 //! The request's bytes are kept from when they are sent to when the first byte of an answer goes to the client; only of
-//! what is proven to read, is in no transaction, and leaves nothing. A connection that ends without a word is no reason:
+//! what is proven to read, is in no transaction, and leaves nothing; and only as long as there is room for them
+//! (`limits.request_buffer_total`): beyond it the request cannot be run once more. A connection that ends without a word is no reason:
 //! the statement itself may have brought the server down.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,6 +47,7 @@ impl Session {
         }
         let later = std::mem::replace(&mut self.inbox, std::mem::take(&mut self.sent));
         self.inbox.extend_from_slice(&later);
+        self.kept.take_over(&mut self.kept_sent);
         self.is_repeated = true;
         self.shared.metrics.repeats.0[reason as usize].fetch_add(1, Ordering::Relaxed);
         tracing::debug!(reason = reason.label(), "a read is run once more");

@@ -190,7 +190,7 @@ impl Replication {
 
     /// Reads from the server once. Ready if there was something to read.
     fn poll_server(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut scratch = Scratch::take();
+        let mut scratch = Scratch::default();
         match ready!(self.lease.socket.poll_read(cx, &mut scratch)) {
             Ok(0) => self.over = Some(self.lease.closed()),
             Ok(len) => {
@@ -216,7 +216,7 @@ impl Replication {
                 // What the server still had to say is read, and then its end.
                 backend.unsent.clear();
             }
-            let mut scratch = Scratch::take();
+            let mut scratch = Scratch::default();
             let Ok(len @ 1..) = ready!(self.socket.poll_read(cx, &mut scratch)) else {
                 return Poll::Ready(());
             };

@@ -409,6 +409,18 @@ pub(crate) fn too_many_clients(limit: usize) -> Reply {
     Reply::new("53300", format!("sorry, too many clients already: {limit}"), "Raise limits.max_clients.")
 }
 
+/// One identity has as many clients as it may while others have few.
+pub(crate) fn too_many_of_identity((user, database): (&str, &str), held: usize, reserve: usize) -> Reply {
+    Reply::new(
+        "53300",
+        format!(
+            "too many clients of user \"{user}\" in database \"{database}\" already: {held}; the last {reserve} places \
+             are kept for others"
+        ),
+        "Raise limits.max_clients, or let fewer of them connect.",
+    )
+}
+
 /// The wrong password, or an unknown user: the same for both.
 pub(crate) fn authentication_failed(user: &str) -> Reply {
     Reply::new("28P01", format!("password authentication failed for user \"{user}\""), "")

@@ -57,7 +57,10 @@ impl Session {
         self.note_effects(request, demand);
         self.note_opening(opening, aliases.len());
         let completion = self.restore_startup(request, effects);
-        let may_repeat = self.may_repeat(request, demand) && !self.is_stepping();
+        let kept_bytes = if risk.is_some() { 2 * request.len } else { request.len };
+        let may_repeat = self.may_repeat(request, demand)
+            && !self.is_stepping()
+            && self.kept_sent.grow_to(kept_bytes, self.shared.limits.request_buffer_total);
         let Some(lease) = &mut self.lease else { return Ok(()) };
         let as_it_came = matches!(written, Written::AsItCame { .. }) && draft.is_empty();
         note_request(&mut lease.protocol, request, written);
@@ -138,6 +141,8 @@ impl Session {
                 self.left.defining = Some(self.catalog.define());
             }
             self.shared.catalogs.changed(&self.catalog);
+        } else if verdict.effects.has(Effects::ADDS) {
+            self.note_added(request);
         }
         if verdict.effects.has(Effects::WANTS_DATABASE) {
             self.leave_other_databases();
@@ -252,7 +257,8 @@ impl Session {
         Ok((Written::Anew(rewritten), request))
     }
 
-    /// Keeps what is sent again should a stale plan be in the way of the request, which is not part of anything else.
+    /// Keeps what is sent again should a stale plan be in the way of the request, which is not part of anything else, and
+    /// if there is room for it.
     fn take_risk(&mut self, written: &Written, request: Request, draft: &[u8]) -> Option<usize> {
         let Written::Anew(Rewritten { risk: Some((risk, remaining)), .. }) = written else { return None };
         let repeat = Repeat {
@@ -261,6 +267,9 @@ impl Session {
             prepares: request.only_prepares(),
         };
         let is_complete = request.is_synced() || repeat.prepares;
+        if !self.kept_sent.grow_to(repeat.tail.len(), self.shared.limits.request_buffer_total) {
+            return None;
+        }
         self.statements.as_mut().filter(|_| is_complete)?.repeat = Some(Box::new(repeat));
         Some(*remaining)
     }

@@ -50,6 +50,9 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         if session.listens(&demand) {
             Box::pin(session.prepare_listening(request, &demand)).await?;
         }
+        if session.sees_others() {
+            Box::pin(session.hide_others(request, &demand)).await?;
+        }
         session.count(&demand);
         session.send(request, &demand)?;
         session.relay().await?;

@@ -13,7 +13,7 @@ use crate::{
         protocol::Failure,
     },
     pool::Lease,
-    sql::{Catalog, Effects, setting_names},
+    sql::{Catalog, Effects, added_names, setting_names},
     wire::{TxStatus, frame::split_message, message, read::Body},
 };
 
@@ -41,6 +41,12 @@ pub(crate) const CHANGES_SETTINGS: Effects = Effects::SETS
     .with(Effects::OPAQUE_SETTINGS)
     .with(Effects::UNPROVEN);
 
+/// What may make objects: they may be temporary by the search path alone.
+const DEFINES: Effects = Effects::DDL.with(Effects::ADDS);
+
+/// Names of what is added are kept of one transaction; of more, it is not known what was.
+const ADDED_MAX: usize = 100;
+
 /// Names of custom settings that are kept of one session; more than these cannot be carried.
 const CUSTOM_SETTINGS_MAX: usize = 100;
 
@@ -61,7 +67,7 @@ impl Session {
         let clean = self.pin.is_none()
             && !self.is_kept
             && !self.has_long_statement()
-            && !self.left.effects.has(LEAVES_STATE.with(Effects::DDL))
+            && !self.left.effects.has(LEAVES_STATE.with(DEFINES))
             && self.left.judged_at == self.catalog.changes()
             && self.streaming == 0
             && !self.left.statements_unknown
@@ -77,7 +83,7 @@ impl Session {
             self.key.holds(&lease.cancel);
             return;
         }
-        if let Some(mut lease) = self.part() {
+        if let Some(mut lease) = self.part_unreachable() {
             // An error of ours that nobody asked for is not the next session's.
             lease.protocol.take_error();
             lease.protocol.set_heard_elsewhere(None);
@@ -116,7 +122,7 @@ impl Session {
             self.left.effects |= Effects::UNPROVEN;
         }
         // What is created may be temporary by the search path alone.
-        let defines = self.left.effects.has(Effects::DDL);
+        let defines = self.left.effects.has(DEFINES);
         if self.left.effects.has(Effects::OPAQUE) && self.left.effects.has(Effects::UNPROVEN) {
             self.shared.catalogs.doubt(&self.catalog);
         }
@@ -169,9 +175,14 @@ impl Session {
     /// Ends the session's hold on its backend. Every lease ends by this, whichever way: what must follow from it cannot
     /// be forgotten on one of them.
     pub(crate) fn part(&mut self) -> Option<Lease> {
-        let lease = self.lease.take()?;
-        // No cancel finds the backend from here on.
+        self.lease.as_ref()?;
         self.key.holds_none();
+        self.part_unreachable()
+    }
+
+    /// The same, when no cancel finds the backend any more.
+    fn part_unreachable(&mut self) -> Option<Lease> {
+        let lease = self.lease.take()?;
         self.note_definitions();
         self.left = Left::default();
         self.pin = None;
@@ -180,16 +191,31 @@ impl Session {
 
     /// Definitions may have changed: classification and shared statements must follow.
     fn note_definitions(&mut self) {
-        if self.left.effects.has(Effects::DDL) {
+        let is_proven =
+            !self.left.effects.has(Effects::UNPROVEN) && self.left.judged_at == self.catalog.changes();
+        let added = std::mem::take(&mut self.left.added);
+        if self.left.effects.has(Effects::DDL) || self.left.effects.has(Effects::ADDS) && !is_proven {
             self.shared.catalogs.changed(&self.catalog);
+        } else if self.left.effects.has(Effects::ADDS) {
+            self.shared.catalogs.added(&self.catalog, &added);
         } else if self.left.effects.has(Effects::DROPS) {
             self.shared.catalogs.dropped();
         }
         if self.left.effects.has(Effects::CHANGES_DEFAULTS) {
             self.shared.renew_backends();
         }
-        let noted = Effects::DDL.with(Effects::DROPS).with(Effects::CHANGES_DEFAULTS);
+        let noted = DEFINES.with(Effects::DROPS).with(Effects::CHANGES_DEFAULTS);
         self.left.effects = self.left.effects.without(noted);
+    }
+
+    /// Remembers what a request adds, until its transaction has ended: nobody else sees it before.
+    pub(crate) fn note_added(&mut self, request: Request) {
+        let names = self.texts(request).iter().flat_map(|text| added_names(text)).collect::<Vec<_>>();
+        self.left.added.extend(names);
+        if self.left.added.len() > ADDED_MAX {
+            self.left.added = Vec::new();
+            self.left.effects |= Effects::DDL;
+        }
     }
 
     /// Remembers the names with a dot that a request may set: the server lists no settings that it does not know.

@@ -18,6 +18,7 @@ use super::{
     identities::Identities,
     judges::Judges,
     metrics::{Metrics, Requests},
+    places::Places,
     welcome::Welcomes,
 };
 use crate::{
@@ -107,6 +108,8 @@ pub struct Lasting {
     pub judges: Judges,
     /// Keys given to clients.
     pub cancels: Arc<Cancels>,
+    /// Who holds how many of the places for clients.
+    pub places: Arc<Places>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// What is logged of clients that were refused.
@@ -141,6 +144,7 @@ impl Lasting {
             statements,
             judges: Judges::default(),
             cancels: Arc::default(),
+            places: Arc::default(),
             metrics: Arc::default(),
             door_log: DoorLog::default(),
             tls_log: DoorLog::default(),

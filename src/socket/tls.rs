@@ -85,7 +85,7 @@ impl TlsStream {
                 self.feed_held()?;
                 continue;
             }
-            let mut scratch = Scratch::take();
+            let mut scratch = Scratch::default();
             let len = ready!(poll_read_tcp(&mut self.tcp, cx, scratch.buffer()))?;
             if len == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -122,7 +122,7 @@ impl TlsStream {
                 return Some(read);
             }
             if self.held.is_empty() {
-                let mut scratch = Scratch::take();
+                let mut scratch = Scratch::default();
                 match self.tcp.try_read(scratch.buffer()) {
                     Ok(len) => self.receive(scratch.filled(len)),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,

@@ -56,13 +56,13 @@ impl Classifier {
             return Ok(Verdict { hint, ..verdict });
         }
         let key = self.keys.key(text);
-        self.verdicts.get(&(catalog.epoch(), key)).ok_or(Miss { key })
+        self.verdicts.get(&(catalog.epoch_of(text), key)).ok_or(Miss { key })
     }
 
     /// Parses a text and remembers its verdict. Takes from a microsecond to tens of milliseconds, by size.
     pub fn judge(&self, catalog: &Catalog, text: &[u8], miss: Miss) -> Verdict {
         let verdict = judge::judge(&self.rules, catalog, text, None);
-        self.verdicts.insert((catalog.epoch(), miss.key), verdict);
+        self.verdicts.insert((catalog.epoch_of(text), miss.key), verdict);
         verdict
     }
 

@@ -4,11 +4,15 @@
 //! A snapshot, built from the rows of one query; somebody else runs it and decides when it is stale.
 //! Names are kept without their schema, with the worst of all objects of that name.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use foldhash::fast::RandomState;
 
 use super::{
+    additions::Additions,
     bodies, programs,
     proof::{Builder, Proof, Use},
     verdict::Effects,
@@ -20,10 +24,18 @@ const PARAMETERS_MAX: usize = 100;
 /// Names of functions that are looked for in a text that is too long to be parsed; of more, one is taken to be in it.
 const HIDDEN_MAX: usize = 100;
 
-/// A snapshot of one database.
+/// A snapshot of one database. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     epoch: u64,
+    content: Arc<Content>,
+    /// What has been added since it was read.
+    additions: Additions,
+}
+
+/// What was read of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Content {
     loaded: bool,
     functions: HashMap<Box<str>, Function, RandomState>,
     relations: Names,
@@ -114,86 +126,161 @@ impl Catalog {
         K: AsRef<str>,
         N: AsRef<str>,
     {
-        let mut catalog = Self { epoch, loaded: true, ..Self::default() };
+        let mut catalog = Self { epoch, ..Self::default() };
+        catalog.content_mut().loaded = true;
         let mut triggers = Vec::new();
         let mut builder = Builder::default();
         for (kind, name) in rows {
             match kind.as_ref() {
                 "trigger" => triggers.push(name),
                 kind if builder.add(kind, name.as_ref()) => {}
-                kind => catalog.add(kind, name.as_ref()),
+                kind => catalog.content_mut().add(kind, name.as_ref()),
             }
         }
         catalog.prove(builder);
         // They may call functions that set parameters.
         for program in triggers {
-            catalog.add_trigger(program.as_ref());
+            catalog.content_mut().add_trigger(program.as_ref());
         }
         catalog
     }
 
+    /// Nobody else has it while it is made.
+    fn content_mut(&mut self) -> &mut Content {
+        Arc::make_mut(&mut self.content)
+    }
+
+    /// The same, with tables and sequences of these names that have been added since and run no code (see
+    /// [`Additions`]). Verdicts of texts that may name one of them are cached by `epoch`.
+    #[must_use]
+    pub fn with_additions(&self, epoch: u64, names: impl IntoIterator<Item = Box<str>>) -> Self {
+        Self { additions: Additions::new(epoch, names), ..self.clone() }
+    }
+
+    /// Whether all of these names are those of additions.
+    pub fn has_added(&self, names: &[String]) -> bool {
+        names.iter().all(|name| self.additions.has(name))
+    }
+
     /// Judges the bodies of functions, and draws all conclusions.
     fn prove(&mut self, mut builder: Builder) {
-        for (name, function) in &self.functions {
+        for (name, function) in &self.content.functions {
             let of_users = function.0 & (Function::USER | Function::OWN | Function::KEEPS) != 0;
             let is_built_volatile = function.0 & Function::BUILT != 0;
             builder.function(name, of_users, is_built_volatile);
         }
         let (known, functions) = builder.known();
-        self.proof = known;
+        self.content_mut().proof = known;
         for body in &functions {
             match bodies::uses(self, body) {
                 None => builder.doubt(b'f', &body.name),
                 Some(uses) => uses.iter().for_each(|(name, used)| builder.uses(&body.name, name, *used)),
             }
         }
-        self.proof = builder.finish();
+        self.content_mut().proof = builder.finish();
     }
 
     /// What is proven.
     pub(super) fn proof(&self) -> &Proof {
-        &self.proof
+        &self.content.proof
     }
 
     /// Whether what goes by this name is proven to leave nothing.
     pub(super) fn proves(&self, name: &str, used: Use) -> bool {
-        self.proof.proves(name, used)
+        self.content.proof.proves(name, used)
+            || self.additions.has(name) && self.content.proof.proves_added(name, used)
     }
 
     /// Whether there are functions that may keep state which DISCARD ALL does not end: in a language with variables of the
     /// session, or in a library that is not known.
     pub fn outlives_discard(&self) -> bool {
-        self.proof.outlives_discard()
+        self.content.proof.outlives_discard()
     }
 
     /// Whether making a value of the type with this id is proven to leave nothing: for parameters whose type a client
     /// gives by its id.
     pub fn proves_parameter_type(&self, id: u32) -> bool {
-        self.proof.proves_type_id(id)
+        self.content.proof.proves_type_id(id)
     }
 
-    /// The version of this snapshot.
+    /// The version of this snapshot, by which verdicts of texts are cached that name nothing added.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
+    /// By which the verdict of this text is cached.
+    pub fn epoch_of(&self, text: &[u8]) -> u64 {
+        if self.may_name_added(text) { self.additions.epoch() } else { self.epoch }
+    }
+
+    /// Whether the text may name what has been added since the snapshot was read, which a standby may not have yet.
+    pub(super) fn may_name_added(&self, text: &[u8]) -> bool {
+        self.additions.may_be_named_in(text)
+    }
+
     /// Whether two snapshots differ in nothing but their epoch.
     pub fn says_the_same(&self, other: &Self) -> bool {
-        self.loaded == other.loaded
-            && self.functions == other.functions
-            && self.relations == other.relations
-            && self.operators == other.operators
-            && self.types == other.types
-            && self.parameters == other.parameters
-            && self.triggers == other.triggers
-            && self.proof == other.proof
+        self.content == other.content
+    }
+
+    /// Whether two snapshots differ in nothing but which relations and types there are, of the same proofs: what was
+    /// proven by one of them is by the other, or does not exist there.
+    pub fn differs_in_plain_relations(&self, other: &Self) -> bool {
+        let (one, other) = (&*self.content, &*other.content);
+        one.loaded
+            && other.loaded
+            && one.functions == other.functions
+            && one.operators == other.operators
+            && one.types == other.types
+            && one.parameters == other.parameters
+            && one.triggers == other.triggers
+            && one.proof.differs_in_proven_relations(&other.proof)
     }
 
     /// Whether nothing has been loaded.
     pub fn is_empty(&self) -> bool {
-        !self.loaded
+        !self.content.loaded
     }
 
+    /// What a write may set by a trigger, of whichever table: cascades, views and partitions reach others.
+    pub(super) fn triggers(&self) -> Effects {
+        // Nothing is known yet.
+        if self.content.loaded { self.content.triggers } else { Effects::OPAQUE.with(Effects::UNSURE) }
+    }
+
+    /// The parameters with a dot in their name that functions set: the server does not list them.
+    pub fn parameters(&self) -> &[String] {
+        &self.content.parameters
+    }
+
+    /// Whether a trigger, or a function that the text names, perhaps within a longer name, may set parameters whose
+    /// names stand nowhere.
+    pub fn hides_settings_of(&self, text: &[u8]) -> bool {
+        self.content.hides_settings_of(text)
+    }
+
+    /// `None`: there is no function of this name.
+    pub(super) fn function(&self, name: &str) -> Option<Function> {
+        self.content.functions.get(name).copied()
+    }
+
+    /// Whether a standby cannot answer for a relation of this name.
+    pub(super) fn is_unsafe_relation(&self, name: &str) -> bool {
+        self.content.relations.contains(name)
+    }
+
+    /// Whether an operator of this name reaches a volatile function.
+    pub(super) fn is_unsafe_operator(&self, name: &str) -> bool {
+        self.content.operators.contains(name)
+    }
+
+    /// Whether making a value of a type of this name reaches a volatile function.
+    pub(super) fn is_unsafe_type(&self, name: &str) -> bool {
+        self.content.types.contains(name)
+    }
+}
+
+impl Content {
     fn add(&mut self, kind: &str, name: &str) {
         let mut words = kind.split(' ');
         match words.next() {
@@ -258,20 +345,7 @@ impl Catalog {
         }
     }
 
-    /// What a write may set by a trigger, of whichever table: cascades, views and partitions reach others.
-    pub(super) fn triggers(&self) -> Effects {
-        // Nothing is known yet.
-        if self.loaded { self.triggers } else { Effects::OPAQUE.with(Effects::UNSURE) }
-    }
-
-    /// The parameters with a dot in their name that functions set: the server does not list them.
-    pub fn parameters(&self) -> &[String] {
-        &self.parameters
-    }
-
-    /// Whether a trigger, or a function that the text names, perhaps within a longer name, may set parameters whose
-    /// names stand nowhere.
-    pub fn hides_settings_of(&self, text: &[u8]) -> bool {
+    fn hides_settings_of(&self, text: &[u8]) -> bool {
         if self.triggers.has(Effects::OPAQUE_SETTINGS) {
             return true;
         }
@@ -284,26 +358,6 @@ impl Catalog {
         hidden.into_iter().any(|(name, _)| {
             memchr::memmem::find(&text, name.to_ascii_lowercase().replace('"', "\"\"").as_bytes()).is_some()
         })
-    }
-
-    /// `None`: there is no function of this name.
-    pub(super) fn function(&self, name: &str) -> Option<Function> {
-        self.functions.get(name).copied()
-    }
-
-    /// Whether a standby cannot answer for a relation of this name.
-    pub(super) fn is_unsafe_relation(&self, name: &str) -> bool {
-        self.relations.contains(name)
-    }
-
-    /// Whether an operator of this name reaches a volatile function.
-    pub(super) fn is_unsafe_operator(&self, name: &str) -> bool {
-        self.operators.contains(name)
-    }
-
-    /// Whether making a value of a type of this name reaches a volatile function.
-    pub(super) fn is_unsafe_type(&self, name: &str) -> bool {
-        self.types.contains(name)
     }
 }
 

@@ -54,6 +54,33 @@ pub(super) fn prove<'p>(walk: &mut Walk<'p, '_>, node: Node<'p>) {
     }
 }
 
+/// Whether a statement that is proven makes nothing but what runs no code, and changes nothing that is there: see
+/// [`additions`](super::additions).
+pub(super) fn only_adds(node: Node<'_>) -> bool {
+    match node {
+        Node::CreateStmt(create) => is_apart(create),
+        Node::CreateTableAsStmt(create) => create.objtype == ObjectType::OBJECT_TABLE,
+        Node::CreateSchemaStmt(create) => create.schema_elts().iter().next().is_none(),
+        Node::SelectStmt(_) | Node::CreateSeqStmt(_) | Node::IndexStmt(_) => true,
+        _ => false,
+    }
+}
+
+/// Whether no other table reaches the new one: it is no heir or partition, and refers to none.
+fn is_apart(create: &nodes::CreateStmt) -> bool {
+    let refers = |node| matches!(node, Node::Constraint(constraint) if constraint.contype == ConstrType::CONSTR_FOREIGN);
+    let is_apart = |element| match element {
+        Node::ColumnDef(column) => !column.constraints().iter().any(refers),
+        Node::TableLikeClause(_) => true,
+        other => !refers(other),
+    };
+    let is_plain = create.partbound().is_none()
+        && create.partspec().is_none()
+        && create.of_typename().is_none()
+        && create.inh_relations().iter().next().is_none();
+    is_plain && create.table_elts().iter().all(is_apart)
+}
+
 /// It may run triggers, views and the expressions of indexes, of the relations that it names.
 fn maintained<'p>(walk: &mut Walk<'p, '_>, node: Node<'p>) {
     // REFRESH MATERIALIZED VIEW fires event triggers.

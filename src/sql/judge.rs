@@ -7,7 +7,7 @@ use pg_raw_parse::{
 
 use super::{
     catalog::Catalog,
-    hint, key,
+    definitions, hint, key,
     parse::{self, Statement},
     programs, prove,
     query::{self, Walk},
@@ -33,6 +33,10 @@ pub(super) fn judge(rules: &Rules, catalog: &Catalog, text: &[u8], mut seen: Opt
             if is_whole && prove::calls_are_proven(catalog, text) { verdict } else { verdict.unproven() }
         }
     };
+    if verdict.class == Class::Read && catalog.may_name_added(text) {
+        // A standby may not have it yet.
+        (verdict.class, verdict.reason) = (Class::Write, Reason::Relation);
+    }
     verdict.hint = hint::read(text, rules);
     verdict
 }
@@ -104,7 +108,13 @@ impl Judge<'_> {
             Control::None
         };
         walk.found.conclude();
-        let found = &walk.found;
+        let found = &mut walk.found;
+        if found.effects.has(Effects::DDL)
+            && !found.effects.has(Effects::UNPROVEN)
+            && definitions::only_adds(statement.node)
+        {
+            found.effects = found.effects.without(Effects::DDL).with(Effects::ADDS);
+        }
         let (class, reason) = match (found.job, found.write) {
             (Some(reason), _) => (Class::Job, reason),
             (None, Some(reason)) => (Class::Write, reason),

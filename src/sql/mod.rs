@@ -16,9 +16,10 @@
 //! ([`Effects::UNPROVEN`]); there is no third. `prove` proves what a query names, node by node, `definitions` what other
 //! statements do. `proof` knows of one database what may be named: it is the closure of who reaches what, from what the
 //! server's catalog says (`proof_*.sql`), the audited lists of built-in functions (`audit/*.txt`) and the bodies of
-//! functions (`bodies`, `plpgsql`). Names stand for the worst of all objects of that name, so that neither `search_path`
+//! functions (`bodies`, `plpgsql`), and `additions` what was made since the catalog was read. Names stand for the worst of all objects of that name, so that neither `search_path`
 //! nor temporary objects matter; what is not known, or not read to its end, is not proven.
 
+mod additions;
 mod audit;
 mod bodies;
 mod cache;
@@ -59,7 +60,7 @@ pub use reading::Reading;
 pub use rules::{Custom, Rules, UnknownPreset};
 pub use setting::is_carried_name;
 pub use statements::{
-    Deallocate, StatementName, deallocate_target, listened_channels, reset_names, setting_names,
+    Deallocate, StatementName, added_names, deallocate_target, listened_channels, reset_names, setting_names,
     statement_names,
 };
 pub use verdict::{Class, Control, Effects, Hint, Reason, Verdict};

@@ -52,6 +52,22 @@ impl Flags {
     fn has(self, flags: u16) -> bool {
         self.0 & flags != 0
     }
+
+    /// Whether what they are of leaves nothing.
+    fn prove(self, used: Use) -> bool {
+        let any_row = Self::TYPE | Self::RELATION;
+        // A type's or relation's name casts where it is called with one argument.
+        let calls = Self::DOUBT_FUNCTION | Self::DOUBT_TYPE | Self::DOUBT_READ;
+        match used {
+            Use::Call => self.has(Self::FUNCTION | any_row) && !self.has(calls),
+            Use::Attribute => !self.has(calls | Self::VISIBLE),
+            Use::Read => self.has(Self::RELATION) && !self.has(Self::DOUBT_READ),
+            Use::Write => self.has(Self::RELATION) && !self.has(Self::DOUBT_READ | Self::DOUBT_WRITE),
+            Use::Type => self.has(any_row) && !self.has(Self::DOUBT_TYPE | Self::DOUBT_READ),
+            Use::Operator => self.has(Self::OPERATOR) && !self.has(Self::DOUBT_OPERATOR),
+            Use::Mention => !self.has(calls | Self::DOUBT_WRITE | Self::VISIBLE),
+        }
+    }
 }
 
 /// Operators that the grammar or the server calls without writing them, or that are everywhere.
@@ -101,19 +117,28 @@ impl Proof {
         if name.len() > NAME_BYTES || !self.loaded {
             return false;
         }
-        let flags = self.names.get(name).copied().unwrap_or_default();
-        let any_row = Flags::TYPE | Flags::RELATION;
-        // A type's or relation's name casts where it is called with one argument.
-        let calls = Flags::DOUBT_FUNCTION | Flags::DOUBT_TYPE | Flags::DOUBT_READ;
-        match used {
-            Use::Call => flags.has(Flags::FUNCTION | any_row) && !flags.has(calls),
-            Use::Attribute => !flags.has(calls | Flags::VISIBLE),
-            Use::Read => flags.has(Flags::RELATION) && !flags.has(Flags::DOUBT_READ),
-            Use::Write => flags.has(Flags::RELATION) && !flags.has(Flags::DOUBT_READ | Flags::DOUBT_WRITE),
-            Use::Type => flags.has(any_row) && !flags.has(Flags::DOUBT_TYPE | Flags::DOUBT_READ),
-            Use::Operator => flags.has(Flags::OPERATOR) && !flags.has(Flags::DOUBT_OPERATOR),
-            Use::Mention => !flags.has(calls | Flags::DOUBT_WRITE | Flags::VISIBLE),
-        }
+        self.flags(name).prove(used)
+    }
+
+    /// The same, with a relation and its row type of this name that run no code.
+    pub(super) fn proves_added(&self, name: &str, used: Use) -> bool {
+        name.len() <= NAME_BYTES && self.loaded && Flags(self.flags(name).0 | Flags::RELATION).prove(used)
+    }
+
+    fn flags(&self, name: &str) -> Flags {
+        self.names.get(name).copied().unwrap_or_default()
+    }
+
+    /// Whether two proofs differ in nothing but which relations and types there are: of each name, the same is in doubt.
+    pub(super) fn differs_in_proven_relations(&self, other: &Self) -> bool {
+        let rest = |flags: Flags| flags.0 & !(Flags::RELATION | Flags::TYPE);
+        let is_in = |one: &Self, other: &Self| {
+            one.names.iter().all(|(name, flags)| rest(*flags) == rest(other.flags(name)))
+        };
+        (self.loaded, self.core_doubt, self.ddl_doubt) == (other.loaded, other.core_doubt, other.ddl_doubt)
+            && (self.own_set_config, self.outlives_discard) == (other.own_set_config, other.outlives_discard)
+            && is_in(self, other)
+            && is_in(other, self)
     }
 
     /// Whether the function of this name is seen only where the text itself calls it.
@@ -253,6 +278,8 @@ impl Builder {
     /// What is known so far, without what follows from it; and the bodies that are still to be judged.
     pub(super) fn known(&mut self) -> (Proof, Vec<Body>) {
         audit::names(audit::RISKY).for_each(|name| self.doubt(b'f', name));
+        // It shows what other sessions have prepared: whatever reads it is given a connection without that.
+        self.doubt(b'r', "pg_prepared_statements");
         audit::names(audit::VISIBLE).for_each(|name| self.proof.flag(name, Flags::VISIBLE));
         let audited: HashSet<&str> =
             [audit::HARMLESS, audit::VISIBLE].into_iter().flat_map(audit::names).collect();

@@ -205,4 +205,9 @@ FROM (
     UNION ALL
     SELECT 'w', c.relname, g.tgfoid
     FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) g.tgrelid
-) u JOIN risky r ON r.oid OPERATOR(pg_catalog.=) u.called)
+) u JOIN risky r ON r.oid OPERATOR(pg_catalog.=) u.called
+UNION ALL
+-- What reads the texts that sessions have prepared.
+SELECT DISTINCT pg_catalog.concat('doubt ', t.letter), t.name::pg_catalog.text
+FROM tree t
+WHERE t.tree OPERATOR(pg_catalog.~) pg_catalog.concat(':relid ', 'pg_catalog.pg_prepared_statements'::pg_catalog.regclass::pg_catalog.oid, '[^0-9]'))

@@ -2,7 +2,7 @@
 //! are set.
 
 use pg_raw_parse::{
-    ConstValue, Node,
+    ConstValue, Node, nodes,
     raw::{DiscardMode, VariableSetKind},
 };
 
@@ -130,6 +130,31 @@ pub fn reset_names(text: &[u8]) -> Vec<String> {
     resets.flatten().collect()
 }
 
+/// The names of the tables and sequences that a text creates, cut to the length of a name as the server does.
+pub fn added_names(text: &[u8]) -> Vec<String> {
+    let Ok(parsed) = parse::parse(text) else {
+        return Vec::new();
+    };
+    let names = parsed.statements().filter_map(|statement| match statement.node {
+        Node::SelectStmt(select) => made_by(select),
+        Node::CreateStmt(_) | Node::CreateTableAsStmt(_) | Node::CreateSeqStmt(_) => {
+            utility::targets(statement.node).first()?.relname()
+        }
+        _ => None,
+    });
+    names.map(|name| cut(name).to_owned()).collect()
+}
+
+/// SELECT INTO: it stands in the first one of several that make a set.
+fn made_by(mut select: &nodes::SelectStmt) -> Option<&str> {
+    loop {
+        if let Some(into) = select.into_clause() {
+            return into.rel()?.relname();
+        }
+        select = select.larg()?;
+    }
+}
+
 /// The channels that a text's LISTEN statements name, folded and cut to the length of a name as the server does.
 pub fn listened_channels(text: &[u8]) -> Vec<String> {
     let Ok(parsed) = parse::parse(text) else {
@@ -142,7 +167,8 @@ pub fn listened_channels(text: &[u8]) -> Vec<String> {
     channels.map(|channel| cut(channel).to_owned()).collect()
 }
 
-fn cut(name: &str) -> &str {
+/// What the server keeps of a name.
+pub(super) fn cut(name: &str) -> &str {
     let fits = |at: &usize| *at <= NAME_BYTES && name.is_char_boundary(*at);
     &name[..(0..=name.len().min(NAME_BYTES)).rev().find(fits).unwrap_or(0)]
 }
@@ -202,6 +228,15 @@ mod tests {
         assert_eq!(names("PREPARE a AS SELECT 1"), one("a", true));
         assert_eq!(names("BEGIN; DEALLOCATE a; DEALLOCATE ALL; COMMIT"), one("a", true));
         assert_eq!(names("SELECT 'EXECUTE a'"), []);
+    }
+
+    #[test]
+    fn additions() {
+        let names = |text: &str| added_names(text.as_bytes()).join(" ");
+        assert_eq!(names("CREATE TABLE a.B (c int); CREATE SEQUENCE \"S\"; SELECT 1"), "b S");
+        assert_eq!(names("CREATE TABLE t AS SELECT 1; SELECT 1 INTO u UNION SELECT 2 ORDER BY 1"), "t u");
+        assert_eq!(names("CREATE INDEX i ON t (a); CREATE SCHEMA s; DROP TABLE t"), "");
+        assert_eq!(names(&format!("CREATE TABLE {} ()", "x".repeat(70))), "x".repeat(63));
     }
 
     #[test]

@@ -92,7 +92,12 @@ fn effects(node: Node<'_>) -> Effects {
         Node::RenameStmt(rename) if rename.rename_type == ObjectType::OBJECT_DATABASE => {
             Effects::WANTS_DATABASE
         }
-        Node::TruncateStmt(_)
+        // Roles and rights are no part of what is known of a database.
+        Node::CreateRoleStmt(_)
+        | Node::AlterRoleStmt(_)
+        | Node::DropRoleStmt(_)
+        | Node::AlterDefaultPrivilegesStmt(_)
+        | Node::TruncateStmt(_)
         | Node::VacuumStmt(_)
         | Node::LockStmt(_)
         | Node::ReindexStmt(_)

@@ -183,6 +183,9 @@ effects! {
     /// A bound value is the name of a setting: [`Effects::names_setting`] says which. Proven only if it is one that is
     /// carried ([`is_carried_name`](super::is_carried_name)).
     BOUND_SETTING = 33;
+    /// Makes tables, indexes, sequences and schemas that run no code: what is known of everything else goes on to hold. If
+    /// anything in the transaction is not proven, it is as DDL.
+    ADDS = 51;
     /// Changes what texts mean until the end of the transaction: SET LOCAL, `set_config(.., true)`, a temporary table
     /// that goes with it.
     LOCAL = 50;

@@ -30,6 +30,8 @@ fn two_users(primary: &Postgres, bound: u64) -> (ProxyConfig, Scratch) {
     fs::write(&users, "\"app\" \"secret\"\n\"app_two\" \"second\"\n").expect("the folder is writable");
     let config = ProxyConfig::primary_only(primary)
         .set("pools.primary", "max_connections", bound as i64)
+        // The health check takes a free place then, and has none of its own.
+        .set("servers.primary", "max_connections", bound as i64)
         .set("auth", "method", "trust")
         .set("auth", "users_file", users.to_str().expect("the path is text"));
     (config, folder)

@@ -35,7 +35,7 @@ async fn servers_that_fit_are_shown() {
     for (server, role) in [("primary ", "primary"), ("replica_1 ", "replica"), ("jobs ", "primary")] {
         let line =
             text.lines().find(|line| line.starts_with(server)).unwrap_or_else(|| panic!("{server}: {text}"));
-        assert!(line.contains(role) && line.contains("10 of 97") && line.ends_with("nothing"), "{line}");
+        assert!(line.contains(role) && line.contains("11 of 97") && line.ends_with("nothing"), "{line}");
     }
 }
 
@@ -51,8 +51,8 @@ async fn what_does_not_fit_is_a_problem() {
     let (code, text) = check(&config);
     assert_eq!(code, Some(64), "{text}");
     for part in [
-        "server \"primary\": its pools may open 98 connections, but it takes 97",
-        "server \"jobs\": its pools may open 10 connections, but its user may have only 9",
+        "server \"primary\": its pools and the health check may open 99 connections, but it takes 97",
+        "server \"jobs\": its pools and the health check may open 11 connections, but its user may have only 9",
         "server \"jobs\": job statements go there, but the job tables are on primary only",
         "server \"gone\": ",
     ] {

@@ -9,24 +9,30 @@ use std::{
     process::Command,
 };
 
-use crate::support::{Cluster, Login, Proxy, ProxyConfig, programs};
+use crate::support::{Cluster, Login, Proxy, ProxyConfig, connect, programs};
 
 /// Where a driver connects.
 struct Target {
     url: String,
     // Held until the test ends; the proxy is dropped first.
-    _proxy: Option<Proxy>,
+    proxy: Option<Proxy>,
     cluster: Cluster,
 }
 
 impl Target {
     fn start() -> Self {
-        let cluster = Cluster::start();
         if env::var_os("BULKHEAD_TEST_DIRECT").is_some_and(|value| value == "1") {
-            return Self { url: cluster.primary.url(Login::App), _proxy: None, cluster };
+            return Self::direct();
         }
+        let cluster = Cluster::start();
         let proxy = Proxy::start(&ProxyConfig::of(&cluster).to_toml());
-        Self { url: proxy.url(), _proxy: Some(proxy), cluster }
+        Self { url: proxy.url(), proxy: Some(proxy), cluster }
+    }
+
+    /// Straight to the primary.
+    fn direct() -> Self {
+        let cluster = Cluster::start();
+        Self { url: cluster.primary.url(Login::App), proxy: None, cluster }
     }
 
     /// Runs a program with `DATABASE_URL`; what it wrote. Panics with that if it fails.
@@ -41,9 +47,10 @@ impl Target {
     }
 
     /// Runs a script that prints `all ok` at its end.
-    fn run_script(&self, command: &mut Command, script: &str) {
+    fn run_script(&self, command: &mut Command, script: &str) -> String {
         let text = self.run(command.arg(scripts_folder().join(script)));
         assert!(text.lines().any(|line| line == "all ok"), "{script} did not get to its end:\n{text}");
+        text
     }
 
     fn pgbench(&self, arguments: &[&str]) -> String {
@@ -72,6 +79,50 @@ fn asyncpg() {
 #[test]
 fn losses_in_transactions() {
     Target::start().run_script(&mut python(), "losses.py");
+}
+
+/// What is told of a loss is what is told of one on a server's own connection: the transaction is over, with an error.
+#[test]
+fn losses_in_transactions_of_node_postgres() {
+    let direct = Target::direct().run_script(&mut node(), "losses.mjs");
+    assert_eq!(Target::start().run_script(&mut node(), "losses.mjs"), direct);
+}
+
+/// The same for tokio-postgres, whose connection outlives the loss where there is a proxy.
+#[tokio::test]
+async fn losses_in_transactions_of_tokio_postgres() {
+    for target in [Target::direct(), Target::start()] {
+        let is_direct = target.proxy.is_none();
+        target.cluster.primary.query("CREATE TABLE losses (a int); ALTER TABLE losses OWNER TO app").await;
+        for how in ["commit", "prepared commit", "statement", "rollback"] {
+            let mut client = connect(&target.url).await.expect("the server accepts connections");
+            let end = client.prepare("COMMIT").await.expect("it can be prepared");
+            let transaction = client.transaction().await.expect("it begins");
+            let insert = format!("INSERT INTO losses VALUES (1) /* {how} */");
+            transaction.execute(&insert, &[]).await.expect("it is done");
+            let marked = format!(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE query LIKE '%/* {how} */' \
+                 AND usename = 'app'"
+            );
+            assert_eq!(target.cluster.primary.value(&marked).await, "t", "{how}");
+            match how {
+                "commit" => assert!(transaction.commit().await.is_err(), "{how}"),
+                "prepared commit" => {
+                    assert!(transaction.execute(&end, &[]).await.is_err(), "{how}");
+                    drop(transaction);
+                }
+                "statement" => {
+                    assert!(transaction.query("SELECT 1", &[]).await.is_err(), "{how}");
+                    drop(transaction);
+                }
+                _ => assert!(transaction.rollback().await.is_err(), "{how}"),
+            }
+            assert_eq!(target.cluster.primary.value("SELECT count(*) FROM losses").await, "0", "{how}");
+            let goes_on = client.query_one("SELECT 1", &[]).await.map(|row| row.get::<_, i32>(0));
+            assert_eq!(goes_on.is_err(), is_direct, "{how}: {goes_on:?}");
+            assert_eq!(client.is_closed(), is_direct, "{how}");
+        }
+    }
 }
 
 #[test]

@@ -24,8 +24,10 @@ async fn code(client: &mut RawClient) -> String {
 
 /// The process of the backend whose last statement contains `text`.
 async fn backend_of(primary: &Postgres, text: &str) -> u32 {
-    let sql =
-        format!("SELECT pid FROM pg_stat_activity WHERE usename = 'app' AND query LIKE '%{text}%' LIMIT 1");
+    let sql = format!(
+        "SELECT pid FROM pg_stat_activity WHERE usename = 'app' AND query LIKE '%{text}%' \
+             AND application_name <> 'bulkhead health check' LIMIT 1"
+    );
     eventually(&format!("a backend has {text}"), SOON, async || primary.value(&sql).await.parse().ok()).await
 }
 

@@ -267,15 +267,21 @@ const FUNCTIONS: &str = "SET ROLE app; CREATE TABLE orders (n int); INSERT INTO 
         BEGIN FOR i IN 1..evil() LOOP RETURN 1; END LOOP; RETURN 0; END $$;\
     CREATE FUNCTION harmless() RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN 1; END $$";
 
+/// The value of an answer. That the look fails on a connection is seen of it, too: by another path there are no orders.
+fn found(answer: &[Message]) -> Option<String> {
+    let failed = error_code(answer).filter(|code| code.starts_with("42"));
+    values(answer).pop().or(failed)
+}
+
 /// What another session sees of a connection, on each of two; `None` where there is no connection for it.
 async fn seen_by_others(site: &Site) -> Vec<Option<String>> {
     let look = "SELECT concat(current_setting('search_path'), ' ', current_setting('app.tenant', true), ' ', \
         (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), ' ', \
         (SELECT count(*) FROM orders))";
     let (mut first, mut second) = (site.client().await, site.client().await);
-    let seen = values(&first.ask(look).await).pop();
+    let seen = found(&first.ask(look).await);
     first.ask("BEGIN; SELECT 1").await;
-    let also_seen = values(&second.ask(look).await).pop();
+    let also_seen = found(&second.ask(look).await);
     first.ask("ROLLBACK").await;
     vec![seen, also_seen]
 }
@@ -318,7 +324,8 @@ async fn a_function_that_changes_while_a_statement_waits_leaves_nothing() {
     let site = Site::with_objects(FUNCTIONS, 2).await;
     let (mut client, mut other) = (site.client().await, site.client().await);
     client.ask("SELECT harmless()").await;
-    client.query("SELECT pg_sleep(0.5); SELECT harmless()").await;
+    // A lock on a table is where the server learns of definitions that have changed.
+    client.query("SELECT pg_sleep(0.5); SELECT harmless() FROM orders").await;
     site.primary.wait_for_app_backends("query LIKE 'SELECT pg_sleep%' AND state = 'active'", 1).await;
     let replaced = "CREATE OR REPLACE FUNCTION harmless() RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ \
         BEGIN RETURN evil(); END $$";
@@ -328,6 +335,66 @@ async fn a_function_that_changes_while_a_statement_waits_leaves_nothing() {
     for seen in seen_by_others(&site).await.into_iter().flatten() {
         assert_eq!(seen, "\"$user\", public  0 1");
     }
+}
+
+#[tokio::test]
+async fn who_comes_just_after_a_change_leaves_nothing() {
+    let site = Site::with_objects(FUNCTIONS, 2).await;
+    let (mut client, mut other) = (site.client().await, site.client().await);
+    client.ask("SELECT harmless()").await;
+    let replaced = "CREATE OR REPLACE FUNCTION harmless() RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ \
+        BEGIN RETURN evil(); END $$";
+    assert_eq!(error_code(&other.ask(replaced).await), None);
+    // Before the catalog can have been read again.
+    assert_eq!(client.query_value("SELECT harmless() FROM orders").await, "1");
+    client.terminate().await;
+    other.terminate().await;
+    for seen in seen_by_others(&site).await.into_iter().flatten() {
+        assert_eq!(seen, "\"$user\", public  0 1");
+    }
+}
+
+#[tokio::test]
+async fn what_the_check_of_a_parameters_type_does_is_left_to_nobody() {
+    let objects = format!("{FUNCTIONS}; CREATE DOMAIN watched AS text CHECK (evil() = 1)");
+    let site = Site::with_objects(&objects, 2).await;
+    let id = site.primary.value("SELECT 'watched'::regtype::oid").await;
+    let id: u32 = id.parse().expect("it is an id");
+    let mut client = site.client().await;
+    client.ask("SELECT 1").await;
+    // The text does not name the type.
+    client.message(b'P', &[b"\0SELECT $1\0\0\x01".as_slice(), &id.to_be_bytes()].concat());
+    client.bind("", "", &[Some("a")]).execute("", 0);
+    assert_eq!(values(&client.finish().await), ["a"]);
+    client.terminate().await;
+    for seen in seen_by_others(&site).await.into_iter().flatten() {
+        assert_eq!(seen, "\"$user\", public  0 1");
+    }
+}
+
+#[tokio::test]
+async fn what_may_outlive_a_reset_is_closed() {
+    // Nothing is known of what a library keeps that came with no extension.
+    let kept = "CREATE FUNCTION kept(float8) RETURNS void LANGUAGE internal AS 'pg_sleep'";
+    for (objects, is_closed) in [("SELECT 1", false), (kept, true)] {
+        let site = Site::with_objects(objects, 1).await;
+        let (mut client, mut other) = (site.client().await, site.client().await);
+        let pid = client.query_value("SELECT pg_backend_pid()").await;
+        client.ask("DO $$ BEGIN PERFORM 1; END $$").await;
+        let others = other.query_value("SELECT pg_backend_pid()").await;
+        assert_eq!(others != pid, is_closed, "{objects}");
+    }
+}
+
+#[tokio::test]
+async fn a_seed_that_is_set_by_a_bound_name_is_nobody_elses() {
+    let site = Site::with_backends(1);
+    let known = site.primary.value("SELECT random() FROM setseed(0.5) OFFSET 0").await;
+    let mut client = site.client().await;
+    client.parse("", "SELECT set_config($1, '0.5', false)").bind("", "", &[Some("seed")]).execute("", 0);
+    assert_eq!(error_code(&client.finish().await), None);
+    client.terminate().await;
+    assert_ne!(site.client().await.query_value("SELECT random()").await, known);
 }
 
 #[tokio::test]

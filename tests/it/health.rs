@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::support::{
@@ -38,6 +39,10 @@ async fn readiness_follows_the_servers() {
         (&server(&json, "primary")["role"], &server(&json, "primary")["in_recovery"]),
         (&"primary".into(), &false.into())
     );
+    assert!(server(&json, "primary")["host"].is_string(), "{json}");
+    for since in ["host_seconds", "state_seconds"] {
+        assert!(server(&json, "primary")[since].as_f64().is_some_and(|seconds| seconds < 20.0), "{json}");
+    }
     // The others may be asked a moment later.
     eventually("the replica has been asked", SOON, async || {
         let (_, json) = ready(&proxy).await;
@@ -84,10 +89,14 @@ async fn a_primary_that_takes_no_writes_is_not_ready() {
 }
 
 #[tokio::test]
-async fn checks_take_no_place_beyond_the_pools_bound() {
+async fn checks_take_no_place_beyond_the_server_s_bound() {
     let primary = Postgres::start(Role::Primary);
     // The catalog's own reading would wait for the place, too.
-    let config = ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 1);
+    let config = ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 1).set(
+        "servers.primary",
+        "max_connections",
+        1,
+    );
     let proxy = Proxy::start(&config.set("limits", "catalog_refresh", "1h").to_toml());
     wait_for(&proxy, 200, "ready").await;
     let mut busy = RawClient::login(proxy.port(), Login::App, "app").await;
@@ -172,4 +181,162 @@ async fn a_primary_that_hangs_is_not_ready_and_nobody_is_told_to_raise_a_bound()
     primary.resume();
     assert_eq!(busy.read_error().await, None);
     wait_for(&proxy, 200, "ready").await;
+}
+
+/// Longer than a server may go without an answer before it counts as not well: two seconds and five.
+const STATED: Duration = Duration::from_secs(7);
+/// What a busy machine may add to that.
+const SLACK: Duration = Duration::from_secs(4);
+
+const CHECKS: &str = "SELECT pid FROM pg_stat_activity WHERE application_name = 'bulkhead health check'";
+const OURS: &str =
+    "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = 'app'";
+
+async fn pids(primary: &Postgres, which: &str) -> Vec<i32> {
+    let rows = primary.query(which).await;
+    rows.into_iter().filter_map(|row| row.into_iter().next()??.parse().ok()).collect()
+}
+
+fn signal(pids: &[i32], signal: Signal) {
+    for pid in pids {
+        kill_process(Pid::from_raw(*pid).expect("a process id"), signal).expect("the process is there");
+    }
+}
+
+/// Two connections, both in transactions, in a full pool.
+async fn full_pool(primary: &Postgres) -> (Proxy, Vec<RawClient>) {
+    let config = ProxyConfig::primary_only(primary)
+        .pool("primary", &["primary"], 2)
+        .set("limits", "catalog_refresh", "1h")
+        .set("pools.primary", "wait_timeout", "30s");
+    let proxy = Proxy::start(&config.to_toml());
+    wait_for(&proxy, 200, "ready").await;
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+        client.ask("BEGIN").await;
+        client.query_value("SELECT 1").await;
+        clients.push(client);
+    }
+    (proxy, clients)
+}
+
+#[tokio::test]
+async fn a_check_has_one_connection_of_its_own_for_as_long_as_it_is_configured() {
+    let primary = Postgres::start(Role::Primary);
+    let (mut proxy, _clients) = full_pool(&primary).await;
+    let first = pids(&primary, CHECKS).await;
+    assert_eq!((first.len(), pids(&primary, OURS).await.len()), (1, 3));
+    // Another snapshot goes on with it, one without a place for it closes it.
+    let config = ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 3);
+    proxy.reload(&config.to_toml());
+    proxy.wait_for_log("reloaded").await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(pids(&primary, CHECKS).await, first);
+    proxy.reload(&config.clone().set("servers.primary", "max_connections", 3).to_toml());
+    eventually("it is closed", SOON, async || pids(&primary, CHECKS).await.is_empty().then_some(())).await;
+    wait_for(&proxy, 200, "ready").await;
+    proxy.reload(&config.set("servers.primary", "max_connections", 4).to_toml());
+    eventually("there is another one", SOON, async || {
+        (pids(&primary, CHECKS).await.len() == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_primary_whose_open_connections_hang_is_not_ready_though_it_takes_new_ones() {
+    let primary = Postgres::start(Role::Primary);
+    let (proxy, mut clients) = full_pool(&primary).await;
+    let json = ready(&proxy).await.1;
+    let known_for = server(&json, "primary")["state_seconds"].as_f64().expect("it was asked");
+    let hung = pids(&primary, OURS).await;
+    assert_eq!(hung.len(), 3);
+    signal(&hung, Signal::STOP);
+    let since = Instant::now();
+    for client in &mut clients {
+        client.query("SELECT 2").await;
+    }
+    let json = wait_for(&proxy, 503, "not_ready").await;
+    assert!(since.elapsed() < STATED + SLACK, "{:?}", since.elapsed());
+    assert_eq!(server(&json, "primary")["state"], "down");
+    assert!(
+        json["reasons"][0].as_str().is_some_and(|reason| reason.contains("2 connections in use")),
+        "{json}"
+    );
+    assert!(
+        server(&json, "primary")["state_seconds"].as_f64().is_some_and(|down_for| down_for < known_for + 1.0)
+    );
+    // It does take new ones; that is not enough, however often it is looked at.
+    let until = Instant::now() + Duration::from_secs(8);
+    while Instant::now() < until {
+        primary.value("SELECT 1").await;
+        assert_eq!(ready(&proxy).await.0, 503);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    signal(&hung, Signal::CONT);
+    for client in &mut clients {
+        assert_eq!(client.read_error().await, None);
+    }
+    wait_for(&proxy, 200, "ready").await;
+}
+
+#[tokio::test]
+async fn a_primary_that_hangs_is_not_ready_within_the_stated_time_though_nobody_asks_it() {
+    let primary = Postgres::start(Role::Primary);
+    let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).to_toml());
+    wait_for(&proxy, 200, "ready").await;
+    primary.pause();
+    let since = Instant::now();
+    wait_for(&proxy, 503, "not_ready").await;
+    assert!(since.elapsed() < STATED + SLACK, "{:?}", since.elapsed());
+    primary.resume();
+    wait_for(&proxy, 200, "ready").await;
+    // One connection that hangs, while others answer, is given up for another one, and says nothing of the server.
+    let check = pids(&primary, CHECKS).await;
+    signal(&check, Signal::STOP);
+    let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+    let until = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < until {
+        assert_eq!(client.query_value("SELECT 1").await, "1");
+        let (status, json) = ready(&proxy).await;
+        assert_eq!(status, 200, "{json}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    signal(&check, Signal::CONT);
+}
+
+#[tokio::test]
+async fn statements_that_run_long_leave_a_server_ready() {
+    let primary = Postgres::start(Role::Primary);
+    primary.query("CREATE TABLE t (a int); ALTER TABLE t OWNER TO app").await;
+    let admin = primary.admin().await;
+    admin.batch_execute("BEGIN; LOCK TABLE t").await.expect("it is locked");
+    let (proxy, mut clients) = full_pool(&primary).await;
+    let [sleeps, waits] = &mut *clients else { unreachable!("there are two") };
+    sleeps.query("SELECT pg_sleep(14)").await;
+    waits.query("SELECT count(*) FROM t").await;
+    let until = Instant::now() + Duration::from_secs(13);
+    while Instant::now() < until {
+        let (status, json) = ready(&proxy).await;
+        assert_eq!((status, &json["status"]), (200, &"ready".into()), "{json}");
+        let age = server(&json, "primary")["last_check_seconds"].as_f64().expect("it was asked");
+        assert!(age < 2.0 + SLACK.as_secs_f64(), "{json}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    admin.batch_execute("COMMIT").await.expect("it is unlocked");
+    for client in &mut clients {
+        assert_eq!(client.read_error().await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_server_with_fewer_places_than_configured_gives_them_to_the_pools() {
+    let primary = Postgres::start(Role::Primary);
+    primary.query("ALTER ROLE app CONNECTION LIMIT 1").await;
+    let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).to_toml());
+    let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+    assert_eq!(client.query_value("SELECT 1").await, "1");
+    let json = wait_for(&proxy, 200, "degraded").await;
+    assert!(json["reasons"][0].as_str().is_some_and(|reason| reason.contains("no more than 1")), "{json}");
+    assert_eq!(pids(&primary, CHECKS).await, Vec::<i32>::new());
 }

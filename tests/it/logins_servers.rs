@@ -124,7 +124,8 @@ async fn connections_have_the_name_of_the_url_until_a_session_s_is_put_on_them()
         1,
     );
     let proxy = Proxy::start(&config.to_toml());
-    let names = "SELECT application_name FROM pg_stat_activity WHERE usename = 'app'";
+    let names = "SELECT application_name FROM pg_stat_activity WHERE usename = 'app' \
+                 AND application_name <> 'bulkhead health check'";
     let mut nameless = RawClient::login(proxy.port(), Login::App, "app").await;
     assert_eq!(primary.value(names).await, "my pool");
     assert_eq!(nameless.query_value("SHOW application_name").await, "my pool");

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, because linking it is what takes long. Those of servers boot real Postgres
 //! through [`support`].
 
+mod additions;
 mod attack;
 mod backends;
 mod bounds;
@@ -37,6 +38,8 @@ mod names;
 mod orphans;
 mod packaging;
 mod pins;
+mod polls;
+mod prepared_texts;
 mod probes;
 mod procedures;
 mod proven;

@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
@@ -18,8 +18,8 @@ use crate::support::{
     Cluster, Login, Postgres, Proxy, ProxyConfig, RawClient, Role, Scratch, connect, eventually,
 };
 
-const OURS: &str =
-    "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = 'app'";
+const OURS: &str = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = 'app' \
+     AND application_name <> 'bulkhead health check'";
 
 const OK: &str = "bulkhead_reloads_total{result=\"ok\"}";
 const FAILED: &str = "bulkhead_reloads_total{result=\"failed\"}";
@@ -438,4 +438,62 @@ async fn many_signals_at_once_are_no_trouble_and_the_end_comes_first() {
     proxy.signal(Signal::TERM);
     proxy.signal(Signal::HUP);
     assert!(proxy.wait(Duration::from_secs(10)).success());
+}
+
+/// What 150 reloads of the same and of a wrong file, and as many failing logins, leave in the log.
+#[tokio::test]
+async fn what_comes_again_is_said_seldom() {
+    let primary = Postgres::start(Role::Primary);
+    let config = ProxyConfig::primary_only(&primary).set("auth", "reprove_after", "0s");
+    let mut proxy = Proxy::start(&config.to_toml());
+    let lines = |proxy: &Proxy| proxy.log().lines().count();
+    proxy.wait_for_log("ready for clients").await;
+    // A line for what changes, whatever it is.
+    let mut before = lines(&proxy);
+    for places in [3, 4] {
+        proxy.reload_to(&config.clone().pool("primary", &["primary"], places)).await;
+    }
+    proxy.wait_for_log("pools.primary.max_connections: 3 -> 4").await;
+    assert_eq!(lines(&proxy) - before, 2, "{}", proxy.log());
+    // Nothing new: a line in ten seconds.
+    let same = config.pool("primary", &["primary"], 4);
+    before = lines(&proxy);
+    let began = Instant::now();
+    for _ in 0..150 {
+        proxy.reload_to(&same).await;
+    }
+    let seldom = |began: Instant| 2 + began.elapsed().as_secs() as usize / 10;
+    let more = lines(&proxy) - before;
+    assert!((1..=seldom(began)).contains(&more), "{more} lines");
+    assert!(proxy.log().contains("nothing has changed"), "{}", proxy.log());
+    // A wrong file: all of its problems once.
+    let wrong = same.clone().set("pools.primary", "max_pinned", 99).set("limits", "statement_bytes", "2MiB");
+    before = lines(&proxy);
+    let began = Instant::now();
+    for _ in 0..150 {
+        refused(&mut proxy, &wrong.to_toml()).await;
+    }
+    let more = lines(&proxy) - before;
+    assert!((3..=3 + seldom(began)).contains(&more), "{more} lines");
+    let log = proxy.log();
+    for problem in ["pools.primary.max_pinned: 99", "limits.statement_bytes: no statement"] {
+        assert_eq!(log.matches(problem).count(), 1, "{log}");
+    }
+    // Another problem is told, and so is that it is over.
+    refused(&mut proxy, &wrong.set("limits", "statement_bytes", "3MiB").to_toml()).await;
+    proxy.reload_to(&same).await;
+    assert!(proxy.log().contains("no statement of 3MiB"), "{}", proxy.log());
+    // Logins that the server refuses: a line for each reason.
+    primary.query("ALTER ROLE app NOLOGIN").await;
+    before = lines(&proxy);
+    let began = Instant::now();
+    for _ in 0..150 {
+        connect(&proxy.url()).await.expect_err("it may not log in");
+    }
+    let log = proxy.log();
+    let at_server =
+        log.lines().skip(before).filter(|line| line.contains("a login at the server failed")).count();
+    assert!((1..=seldom(began)).contains(&at_server), "{at_server}: {log}");
+    // Clients that were refused have a bound of their own: 20 lines in 10 s.
+    assert!(lines(&proxy) - before <= 21 * seldom(began), "{log}");
 }

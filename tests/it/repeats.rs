@@ -124,3 +124,49 @@ async fn a_read_that_a_replica_cancels_is_run_on_the_primary() {
     assert_eq!(proxy.metric(&repeats("conflict")).await, Some(2.0));
     assert!(cluster.replica.log().contains("conflict with recovery"), "the replica cancelled them");
 }
+
+/// What is kept of requests that run is within `limits.request_buffer_total`; beyond it they run, but not once more.
+#[tokio::test]
+async fn what_is_kept_to_be_run_once_more_is_bounded() {
+    let primary = Postgres::start(Role::Primary);
+    let config = ProxyConfig::primary_only(&primary).set("limits", "request_buffer_total", "1MiB");
+    let proxy = Proxy::start(&config.to_toml());
+    wait_until_reads_are_known(&proxy, "primary").await;
+    let kept = "bulkhead_unfinished_request_bytes";
+    let mut clients = Vec::new();
+    for number in 0..4 {
+        let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+        // Of 250 kB: four of them, in steps of 64 KiB, take all that there is, and one more while it comes in.
+        let text = format!(
+            "SELECT count(*), {number} AS slow FROM generate_series(1, 200000000) n -- {}",
+            "x".repeat(250_000)
+        );
+        client.query(&text).await;
+        let which = format!("state = 'active' AND query LIKE '%, {number} AS slow%'");
+        primary.wait_for_app_backends(&which, 1).await;
+        clients.push(client);
+    }
+    // Three are kept; there was no room for the fourth beside itself.
+    proxy.wait_for_metric(kept, 3.0 * 4.0 * 65_536.0).await;
+    for (number, again) in [(3, false), (0, true)] {
+        end_active(&primary, &format!(", {number} AS slow")).await;
+        if again {
+            proxy.wait_for_metric(&repeats("connection_ended"), 1.0).await;
+            let which = format!("state = 'active' AND query LIKE '%, {number} AS slow%'");
+            primary.wait_for_app_backends(&which, 1).await;
+        } else {
+            let code = clients[number].read_error().await.map(|[code, ..]| code);
+            assert_eq!(code.as_deref(), Some("57P01"));
+            assert_eq!(proxy.metric(&repeats("connection_ended")).await, Some(0.0));
+        }
+    }
+    primary
+        .query(
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = 'app' AND state = 'active'",
+        )
+        .await;
+    for client in &mut clients[..3] {
+        assert_eq!(client.read_error().await.map(|[code, ..]| code).as_deref(), Some("57014"));
+    }
+    proxy.wait_for_metric(kept, 0.0).await;
+}

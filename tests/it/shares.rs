@@ -105,3 +105,72 @@ async fn another_identity_hardly_waits() {
 async fn another_identity_is_let_into_a_full_queue() {
     others_are_served_in_a_flood(10).await;
 }
+
+/// As many clients of a user as get in, and what the next one is told.
+async fn fill(proxy: &Proxy, login: Login) -> (Vec<RawClient>, String) {
+    let mut inside = Vec::new();
+    loop {
+        match RawClient::try_login(proxy.port(), login, &[("database", "app")]).await {
+            Ok(client) => inside.push(client),
+            Err(error) => {
+                assert_eq!(error.field(b'C').as_deref(), Some("53300"), "{error:?}");
+                return (inside, error.field(b'M').unwrap_or_default());
+            }
+        }
+    }
+}
+
+/// A hundred clients of one user, which come again and again, leave the door open for another one.
+#[tokio::test]
+async fn the_last_places_for_clients_are_for_those_who_hold_few() {
+    let primary = Postgres::start(Role::Primary);
+    let folder = Scratch::new();
+    let users = folder.path().join("users");
+    fs::write(&users, "\"app\" \"secret\"\n\"app_two\" \"second\"\n").expect("the folder is writable");
+    let config = ProxyConfig::primary_only(&primary)
+        .set("limits", "max_clients", 40)
+        .set("auth", "method", "trust")
+        .set("auth", "users_file", users.to_str().expect("the path is text"));
+    let proxy = Proxy::start(&config.to_toml());
+    let over = Arc::new(AtomicBool::new(false));
+    let mut flood = JoinSet::new();
+    for _ in 0..FLOODERS {
+        let (port, over) = (proxy.port(), Arc::clone(&over));
+        flood.spawn(async move {
+            while !over.load(Ordering::Relaxed) {
+                if let Ok(mut client) = RawClient::try_login(port, Login::App, &[("database", "app")]).await {
+                    while !over.load(Ordering::Relaxed) {
+                        client.ask("SELECT 1").await;
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+    }
+    proxy.wait_for_metric("bulkhead_clients", 36.0).await;
+    for _ in 0..50 {
+        let mut other = RawClient::login(proxy.port(), Login::AppTwo, "app").await;
+        assert_eq!(other.query_value("SELECT 1").await, "1");
+    }
+    over.store(true, Ordering::Relaxed);
+    while flood.join_next().await.is_some() {}
+    proxy.wait_for_metric("bulkhead_clients", 0.0).await;
+    let (all, told) = fill(&proxy, Login::App).await;
+    assert_eq!(all.len(), 36);
+    assert!(told.contains("\"app\"") && told.contains("last 4 places"), "{told}");
+    let (others, told) = fill(&proxy, Login::AppTwo).await;
+    assert_eq!(others.len(), 4);
+    assert!(told.contains("too many clients already: 40"), "{told}");
+}
+
+#[tokio::test]
+async fn an_only_user_has_all_places_for_clients() {
+    let primary = Postgres::start(Role::Primary);
+    let config =
+        ProxyConfig::primary_only(&primary).set("limits", "max_clients", 30).set("auth", "method", "trust");
+    let proxy = Proxy::start(&config.to_toml());
+    let (all, told) = fill(&proxy, Login::App).await;
+    assert_eq!(all.len(), 30);
+    assert!(told.contains("too many clients already: 30"), "{told}");
+}

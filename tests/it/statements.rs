@@ -47,7 +47,8 @@ async fn one_name_stands_for_another_text_in_each_session() {
         }
         holder.ask("ROLLBACK").await;
     }
-    let backends = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'";
+    let backends = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'
+                    AND application_name <> 'bulkhead health check'";
     assert_eq!(site.primary.value(backends).await, "2");
 }
 

@@ -269,3 +269,57 @@ async fn nobody_elses_statements_are_let_go_of() {
         }
     }
 }
+
+/// Whoever parses a text anew in the transaction in which it has changed what the text gives, gets that.
+#[tokio::test]
+async fn a_text_parsed_anew_behind_ones_own_ddl_is_never_stale() {
+    for ddl in [
+        "ALTER TABLE w ALTER a TYPE text USING 'ABCD'",
+        "ALTER TABLE w ADD b int DEFAULT 7",
+        "DROP TABLE w; CREATE TABLE w AS SELECT 'ABCD'::text AS a, 1 AS b",
+        "DO $$ BEGIN ALTER TABLE w ALTER a TYPE text USING 'ABCD'; END $$",
+        "SELECT alters()",
+        "CREATE TABLE first.w AS SELECT 'ABCD'::text AS a, 2 AS b",
+    ] {
+        for (how, name) in [("statement", "s"), ("portal", "s"), ("statement", ""), ("portal", "")] {
+            let objects = "SET ROLE app; CREATE SCHEMA first; CREATE TABLE w AS SELECT 1 AS a; \
+                 CREATE FUNCTION alters() RETURNS int LANGUAGE plpgsql AS \
+                 $$ BEGIN ALTER TABLE w ALTER a TYPE text USING 'ABCD'; RETURN 1; END $$";
+            let site = Site::with_objects(objects, 1).await;
+            let (mut client, mut other) = (site.client().await, site.client().await);
+            let sql = "SELECT * FROM w";
+            // The backend has it of both.
+            for client in [&mut client, &mut other] {
+                client.ask("SET search_path = first, public").await;
+                client.parse("known", sql).describe(b'S', "known").bind("", "known", &[]).execute("", 0);
+                assert_eq!(client.exchange().await, "1tT2DCZ");
+            }
+            for end in ["ROLLBACK", "COMMIT"] {
+                let case = format!("{ddl}, {how} {name:?}, {end}");
+                client.ask("BEGIN").await;
+                assert_eq!(error_of(&client.ask(ddl).await), None, "{case}");
+                learn(&mut client, how, name, sql);
+                if how == "statement" {
+                    // As asyncpg does: what it has learned first, then the rows.
+                    client.flush_message().bind("", name, &[]).execute("", 0);
+                }
+                let answer = client.finish().await;
+                assert_eq!(error_of(&answer), None, "{case}");
+                let row = values(&answer);
+                assert!(ddl.contains("ADD b") || format!("{row:?}").contains("ABCD"), "{case}: {row:?}");
+                assert_eq!(error_of(&client.ask(end).await), None, "{case}");
+                client.close(b'S', name);
+                client.finish().await;
+                // So it is afterwards, for everybody.
+                for client in [&mut client, &mut other] {
+                    client.parse("anew", sql).describe(b'S', "anew").bind("", "anew", &[]).execute("", 0);
+                    client.close(b'S', "anew");
+                    let answer = client.finish().await;
+                    assert_eq!(error_of(&answer), None, "{case}");
+                    let is_new = format!("{:?}", values(&answer)).contains("ABCD");
+                    assert_eq!(is_new, end == "COMMIT" && !ddl.contains("ADD b"), "{case}");
+                }
+            }
+        }
+    }
+}

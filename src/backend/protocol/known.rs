@@ -108,7 +108,10 @@ impl Protocol {
 
     /// Replies to leading messages that were not sent, when nothing else must be waited for first.
     pub fn insert_leading(&mut self, out: &mut Vec<u8>) {
-        let [part] = self.parts.make_contiguous() else { return };
+        if self.parts.len() != 1 {
+            return;
+        }
+        let Some(part) = self.parts.front_mut().filter(|part| !part.steps.is_empty()) else { return };
         let all_ours = part.steps.iter().all(|step| matches!(step, Step::Insert(..)));
         if all_ours && part.kind == Kind::Open && self.body_left == 0 {
             for step in part.steps.drain(..) {

@@ -97,7 +97,7 @@ impl End {
                 moved = true;
             }
             if self.received < self.to_receive {
-                let mut scratch = Scratch::take();
+                let mut scratch = Scratch::default();
                 if let Poll::Ready(read) = self.socket.poll_read(cx, &mut scratch) {
                     let len = read.expect("open");
                     assert_ne!(len, 0, "not closed before everything has come");

@@ -171,6 +171,137 @@ fn event_triggers_run_with_definitions() {
     assert!(is_proven(&explained(&catalog, "SELECT 1")));
 }
 
+/// What is made and can run no code, and what is like it but can, or changes what is there.
+#[test]
+fn additions_are_told_from_other_definitions() {
+    let catalog = catalog_with(OWN.iter().copied());
+    let effects = |text: &str| explained(&catalog, text).verdict.effects;
+    for text in [
+        "CREATE TABLE t (a int PRIMARY KEY, b text NOT NULL DEFAULT lower('A') CHECK (b <> ''), c mood, UNIQUE (a, b))",
+        "CREATE UNLOGGED TABLE IF NOT EXISTS s.t (id bigserial, LIKE users INCLUDING ALL)",
+        "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY, a int GENERATED ALWAYS AS (1 + 1) STORED)",
+        "CREATE TABLE t AS SELECT * FROM users",
+        "SELECT * INTO t FROM users UNION SELECT * FROM users",
+        "CREATE INDEX CONCURRENTLY i ON users (a, b DESC)",
+        "CREATE SEQUENCE s START 7",
+        "CREATE SCHEMA s",
+        "CREATE TABLE t (a int); CREATE TABLE u (b int); INSERT INTO users VALUES (1)",
+    ] {
+        let effects = effects(text);
+        assert!(effects.has(Effects::ADDS), "{text}: {effects:?}");
+        assert!(!effects.has(Effects::DDL.with(Effects::UNPROVEN)), "{text}: {effects:?}");
+    }
+    for text in [
+        "CREATE TABLE t (a int DEFAULT evil())",
+        "CREATE TABLE t (a int CHECK (a <@@> 1))",
+        "CREATE TABLE t (a evil_domain)",
+        "CREATE TABLE t (a unknown_type)",
+        "CREATE TABLE t (LIKE audited)",
+        "CREATE TABLE t (LIKE unknown)",
+        "CREATE TABLE t (a int) INHERITS (users)",
+        "CREATE TABLE t PARTITION OF users FOR VALUES IN (1)",
+        "CREATE TABLE t (a int) PARTITION BY LIST (a)",
+        "CREATE TABLE t OF mood",
+        "CREATE TABLE t (a int REFERENCES users)",
+        "CREATE TABLE t (a int, FOREIGN KEY (a) REFERENCES users (id))",
+        "CREATE TABLE t (a int) USING heap",
+        "CREATE TABLE t (a int, EXCLUDE USING gist (a WITH =))",
+        "CREATE TABLE t AS SELECT evil()",
+        "CREATE TABLE t AS EXECUTE p",
+        "CREATE MATERIALIZED VIEW m AS SELECT * FROM users",
+        "CREATE VIEW v AS SELECT 1",
+        "CREATE INDEX ON users (lower(a))",
+        "CREATE INDEX ON users (a text_pattern_ops)",
+        "CREATE INDEX ON users (a) WHERE evil() = 1",
+        "CREATE INDEX ON audited (a)",
+        "CREATE SCHEMA s CREATE VIEW v AS SELECT 1",
+        "EXPLAIN ANALYZE CREATE TABLE t AS SELECT 1",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE TYPE t AS (a int)",
+        "CREATE TABLE t (a int); ALTER TABLE users ADD a int",
+        "ALTER TABLE users ATTACH PARTITION posts FOR VALUES IN (1)",
+        "ALTER TABLE users INHERIT posts",
+    ] {
+        let effects = effects(text);
+        assert!(effects.has(Effects::DDL), "{text}: {effects:?}");
+    }
+    // Proven one by one, and not as a whole: whoever notes it takes it for any definition.
+    let reset = effects("RESET search_path; CREATE TABLE t (a int)");
+    assert!(reset.has(Effects::ADDS) && reset.has(Effects::UNPROVEN));
+}
+
+/// What was added is known to run nothing, unless there is something worse of its name; and is no read.
+#[test]
+fn what_was_added_is_known() {
+    let catalog = catalog_with(OWN.iter().copied());
+    let names = ["fresh", "evil_view", "evil", "evil_domain", "nobody"];
+    let added = catalog.with_additions(2, names.map(Into::into));
+    for text in [
+        "SELECT * FROM fresh",
+        "INSERT INTO fresh VALUES (1)",
+        "SELECT '(1)'::fresh",
+        "CREATE INDEX ON fresh (a)",
+    ] {
+        assert!(!is_proven(&explained(&catalog, text)), "{text}");
+        let explanation = explained(&added, text);
+        assert!(is_proven(&explanation), "{text}\n{explanation}");
+        assert_eq!(explanation.verdict.class, crate::sql::Class::Write, "{text}");
+        assert_eq!((catalog.epoch_of(text.as_bytes()), added.epoch_of(text.as_bytes())), (1, 2));
+    }
+    for text in [
+        "SELECT * FROM evil_view",
+        "SELECT * FROM over_view",
+        "SELECT evil()",
+        "SELECT x.evil FROM fresh AS x",
+        "SELECT 1::evil_domain",
+        "INSERT INTO audited VALUES (1)",
+        "SELECT * FROM other",
+        "SELECT calls_evil()",
+    ] {
+        assert!(!is_proven(&explained(&added, text)), "{text}");
+    }
+    let other = "SELECT * FROM users";
+    assert_eq!(
+        (added.epoch_of(other.as_bytes()), explained(&added, other).verdict.class),
+        (1, crate::sql::Class::Read)
+    );
+}
+
+#[test]
+fn readings_that_differ_in_plain_relations_contradict_nothing() {
+    let catalog = catalog_with(OWN.iter().copied());
+    let with =
+        |more: &[(&'static str, &'static str)]| catalog_with(OWN.iter().copied().chain(more.iter().copied()));
+    for more in [
+        &[("known relation", "fresh")][..],
+        &[("known relation", "fresh"), ("relation", "fresh")],
+        &[("known type", "fresh")],
+    ] {
+        let other = with(more);
+        assert!(!other.says_the_same(&catalog), "{more:?}");
+        assert!(
+            catalog.differs_in_plain_relations(&other) && other.differs_in_plain_relations(&catalog),
+            "{more:?}"
+        );
+    }
+    for more in [
+        &[("known relation", "fresh"), ("reach rf", "fresh evil")][..],
+        &[("reach wf", "users evil")],
+        &[("function own", "fresh")],
+        &[("doubt ddl", "")],
+        &[("known operator", "<@@@>")],
+        &[("known type", "fresh"), ("doubt t", "fresh")],
+        &[("function own", "set_config"), ("body sql", "set_config SELECT 1")],
+    ] {
+        let other = with(more);
+        assert!(
+            !catalog.differs_in_plain_relations(&other) && !other.differs_in_plain_relations(&catalog),
+            "{more:?}"
+        );
+    }
+    assert!(!Catalog::empty().differs_in_plain_relations(&catalog));
+}
+
 #[test]
 fn bound_names_of_settings_are_told() {
     let catalog = catalog_with(OWN.iter().copied());

@@ -365,9 +365,10 @@ impl Postgres {
         .await;
     }
 
-    /// Waits until `count` client backends of any user but the harness's own are connected.
+    /// Waits until `count` client backends of any user but the harness's own are connected, besides health checks'.
     pub(crate) async fn wait_for_backends(&self, count: usize) {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename <> 'postgres'";
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename <> 'postgres' \
+                   AND application_name <> 'bulkhead health check'";
         let what = format!("{} has {count} client backends", self.name);
         eventually(&what, Duration::from_secs(10), async || {
             (self.value(sql).await == count.to_string()).then_some(())

@@ -249,6 +249,22 @@ impl RawClient {
         self.pending.clear();
     }
 
+    /// Bytes that [`Self::flush`] would send.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// As [`Self::try_flush`], in pieces of so many bytes, each of which the server may read by itself.
+    pub(crate) async fn try_flush_in_pieces(&mut self, bytes: usize) -> bool {
+        for piece in self.pending.split().chunks(bytes) {
+            if !matches!(timeout(PATIENCE, self.stream.write_all(piece)).await, Ok(Ok(()))) {
+                return false;
+            }
+            tokio::task::yield_now().await;
+        }
+        true
+    }
+
     /// As [`Self::flush`], to a server that may have closed the connection.
     pub(crate) async fn try_flush(&mut self) -> bool {
         let written = timeout(PATIENCE, self.stream.write_all(&self.pending)).await;

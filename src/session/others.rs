@@ -1,0 +1,66 @@
+//! What other sessions have prepared on a connection, and `pg_prepared_statements` would show: their texts are nobody
+//! else's. A text that is proven does not read it (`pg_prepared_statement` is among the risky functions). Before any other
+//! runs, all statements are let go of, unless they are the session's own. So are they before the session gives names of
+//! its own to statements by SQL, as these could not be told from the others later.
+//!
+//! Mostly that is done when the connection is handed over, without a round trip of its own. What comes here is rare: a
+//! text that is not proven, after one that is, in one transaction or on a connection that is kept.
+
+use super::{
+    Ended, Session, Stop,
+    request::{End, Request},
+    settle::ASK_TIMEOUT,
+};
+use crate::{
+    backend::Prepared,
+    route::Demand,
+    sql::{Class, Effects},
+    wire::TxStatus,
+};
+
+/// What names statements by SQL.
+const NAMES: Effects = Effects::PREPARES.with(Effects::NAMES_STATEMENT);
+
+impl Session {
+    /// Whether a request may see which statements there are, or others that follow before its Sync may, of which nothing
+    /// can be asked before them.
+    pub(super) fn may_see_statements(request: Request, demand: &Demand) -> bool {
+        let goes_on = request.end == End::Open && !request.only_prepares();
+        goes_on || demand.verdict.effects.has(NAMES.with(Effects::UNPROVEN))
+    }
+
+    /// Whether others have prepared statements on the backend that is held.
+    pub(super) fn sees_others(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.prepared == Prepared::Others)
+    }
+
+    /// Lets go of what others have prepared on the backend that is held, if the request may see it.
+    pub(super) async fn hide_others(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
+        // SET and the like see nothing, and a question would take a snapshot before they can say what is in it.
+        let sees_nothing = request.end != End::Open
+            && demand.verdict.class == Class::Neutral
+            && !demand.verdict.effects.has(NAMES);
+        let is_shown = Self::may_see_statements(request, demand) && !sees_nothing;
+        let can_be_asked = self.status() != TxStatus::Failed && !self.is_amid_pipeline();
+        let Some(lease) = self.lease.as_mut().filter(|lease| lease.prepared == Prepared::Others) else {
+            return Ok(());
+        };
+        if !is_shown || !can_be_asked || lease.protocol.status() == TxStatus::Failed {
+            return Ok(());
+        }
+        let asked = tokio::time::timeout(ASK_TIMEOUT, lease.ask_unhindered("DEALLOCATE ALL")).await;
+        let answer = match asked {
+            Ok(Ok((answer, _))) if answer.error.is_none() => answer,
+            _ => {
+                return Err(self
+                    .part()
+                    .map_or(Ended::ByClient, |lease| Ended::Backend(lease.timed_out()))
+                    .into());
+            }
+        };
+        lease.statements.clear();
+        lease.prepared = Prepared::Own;
+        self.outbox.extend_from_slice(&answer.for_client);
+        Ok(())
+    }
+}
