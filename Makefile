@@ -1,7 +1,7 @@
 # `make help` lists the targets. Every one installs what it needs first (scripts/setup.sh; silent when all is there).
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test attack conformance bench fmt lint setup help
+.PHONY: build demo test attack drill conformance bench fmt lint setup help
 
 build: ## the release binary: target/release/bulkhead
 	@scripts/setup.sh build
@@ -22,6 +22,10 @@ test: ## formatting, lints, documentation, then every test against real Postgres
 attack: ## attacks on the state of sessions in all ways and manners, then random ones; FOR=seconds, an hour if not given
 	@scripts/setup.sh build test
 	BULKHEAD_ATTACK_SECONDS=$(or $(FOR),3600) cargo test --locked --test it -- attack:: --nocapture --test-threads=2
+
+drill: ## every fault of README's table, at random moments; ROUNDS of each (20), ONLY those with this in their name
+	@scripts/setup.sh build test
+	BULKHEAD_DRILL_ROUNDS=$(or $(ROUNDS),20) BULKHEAD_DRILL_ONLY='$(ONLY)' cargo test --locked --test it -- --exact drill::long --ignored --nocapture
 
 conformance: ## PostgreSQL's own regression suite, straight at a server and through Bulkhead: the output must be the same; ARGS=--churn
 	@scripts/setup.sh build test

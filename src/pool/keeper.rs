@@ -56,12 +56,13 @@ fn refuse_late(pool: &Arc<ServerPool>) -> bool {
     let limit = state.limits.wait_timeout;
     let late = |waiter: &super::queue::Waiter| waiter.since.elapsed() >= limit;
     let figures = pool.figures_of(&state);
+    let full = pool.gate().full_for().map(|(_, error)| error);
     let under_way = || {
-        let none_yet = figures.leased + figures.idle == 0 && figures.connecting > 0;
+        // One to a server that has no place waits for its turn: the server is not what cannot be reached.
+        let none_yet = figures.leased + figures.idle == 0 && figures.connecting > 0 && full.is_none();
         none_yet.then(|| "an attempt to connect is still under way".to_owned())
     };
     let down = pool.gate().trouble().or_else(under_way);
-    let full = pool.gate().full_for().map(|(_, error)| error);
     let refusal = Refusal::TimedOut { figures, waited: limit, down, full };
     pool.refuse_waiters(&mut state, late, &refusal);
     pool.serve_queue(&mut state);

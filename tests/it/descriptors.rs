@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tokio::net::TcpStream;
 
 use crate::support::{Login, Postgres, Proxy, ProxyConfig, RawClient, Role};
@@ -10,26 +9,13 @@ use crate::support::{Login, Postgres, Proxy, ProxyConfig, RawClient, Role};
 /// So many more can come while there are no descriptors.
 const COMERS: usize = 5;
 
-fn open_descriptors(proxy: &Proxy) -> u64 {
-    let path = format!("/proc/{}/fd", proxy.pid());
-    std::fs::read_dir(path).expect("the process runs").count() as u64
-}
-
-/// Sets what the running process may have.
-fn set_limit(proxy: &Proxy, current: Option<u64>, maximum: Option<u64>) {
-    let pid = Pid::from_raw(proxy.pid() as i32).expect("a process");
-    prlimit(Some(pid), Resource::Nofile, Rlimit { current, maximum }).expect("its own user asks");
-}
-
 #[tokio::test]
 async fn without_descriptors_nothing_spins_and_those_who_wait_come_in_later() {
     let primary = Postgres::start(Role::Primary);
     let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 1).to_toml());
     let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
     assert_eq!(client.query_value("SELECT 1").await, "1");
-    // It has raised its own to that.
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    set_limit(&proxy, Some(open_descriptors(&proxy)), maximum);
+    proxy.limit_descriptors(Some(proxy.open_descriptors()));
     let mut comers = Vec::new();
     for _ in 0..COMERS {
         comers.push(TcpStream::connect(("127.0.0.1", proxy.port())).await.expect("the system takes it"));
@@ -42,7 +28,7 @@ async fn without_descriptors_nothing_spins_and_those_who_wait_come_in_later() {
     assert!(spent < 0.5, "{spent} s of 2 s");
     assert_eq!(proxy.log().matches("a connection could not be accepted").count(), 1, "{}", proxy.log());
     assert_eq!(client.query_value("SELECT 2").await, "2", "who is there is served");
-    set_limit(&proxy, maximum, maximum);
+    proxy.limit_descriptors(None);
     drop(comers);
     let mut late = RawClient::login(proxy.port(), Login::App, "app").await;
     assert_eq!(late.query_value("SELECT 3").await, "3");
@@ -54,7 +40,7 @@ async fn clients_are_no_more_than_there_are_descriptors_for() {
     let config = ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 20);
     let mut proxy = Proxy::start(&config.clone().set("limits", "max_clients", 150).to_toml());
     proxy.wait_for_metric("bulkhead_max_clients", 150.0).await;
-    set_limit(&proxy, Some(420), Some(420));
+    proxy.cap_descriptors(420);
     // 420 less 20 connections to servers, 100 clients that are being turned away, and 200 in reserve.
     proxy.reload(&config.set("limits", "max_clients", 151).to_toml());
     proxy.wait_for_metric("bulkhead_max_clients", 100.0).await;

@@ -9,8 +9,7 @@ use std::{
 use tokio_postgres::error::SqlState;
 
 use crate::support::{
-    Cluster, Login, Postgres, Proxy, ProxyConfig, RawClient, Relay, Role, Scratch, Signal, Stop, connect,
-    eventually,
+    Cluster, Login, Postgres, Proxy, ProxyConfig, RawClient, Relay, Role, Scratch, Stop, connect, eventually,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -30,17 +29,6 @@ async fn backend_of(primary: &Postgres, text: &str) -> u32 {
              AND application_name <> 'bulkhead health check' LIMIT 1"
     );
     eventually(&format!("a backend has {text}"), SOON, async || primary.value(&sql).await.parse().ok()).await
-}
-
-/// `kill -9`, after which the server ends all its other backends too and recovers.
-async fn kill_backend(primary: &Postgres, pid: u32) {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
-    let before = primary.log().matches("ready to accept connections").count();
-    rustix::process::kill_process(pid, Signal::KILL).expect("the harness may");
-    eventually("the server has recovered", SOON, async || {
-        (primary.log().matches("ready to accept connections").count() > before).then_some(())
-    })
-    .await;
 }
 
 /// All places of a pool are free or idle.
@@ -73,12 +61,12 @@ async fn killed_backends_are_replaced() {
 
     // Idle: nobody notices.
     client.query_value("SELECT 'idle'").await;
-    kill_backend(&primary, backend_of(&primary, "''idle''").await).await;
+    primary.kill_backend(backend_of(&primary, "''idle''").await).await;
     assert_eq!(client.query_value("SELECT 1").await, "1");
 
     // In a query: its client is told, and goes on.
     client.query("SELECT pg_sleep(30)").await;
-    kill_backend(&primary, backend_of(&primary, "pg_sleep").await).await;
+    primary.kill_backend(backend_of(&primary, "pg_sleep").await).await;
     let [code_, message, hint] = client.read_error().await.expect("the statement has failed");
     assert!(["08006", "57P02"].contains(&code_.as_str()), "{code_} {message}");
     assert!(message.contains("\"primary\"") || code_ == "57P02", "{message}");
@@ -88,7 +76,7 @@ async fn killed_backends_are_replaced() {
     // In a transaction, between statements: the next statement is told, and the transaction has failed.
     client.ask("BEGIN").await;
     client.query_value("SELECT 'open'").await;
-    kill_backend(&primary, backend_of(&primary, "''open''").await).await;
+    primary.kill_backend(backend_of(&primary, "''open''").await).await;
     client.query("SELECT 3").await;
     let answer = client.read_until_ready().await;
     assert_eq!((answer[0].tag, answer[1].body[0]), (b'E', b'E'), "{answer:?}");

@@ -6,12 +6,6 @@ use crate::support::{
     Cluster, Login, Postgres, Proxy, ProxyConfig, RawClient, Role, connect, eventually, free_port, http_get,
 };
 
-/// The URL of a server with more hosts in front of its own.
-fn url(ports: &[u16], parameters: &str) -> String {
-    let hosts: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-    format!("postgres://app:secret@{}/app{parameters}", hosts.join(","))
-}
-
 fn start(primary: &Postgres, url: String) -> Proxy {
     Proxy::start(&ProxyConfig::primary_only(primary).set("servers.primary", "url", url).to_toml())
 }
@@ -26,7 +20,7 @@ async fn port_of(proxy: &Proxy) -> String {
 async fn the_first_host_that_answers_is_taken_and_cancels_go_there() {
     let cluster = Cluster::start();
     let primary = &cluster.primary;
-    let proxy = start(primary, url(&[free_port(), primary.port()], ""));
+    let proxy = start(primary, Login::App.url_of_hosts(&[free_port(), primary.port()], ""));
     assert_eq!(port_of(&proxy).await, primary.port().to_string());
 
     let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
@@ -55,14 +49,17 @@ async fn what_is_looked_for_is_found_in_any_order() {
         ("standby", replica),
         ("prefer-standby", replica),
     ] {
-        let proxy =
-            start(&cluster.primary, url(&[replica, primary], &format!("?target_session_attrs={attrs}")));
+        let proxy = start(
+            &cluster.primary,
+            Login::App.url_of_hosts(&[replica, primary], &format!("?target_session_attrs={attrs}")),
+        );
         assert_eq!(port_of(&proxy).await, expected.to_string(), "{attrs}");
     }
-    let alone = start(&cluster.primary, url(&[primary], "?target_session_attrs=prefer-standby"));
+    let alone =
+        start(&cluster.primary, Login::App.url_of_hosts(&[primary], "?target_session_attrs=prefer-standby"));
     assert_eq!(port_of(&alone).await, primary.to_string());
     let none = ProxyConfig::primary_only(&cluster.primary)
-        .set("servers.primary", "url", url(&[primary], "?target_session_attrs=standby"))
+        .set("servers.primary", "url", Login::App.url_of_hosts(&[primary], "?target_session_attrs=standby"))
         .set("pools.primary", "wait_timeout", "300ms");
     let none = Proxy::start(&none.to_toml());
     connect(&none.url()).await.expect_err("there is no standby");
@@ -73,7 +70,7 @@ async fn what_is_looked_for_is_found_in_any_order() {
 async fn a_promoted_replica_takes_over_without_a_restart() {
     let cluster = Cluster::start();
     let both = [cluster.primary.port(), cluster.replica.port()];
-    let proxy = start(&cluster.primary, url(&both, "?target_session_attrs=read-write"));
+    let proxy = start(&cluster.primary, Login::App.url_of_hosts(&both, "?target_session_attrs=read-write"));
     let client = connect(&proxy.url()).await.expect("a client");
     client.batch_execute("CREATE TABLE t (n int)").await.expect("a write");
     cluster.wait_for_replay().await;
@@ -104,7 +101,7 @@ async fn pair() -> (Cluster, Proxy) {
     cluster.primary.query("CREATE TABLE t (n int); GRANT ALL ON t TO app").await;
     cluster.wait_for_replay().await;
     let both = [cluster.primary.port(), cluster.replica.port()];
-    let proxy = start(&cluster.primary, url(&both, "?target_session_attrs=read-write"));
+    let proxy = start(&cluster.primary, Login::App.url_of_hosts(&both, "?target_session_attrs=read-write"));
     (cluster, proxy)
 }
 

@@ -16,15 +16,12 @@ async fn site() -> Site {
     Site::with_objects("CREATE TABLE kept (a int); GRANT ALL ON kept TO app", 4).await
 }
 
-/// Ends every backend of the proxy that is in this state, and waits until they are gone.
+/// Ends the backend of the proxy that is in this state, and waits until it is gone.
 async fn end_backends(site: &Site, state: &str) {
     // The health check's own comes back at once, and is idle as well.
     let which = format!("state = '{state}' AND application_name <> 'bulkhead health check'");
-    let whose = format!("usename = 'app' AND {which}");
     site.primary.wait_for_app_backends(&which, 1).await;
-    site.primary
-        .query(&format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {whose}"))
-        .await;
+    site.primary.end_app_backends(&which).await;
     site.primary.wait_for_app_backends(&which, 0).await;
 }
 

@@ -14,6 +14,7 @@ mod cuts;
 mod demo;
 mod descriptors;
 mod drain;
+mod drill;
 mod drivers;
 mod failures;
 mod floods;

@@ -25,18 +25,9 @@ const OK: &str = "bulkhead_reloads_total{result=\"ok\"}";
 const FAILED: &str = "bulkhead_reloads_total{result=\"failed\"}";
 const SUCCESSFUL: &str = "bulkhead_config_last_reload_successful";
 
-/// Reloads, and waits until it is said to have worked.
-async fn reload(proxy: &mut Proxy, config: &ProxyConfig) {
-    let before = proxy.metric(OK).await.expect("the counter is there");
-    proxy.reload(&config.to_toml());
-    proxy.wait_for_metric(OK, before + 1.0).await;
-}
-
-/// Reloads, and waits until it is said to have been refused.
+/// Reloads in vain, which is said.
 async fn refused(proxy: &mut Proxy, config: &str) {
-    let before = proxy.metric(FAILED).await.expect("the counter is there");
-    proxy.reload(config);
-    proxy.wait_for_metric(FAILED, before + 1.0).await;
+    proxy.reload_in_vain(config).await;
     assert_eq!(proxy.metric(SUCCESSFUL).await, Some(0.0));
 }
 
@@ -112,7 +103,7 @@ async fn fifty_reloads_under_load_cost_no_client_an_error() {
             (done.load(Ordering::Relaxed) >= reached || clients.try_join_next().is_some()).then_some(())
         })
         .await;
-        reload(&mut proxy, &shapes[round % shapes.len()].0).await;
+        proxy.reload_to(&shapes[round % shapes.len()].0).await;
     }
     over.store(true, Ordering::Relaxed);
     while let Some(ended) = clients.join_next().await {
@@ -140,7 +131,7 @@ async fn a_pool_shrinks_without_cutting_a_transaction_and_grows_for_those_who_wa
     }
     assert_eq!(primary.value(OURS).await, "6");
 
-    reload(&mut proxy, &sized(2)).await;
+    proxy.reload_to(&sized(2)).await;
     // All six are in the middle of something, and stay there.
     for client in &clients {
         client.batch_execute("SELECT 1").await.expect("the transaction goes on");
@@ -161,7 +152,7 @@ async fn a_pool_shrinks_without_cutting_a_transaction_and_grows_for_those_who_wa
     assert_eq!(primary.value(OURS).await, "2");
 
     let grows = async {
-        tokio::time::timeout(Duration::from_secs(10), reload(&mut proxy, &sized(3))).await.expect("in time");
+        tokio::time::timeout(Duration::from_secs(10), proxy.reload_to(&sized(3))).await.expect("in time");
     };
     let (answer, ()) = tokio::join!(&mut waiting, grows);
     answer.expect("who waited is served by the new place");
@@ -192,7 +183,7 @@ async fn a_removed_pool_finishes_what_it_has_begun() {
         answer = &mut waits => panic!("the pool has one place: {answer:?}"),
         () = proxy.wait_for_metric("bulkhead_pool_waiting{pool=\"jobs\",server=\"primary\"}", 1.0) => {}
     }
-    reload(&mut proxy, &plain).await;
+    proxy.reload_to(&plain).await;
     worker.batch_execute("INSERT INTO oban_jobs VALUES (3); COMMIT").await.expect("the transaction goes on");
     waits.await.expect("who waited for the removed pool is served by it");
     proxy.wait_for_log("the pool was drained").await;
@@ -214,7 +205,7 @@ async fn sessions_bound_to_a_removed_pool_are_told() {
     let (idle, busy) = (connect(&url).await.expect("a client"), connect(&url).await.expect("a client"));
     idle.simple_query("SELECT 1").await.expect("it is served");
     busy.simple_query("BEGIN; SELECT 1").await.expect("a transaction");
-    reload(&mut proxy, &all.clone().remove("pools.jobs").remove("servers.jobs").remove("jobs")).await;
+    proxy.reload_to(&all.clone().remove("pools.jobs").remove("servers.jobs").remove("jobs")).await;
     busy.simple_query("SELECT 2; COMMIT").await.expect("the transaction goes on");
     for client in [&idle, &busy] {
         for _ in 0..2 {
@@ -226,7 +217,7 @@ async fn sessions_bound_to_a_removed_pool_are_told() {
     }
     assert!(connect(&url).await.is_err(), "nobody else is bound to it");
     // It comes back, and so do they.
-    reload(&mut proxy, &all).await;
+    proxy.reload_to(&all).await;
     for client in [&idle, &busy] {
         client.simple_query("SELECT 4").await.expect("it is served again");
     }
@@ -243,7 +234,7 @@ async fn sessions_that_listen_in_a_removed_pool_are_told() {
     let mut elsewhere = RawClient::login(proxy.port(), Login::App, "app").await;
     elsewhere.ask("LISTEN news").await;
     proxy.wait_for_metric("bulkhead_listen_channels", 2.0).await;
-    reload(&mut proxy, &all.clone().remove("pools.jobs").remove("servers.jobs").remove("jobs")).await;
+    proxy.reload_to(&all.clone().remove("pools.jobs").remove("servers.jobs").remove("jobs")).await;
     let told = listens.read_message().await;
     assert_eq!((told.tag, told.field(b'C').as_deref()), (b'E', Some("57P01")), "{told:?}");
     assert_eq!(told.field(b'S').as_deref(), Some("FATAL"), "{told:?}");
@@ -287,7 +278,7 @@ async fn a_bad_file_changes_nothing_and_all_of_it_is_said() {
     }
     client.simple_query("SELECT 1").await.expect("the client noticed nothing");
 
-    reload(&mut proxy, &config.clone().set("pools.primary", "max_connections", 3)).await;
+    proxy.reload_to(&config.clone().set("pools.primary", "max_connections", 3)).await;
     assert_eq!(proxy.metric(bound).await, Some(3.0));
     assert_eq!(proxy.metric(SUCCESSFUL).await, Some(1.0));
     assert!(proxy.log().contains("pools.primary.max_connections: 10 -> 3"), "{}", proxy.log());
@@ -306,7 +297,7 @@ async fn a_new_password_is_used_at_once() {
     let admin = primary.admin().await;
     admin.batch_execute("ALTER ROLE app PASSWORD 'rotated'").await.expect("a new password");
     let rotated = primary.url(Login::App).replace("secret", "rotated");
-    reload(&mut proxy, &config.clone().set("servers.primary", "url", rotated)).await;
+    proxy.reload_to(&config.clone().set("servers.primary", "url", rotated)).await;
 
     in_transaction.batch_execute("COMMIT").await.expect("the transaction is not cut");
     old.simple_query("SELECT 1").await.expect("a session goes on, over a connection with the new password");
@@ -329,7 +320,7 @@ async fn users_come_and_go_with_their_file() {
 
     write("\"admin\" \"secret\"\n");
     // The configuration is the same: files are read again all the same.
-    reload(&mut proxy, &config).await;
+    proxy.reload_to(&config).await;
     let admin = connect(&proxy.url_of(Login::Admin)).await.expect("now in the file");
     admin.simple_query("SELECT 1").await.expect("works");
     two.simple_query("SELECT 1").await.expect("a session of a removed user goes on");
@@ -359,14 +350,14 @@ async fn replicas_come_and_go() {
     let reads = async || client.query_one(&read, &[]).await.expect("a read").get::<_, i32>(0);
     let at_replica = async || cluster.replica.value(OURS).await;
     assert_eq!(reads().await, 1);
-    reload(&mut proxy, &with_replica).await;
+    proxy.reload_to(&with_replica).await;
     // Once it has shown how far it is.
     eventually("reads go to the replica", Duration::from_secs(10), async || {
         assert_eq!(reads().await, 1);
         (at_replica().await == "1").then_some(())
     })
     .await;
-    reload(&mut proxy, &plain).await;
+    proxy.reload_to(&plain).await;
     assert_eq!(reads().await, 1);
     eventually("the replica's connections are closed", Duration::from_secs(10), async || {
         (at_replica().await == "0").then_some(())
@@ -391,7 +382,7 @@ async fn new_rules_route_the_statements_of_open_sessions() {
     let client = connect(&proxy.url()).await.expect("a client");
     let insert = client.prepare("INSERT INTO errands VALUES ($1)").await.expect("a statement");
     client.execute(&insert, &[&1_i32]).await.expect("an insert");
-    reload(&mut proxy, &plain.clone().set("jobs.rules", "tables", vec!["errands"])).await;
+    proxy.reload_to(&plain.clone().set("jobs.rules", "tables", vec!["errands"])).await;
     client.execute(&insert, &[&2_i32]).await.expect("an insert");
     let all = "SELECT string_agg(id::text, ',' ORDER BY id) FROM errands";
     assert_eq!(cluster.primary.value(all).await, "1");
@@ -460,7 +451,7 @@ async fn what_comes_again_is_said_seldom() {
     // A line for what changes, whatever it is.
     let mut before = lines(&proxy);
     for places in [3, 4] {
-        reload(&mut proxy, &config.clone().pool("primary", &["primary"], places)).await;
+        proxy.reload_to(&config.clone().pool("primary", &["primary"], places)).await;
     }
     proxy.wait_for_log("pools.primary.max_connections: 3 -> 4").await;
     assert_eq!(lines(&proxy) - before, 2, "{}", proxy.log());
@@ -469,7 +460,7 @@ async fn what_comes_again_is_said_seldom() {
     before = lines(&proxy);
     let began = Instant::now();
     for _ in 0..150 {
-        reload(&mut proxy, &same).await;
+        proxy.reload_to(&same).await;
     }
     let seldom = |began: Instant| 2 + began.elapsed().as_secs() as usize / 10;
     let more = lines(&proxy) - before;
@@ -490,7 +481,7 @@ async fn what_comes_again_is_said_seldom() {
     }
     // Another problem is told, and so is that it is over.
     refused(&mut proxy, &wrong.set("limits", "statement_bytes", "3MiB").to_toml()).await;
-    reload(&mut proxy, &same).await;
+    proxy.reload_to(&same).await;
     assert!(proxy.log().contains("no statement of 3MiB"), "{}", proxy.log());
     // Logins that the server refuses: a line for each reason.
     primary.query("ALTER ROLE app NOLOGIN").await;

@@ -15,11 +15,6 @@ const SOON: Duration = Duration::from_secs(12);
 /// Longer than any of these tests is patient with what must not be cut.
 const PATIENT: Duration = Duration::from_secs(7);
 
-fn url(ports: &[u16], parameters: &str) -> String {
-    let hosts: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-    format!("postgres://app:secret@{}/app{parameters}", hosts.join(","))
-}
-
 fn start(primary: &Postgres, url: String) -> Proxy {
     let config = ProxyConfig::primary_only(primary)
         .set("servers.primary", "url", url)
@@ -45,7 +40,7 @@ async fn wait_for_active(proxy: &Proxy, count: f64) {
 async fn a_statement_sent_into_nothing_is_answered() {
     let primary = Postgres::start(Role::Primary);
     let relay = Relay::start(primary.port());
-    let proxy = start(&primary, url(&[relay.port()], ""));
+    let proxy = start(&primary, Login::App.url_of_hosts(&[relay.port()], ""));
     let mut client = login(proxy.port()).await;
     // Once the catalog is known nothing is asked after a statement, so it is the statement that is sent into nothing.
     let proven = "bulkhead_requests_total{class=\"read\",pool=\"primary\",reason=\"read_only\"}";
@@ -135,7 +130,7 @@ async fn a_host_that_vanished_costs_only_the_first_connection() {
     let primary = Postgres::start(Role::Primary);
     let relay = Relay::start(primary.port());
     let config = ProxyConfig::primary_only(&primary)
-        .set("servers.primary", "url", url(&[relay.port(), primary.port()], ""))
+        .set("servers.primary", "url", Login::App.url_of_hosts(&[relay.port(), primary.port()], ""))
         .set("limits", "tcp_user_timeout", LIMIT)
         .set("pools.primary", "connect_timeout", "15s")
         .set("pools.primary", "wait_timeout", "15s")

@@ -18,7 +18,7 @@ use super::{
     template::{self, Scratch, Template},
     wait::wait_until,
 };
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Generous: the machine may be busy with other tests.
 const START: Duration = Duration::from_secs(30);
@@ -86,6 +86,13 @@ impl Login {
             Self::Trust => ("app_trust", ""),
             Self::Admin => ("admin", "secret"),
         }
+    }
+
+    /// A URL of the database `app` with several hosts, which are ports of this machine.
+    pub(crate) fn url_of_hosts(self, ports: &[u16], parameters: &str) -> String {
+        let (user, password) = self.credentials();
+        let hosts: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        format!("postgres://{user}:{password}@{}/app{parameters}", hosts.join(","))
     }
 
     /// A URL of the database `app`, or of another one, at a port of this machine.
@@ -233,6 +240,13 @@ impl Postgres {
             .unwrap_or_else(|error| panic!("{} refuses its superuser: {error:?}", self.name))
     }
 
+    /// The same to another database.
+    pub(crate) async fn admin_of(&self, database: &str) -> Client {
+        let mut config = self.admin_config();
+        config.dbname(database);
+        connect_config(&config).await.expect("a superuser may")
+    }
+
     /// Runs statements as superuser in the database `app`; the rows of all of them, as text.
     pub(crate) async fn query(&self, sql: &str) -> Vec<Vec<Option<String>>> {
         let messages = self.admin().await.simple_query(sql).await;
@@ -257,6 +271,26 @@ impl Postgres {
         let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND {condition}");
         eventually(&format!("{count} backends where {condition}"), Duration::from_secs(10), async || {
             (self.value(&sql).await == count.to_string()).then_some(())
+        })
+        .await;
+    }
+
+    /// Ends the backends of `app` that `condition` holds for (57P01), waits until they are gone, and says how many.
+    pub(crate) async fn end_app_backends(&self, condition: &str) -> usize {
+        let sql = format!(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'app' AND {condition}"
+        );
+        self.query(&sql).await.len()
+    }
+
+    /// `kill -9` of one process, after which the server ends all its other backends too and recovers.
+    pub(crate) async fn kill_backend(&self, pid: u32) {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+        let ready = "ready to accept connections";
+        let before = self.log().matches(ready).count();
+        kill_process(pid, Signal::KILL).expect("the harness may");
+        eventually("the server has recovered", START, async || {
+            (self.log().matches(ready).count() > before).then_some(())
         })
         .await;
     }

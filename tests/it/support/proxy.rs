@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
 use super::{
-    Login, eventually,
+    Login, ProxyConfig, eventually,
     network::{free_port, http_get},
     postgres::tail,
     process::Running,
@@ -25,6 +25,10 @@ const START: Duration = Duration::from_secs(20);
 
 /// Names another program to test than the one that was built with the tests.
 const PROGRAM: &str = "BULKHEAD_TEST_PROGRAM";
+
+/// How reloads ended.
+const RELOADED: &str = "bulkhead_reloads_total{result=\"ok\"}";
+const REFUSED: &str = "bulkhead_reloads_total{result=\"failed\"}";
 
 /// The exit code for an address that is taken.
 const UNAVAILABLE: i32 = 69;
@@ -66,14 +70,22 @@ impl Proxy {
         let http_port = std::iter::repeat_with(free_port).find(|other| *other != port).expect("endless");
         let folder = Scratch::new();
         let config = fill_in(config, port, http_port);
-        let path = config_path(folder.path());
-        fs::write(&path, &config).expect("the folder is writable");
-        let program = env::var_os(PROGRAM).unwrap_or_else(|| env!("CARGO_BIN_EXE_bulkhead").into());
-        let arguments = ["--config", path.to_str().expect("the path is text")];
-        let process =
-            Running::start(Path::new(&program), &arguments, environment, None, &log_path(folder.path()))
-                .expect("the proxy's program runs");
+        fs::write(config_path(folder.path()), &config).expect("the folder is writable");
+        let process = launch(folder.path(), environment);
         Self { process, folder, port, http_port, config }
+    }
+
+    /// `kill -9`; returns when it is gone.
+    pub(crate) fn kill(&self) {
+        self.process.kill_all();
+    }
+
+    /// Starts it again after its end, on the same ports with the same configuration.
+    pub(crate) fn boot(&mut self) {
+        assert!(!self.is_running(), "it still runs");
+        self.process = launch(self.folder.path(), &[]);
+        let ended = self.listens();
+        assert!(ended.is_none(), "the proxy does not start again: {ended:?}");
     }
 
     /// The port for Postgres clients.
@@ -133,6 +145,43 @@ impl Proxy {
         self.config = fill_in(config, self.port, self.http_port);
         fs::write(config_path(self.folder.path()), &self.config).expect("the folder is writable");
         self.signal(Signal::HUP);
+    }
+
+    /// [`Self::reload`], and waits until it is said to have worked.
+    pub(crate) async fn reload_to(&mut self, config: &ProxyConfig) {
+        let before = self.metric(RELOADED).await.expect("the counter is there");
+        self.reload(&config.to_toml());
+        self.wait_for_metric(RELOADED, before + 1.0).await;
+    }
+
+    /// [`Self::reload`], and waits until it is said to have been refused.
+    pub(crate) async fn reload_in_vain(&mut self, config: &str) {
+        let before = self.metric(REFUSED).await.expect("the counter is there");
+        self.reload(config);
+        self.wait_for_metric(REFUSED, before + 1.0).await;
+    }
+
+    /// File descriptors that it has open.
+    pub(crate) fn open_descriptors(&self) -> u64 {
+        let path = format!("/proc/{}/fd", self.pid());
+        fs::read_dir(path).expect("the process runs").count() as u64
+    }
+
+    /// Sets how many file descriptors the running process may have; `None` for as many as the system lets it.
+    pub(crate) fn limit_descriptors(&self, current: Option<u64>) {
+        // It has raised its own to that.
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        self.set_descriptors(current.or(maximum), maximum);
+    }
+
+    /// The same, and it may not raise the limit itself.
+    pub(crate) fn cap_descriptors(&self, count: u64) {
+        self.set_descriptors(Some(count), Some(count));
+    }
+
+    fn set_descriptors(&self, current: Option<u64>, maximum: Option<u64>) {
+        let pid = Pid::from_raw(self.pid() as i32).expect("a process");
+        prlimit(Some(pid), Resource::Nofile, Rlimit { current, maximum }).expect("its own user asks");
     }
 
     /// Its configuration file.
@@ -208,6 +257,15 @@ impl Drop for Proxy {
             eprintln!("{}", self.report());
         }
     }
+}
+
+/// The program, on the configuration in this folder.
+fn launch(folder: &Path, environment: &[(&str, &str)]) -> Running {
+    let path = config_path(folder);
+    let program = env::var_os(PROGRAM).unwrap_or_else(|| env!("CARGO_BIN_EXE_bulkhead").into());
+    let arguments = ["--config", path.to_str().expect("the path is text")];
+    Running::start(Path::new(&program), &arguments, environment, None, &log_path(folder))
+        .expect("the proxy's program runs")
 }
 
 fn fill_in(config: &str, port: u16, http_port: u16) -> String {

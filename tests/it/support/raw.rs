@@ -63,15 +63,20 @@ impl Message {
 impl RawClient {
     /// A TCP connection on which nothing has been said.
     pub(crate) async fn open(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("the server accepts connections");
-        stream.set_nodelay(true).expect("TCP sockets have the option");
-        Self {
+        Self::try_open(port).await.expect("the server accepts connections")
+    }
+
+    /// [`Self::open`], or why nobody takes the connection.
+    pub(crate) async fn try_open(port: u16) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
             stream,
             received: BytesMut::new(),
             pending: BytesMut::new(),
             parameters: HashMap::new(),
             key: (0, Bytes::new()),
-        }
+        })
     }
 
     /// Logs in as one of the harness's roles and returns when the server is ready.
