@@ -351,7 +351,8 @@ impl Session {
                 Ok(())
             }
             Ok(Ok(None)) => Ok(()),
-            Ok(Err(_)) | Err(_) => self.end_lease(),
+            Ok(Err(broken)) => self.end_lease_by(Some(broken)),
+            Err(_) => self.end_lease(),
         }
     }
 
@@ -425,9 +426,14 @@ impl Session {
     /// Closes the backend: what is on it is not known. A session that may have state on it ends with it, as with any
     /// lost connection: to go on without a lock or a table that it believes to have would be worse.
     pub(crate) fn end_lease(&mut self) -> Result<(), Ended> {
+        self.end_lease_by(None)
+    }
+
+    /// The same, if it is known what has become of the backend.
+    fn end_lease_by(&mut self, broken: Option<Broken>) -> Result<(), Ended> {
         let had_state = self.pin.is_some() || self.left.effects.has(LEAVES_STATE);
         match self.part() {
-            Some(lease) if had_state => Err(Ended::Backend(lease.timed_out())),
+            Some(lease) if had_state => Err(Ended::Backend(broken.unwrap_or_else(|| lease.timed_out()))),
             _ => Ok(()),
         }
     }

@@ -208,8 +208,9 @@ mod tests {
 
     #[test]
     fn a_change_of_what_is_read_is_seen() {
-        // `pg_attribute` says which columns are generated, which changes with `pg_attrdef`.
-        let read = catalogs_of(Catalog::QUERY).into_iter().filter(|name| *name != "pg_attribute");
+        // `pg_attribute` says which columns are generated, which changes with `pg_attrdef`; the view is named, not read.
+        let known = ["pg_attribute", "pg_prepared_statements"];
+        let read = catalogs_of(Catalog::QUERY).into_iter().filter(|name| !known.contains(name));
         let unwatched: Vec<&str> =
             read.filter(|name| !WATCHED.iter().any(|(watched, ..)| watched == name)).collect();
         assert!(unwatched.is_empty(), "not in WATCHED: {unwatched:?}");
