@@ -61,6 +61,8 @@ impl Lane {
         let to_server = Relay::start(primary.port());
         let config = ProxyConfig::primary_only(primary)
             .set("servers.primary", "url", Login::Trust.url(to_server.port(), &database))
+            // The health check has no connection of its own: what is cut is the session's.
+            .set("servers.primary", "max_connections", 1)
             .set("auth", "method", "trust")
             .pool("primary", &["primary"], 1)
             .set("pools.primary", "wait_timeout", "20s")
