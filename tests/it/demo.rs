@@ -163,7 +163,7 @@ fn stays_up_until_a_signal_and_tells_how_to_reach_it() {
 #[test]
 fn interrupted_at_any_time_it_leaves_nothing() {
     for moment in ["1/4", "2/4", "3/4"] {
-        let mut demo = Demo::start(&["--seconds", "60"]);
+        let mut demo = Demo::start(&["--seconds", "10"]);
         demo.wait_for_output(moment);
         demo.signal(Signal::INT);
         assert_eq!(demo.wait().code(), Some(130), "{}", demo.output());
@@ -173,7 +173,7 @@ fn interrupted_at_any_time_it_leaves_nothing() {
 
 #[test]
 fn killed_it_leaves_no_process_and_the_next_one_removes_the_folder() {
-    let mut demo = Demo::start(&["--seconds", "60"]);
+    let mut demo = Demo::start(&["--seconds", "10"]);
     demo.wait_for_output("3/4");
     assert!(demo.processes().len() >= 4, "three servers and Bulkhead: {:?}", demo.processes());
     demo.signal(Signal::KILL);
