@@ -151,7 +151,7 @@ impl Catalog {
     }
 
     /// The same, with tables and sequences of these names that have been added since and run no code (see
-    /// [`Additions`]). Verdicts of texts that may name one of them are cached by `epoch`.
+    /// `Additions`). Verdicts of texts that may name one of them are cached by `epoch`.
     #[must_use]
     pub fn with_additions(&self, epoch: u64, names: impl IntoIterator<Item = Box<str>>) -> Self {
         Self { additions: Additions::new(epoch, names), ..self.clone() }
