@@ -54,11 +54,11 @@ impl Session {
         let Some(mut lease) = self.part() else { return Ok(()) };
         let said = lease.protocol.take_error();
         if lease.protocol.is_amid_message() {
-            return Err(Ended::Amid(broken));
+            return Err(Ended::Amid(broken.into()));
         }
         match said {
             Some(fields) if ends || ends_client(&fields) => return Err(Ended::ByServer(Box::new(fields))),
-            None if ends => return Err(Ended::Backend(broken)),
+            None if ends => return Err(Ended::Backend(broken.into())),
             _ => {}
         }
         if lease.protocol.has_told_nothing()

@@ -5,7 +5,7 @@
 use std::{io, sync::Arc};
 
 use super::{
-    Ended, Session, alias,
+    Ended, PinnedIdle, Session, alias,
     authenticate::authenticate,
     cancels::Found,
     door::{Door, Refused},
@@ -119,7 +119,8 @@ fn say_goodbye(session: &mut Session, ended: &Ended) {
         Ended::SlowListener(limit_bytes) => Some(reply::slow_listener(*limit_bytes)),
         Ended::NoRoom(limit_bytes) => Some(reply::no_room(*limit_bytes)),
         Ended::ListenerLost => Some(reply::listener_lost()),
-        Ended::PinnedIdle { pool, reason, idle, is_over_bound } => {
+        Ended::PinnedIdle(pinned) => {
+            let PinnedIdle { pool, reason, idle, is_over_bound } = &**pinned;
             Some(reply::pinned_idle(pool, reason, *idle, *is_over_bound))
         }
         Ended::Orphaned(limit) => Some(reply::orphaned(*limit)),

@@ -14,8 +14,7 @@ pub(super) struct Left {
     read: Effects,
     /// There is such a text.
     has_unread: bool,
-    /// Texts that call what the catalog snapshot does not know. Mostly empty.
-    pub(super) unsure: Vec<u8>,
+    noted: Option<Box<Noted>>,
     /// The server has answered the request under way with an error.
     pub(super) failed: bool,
     /// The backend lacked a statement that it should have had: a function or DO block has let go of them.
@@ -26,13 +25,42 @@ pub(super) struct Left {
     pub(super) may_discard: bool,
     /// How often definitions had changed when the first of the statements was judged.
     pub(super) judged_at: u64,
-    /// The names of what they have only added.
-    pub(super) added: Vec<String>,
     /// Held while a text that changes definitions, and ends the transaction itself, may be running.
     pub(super) defining: Option<Defining>,
 }
 
+/// What few sessions have to note.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    /// Texts that call what the catalog snapshot does not know.
+    pub(super) unsure: Vec<u8>,
+    /// The names of what was only added.
+    pub(super) added: Vec<String>,
+}
+
 impl Left {
+    /// What is noted, to add to it.
+    pub(super) fn noted(&mut self) -> &mut Noted {
+        self.noted.get_or_insert_default()
+    }
+
+    /// The texts that call what is not known.
+    pub(super) fn unsure(&self) -> &[u8] {
+        self.noted.as_ref().map(|noted| noted.unsure.as_slice()).unwrap_or_default()
+    }
+
+    /// What is known of them now is all that will be.
+    pub(super) fn forget_unsure(&mut self) {
+        if let Some(noted) = &mut self.noted {
+            noted.unsure = Vec::new();
+        }
+    }
+
+    /// The names of what was only added, for the last time.
+    pub(super) fn take_added(&mut self) -> Vec<String> {
+        self.noted.as_mut().map(|noted| std::mem::take(&mut noted.added)).unwrap_or_default()
+    }
+
     /// A request begins; `was_open` if it goes on with a pipeline. Of two texts that could not be read, in one request
     /// or before one Sync, an error does not tell which one is meant.
     pub(super) fn begin(&mut self, demand: &Demand, was_open: bool) {

@@ -54,7 +54,7 @@ impl Session {
             _ => {
                 return Err(self
                     .part()
-                    .map_or(Ended::ByClient, |lease| Ended::Backend(lease.timed_out()))
+                    .map_or(Ended::ByClient, |lease| Ended::Backend(lease.timed_out().into()))
                     .into());
             }
         };

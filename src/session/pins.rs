@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Ended, Session, Stop, metrics::CountedPin, relay::Moved, reply, transaction::Begun};
+use super::{Ended, PinnedIdle, Session, Stop, metrics::CountedPin, relay::Moved, reply, transaction::Begun};
 use crate::{
     backend::probe::PinReason,
     pool::{PinCheckout, PinsFull, Refusal},
@@ -157,7 +157,9 @@ impl Session {
                     is_over_bound,
                     "a pinned session is ended: it idles while others wait"
                 );
-                return Err(Ended::PinnedIdle { pool, reason, idle: limit, is_over_bound });
+                return Err(Ended::PinnedIdle(
+                    PinnedIdle { pool, reason, idle: limit, is_over_bound }.into(),
+                ));
             }
         }
     }

@@ -193,7 +193,7 @@ impl Session {
     fn note_definitions(&mut self) {
         let is_proven =
             !self.left.effects.has(Effects::UNPROVEN) && self.left.judged_at == self.catalog.changes();
-        let added = std::mem::take(&mut self.left.added);
+        let added = self.left.take_added();
         if self.left.effects.has(Effects::DDL) || self.left.effects.has(Effects::ADDS) && !is_proven {
             self.shared.catalogs.changed(&self.catalog);
         } else if self.left.effects.has(Effects::ADDS) {
@@ -211,9 +211,10 @@ impl Session {
     /// Remembers what a request adds, until its transaction has ended: nobody else sees it before.
     pub(crate) fn note_added(&mut self, request: Request) {
         let names = self.texts(request).iter().flat_map(|text| added_names(text)).collect::<Vec<_>>();
-        self.left.added.extend(names);
-        if self.left.added.len() > ADDED_MAX {
-            self.left.added = Vec::new();
+        let added = &mut self.left.noted().added;
+        added.extend(names);
+        if added.len() > ADDED_MAX {
+            *added = Vec::new();
             self.left.effects |= Effects::DDL;
         }
     }
@@ -253,11 +254,11 @@ impl Session {
     pub(crate) fn note_unsure(&mut self, request: Request) {
         let texts = self.texts(request);
         for text in texts {
-            self.left.unsure.extend_from_slice(&text);
+            self.left.noted().unsure.extend_from_slice(&text);
         }
-        if self.left.unsure.len() > UNSURE_BYTES {
+        if self.left.unsure().len() > UNSURE_BYTES {
             self.left.effects |= Effects::OPAQUE_SETTINGS;
-            self.left.unsure = Vec::new();
+            self.left.forget_unsure();
         }
     }
 
@@ -267,7 +268,7 @@ impl Session {
         if !self.left.effects.has(Effects::OPAQUE.with(Effects::UNPROVEN)) {
             return Ok(Vec::new());
         }
-        let Some(lease) = self.lease.as_mut().filter(|_| !self.left.unsure.is_empty()) else {
+        let Some(lease) = self.lease.as_mut().filter(|_| !self.left.unsure().is_empty()) else {
             return Ok(self.catalog.parameters());
         };
         let (answer, _) = lease.ask_unhindered(Catalog::PROGRAMS).await?;
@@ -281,7 +282,7 @@ impl Session {
             Some((columns.next()?, columns.next()?))
         });
         let programs = Catalog::from_rows(0, rows);
-        if programs.hides_settings_of(&self.left.unsure) {
+        if programs.hides_settings_of(self.left.unsure()) {
             self.left.effects |= Effects::OPAQUE_SETTINGS;
         }
         Ok(programs.parameters().iter().cloned().chain(self.catalog.parameters()).collect())
@@ -392,7 +393,7 @@ impl Session {
             self.left.effects = self.left.effects.without(Effects::DISCARDS_SEQUENCES).with(Effects::SETS);
         } else {
             self.left.effects = Effects::NONE;
-            self.left.unsure = Vec::new();
+            self.left.forget_unsure();
         }
     }
 
@@ -433,7 +434,9 @@ impl Session {
     fn end_lease_by(&mut self, broken: Option<Broken>) -> Result<(), Ended> {
         let had_state = self.pin.is_some() || self.left.effects.has(LEAVES_STATE);
         match self.part() {
-            Some(lease) if had_state => Err(Ended::Backend(broken.unwrap_or_else(|| lease.timed_out()))),
+            Some(lease) if had_state => {
+                Err(Ended::Backend(broken.unwrap_or_else(|| lease.timed_out()).into()))
+            }
             _ => Ok(()),
         }
     }
