@@ -51,11 +51,10 @@ impl Session {
         let asked = tokio::time::timeout(ASK_TIMEOUT, lease.ask_unhindered("DEALLOCATE ALL")).await;
         let answer = match asked {
             Ok(Ok((answer, _))) if answer.error.is_none() => answer,
-            _ => {
-                return Err(self
-                    .part()
-                    .map_or(Ended::ByClient, |lease| Ended::Backend(lease.timed_out().into()))
-                    .into());
+            failed => {
+                let broken = failed.ok().and_then(Result::err).unwrap_or_else(|| lease.timed_out());
+                self.part();
+                return Err(Ended::Backend(broken.into()).into());
             }
         };
         lease.statements.clear();

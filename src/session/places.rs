@@ -23,9 +23,9 @@ pub struct Places(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    held: HashMap<Name, usize>,
+    held: HashMap<Arc<Name>, usize>,
     /// The first that was let in.
-    first: Option<Name>,
+    first: Option<Arc<Name>>,
     /// Whether another one was.
     are_several: bool,
 }
@@ -49,7 +49,8 @@ pub(super) enum NoPlace {
 pub(crate) struct CountedClient {
     metrics: Arc<Metrics>,
     places: Arc<Places>,
-    name: Name,
+    /// The same as that of all others of its identity.
+    name: Arc<Name>,
 }
 
 /// How many places are kept for those who hold few.
@@ -70,7 +71,7 @@ impl State {
             return Err(NoPlace::Full);
         }
         let reserve = reserve(limit);
-        let is_new = self.first.as_ref().is_some_and(|first| first != name);
+        let is_new = self.first.as_ref().is_some_and(|first| **first != *name);
         if limit - taken > reserve || !(others_known || self.are_several || is_new) {
             return Ok(());
         }
@@ -93,7 +94,9 @@ impl CountedClient {
         let mut state = places.lock();
         let taken = metrics.clients.load(Ordering::Relaxed) as usize;
         state.admits(&name, taken, limit, others_known)?;
-        *state.held.entry(name.clone()).or_default() += 1;
+        let name =
+            state.held.get_key_value(&name).map_or_else(|| Arc::new(name), |(known, _)| Arc::clone(known));
+        *state.held.entry(Arc::clone(&name)).or_default() += 1;
         metrics.clients.fetch_add(1, Ordering::Relaxed);
         Ok(Self { metrics: Arc::clone(metrics), places: Arc::clone(places), name })
     }
@@ -102,7 +105,7 @@ impl CountedClient {
     pub(super) fn is_let_in(&self) {
         let mut state = self.places.lock();
         match &state.first {
-            None => state.first = Some(self.name.clone()),
+            None => state.first = Some(Arc::clone(&self.name)),
             Some(first) => state.are_several |= *first != self.name,
         }
     }
