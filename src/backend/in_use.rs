@@ -10,7 +10,10 @@ use std::sync::{
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::{
+    sync::{Notify, futures::Notified},
+    time::Instant,
+};
 
 use super::SessionAttrs;
 
@@ -22,6 +25,8 @@ pub struct InUse {
     turn: AtomicU32,
     /// How often the server went over to another host.
     changes: AtomicU64,
+    /// Wakes those who are still looking where it was before.
+    moved: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -109,10 +114,16 @@ impl InUse {
             Some(before) if before.host != standing.host => {
                 self.changes.fetch_add(1, Ordering::Relaxed);
                 self.turn.store(turn.wrapping_add(1), Ordering::Release);
+                self.moved.notify_waiters();
             }
             _ => {}
         }
         Some(self.turn())
+    }
+
+    /// Waits until the server goes over to another host, counted from this call.
+    pub fn moved(&self) -> Notified<'_> {
+        self.moved.notified()
     }
 
     /// The only host that there is, which nobody has to choose, is in use from now on at the latest.

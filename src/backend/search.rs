@@ -117,43 +117,64 @@ impl Login<'_> {
         Ok(backend)
     }
 
-    /// Logs in at the host in use, or finds another one.
+    /// Logs in at the host in use, or finds another one. When another login has found one, this one goes over to it at
+    /// once.
     async fn at_one(&self, wanted: SessionAttrs, limit: Duration) -> Result<Box<Backend>, ConnectError> {
         let in_use = &self.server.in_use;
-        let share = limit / (self.server.hosts.len() as u32 + 1);
-        let mut failure = None;
         for _ in 0..ATTEMPTS {
+            let moved = in_use.moved();
             let (turn, chosen) = (in_use.turn(), in_use.chosen());
-            if let Some(chosen) = chosen {
-                match self.at(chosen.host, wanted, share).await {
-                    Err(error) if error.is_of_host() => failure = Some(error),
-                    other => return other.map(|backend| placed(backend, turn)),
-                }
-            }
-            let (found, error) = self.at_others(wanted, chosen.map(|chosen| chosen.host), share).await;
-            let Some(best) = best(found, self.server.session_attrs) else {
-                let error = error.filter(|error| !error.is_of_host()).or(failure.take());
-                return match (error, chosen) {
-                    // Slow is not gone: without anything else there is all the time for it.
-                    (Some(ConnectError::TimedOut(_)), Some(chosen)) => {
-                        let backend = self.at(chosen.host, wanted, limit).await?;
-                        Ok(placed(backend, turn))
-                    }
-                    (Some(error), _) => Err(error),
-                    (None, _) => self.at_each(wanted, limit).await,
-                };
+            let found = tokio::select! {
+                biased;
+                found = self.in_turn(turn, chosen, wanted, limit) => found?,
+                () = moved => None,
             };
-            if let Some(newer) = in_use.newer_than(best.standing) {
-                let error = self.too_old(best.standing, newer);
-                say_goodbye(best.backend);
-                return Err(error);
+            if let Some(backend) = found {
+                return Ok(backend);
             }
-            if let Some(turn) = self.choose(turn, best.standing) {
-                return Ok(placed(best.backend, turn));
-            }
-            say_goodbye(best.backend);
         }
         Err(ConnectError::Unwanted("the hosts take turns at being what is looked for".to_owned()))
+    }
+
+    /// Logs in at the chosen host, or chooses another one; `None` if somebody else has chosen one since this turn began.
+    async fn in_turn(
+        &self,
+        turn: u32,
+        chosen: Option<Standing>,
+        wanted: SessionAttrs,
+        limit: Duration,
+    ) -> Result<Option<Box<Backend>>, ConnectError> {
+        let share = limit / (self.server.hosts.len() as u32 + 1);
+        let mut failure = None;
+        if let Some(chosen) = chosen {
+            match self.at(chosen.host, wanted, share).await {
+                Err(error) if error.is_of_host() => failure = Some(error),
+                other => return other.map(|backend| Some(placed(backend, turn))),
+            }
+        }
+        let (found, error) = self.at_others(wanted, chosen.map(|chosen| chosen.host), share).await;
+        let Some(best) = best(found, self.server.session_attrs) else {
+            let error = error.filter(|error| !error.is_of_host()).or(failure);
+            return match (error, chosen) {
+                // Slow is not gone: without anything else there is all the time for it.
+                (Some(ConnectError::TimedOut(_)), Some(chosen)) => {
+                    let backend = self.at(chosen.host, wanted, limit).await?;
+                    Ok(Some(placed(backend, turn)))
+                }
+                (Some(error), _) => Err(error),
+                (None, _) => self.at_each(wanted, limit).await.map(Some),
+            };
+        };
+        if let Some(newer) = self.server.in_use.newer_than(best.standing) {
+            let error = self.too_old(best.standing, newer);
+            say_goodbye(best.backend);
+            return Err(error);
+        }
+        let Some(turn) = self.choose(turn, best.standing) else {
+            say_goodbye(best.backend);
+            return Ok(None);
+        };
+        Ok(Some(placed(best.backend, turn)))
     }
 
     /// As libpq does: one after the other, each with all the time that there is.
