@@ -34,7 +34,7 @@ impl Session {
         if demand.statements == 0 {
             return self.answers_bookkeeping(request);
         }
-        match &self.begun {
+        match &self.hold.begun {
             // Refused, by what has become of it.
             Begun::Lost(_) => return Ok(false),
             // Whether or not it holds a backend, which knows nothing of it.
@@ -44,10 +44,10 @@ impl Session {
         if demand.verdict.effects.has(Effects::DEALLOCATES) && self.answers_deallocate(request)? {
             return Ok(true);
         }
-        if self.lease.is_some() || demand.statements > 1 {
+        if self.hold.lease.is_some() || demand.statements > 1 {
             return Ok(false);
         }
-        let concerns_begun = !matches!(self.begun, Begun::No);
+        let concerns_begun = !matches!(self.hold.begun, Begun::No);
         if !concerns_begun && !matches!(demand.verdict.control, Control::Begin { .. }) {
             return Ok(false);
         }
@@ -59,25 +59,25 @@ impl Session {
 
     /// The command tag of the statement if it can be answered here; changes the transaction's state.
     fn local(&mut self, text: Box<[u8]>, control: Control) -> Option<&'static str> {
-        match (&mut self.begun, control) {
+        match (&mut self.hold.begun, control) {
             // No => Deferred
             (Begun::No, Control::Begin { .. }) => {
-                self.begun = Begun::begin(&text, control);
+                self.hold.begun = Begun::begin(&text, control);
                 Some(if starts_with_word(&text, b"start") { "START TRANSACTION" } else { "BEGIN" })
             }
             // Deferred => No
             (Begun::Deferred(_), Control::Commit) => {
-                self.begun = Begun::No;
+                self.hold.begun = Begun::No;
                 Some("COMMIT")
             }
             // Deferred => No
             (Begun::Deferred(_), Control::Rollback) => {
-                self.begun = Begun::No;
+                self.hold.begun = Begun::No;
                 Some("ROLLBACK")
             }
             // Deferred => Deferred
             (Begun::Deferred(deferred), Control::Prologue) => {
-                if self.shared.pools.len() == 1 {
+                if self.view.shared.pools.len() == 1 {
                     // There is nothing to wait for, and the server's own answer is better.
                     return None;
                 }
@@ -107,7 +107,7 @@ impl Session {
         let mut parsed: Option<(&[u8], &[u8])> = None;
         let mut bound: Option<Box<[u8]>> = None;
         let mut executed = false;
-        let mut rest = &self.inbox[..request.len];
+        let mut rest = &self.client.inbox[..request.len];
         while let Ok(Some((tag, body, after))) = split_message(rest) {
             rest = after;
             let mut body = Body::new(body, "message");
@@ -147,18 +147,18 @@ impl Session {
 
     /// Whether this Parse fails: then nothing of what follows it is executed.
     pub(super) fn refuses_statement(&self, name: &[u8], text: &[u8], types: &[u8]) -> bool {
-        let limits = &self.shared.limits;
+        let limits = &self.view.shared.limits;
         let full = |all: &super::Statements| {
             all.named.len() >= limits.prepared_per_client
                 || all.named.bytes() + named::cost(name, text, types) > limits.prepared_bytes_per_client
         };
         let known = |all: &super::Statements| all.own(name).is_some();
         name.starts_with(NAME_PREFIX)
-            || (!name.is_empty() && self.statements.as_deref().is_some_and(|all| known(all) || full(all)))
+            || (!name.is_empty() && self.own.statements.as_deref().is_some_and(|all| known(all) || full(all)))
     }
 
     pub(crate) fn known_text(&self, name: &[u8]) -> Option<Box<[u8]>> {
-        let statements = self.statements.as_deref()?;
+        let statements = self.own.statements.as_deref()?;
         if name.is_empty() {
             return Some(statements.unnamed.as_ref()?.text().into());
         }
@@ -179,40 +179,40 @@ impl Session {
                 b'Q' => {
                     // As on a server.
                     self.forget_unnamed();
-                    message::command_complete(&mut self.outbox, command);
+                    message::command_complete(&mut self.client.outbox, command);
                 }
-                b'E' => message::command_complete(&mut self.outbox, command),
+                b'E' => message::command_complete(&mut self.client.outbox, command),
                 b'P' => match self.remember_parsed(body) {
-                    Ok(()) => message::parse_complete(&mut self.outbox),
+                    Ok(()) => message::parse_complete(&mut self.client.outbox),
                     Err(Stop::Refused(reply)) => {
-                        reply.error(&mut self.outbox);
+                        reply.error(&mut self.client.outbox);
                         failed = true;
                     }
                     Err(Stop::Ended(ended)) => return Err(ended),
                 },
-                b'B' => message::bind_complete(&mut self.outbox),
+                b'B' => message::bind_complete(&mut self.client.outbox),
                 b'D' if body.first() == Some(&b'S') => {
-                    message::no_parameters(&mut self.outbox);
-                    message::no_data(&mut self.outbox);
+                    message::no_parameters(&mut self.client.outbox);
+                    message::no_data(&mut self.client.outbox);
                 }
-                b'D' => message::no_data(&mut self.outbox),
+                b'D' => message::no_data(&mut self.client.outbox),
                 b'C' => {
                     self.forget_closed(body)?;
-                    message::close_complete(&mut self.outbox);
+                    message::close_complete(&mut self.client.outbox);
                 }
                 _ => {}
             }
         }
         if request.end != End::Open {
             let status = self.status();
-            message::ready(&mut self.outbox, status);
+            message::ready(&mut self.client.outbox, status);
         }
         self.flush_now()
     }
 
     /// A request without statements: only Sync, Flush, and Close of prepared statements.
     fn answers_bookkeeping(&mut self, request: Request) -> Result<bool, Ended> {
-        let mut rest = &self.inbox[..request.len];
+        let mut rest = &self.client.inbox[..request.len];
         while let Some((tag, body, after)) = split_message(rest)? {
             rest = after;
             match tag {
@@ -231,13 +231,13 @@ impl Session {
             rest = after;
             if tag == b'C' {
                 self.forget_closed(body)?;
-                message::close_complete(&mut self.outbox);
+                message::close_complete(&mut self.client.outbox);
             }
         }
         if request.end == End::Sync {
             // Of a lost transaction the status says that it has failed; the next statement is told why.
             let status = self.status();
-            message::ready(&mut self.outbox, status);
+            message::ready(&mut self.client.outbox, status);
         }
         self.flush_now()?;
         Ok(true)
@@ -248,7 +248,7 @@ impl Session {
         let (kind, name) = (body.byte()?, body.cstring()?);
         if kind == b'S' && name.is_empty() {
             self.forget_unnamed();
-        } else if let (b'S', Some(statements)) = (kind, &mut self.statements) {
+        } else if let (b'S', Some(statements)) = (kind, &mut self.own.statements) {
             statements.named.remove(prepared::key(name));
         }
         Ok(())
@@ -262,21 +262,21 @@ impl Session {
         let Some(text) = self.executed_text(request)? else { return Ok(false) };
         match deallocate_target(&text) {
             // With a lease there may be statements of SQL's PREPARE on it, too.
-            Some(Deallocate::All) if self.lease.is_none() => {
+            Some(Deallocate::All) if self.hold.lease.is_none() => {
                 // It lets go of itself, too.
                 self.complete(request, "DEALLOCATE ALL")?;
-                if let Some(statements) = &mut self.statements {
+                if let Some(statements) = &mut self.own.statements {
                     statements.named.clear();
                 }
             }
             Some(Deallocate::Name(name)) => {
                 let name = name.as_bytes();
-                let is_known = self.statements.as_deref().is_some_and(|all| all.own(name).is_some());
+                let is_known = self.own.statements.as_deref().is_some_and(|all| all.own(name).is_some());
                 if self.has_aliases() || !is_known {
                     return Ok(false);
                 }
                 self.complete(request, "DEALLOCATE")?;
-                if let Some(statements) = &mut self.statements {
+                if let Some(statements) = &mut self.own.statements {
                     statements.named.remove(name);
                 }
             }
@@ -287,18 +287,18 @@ impl Session {
 
     /// Whether the request is part of an extended request that was refused: dropped up to its Sync.
     pub(crate) fn skips(&self, request: Request) -> bool {
-        self.skipping && request.end != End::Terminate
+        self.client.skipping && request.end != End::Terminate
     }
 
     /// Drops a request. The Sync that ends a refused one is answered.
     pub(crate) async fn drop_request(&mut self, request: Request) -> Result<(), Ended> {
         self.take_from_inbox(request);
-        self.streaming = request.streaming;
+        self.client.streaming = request.streaming;
         self.drop_streaming().await?;
-        if self.skipping && request.end == End::Sync {
-            self.skipping = false;
+        if self.client.skipping && request.end == End::Sync {
+            self.client.skipping = false;
             let status = self.status();
-            message::ready(&mut self.outbox, status);
+            message::ready(&mut self.client.outbox, status);
             self.flush_now()?;
         }
         Ok(())
@@ -306,24 +306,24 @@ impl Session {
 
     /// Refuses a request: the client gets an error, an open transaction fails, the connection stays.
     pub(crate) async fn refuse(&mut self, request: Request, reply: Reply) -> Result<(), Ended> {
-        let ends = matches!(self.begun, Begun::Lost(_)) && self.begins_with_end(request);
+        let ends = matches!(self.hold.begun, Begun::Lost(_)) && self.begins_with_end(request);
         self.take_from_inbox(request);
-        self.streaming = request.streaming;
+        self.client.streaming = request.streaming;
         self.drop_streaming().await?;
         if request.end == End::Query {
             self.forget_unnamed();
         }
-        self.begun.told(ends);
+        self.hold.begun.told(ends);
         // It was for a lease that has not come.
-        self.reserved = None;
+        self.hold.reserved = None;
         self.fail_transaction().await?;
-        self.shared.metrics.own_errors.fetch_add(1, Ordering::Relaxed);
-        reply.error(&mut self.outbox);
+        self.view.shared.metrics.own_errors.fetch_add(1, Ordering::Relaxed);
+        reply.error(&mut self.client.outbox);
         if request.end == End::Open {
-            self.skipping = true;
+            self.client.skipping = true;
         } else {
             let status = self.status();
-            message::ready(&mut self.outbox, status);
+            message::ready(&mut self.client.outbox, status);
         }
         self.flush_now()?;
         self.settle().await
@@ -331,16 +331,16 @@ impl Session {
 
     /// The refusal of a request that uses two servers.
     pub(crate) fn torn(&self, request: Request) -> Reply {
-        if let (Some(pin), Some(_)) = (&self.pin, &self.lease)
+        if let (Some(pin), Some(_)) = (&self.hold.pin, &self.hold.lease)
             && self.status() == TxStatus::Idle
         {
             return reply::pinned_elsewhere(pin.reason.label());
         }
-        let routes = &self.shared.routes;
-        let name = |pool| self.shared.pool(pool).name.as_str();
+        let routes = &self.view.shared.routes;
+        let name = |pool| self.view.shared.pool(pool).name.as_str();
         let jobs = routes.jobs.map_or("", name);
         let texts = self.texts(request);
-        let (rules, catalog) = (self.shared.classifier.rules(), self.catalog.load());
+        let (rules, catalog) = (self.view.shared.classifier.rules(), self.view.catalog.load());
         let (mut job_tables, mut app_tables) = (Vec::new(), Vec::new());
         for text in &texts {
             let explained = crate::sql::explain(rules, &catalog, text);
@@ -357,7 +357,7 @@ impl Session {
             return self.query_text(request).ok().map(Into::into).into_iter().collect();
         }
         let mut texts = Vec::new();
-        let mut rest = &self.inbox[..request.len];
+        let mut rest = &self.client.inbox[..request.len];
         while let Ok(Some((tag, body, after))) = split_message(rest) {
             rest = after;
             if tag == b'D' && body.first() == Some(&b'S') {

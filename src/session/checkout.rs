@@ -25,8 +25,8 @@ impl Session {
         demand: &Demand,
         pool: PoolId,
     ) -> Result<(), Stop> {
-        if self.bound.is_some() && self.outlives_pool(pool) {
-            return Err(reply::pool_is_gone(&self.shared.pool(pool).name).into());
+        if self.who.bound.is_some() && self.outlives_pool(pool) {
+            return Err(reply::pool_is_gone(&self.view.shared.pool(pool).name).into());
         }
         // The channels of a LISTEN are waited for while no backend is held.
         if Self::listens_in(demand) {
@@ -36,7 +36,7 @@ impl Session {
         if let Some(reason) = self.foreseen_pin(&demand.verdict, pool) {
             Box::pin(self.reserve_pin(reason, pool)).await?;
         }
-        let at_once = self.shared.pool(pool).choose().map(|member| member.checkout(&self.wants(pool)));
+        let at_once = self.view.shared.pool(pool).choose().map(|member| member.checkout(&self.wants(pool)));
         let effects = if Self::may_see_statements(request, demand) {
             demand.verdict.effects.with(Effects::UNPROVEN)
         } else {
@@ -55,15 +55,15 @@ impl Session {
 
     /// What the session needs of this backend.
     fn needs(&self, lease: &Lease, pool: PoolId, effects: Effects) -> Needs<'_> {
-        let is_own = self.last == Some((pool, lease.id, lease.uses));
+        let is_own = self.own.last == Some((pool, lease.id, lease.uses));
         // What `currval` and `lastval` would give is another session's.
         let asks_sequences =
-            || effects.has(Effects::ASKS_SEQUENCES) || self.identity.asks_sequences.load(Ordering::Relaxed);
+            || effects.has(Effects::ASKS_SEQUENCES) || self.who.identity.asks_sequences.load(Ordering::Relaxed);
         let forgets_sequences =
-            (!is_own || self.is_new_backend) && (asks_sequences() || effects.has(Effects::UNPROVEN));
-        let closes = lease.is_suspect && self.catalog.load().outlives_discard();
+            (!is_own || self.own.is_new_backend) && (asks_sequences() || effects.has(Effects::UNPROVEN));
+        let closes = lease.is_suspect && self.view.catalog.load().outlives_discard();
         let forgets_statements = effects.has(Effects::UNPROVEN);
-        Needs { settings: &self.settings, is_own, forgets_sequences, forgets_statements, closes }
+        Needs { settings: &self.own.settings, is_own, forgets_sequences, forgets_statements, closes }
     }
 
     /// What may take time: waiting, checking a backend, going on to the primary, making it ready.
@@ -75,19 +75,19 @@ impl Session {
         effects: Effects,
     ) -> Result<(), Stop> {
         let mut attempt = 1;
-        let mut settings = Arc::clone(&self.settings);
+        let mut settings = Arc::clone(&self.own.settings);
         loop {
             let (mut lease, target) = self.any_lease(pool, first.take()).await?;
             let needs = Needs { settings: &settings, ..self.needs(&lease, target, effects) };
             // A cancel finds a session that waits.
-            self.key.waits();
+            self.who.key.waits();
             let made = if lease.is_ready(needs) { Ok(()) } else { lease.make_ready(needs).await };
-            let is_cancelled = self.key.is_cancelled();
-            self.key.holds_none();
+            let is_cancelled = self.who.key.is_cancelled();
+            self.who.key.holds_none();
             let failure = match made {
                 Ok(()) if is_cancelled => {
                     give_back(lease);
-                    return Err(reply::refused(&self.shared.pool(target).name, &Refusal::Cancelled).into());
+                    return Err(reply::refused(&self.view.shared.pool(target).name, &Refusal::Cancelled).into());
                 }
                 Ok(()) => {
                     self.hold(lease, target);
@@ -110,7 +110,7 @@ impl Session {
                     if !may_try || !self.only_leaves_role(request) {
                         return Err(reply::settings_failed(&fields).into());
                     }
-                    settings = Arc::new(self.settings.without(&["role", "session_authorization"]));
+                    settings = Arc::new(self.own.settings.without(&["role", "session_authorization"]));
                 }
             }
         }
@@ -140,7 +140,7 @@ impl Session {
         pool: PoolId,
         mut first: Option<Checkout>,
     ) -> Result<(Lease, PoolId), Stop> {
-        let mut shared = Arc::clone(&self.shared);
+        let mut shared = Arc::clone(&self.view.shared);
         let mut target = pool;
         loop {
             let choose = || shared.pool(target).choose().map(|member| member.checkout(&self.wants(target)));
@@ -161,20 +161,20 @@ impl Session {
                 }
                 Some(Checkout::Refused(refusal)) => Some(refusal),
                 // None of the pool's servers can be reached.
-                None if self.bound.is_some() => Some(unreachable(shared.pool(target))),
+                None if self.who.bound.is_some() => Some(unreachable(shared.pool(target))),
                 None => None,
             };
             if let Some(Refusal::Moved) = refusal
                 && let Some(pool) = self.follow(target)
             {
-                shared = Arc::clone(&self.shared);
+                shared = Arc::clone(&self.view.shared);
                 target = pool;
                 continue;
             }
             if let Some(refusal) = refusal {
                 // A replica that cannot be reached is no reason to fail a read.
                 let is_replica = Some(target) == shared.routes.replicas && target != shared.routes.primary;
-                let may_go_on = is_replica && self.bound.is_none();
+                let may_go_on = is_replica && self.who.bound.is_none();
                 if !(may_go_on && matches!(refusal, Refusal::Unreachable(_))) {
                     return Err(reply::refused(&shared.pool(target).name, &refusal).into());
                 }
@@ -184,30 +184,30 @@ impl Session {
     }
 
     fn wants(&self, pool: PoolId) -> Wants<'_> {
-        let last = self.last.filter(|(of, ..)| *of == pool).map(|(_, backend, _)| backend);
-        Wants { identity: &self.identity, last, settings: self.settings.hash(), home: self.home }
+        let last = self.own.last.filter(|(of, ..)| *of == pool).map(|(_, backend, _)| backend);
+        Wants { identity: &self.who.identity, last, settings: self.own.settings.hash(), home: self.who.home }
     }
 
     fn hold(&mut self, mut lease: Lease, pool: PoolId) {
-        self.key.holds(&lease.cancel);
+        self.who.key.holds(&lease.cancel);
         lease.protocol.watch_commands(false);
         // It stays new until something has been sent to it.
-        let is_own = self.last == Some((pool, lease.id, lease.uses));
-        self.is_new_backend |= !is_own;
+        let is_own = self.own.last == Some((pool, lease.id, lease.uses));
+        self.own.is_new_backend |= !is_own;
         lease.prepared = lease.prepared.taken(is_own);
-        if lease.protocol.reading() != self.reading {
+        if lease.protocol.reading() != self.own.reading {
             // The request was judged as another server reads it.
-            self.left.effects |= Effects::UNPROVEN;
+            self.hold.left.effects |= Effects::UNPROVEN;
         }
         lease.uses = lease.uses.wrapping_add(1);
-        self.last = Some((pool, lease.id, lease.uses));
-        self.lease_pool = pool;
-        self.is_kept = self.keeps(pool);
-        if let Some(place) = self.reserved.take() {
+        self.own.last = Some((pool, lease.id, lease.uses));
+        self.hold.lease_pool = pool;
+        self.hold.is_kept = self.keeps(pool);
+        if let Some(place) = self.hold.reserved.take() {
             lease.take_place(place);
         }
-        self.lease = Some(lease);
-        if let Some(statements) = &mut self.statements {
+        self.hold.lease = Some(lease);
+        if let Some(statements) = &mut self.own.statements {
             // They were another backend's.
             statements.aliases.clear();
             statements.has_sql_names = false;

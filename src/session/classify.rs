@@ -74,18 +74,18 @@ impl Session {
 
     /// Judges texts on another thread, so that their verdicts are known, unless too many are being judged already.
     async fn judge_elsewhere(&self, unjudged: Unjudged) {
-        let (shared, catalog) = (self.shared.clone(), self.catalog.clone());
+        let (shared, catalog) = (self.view.shared.clone(), self.view.catalog.clone());
         let judge = move || {
             for text in &unjudged.texts {
                 shared.classifier.classify(&catalog.load(), text);
             }
         };
-        self.shared.judges.run(judge).await;
+        self.view.shared.judges.run(judge).await;
     }
 
     /// The text of a Query.
     pub(crate) fn query_text(&self, request: Request) -> Result<&[u8], Malformed> {
-        let body = self.inbox.get(5..request.len).unwrap_or_default();
+        let body = self.client.inbox.get(5..request.len).unwrap_or_default();
         Body::new(body, "Query").cstring()
     }
 
@@ -99,7 +99,7 @@ impl Session {
         if let Some(unread) = Classifier::unread(self.reading(), text) {
             return unread;
         }
-        let (classifier, catalog) = (&self.shared.classifier, self.catalog.load());
+        let (classifier, catalog) = (&self.view.shared.classifier, self.view.catalog.load());
         match classifier.lookup(&catalog, text) {
             Ok(verdict) => verdict,
             Err(miss) if unjudged.judged + text.len() <= SHORT_TEXTS_BYTES => {
@@ -115,12 +115,12 @@ impl Session {
 
     /// How the server reads texts of the session, as far as it has said so.
     pub(crate) fn reading(&self) -> Reading {
-        self.lease.as_ref().map_or(self.reading, |lease| lease.protocol.reading())
+        self.hold.lease.as_ref().map_or(self.own.reading, |lease| lease.protocol.reading())
     }
 
     /// The verdict of a FunctionCall: it names its function by number.
     fn function_verdict(&self, request: Request) -> Verdict {
-        let body = self.inbox.get(5..request.len).unwrap_or_default();
+        let body = self.client.inbox.get(5..request.len).unwrap_or_default();
         match Body::new(body, "FunctionCall").int32() {
             Ok(function) if LARGE_OBJECTS.contains(&function) => {
                 Verdict::new(Class::Write, Reason::FunctionCall)
@@ -136,7 +136,7 @@ impl Session {
 
     /// By which rules and which catalog this text is judged now.
     pub(crate) fn epochs(&self, text: &[u8]) -> (u64, u64) {
-        (self.shared.classifier_epoch, self.catalog.load().epoch_of(text))
+        (self.view.shared.classifier_epoch, self.view.catalog.load().epoch_of(text))
     }
 
     fn extended_demand(&self, request: Request, unjudged: &mut Unjudged) -> Result<Demand, Ended> {
@@ -144,7 +144,7 @@ impl Session {
         // One Parse is the rule, and needs no list.
         let mut last: Option<(&[u8], Verdict)> = None;
         let mut earlier: Vec<(&[u8], Verdict)> = Vec::new();
-        let mut rest = &self.inbox[..request.len];
+        let mut rest = &self.client.inbox[..request.len];
         if request.streaming > 0 {
             return Ok(self.streamed_demand(rest, unjudged)?);
         }
@@ -222,7 +222,7 @@ impl Session {
         if count == 0 {
             return verdict;
         }
-        let catalog = self.catalog.load();
+        let catalog = self.view.catalog.load();
         let is_proven = (0..usize::from(count.cast_unsigned())).all(|parameter| {
             // The name of a setting is the value as it was bound, if nothing casts it.
             let fits = |id: u32| !verdict.effects.names_setting(parameter) || PLAIN_TEXTS.contains(&id);
@@ -238,7 +238,7 @@ impl Session {
     }
 
     fn known_verdict_or_note(&self, name: &[u8], unjudged: &mut Unjudged) -> Option<Verdict> {
-        let statements = self.statements.as_deref()?;
+        let statements = self.own.statements.as_deref()?;
         if name.is_empty() {
             let unnamed = statements.unnamed.as_ref()?;
             return Some(self.typed(self.verdict_or_note(unnamed.text(), unjudged), unnamed.types()));
@@ -259,7 +259,7 @@ impl Session {
         if !verdict.effects.has(Effects::BIND_DECIDES) {
             return Ok(verdict);
         }
-        let rules = self.shared.classifier.rules();
+        let rules = self.view.shared.classifier.rules();
         let mut names_job = false;
         for_each_value_after_names(&mut body, |value| names_job |= rules.value_names_job(value))?;
         if names_job {
@@ -271,44 +271,44 @@ impl Session {
 
     /// The text of the request is longer than what is kept of it: what cannot be asked for is looked for as it passes.
     pub(crate) fn begin_search(&mut self, request: Request) {
-        let beginning = self.inbox.get(..request.len).unwrap_or_default().to_vec();
-        self.search = Some(Box::default());
+        let beginning = self.client.inbox.get(..request.len).unwrap_or_default().to_vec();
+        self.client.search = Some(Box::default());
         self.search_in(&beginning);
     }
 
     /// Looks at the next piece of a long text.
     pub(crate) fn search_in(&mut self, piece: &[u8]) {
-        let Some(search) = &mut self.search else { return };
-        let found = search.finds(&self.catalog.load(), piece);
+        let Some(search) = &mut self.client.search else { return };
+        let found = search.finds(&self.view.catalog.load(), piece);
         if found {
-            self.left.effects |= Effects::OPAQUE_SETTINGS;
+            self.hold.left.effects |= Effects::OPAQUE_SETTINGS;
         }
-        if found || self.streaming == 0 {
-            self.search = None;
+        if found || self.client.streaming == 0 {
+            self.client.search = None;
         }
     }
 
     /// Where a request goes.
     pub(crate) fn target(&self, request: Request, demand: &Demand) -> Target {
-        let routes = &self.shared.routes;
-        let held = self.lease.is_some().then_some(self.lease_pool);
-        let on_jobs = |pool| routes.jobs.is_some_and(|jobs| self.shared.same_server(pool, jobs));
-        let begun_read_write = match &self.begun {
+        let routes = &self.view.shared.routes;
+        let held = self.hold.lease.is_some().then_some(self.hold.lease_pool);
+        let on_jobs = |pool| routes.jobs.is_some_and(|jobs| self.view.shared.same_server(pool, jobs));
+        let begun_read_write = match &self.hold.begun {
             Begun::Deferred(deferred) => !deferred.fits_standby,
             // What follows before the Sync belongs to the same transaction, and may write.
             _ => request.end == End::Open && !request.only_prepares(),
         };
         // A standby has no serializable transactions.
-        let serializable = self.settings.is_serializable();
+        let serializable = self.own.settings.is_serializable();
         // What is to have one backend for good must not begin on one that cannot write.
-        let may_write = begun_read_write || serializable || self.in_session_mode;
+        let may_write = begun_read_write || serializable || self.own.in_session_mode;
         let standing = Standing {
             held,
             held_is_jobs_server: routes.jobs_elsewhere && held.is_some_and(on_jobs),
             begun_read_write: may_write,
-            is_worker: self.is_worker,
-            asked: if self.is_repeated { Some(Hint::Primary) } else { self.asked },
-            bound: self.bound,
+            is_worker: self.who.is_worker,
+            asked: if self.under_way.is_repeated { Some(Hint::Primary) } else { self.own.asked },
+            bound: self.who.bound,
         };
         routes.target(demand, standing)
     }
@@ -316,7 +316,7 @@ impl Session {
     /// Counts a request for the metrics.
     pub(crate) fn count(&self, demand: &Demand) {
         if demand.statements > 0 {
-            let requests = &self.shared.requests[usize::from(self.lease_pool.0)];
+            let requests = &self.view.shared.requests[usize::from(self.hold.lease_pool.0)];
             requests.count(demand.verdict.class, demand.verdict.reason);
         }
     }
@@ -324,14 +324,14 @@ impl Session {
     /// Notes how long a request took that began at `start`.
     pub(crate) fn took(&self, demand: &Demand, start: std::time::Instant) {
         if demand.statements > 0 {
-            let requests = &self.shared.requests[usize::from(self.lease_pool.0)];
+            let requests = &self.view.shared.requests[usize::from(self.hold.lease_pool.0)];
             requests.took(demand.verdict.class, crate::clock::since(start));
         }
     }
 
     /// The transaction status that the client is told: of a transaction that no server knows, as long as there is one.
     pub(crate) fn status(&self) -> TxStatus {
-        match (&self.begun, &self.lease) {
+        match (&self.hold.begun, &self.hold.lease) {
             (Begun::No, Some(lease)) => lease.protocol.status(),
             (begun, _) => begun.status(),
         }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     backend::{
         protocol::{Awaits, Step, Undo},
-        statements::{Known, NAME_PREFIX, Own, Shape, Statement, StatementId, UnnamedText},
+        statements::{Known, NAME_PREFIX, OwnStatement, Shape, Statement, StatementId, UnnamedText},
     },
     sql::Effects,
     wire::{
@@ -41,7 +41,7 @@ impl Session {
 
     /// Whether the client's Sync is still to come for what was sent last.
     pub(crate) fn is_amid_pipeline(&self) -> bool {
-        self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open())
+        self.hold.lease.as_ref().is_some_and(|lease| lease.protocol.is_open())
     }
 
     /// Between a Flush and its Sync every reply must be told from the others.
@@ -59,15 +59,15 @@ impl Session {
     ) -> Result<Rewritten, Stop> {
         let mut rewrite = Rewrite::new(out, self.counts_replies(request), effects);
         rewrite.may_repeat = self.may_parse_anew(request);
-        let messages = std::mem::take(&mut self.inbox);
+        let messages = std::mem::take(&mut self.client.inbox);
         let written = self.rewrite_messages(&messages[..request.len], request, &mut rewrite);
-        self.inbox = messages;
+        self.client.inbox = messages;
         written.map(|()| rewrite.finish())
     }
 
     /// Whether a message may let go of all statements, and more follows that may name some.
     fn ends_part(&self, tag: u8, mut after: &[u8], request: Request, rewrite: &Rewrite<'_>) -> bool {
-        if tag != b'E' || !(self.left.may_discard || rewrite.effects.has(Effects::DISCARDS)) {
+        if tag != b'E' || !(self.hold.left.may_discard || rewrite.effects.has(Effects::DISCARDS)) {
             return false;
         }
         while let Ok(Some((b'S' | b'H', _, rest))) = split_message(after) {
@@ -170,7 +170,7 @@ impl Session {
         match tag {
             b'B' => self.rewrite_bind(body, request.streaming, rewrite),
             b'P' if body.first() != Some(&0) => {
-                Err(reply::statement_too_long(self.shared.limits.request_buffer).into())
+                Err(reply::statement_too_long(self.view.shared.limits.request_buffer).into())
             }
             _ => {
                 // Its text is not kept, so it cannot be parsed anywhere else: as long as it lives, the session stays.
@@ -187,12 +187,12 @@ impl Session {
 
     /// Whether the backend has an unnamed statement that is too long to be kept here.
     pub(crate) fn has_long_statement(&self) -> bool {
-        self.lease.as_ref().is_some_and(|lease| lease.statements.unnamed == UnnamedText::Streamed)
+        self.hold.lease.as_ref().is_some_and(|lease| lease.statements.unnamed == UnnamedText::Streamed)
     }
 
     /// The unnamed statement is not known any more.
     pub(crate) fn forget_unnamed(&mut self) {
-        if let Some(statements) = &mut self.statements {
+        if let Some(statements) = &mut self.own.statements {
             statements.unnamed = None;
         }
         if let Some(held) = self.held() {
@@ -287,7 +287,7 @@ impl Session {
 
     /// The identity of the session's statement of this name, if the client was told nothing of it yet.
     fn untold(&self, name: &[u8]) -> Option<StatementId> {
-        let statements = self.statements.as_deref()?;
+        let statements = self.own.statements.as_deref()?;
         if name.is_empty() {
             let unnamed = statements.unnamed.as_ref().filter(|unnamed| !unnamed.told.is_told())?;
             return keeps_columns(unnamed.text()).then_some(StatementId(unnamed.hash));
@@ -311,12 +311,12 @@ impl Session {
             return Ok(Done::Sent);
         }
         if kind == b'S' && self.closes_there(name) {
-            self.left.effects |= Effects::ENDS_STATE;
+            self.hold.left.effects |= Effects::ENDS_STATE;
             rewrite.send(whole);
             rewrite.pass(Awaits::Close);
             return Ok(Done::Sent);
         }
-        let named = self.statements.as_mut().filter(|_| kind == b'S');
+        let named = self.own.statements.as_mut().filter(|_| kind == b'S');
         if let Some(closed) = named.and_then(|all| all.named.remove(key(name))) {
             rewrite.insert_closed(Undo::Close(key(name).into(), closed));
         } else {
@@ -328,7 +328,7 @@ impl Session {
 
     /// What the backend has of it does no harm to anybody, unless it is long.
     fn close_unnamed(&mut self, whole: &[u8], rewrite: &mut Rewrite<'_>) {
-        if let Some(closed) = self.statements.as_mut().and_then(|all| all.unnamed.take()) {
+        if let Some(closed) = self.own.statements.as_mut().and_then(|all| all.unnamed.take()) {
             rewrite.insert_closed(Undo::CloseUnnamed(closed.body.into()));
             return;
         }
@@ -353,7 +353,7 @@ impl Session {
         }
         let Some((id, told, is_used)) = self.named(name) else {
             // SQL's PREPARE shares the names; a session that has used it is pinned to its backend.
-            let may_have = self.pin.is_some() || self.left.effects.has(Effects::PREPARES);
+            let may_have = self.hold.pin.is_some() || self.hold.left.effects.has(Effects::PREPARES);
             return if may_have { Ok(Ok(There::Theirs(name))) } else { Err(reply::no_such_statement(name)) };
         };
         rewrite.is_untold = !told.is_told();
@@ -375,7 +375,7 @@ impl Session {
 
     /// Closes the statements that the backend has too many of.
     fn close_surplus(&mut self, rewrite: &mut Rewrite<'_>) {
-        let limit = self.shared.limits.prepared_per_backend;
+        let limit = self.view.shared.limits.prepared_per_backend;
         let surplus = self.held().map(|held| held.evict(limit)).unwrap_or_default();
         for id in surplus {
             rewrite.close(id);
@@ -384,7 +384,7 @@ impl Session {
 
     /// The session's statement of this name, what the client was told of it, and whether it has used it.
     fn named(&self, name: &[u8]) -> Option<(StatementId, Shape, bool)> {
-        let own = self.statements.as_deref()?.own(name)?;
+        let own = self.own.statements.as_deref()?.own(name)?;
         Some((own.id, own.told, own.is_used))
     }
 
@@ -405,7 +405,7 @@ impl Session {
         if !request.about.parses {
             return Ok(0);
         }
-        let messages = std::mem::take(&mut self.inbox);
+        let messages = std::mem::take(&mut self.client.inbox);
         let mut rest = &messages[..request.len];
         let (mut last, mut count) = (Ok(None), 0);
         while let Ok(Some((tag, body, after))) = split_message(rest) {
@@ -415,7 +415,7 @@ impl Session {
                 count += 1;
             }
         }
-        self.inbox = messages;
+        self.client.inbox = messages;
         if let (Some(hash), Some(held)) = (last?, self.held()) {
             held.unnamed = UnnamedText::Kept(hash);
         }
@@ -426,9 +426,9 @@ impl Session {
         Body::new(body, "Parse").cstring()?;
         let mut hasher = foldhash::fast::FixedState::default().build_hasher();
         hasher.write(body);
-        hasher.write_u64(self.settings.parse_hash());
+        hasher.write_u64(self.own.settings.parse_hash());
         let hash = hasher.finish();
-        let statements = self.statements.get_or_insert_default();
+        let statements = self.own.statements.get_or_insert_default();
         let mut kept = statements.unnamed.take().map(|unnamed| unnamed.body).unwrap_or_default();
         kept.clear();
         kept.extend_from_slice(body);
@@ -443,10 +443,10 @@ impl Session {
             return Err(reply::reserved_name().into());
         }
         let judged = (self.verdict(text), self.epochs(text));
-        let Limits { prepared_per_client: limit, prepared_bytes_per_client: bytes, .. } = self.shared.limits;
-        let generation = self.shared.catalogs.generation();
-        let world = (generation, self.settings.parse_hash());
-        let statements = &self.shared.statements;
+        let Limits { prepared_per_client: limit, prepared_bytes_per_client: bytes, .. } = self.view.shared.limits;
+        let generation = self.view.shared.catalogs.generation();
+        let world = (generation, self.own.settings.parse_hash());
+        let statements = &self.view.shared.statements;
         // The server keeps the columns of what it names, which is another session's own.
         let is_own = judged.0.effects.has(Effects::NAMES_STATEMENT) || self.means_its_own(rewrite);
         let statement = if is_own {
@@ -454,7 +454,7 @@ impl Session {
         } else {
             statements.intern(world, text, body.rest(), judged)
         };
-        let statements = self.statements.get_or_insert_default();
+        let statements = self.own.statements.get_or_insert_default();
         if statements.named.contains_key(key(name)) {
             return Err(reply::statement_exists(name).into());
         }
@@ -464,7 +464,7 @@ impl Session {
         if statements.named.bytes() + named::cost(name, text, body.rest()) > bytes {
             return Err(reply::statements_too_large(bytes).into());
         }
-        statements.named.insert(key(name).into(), Own::new(Arc::clone(&statement)));
+        statements.named.insert(key(name).into(), OwnStatement::new(Arc::clone(&statement)));
         Ok(statement)
     }
 
@@ -484,7 +484,7 @@ impl Session {
     /// statements is undone.
     pub(crate) fn undo(&mut self, undone: Vec<Undo>) {
         for undo in undone.into_iter().rev() {
-            let Some(Statements { named, .. }) = self.statements.as_deref_mut() else { return };
+            let Some(Statements { named, .. }) = self.own.statements.as_deref_mut() else { return };
             match undo {
                 Undo::Parse(name) => drop(named.remove(&name)),
                 Undo::Close(name, statement) => drop(named.insert(name, statement)),

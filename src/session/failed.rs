@@ -30,7 +30,7 @@ impl Session {
             return match self.control_of(text) {
                 // Failed => No
                 Control::Commit | Control::Rollback => {
-                    self.begun = Begun::No;
+                    self.hold.begun = Begun::No;
                     self.complete(request, ENDED)?;
                     Ok(true)
                 }
@@ -40,7 +40,7 @@ impl Session {
         let Some((len, ends)) = self.answerable(request)? else { return Ok(false) };
         if ends {
             // Failed => No
-            self.begun = Begun::No;
+            self.hold.begun = Begun::No;
         }
         // What comes behind is a request of its own.
         let end = if len == request.len { request.end } else { End::Open };
@@ -56,7 +56,7 @@ impl Session {
         }
         let mut parsed: Vec<&[u8]> = Vec::new();
         let mut portal: Option<&[u8]> = None;
-        let messages = &self.inbox[..request.len];
+        let messages = &self.client.inbox[..request.len];
         let mut rest = messages;
         while let Ok(Some((tag, body, after))) = split_message(rest) {
             rest = after;
@@ -99,7 +99,7 @@ impl Session {
 
     /// What a text does to the transaction, however it is to be read otherwise.
     fn control_of(&self, text: &[u8]) -> Control {
-        self.shared.classifier.classify(&self.catalog.load(), text).control
+        self.view.shared.classifier.classify(&self.view.catalog.load(), text).control
     }
 
     /// If a text is several statements of which the first one ends the transaction (asyncpg's reset), all of it is sent:
@@ -110,14 +110,14 @@ impl Session {
         let Some(end) = leading_end(text) else { return Ok(false) };
         // Failed => No
         if end.eq_ignore_ascii_case(ENDED.as_bytes()) {
-            self.begun = Begun::No;
+            self.hold.begun = Begun::No;
             return Ok(false);
         }
         let behind = &text.trim_ascii_start()[end.len()..];
         let mut query = Vec::with_capacity(request.len + ENDED.len());
         message::query(&mut query, &[ENDED.as_bytes(), behind].concat());
-        self.inbox.splice(..request.len, query);
-        self.begun = Begun::No;
+        self.client.inbox.splice(..request.len, query);
+        self.hold.begun = Begun::No;
         Ok(true)
     }
 

@@ -30,26 +30,26 @@ impl Session {
     pub(super) fn may_repeat(&self, request: Request, demand: &Demand) -> bool {
         let effects = demand.verdict.effects.without(HARMLESS);
         let is_whole = request.streaming == 0 && request.end.is_complete();
-        self.only_reads
-            && !self.is_repeated
+        self.under_way.only_reads
+            && !self.under_way.is_repeated
             && is_whole
             && effects == Effects::NONE
-            && self.pin.is_none()
-            && !self.is_kept
-            && !self.was_in_transaction
+            && self.hold.pin.is_none()
+            && !self.hold.is_kept
+            && !self.under_way.was_in_transaction
             && !self.is_amid_pipeline()
     }
 
     /// The request under way begins anew, if it can.
     pub(super) fn repeat(&mut self, reason: Transient) -> bool {
-        if self.sent.is_empty() {
+        if self.under_way.sent.is_empty() {
             return false;
         }
-        let later = std::mem::replace(&mut self.inbox, std::mem::take(&mut self.sent));
-        self.inbox.extend_from_slice(&later);
-        self.kept.take_over(&mut self.kept_sent);
-        self.is_repeated = true;
-        self.shared.metrics.repeats.0[reason as usize].fetch_add(1, Ordering::Relaxed);
+        let later = std::mem::replace(&mut self.client.inbox, std::mem::take(&mut self.under_way.sent));
+        self.client.inbox.extend_from_slice(&later);
+        self.client.kept.take_over(&mut self.under_way.kept_sent);
+        self.under_way.is_repeated = true;
+        self.view.shared.metrics.repeats.0[reason as usize].fetch_add(1, Ordering::Relaxed);
         tracing::debug!(reason = reason.label(), "a read is run once more");
         true
     }

@@ -62,15 +62,15 @@ pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 impl Session {
     /// Gives the backend back if it owes nothing and the session cannot have left anything on it.
     pub(crate) fn release_if_clean(&mut self) {
-        let Some(lease) = &self.lease else { return };
+        let Some(lease) = &self.hold.lease else { return };
         let Some(proof) = lease.protocol.quiescent() else { return };
-        let clean = self.pin.is_none()
-            && !self.is_kept
+        let clean = self.hold.pin.is_none()
+            && !self.hold.is_kept
             && !self.has_long_statement()
-            && !self.left.effects.has(LEAVES_STATE.with(DEFINES))
-            && self.left.judged_at == self.catalog.changes()
-            && self.streaming == 0
-            && !self.left.statements_unknown
+            && !self.hold.left.effects.has(LEAVES_STATE.with(DEFINES))
+            && self.hold.left.judged_at == self.view.catalog.changes()
+            && self.client.streaming == 0
+            && !self.hold.left.statements_unknown
             && !self.has_aliases()
             && !self.listening_needs_backend()
             && lease.unsent.is_empty();
@@ -78,9 +78,9 @@ impl Session {
             return;
         }
         // In this order: once the session holds nothing, no cancel from another thread can be registered any more.
-        self.key.holds_none();
+        self.who.key.holds_none();
         if lease.cancel.was_hit() {
-            self.key.holds(&lease.cancel);
+            self.who.key.holds(&lease.cancel);
             return;
         }
         if let Some(mut lease) = self.part_unreachable() {
@@ -95,11 +95,11 @@ impl Session {
     /// After a request: in a transaction or between Flush and Sync the lease is kept; otherwise the server is
     /// asked what was left, if anything can have been, and the lease is kept (pinned) or given back.
     pub(crate) async fn settle(&mut self) -> Result<(), Ended> {
-        if let Some(sql) = self.restore.take() {
+        if let Some(sql) = self.under_way.restore.take() {
             Box::pin(self.restore(sql)).await?;
         }
         self.end_statements();
-        match &self.lease {
+        match &self.hold.lease {
             Some(lease) if lease.protocol.quiescent().is_some() => Box::pin(self.settle_held()).await,
             _ => Ok(()),
         }
@@ -108,27 +108,27 @@ impl Session {
     async fn settle_held(&mut self) -> Result<(), Ended> {
         // Its client has been answered: a cancel that comes from here on finds nothing to cancel, and does not keep the
         // backend from being given back.
-        self.key.holds_none();
+        self.who.key.holds_none();
         let settled = self.settle_answered().await;
-        if let Some(lease) = &self.lease {
-            self.key.holds(&lease.cancel);
+        if let Some(lease) = &self.hold.lease {
+            self.who.key.holds(&lease.cancel);
         }
         settled
     }
 
     async fn settle_answered(&mut self) -> Result<(), Ended> {
-        if self.left.judged_at != self.catalog.changes() {
+        if self.hold.left.judged_at != self.view.catalog.changes() {
             // Something else may have run than what was judged.
-            self.left.effects |= Effects::UNPROVEN;
+            self.hold.left.effects |= Effects::UNPROVEN;
         }
         // What is created may be temporary by the search path alone.
-        let defines = self.left.effects.has(DEFINES);
-        if self.left.effects.has(Effects::OPAQUE) && self.left.effects.has(Effects::UNPROVEN) {
-            self.shared.catalogs.doubt(&self.catalog);
+        let defines = self.hold.left.effects.has(DEFINES);
+        if self.hold.left.effects.has(Effects::OPAQUE) && self.hold.left.effects.has(Effects::UNPROVEN) {
+            self.view.shared.catalogs.doubt(&self.view.catalog);
         }
-        self.left.defining = None;
+        self.hold.left.defining = None;
         self.note_definitions();
-        if let Some(lease) = self.lease.as_mut().filter(|_| self.left.effects.has(Effects::UNPROVEN)) {
+        if let Some(lease) = self.hold.lease.as_mut().filter(|_| self.hold.left.effects.has(Effects::UNPROVEN)) {
             // Whatever is found below and carried: another session gets it only after a reset.
             lease.is_suspect = true;
         }
@@ -137,85 +137,85 @@ impl Session {
             self.set_pin(Some(PinReason::UnnamedStatement));
             return Ok(());
         }
-        if self.listening.is_some() {
+        if self.own.listening.is_some() {
             self.settle_listening().await?;
-            if self.lease.is_none() {
+            if self.hold.lease.is_none() {
                 return Ok(());
             }
         }
         if !self.outlive_cancel().await || !self.ask_statements().await || !self.remove_aliases().await {
             return self.end_lease();
         }
-        self.left.failed = false;
-        let was_long = self.pin.as_ref().is_some_and(|pin| pin.reason == PinReason::UnnamedStatement);
-        let asks = match &self.pin {
+        self.hold.left.failed = false;
+        let was_long = self.hold.pin.as_ref().is_some_and(|pin| pin.reason == PinReason::UnnamedStatement);
+        let asks = match &self.hold.pin {
             // Nothing else can end a pin that lasts as long as the session.
-            _ if self.is_kept => CHANGES_SETTINGS,
+            _ if self.hold.is_kept => CHANGES_SETTINGS,
             Some(_) => LEAVES_STATE.with(Effects::ENDS_STATE),
             None => LEAVES_STATE,
         };
-        if self.left.effects.has(asks) || was_long || defines {
+        if self.hold.left.effects.has(asks) || was_long || defines {
             self.ask_residue().await?;
-        } else if self.is_kept {
+        } else if self.hold.is_kept {
             self.set_pin(self.lasting_pin());
         }
         // What was not proven has been asked for, and another session gets the backend only after a reset.
-        self.left.judged_at = self.catalog.changes();
+        self.hold.left.judged_at = self.view.catalog.changes();
         self.release_if_clean();
         Ok(())
     }
 
     /// The request was judged when definitions had changed so often.
     pub(crate) fn note_judged(&mut self, changes: u64) {
-        if self.lease.is_none() {
-            self.left.judged_at = changes;
+        if self.hold.lease.is_none() {
+            self.hold.left.judged_at = changes;
         }
     }
 
     /// Ends the session's hold on its backend. Every lease ends by this, whichever way: what must follow from it cannot
     /// be forgotten on one of them.
     pub(crate) fn part(&mut self) -> Option<Lease> {
-        self.lease.as_ref()?;
-        self.key.holds_none();
+        self.hold.lease.as_ref()?;
+        self.who.key.holds_none();
         self.part_unreachable()
     }
 
     /// The same, when no cancel finds the backend any more.
     fn part_unreachable(&mut self) -> Option<Lease> {
-        let lease = self.lease.take()?;
+        let lease = self.hold.lease.take()?;
         self.note_definitions();
-        self.left = Left::default();
-        self.pin = None;
+        self.hold.left = Left::default();
+        self.hold.pin = None;
         Some(lease)
     }
 
     /// Definitions may have changed: classification and shared statements must follow.
     fn note_definitions(&mut self) {
         let is_proven =
-            !self.left.effects.has(Effects::UNPROVEN) && self.left.judged_at == self.catalog.changes();
-        let added = self.left.take_added();
-        if self.left.effects.has(Effects::DDL) || self.left.effects.has(Effects::ADDS) && !is_proven {
-            self.shared.catalogs.changed(&self.catalog);
-        } else if self.left.effects.has(Effects::ADDS) {
-            self.shared.catalogs.added(&self.catalog, &added);
-        } else if self.left.effects.has(Effects::DROPS) {
-            self.shared.catalogs.dropped();
+            !self.hold.left.effects.has(Effects::UNPROVEN) && self.hold.left.judged_at == self.view.catalog.changes();
+        let added = self.hold.left.take_added();
+        if self.hold.left.effects.has(Effects::DDL) || self.hold.left.effects.has(Effects::ADDS) && !is_proven {
+            self.view.shared.catalogs.changed(&self.view.catalog);
+        } else if self.hold.left.effects.has(Effects::ADDS) {
+            self.view.shared.catalogs.added(&self.view.catalog, &added);
+        } else if self.hold.left.effects.has(Effects::DROPS) {
+            self.view.shared.catalogs.dropped();
         }
-        if self.left.effects.has(Effects::CHANGES_DEFAULTS) {
-            self.shared.renew_backends();
+        if self.hold.left.effects.has(Effects::CHANGES_DEFAULTS) {
+            self.view.shared.renew_backends();
         }
         let noted = DEFINES.with(Effects::DROPS).with(Effects::CHANGES_DEFAULTS);
-        self.left.effects = self.left.effects.without(noted);
+        self.hold.left.effects = self.hold.left.effects.without(noted);
     }
 
     /// Remembers what a request adds, until its transaction has ended: nobody else sees it before.
     pub(crate) fn note_added(&mut self, request: Request) {
         let names = self.texts(request).iter().flat_map(|text| added_names(text)).collect::<Vec<_>>();
-        let added = &mut self.left.noted().added;
+        let added = &mut self.hold.left.noted().added;
         added.extend(names);
         if added.len() > ADDED_MAX {
             *added = Vec::new();
-            self.left.effects |= Effects::DDL;
+            self.hold.left.effects |= Effects::DDL;
         }
     }
 
@@ -232,7 +232,7 @@ impl Session {
         });
         if has_odd {
             // It would be lost with the backend, and is nobody else's.
-            self.left.effects |= Effects::UNPROVEN;
+            self.hold.left.effects |= Effects::UNPROVEN;
         }
         for name in names {
             self.note_custom_setting(&name);
@@ -240,13 +240,13 @@ impl Session {
     }
 
     fn note_custom_setting(&mut self, name: &str) {
-        if !name.contains('.') || self.custom_settings.iter().any(|known| known == name) {
+        if !name.contains('.') || self.own.custom_settings.iter().any(|known| known == name) {
             return;
         }
-        if self.custom_settings.len() < CUSTOM_SETTINGS_MAX {
-            self.custom_settings.push(name.to_owned());
+        if self.own.custom_settings.len() < CUSTOM_SETTINGS_MAX {
+            self.own.custom_settings.push(name.to_owned());
         } else {
-            self.left.effects |= Effects::OPAQUE_SETTINGS;
+            self.hold.left.effects |= Effects::OPAQUE_SETTINGS;
         }
     }
 
@@ -254,43 +254,43 @@ impl Session {
     pub(crate) fn note_unsure(&mut self, request: Request) {
         let texts = self.texts(request);
         for text in texts {
-            self.left.noted().unsure.extend_from_slice(&text);
+            self.hold.left.noted().unsure.extend_from_slice(&text);
         }
-        if self.left.unsure().len() > UNSURE_BYTES {
-            self.left.effects |= Effects::OPAQUE_SETTINGS;
-            self.left.forget_unsure();
+        if self.hold.left.unsure().len() > UNSURE_BYTES {
+            self.hold.left.effects |= Effects::OPAQUE_SETTINGS;
+            self.hold.left.forget_unsure();
         }
     }
 
     /// The parameters that functions of the database set, as far as their names stand somewhere, which the last
     /// transaction may have called. The server is asked what functions do that the snapshot does not know.
     async fn parameters_of_functions(&mut self) -> Result<Vec<String>, Broken> {
-        if !self.left.effects.has(Effects::OPAQUE.with(Effects::UNPROVEN)) {
+        if !self.hold.left.effects.has(Effects::OPAQUE.with(Effects::UNPROVEN)) {
             return Ok(Vec::new());
         }
-        let Some(lease) = self.lease.as_mut().filter(|_| !self.left.unsure().is_empty()) else {
-            return Ok(self.catalog.parameters());
+        let Some(lease) = self.hold.lease.as_mut().filter(|_| !self.hold.left.unsure().is_empty()) else {
+            return Ok(self.view.catalog.parameters());
         };
         let (answer, _) = lease.ask_unhindered(Catalog::PROGRAMS).await?;
-        self.outbox.extend_from_slice(&answer.for_client);
+        self.client.outbox.extend_from_slice(&answer.for_client);
         if answer.error.is_some() {
-            self.left.effects |= Effects::OPAQUE_SETTINGS;
-            return Ok(self.catalog.parameters());
+            self.hold.left.effects |= Effects::OPAQUE_SETTINGS;
+            return Ok(self.view.catalog.parameters());
         }
         let rows = answer.rows.into_iter().filter_map(|row| {
             let mut columns = row.into_iter().flatten();
             Some((columns.next()?, columns.next()?))
         });
         let programs = Catalog::from_rows(0, rows);
-        if programs.hides_settings_of(self.left.unsure()) {
-            self.left.effects |= Effects::OPAQUE_SETTINGS;
+        if programs.hides_settings_of(self.hold.left.unsure()) {
+            self.hold.left.effects |= Effects::OPAQUE_SETTINGS;
         }
-        Ok(programs.parameters().iter().cloned().chain(self.catalog.parameters()).collect())
+        Ok(programs.parameters().iter().cloned().chain(self.view.catalog.parameters()).collect())
     }
 
     /// Looks at each value that a request binds.
     pub(crate) fn for_each_bound_value(&self, request: Request, mut look: impl FnMut(&[u8])) {
-        let mut rest = self.inbox.get(..request.len).unwrap_or_default();
+        let mut rest = self.client.inbox.get(..request.len).unwrap_or_default();
         while let Ok(Some((tag, body, after))) = split_message(rest) {
             rest = after;
             if tag == b'B' {
@@ -303,7 +303,7 @@ impl Session {
     /// A cancel that came late must hit nobody else: waits for it, and then asks the backend for a sign of life
     /// that takes the blow. False if the backend gives none.
     pub(crate) async fn outlive_cancel(&mut self) -> bool {
-        let Some(lease) = &mut self.lease else { return true };
+        let Some(lease) = &mut self.hold.lease else { return true };
         if !lease.cancel.was_hit() {
             return true;
         }
@@ -317,15 +317,15 @@ impl Session {
 
     /// Asks the backend which statements it still has, if that is not known. False if it gives no answer.
     async fn ask_statements(&mut self) -> bool {
-        if self.lease.is_none() || !self.left.statements_unknown {
+        if self.hold.lease.is_none() || !self.hold.left.statements_unknown {
             return true;
         }
         let Some(names) = self.ask_statement_names().await else { return false };
-        let lost_all = self.lease.as_mut().is_some_and(|lease| lease.statements.keep(&names));
-        if let Some(statements) = self.statements.as_mut().filter(|_| lost_all) {
+        let lost_all = self.hold.lease.as_mut().is_some_and(|lease| lease.statements.keep(&names));
+        if let Some(statements) = self.own.statements.as_mut().filter(|_| lost_all) {
             statements.named.clear();
         }
-        self.left.statements_unknown = false;
+        self.hold.left.statements_unknown = false;
         true
     }
 
@@ -334,17 +334,17 @@ impl Session {
         // Neither ours nor those that SQL can name are longer; of more than these nothing is known.
         let sql = "SELECT pg_catalog.left(name, 64) FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql \
                    LIMIT 10001";
-        let asked = self.lease.as_mut()?.ask_unhindered(sql);
+        let asked = self.hold.lease.as_mut()?.ask_unhindered(sql);
         let (answer, _) = tokio::time::timeout(ASK_TIMEOUT, asked).await.ok()?.ok()?;
         if answer.error.is_some() || answer.rows.len() > 10_000 {
             return None;
         }
-        self.outbox.extend_from_slice(&answer.for_client);
+        self.client.outbox.extend_from_slice(&answer.for_client);
         Some(answer.rows.into_iter().flatten().flatten().collect())
     }
 
     async fn ask_residue(&mut self) -> Result<(), Ended> {
-        let settings = self.left.effects.has(CHANGES_SETTINGS);
+        let settings = self.hold.left.effects.has(CHANGES_SETTINGS);
         let asked = tokio::time::timeout(ASK_TIMEOUT, self.probe(settings)).await;
         match asked {
             Ok(Ok(Some(residue))) => {
@@ -359,12 +359,12 @@ impl Session {
 
     async fn probe(&mut self, settings: bool) -> Result<Option<Residue>, Broken> {
         let mut others = self.parameters_of_functions().await?;
-        others.retain(|name| !self.custom_settings.contains(name));
+        others.retain(|name| !self.own.custom_settings.contains(name));
         others.sort_unstable();
         others.dedup();
-        let Some(lease) = &mut self.lease else { return Ok(None) };
-        let bytes_max = self.shared.limits.settings_per_client;
-        let asked = Asked { custom: &self.custom_settings, others: &others, bytes_max };
+        let Some(lease) = &mut self.hold.lease else { return Ok(None) };
+        let bytes_max = self.view.shared.limits.settings_per_client;
+        let asked = Asked { custom: &self.own.custom_settings, others: &others, bytes_max };
         lease.probe(settings.then_some(asked)).await.map(Some)
     }
 
@@ -373,36 +373,36 @@ impl Session {
         let unknown = matches!(residue.pin, Some(PinReason::Unknown))
             || (asked_settings && residue.settings.is_none())
             || residue.is_large;
-        self.outbox.extend_from_slice(&residue.for_client);
+        self.client.outbox.extend_from_slice(&residue.for_client);
         if let Some(settings) = residue.settings {
             // What functions have set is asked for from now on.
             settings.iter().for_each(|(name, _)| self.note_custom_setting(name));
             let settings =
-                if settings == *self.startup { Arc::clone(&self.startup) } else { Arc::new(settings) };
-            self.asked =
-                settings.get("bulkhead.route").and_then(|route| self.shared.classifier.rules().hint(route));
-            self.in_session_mode = settings.get("bulkhead.pool_mode") == Some("session");
-            self.is_kept |= self.lease.is_some() && self.keeps(self.lease_pool);
-            if let Some(lease) = &mut self.lease {
+                if settings == *self.who.startup { Arc::clone(&self.who.startup) } else { Arc::new(settings) };
+            self.own.asked =
+                settings.get("bulkhead.route").and_then(|route| self.view.shared.classifier.rules().hint(route));
+            self.own.in_session_mode = settings.get("bulkhead.pool_mode") == Some("session");
+            self.hold.is_kept |= self.hold.lease.is_some() && self.keeps(self.hold.lease_pool);
+            if let Some(lease) = &mut self.hold.lease {
                 lease.applied = Arc::clone(&settings);
             }
-            self.settings = settings;
+            self.own.settings = settings;
         }
         self.set_pin(self.lasting_pin().or(residue.pin));
         if unknown {
-            self.left.effects = self.left.effects.without(Effects::DISCARDS_SEQUENCES).with(Effects::SETS);
+            self.hold.left.effects = self.hold.left.effects.without(Effects::DISCARDS_SEQUENCES).with(Effects::SETS);
         } else {
-            self.left.effects = Effects::NONE;
-            self.left.forget_unsure();
+            self.hold.left.effects = Effects::NONE;
+            self.hold.left.forget_unsure();
         }
     }
 
     /// State that cannot be asked for lasts until the client goes; that of sequences and settings, until it is
     /// discarded.
     fn lasting_pin(&self) -> Option<PinReason> {
-        let pinned = self.pin.as_ref().map(|pin| pin.reason);
+        let pinned = self.hold.pin.as_ref().map(|pin| pin.reason);
         // DISCARD ALL, which runs in no transaction and succeeded, resets what is not listed, too.
-        let resets_all = self.left.effects.has(Effects::DISCARDS);
+        let resets_all = self.hold.left.effects.has(Effects::DISCARDS);
         let pinned = pinned.filter(|reason| !(resets_all && *reason == PinReason::HiddenSettings));
         let forever = [
             (Effects::LOADS, PinReason::Load),
@@ -411,17 +411,17 @@ impl Session {
         ];
         let left = forever
             .into_iter()
-            .find(|(effect, reason)| self.left.effects.has(*effect) || pinned == Some(*reason))
+            .find(|(effect, reason)| self.hold.left.effects.has(*effect) || pinned == Some(*reason))
             .map(|(_, reason)| reason);
         let sequences =
-            self.left.effects.has(Effects::CALLS_SEQUENCES) || pinned == Some(PinReason::Sequences);
-        let discarded = self.left.effects.has(Effects::DISCARDS_SEQUENCES);
+            self.hold.left.effects.has(Effects::CALLS_SEQUENCES) || pinned == Some(PinReason::Sequences);
+        let discarded = self.hold.left.effects.has(Effects::DISCARDS_SEQUENCES);
         left.or((sequences && !discarded).then_some(PinReason::Sequences))
     }
 
     /// Whether the backend is kept for the sake of state that cannot be asked for.
     pub(crate) fn has_lasting_pin(&self) -> bool {
-        self.pin.as_ref().is_some_and(|pin| pin.reason.is_lasting())
+        self.hold.pin.as_ref().is_some_and(|pin| pin.reason.is_lasting())
     }
 
     /// Closes the backend: what is on it is not known. A session that may have state on it ends with it, as with any
@@ -432,7 +432,7 @@ impl Session {
 
     /// The same, if it is known what has become of the backend.
     fn end_lease_by(&mut self, broken: Option<Broken>) -> Result<(), Ended> {
-        let had_state = self.pin.is_some() || self.left.effects.has(LEAVES_STATE);
+        let had_state = self.hold.pin.is_some() || self.hold.left.effects.has(LEAVES_STATE);
         match self.part() {
             Some(lease) if had_state => {
                 Err(Ended::Backend(broken.unwrap_or_else(|| lease.timed_out()).into()))
@@ -443,20 +443,20 @@ impl Session {
 
     /// What the replies told besides the bytes for the client.
     pub(crate) fn on_news(&mut self) {
-        let Some(lease) = &mut self.lease else { return };
+        let Some(lease) = &mut self.hold.lease else { return };
         let mut news = lease.protocol.take_news();
         if let Some(failure) = news.failure {
-            self.left.failed = true;
-            self.shared.metrics.server_errors.fetch_add(1, Ordering::Relaxed);
+            self.hold.left.failed = true;
+            self.view.shared.metrics.server_errors.fetch_add(1, Ordering::Relaxed);
             if failure == Failure::Unread {
-                self.left.drop_unread();
+                self.hold.left.drop_unread();
             }
         }
         // The Sync that was sent is ours: the client's, still to come, is answered here.
-        self.skipping |= news.skips_to_sync;
+        self.client.skipping |= news.skips_to_sync;
         if news.parameter_changed {
-            self.left.effects |= Effects::SETS;
-            self.reading = lease.protocol.reading();
+            self.hold.left.effects |= Effects::SETS;
+            self.own.reading = lease.protocol.reading();
         }
         if news.needs_sync {
             let mut sync = Vec::new();
@@ -465,7 +465,7 @@ impl Session {
             let _ = lease.send(&sync);
         }
         if news.begin_failed {
-            self.begun = Begun::Failed;
+            self.hold.begun = Begun::Failed;
         }
         if let Some(reason) = news.transient {
             self.repeat(reason);
@@ -476,7 +476,7 @@ impl Session {
         self.note_statements(&mut news);
         self.forget_unparsed(&news.not_parsed);
         self.undo(news.undone);
-        if let Some(lease) = &mut self.lease {
+        if let Some(lease) = &mut self.hold.lease {
             for id in &news.not_closed {
                 lease.statements.insert(*id);
             }
@@ -485,8 +485,8 @@ impl Session {
 
     /// An open transaction on the backend fails too when a statement of it was refused here.
     pub(crate) async fn fail_transaction(&mut self) -> Result<(), Ended> {
-        let Some(lease) = &mut self.lease else { return Ok(()) };
-        let in_transaction = self.was_in_transaction || lease.protocol.status() != TxStatus::Idle;
+        let Some(lease) = &mut self.hold.lease else { return Ok(()) };
+        let in_transaction = self.under_way.was_in_transaction || lease.protocol.status() != TxStatus::Idle;
         if lease.protocol.is_open() {
             if lease.protocol.is_amid_message() {
                 return Err(Ended::Protocol("a statement was refused in the middle of a reply".to_owned()));
@@ -494,7 +494,7 @@ impl Session {
             // Replies are still to come, and a Sync is not ours to send: what was begun ends with its backend.
             self.end_lease()?;
             if in_transaction {
-                self.begun = Begun::Failed;
+                self.hold.begun = Begun::Failed;
             }
             return Ok(());
         }
@@ -505,7 +505,7 @@ impl Session {
         let failing = lease.ask("bulkhead refused a statement of this transaction");
         if !matches!(tokio::time::timeout(ASK_TIMEOUT, failing).await, Ok(Ok(_))) {
             self.end_lease()?;
-            self.begun = Begun::Failed;
+            self.hold.begun = Begun::Failed;
         }
         Ok(())
     }

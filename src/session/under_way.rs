@@ -1,0 +1,38 @@
+//! The request under way.
+
+use super::{Shared, kept::Kept, transaction::Ending};
+
+/// The request under way.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    /// Whether it is part of an explicit transaction.
+    pub(super) was_in_transaction: bool,
+    /// What it may do to that.
+    pub(super) ending: Ending,
+    /// What completes it, if it succeeds.
+    pub(super) restore: Option<Box<str>>,
+    /// Whether everything under way is proven to read only.
+    pub(super) only_reads: bool,
+    /// Its bytes, as long as it can be run once more.
+    pub(super) sent: Vec<u8>,
+    /// What `sent` counts of what all sessions may keep, and of what is sent again should a plan be stale.
+    pub(super) kept_sent: Kept,
+    /// It, or the request at the start of the inbox, was sent before.
+    pub(super) is_repeated: bool,
+}
+
+impl UnderWay {
+    /// No request is under way.
+    pub(super) fn new(shared: &Shared) -> Self {
+        Self {
+            was_in_transaction: false,
+            ending: Ending::No,
+            restore: None,
+            only_reads: false,
+            sent: Vec::new(),
+            kept_sent: Kept::of(&shared.kept),
+            is_repeated: false,
+        }
+    }
+}
+
