@@ -1,6 +1,6 @@
 //! Whether Bulkhead can be sent clients: `/readyz`, in JSON for people and by its status for load balancers.
 //!
-//! Asks no server: says what the monitor of `server` and the pools know.
+//! Asks no server: says what the monitor of `topology` and the pools know.
 //!
 //! | status | HTTP | when |
 //! |---|---|---|
@@ -11,8 +11,8 @@
 use serde::Serialize;
 
 use crate::{
-    server::{Known, Role, ServerHealth},
-    session::Shared,
+    shared::Shared,
+    topology::{Known, Role, ServerHealth},
 };
 
 /// An error that is longer than this is cut.

@@ -32,8 +32,8 @@ use super::{
     metrics,
 };
 use crate::{
-    pool::Spawner,
-    session::{Live, Shared},
+    shared::{Live, Shared},
+    threads::Spawner,
 };
 
 /// Connections at once; one more takes the place of the one that has been silent for longest.
@@ -293,7 +293,7 @@ mod tests {
     };
 
     use super::{super::fixture::shared, *};
-    use crate::server::Known;
+    use crate::topology::Known;
 
     const SOON: Duration = Duration::from_secs(10);
 

@@ -73,10 +73,10 @@ use super::{
     samples::{Sample, counters, gauges, histograms, label, read, real, sample},
 };
 use crate::{
-    backend::{connect::FailureKind, probe::PinReason},
+    backend::{connect_error::FailureKind, probe::PinReason},
     pool::{Figures, Limits, Pins, ServerPool, Stats},
-    server::Known,
-    session::Shared,
+    shared::Shared,
+    topology::Known,
     version,
 };
 

@@ -19,17 +19,19 @@ mod fixture {
 
     use crate::{
         auth::Users,
-        backend::{HostPort, Server, SessionAttrs, address::Traffic},
-        pool::{Gate, Limits, Pool, ServerPool, Spawner},
+        backend::{HostPort, Server, SessionAttrs},
+        listen::{ListenLimits, Listeners, OnGap},
+        metrics::Traffic,
+        pool::{Gate, Limits, Pool, ServerPool},
         route::{PoolId, Routes},
-        server::{Health, ListenLimits, Listeners, OnGap},
-        session::{
-            self, Lasting, Shared,
+        shared::{
+            self, Lasting, Shared, Workers,
+            counters::Requests,
             identities::{Identities, Method},
-            metrics::Requests,
-            shared::Workers,
         },
         sql::{Classifier, Rules},
+        threads::Spawner,
+        topology::Health,
     };
 
     fn server(name: &str) -> Arc<Server> {
@@ -103,7 +105,7 @@ mod fixture {
             acceptor: crate::auth::tls::Acceptor::default(),
             epoch: 1,
             health,
-            limits: session::Limits {
+            limits: shared::Limits {
                 request_buffer_total: 1_000_000,
                 tcp_user_timeout: Duration::ZERO,
                 max_clients: 1_000,

@@ -9,11 +9,12 @@ use std::{pin::Pin, sync::Arc, task::Poll, time::Duration};
 use tokio::time::timeout;
 
 use super::{
-    Backend, Home, Identity, Server, SessionAttrs,
-    connect::{ConnectError, Looked, log_in},
+    Backend, Identity, Server, SessionAttrs,
+    connect::{Looked, log_in},
+    connect_error::ConnectError,
     in_use::{Place, Standing},
 };
-use crate::wire::message;
+use crate::{threads::Home, wire::message};
 
 /// Two that look at the same time may choose differently; then one looks again.
 const ATTEMPTS: usize = 3;

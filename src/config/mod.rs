@@ -1,4 +1,4 @@
-//! The validated configuration. Only `app` and `reload` see [`Config`]; every layer below takes its own
+//! The validated configuration. Only `startup` and the commands see [`Config`]; every layer below takes its own
 //! small part of it.
 //!
 //! [`load()`] reads a TOML file or, without one, the environment. Both go the same way: `file` reads values

@@ -7,13 +7,11 @@ use super::{
     Lease, Refusal, ServerPool,
     gate::jitter,
     server_pool::{State, milliseconds},
-    stats::count,
 };
 use crate::{
-    backend::{
-        Backend, Home, Identity,
-        connect::{self, ConnectError},
-    },
+    backend::{Backend, Identity, connect_error::ConnectError, search},
+    metrics::count,
+    threads::Home,
     wire::read::ErrorFields,
 };
 
@@ -70,7 +68,7 @@ impl ServerPool {
                 _ => limits.connect_timeout.min(limits.wait_timeout.max(SEARCH_AT_LEAST)),
             };
             let began = std::time::Instant::now();
-            let attempt = connect::connect(&server, &identity, home, limit).await;
+            let attempt = search::connect(&server, &identity, home, limit).await;
             drop(slot);
             match attempt {
                 Ok(mut backend) => {

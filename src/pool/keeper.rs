@@ -11,7 +11,8 @@ use super::{
     server_pool::{State, milliseconds},
 };
 use crate::{
-    backend::{Backend, Home, Identity},
+    backend::{Backend, Identity},
+    threads::Home,
     wire::message,
 };
 

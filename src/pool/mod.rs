@@ -24,8 +24,8 @@ pub use keeper::keep;
 pub use lease::Lease;
 pub use pins::{CountedPin, PinCheckout, PinPlace, PinWaiting, Pins, PinsFull};
 pub use queue::Waiting;
-pub use server_pool::{Checkout, Figures, Refusal, ServerPool, Spawner, Wants};
-pub use stats::{Histogram, Observed, Stats};
+pub use server_pool::{Checkout, Figures, Refusal, ServerPool, Wants};
+pub use stats::Stats;
 
 /// Bounds of a pool on each of its servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

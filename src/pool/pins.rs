@@ -20,8 +20,8 @@ use std::{
 
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{ServerPool, stats::count};
-use crate::backend::probe::PinReason;
+use super::ServerPool;
+use crate::{backend::probe::PinReason, metrics::count};
 
 /// Pins above the bound are warned of once in so long.
 const WARN_MILLISECONDS: u64 = 60_000;

@@ -12,7 +12,10 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{Lease, Refusal, ServerPool};
-use crate::backend::{Backend, Home, Identity};
+use crate::{
+    backend::{Backend, Identity},
+    threads::Home,
+};
 
 /// What a waiting session gets in the end.
 pub(super) type Outcome = Result<Box<Backend>, Refusal>;

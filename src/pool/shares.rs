@@ -12,7 +12,10 @@ use super::{
     queue::Waiter,
     server_pool::{Life, State, milliseconds},
 };
-use crate::backend::{Backend, Home, Identity};
+use crate::{
+    backend::{Backend, Identity},
+    threads::Home,
+};
 
 /// An identity that has no place takes turns with others, as long as these.
 const TURN: Duration = Duration::from_millis(50);
@@ -171,7 +174,8 @@ mod tests {
     use super::*;
     use crate::{
         backend::Credentials,
-        pool::{Gate, Limits, Spawner},
+        pool::{Gate, Limits},
+        threads::Spawner,
     };
 
     const HOME: Home = Home(0);
@@ -185,7 +189,7 @@ mod tests {
         let text =
             "[servers.primary]\nurl = \"postgres://u@h/d\"\n[pools.primary]\nservers = [\"primary\"]\n";
         let config = crate::config::parse(text, "x", &|_| None, &[]).expect("a valid text");
-        let server = crate::app::server_of(&config.servers[0], &Arc::default(), Duration::ZERO);
+        let server = crate::startup::build::server_of(&config.servers[0], &Arc::default(), Duration::ZERO);
         let limits = Limits {
             max_connections,
             min_connections: 0,

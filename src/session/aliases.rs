@@ -101,7 +101,9 @@ impl Session {
         };
         let aliases = std::mem::take(&mut statements.aliases);
         let Some(there) = self.ask_statement_names().await else { return false };
-        let (Some(statements), Some(lease)) = (&mut self.own.statements, &mut self.hold.lease) else { return true };
+        let (Some(statements), Some(lease)) = (&mut self.own.statements, &mut self.hold.lease) else {
+            return true;
+        };
         let mut sql = String::new();
         for alias in aliases {
             let name = String::from_utf8_lossy(&alias.name);

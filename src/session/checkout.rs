@@ -57,8 +57,9 @@ impl Session {
     fn needs(&self, lease: &Lease, pool: PoolId, effects: Effects) -> Needs<'_> {
         let is_own = self.own.last == Some((pool, lease.id, lease.uses));
         // What `currval` and `lastval` would give is another session's.
-        let asks_sequences =
-            || effects.has(Effects::ASKS_SEQUENCES) || self.who.identity.asks_sequences.load(Ordering::Relaxed);
+        let asks_sequences = || {
+            effects.has(Effects::ASKS_SEQUENCES) || self.who.identity.asks_sequences.load(Ordering::Relaxed)
+        };
         let forgets_sequences =
             (!is_own || self.own.is_new_backend) && (asks_sequences() || effects.has(Effects::UNPROVEN));
         let closes = lease.is_suspect && self.view.catalog.load().outlives_discard();
@@ -87,7 +88,9 @@ impl Session {
             let failure = match made {
                 Ok(()) if is_cancelled => {
                     give_back(lease);
-                    return Err(reply::refused(&self.view.shared.pool(target).name, &Refusal::Cancelled).into());
+                    return Err(
+                        reply::refused(&self.view.shared.pool(target).name, &Refusal::Cancelled).into()
+                    );
                 }
                 Ok(()) => {
                     self.hold(lease, target);

@@ -2,12 +2,12 @@
 
 use super::{
     Ended, Session,
-    judges::SHORT_TEXTS_BYTES,
     request::{End, Request},
     transaction::Begun,
 };
 use crate::{
     route::{Demand, Standing, Target},
+    shared::judges::SHORT_TEXTS_BYTES,
     sql::{Class, Classifier, Effects, Hint, Reading, Reason, Verdict, is_carried_name},
     wire::{
         TxStatus,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Limits, Session, Statements, Stop, Unnamed, named,
+    Session, Statements, Stop, Unnamed, named,
     prepared::{UNNAMED, keeps_columns, key},
     reply::{self, Reply},
     request::{End, Request},
@@ -18,6 +18,7 @@ use crate::{
         protocol::{Awaits, Step, Undo},
         statements::{Known, NAME_PREFIX, OwnStatement, Shape, Statement, StatementId, UnnamedText},
     },
+    shared::Limits,
     sql::Effects,
     wire::{
         TxStatus,
@@ -443,7 +444,8 @@ impl Session {
             return Err(reply::reserved_name().into());
         }
         let judged = (self.verdict(text), self.epochs(text));
-        let Limits { prepared_per_client: limit, prepared_bytes_per_client: bytes, .. } = self.view.shared.limits;
+        let Limits { prepared_per_client: limit, prepared_bytes_per_client: bytes, .. } =
+            self.view.shared.limits;
         let generation = self.view.shared.catalogs.generation();
         let world = (generation, self.own.settings.parse_hash());
         let statements = &self.view.shared.statements;

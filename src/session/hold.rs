@@ -1,9 +1,10 @@
 //! What a session holds: its transaction, and its backend.
 
-use super::{left::Left, metrics::CountedPin, transaction::Begun};
+use super::{left::Left, transaction::Begun};
 use crate::{
     pool::{Lease, PinPlace},
     route::PoolId,
+    shared::counters::CountedPin,
 };
 
 /// The session's transaction and backend.
@@ -23,4 +24,3 @@ pub(super) struct Hold {
     /// What the statements since the last checkout have, or may have, left on the backend.
     pub(super) left: Left,
 }
-

@@ -9,7 +9,7 @@
 //! What comes before what:
 //!
 //! * A session subscribes to a channel before its LISTEN is sent, and waits until the server is listened to. See
-//!   [`crate::server::listener`] for why there is no gap. Until the transaction has committed the channel is *pending*:
+//!   [`crate::listen::connection`] for why there is no gap. Until the transaction has committed the channel is *pending*:
 //!   notifications wait in the mailbox and are told or dropped afterwards. Before a request that may end the
 //!   transaction there is another fence, so that what was committed before it is not told.
 //! * Notifications are told only in no transaction and between two requests; or before the ReadyForQuery that ends a
@@ -37,9 +37,9 @@ use super::{
 };
 use crate::{
     backend::query::Answer,
+    listen::{Fate, ListenFailure, Listener, Mail, Mailbox, listen_sql},
     pool::ServerPool,
     route::{Demand, PoolId},
-    server::{Fate, ListenFailure, Listener, Mail, Mailbox, listen_sql},
     sql::{Class, Control, Effects, listened_channels},
     wire::{TxStatus, message},
 };
@@ -186,7 +186,9 @@ impl Session {
         let listening = self.own.listening.get_or_insert_default();
         if listening.on(member).is_none() {
             // Without one the session keeps its backend.
-            let Some(listener) = self.view.shared.listeners.of(member, &self.who.identity) else { return Ok(Ok(())) };
+            let Some(listener) = self.view.shared.listeners.of(member, &self.who.identity) else {
+                return Ok(Ok(()));
+            };
             let mailbox = listener.mailbox();
             listening.subscriptions.push(Subscription { listener, mailbox, channels: Vec::new() });
         }
@@ -412,15 +414,17 @@ impl Session {
         });
         let client_process = self.who.key.process_id();
         let rest =
-            mail::empty_into(boxes, &mut self.client.outbox, room, |(subscription, own), mail, outbox| match mail {
-                Mail::Gap => reply::notifications_missed(outbox),
-                Mail::Heard(position, heard) if subscription.wants(&heard.channel, position) => {
-                    let is_own =
-                        own.is_some_and(|(process, since)| heard.process_id == process && position > since);
-                    let process = if is_own { client_process } else { heard.process_id };
-                    message::notification(outbox, process, heard.channel.as_bytes(), &heard.payload);
+            mail::empty_into(boxes, &mut self.client.outbox, room, |(subscription, own), mail, outbox| {
+                match mail {
+                    Mail::Gap => reply::notifications_missed(outbox),
+                    Mail::Heard(position, heard) if subscription.wants(&heard.channel, position) => {
+                        let is_own = own
+                            .is_some_and(|(process, since)| heard.process_id == process && position > since);
+                        let process = if is_own { client_process } else { heard.process_id };
+                        message::notification(outbox, process, heard.channel.as_bytes(), &heard.payload);
+                    }
+                    Mail::Heard(..) => {}
                 }
-                Mail::Heard(..) => {}
             });
         rest.map_err(ended)
     }

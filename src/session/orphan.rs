@@ -71,7 +71,8 @@ impl Session {
     pub(super) fn client_has_closed(&mut self) {
         // Here => Closed
         if self.client.presence.is_here() {
-            self.client.presence = Presence::Closed { until: Instant::now() + self.view.shared.limits.orphan_timeout };
+            self.client.presence =
+                Presence::Closed { until: Instant::now() + self.view.shared.limits.orphan_timeout };
         }
     }
 

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Shared, Statements, listen::Listening};
+use super::{Statements, listen::Listening};
 use crate::{
     backend::{BackendId, Settings},
     route::PoolId,
+    shared::Shared,
     sql::{Hint, Reading},
 };
 

@@ -8,11 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Ended, PinnedIdle, Session, Stop, metrics::CountedPin, relay::Moved, reply, transaction::Begun};
+use super::{Ended, PinnedIdle, Session, Stop, relay::Moved, reply, transaction::Begun};
 use crate::{
     backend::probe::PinReason,
     pool::{PinCheckout, PinsFull, Refusal},
     route::PoolId,
+    shared::counters::CountedPin,
     sql::{Effects, Verdict},
     wire::TxStatus,
 };

@@ -11,22 +11,19 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::{
-    cancels::CancelKey,
-    metrics::CountedPin,
-    reply::{self, Reply},
-    shared::Shared,
-};
+use super::reply::{self, Reply};
 use crate::{
-    backend::{Broken, Home, Identity, probe::PinReason},
+    backend::{Broken, Identity, probe::PinReason},
     pool::{Lease, Wants},
     route::PoolId,
+    shared::{Shared, cancels::CancelKey, counters::CountedPin},
     socket::{Scratch, Socket},
+    threads::Home,
     wire::frame::{BadFrame, Header},
 };
 
 /// Whether the value of the startup parameter `replication` asks for it, read as PostgreSQL does.
-pub(super) fn is_asked(value: Option<&str>) -> bool {
+pub(crate) fn is_asked(value: Option<&str>) -> bool {
     value.is_some_and(|value| {
         let value = value.to_ascii_lowercase();
         !["false", "off", "no", "0", "f", "n", "of"].contains(&value.as_str())
@@ -35,13 +32,13 @@ pub(super) fn is_asked(value: Option<&str>) -> bool {
 
 /// A backend opened for replication.
 #[derive(Debug)]
-pub(super) struct Dedicated {
+pub(crate) struct Dedicated {
     lease: Lease,
     _pin: CountedPin,
 }
 
 /// Opens a backend with the client's own startup parameters. Its place is waited for as any other.
-pub(super) async fn open(
+pub(crate) async fn open(
     shared: &Arc<Shared>,
     identity: Identity,
     pool: PoolId,
@@ -63,7 +60,7 @@ pub(super) async fn open(
 
 impl Dedicated {
     /// What the server reported at its start.
-    pub(super) fn parameters(&self) -> &[(String, String)] {
+    pub(crate) fn parameters(&self) -> &[(String, String)] {
         self.lease.protocol.parameters()
     }
 }
@@ -115,7 +112,7 @@ struct Replication {
 
 /// Passes bytes until either side ends or Bulkhead goes down. `greeting` is what the client is told first, `unread`
 /// what it has sent already. `key` cancels what the backend does.
-pub(super) async fn run(
+pub(crate) async fn run(
     socket: Socket,
     greeting: Vec<u8>,
     unread: &[u8],

@@ -113,7 +113,8 @@ impl Session {
     /// Where the session stands as the request begins.
     fn note_standing(&mut self, request: Request, demand: &Demand) {
         let was_open = self.is_amid_pipeline();
-        self.under_way.was_in_transaction = self.status() != TxStatus::Idle || (was_open && self.under_way.was_in_transaction);
+        self.under_way.was_in_transaction =
+            self.status() != TxStatus::Idle || (was_open && self.under_way.was_in_transaction);
         let ending = self.ending(request, demand);
         self.under_way.ending = if was_open { self.under_way.ending.and(ending) } else { ending };
         self.hold.left.begin(demand, was_open);
@@ -205,7 +206,9 @@ impl Session {
     /// sent as Parse, Bind and Execute without a Sync. If one of them fails, whatever the reason, the server skips the
     /// request behind it, so it cannot run outside of its transaction. Gives how many statements there are.
     fn write_opening(&mut self, draft: &mut Vec<u8>) -> usize {
-        let (Begun::Deferred(deferred), Some(lease)) = (&self.hold.begun, &mut self.hold.lease) else { return 0 };
+        let (Begun::Deferred(deferred), Some(lease)) = (&self.hold.begun, &mut self.hold.lease) else {
+            return 0;
+        };
         for text in &deferred.texts {
             message::parse(draft, b"".as_slice(), text, &[0, 0]);
             message::bind_plain(draft);
@@ -267,7 +270,8 @@ impl Session {
             prepares: request.only_prepares(),
         };
         let is_complete = request.is_synced() || repeat.prepares;
-        if !self.under_way.kept_sent.grow_to(repeat.tail.len(), self.view.shared.limits.request_buffer_total) {
+        if !self.under_way.kept_sent.grow_to(repeat.tail.len(), self.view.shared.limits.request_buffer_total)
+        {
             return None;
         }
         self.own.statements.as_mut().filter(|_| is_complete)?.repeat = Some(Box::new(repeat));

@@ -128,7 +128,9 @@ impl Session {
         }
         self.hold.left.defining = None;
         self.note_definitions();
-        if let Some(lease) = self.hold.lease.as_mut().filter(|_| self.hold.left.effects.has(Effects::UNPROVEN)) {
+        if let Some(lease) =
+            self.hold.lease.as_mut().filter(|_| self.hold.left.effects.has(Effects::UNPROVEN))
+        {
             // Whatever is found below and carried: another session gets it only after a reset.
             lease.is_suspect = true;
         }
@@ -191,10 +193,11 @@ impl Session {
 
     /// Definitions may have changed: classification and shared statements must follow.
     fn note_definitions(&mut self) {
-        let is_proven =
-            !self.hold.left.effects.has(Effects::UNPROVEN) && self.hold.left.judged_at == self.view.catalog.changes();
+        let is_proven = !self.hold.left.effects.has(Effects::UNPROVEN)
+            && self.hold.left.judged_at == self.view.catalog.changes();
         let added = self.hold.left.take_added();
-        if self.hold.left.effects.has(Effects::DDL) || self.hold.left.effects.has(Effects::ADDS) && !is_proven {
+        if self.hold.left.effects.has(Effects::DDL) || self.hold.left.effects.has(Effects::ADDS) && !is_proven
+        {
             self.view.shared.catalogs.changed(&self.view.catalog);
         } else if self.hold.left.effects.has(Effects::ADDS) {
             self.view.shared.catalogs.added(&self.view.catalog, &added);
@@ -377,10 +380,14 @@ impl Session {
         if let Some(settings) = residue.settings {
             // What functions have set is asked for from now on.
             settings.iter().for_each(|(name, _)| self.note_custom_setting(name));
-            let settings =
-                if settings == *self.who.startup { Arc::clone(&self.who.startup) } else { Arc::new(settings) };
-            self.own.asked =
-                settings.get("bulkhead.route").and_then(|route| self.view.shared.classifier.rules().hint(route));
+            let settings = if settings == *self.who.startup {
+                Arc::clone(&self.who.startup)
+            } else {
+                Arc::new(settings)
+            };
+            self.own.asked = settings
+                .get("bulkhead.route")
+                .and_then(|route| self.view.shared.classifier.rules().hint(route));
             self.own.in_session_mode = settings.get("bulkhead.pool_mode") == Some("session");
             self.hold.is_kept |= self.hold.lease.is_some() && self.keeps(self.hold.lease_pool);
             if let Some(lease) = &mut self.hold.lease {
@@ -390,7 +397,8 @@ impl Session {
         }
         self.set_pin(self.lasting_pin().or(residue.pin));
         if unknown {
-            self.hold.left.effects = self.hold.left.effects.without(Effects::DISCARDS_SEQUENCES).with(Effects::SETS);
+            self.hold.left.effects =
+                self.hold.left.effects.without(Effects::DISCARDS_SEQUENCES).with(Effects::SETS);
         } else {
             self.hold.left.effects = Effects::NONE;
             self.hold.left.forget_unsure();

@@ -1,6 +1,7 @@
 //! The request under way.
 
-use super::{Shared, kept::Kept, transaction::Ending};
+use super::{kept::Kept, transaction::Ending};
+use crate::shared::Shared;
 
 /// The request under way.
 #[derive(Debug)]
@@ -35,4 +36,3 @@ impl UnderWay {
         }
     }
 }
-

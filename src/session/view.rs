@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Live, Shared, attention::Call};
-use crate::{backend::Identity, server::DatabaseCatalog};
+use crate::{
+    backend::Identity,
+    catalog::DatabaseCatalog,
+    shared::{Live, Shared, attention::Call},
+};
 
 /// What the session goes by: the configuration in force when it last looked, and the definitions of its database.
 #[derive(Debug)]

@@ -8,18 +8,21 @@ use std::{
 
 use bulkhead::{
     auth::{Secret, Users, Verifier},
-    backend::{Home, statements::Statements},
-    pool::{Gate, Pool, ServerPool, Spawner, keep},
+    backend::statements::Statements,
+    catalog::Source,
+    door::login,
+    listen::{ListenLimits, Listeners, OnGap},
+    pool::{Gate, Pool, ServerPool, keep},
     route::{PoolId, Routes},
-    server::{Health, ListenLimits, Listeners, OnGap, Source},
-    session::{
-        self, Lasting, Live, Shared, handshake,
+    shared::{
+        self, Lasting, Live, Shared, Workers,
+        counters::Requests,
         identities::{Identities, Method},
-        metrics::Requests,
-        shared::Workers,
     },
     socket::Socket,
     sql::{Classifier, Rules},
+    threads::{Home, Spawner},
+    topology::Health,
 };
 use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -68,7 +71,7 @@ impl House {
         let (client, accepted) = tokio::join!(RawClient::open(port), self.listener.accept());
         let (stream, _) = accepted.expect("it was connected");
         stream.set_nodelay(true).expect("TCP sockets have the option");
-        (client, handshake::run(Socket::Tcp(stream), Arc::clone(&self.live), Home(0)))
+        (client, login::run(Socket::Tcp(stream), Arc::clone(&self.live), Home(0)))
     }
 
     /// Nothing is left of a session that is gone, and the next one is served and finds nothing of it.
@@ -118,7 +121,7 @@ fn shared(pool: &Arc<ServerPool>, spawner: Spawner) -> Shared {
         Listeners::new(spawner, ListenLimits { bytes_per_session: 1_000, on_gap: OnGap::Disconnect });
     Shared {
         epoch: 1,
-        limits: session::Limits {
+        limits: shared::Limits {
             max_clients: 10,
             login_timeout: Duration::from_secs(10),
             orphan_timeout: Duration::from_secs(10),
