@@ -161,7 +161,7 @@
 //! they are missing. What cannot be moved (temporary
 //! objects, session advisory locks, SQL-level PREPARE, cursors WITH HOLD) pins the session to its backend until
 //! the server, asked again, says that it is gone. LISTEN costs a session no backend: one connection for each database
-//! [listens](listen) for all of its sessions.
+//! [listens](listen::connection) for all of its sessions.
 //!
 //! # What a client is told of a loss
 //!

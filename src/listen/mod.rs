@@ -1,6 +1,6 @@
 //! Notifications: one connection for each database listens for all sessions.
 
-mod connection;
+pub mod connection;
 mod listeners;
 mod mailbox;
 mod task;
