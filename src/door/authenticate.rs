@@ -58,7 +58,7 @@ async fn check_md5(door: &mut Door, shared: &Shared, user: &str) -> Result<(), R
     let body = door.password_message().await?;
     let since = Instant::now();
     let answer = body.strip_suffix(&[0]).unwrap_or(&body);
-    match challenge.verify(user, known.map(|user| user.verifier()), answer) {
+    match challenge.verify(known.and_then(|known| known.verifier().md5_digest(user)), answer) {
         Ok(()) => Ok(()),
         Err(error) => Err(failed(door, user, known.is_some(), error, since).await),
     }
