@@ -1,5 +1,7 @@
 //! The client's side of a session: its socket, and the bytes from and for it.
 
+use std::time::Instant;
+
 use super::{Shared, kept::Kept, orphan::Presence};
 use crate::{
     socket::{Socket, silence::Silence},
@@ -24,6 +26,8 @@ pub(super) struct Client {
     pub(super) skipping: bool,
     /// Whether the client is still there.
     pub(super) presence: Presence,
+    /// When its requests end at the latest, once it has left.
+    pub(super) until: Option<Instant>,
     /// Whether the client still acknowledges what it is sent.
     pub(super) silence: Silence,
 }
@@ -41,6 +45,7 @@ impl Client {
             search: None,
             skipping: false,
             presence: Presence::Here,
+            until: None,
             silence: Silence::default(),
         }
     }

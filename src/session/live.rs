@@ -76,7 +76,10 @@ impl Session {
 
     /// Goes over to the snapshot in force, if there is a new one and nothing ties the session to the old one.
     pub(crate) fn take_up_snapshot(&mut self) {
-        if self.view.live.is_current(&self.view.shared) || self.hold.lease.is_some() || !matches!(self.hold.begun, Begun::No) {
+        if self.view.live.is_current(&self.view.shared)
+            || self.hold.leased.is_some()
+            || !matches!(self.hold.begun, Begun::No)
+        {
             return;
         }
         self.go_over();
@@ -103,7 +106,6 @@ impl Session {
         let old = std::mem::replace(&mut self.view.shared, new);
         let shared = &self.view.shared;
         // Positions of pools mean something else now.
-        self.hold.lease_pool = PoolId(0);
         self.own.last = self.own.last.and_then(|(pool, backend, uses)| {
             let name = &old.pool(pool).name;
             let at = shared.pools.iter().position(|pool| pool.name == *name)?;
@@ -111,6 +113,7 @@ impl Session {
         });
         let rules = shared.classifier.rules();
         self.own.asked = self.own.settings.get("bulkhead.route").and_then(|route| rules.hint(route));
-        self.who.is_worker = shared.is_worker(&self.who.identity.user, self.who.startup.get("application_name"));
+        self.who.is_worker =
+            shared.is_worker(&self.who.identity.user, self.who.startup.get("application_name"));
     }
 }

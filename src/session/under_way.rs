@@ -1,10 +1,14 @@
 //! The request under way.
 
-use super::{Shared, kept::Kept, transaction::Ending};
+use super::{Shared, attention::Call, kept::Kept, transaction::Ending};
 
 /// The request under way.
 #[derive(Debug)]
 pub(super) struct UnderWay {
+    /// How often definitions had changed when it was judged.
+    pub(super) judged_at: u64,
+    /// The last call for attention that was followed meanwhile.
+    pub(super) attended: Call,
     /// Whether it is part of an explicit transaction.
     pub(super) was_in_transaction: bool,
     /// What it may do to that.
@@ -25,6 +29,8 @@ impl UnderWay {
     /// No request is under way.
     pub(super) fn new(shared: &Shared) -> Self {
         Self {
+            attended: shared.attention.last(),
+            judged_at: 0,
             was_in_transaction: false,
             ending: Ending::No,
             restore: None,
@@ -35,4 +41,3 @@ impl UnderWay {
         }
     }
 }
-
