@@ -90,7 +90,7 @@ impl Session {
     pub(crate) fn may_have_sql_names(&self) -> bool {
         let has = |statements: &Statements| statements.has_sql_names;
         self.own.statements.as_deref().is_some_and(has)
-            && (self.hold.pin.is_some() || self.hold.left.effects.has(Effects::PREPARES))
+            && (self.hold.is_pinned() || self.hold.may_have_left(Effects::PREPARES))
     }
 
     /// After the transaction: takes the aliases away, and notes what the client has let go of. False if the backend
@@ -101,7 +101,7 @@ impl Session {
         };
         let aliases = std::mem::take(&mut statements.aliases);
         let Some(there) = self.ask_statement_names().await else { return false };
-        let (Some(statements), Some(lease)) = (&mut self.own.statements, &mut self.hold.lease) else {
+        let (Some(statements), Some(lease)) = (&mut self.own.statements, &mut self.hold.leased) else {
             return true;
         };
         let mut sql = String::new();

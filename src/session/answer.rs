@@ -44,7 +44,7 @@ impl Session {
         if demand.verdict.effects.has(Effects::DEALLOCATES) && self.answers_deallocate(request)? {
             return Ok(true);
         }
-        if self.hold.lease.is_some() || demand.statements > 1 {
+        if self.hold.leased.is_some() || demand.statements > 1 {
             return Ok(false);
         }
         let concerns_begun = !matches!(self.hold.begun, Begun::No);
@@ -262,7 +262,7 @@ impl Session {
         let Some(text) = self.executed_text(request)? else { return Ok(false) };
         match deallocate_target(&text) {
             // With a lease there may be statements of SQL's PREPARE on it, too.
-            Some(Deallocate::All) if self.hold.lease.is_none() => {
+            Some(Deallocate::All) if self.hold.leased.is_none() => {
                 // It lets go of itself, too.
                 self.complete(request, "DEALLOCATE ALL")?;
                 if let Some(statements) = &mut self.own.statements {
@@ -315,7 +315,6 @@ impl Session {
         }
         self.hold.begun.told(ends);
         // It was for a lease that has not come.
-        self.hold.reserved = None;
         self.fail_transaction().await?;
         self.view.shared.metrics.own_errors.fetch_add(1, Ordering::Relaxed);
         reply.error(&mut self.client.outbox);
@@ -331,7 +330,7 @@ impl Session {
 
     /// The refusal of a request that uses two servers.
     pub(crate) fn torn(&self, request: Request) -> Reply {
-        if let (Some(pin), Some(_)) = (&self.hold.pin, &self.hold.lease)
+        if let Some(pin) = self.hold.leased.as_ref().and_then(|leased| leased.pin.as_ref())
             && self.status() == TxStatus::Idle
         {
             return reply::pinned_elsewhere(pin.reason.label());

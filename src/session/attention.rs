@@ -11,16 +11,16 @@ impl Session {
     #[inline]
     pub(crate) fn attend(&mut self) -> Result<bool, Ended> {
         let call = self.view.shared.attention.last();
-        if self.view.attended == call { Ok(false) } else { self.follow_call(call).map(|()| true) }
+        if self.under_way.attended == call { Ok(false) } else { self.follow_call(call).map(|()| true) }
     }
 
     #[cold]
     fn follow_call(&mut self, call: Call) -> Result<(), Ended> {
-        self.view.attended = call;
+        self.under_way.attended = call;
         if call.is_the_end() {
             return Err(Ended::Shutdown);
         }
-        if let Some(lease) = self.hold.lease.as_ref().filter(|lease| !lease.is_at_server()) {
+        if let Some(lease) = self.hold.leased.as_ref().filter(|lease| !lease.is_at_server()) {
             let broken = lease.left_behind();
             return self.on_broken(broken);
         }
@@ -32,8 +32,8 @@ impl Session {
             self.log_disconnected("it acknowledged nothing within limits.tcp_user_timeout, or has vanished");
             self.lose_client(io::ErrorKind::TimedOut.into())?;
         }
-        if let Some(lease) = &mut self.hold.lease {
-            let backend = &mut **lease;
+        if let Some(lease) = &mut self.hold.leased {
+            let backend = lease.backend();
             if backend.silence.lasts(&backend.socket, limit) {
                 let what = format!("it acknowledged nothing for {} s", limit.as_secs_f64());
                 let broken = lease.broken(io::Error::new(io::ErrorKind::TimedOut, what));

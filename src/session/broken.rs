@@ -39,7 +39,7 @@ enum Awaits {
 impl Session {
     /// The backend is gone.
     pub(super) fn on_broken(&mut self, broken: Broken) -> Result<(), Ended> {
-        let Some(lease) = &mut self.hold.lease else { return Ok(()) };
+        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
         let awaits = match &lease.protocol {
             protocol if protocol.is_skipping() => Awaits::Sync,
             protocol if protocol.awaits_client() => Awaits::NothingYet,
@@ -48,7 +48,7 @@ impl Session {
         };
         lease.protocol.give_up();
         self.on_news();
-        let ends = self.hold.pin.is_some() || self.client.streaming > 0 || awaits == Awaits::NothingYet;
+        let ends = self.hold.is_pinned() || self.client.streaming > 0 || awaits == Awaits::NothingYet;
         // The error answers the request.
         self.under_way.restore = None;
         let Some(mut lease) = self.part() else { return Ok(()) };

@@ -3,10 +3,10 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{Session, Stop, reply, request::Request};
+use super::{Session, Stop, hold::Leased, reply, request::Request};
 use crate::{
     backend::handover::{Needs, NotReady},
-    pool::{Checkout, ConnectFailure, Lease, Pool, Refusal, Wants},
+    pool::{Checkout, ConnectFailure, Lease, PinPlace, Pool, Refusal, Wants},
     route::{Demand, PoolId},
     sql::Effects,
 };
@@ -30,12 +30,14 @@ impl Session {
         }
         // The channels of a LISTEN are waited for while no backend is held.
         if Self::listens_in(demand) {
-            Box::pin(self.subscribe(request, pool)).await?;
+            let member = Arc::clone(&self.view.shared.pool(pool).members[0]);
+            Box::pin(self.subscribe(request, member)).await?;
         }
         // So is a place among the pins.
-        if let Some(reason) = self.foreseen_pin(&demand.verdict, pool) {
-            Box::pin(self.reserve_pin(reason, pool)).await?;
-        }
+        let place = match self.foreseen_pin(&demand.verdict, pool) {
+            Some(reason) => Box::pin(self.reserve_pin(reason, pool)).await?,
+            None => None,
+        };
         let at_once = self.view.shared.pool(pool).choose().map(|member| member.checkout(&self.wants(pool)));
         let effects = if Self::may_see_statements(request, demand) {
             demand.verdict.effects.with(Effects::UNPROVEN)
@@ -44,13 +46,13 @@ impl Session {
         };
         if let Some(Checkout::Lease(lease)) = at_once {
             if lease.is_ready(self.needs(&lease, pool, effects)) {
-                self.hold(lease, pool);
+                self.hold(lease, pool, place);
                 return Ok(());
             }
-            return Box::pin(self.checkout_slowly(pool, Some(Checkout::Lease(lease)), request, effects))
-                .await;
+            let first = Some(Checkout::Lease(lease));
+            return Box::pin(self.checkout_slowly(pool, first, place, request, effects)).await;
         }
-        Box::pin(self.checkout_slowly(pool, at_once, request, effects)).await
+        Box::pin(self.checkout_slowly(pool, at_once, place, request, effects)).await
     }
 
     /// What the session needs of this backend.
@@ -72,6 +74,7 @@ impl Session {
         &mut self,
         pool: PoolId,
         mut first: Option<Checkout>,
+        place: Option<PinPlace>,
         request: Request,
         effects: Effects,
     ) -> Result<(), Stop> {
@@ -93,7 +96,7 @@ impl Session {
                     );
                 }
                 Ok(()) => {
-                    self.hold(lease, target);
+                    self.hold(lease, target, place);
                     return Ok(());
                 }
                 Err(failure) => failure,
@@ -191,25 +194,22 @@ impl Session {
         Wants { identity: &self.who.identity, last, settings: self.own.settings.hash(), home: self.who.home }
     }
 
-    fn hold(&mut self, mut lease: Lease, pool: PoolId) {
+    fn hold(&mut self, mut lease: Lease, pool: PoolId, place: Option<PinPlace>) {
         self.who.key.holds(&lease.cancel);
         lease.protocol.watch_commands(false);
         // It stays new until something has been sent to it.
         let is_own = self.own.last == Some((pool, lease.id, lease.uses));
         self.own.is_new_backend |= !is_own;
         lease.prepared = lease.prepared.taken(is_own);
-        if lease.protocol.reading() != self.own.reading {
-            // The request was judged as another server reads it.
-            self.hold.left.effects |= Effects::UNPROVEN;
-        }
         lease.uses = lease.uses.wrapping_add(1);
         self.own.last = Some((pool, lease.id, lease.uses));
-        self.hold.lease_pool = pool;
-        self.hold.is_kept = self.keeps(pool);
-        if let Some(place) = self.hold.reserved.take() {
-            lease.take_place(place);
+        let mut leased = Leased::new(lease, pool, self.keeps(pool), place);
+        leased.left.judged_at = self.under_way.judged_at;
+        if leased.protocol.reading() != self.own.reading {
+            // The request was judged as another server reads it.
+            leased.left.effects |= Effects::UNPROVEN;
         }
-        self.hold.lease = Some(lease);
+        self.hold.leased = Some(leased);
         if let Some(statements) = &mut self.own.statements {
             // They were another backend's.
             statements.aliases.clear();

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     route::{Demand, Standing, Target},
-    shared::judges::SHORT_TEXTS_BYTES,
+    shared::{counters::Requests, judges::SHORT_TEXTS_BYTES},
     sql::{Class, Classifier, Effects, Hint, Reading, Reason, Verdict, is_carried_name},
     wire::{
         TxStatus,
@@ -115,7 +115,7 @@ impl Session {
 
     /// How the server reads texts of the session, as far as it has said so.
     pub(crate) fn reading(&self) -> Reading {
-        self.hold.lease.as_ref().map_or(self.own.reading, |lease| lease.protocol.reading())
+        self.hold.leased.as_ref().map_or(self.own.reading, |lease| lease.protocol.reading())
     }
 
     /// The verdict of a FunctionCall: it names its function by number.
@@ -280,8 +280,8 @@ impl Session {
     pub(crate) fn search_in(&mut self, piece: &[u8]) {
         let Some(search) = &mut self.client.search else { return };
         let found = search.finds(&self.view.catalog.load(), piece);
-        if found {
-            self.hold.left.effects |= Effects::OPAQUE_SETTINGS;
+        if let Some(leased) = self.hold.leased.as_mut().filter(|_| found) {
+            leased.left.effects |= Effects::OPAQUE_SETTINGS;
         }
         if found || self.client.streaming == 0 {
             self.client.search = None;
@@ -291,7 +291,7 @@ impl Session {
     /// Where a request goes.
     pub(crate) fn target(&self, request: Request, demand: &Demand) -> Target {
         let routes = &self.view.shared.routes;
-        let held = self.hold.lease.is_some().then_some(self.hold.lease_pool);
+        let held = self.hold.leased.as_ref().map(|leased| leased.pool);
         let on_jobs = |pool| routes.jobs.is_some_and(|jobs| self.view.shared.same_server(pool, jobs));
         let begun_read_write = match &self.hold.begun {
             Begun::Deferred(deferred) => !deferred.fits_standby,
@@ -313,28 +313,28 @@ impl Session {
         routes.target(demand, standing)
     }
 
+    /// The counters of the pool that serves the request, or has just served it.
+    fn requests(&self) -> Option<&Requests> {
+        self.own.last.map(|(pool, ..)| &*self.view.shared.requests[usize::from(pool.0)])
+    }
+
     /// Counts a request for the metrics.
     pub(crate) fn count(&self, demand: &Demand) {
-        if demand.statements > 0 {
-            let requests = &self.view.shared.requests[usize::from(self.hold.lease_pool.0)];
+        if let Some(requests) = self.requests().filter(|_| demand.statements > 0) {
             requests.count(demand.verdict.class, demand.verdict.reason);
         }
     }
 
     /// Notes how long a request took that began at `start`.
     pub(crate) fn took(&self, demand: &Demand, start: std::time::Instant) {
-        if demand.statements > 0 {
-            let requests = &self.view.shared.requests[usize::from(self.hold.lease_pool.0)];
+        if let Some(requests) = self.requests().filter(|_| demand.statements > 0) {
             requests.took(demand.verdict.class, crate::clock::since(start));
         }
     }
 
     /// The transaction status that the client is told: of a transaction that no server knows, as long as there is one.
     pub(crate) fn status(&self) -> TxStatus {
-        match (&self.hold.begun, &self.hold.lease) {
-            (Begun::No, Some(lease)) => lease.protocol.status(),
-            (begun, _) => begun.status(),
-        }
+        self.hold.status()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The client's side of a session: its socket, and the bytes from and for it.
 
+use std::time::Instant;
+
 use super::{kept::Kept, orphan::Presence};
 use crate::{
     shared::Shared,
@@ -25,6 +27,8 @@ pub(crate) struct Client {
     pub(super) skipping: bool,
     /// Whether the client is still there.
     pub(super) presence: Presence,
+    /// When its requests end at the latest, once it has left.
+    pub(super) until: Option<Instant>,
     /// Whether the client still acknowledges what it is sent.
     pub(super) silence: Silence,
 }
@@ -42,6 +46,7 @@ impl Client {
             search: None,
             skipping: false,
             presence: Presence::Here,
+            until: None,
             silence: Silence::default(),
         }
     }

@@ -42,7 +42,7 @@ impl Session {
 
     /// Whether the client's Sync is still to come for what was sent last.
     pub(crate) fn is_amid_pipeline(&self) -> bool {
-        self.hold.lease.as_ref().is_some_and(|lease| lease.protocol.is_open())
+        self.hold.leased.as_ref().is_some_and(|lease| lease.protocol.is_open())
     }
 
     /// Between a Flush and its Sync every reply must be told from the others.
@@ -68,7 +68,10 @@ impl Session {
 
     /// Whether a message may let go of all statements, and more follows that may name some.
     fn ends_part(&self, tag: u8, mut after: &[u8], request: Request, rewrite: &Rewrite<'_>) -> bool {
-        if tag != b'E' || !(self.hold.left.may_discard || rewrite.effects.has(Effects::DISCARDS)) {
+        if tag != b'E'
+            || !(self.hold.leased.as_ref().is_some_and(|leased| leased.left.may_discard)
+                || rewrite.effects.has(Effects::DISCARDS))
+        {
             return false;
         }
         while let Ok(Some((b'S' | b'H', _, rest))) = split_message(after) {
@@ -188,7 +191,7 @@ impl Session {
 
     /// Whether the backend has an unnamed statement that is too long to be kept here.
     pub(crate) fn has_long_statement(&self) -> bool {
-        self.hold.lease.as_ref().is_some_and(|lease| lease.statements.unnamed == UnnamedText::Streamed)
+        self.hold.leased.as_ref().is_some_and(super::hold::Leased::has_long_statement)
     }
 
     /// The unnamed statement is not known any more.
@@ -312,7 +315,7 @@ impl Session {
             return Ok(Done::Sent);
         }
         if kind == b'S' && self.closes_there(name) {
-            self.hold.left.effects |= Effects::ENDS_STATE;
+            self.note(Effects::ENDS_STATE);
             rewrite.send(whole);
             rewrite.pass(Awaits::Close);
             return Ok(Done::Sent);
@@ -354,7 +357,7 @@ impl Session {
         }
         let Some((id, told, is_used)) = self.named(name) else {
             // SQL's PREPARE shares the names; a session that has used it is pinned to its backend.
-            let may_have = self.hold.pin.is_some() || self.hold.left.effects.has(Effects::PREPARES);
+            let may_have = self.hold.is_pinned() || self.hold.may_have_left(Effects::PREPARES);
             return if may_have { Ok(Ok(There::Theirs(name))) } else { Err(reply::no_such_statement(name)) };
         };
         rewrite.is_untold = !told.is_told();

@@ -39,7 +39,7 @@ use crate::{
     backend::query::Answer,
     listen::{Fate, ListenFailure, Listener, Mail, Mailbox, listen_sql},
     pool::ServerPool,
-    route::{Demand, PoolId},
+    route::Demand,
     sql::{Class, Control, Effects, listened_channels},
     wire::{TxStatus, message},
 };
@@ -144,13 +144,9 @@ impl Session {
         self.own.listening.is_some() || Self::listens_in(demand)
     }
 
-    /// Subscribes to what the request's LISTEN statements name, before they are sent.
-    pub(crate) async fn subscribe(&mut self, request: Request, pool: PoolId) -> Result<(), Reply> {
-        let member = match &self.hold.lease {
-            Some(lease) => Arc::clone(lease.pool()),
-            None => Arc::clone(&self.view.shared.pool(pool).members[0]),
-        };
-        if self.hold.lease.is_none() {
+    /// Subscribes to what the request's LISTEN statements name, before they are sent to this server.
+    pub(crate) async fn subscribe(&mut self, request: Request, member: Arc<ServerPool>) -> Result<(), Reply> {
+        if self.hold.leased.is_none() {
             // What an earlier transaction has left.
             self.forget_pending();
         }
@@ -226,12 +222,12 @@ impl Session {
     /// Prepares the leased backend and the session for a request: channels, fences, the order of what the client is
     /// told.
     pub(crate) async fn prepare_listening(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
-        if Self::listens_in(demand) {
-            let pool = self.hold.lease_pool;
-            self.subscribe(request, pool).await?;
+        let member = self.hold.leased.as_ref().map(|leased| Arc::clone(leased.pool()));
+        if let Some(member) = member.filter(|_| Self::listens_in(demand)) {
+            self.subscribe(request, member).await?;
         }
         let prepares = request.only_prepares();
-        let Some(lease) = &mut self.hold.lease else { return Ok(()) };
+        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
         if lease.protocol.is_open() {
             return Ok(());
         }
@@ -264,7 +260,7 @@ impl Session {
         if !channels.is_empty() {
             self.preload(&channels).await?;
         }
-        let Some(lease) = &mut self.hold.lease else { return Ok(()) };
+        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
         let Some(listening) = self.own.listening.as_deref_mut() else { return Ok(()) };
         let subscription = &mut listening.subscriptions[at];
         let is_pending = |channel: &Channel| channel.standing == Standing::Pending;
@@ -288,7 +284,7 @@ impl Session {
 
     /// Makes the backend listen to what the session does, before anything of the request's is sent.
     async fn preload(&mut self, channels: &str) -> Result<(), Stop> {
-        let Some(lease) = &mut self.hold.lease else { return Ok(()) };
+        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
         let asked = tokio::time::timeout(ASK_TIMEOUT, lease.ask(channels)).await;
         let reply = match asked {
             Ok(Ok(Answer { error: None, for_client, .. })) => {
@@ -317,16 +313,16 @@ impl Session {
     /// Whether the backend must not be given back before [`Session::settle_listening`].
     pub(crate) fn listening_needs_backend(&self) -> bool {
         let on_backend = self.own.listening.as_ref().is_some_and(|listening| listening.on_backend);
-        on_backend || self.hold.lease.as_ref().is_some_and(|lease| lease.protocol.holds_ready())
+        on_backend || self.hold.leased.as_ref().is_some_and(|lease| lease.protocol.holds_ready())
     }
 
     /// After a transaction: takes over from the backend what it listens to, and tells the client that it is ready, if
     /// that was kept back, after all that it had to hear before.
     pub(crate) async fn settle_listening(&mut self) -> Result<(), Ended> {
-        let Some(lease) = &mut self.hold.lease else { return Ok(()) };
+        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
         let is_owed_ready = lease.protocol.take_held_ready();
         let taken = self.take_over_channels().await;
-        if let (Some(listening), Some(lease)) = (self.own.listening.as_deref_mut(), &self.hold.lease)
+        if let (Some(listening), Some(lease)) = (self.own.listening.as_deref_mut(), &self.hold.leased)
             && is_owed_ready
             && let Some(subscription) = listening.on(lease.pool())
         {
@@ -357,11 +353,12 @@ impl Session {
             return Ok(());
         }
         // Without an answer it is not known what the session listens to, so it ends.
-        self.hold.left.effects |= Effects::LISTENS;
+        self.note(Effects::LISTENS);
         if !self.outlive_cancel().await {
             return self.end_lease();
         }
-        let (Some(lease), Some(listening)) = (&mut self.hold.lease, self.own.listening.as_deref_mut()) else {
+        let (Some(lease), Some(listening)) = (&mut self.hold.leased, self.own.listening.as_deref_mut())
+        else {
             return Ok(());
         };
         let member = Arc::clone(lease.pool());
@@ -384,7 +381,7 @@ impl Session {
         }
         let is_rest = |name: &String| !subscription.has(name);
         if !on_backend.iter().any(is_rest) {
-            self.hold.left.effects = self.hold.left.effects.without(Effects::LISTENS);
+            lease.left.effects = lease.left.effects.without(Effects::LISTENS);
         }
         self.client.outbox.extend_from_slice(&answer.for_client);
         Ok(())
@@ -404,12 +401,12 @@ impl Session {
         let is_quiet = self.status() == TxStatus::Idle
             && self.client.streaming == 0
             && !self.client.skipping
-            && self.hold.lease.as_ref().is_none_or(|lease| lease.protocol.quiescent().is_some());
+            && self.hold.leased.as_ref().is_none_or(|lease| lease.protocol.quiescent().is_some());
         let Some(listening) = self.own.listening.as_deref().filter(|_| is_quiet) else {
             return Ok(Rest::Nothing);
         };
         let boxes = listening.subscriptions.iter().map(|subscription| {
-            let is_here = self.hold.lease.as_ref().is_some_and(|lease| subscription.is_on(lease.pool()));
+            let is_here = self.hold.leased.as_ref().is_some_and(|lease| subscription.is_on(lease.pool()));
             (&*subscription.mailbox, (subscription, listening.own.filter(|_| is_here)))
         });
         let client_process = self.who.key.process_id();

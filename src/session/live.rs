@@ -12,7 +12,7 @@ impl Session {
     /// Goes over to the snapshot in force, if there is a new one and nothing ties the session to the old one.
     pub(crate) fn take_up_snapshot(&mut self) {
         if self.view.live.is_current(&self.view.shared)
-            || self.hold.lease.is_some()
+            || self.hold.leased.is_some()
             || !matches!(self.hold.begun, Begun::No)
         {
             return;
@@ -41,7 +41,6 @@ impl Session {
         let old = std::mem::replace(&mut self.view.shared, new);
         let shared = &self.view.shared;
         // Positions of pools mean something else now.
-        self.hold.lease_pool = PoolId(0);
         self.own.last = self.own.last.and_then(|(pool, backend, uses)| {
             let name = &old.pool(pool).name;
             let at = shared.pools.iter().position(|pool| pool.name == *name)?;

@@ -123,7 +123,7 @@ pub struct PinnedIdle {
 const _: () = assert!(size_of::<Ended>() <= 32);
 
 /// An idle client costs one of these: the next larger one would take a quarter more memory.
-const _: () = assert!(size_of::<Session>() <= 544);
+const _: () = assert!(size_of::<Session>() <= 512);
 
 impl From<BadFrame> for Ended {
     fn from(error: BadFrame) -> Self {

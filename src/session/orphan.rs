@@ -15,6 +15,7 @@ use std::{
 
 use super::{
     Ended, Session,
+    client::Client,
     relay::Until,
     request::{End, first_request},
 };
@@ -30,15 +31,9 @@ pub(super) enum Presence {
     #[default]
     Here,
     /// It has closed its sending side, and perhaps more than that.
-    Closed {
-        /// When its requests end at the latest.
-        until: Instant,
-    },
+    Closed,
     /// Its connection has failed: nothing is sent to it any more.
-    Gone {
-        /// As above.
-        until: Instant,
-    },
+    Gone,
 }
 
 impl Presence {
@@ -47,15 +42,20 @@ impl Presence {
     }
 
     pub(super) const fn is_gone(self) -> bool {
-        matches!(self, Self::Gone { .. })
+        matches!(self, Self::Gone)
+    }
+}
+
+impl Client {
+    /// The client leaves, one way or the other: from the first time on its requests have so long.
+    fn leaves(&mut self, presence: Presence, limit: Duration) {
+        self.presence = presence;
+        self.until.get_or_insert_with(|| Instant::now() + limit);
     }
 
     /// What is left of the time for its requests.
-    fn left(self) -> Duration {
-        match self {
-            Self::Here => Duration::MAX,
-            Self::Closed { until } | Self::Gone { until } => until.saturating_duration_since(Instant::now()),
-        }
+    fn time_left(&self) -> Duration {
+        self.until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()))
     }
 }
 
@@ -71,26 +71,21 @@ impl Session {
     pub(super) fn client_has_closed(&mut self) {
         // Here => Closed
         if self.client.presence.is_here() {
-            self.client.presence =
-                Presence::Closed { until: Instant::now() + self.view.shared.limits.orphan_timeout };
+            self.client.leaves(Presence::Closed, self.view.shared.limits.orphan_timeout);
         }
     }
 
     /// The client's connection has failed. An error if there is no reason to go on without it.
     pub(super) fn lose_client(&mut self, error: io::Error) -> Result<(), Ended> {
-        let until = match self.client.presence {
-            Presence::Here => Instant::now() + self.view.shared.limits.orphan_timeout,
-            Presence::Closed { until } | Presence::Gone { until } => until,
-        };
         // Here, Closed => Gone
-        self.client.presence = Presence::Gone { until };
+        self.client.leaves(Presence::Gone, self.view.shared.limits.orphan_timeout);
         self.client.outbox = Vec::new();
         if self.is_unattended() { Err(Ended::ClientIo(error)) } else { Ok(()) }
     }
 
     /// Whether nobody is there for what is under way, and it can have no effect.
     pub(super) fn is_unattended(&self) -> bool {
-        let is_idle = self.hold.lease.as_ref().is_none_or(|lease| lease.protocol.is_answered());
+        let is_idle = self.hold.leased.as_ref().is_none_or(|lease| lease.protocol.is_answered());
         (is_idle || self.under_way.only_reads) && self.has_left(0)
     }
 
@@ -111,8 +106,8 @@ impl Session {
         let says_goodbye = rest.first() == Some(&b'X');
         match self.client.presence {
             Presence::Here => false,
-            Presence::Closed { .. } => says_goodbye,
-            Presence::Gone { .. } => says_goodbye || !self.has_request(rest),
+            Presence::Closed => says_goodbye,
+            Presence::Gone => says_goodbye || !self.has_request(rest),
         }
     }
 
@@ -123,7 +118,7 @@ impl Session {
 
     /// Whether what is under way, or comes next, can be done without another byte of the client.
     pub(super) fn goes_on_alone(&self) -> bool {
-        let waits_for_client = self.hold.lease.as_ref().is_some_and(|lease| {
+        let waits_for_client = self.hold.leased.as_ref().is_some_and(|lease| {
             lease.protocol.copying_in() || (lease.protocol.is_open() && !lease.protocol.awaits_replies())
         });
         self.client.streaming == 0 && !waits_for_client
@@ -131,7 +126,7 @@ impl Session {
 
     /// [`Session::relay`] for a client that has left.
     pub(super) async fn relay_alone(&mut self) -> Result<(), Ended> {
-        let left = self.client.presence.left();
+        let left = self.client.time_left();
         tokio::select! {
             biased;
             // Cancel safe: what was moved is in the session.
@@ -143,9 +138,9 @@ impl Session {
     /// A client that has left is served as long as it has sent whole requests; then it is over, when it has its answers.
     pub(super) async fn farewell(&mut self) -> Result<(), Ended> {
         if self.has_request(&self.client.inbox) {
-            return if self.client.presence.left().is_zero() { Err(self.orphaned()) } else { Ok(()) };
+            return if self.client.time_left().is_zero() { Err(self.orphaned()) } else { Ok(()) };
         }
-        let left = self.client.presence.left();
+        let left = self.client.time_left();
         // One that does not take its answers cannot be told so.
         let _ = tokio::time::timeout(left, poll_fn(|cx| self.poll_flush(cx))).await;
         Err(Ended::ByClient)

@@ -74,11 +74,12 @@ pub(super) fn keeps_columns(text: &[u8]) -> bool {
 impl Session {
     /// Whether a text may mean here and now what it would mean to no other session.
     pub(super) fn means_its_own(&self, rewrite: Option<&Rewrite<'_>>) -> bool {
-        let in_temp = self.hold.pin.as_ref().is_some_and(|pin| pin.reason == PinReason::TempObjects);
+        let in_temp =
+            self.hold.leased.as_ref().is_some_and(|leased| leased.is_pinned_by(PinReason::TempObjects));
         let is_begun = matches!(&self.hold.begun, Begun::Deferred(deferred) if deferred.texts.len() > 1);
         let executed =
             rewrite.is_some_and(|rewrite| rewrite.executed && rewrite.effects.has(CHANGES_MEANING));
-        in_temp || is_begun || executed || self.hold.left.effects.has(CHANGES_MEANING)
+        in_temp || is_begun || executed || self.hold.may_have_left(CHANGES_MEANING)
     }
 
     /// Whether a stale plan in the way of the request's first message that uses a statement would have done nothing.
@@ -171,7 +172,7 @@ impl Session {
 
     /// The unnamed statement is on the backend when this returns `None`.
     pub(super) fn settle_unnamed(&mut self, rewrite: &mut Rewrite<'_>) -> Result<Option<Done>, Reply> {
-        let there = self.hold.lease.as_ref().map(|lease| lease.statements.unnamed).unwrap_or_default();
+        let there = self.hold.leased.as_ref().map(|lease| lease.statements.unnamed).unwrap_or_default();
         let Some(unnamed) = self.own.statements.as_ref().and_then(|all| all.unnamed.as_ref()) else {
             // What another session has left there is none of this one's.
             let is_own = there == UnnamedText::Streamed;
@@ -207,16 +208,16 @@ impl Session {
     }
 
     pub(super) fn held(&mut self) -> Option<&mut Held> {
-        self.hold.lease.as_mut().map(|lease| &mut lease.statements)
+        self.hold.leased.as_mut().map(|lease| &mut lease.statements)
     }
 
     /// What the replies told of statements.
     pub(super) fn note_statements(&mut self, news: &mut News) {
-        let Some(lease) = &mut self.hold.lease else { return };
+        let Some(lease) = &mut self.hold.leased else { return };
         if news.has_stale_plan {
             lease.statements.suspect_all();
         }
-        self.hold.left.statements_unknown |= news.lacks_statement;
+        lease.left.statements_unknown |= news.lacks_statement;
         if let Some(statements) = &mut self.own.statements {
             for (name, id, shape) in news.described.drain(..) {
                 statements.note_told(&name, id, shape);
@@ -227,7 +228,7 @@ impl Session {
                 lease.statements.describe(id, shape);
             }
         }
-        self.hold.left.discarded = self.hold.left.discarded.and(news.discarded);
+        lease.left.discarded = lease.left.discarded.and(news.discarded);
         if news.discarded.statements {
             lease.statements.clear();
             if let Some(statements) = &mut self.own.statements {
@@ -236,10 +237,10 @@ impl Session {
             }
         }
         if news.discarded.sequences {
-            self.hold.left.effects |= Effects::DISCARDS_SEQUENCES;
+            lease.left.effects |= Effects::DISCARDS_SEQUENCES;
         }
         if news.discarded.all {
-            self.hold.left.effects |= Effects::DISCARDS.with(Effects::RESETS);
+            lease.left.effects |= Effects::DISCARDS.with(Effects::RESETS);
         }
         if let Some(steps) = news.repeats.take() {
             self.parse_anew(steps);
@@ -250,7 +251,7 @@ impl Session {
     fn parse_anew(&mut self, mut steps: VecDeque<Step>) {
         let repeat = self.own.statements.as_mut().and_then(|all| all.repeat.take());
         let (Some(Repeat { statement, tail, prepares }), Some(lease)) =
-            (repeat.map(|repeat| *repeat), &mut self.hold.lease)
+            (repeat.map(|repeat| *repeat), &mut self.hold.leased)
         else {
             return;
         };
@@ -279,9 +280,9 @@ impl Session {
             statements.repeat = None;
             statements.confirmed = None;
         }
-        if let Some(lease) = self.hold.lease.as_mut().filter(|lease| lease.protocol.quiescent().is_some()) {
+        if let Some(lease) = self.hold.leased.as_mut().filter(|lease| lease.protocol.quiescent().is_some()) {
             lease.statements.end_transaction();
-            self.hold.left.may_discard = false;
+            lease.left.may_discard = false;
         }
     }
 

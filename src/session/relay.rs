@@ -245,7 +245,7 @@ impl Session {
 
     /// What moving bytes has come to, if that is what was waited for.
     fn moved(&self, until: Until) -> Result<Option<Moved>, Ended> {
-        let is_over = match (&self.hold.lease, until) {
+        let is_over = match (&self.hold.leased, until) {
             (None, Until::Answered | Until::AnsweredAlone) => true,
             (Some(lease), _) if self.client.streaming > 0 || lease.protocol.copying_in() => false,
             (_, Until::Request) => return Ok(self.buffered_request()?.map(Moved::Request)),
@@ -283,11 +283,11 @@ impl Session {
     }
 
     fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        let Some(lease) = &mut self.hold.lease else { return Poll::Ready(Ok(())) };
+        let Some(lease) = &mut self.hold.leased else { return Poll::Ready(Ok(())) };
         if lease.unsent.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        let backend = &mut **lease;
+        let backend = lease.backend();
         if ready!(backend.socket.poll_flush(cx, &mut backend.unsent)).is_err() {
             // What it still had to say is read, and then its end.
             backend.unsent.clear();
@@ -297,7 +297,7 @@ impl Session {
 
     /// Reads from the backend once. Ready if something was read.
     fn poll_backend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        let Some(lease) = &mut self.hold.lease else { return Poll::Pending };
+        let Some(lease) = &mut self.hold.leased else { return Poll::Pending };
         let mut scratch = Scratch::default();
         let broken = match ready!(lease.socket.poll_read(cx, &mut scratch)) {
             Ok(0) => lease.closed(),
@@ -311,7 +311,7 @@ impl Session {
     }
 
     fn on_backend_bytes(&mut self, chunk: &[u8]) -> Result<(), Ended> {
-        let Some(lease) = &mut self.hold.lease else { return Ok(()) };
+        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
         let mut out = Outgoing::default();
         if let Err(bad) = lease.protocol.receive(chunk, &mut out) {
             let broken = lease.nonsense(&bad);
@@ -359,7 +359,7 @@ impl Session {
             let (now, rest) = bytes.split_at(self.client.streaming.min(bytes.len()));
             self.client.streaming -= now.len();
             self.search_in(now);
-            if let Some(lease) = &mut self.hold.lease {
+            if let Some(lease) = &mut self.hold.leased {
                 // A failed write shows as the end of the backend's replies.
                 let _ = lease.send(now);
             }
@@ -383,7 +383,7 @@ impl Session {
 
     /// Passes CopyData on as it comes, and the message that ends it.
     fn pass_copy_data(&mut self) -> Result<(), Ended> {
-        let Some(lease) = &mut self.hold.lease else { return Ok(()) };
+        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
         if !lease.protocol.copying_in() || self.client.streaming > 0 {
             return Ok(());
         }

@@ -23,8 +23,7 @@ impl Session {
             && !self.under_way.is_repeated
             && is_whole
             && effects == Effects::NONE
-            && self.hold.pin.is_none()
-            && !self.hold.is_kept
+            && self.hold.leased.as_ref().is_none_or(|leased| !leased.is_pinned() && !leased.is_kept)
             && !self.under_way.was_in_transaction
             && !self.is_amid_pipeline()
     }

@@ -10,6 +10,7 @@ use super::{
     Ended, Session, Stop,
     aliases::write_aliases,
     draft::Draft,
+    hold::Leased,
     prepared::Repeat,
     request::{End, Request},
     rewrite::Rewritten,
@@ -43,7 +44,7 @@ impl Session {
     /// Sends the request. A refusal means that nothing was sent.
     pub(crate) fn send(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
         let effects = demand.verdict.effects;
-        if self.hold.lease.as_ref().is_some_and(|lease| lease.protocol.is_skipping()) {
+        if self.hold.leased.as_ref().is_some_and(|lease| lease.protocol.is_skipping()) {
             self.send_skipped(request);
             return Ok(());
         }
@@ -61,7 +62,7 @@ impl Session {
         let may_repeat = self.may_repeat(request, demand)
             && !self.is_stepping()
             && self.under_way.kept_sent.grow_to(kept_bytes, self.view.shared.limits.request_buffer_total);
-        let Some(lease) = &mut self.hold.lease else { return Ok(()) };
+        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
         let as_it_came = matches!(written, Written::AsItCame { .. }) && draft.is_empty();
         note_request(&mut lease.protocol, request, written);
         if effects.has(DISCARDING) {
@@ -101,7 +102,7 @@ impl Session {
     fn send_skipped(&mut self, request: Request) {
         let bytes = self.take_from_inbox(request);
         self.client.streaming = request.streaming;
-        if let Some(lease) = &mut self.hold.lease {
+        if let Some(lease) = &mut self.hold.leased {
             if request.is_extended() {
                 lease.protocol.sent_extended(VecDeque::new(), request.is_synced());
             }
@@ -117,7 +118,9 @@ impl Session {
             self.status() != TxStatus::Idle || (was_open && self.under_way.was_in_transaction);
         let ending = self.ending(request, demand);
         self.under_way.ending = if was_open { self.under_way.ending.and(ending) } else { ending };
-        self.hold.left.begin(demand, was_open);
+        if let Some(leased) = &mut self.hold.leased {
+            leased.left.begin(demand, was_open);
+        }
         self.note_sequences(demand);
     }
 
@@ -126,20 +129,22 @@ impl Session {
         let verdict = &demand.verdict;
         // What is discarded is told when it is.
         let discards = Effects::DISCARDS.with(Effects::DISCARDS_SEQUENCES);
-        self.hold.left.effects |= verdict.effects.without(discards);
-        self.hold.left.may_discard |= verdict.effects.has(Effects::DISCARDS);
+        self.note(verdict.effects.without(discards));
+        if let Some(leased) = &mut self.hold.leased {
+            leased.left.may_discard |= verdict.effects.has(Effects::DISCARDS);
+        }
         let goes_on = demand.statements > 1 || request.end == End::Open;
         if goes_on
             && verdict.effects.has(CHANGES_SETTINGS)
             && self.may_change_reading(request, verdict.effects)
         {
             // What follows before the server has said so may be read in another way than it was judged.
-            self.hold.left.effects |= Effects::UNPROVEN;
+            self.note(Effects::UNPROVEN);
         }
         if verdict.effects.has(Effects::DDL) {
             // It may be committed long before it has been answered.
-            if verdict.control == Control::Other {
-                self.hold.left.defining = Some(self.view.catalog.define());
+            if let Some(leased) = self.hold.leased.as_mut().filter(|_| verdict.control == Control::Other) {
+                leased.left.defining = Some(self.view.catalog.define());
             }
             self.view.shared.catalogs.changed(&self.view.catalog);
         } else if verdict.effects.has(Effects::ADDS) {
@@ -189,9 +194,10 @@ impl Session {
             self.who.identity.asks_sequences.store(true, Ordering::Relaxed);
         }
         if self.calls_sequences(verdict) && !self.has_lasting_pin() {
-            self.hold.left.effects |= Effects::CALLS_SEQUENCES;
+            let Some(Leased { left, .. }) = &mut self.hold.leased else { return };
+            left.effects |= Effects::CALLS_SEQUENCES;
             if demand.statements > demand.unread {
-                self.hold.left.add_read(Effects::CALLS_SEQUENCES);
+                left.add_read(Effects::CALLS_SEQUENCES);
             }
         }
     }
@@ -206,7 +212,7 @@ impl Session {
     /// sent as Parse, Bind and Execute without a Sync. If one of them fails, whatever the reason, the server skips the
     /// request behind it, so it cannot run outside of its transaction. Gives how many statements there are.
     fn write_opening(&mut self, draft: &mut Vec<u8>) -> usize {
-        let (Begun::Deferred(deferred), Some(lease)) = (&self.hold.begun, &mut self.hold.lease) else {
+        let (Begun::Deferred(deferred), Some(lease)) = (&self.hold.begun, &mut self.hold.leased) else {
             return 0;
         };
         for text in &deferred.texts {
@@ -221,11 +227,11 @@ impl Session {
 
     fn note_opening(&mut self, statements: usize, aliases: usize) {
         self.own.is_new_backend = false;
-        if let Some(lease) = self.hold.lease.as_mut().filter(|_| statements + aliases > 0) {
+        if let Some(lease) = self.hold.leased.as_mut().filter(|_| statements + aliases > 0) {
             lease.protocol.sends_opening(statements, aliases);
         }
         if statements > 1 {
-            self.hold.left.effects |= Effects::LOCAL;
+            self.note(Effects::LOCAL);
         }
         if statements > 0 {
             self.hold.begun = Begun::No;
@@ -302,8 +308,8 @@ impl Session {
 
     /// Completes a request that resets settings, and tells the client that it is done.
     pub(crate) async fn restore(&mut self, sql: Box<str>) -> Result<(), Ended> {
-        let is_done = !self.hold.left.failed && self.hold.left.discarded.settings;
-        let Some(lease) = self.hold.lease.as_mut().filter(|_| is_done) else {
+        let is_done = |leased: &&mut Leased| !leased.left.failed && leased.left.discarded.settings;
+        let Some(lease) = self.hold.leased.as_mut().filter(is_done) else {
             let status = self.status();
             message::ready(&mut self.client.outbox, status);
             return self.flush_now();
@@ -315,7 +321,7 @@ impl Session {
         // A failed write shows as the end of the backend's replies.
         let _ = lease.send(&query);
         self.relay().await?;
-        match self.hold.lease.as_mut().and_then(|lease| lease.protocol.take_error()) {
+        match self.hold.leased.as_mut().and_then(|lease| lease.protocol.take_error()) {
             // What is in force is not what the client believes.
             Some(error) => Err(Ended::ByServer(Box::new(error))),
             None => Ok(()),

@@ -5,20 +5,19 @@ use std::{
     time::Duration,
 };
 
-use super::{Ended, Session, classify::for_each_value, left::Left, request::Request, transaction::Begun};
+use super::{Ended, Session, classify::for_each_value, hold::Leased, request::Request, transaction::Begun};
 use crate::{
     backend::{
         Broken,
         probe::{Asked, PinReason, Residue},
         protocol::Failure,
     },
-    pool::Lease,
     sql::{Catalog, Effects, added_names, setting_names},
     wire::{TxStatus, frame::split_message, message, read::Body},
 };
 
 /// Effects after which the server is asked what the session has left.
-const LEAVES_STATE: Effects = Effects::SETS
+pub(super) const LEAVES_STATE: Effects = Effects::SETS
     .with(Effects::RESETS)
     .with(Effects::SETS_UNLISTED)
     .with(Effects::TEMP)
@@ -42,7 +41,7 @@ pub(crate) const CHANGES_SETTINGS: Effects = Effects::SETS
     .with(Effects::UNPROVEN);
 
 /// What may make objects: they may be temporary by the search path alone.
-const DEFINES: Effects = Effects::DDL.with(Effects::ADDS);
+pub(super) const DEFINES: Effects = Effects::DDL.with(Effects::ADDS);
 
 /// Names of what is added are kept of one transaction; of more, it is not known what was.
 const ADDED_MAX: usize = 100;
@@ -62,18 +61,12 @@ pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 impl Session {
     /// Gives the backend back if it owes nothing and the session cannot have left anything on it.
     pub(crate) fn release_if_clean(&mut self) {
-        let Some(lease) = &self.hold.lease else { return };
+        let Some(lease) = &self.hold.leased else { return };
         let Some(proof) = lease.protocol.quiescent() else { return };
-        let clean = self.hold.pin.is_none()
-            && !self.hold.is_kept
-            && !self.has_long_statement()
-            && !self.hold.left.effects.has(LEAVES_STATE.with(DEFINES))
-            && self.hold.left.judged_at == self.view.catalog.changes()
+        let clean = lease.is_clean(self.view.catalog.changes())
             && self.client.streaming == 0
-            && !self.hold.left.statements_unknown
             && !self.has_aliases()
-            && !self.listening_needs_backend()
-            && lease.unsent.is_empty();
+            && !self.listening_needs_backend();
         if !clean {
             return;
         }
@@ -88,7 +81,7 @@ impl Session {
             lease.protocol.take_error();
             lease.protocol.set_heard_elsewhere(None);
             lease.protocol.take_held_ready();
-            lease.release(proof);
+            lease.into_lease().release(proof);
         }
     }
 
@@ -99,7 +92,7 @@ impl Session {
             Box::pin(self.restore(sql)).await?;
         }
         self.end_statements();
-        match &self.hold.lease {
+        match &self.hold.leased {
             Some(lease) if lease.protocol.quiescent().is_some() => Box::pin(self.settle_held()).await,
             _ => Ok(()),
         }
@@ -110,29 +103,28 @@ impl Session {
         // backend from being given back.
         self.who.key.holds_none();
         let settled = self.settle_answered().await;
-        if let Some(lease) = &self.hold.lease {
+        if let Some(lease) = &self.hold.leased {
             self.who.key.holds(&lease.cancel);
         }
         settled
     }
 
     async fn settle_answered(&mut self) -> Result<(), Ended> {
-        if self.hold.left.judged_at != self.view.catalog.changes() {
+        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+        if leased.left.judged_at != self.view.catalog.changes() {
             // Something else may have run than what was judged.
-            self.hold.left.effects |= Effects::UNPROVEN;
+            leased.left.effects |= Effects::UNPROVEN;
         }
         // What is created may be temporary by the search path alone.
-        let defines = self.hold.left.effects.has(DEFINES);
-        if self.hold.left.effects.has(Effects::OPAQUE) && self.hold.left.effects.has(Effects::UNPROVEN) {
+        let defines = leased.left.effects.has(DEFINES);
+        if leased.left.effects.has(Effects::OPAQUE) && leased.left.effects.has(Effects::UNPROVEN) {
             self.view.shared.catalogs.doubt(&self.view.catalog);
         }
-        self.hold.left.defining = None;
-        self.note_definitions();
-        if let Some(lease) =
-            self.hold.lease.as_mut().filter(|_| self.hold.left.effects.has(Effects::UNPROVEN))
-        {
+        leased.left.defining = None;
+        self.view.note_definitions(&mut leased.left);
+        if leased.left.effects.has(Effects::UNPROVEN) {
             // Whatever is found below and carried: another session gets it only after a reset.
-            lease.is_suspect = true;
+            leased.is_suspect = true;
         }
         if self.has_long_statement() {
             // A question of ours would end the statement: what was left is asked for when it is gone.
@@ -141,84 +133,72 @@ impl Session {
         }
         if self.own.listening.is_some() {
             self.settle_listening().await?;
-            if self.hold.lease.is_none() {
+            if self.hold.leased.is_none() {
                 return Ok(());
             }
         }
         if !self.outlive_cancel().await || !self.ask_statements().await || !self.remove_aliases().await {
             return self.end_lease();
         }
-        self.hold.left.failed = false;
-        let was_long = self.hold.pin.as_ref().is_some_and(|pin| pin.reason == PinReason::UnnamedStatement);
-        let asks = match &self.hold.pin {
+        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+        leased.left.failed = false;
+        let was_long = leased.is_pinned_by(PinReason::UnnamedStatement);
+        let asks = match &leased.pin {
             // Nothing else can end a pin that lasts as long as the session.
-            _ if self.hold.is_kept => CHANGES_SETTINGS,
+            _ if leased.is_kept => CHANGES_SETTINGS,
             Some(_) => LEAVES_STATE.with(Effects::ENDS_STATE),
             None => LEAVES_STATE,
         };
-        if self.hold.left.effects.has(asks) || was_long || defines {
+        if leased.left.effects.has(asks) || was_long || defines {
             self.ask_residue().await?;
-        } else if self.hold.is_kept {
-            self.set_pin(self.lasting_pin());
+        } else if leased.is_kept {
+            let lasting = leased.lasting_pin();
+            self.set_pin(lasting);
         }
-        // What was not proven has been asked for, and another session gets the backend only after a reset.
-        self.hold.left.judged_at = self.view.catalog.changes();
+        if let Some(leased) = &mut self.hold.leased {
+            // What was not proven has been asked for, and another session gets the backend only after a reset.
+            leased.left.judged_at = self.view.catalog.changes();
+        }
         self.release_if_clean();
         Ok(())
     }
 
     /// The request was judged when definitions had changed so often.
     pub(crate) fn note_judged(&mut self, changes: u64) {
-        if self.hold.lease.is_none() {
-            self.hold.left.judged_at = changes;
-        }
+        self.under_way.judged_at = changes;
     }
 
     /// Ends the session's hold on its backend. Every lease ends by this, whichever way: what must follow from it cannot
     /// be forgotten on one of them.
-    pub(crate) fn part(&mut self) -> Option<Lease> {
-        self.hold.lease.as_ref()?;
+    pub(super) fn part(&mut self) -> Option<Leased> {
+        self.hold.leased.as_ref()?;
         self.who.key.holds_none();
         self.part_unreachable()
     }
 
     /// The same, when no cancel finds the backend any more.
-    fn part_unreachable(&mut self) -> Option<Lease> {
-        let lease = self.hold.lease.take()?;
-        self.note_definitions();
-        self.hold.left = Left::default();
-        self.hold.pin = None;
-        Some(lease)
+    fn part_unreachable(&mut self) -> Option<Leased> {
+        let mut leased = self.hold.leased.take()?;
+        self.view.note_definitions(&mut leased.left);
+        Some(leased)
     }
 
-    /// Definitions may have changed: classification and shared statements must follow.
-    fn note_definitions(&mut self) {
-        let is_proven = !self.hold.left.effects.has(Effects::UNPROVEN)
-            && self.hold.left.judged_at == self.view.catalog.changes();
-        let added = self.hold.left.take_added();
-        if self.hold.left.effects.has(Effects::DDL) || self.hold.left.effects.has(Effects::ADDS) && !is_proven
-        {
-            self.view.shared.catalogs.changed(&self.view.catalog);
-        } else if self.hold.left.effects.has(Effects::ADDS) {
-            self.view.shared.catalogs.added(&self.view.catalog, &added);
-        } else if self.hold.left.effects.has(Effects::DROPS) {
-            self.view.shared.catalogs.dropped();
+    /// A request may leave these on the backend.
+    pub(crate) fn note(&mut self, effects: Effects) {
+        if let Some(leased) = &mut self.hold.leased {
+            leased.left.effects |= effects;
         }
-        if self.hold.left.effects.has(Effects::CHANGES_DEFAULTS) {
-            self.view.shared.renew_backends();
-        }
-        let noted = DEFINES.with(Effects::DROPS).with(Effects::CHANGES_DEFAULTS);
-        self.hold.left.effects = self.hold.left.effects.without(noted);
     }
 
     /// Remembers what a request adds, until its transaction has ended: nobody else sees it before.
     pub(crate) fn note_added(&mut self, request: Request) {
         let names = self.texts(request).iter().flat_map(|text| added_names(text)).collect::<Vec<_>>();
-        let added = &mut self.hold.left.noted().added;
+        let Some(leased) = &mut self.hold.leased else { return };
+        let added = &mut leased.left.noted().added;
         added.extend(names);
         if added.len() > ADDED_MAX {
             *added = Vec::new();
-            self.hold.left.effects |= Effects::DDL;
+            leased.left.effects |= Effects::DDL;
         }
     }
 
@@ -235,7 +215,7 @@ impl Session {
         });
         if has_odd {
             // It would be lost with the backend, and is nobody else's.
-            self.hold.left.effects |= Effects::UNPROVEN;
+            self.note(Effects::UNPROVEN);
         }
         for name in names {
             self.note_custom_setting(&name);
@@ -249,35 +229,37 @@ impl Session {
         if self.own.custom_settings.len() < CUSTOM_SETTINGS_MAX {
             self.own.custom_settings.push(name.to_owned());
         } else {
-            self.hold.left.effects |= Effects::OPAQUE_SETTINGS;
+            self.note(Effects::OPAQUE_SETTINGS);
         }
     }
 
     /// Remembers texts that call what the catalog snapshot does not know, until the server is asked what it does.
     pub(crate) fn note_unsure(&mut self, request: Request) {
         let texts = self.texts(request);
+        let Some(Leased { left, .. }) = &mut self.hold.leased else { return };
         for text in texts {
-            self.hold.left.noted().unsure.extend_from_slice(&text);
+            left.noted().unsure.extend_from_slice(&text);
         }
-        if self.hold.left.unsure().len() > UNSURE_BYTES {
-            self.hold.left.effects |= Effects::OPAQUE_SETTINGS;
-            self.hold.left.forget_unsure();
+        if left.unsure().len() > UNSURE_BYTES {
+            left.effects |= Effects::OPAQUE_SETTINGS;
+            left.forget_unsure();
         }
     }
 
     /// The parameters that functions of the database set, as far as their names stand somewhere, which the last
     /// transaction may have called. The server is asked what functions do that the snapshot does not know.
     async fn parameters_of_functions(&mut self) -> Result<Vec<String>, Broken> {
-        if !self.hold.left.effects.has(Effects::OPAQUE.with(Effects::UNPROVEN)) {
+        let Some(lease) = &mut self.hold.leased else { return Ok(Vec::new()) };
+        if !lease.left.effects.has(Effects::OPAQUE.with(Effects::UNPROVEN)) {
             return Ok(Vec::new());
         }
-        let Some(lease) = self.hold.lease.as_mut().filter(|_| !self.hold.left.unsure().is_empty()) else {
+        if lease.left.unsure().is_empty() {
             return Ok(self.view.catalog.parameters());
-        };
+        }
         let (answer, _) = lease.ask_unhindered(Catalog::PROGRAMS).await?;
         self.client.outbox.extend_from_slice(&answer.for_client);
         if answer.error.is_some() {
-            self.hold.left.effects |= Effects::OPAQUE_SETTINGS;
+            lease.left.effects |= Effects::OPAQUE_SETTINGS;
             return Ok(self.view.catalog.parameters());
         }
         let rows = answer.rows.into_iter().filter_map(|row| {
@@ -285,8 +267,8 @@ impl Session {
             Some((columns.next()?, columns.next()?))
         });
         let programs = Catalog::from_rows(0, rows);
-        if programs.hides_settings_of(self.hold.left.unsure()) {
-            self.hold.left.effects |= Effects::OPAQUE_SETTINGS;
+        if programs.hides_settings_of(lease.left.unsure()) {
+            lease.left.effects |= Effects::OPAQUE_SETTINGS;
         }
         Ok(programs.parameters().iter().cloned().chain(self.view.catalog.parameters()).collect())
     }
@@ -306,7 +288,7 @@ impl Session {
     /// A cancel that came late must hit nobody else: waits for it, and then asks the backend for a sign of life
     /// that takes the blow. False if the backend gives none.
     pub(crate) async fn outlive_cancel(&mut self) -> bool {
-        let Some(lease) = &mut self.hold.lease else { return true };
+        let Some(lease) = &mut self.hold.leased else { return true };
         if !lease.cancel.was_hit() {
             return true;
         }
@@ -320,15 +302,17 @@ impl Session {
 
     /// Asks the backend which statements it still has, if that is not known. False if it gives no answer.
     async fn ask_statements(&mut self) -> bool {
-        if self.hold.lease.is_none() || !self.hold.left.statements_unknown {
+        if !self.hold.leased.as_ref().is_some_and(|leased| leased.left.statements_unknown) {
             return true;
         }
         let Some(names) = self.ask_statement_names().await else { return false };
-        let lost_all = self.hold.lease.as_mut().is_some_and(|lease| lease.statements.keep(&names));
+        let lost_all = self.hold.leased.as_mut().is_some_and(|lease| {
+            lease.left.statements_unknown = false;
+            lease.statements.keep(&names)
+        });
         if let Some(statements) = self.own.statements.as_mut().filter(|_| lost_all) {
             statements.named.clear();
         }
-        self.hold.left.statements_unknown = false;
         true
     }
 
@@ -337,7 +321,7 @@ impl Session {
         // Neither ours nor those that SQL can name are longer; of more than these nothing is known.
         let sql = "SELECT pg_catalog.left(name, 64) FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql \
                    LIMIT 10001";
-        let asked = self.hold.lease.as_mut()?.ask_unhindered(sql);
+        let asked = self.hold.leased.as_mut()?.ask_unhindered(sql);
         let (answer, _) = tokio::time::timeout(ASK_TIMEOUT, asked).await.ok()?.ok()?;
         if answer.error.is_some() || answer.rows.len() > 10_000 {
             return None;
@@ -347,7 +331,7 @@ impl Session {
     }
 
     async fn ask_residue(&mut self) -> Result<(), Ended> {
-        let settings = self.hold.left.effects.has(CHANGES_SETTINGS);
+        let settings = self.hold.may_have_left(CHANGES_SETTINGS);
         let asked = tokio::time::timeout(ASK_TIMEOUT, self.probe(settings)).await;
         match asked {
             Ok(Ok(Some(residue))) => {
@@ -365,7 +349,7 @@ impl Session {
         others.retain(|name| !self.own.custom_settings.contains(name));
         others.sort_unstable();
         others.dedup();
-        let Some(lease) = &mut self.hold.lease else { return Ok(None) };
+        let Some(lease) = &mut self.hold.leased else { return Ok(None) };
         let bytes_max = self.view.shared.limits.settings_per_client;
         let asked = Asked { custom: &self.own.custom_settings, others: &others, bytes_max };
         lease.probe(settings.then_some(asked)).await.map(Some)
@@ -389,47 +373,28 @@ impl Session {
                 .get("bulkhead.route")
                 .and_then(|route| self.view.shared.classifier.rules().hint(route));
             self.own.in_session_mode = settings.get("bulkhead.pool_mode") == Some("session");
-            self.hold.is_kept |= self.hold.lease.is_some() && self.keeps(self.hold.lease_pool);
-            if let Some(lease) = &mut self.hold.lease {
-                lease.applied = Arc::clone(&settings);
+            let keeps = self.hold.leased.as_ref().is_some_and(|leased| self.keeps(leased.pool));
+            if let Some(leased) = &mut self.hold.leased {
+                leased.is_kept |= keeps;
+                leased.applied = Arc::clone(&settings);
             }
             self.own.settings = settings;
         }
-        self.set_pin(self.lasting_pin().or(residue.pin));
+        let lasting = self.hold.leased.as_ref().and_then(Leased::lasting_pin);
+        self.set_pin(lasting.or(residue.pin));
+        let Some(Leased { left, .. }) = &mut self.hold.leased else { return };
         if unknown {
-            self.hold.left.effects =
-                self.hold.left.effects.without(Effects::DISCARDS_SEQUENCES).with(Effects::SETS);
+            left.effects = left.effects.without(Effects::DISCARDS_SEQUENCES).with(Effects::SETS);
         } else {
-            self.hold.left.effects = Effects::NONE;
-            self.hold.left.forget_unsure();
+            left.effects = Effects::NONE;
+            left.forget_unsure();
         }
-    }
-
-    /// State that cannot be asked for lasts until the client goes; that of sequences and settings, until it is
-    /// discarded.
-    fn lasting_pin(&self) -> Option<PinReason> {
-        let pinned = self.hold.pin.as_ref().map(|pin| pin.reason);
-        // DISCARD ALL, which runs in no transaction and succeeded, resets what is not listed, too.
-        let resets_all = self.hold.left.effects.has(Effects::DISCARDS);
-        let pinned = pinned.filter(|reason| !(resets_all && *reason == PinReason::HiddenSettings));
-        let forever = [
-            (Effects::LOADS, PinReason::Load),
-            (Effects::OPAQUE_SETTINGS, PinReason::HiddenSettings),
-            (Effects::SEEDS, PinReason::Seed),
-        ];
-        let left = forever
-            .into_iter()
-            .find(|(effect, reason)| self.hold.left.effects.has(*effect) || pinned == Some(*reason))
-            .map(|(_, reason)| reason);
-        let sequences =
-            self.hold.left.effects.has(Effects::CALLS_SEQUENCES) || pinned == Some(PinReason::Sequences);
-        let discarded = self.hold.left.effects.has(Effects::DISCARDS_SEQUENCES);
-        left.or((sequences && !discarded).then_some(PinReason::Sequences))
     }
 
     /// Whether the backend is kept for the sake of state that cannot be asked for.
     pub(crate) fn has_lasting_pin(&self) -> bool {
-        self.hold.pin.as_ref().is_some_and(|pin| pin.reason.is_lasting())
+        let pin = self.hold.leased.as_ref().and_then(|leased| leased.pin.as_ref());
+        pin.is_some_and(|pin| pin.reason.is_lasting())
     }
 
     /// Closes the backend: what is on it is not known. A session that may have state on it ends with it, as with any
@@ -440,7 +405,7 @@ impl Session {
 
     /// The same, if it is known what has become of the backend.
     fn end_lease_by(&mut self, broken: Option<Broken>) -> Result<(), Ended> {
-        let had_state = self.hold.pin.is_some() || self.hold.left.effects.has(LEAVES_STATE);
+        let had_state = self.hold.is_pinned() || self.hold.may_have_left(LEAVES_STATE);
         match self.part() {
             Some(lease) if had_state => {
                 Err(Ended::Backend(broken.unwrap_or_else(|| lease.timed_out()).into()))
@@ -451,19 +416,19 @@ impl Session {
 
     /// What the replies told besides the bytes for the client.
     pub(crate) fn on_news(&mut self) {
-        let Some(lease) = &mut self.hold.lease else { return };
+        let Some(lease) = &mut self.hold.leased else { return };
         let mut news = lease.protocol.take_news();
         if let Some(failure) = news.failure {
-            self.hold.left.failed = true;
+            lease.left.failed = true;
             self.view.shared.metrics.server_errors.fetch_add(1, Ordering::Relaxed);
             if failure == Failure::Unread {
-                self.hold.left.drop_unread();
+                lease.left.drop_unread();
             }
         }
         // The Sync that was sent is ours: the client's, still to come, is answered here.
         self.client.skipping |= news.skips_to_sync;
         if news.parameter_changed {
-            self.hold.left.effects |= Effects::SETS;
+            lease.left.effects |= Effects::SETS;
             self.own.reading = lease.protocol.reading();
         }
         if news.needs_sync {
@@ -484,7 +449,7 @@ impl Session {
         self.note_statements(&mut news);
         self.forget_unparsed(&news.not_parsed);
         self.undo(news.undone);
-        if let Some(lease) = &mut self.hold.lease {
+        if let Some(lease) = &mut self.hold.leased {
             for id in &news.not_closed {
                 lease.statements.insert(*id);
             }
@@ -493,7 +458,7 @@ impl Session {
 
     /// An open transaction on the backend fails too when a statement of it was refused here.
     pub(crate) async fn fail_transaction(&mut self) -> Result<(), Ended> {
-        let Some(lease) = &mut self.hold.lease else { return Ok(()) };
+        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
         let in_transaction = self.under_way.was_in_transaction || lease.protocol.status() != TxStatus::Idle;
         if lease.protocol.is_open() {
             if lease.protocol.is_amid_message() {

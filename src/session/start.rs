@@ -49,7 +49,7 @@ impl Start {
     ) -> Box<Session> {
         let Self { identity, startup, reading, bound } = self;
         let is_worker = shared.is_worker(&identity.user, startup.get("application_name"));
-        let who = Who { is_worker, bound, home, key, identity, startup };
+        let who = Who { identity, home, key, startup, is_worker, bound };
         let own = Own::new(&who.startup, reading, &shared);
         let under_way = UnderWay::new(&shared);
         let view = View::new(live, shared, &who.identity);

@@ -1,11 +1,15 @@
 //! The request under way.
 
 use super::{kept::Kept, transaction::Ending};
-use crate::shared::Shared;
+use crate::shared::{Shared, attention::Call};
 
 /// The request under way.
 #[derive(Debug)]
 pub(super) struct UnderWay {
+    /// How often definitions had changed when it was judged.
+    pub(super) judged_at: u64,
+    /// The last call for attention that was followed meanwhile.
+    pub(super) attended: Call,
     /// Whether it is part of an explicit transaction.
     pub(super) was_in_transaction: bool,
     /// What it may do to that.
@@ -26,6 +30,8 @@ impl UnderWay {
     /// No request is under way.
     pub(super) fn new(shared: &Shared) -> Self {
         Self {
+            attended: shared.attention.last(),
+            judged_at: 0,
             was_in_transaction: false,
             ending: Ending::No,
             restore: None,

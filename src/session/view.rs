@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::{left::Left, settle::DEFINES};
 use crate::{
     backend::Identity,
     catalog::DatabaseCatalog,
-    shared::{Live, Shared, attention::Call},
+    shared::{Live, Shared},
+    sql::Effects,
 };
 
 /// What the session goes by: the configuration in force when it last looked, and the definitions of its database.
@@ -14,13 +16,29 @@ pub(super) struct View {
     pub(super) shared: Arc<Shared>,
     pub(super) live: Arc<Live>,
     pub(super) catalog: Arc<DatabaseCatalog>,
-    /// The last call for attention that it has followed.
-    pub(super) attended: Call,
 }
 
 impl View {
     /// The view of an identity's sessions on what is in force.
     pub(super) fn new(live: Arc<Live>, shared: Arc<Shared>, identity: &Arc<Identity>) -> Self {
-        Self { catalog: shared.catalogs.of(identity), live, attended: shared.attention.last(), shared }
+        Self { catalog: shared.catalogs.of(identity), live, shared }
+    }
+
+    /// Definitions may have changed: classification and shared statements must follow.
+    pub(super) fn note_definitions(&self, left: &mut Left) {
+        let is_proven = !left.effects.has(Effects::UNPROVEN) && left.judged_at == self.catalog.changes();
+        let added = left.take_added();
+        if left.effects.has(Effects::DDL) || left.effects.has(Effects::ADDS) && !is_proven {
+            self.shared.catalogs.changed(&self.catalog);
+        } else if left.effects.has(Effects::ADDS) {
+            self.shared.catalogs.added(&self.catalog, &added);
+        } else if left.effects.has(Effects::DROPS) {
+            self.shared.catalogs.dropped();
+        }
+        if left.effects.has(Effects::CHANGES_DEFAULTS) {
+            self.shared.renew_backends();
+        }
+        let noted = DEFINES.with(Effects::DROPS).with(Effects::CHANGES_DEFAULTS);
+        left.effects = left.effects.without(noted);
     }
 }
