@@ -173,7 +173,7 @@
 //!
 //! # Snapshots and reload
 //!
-//! What the configuration says is one [`Shared`](shared::Shared) snapshot behind an `Arc`, without statics. A
+//! What the configuration says is one [`Snapshot`](shared::Snapshot) snapshot behind an `Arc`, without statics. A
 //! [reload](startup::reload) reads and checks everything off the runtime's threads, compares it with what is in force
 //! ([`config::diff`]), and puts a new snapshot in force in one step, or none. A session looks at one number between
 //! requests and goes over to the new snapshot when it holds no backend. Pools that go on are the same objects with

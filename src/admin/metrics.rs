@@ -75,7 +75,7 @@ use super::{
 use crate::{
     backend::{connect_error::FailureKind, probe::PinReason},
     pool::{Figures, Limits, Pins, ServerPool, Stats},
-    shared::Shared,
+    shared::Snapshot,
     topology::Known,
     version,
 };
@@ -84,7 +84,7 @@ use crate::{
 pub(super) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// Everything there is to tell, at this moment.
-pub(super) fn text(shared: &Shared) -> String {
+pub(super) fn text(shared: &Snapshot) -> String {
     let members: Vec<Member<'_>> = shared
         .pools
         .iter()
@@ -121,7 +121,7 @@ fn build_info() -> MetricFamily {
     )
 }
 
-fn clients(shared: &Shared) -> [MetricFamily; 6] {
+fn clients(shared: &Snapshot) -> [MetricFamily; 6] {
     let metrics = &shared.metrics;
     [
         gauges(
@@ -157,7 +157,7 @@ fn clients(shared: &Shared) -> [MetricFamily; 6] {
     ]
 }
 
-fn reloads(shared: &Shared) -> [MetricFamily; 3] {
+fn reloads(shared: &Snapshot) -> [MetricFamily; 3] {
     let reloads = &shared.metrics.reloads;
     [
         counters(
@@ -179,7 +179,7 @@ fn reloads(shared: &Shared) -> [MetricFamily; 3] {
     ]
 }
 
-fn traffic(shared: &Shared) -> [MetricFamily; 3] {
+fn traffic(shared: &Snapshot) -> [MetricFamily; 3] {
     let metrics = &shared.metrics;
     [
         counters(
@@ -201,7 +201,7 @@ fn traffic(shared: &Shared) -> [MetricFamily; 3] {
     ]
 }
 
-fn requests(shared: &Shared) -> [MetricFamily; 2] {
+fn requests(shared: &Snapshot) -> [MetricFamily; 2] {
     let pools = || shared.pools.iter().zip(&shared.requests);
     [
         counters(
@@ -227,7 +227,7 @@ fn requests(shared: &Shared) -> [MetricFamily; 2] {
     ]
 }
 
-fn pins(shared: &Shared) -> [MetricFamily; 2] {
+fn pins(shared: &Snapshot) -> [MetricFamily; 2] {
     let by_reason = |counters: &[AtomicU64]| -> Vec<Sample> {
         let reasons = PinReason::ALL.into_iter().zip(counters);
         reasons.map(|(reason, count)| sample(&[("reason", reason.label())], read(count))).collect()
@@ -247,7 +247,7 @@ fn pins(shared: &Shared) -> [MetricFamily; 2] {
     ]
 }
 
-fn repeats(shared: &Shared) -> MetricFamily {
+fn repeats(shared: &Snapshot) -> MetricFamily {
     let counts = shared.metrics.repeats.read();
     counters(
         "bulkhead_repeats_total",
@@ -256,7 +256,7 @@ fn repeats(shared: &Shared) -> MetricFamily {
     )
 }
 
-fn listening(shared: &Shared) -> [MetricFamily; 7] {
+fn listening(shared: &Snapshot) -> [MetricFamily; 7] {
     let stats = shared.listeners.stats();
     let one = |counter: &AtomicU64| [sample(&[], read(counter))];
     [
@@ -423,7 +423,7 @@ fn backends(members: &[Member<'_>]) -> [MetricFamily; 4] {
     ]
 }
 
-fn servers(shared: &Shared) -> [MetricFamily; 7] {
+fn servers(shared: &Snapshot) -> [MetricFamily; 7] {
     let servers = &shared.health.servers;
     let recovery = |known| match known {
         Known::Up { in_recovery } => Some(u64::from(in_recovery)),

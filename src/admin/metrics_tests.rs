@@ -117,7 +117,7 @@ fn what_was_counted_is_told_under_its_labels() {
     member.gate().failed("connection refused");
     let metrics = &shared.metrics;
     shared.requests[2].count(Class::Job, Reason::JobObject);
-    shared.requests[2].took(Class::Job, Duration::from_millis(3));
+    shared.requests[2].note_duration(Class::Job, Duration::from_millis(3));
     metrics.traffic.count_received(15);
     metrics.traffic.count_sent(16);
     metrics.server_errors.store(17, Ordering::Relaxed);

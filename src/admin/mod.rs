@@ -25,7 +25,7 @@ mod fixture {
         pool::{Gate, Limits, Pool, ServerPool},
         route::{PoolId, Routes},
         shared::{
-            self, Lasting, Shared, Workers,
+            self, Process, Snapshot, Workers,
             counters::Requests,
             identities::{Identities, Method},
         },
@@ -78,7 +78,7 @@ mod fixture {
     }
 
     /// Three pools on two servers: `primary` and `jobs` share one, `replicas` has both.
-    pub(super) fn shared() -> Shared {
+    pub(super) fn shared() -> Snapshot {
         let (main, other) = (server("main"), server("other"));
         let (main_gate, other_gate) = (Arc::default(), Arc::default());
         let pools = vec![
@@ -101,7 +101,7 @@ mod fixture {
         let spawner = Spawner { tracker: TaskTracker::new(), threads: Arc::new([]) };
         let limits = ListenLimits { bytes_per_session: 1_000, on_gap: OnGap::Disconnect };
         let listeners = Listeners::new(spawner, limits);
-        Shared {
+        Snapshot {
             acceptor: crate::auth::tls::Acceptor::default(),
             epoch: 1,
             health,
@@ -130,8 +130,8 @@ mod fixture {
             pools,
             requests,
             workers: Workers::default(),
-            welcomes: Arc::default(),
-            lasting: Arc::new(Lasting::new(
+            greetings: Arc::default(),
+            process: Arc::new(Process::new(
                 crate::backend::statements::Statements::new(10, 100_000),
                 listeners,
             )),

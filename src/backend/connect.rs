@@ -43,7 +43,7 @@ const ONLY_DIGEST: &str = "The server asks for SCRAM, and auth.users_file has on
 
 /// One of a server's hosts, and what is looked for there.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Looked<'a> {
+pub(super) struct Sought<'a> {
     pub(super) host: &'a HostPort,
     pub(super) wanted: SessionAttrs,
 }
@@ -51,7 +51,7 @@ pub(super) struct Looked<'a> {
 /// Tries what `sslmode` allows, in libpq's order: another way only if TLS or `pg_hba.conf` is what has failed.
 pub(super) async fn log_in(
     server: &Arc<Server>,
-    at: Looked<'_>,
+    at: Sought<'_>,
     identity: &Arc<Identity>,
     home: Home,
 ) -> Result<Box<Backend>, ConnectError> {
@@ -114,7 +114,7 @@ fn advised(error: ConnectError, server: &Server) -> ConnectError {
 
 async fn attempt(
     server: &Arc<Server>,
-    at: Looked<'_>,
+    at: Sought<'_>,
     identity: &Arc<Identity>,
     home: Home,
     encryption: Encryption,
@@ -124,7 +124,7 @@ async fn attempt(
     let login = server.login(identity, &credentials);
     let Dialled { socket, route } = dial::open(server, at.host, encryption, None).await?;
     *encrypted = route.encryption == Encryption::Tls;
-    let mut talk = Talk { socket, unread: Vec::new(), unread_messages: VecDeque::new() };
+    let mut talk = LoginTalk { socket, unread: Vec::new(), unread_messages: VecDeque::new() };
     let mut packet = Vec::new();
     let mut parameters = vec![("user", login.user), ("database", login.database)];
     let names_itself = |(name, _): &(String, String)| name == APPLICATION_NAME;
@@ -160,7 +160,7 @@ async fn attempt(
         }
     }
     if !at.wanted.accepts(&reported) {
-        let Looked { host, wanted } = at;
+        let Sought { host, wanted } = at;
         // It is closed all the same.
         let _ = talk.socket.send_now(&message::TERMINATE);
         return Err(ConnectError::Unwanted(format!("{host} is not {}", wanted.name())));
@@ -192,7 +192,7 @@ async fn attempt(
 }
 
 async fn authenticate(
-    talk: &mut Talk,
+    talk: &mut LoginTalk,
     login: Login<'_>,
     binding: ChannelBinding,
     require: &RequireAuth,
@@ -268,7 +268,7 @@ fn is_private(socket: &Socket) -> bool {
 
 /// The mechanism, and what to say of channel binding, as libpq does.
 fn choose(
-    talk: &Talk,
+    talk: &LoginTalk,
     mechanisms: &[String],
     wanted: ChannelBinding,
 ) -> Result<(&'static str, scram::Binding), ConnectError> {
@@ -300,7 +300,7 @@ fn choose(
 
 /// SCRAM as the client. Returns when the server has proven itself too.
 async fn prove(
-    talk: &mut Talk,
+    talk: &mut LoginTalk,
     login: Login<'_>,
     mechanism: &str,
     binding: scram::Binding,
@@ -341,13 +341,13 @@ fn unexpected(tag: u8) -> ConnectError {
 }
 
 /// A login's conversation, message by message.
-struct Talk {
+struct LoginTalk {
     socket: Socket,
     unread: Vec<u8>,
     unread_messages: VecDeque<(u8, Vec<u8>)>,
 }
 
-impl Talk {
+impl LoginTalk {
     async fn next(&mut self) -> Result<(u8, Vec<u8>), ConnectError> {
         loop {
             if let Some(message) = self.unread_messages.pop_front() {

@@ -6,9 +6,9 @@
 //! opens a client's transaction, and a client's extended request that we changed, carry steps that say what becomes of the
 //! reply to each of their messages.
 
+mod heard;
 mod known;
 pub mod naming;
-mod news;
 mod shapes;
 mod steps;
 
@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
 };
 
-pub use news::{Discarded, Failure, News, Transient};
+pub use heard::{Discarded, Failure, Heard, Transient};
 pub use steps::{Awaits, Step, Undo};
 
 use super::{outgoing::Outgoing, statements::Shape};
@@ -121,7 +121,7 @@ pub struct Protocol {
     body_passes: bool,
     /// An incomplete header, or an incomplete message that will be looked into.
     tail: Vec<u8>,
-    news: Option<Box<News>>,
+    heard: Option<Box<Heard>>,
     /// What is sent in front of the client's next messages, and whether a BEGIN is among it.
     opening: VecDeque<Step>,
     begins: bool,
@@ -166,7 +166,7 @@ impl Default for Protocol {
             body_left: 0,
             body_passes: true,
             tail: Vec::new(),
-            news: None,
+            heard: None,
             opening: VecDeque::new(),
             begins: false,
             error: None,
@@ -264,7 +264,7 @@ impl Protocol {
     }
 
     /// A stale plan may fail the message of the extended messages sent last after which so many steps remain, itself
-    /// among them: then they are given back as [`News::repeats`], and the client is told nothing.
+    /// among them: then they are given back as [`Heard::repeats`], and the client is told nothing.
     pub fn may_parse_anew(&mut self, remaining: usize) {
         if let Some(part) = self.parts.back_mut() {
             part.repeats_at = remaining;
@@ -333,7 +333,7 @@ impl Protocol {
             undone.append(&mut part.steps);
         }
         if !undone.is_empty() {
-            self.news().undo(undone);
+            self.heard().undo(undone);
         }
     }
 
@@ -459,7 +459,7 @@ impl Protocol {
         self.copying_in = false;
         let Some(part) = self.parts.pop_front() else { return false };
         if let Some(steps) = self.to_repeat.take() {
-            self.news().repeats = Some(steps);
+            self.heard().repeats = Some(steps);
             return false;
         }
         // Only messages that were never sent can be left; their replies come before ReadyForQuery.
@@ -471,7 +471,7 @@ impl Protocol {
         // The client was told that it is in a transaction: it is in a failed one.
         let begin_failed = part.opening == Opening::Failed && self.status == TxStatus::Idle;
         if begin_failed {
-            self.news().begin_failed = true;
+            self.heard().begin_failed = true;
         }
         let passes = match part.whose {
             // Its parameters are told before the client is told that it may go on.
@@ -514,7 +514,7 @@ impl Protocol {
         }
         self.reading = reading_of(&self.parameters);
         if shown {
-            self.news().parameter_changed = true;
+            self.heard().parameter_changed = true;
         }
         shown
     }
@@ -553,17 +553,17 @@ impl Protocol {
             out.clear();
             self.kept = Vec::new();
             part.withholds_ready = true;
-            let news = self.news();
-            news.transient = Some(reason);
-            news.undo(steps);
+            let heard = self.heard();
+            heard.transient = Some(reason);
+            heard.undo(steps);
             return false;
         }
-        let is_stale = news::is_stale_plan(body);
+        let is_stale = heard::is_stale_plan(body);
         let may_repeat = is_stale && part.repeats_at > 0 && part.repeats_at == steps.len();
         if may_repeat && matches!(part.kind, Kind::Synced | Kind::Prepared) {
             self.to_repeat = Some(steps);
             self.kept = Vec::new();
-            self.news().has_stale_plan = true;
+            self.heard().has_stale_plan = true;
             return false;
         }
         let opening_failed = matches!(steps.front(), Some(Step::Open(_)));
@@ -581,24 +581,24 @@ impl Protocol {
             || steps.iter().any(|step| *step == Step::Pass(Awaits::Parse));
         let ours = matches!(whose, Whose::Ours | Whose::Completion);
         let skips_to_sync = part.kind == Kind::Prepared;
-        let news = self.news.get_or_insert_default();
-        news.has_stale_plan |= is_stale;
-        news.lacks_statement |= naming::may_name(body) && news::lacks_statement(body);
-        news.skips_to_sync |= skips_to_sync;
-        news.needs_sync |= needs_sync;
-        news.lost_unnamed |= lost_unnamed && whose == Whose::Client;
+        let heard = self.heard.get_or_insert_default();
+        heard.has_stale_plan |= is_stale;
+        heard.lacks_statement |= naming::may_name(body) && heard::lacks_statement(body);
+        heard.skips_to_sync |= skips_to_sync;
+        heard.needs_sync |= needs_sync;
+        heard.lost_unnamed |= lost_unnamed && whose == Whose::Client;
         let is_refusal = matches!(steps.front(), Some(Step::Refuse { .. })) && !ours;
         let refusal = if is_refusal { steps.pop_front() } else { None };
-        news.undo(steps);
+        heard.undo(steps);
         if let Some(Step::Refuse { error, drops_unread }) = refusal {
-            news.failure = Some(if drops_unread { Failure::Unread } else { Failure::Other });
+            heard.failure = Some(if drops_unread { Failure::Unread } else { Failure::Other });
             out.insert(chunk, &error);
             return false;
         }
         if ours {
             self.error.get_or_insert_with(|| Box::new(ErrorFields::parse(body)));
         } else {
-            news.failure = Some(if news::grammar_refuses(body) { Failure::Unread } else { Failure::Other });
+            heard.failure = Some(if heard::grammar_refuses(body) { Failure::Unread } else { Failure::Other });
         }
         if !ours && naming::may_name(body) {
             let mut error = Vec::with_capacity(HEADER_BYTES + body.len());
@@ -652,8 +652,8 @@ impl Protocol {
         if tag == b'C' && self.watches {
             let discarded = Discarded::by(body);
             if discarded.is_any() {
-                let news = self.news();
-                news.discarded = news.discarded.and(discarded);
+                let heard = self.heard();
+                heard.discarded = heard.discarded.and(discarded);
             }
         }
         passes

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{login, unix_socket::SocketFile};
 use crate::{
     seldom::Seldom,
-    shared::Live,
+    shared::Current,
     socket::{Socket, keep_alive},
     threads::{Home, Spawner},
 };
@@ -27,7 +27,7 @@ pub const DOORSTEP: usize = 100;
 
 /// Where clients come in.
 #[derive(Debug)]
-pub enum Listener {
+pub enum ListenSocket {
     /// TCP.
     Tcp(TcpListener),
     /// A Unix socket; its file, if it was made here, is removed with it.
@@ -40,7 +40,7 @@ enum Arrival {
     Unix(std::os::unix::net::UnixStream),
 }
 
-impl Listener {
+impl ListenSocket {
     /// Cancel safe: a connection that was not returned stays in the backlog.
     async fn accept(&self, keep_alive_limit: std::time::Duration) -> io::Result<Arrival> {
         match self {
@@ -83,9 +83,9 @@ impl Arrival {
 }
 
 /// A connection that has been accepted; counts as long as it lives.
-struct Place(Arc<AtomicUsize>);
+struct CountedConnection(Arc<AtomicUsize>);
 
-impl Place {
+impl CountedConnection {
     /// `None` if `limit` connections are open.
     fn take(open: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
         let place = Self(Arc::clone(open));
@@ -93,7 +93,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -101,9 +101,9 @@ impl Drop for Place {
 
 /// Accepts clients until `stop`. `open` counts the connections of all listeners.
 pub async fn listen(
-    listener: Listener,
+    listener: ListenSocket,
     open: Arc<AtomicUsize>,
-    live: Arc<Live>,
+    current: Arc<Current>,
     spawner: Spawner,
     stop: CancellationToken,
 ) {
@@ -111,14 +111,16 @@ pub async fn listen(
     for turn in (0..u16::try_from(spawner.threads.len()).unwrap_or(1)).cycle() {
         let arrived = tokio::select! {
             // Cancel safe, as it says.
-            accepted = listener.accept(live.load().limits.tcp_user_timeout) => accepted,
+            accepted = listener.accept(current.load().limits.tcp_user_timeout) => accepted,
             () = stop.cancelled() => return,
         };
         match arrived {
             Ok(arrival) => {
                 // Without a place the connection is closed: a client sees that at once.
-                if let Some(place) = Place::take(&open, live.load().limits.max_clients + DOORSTEP) {
-                    hand_over(arrival, place, Home(turn), &live, &spawner);
+                if let Some(place) =
+                    CountedConnection::take(&open, current.load().limits.max_clients + DOORSTEP)
+                {
+                    hand_over(arrival, place, Home(turn), &current, &spawner);
                 }
             }
             Err(error) => {
@@ -131,11 +133,17 @@ pub async fn listen(
     }
 }
 
-fn hand_over(arrival: Arrival, place: Place, home: Home, live: &Arc<Live>, spawner: &Spawner) {
-    let live = Arc::clone(live);
+fn hand_over(
+    arrival: Arrival,
+    place: CountedConnection,
+    home: Home,
+    current: &Arc<Current>,
+    spawner: &Spawner,
+) {
+    let current = Arc::clone(current);
     spawner.spawn(home, async move {
         if let Ok(socket) = arrival.register() {
-            login::run(socket, live, home).await;
+            login::run(socket, current, home).await;
         }
         drop(place);
     });

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use tokio::time::{Duration, Instant, sleep_until};
 
-use super::{refused::Refused, stranger::Door};
+use super::{refused::Refused, stranger::Stranger};
 use crate::{
     auth::{AuthError, ScramKeys, ScramVerifier, User, Verifier, md5, scram},
     session::reply,
-    shared::{Shared, identities::Method},
+    shared::{Snapshot, identities::Method},
     socket::Socket,
     wire::{message, read::Body},
 };
@@ -23,62 +23,72 @@ const REFUSED_AFTER: Duration = Duration::from_millis(50);
 /// The length that stands for no data at all (SASLInitialResponse).
 const NO_DATA: i32 = -1;
 
-pub(super) async fn authenticate(door: &mut Door, shared: &Shared, user: &str) -> Result<(), Refused> {
+pub(super) async fn authenticate(
+    stranger: &mut Stranger,
+    shared: &Snapshot,
+    user: &str,
+) -> Result<(), Refused> {
     let identities = &shared.identities;
     let known = identities.users.get(user);
     let only_scram = known.is_some_and(|known| matches!(known.verifier(), Verifier::Scram(_)));
     match identities.method {
         Method::Trust if known.is_some() => Ok(()),
         Method::Trust => {
-            door.why = Some("there is no such user".to_owned());
+            stranger.why = Some("there is no such user".to_owned());
             Err(reply::authentication_failed(user).into())
         }
-        Method::Md5 if !only_scram => check_md5(door, shared, user).await,
-        Method::Md5 | Method::ScramSha256 => check_scram(door, shared, user).await,
+        Method::Md5 if !only_scram => check_md5(stranger, shared, user).await,
+        Method::Md5 | Method::ScramSha256 => check_scram(stranger, shared, user).await,
     }
 }
 
 /// The refusal of a login that failed at `since`; the log says why.
-async fn failed(door: &mut Door, user: &str, is_known: bool, error: AuthError, since: Instant) -> Refused {
+async fn failed(
+    stranger: &mut Stranger,
+    user: &str,
+    is_known: bool,
+    error: AuthError,
+    since: Instant,
+) -> Refused {
     let why = if is_known { error.to_string() } else { "there is no such user".to_owned() };
-    door.why = Some(why);
+    stranger.why = Some(why);
     sleep_until(since + REFUSED_AFTER).await;
     reply::authentication_failed(user).into()
 }
 
-async fn check_md5(door: &mut Door, shared: &Shared, user: &str) -> Result<(), Refused> {
+async fn check_md5(stranger: &mut Stranger, shared: &Snapshot, user: &str) -> Result<(), Refused> {
     let known = shared.identities.users.get(user);
     let challenge = match md5::Challenge::new() {
         Ok(challenge) => challenge,
-        Err(error) => return Err(failed(door, user, known.is_some(), error, Instant::now()).await),
+        Err(error) => return Err(failed(stranger, user, known.is_some(), error, Instant::now()).await),
     };
     let mut out = Vec::new();
     message::authentication(&mut out, 5, &challenge.salt());
-    door.send(&out).await?;
-    let body = door.password_message().await?;
+    stranger.send(&out).await?;
+    let body = stranger.password_message().await?;
     let since = Instant::now();
     let answer = body.strip_suffix(&[0]).unwrap_or(&body);
     match challenge.verify(known.and_then(|known| known.verifier().md5_digest(user)), answer) {
         Ok(()) => Ok(()),
-        Err(error) => Err(failed(door, user, known.is_some(), error, since).await),
+        Err(error) => Err(failed(stranger, user, known.is_some(), error, since).await),
     }
 }
 
-async fn check_scram(door: &mut Door, shared: &Shared, user: &str) -> Result<(), Refused> {
+async fn check_scram(stranger: &mut Stranger, shared: &Snapshot, user: &str) -> Result<(), Refused> {
     let identities = &shared.identities;
     let known = identities.users.get(user);
-    let (first, channel) = first_message(door, shared).await?;
+    let (first, channel) = first_message(stranger, shared).await?;
     let since = Instant::now();
     let server = identities.users.scram_server(user, &identities.mock).on(channel);
     let (challenge, text) = match server.first(&first) {
         Ok(begun) => begun,
-        Err(error) => return Err(failed(door, user, known.is_some(), error, since).await),
+        Err(error) => return Err(failed(stranger, user, known.is_some(), error, since).await),
     };
     let mut out = Vec::new();
     message::authentication(&mut out, 11, text.as_bytes());
-    door.send(&out).await?;
+    stranger.send(&out).await?;
 
-    let last = door.password_message().await?;
+    let last = stranger.password_message().await?;
     let since = Instant::now();
     let verifier = match known {
         Some(known) => derive(known, challenge.salt()).await,
@@ -86,14 +96,14 @@ async fn check_scram(door: &mut Door, shared: &Shared, user: &str) -> Result<(),
     };
     let proven = match challenge.finish(&last, verifier.as_ref()) {
         Ok(proven) => proven,
-        Err(error) => return Err(failed(door, user, known.is_some(), error, since).await),
+        Err(error) => return Err(failed(stranger, user, known.is_some(), error, since).await),
     };
     if let Some(verifier) = &verifier {
         identities.set_proven(user, verifier, ScramKeys::passed_through(proven.client_key, verifier));
     }
     out.clear();
     message::authentication(&mut out, 12, proven.server_final.as_bytes());
-    door.send(&out).await?;
+    stranger.send(&out).await?;
     Ok(())
 }
 
@@ -107,18 +117,21 @@ async fn derive(user: &Arc<User>, salt: &[u8]) -> Option<ScramVerifier> {
 }
 
 /// Offers SCRAM, and takes the client's choice and its first message.
-async fn first_message(door: &mut Door, shared: &Shared) -> Result<(Vec<u8>, scram::Channel), Refused> {
+async fn first_message(
+    stranger: &mut Stranger,
+    shared: &Snapshot,
+) -> Result<(Vec<u8>, scram::Channel), Refused> {
     // The certificate that the client sees is ours: a login can be bound to it.
-    let end_point = match door.socket {
+    let end_point = match stranger.socket {
         Some(Socket::Tls(_)) => shared.acceptor.end_point(),
         _ => None,
     };
     let mut out = Vec::new();
     let plus = if end_point.is_some() { format!("{}\0", scram::MECHANISM_PLUS) } else { String::new() };
     message::authentication(&mut out, 10, format!("{plus}{}\0\0", scram::MECHANISM).as_bytes());
-    door.send(&out).await?;
+    stranger.send(&out).await?;
 
-    let initial = door.password_message().await?;
+    let initial = stranger.password_message().await?;
     let (mechanism, data) = initial_response(&initial)
         .ok_or_else(|| reply::protocol_violation("malformed SASLInitialResponse message"))?;
     let channel = match end_point {
@@ -138,8 +151,8 @@ async fn first_message(door: &mut Door, shared: &Shared) -> Result<(Vec<u8>, scr
     // As in PostgreSQL, who has chosen without saying anything is asked to begin.
     out.clear();
     message::authentication(&mut out, 11, &[]);
-    door.send(&out).await?;
-    Ok((door.password_message().await?, channel))
+    stranger.send(&out).await?;
+    Ok((stranger.password_message().await?, channel))
 }
 
 /// The mechanism and the data of a SASLInitialResponse; `None` if its inner length is not that of what follows.

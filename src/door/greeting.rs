@@ -12,8 +12,8 @@ use crate::{
     route::PoolId,
     session::reply::{self, Reply},
     shared::{
-        Shared,
-        greetings::{Key, Welcome},
+        Snapshot,
+        greetings::{Greeting, Key},
     },
     sql::Reading,
     threads::Home,
@@ -30,19 +30,19 @@ const APPLICATION_NAME: &str = "application_name";
 const NAME_BYTES: usize = 63;
 
 /// What a new session with these startup settings starts with; an error ends it.
-pub(super) async fn welcome(
-    shared: &Arc<Shared>,
+pub(super) async fn greeting(
+    shared: &Arc<Snapshot>,
     identity: &Arc<Identity>,
     pool: PoolId,
     startup: Settings,
     home: Home,
-) -> Result<Welcome, Reply> {
+) -> Result<Greeting, Reply> {
     let pairs: Vec<(String, Vec<u8>)> =
         startup.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     // An identity lives as long as anybody has remembered it: its address tells it from any other.
-    let generation = shared.welcomes.generation.load(Ordering::Acquire);
+    let generation = shared.greetings.generation.load(Ordering::Acquire);
     let key = (generation, Arc::as_ptr(identity) as usize, pool, pairs);
-    if let Some(known) = shared.welcomes.known.get(&key) {
+    if let Some(known) = shared.greetings.known.get(&key) {
         return Ok(known);
     }
     let startup = Arc::new(startup);
@@ -51,10 +51,10 @@ pub(super) async fn welcome(
         None => ask(shared, identity, pool, &startup, home).await?,
     };
     let reading = reading(&parameters);
-    let welcome = Welcome { parameters, startup, reading, _identity: Arc::clone(identity) };
-    shared.welcomes.known.insert(unnamed(&key), welcome.clone());
-    shared.welcomes.known.insert(key, welcome.clone());
-    Ok(welcome)
+    let greeting = Greeting { parameters, startup, reading, _identity: Arc::clone(identity) };
+    shared.greetings.known.insert(unnamed(&key), greeting.clone());
+    shared.greetings.known.insert(key, greeting.clone());
+    Ok(greeting)
 }
 
 /// The key of all that differ in nothing but their `application_name`.
@@ -66,11 +66,11 @@ fn unnamed((generation, identity, pool, pairs): &Key) -> Key {
 }
 
 /// What is known of a session that differs in nothing but its `application_name`: a new name alone needs no server.
-fn renamed(shared: &Arc<Shared>, key: &Key) -> Option<Arc<[u8]>> {
+fn renamed(shared: &Arc<Snapshot>, key: &Key) -> Option<Arc<[u8]>> {
     let (_, name) = key.3.iter().find(|(name, _)| name == APPLICATION_NAME)?;
     let is_plain = name.len() <= NAME_BYTES && name.iter().all(|byte| (b' '..=b'~').contains(byte));
     let name = std::str::from_utf8(name).ok()?;
-    let known = shared.welcomes.known.get(&unnamed(key)).filter(|_| is_plain)?;
+    let known = shared.greetings.known.get(&unnamed(key)).filter(|_| is_plain)?;
     let mut messages = Vec::new();
     let mut rest = &*known.parameters;
     while let Ok(Some((_, body, after))) = split_message(rest) {
@@ -100,7 +100,7 @@ fn reading(mut messages: &[u8]) -> Reading {
 }
 
 async fn ask(
-    shared: &Arc<Shared>,
+    shared: &Arc<Snapshot>,
     identity: &Arc<Identity>,
     pool: PoolId,
     startup: &Arc<Settings>,

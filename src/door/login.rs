@@ -8,10 +8,10 @@ use super::{
     authenticate::authenticate,
     claim::{Claim, Cut},
     database,
-    greeting::welcome,
+    greeting::greeting,
     refused::Refused,
     reprove,
-    stranger::Door,
+    stranger::Stranger,
 };
 use crate::{
     backend::Settings,
@@ -22,9 +22,9 @@ use crate::{
         start::Start,
     },
     shared::{
-        Live, Shared,
+        Current, Snapshot,
         cancels::{CancelKey, Found},
-        greetings::Welcome,
+        greetings::Greeting,
         places::{CountedClient, NoPlace},
     },
     socket::Socket,
@@ -40,19 +40,19 @@ use crate::{
 const CANCEL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Serves one connection from its first byte to its last.
-pub async fn run(socket: Socket, live: Arc<Live>, home: Home) {
+pub async fn run(socket: Socket, current: Arc<Current>, home: Home) {
     // Boxed: what a login needs is not to be kept for as long as the session lives.
-    let Some((mut session, _counted)) = Box::pin(log_in(socket, live, home)).await else { return };
+    let Some((mut session, _counted)) = Box::pin(log_in(socket, current, home)).await else { return };
     session::run(&mut session).await;
 }
 
-async fn log_in(socket: Socket, live: Arc<Live>, home: Home) -> Option<(Box<Session>, CountedClient)> {
+async fn log_in(socket: Socket, current: Arc<Current>, home: Home) -> Option<(Box<Session>, CountedClient)> {
     // The whole login goes by one snapshot.
-    let shared = live.load();
-    let mut door = Door::new(socket);
+    let shared = current.load();
+    let mut stranger = Stranger::new(socket);
     let entered = tokio::select! {
         // Cancel safe: a client that is not let in has nothing to lose; a cancel that is dropped counts as lost.
-        entered = enter(&mut door, &shared, home) => entered,
+        entered = enter(&mut stranger, &shared, home) => entered,
         () = tokio::time::sleep(shared.limits.login_timeout) => {
             Err(Refused::Silently("no login within limits.login_timeout"))
         }
@@ -62,11 +62,11 @@ async fn log_in(socket: Socket, live: Arc<Live>, home: Home) -> Option<(Box<Sess
         Ok(Some((admitted, counted))) => {
             shared.metrics.logins.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let Admitted { kind, key, greeting } = admitted;
-            let (socket, unread) = (door.socket.expect("the login has ended on it"), door.unread);
+            let (socket, unread) = (stranger.socket.expect("the login has ended on it"), stranger.unread);
             return match kind {
                 Kind::Session(start) => {
                     let client = Client::new(socket, unread, greeting, &shared);
-                    Some((start.into_session(client, key, shared, live, home), counted))
+                    Some((start.into_session(client, key, shared, current, home), counted))
                 }
                 Kind::Replication(backend) => {
                     replication::run(socket, greeting, &unread, backend, &key, &shared).await;
@@ -77,13 +77,13 @@ async fn log_in(socket: Socket, live: Arc<Live>, home: Home) -> Option<(Box<Sess
         Ok(None) => return None,
         Err(refused) => refused,
     };
-    refuse(door, &shared, refused);
+    refuse(stranger, &shared, refused);
     None
 }
 
-fn refuse(mut door: Door, shared: &Shared, refused: Refused) {
+fn refuse(mut stranger: Stranger, shared: &Snapshot, refused: Refused) {
     shared.metrics.login_failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let peer = door.socket.as_ref().map_or_else(|| "gone".to_owned(), Socket::peer);
+    let peer = stranger.socket.as_ref().map_or_else(|| "gone".to_owned(), Socket::peer);
     match refused {
         Refused::Silently(why) => tracing::debug!(peer, why, "a client was not let in"),
         Refused::Tls { peer, why } => {
@@ -93,9 +93,9 @@ fn refuse(mut door: Door, shared: &Shared, refused: Refused) {
         }
         Refused::With(reply) => {
             if let Some(left_out) = shared.door_log.admits() {
-                let Claim { user, database, application_name } = &door.claim;
+                let Claim { user, database, application_name } = &stranger.claim;
                 let (user, database, application_name) = (Cut(user), Cut(database), Cut(application_name));
-                let why = door.why.take().unwrap_or_else(|| reply.message.clone());
+                let why = stranger.why.take().unwrap_or_else(|| reply.message.clone());
                 tracing::info!(
                     ?user, ?database, ?application_name, peer, code = %reply.code, why, left_out, "a client was refused"
                 );
@@ -103,7 +103,7 @@ fn refuse(mut door: Door, shared: &Shared, refused: Refused) {
             let mut out = Vec::new();
             reply.fatal(&mut out);
             // The error is all that is said; a client that does not take it is closed all the same.
-            let _ = door.socket.as_mut().map(|socket| socket.send_now(&out));
+            let _ = stranger.socket.as_mut().map(|socket| socket.send_now(&out));
         }
     }
 }
@@ -122,11 +122,11 @@ enum Kind {
 }
 
 async fn enter(
-    door: &mut Door,
-    shared: &Arc<Shared>,
+    stranger: &mut Stranger,
+    shared: &Arc<Snapshot>,
     home: Home,
 ) -> Result<Option<(Admitted, CountedClient)>, Refused> {
-    let start = match door.first_packet(&shared.acceptor).await? {
+    let start = match stranger.first_packet(&shared.acceptor).await? {
         FirstPacket::Start(start) => start,
         FirstPacket::Cancel { process_id, secret } => {
             // The answer to a cancel is always the same: none.
@@ -142,13 +142,13 @@ async fn enter(
             return Err(Refused::Silently("encryption asked for twice"));
         }
     };
-    door.claim = claim_of(&start);
-    if shared.acceptor.requires_tls() && matches!(door.socket, Some(Socket::Tcp(_))) {
+    stranger.claim = claim_of(&start);
+    if shared.acceptor.requires_tls() && matches!(stranger.socket, Some(Socket::Tcp(_))) {
         return Err(reply::tls_required().into());
     }
     let counted = take_place(&start, shared)?;
-    negotiate(door, &start).await?;
-    authenticate(door, shared, &start.user).await?;
+    negotiate(stranger, &start).await?;
+    authenticate(stranger, shared, &start.user).await?;
     counted.is_let_in();
     let pools: Vec<&str> = shared.pools.iter().map(|pool| pool.name.as_str()).collect();
     let (parameters, kind) = admit(&start, shared, home)
@@ -167,7 +167,7 @@ async fn enter(
 }
 
 /// A place for whom the client says it is.
-fn take_place(start: &Startup, shared: &Shared) -> Result<CountedClient, Reply> {
+fn take_place(start: &Startup, shared: &Snapshot) -> Result<CountedClient, Reply> {
     let limit = shared.limits.max_clients;
     let (database, _) = database::split(&start.database, |name| shared.pool_named(name));
     let others_known = shared.identities.users.iter().nth(1).is_some();
@@ -188,7 +188,7 @@ fn claim_of(start: &Startup) -> Claim {
 }
 
 /// What an authenticated client gets, and the parameters (ParameterStatus) that it is told.
-async fn admit(start: &Startup, shared: &Arc<Shared>, home: Home) -> Result<(Arc<[u8]>, Kind), Reply> {
+async fn admit(start: &Startup, shared: &Arc<Snapshot>, home: Home) -> Result<(Arc<[u8]>, Kind), Reply> {
     let (database, bound) = database::split(&start.database, |name| shared.pool_named(name));
     let identities = &shared.identities;
     let pool = bound.unwrap_or(shared.routes.primary);
@@ -220,8 +220,8 @@ async fn admit(start: &Startup, shared: &Arc<Shared>, home: Home) -> Result<(Arc
     }
     reprove::prove(shared, &identity, pool, home).await?;
     shared.catalogs.of(&identity).first_read().await;
-    let Welcome { parameters, startup, reading, .. } =
-        welcome(shared, &identity, pool, settings, home).await?;
+    let Greeting { parameters, startup, reading, .. } =
+        greeting(shared, &identity, pool, settings, home).await?;
     Ok((parameters, Kind::Session(Start { identity, startup, reading, bound })))
 }
 
@@ -233,13 +233,13 @@ fn replication_parameters(start: &Startup) -> Vec<(String, String)> {
 }
 
 /// Tells a client that asked for more than we know what we know.
-async fn negotiate(door: &mut Door, start: &Startup) -> io::Result<()> {
+async fn negotiate(stranger: &mut Stranger, start: &Startup) -> io::Result<()> {
     if start.minor <= MINOR_VERSION && start.unknown_options.is_empty() {
         return Ok(());
     }
     let mut out = Vec::new();
     message::negotiate_version(&mut out, start.minor.min(MINOR_VERSION), &start.unknown_options);
-    door.send(&out).await
+    stranger.send(&out).await
 }
 
 /// The settings of a startup packet; `options` comes first, as in PostgreSQL the others override it.

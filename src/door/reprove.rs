@@ -17,7 +17,7 @@ use crate::{
     pool::{Refusal, ServerPool},
     route::PoolId,
     session::reply::{self, Reply},
-    shared::Shared,
+    shared::Snapshot,
     threads::Home,
     wire::read::ErrorFields,
 };
@@ -27,7 +27,7 @@ const INVALID_AUTHORIZATION: &str = "28";
 
 /// Lets a login pass that its server has let in not long ago, or lets in now.
 pub(super) async fn prove(
-    shared: &Shared,
+    shared: &Snapshot,
     identity: &Arc<Identity>,
     pool: PoolId,
     home: Home,
@@ -54,7 +54,7 @@ pub(super) async fn prove(
     }
 }
 
-async fn ask(shared: &Shared, identity: &Arc<Identity>, member: &Arc<ServerPool>, home: Home) -> Outcome {
+async fn ask(shared: &Snapshot, identity: &Arc<Identity>, member: &Arc<ServerPool>, home: Home) -> Outcome {
     let began = Instant::now();
     // The client is to be told before its time is over.
     let limit = member.limits().connect_timeout.min(shared.limits.login_timeout / 2);
@@ -66,7 +66,7 @@ async fn ask(shared: &Shared, identity: &Arc<Identity>, member: &Arc<ServerPool>
     outcome
 }
 
-fn revoke(shared: &Shared, identity: &Identity, refusal: &ErrorFields) {
+fn revoke(shared: &Snapshot, identity: &Identity, refusal: &ErrorFields) {
     shared.identities.revoke(identity, refusal.code.starts_with(INVALID_AUTHORIZATION));
     shared.pools.iter().flat_map(|pool| &pool.members).for_each(ServerPool::close_outdated);
 }

@@ -22,7 +22,7 @@ const LOGIN_MESSAGE_BYTES: usize = 16 * 1024;
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// A connection that is not a session yet.
-pub(super) struct Door {
+pub(super) struct Stranger {
     /// Gone while TLS begins.
     pub(super) socket: Option<Socket>,
     pub(super) unread: Vec<u8>,
@@ -32,7 +32,7 @@ pub(super) struct Door {
     pub(super) why: Option<String>,
 }
 
-impl Door {
+impl Stranger {
     pub(super) fn new(socket: Socket) -> Self {
         Self { socket: Some(socket), unread: Vec::new(), claim: Claim::default(), why: None }
     }

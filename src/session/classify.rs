@@ -328,7 +328,7 @@ impl Session {
     /// Notes how long a request took that began at `start`.
     pub(crate) fn took(&self, demand: &Demand, start: std::time::Instant) {
         if let Some(requests) = self.requests().filter(|_| demand.statements > 0) {
-            requests.took(demand.verdict.class, crate::clock::since(start));
+            requests.note_duration(demand.verdict.class, crate::clock::since(start));
         }
     }
 

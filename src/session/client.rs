@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{kept::Kept, orphan::Presence};
 use crate::{
-    shared::Shared,
+    shared::Snapshot,
     socket::{Socket, silence::Silence},
     sql::HiddenSearch,
 };
@@ -35,7 +35,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// A client that was let in on this socket, has sent this already, and is greeted so.
-    pub(crate) fn new(socket: Socket, unread: Vec<u8>, greeting: Vec<u8>, shared: &Shared) -> Self {
+    pub(crate) fn new(socket: Socket, unread: Vec<u8>, greeting: Vec<u8>, shared: &Snapshot) -> Self {
         Self {
             socket,
             // An empty buffer still owns its memory.

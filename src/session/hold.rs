@@ -11,7 +11,7 @@ use crate::{
     backend::{Backend, probe::PinReason, statements::UnnamedText},
     pool::{Lease, PinPlace},
     route::PoolId,
-    shared::counters::CountedPin,
+    shared::counters::SessionPin,
     sql::Effects,
     wire::TxStatus,
 };
@@ -34,7 +34,7 @@ pub(super) struct Leased {
     /// It is the session's own until the session ends.
     pub(super) is_kept: bool,
     /// Why it is kept between transactions.
-    pub(super) pin: Option<Box<CountedPin>>,
+    pub(super) pin: Option<Box<SessionPin>>,
     /// What statements have, or may have, left on it since the checkout.
     pub(super) left: Left,
 }

@@ -6,7 +6,7 @@ use super::{Statements, listen::Listening};
 use crate::{
     backend::{BackendId, Settings},
     route::PoolId,
-    shared::Shared,
+    shared::Snapshot,
     sql::{Hint, Reading},
 };
 
@@ -36,7 +36,7 @@ pub(super) struct Own {
 
 impl Own {
     /// What a session begins with that asked for these settings.
-    pub(super) fn new(startup: &Arc<Settings>, reading: Reading, shared: &Shared) -> Self {
+    pub(super) fn new(startup: &Arc<Settings>, reading: Reading, shared: &Snapshot) -> Self {
         let custom = startup.iter().map(|(name, _)| name).filter(|name| name.contains('.'));
         Self {
             settings: Arc::clone(startup),

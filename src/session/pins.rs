@@ -13,7 +13,7 @@ use crate::{
     backend::probe::PinReason,
     pool::{PinCheckout, PinPlace, PinsFull, Refusal},
     route::PoolId,
-    shared::counters::CountedPin,
+    shared::counters::SessionPin,
     sql::{Effects, Verdict},
     wire::TxStatus,
 };
@@ -104,7 +104,7 @@ impl Session {
             Some(reason) if leased.is_pinned_by(reason) => {}
             Some(reason) => {
                 leased.pin_anyway();
-                let pin = CountedPin::new(&self.view.shared.metrics, leased.pool(), reason);
+                let pin = SessionPin::new(&self.view.shared.metrics, leased.pool(), reason);
                 leased.pin = Some(Box::new(pin));
             }
             None => {
@@ -166,7 +166,7 @@ impl Session {
     /// Where that is not possible, or not enough, it is closed with its lease.
     pub(crate) async fn hand_back(&mut self) {
         // A library stays loaded, and a seed stays set.
-        let lasts = |pin: &CountedPin| matches!(pin.reason, PinReason::Load | PinReason::Seed);
+        let lasts = |pin: &SessionPin| matches!(pin.reason, PinReason::Load | PinReason::Seed);
         let outlives = self.view.catalog.load().outlives_discard();
         let Some(mut lease) = self.part() else { return };
         let lasting = lease.left.effects.has(Effects::LOADS.with(Effects::SEEDS))

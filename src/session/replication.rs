@@ -16,7 +16,7 @@ use crate::{
     backend::{Broken, Identity, probe::PinReason},
     pool::{Lease, Wants},
     route::PoolId,
-    shared::{Shared, cancels::CancelKey, counters::CountedPin},
+    shared::{Snapshot, cancels::CancelKey, counters::SessionPin},
     socket::{Scratch, Socket},
     threads::Home,
     wire::frame::{BadFrame, Header},
@@ -34,12 +34,12 @@ pub(crate) fn is_asked(value: Option<&str>) -> bool {
 #[derive(Debug)]
 pub(crate) struct Dedicated {
     lease: Lease,
-    _pin: CountedPin,
+    _pin: SessionPin,
 }
 
 /// Opens a backend with the client's own startup parameters. Its place is waited for as any other.
 pub(crate) async fn open(
-    shared: &Arc<Shared>,
+    shared: &Arc<Snapshot>,
     identity: Identity,
     pool: PoolId,
     home: Home,
@@ -54,7 +54,7 @@ pub(crate) async fn open(
     lease.try_pin().map_err(|full| {
         reply::pins_full(&pool.name, full.max_pinned, PinReason::Replication.label(), None)
     })?;
-    let pin = CountedPin::new(&shared.metrics, lease.pool(), PinReason::Replication);
+    let pin = SessionPin::new(&shared.metrics, lease.pool(), PinReason::Replication);
     Ok(Dedicated { lease, _pin: pin })
 }
 
@@ -118,7 +118,7 @@ pub(crate) async fn run(
     unread: &[u8],
     dedicated: Dedicated,
     key: &CancelKey,
-    shared: &Shared,
+    shared: &Snapshot,
 ) {
     let Dedicated { lease, _pin } = dedicated;
     key.holds(&lease.cancel);

@@ -6,7 +6,7 @@ use super::{Client, Hold, Own, Session, UnderWay, View};
 use crate::{
     backend::{Identity, Settings},
     route::PoolId,
-    shared::{Live, Shared, cancels::CancelKey},
+    shared::{Current, Snapshot, cancels::CancelKey},
     sql::Reading,
     threads::Home,
 };
@@ -43,8 +43,8 @@ impl Start {
         self,
         client: Client,
         key: CancelKey,
-        shared: Arc<Shared>,
-        live: Arc<Live>,
+        shared: Arc<Snapshot>,
+        live: Arc<Current>,
         home: Home,
     ) -> Box<Session> {
         let Self { identity, startup, reading, bound } = self;

@@ -1,7 +1,7 @@
 //! The request under way.
 
 use super::{kept::Kept, transaction::Ending};
-use crate::shared::{Shared, attention::Call};
+use crate::shared::{Snapshot, attention::Call};
 
 /// The request under way.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct UnderWay {
 
 impl UnderWay {
     /// No request is under way.
-    pub(super) fn new(shared: &Shared) -> Self {
+    pub(super) fn new(shared: &Snapshot) -> Self {
         Self {
             attended: shared.attention.last(),
             judged_at: 0,

@@ -43,7 +43,7 @@ impl Requests {
         self.counts[class as usize][reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn took(&self, class: Class, duration: Duration) {
+    pub(crate) fn note_duration(&self, class: Class, duration: Duration) {
         self.durations[class as usize].observe(duration);
     }
 
@@ -115,13 +115,13 @@ impl Reloads {
 
 /// Counts as long as it lives.
 #[derive(Debug)]
-pub(crate) struct CountedPin {
+pub(crate) struct SessionPin {
     pub(crate) reason: PinReason,
     metrics: Arc<Metrics>,
     _in_pool: pool::CountedPin,
 }
 
-impl CountedPin {
+impl SessionPin {
     pub(crate) fn new(metrics: &Arc<Metrics>, pool: &Arc<ServerPool>, reason: PinReason) -> Self {
         metrics.pinned[reason as usize].fetch_add(1, Ordering::Relaxed);
         metrics.pins[reason as usize].fetch_add(1, Ordering::Relaxed);
@@ -129,7 +129,7 @@ impl CountedPin {
     }
 }
 
-impl Drop for CountedPin {
+impl Drop for SessionPin {
     fn drop(&mut self) {
         self.metrics.pinned[self.reason as usize].fetch_sub(1, Ordering::Relaxed);
     }

@@ -8,32 +8,32 @@ use std::sync::{
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
-use super::snapshot::Shared;
+use super::snapshot::Snapshot;
 
 /// The snapshot in force.
 #[derive(Debug)]
-pub struct Live {
-    current: ArcSwap<Shared>,
+pub struct Current {
+    current: ArcSwap<Snapshot>,
     /// Its number, to be asked before every request.
     epoch: AtomicU64,
     /// Tells of a new one.
     replaced: Notify,
 }
 
-impl Live {
+impl Current {
     /// Begins with this snapshot.
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(shared: Arc<Snapshot>) -> Self {
         let epoch = AtomicU64::new(shared.epoch);
         Self { current: ArcSwap::new(shared), epoch, replaced: Notify::new() }
     }
 
     /// The snapshot in force.
-    pub fn load(&self) -> Arc<Shared> {
+    pub fn load(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
 
     /// Puts a snapshot in force, and wakes every session so that idle ones do not keep the old one alive.
-    pub fn replace(&self, shared: &Arc<Shared>) {
+    pub fn replace(&self, shared: &Arc<Snapshot>) {
         let epoch = shared.epoch;
         self.current.store(Arc::clone(shared));
         // After the snapshot, so that who sees the number sees the snapshot.
@@ -45,7 +45,7 @@ impl Live {
     /// Waits until another snapshot is in force.
     ///
     /// Cancel safe.
-    pub async fn replaced(&self, shared: &Shared) {
+    pub async fn replaced(&self, shared: &Snapshot) {
         loop {
             // Hears of what happens from here on.
             let replaced = self.replaced.notified();
@@ -57,11 +57,11 @@ impl Live {
     }
 
     /// Whether a newer snapshot is in force, without a pool of this name.
-    pub(crate) fn lacks_pool(&self, shared: &Shared, name: &str) -> bool {
+    pub(crate) fn lacks_pool(&self, shared: &Snapshot, name: &str) -> bool {
         !self.is_current(shared) && self.load().pool_named(name).is_none()
     }
 
-    pub(crate) fn is_current(&self, shared: &Shared) -> bool {
+    pub(crate) fn is_current(&self, shared: &Snapshot) -> bool {
         self.epoch.load(Ordering::Acquire) == shared.epoch
     }
 }

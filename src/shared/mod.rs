@@ -13,10 +13,10 @@ pub(crate) mod places;
 mod process;
 mod snapshot;
 
-pub use current::Live;
+pub use current::Current;
 pub use door_log::DoorLog;
-pub use greetings::Welcomes;
+pub use greetings::Greetings;
 pub use judges::Judges;
 pub use places::Places;
-pub use process::Lasting;
-pub use snapshot::{Limits, Shared, Workers};
+pub use process::Process;
+pub use snapshot::{Limits, Snapshot, Workers};

@@ -15,7 +15,7 @@ use crate::{backend::statements::Statements, catalog::Catalogs, listen::Listener
 
 /// What lives as long as the program, whatever the configuration says.
 #[derive(Debug)]
-pub struct Lasting {
+pub struct Process {
     /// What databases define.
     pub catalogs: Arc<Catalogs>,
     /// Who listens for sessions.
@@ -34,7 +34,7 @@ pub struct Lasting {
     pub door_log: DoorLog,
     /// What is logged of clients with whom TLS did not come about.
     pub tls_log: DoorLog,
-    /// Ends every session that is not in a transaction; set by [`Lasting::drain`].
+    /// Ends every session that is not in a transaction; set by [`Process::drain`].
     pub draining: CancellationToken,
     /// The same, to be asked before every request: the token takes a lock.
     pub is_draining: AtomicBool,
@@ -44,7 +44,7 @@ pub struct Lasting {
     pub attention: Attention,
 }
 
-impl Lasting {
+impl Process {
     /// For a program that shares these prepared statements.
     pub fn new(statements: Statements, listeners: Listeners) -> Self {
         Self {

@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 
-use super::{counters::Requests, greetings::Welcomes, identities::Identities, process::Lasting};
+use super::{counters::Requests, greetings::Greetings, identities::Identities, process::Process};
 use crate::{
     auth::tls::Acceptor,
     backend::Identity,
@@ -46,9 +46,9 @@ pub struct Workers {
     pub users: Vec<String>,
 }
 
-/// What all sessions share: a snapshot that a reload replaces as a whole ([`Live`](super::Live)).
+/// What all sessions share: a snapshot that a reload replaces as a whole ([`Current`](super::Current)).
 #[derive(Debug)]
-pub struct Shared {
+pub struct Snapshot {
     /// Which snapshot it is; each has a higher number than those before.
     pub epoch: u64,
     /// Bounds.
@@ -72,21 +72,21 @@ pub struct Shared {
     /// Which sessions are workers.
     pub workers: Workers,
     /// What new sessions are told of the server's parameters. Handed on as long as the primary is the same.
-    pub welcomes: Arc<Welcomes>,
+    pub greetings: Arc<Greetings>,
     /// What is the same in every snapshot.
-    pub lasting: Arc<Lasting>,
+    pub process: Arc<Process>,
 }
 
 /// What lasts is used as if it were the snapshot's own.
-impl Deref for Shared {
-    type Target = Lasting;
+impl Deref for Snapshot {
+    type Target = Process;
 
-    fn deref(&self) -> &Lasting {
-        &self.lasting
+    fn deref(&self) -> &Process {
+        &self.process
     }
 }
 
-impl Shared {
+impl Snapshot {
     /// The identity of the primary's URL, as which Bulkhead asks for its own purposes.
     pub fn url_identity(&self) -> Option<Arc<Identity>> {
         self.identities.identity(&self.identities.url_database, &self.identities.url_user)
@@ -95,7 +95,7 @@ impl Shared {
     /// Connections begin with other settings from now on: those that are open make room for new ones, and new sessions
     /// are told of the new settings.
     pub(crate) fn renew_backends(&self) {
-        self.welcomes.renew();
+        self.greetings.renew();
         self.pools.iter().flat_map(|pool| &pool.members).for_each(ServerPool::renew);
     }
 

@@ -12,7 +12,7 @@ use crate::{
     pool::{self, Gate, Pool, ServerPool},
     route::{PoolId, Routes},
     shared::{
-        Lasting, Limits, Shared, Workers,
+        Limits, Process, Snapshot, Workers,
         counters::Requests,
         identities::{Identities, Method},
     },
@@ -59,7 +59,7 @@ type Guarded = (Arc<Server>, Arc<Gate>);
 #[derive(Debug)]
 pub(crate) struct Built {
     pub(crate) config: Config,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Snapshot>,
     /// By their places in the configuration.
     pub(crate) servers: Vec<Guarded>,
 }
@@ -67,7 +67,7 @@ pub(crate) struct Built {
 /// A snapshot in the making, which nothing uses yet: dropped, it leaves no trace.
 pub(crate) struct Draft {
     config: Config,
-    shared: Shared,
+    shared: Snapshot,
     servers: Vec<Guarded>,
     /// Every pool on each of its servers, and what it is to be.
     adjustments: Vec<(Arc<ServerPool>, pool::Limits, Arc<Server>)>,
@@ -127,7 +127,7 @@ impl Draft {
             earlier.as_ref().map(|shared| &shared.health),
         );
         let limits = &config.limits;
-        let shared = Shared {
+        let shared = Snapshot {
             health,
             epoch,
             acceptor: tls::acceptor(&config.listen.tls)?,
@@ -158,14 +158,14 @@ impl Draft {
                     .collect(),
                 users: config.workers.users.clone(),
             },
-            welcomes: same_primary.map_or_else(Arc::default, |before| Arc::clone(&before.shared.welcomes)),
-            lasting: earlier.map_or_else(
+            greetings: same_primary.map_or_else(Arc::default, |before| Arc::clone(&before.shared.greetings)),
+            process: earlier.map_or_else(
                 || {
                     let listeners = Listeners::new(spawner.clone(), listen_limits(limits));
                     let statements = Statements::new(limits.verdict_cache, limits.prepared_bytes);
-                    Arc::new(Lasting::new(statements, listeners))
+                    Arc::new(Process::new(statements, listeners))
                 },
-                |shared| Arc::clone(&shared.lasting),
+                |shared| Arc::clone(&shared.process),
             ),
         };
         Ok(Self { config, shared, servers, adjustments })
@@ -239,7 +239,7 @@ fn judges_alike(one: &Config, other: &Config) -> bool {
         && one.limits.statement_bytes == other.limits.statement_bytes
 }
 
-fn requests_of(shared: &Shared, name: &str) -> Option<Arc<Requests>> {
+fn requests_of(shared: &Snapshot, name: &str) -> Option<Arc<Requests>> {
     let at = shared.pools.iter().position(|pool| pool.name == name)?;
     shared.requests.get(at).cloned()
 }

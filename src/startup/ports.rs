@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use super::{StartError, service::Inherited};
 use crate::{
     config::Listen,
-    door::{accept::Listener, unix_socket},
+    door::{accept::ListenSocket, unix_socket},
 };
 
 /// Connections that wait to be accepted; the system's own bound (`net.core.somaxconn`) may be lower.
@@ -18,7 +18,7 @@ const BACKLOG: u32 = 4096;
 #[derive(Debug)]
 pub struct Ports {
     /// For Postgres clients. Never empty.
-    pub clients: Vec<Listener>,
+    pub clients: Vec<ListenSocket>,
     /// For `/metrics` and the like.
     pub http: Option<TcpListener>,
 }
@@ -33,10 +33,10 @@ impl Ports {
         };
         let mut clients = Vec::new();
         for passed in inherited.tcp {
-            clients.push(Listener::Tcp(TcpListener::from_std(passed)?));
+            clients.push(ListenSocket::Tcp(TcpListener::from_std(passed)?));
         }
         for passed in inherited.unix {
-            clients.push(Listener::Unix(UnixListener::from_std(passed)?, None));
+            clients.push(ListenSocket::Unix(UnixListener::from_std(passed)?, None));
         }
         if !clients.is_empty() {
             tracing::info!(
@@ -44,13 +44,13 @@ impl Ports {
             );
             return Ok(Self { clients, http });
         }
-        clients.push(Listener::Tcp(bind(listen.address, "listen.address")?));
+        clients.push(ListenSocket::Tcp(bind(listen.address, "listen.address")?));
         if let Some(dir) = &listen.unix_socket_dir {
             let path = unix_socket::path(dir, listen.address.port());
             let (listener, file) = unix_socket::listen(&path, listen.unix_socket_mode).map_err(|error| {
                 StartError::Listen { place: path.display().to_string(), key: "listen.unix_socket_dir", error }
             })?;
-            clients.push(Listener::Unix(listener, Some(file)));
+            clients.push(ListenSocket::Unix(listener, Some(file)));
         }
         Ok(Self { clients, http })
     }

@@ -26,7 +26,7 @@ use crate::{
     config::{self, Config, LoadError, diff::Diff},
     pool::{self, ServerPool},
     seldom::Seldom,
-    shared::Live,
+    shared::Current,
     sql::Rules,
     threads::Spawner,
 };
@@ -56,7 +56,7 @@ impl Origin {
 pub(crate) struct Running {
     origin: Origin,
     built: Arc<Built>,
-    live: Arc<Live>,
+    current: Arc<Current>,
     /// Taken out, and perhaps still in use.
     draining: Vec<Weak<ServerPool>>,
     /// What was warned of when the configuration was last read.
@@ -99,11 +99,11 @@ impl Running {
         let shared = Arc::clone(&built.shared);
         shared.metrics.reloads.succeeded();
         tasks.spawn(Arc::clone(&shared.catalogs).keep(source, stop.clone()));
-        let live = Arc::new(Live::new(shared));
+        let current = Arc::new(Current::new(shared));
         let running = Self {
             origin,
             built: Arc::new(built),
-            live,
+            current,
             draining: Vec::new(),
             warned: Vec::new(),
             refused: Vec::new(),
@@ -123,8 +123,8 @@ impl Running {
     }
 
     /// Where the snapshot in force is found.
-    pub(crate) fn live(&self) -> Arc<Live> {
-        Arc::clone(&self.live)
+    pub(crate) fn current(&self) -> Arc<Current> {
+        Arc::clone(&self.current)
     }
 
     /// The configuration in force.
@@ -185,7 +185,7 @@ impl Running {
         let before = Arc::clone(&self.built);
         let (built, unkept) = draft.carry_out(Some(&before));
         self.built = Arc::new(built);
-        self.live.replace(&self.built.shared);
+        self.current.replace(&self.built.shared);
         self.catalog_source.send_replace(self.built.catalog_source());
         self.keep(unkept);
         self.drain_what_is_gone(&before);

@@ -14,7 +14,7 @@ use super::{
     service::{self, Inherited},
     signals::{self, Signals},
 };
-use crate::{admin, clock, config::Config, door::accept, shared::Live, socket::silence, threads::Spawner};
+use crate::{admin, clock, config::Config, door::accept, shared::Current, socket::silence, threads::Spawner};
 
 /// How often a changed `limits.tcp_user_timeout` is noticed while it is zero.
 const ROUND_WITHOUT_LIMIT: Duration = Duration::from_secs(5);
@@ -87,20 +87,20 @@ async fn serve(
     let files = Files::read(&config)?;
     let mut running = Running::start(config, origin, files, pools.clone(), tasks.clone(), stop.clone())?;
     running.has_warned(warned);
-    let live = running.live();
+    let current = running.current();
     let accepting = CancellationToken::new();
-    tasks.spawn(watch_health(Arc::clone(&live), stop.clone()));
-    tasks.spawn(call_sessions(Arc::clone(&live), stop.clone()));
-    tasks.spawn(service::keep_status(Arc::clone(&live), stop.clone()));
+    tasks.spawn(watch_health(Arc::clone(&current), stop.clone()));
+    tasks.spawn(call_sessions(Arc::clone(&current), stop.clone()));
+    tasks.spawn(service::keep_status(Arc::clone(&current), stop.clone()));
     tasks.spawn(service::feed_watchdog(spawner.clone(), stop.clone()));
     if let Some(http) = ports.http {
-        tasks.spawn(admin::serve(http.into_std()?, Arc::clone(&live), spawner.clone(), stop.clone()));
+        tasks.spawn(admin::serve(http.into_std()?, Arc::clone(&current), spawner.clone(), stop.clone()));
     }
     let open = Arc::default();
     for listener in ports.clients {
         tracing::info!(address = listener.name(), pools = running.config().pools.len(), "ready for clients");
-        let (open, live) = (Arc::clone(&open), Arc::clone(&live));
-        tasks.spawn(accept::listen(listener, open, live, spawner.clone(), accepting.clone()));
+        let (open, current) = (Arc::clone(&open), Arc::clone(&current));
+        tasks.spawn(accept::listen(listener, open, current, spawner.clone(), accepting.clone()));
     }
     service::ready();
 
@@ -109,7 +109,7 @@ async fn serve(
     tracing::info!(?grace, "draining: no new clients, transactions may finish");
     service::stopping(grace);
     accepting.cancel();
-    let shared = live.load();
+    let shared = current.load();
     shared.drain();
     spawner.tracker.close();
     if !signals::drained(&spawner.tracker, grace, &mut signals).await {
@@ -133,10 +133,10 @@ async fn serve(
 
 /// Has sessions look now and then at whether their peers still acknowledge what they are sent, and at once at whether a
 /// server has gone over to another host.
-async fn call_sessions(live: Arc<Live>, stop: CancellationToken) {
+async fn call_sessions(current: Arc<Current>, stop: CancellationToken) {
     let mut looks = 0_u32;
     loop {
-        let shared = live.load();
+        let shared = current.load();
         let limit = shared.limits.tcp_user_timeout;
         let pause = if limit.is_zero() { ROUND_WITHOUT_LIMIT } else { silence::pause(limit) };
         let numbers = shared.health.numbers();
@@ -150,7 +150,7 @@ async fn call_sessions(live: Arc<Live>, stop: CancellationToken) {
         tokio::select! {
             // Cancel safe: a notification that is not consumed stays with the Notify.
             () = moved => {
-                let shared = live.load();
+                let shared = current.load();
                 shared.look(false);
                 shared.listeners.look();
             }
@@ -158,7 +158,7 @@ async fn call_sessions(live: Arc<Live>, stop: CancellationToken) {
                 looks = looks.wrapping_add(1);
                 if !limit.is_zero() {
                     // Who holds no backend keeps nobody else from anything.
-                    live.load().look(looks.is_multiple_of(IDLE_LOOKS));
+                    current.load().look(looks.is_multiple_of(IDLE_LOOKS));
                 }
             }
             () = stop.cancelled() => return,
@@ -167,9 +167,9 @@ async fn call_sessions(live: Arc<Live>, stop: CancellationToken) {
 }
 
 /// Asks the servers how they are, again and again until `stop`; those of the snapshot that is in force.
-async fn watch_health(live: Arc<Live>, stop: CancellationToken) {
+async fn watch_health(current: Arc<Current>, stop: CancellationToken) {
     loop {
-        let shared = live.load();
+        let shared = current.load();
         let identity = shared.url_identity();
         let watch = async {
             match &identity {
@@ -181,7 +181,7 @@ async fn watch_health(live: Arc<Live>, stop: CancellationToken) {
         tokio::select! {
             // Cancel safe but for a pool's connection, which is closed then.
             () = watch => {}
-            () = live.replaced(&shared) => {}
+            () = current.replaced(&shared) => {}
             () = stop.cancelled() => return,
         }
     }

@@ -14,7 +14,7 @@ use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    shared::{Live, Shared},
+    shared::{Current, Snapshot},
     threads::Spawner,
 };
 
@@ -94,13 +94,13 @@ fn tell(news: &[NotifyState<'_>]) {
 }
 
 /// Keeps the status line up to date until `stop`.
-pub async fn keep_status(live: std::sync::Arc<Live>, stop: CancellationToken) {
+pub async fn keep_status(current: std::sync::Arc<Current>, stop: CancellationToken) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
     }
     let mut told = String::new();
     loop {
-        let status = status(&live.load());
+        let status = status(&current.load());
         if status != told {
             tell(&[NotifyState::Status(&status)]);
             told = status;
@@ -114,7 +114,7 @@ pub async fn keep_status(live: std::sync::Arc<Live>, stop: CancellationToken) {
 }
 
 /// Clients and pools in one line.
-fn status(shared: &Shared) -> String {
+fn status(shared: &Snapshot) -> String {
     let mut status = format!("{} of {} clients", shared.clients(), shared.limits.max_clients);
     for pool in &shared.pools {
         let figures = pool.members.iter().map(|member| member.figures());

@@ -20,7 +20,7 @@ const GRAMMAR_FILES: [&[u8]; 3] = [b"scan.l", b"gram.y", b"parser.c"];
 /// What the session may want to know of the replies since it last asked.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
-pub struct News {
+pub struct Heard {
     /// The last error that was passed to the client.
     pub failure: Option<Failure>,
     /// A statement of the client changed a parameter that the server reports.
@@ -57,7 +57,7 @@ pub struct News {
     pub skips_to_sync: bool,
 }
 
-impl News {
+impl Heard {
     /// These steps did not take place.
     pub(super) fn undo(&mut self, steps: VecDeque<Step>) {
         for step in steps {
