@@ -6,6 +6,7 @@
 mod health;
 mod http;
 mod metrics;
+mod pools;
 mod process;
 mod samples;
 

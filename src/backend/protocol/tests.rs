@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::backend::outgoing::Outgoing;
 use crate::backend::statements::StatementId;
 use crate::wire::message;
 

@@ -6,8 +6,12 @@ use std::{
     time::Duration,
 };
 
-use super::{super::fixture::shared, *};
-use crate::sql::{Class, Reason};
+use super::*;
+use crate::{
+    admin::fixture::shared,
+    backend::connect_error::FailureKind,
+    sql::{Class, Reason},
+};
 
 /// A sample as the text has it: name, labels without `le`, `le`, value.
 type Line<'a> = (&'a str, String, Option<&'a str>, f64);
@@ -187,7 +191,7 @@ bulkhead_server_up{server="other"} 0"#;
 /// The table at the top of `metrics.rs` has a row for every name with its type and labels, and no other.
 fn check_documented(text: &str) {
     let mut documented = BTreeMap::new();
-    for line in include_str!("metrics.rs").lines() {
+    for line in include_str!("../metrics.rs").lines() {
         let Some(row) = line.strip_prefix("//! | `") else { continue };
         let cells: Vec<&str> = row.split(" | ").collect();
         let [name, kind, labels, meaning] = cells[..] else { panic!("four cells: {line}") };
