@@ -25,7 +25,6 @@ const AT_ONCE: usize = 4;
 /// A server that takes longer to answer will not; its place is needed.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-
 /// A database that nobody has used for so many rounds is forgotten.
 const UNUSED_ROUNDS: u32 = 6;
 
