@@ -49,6 +49,7 @@ pub(crate) mod serve;
 mod settle;
 pub mod shared;
 mod start;
+mod texts;
 mod transaction;
 mod under_way;
 mod view;
