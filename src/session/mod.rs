@@ -37,6 +37,7 @@ mod send;
 mod serve;
 mod settle;
 pub(crate) mod start;
+mod texts;
 mod transaction;
 mod under_way;
 mod view;

@@ -1,10 +1,13 @@
 //! What makes a session the same on any backend.
 
-use std::sync::Arc;
+use std::{
+    hash::{BuildHasher, Hasher},
+    sync::Arc,
+};
 
-use super::{Statements, listen::Listening};
+use super::{Statements, Unnamed, listen::Listening};
 use crate::{
-    backend::{BackendId, Settings},
+    backend::{BackendId, Settings, statements::Shape},
     route::PoolId,
     shared::Snapshot,
     sql::{Hint, Reading},
@@ -50,5 +53,19 @@ impl Own {
             last: None,
             is_new_backend: false,
         }
+    }
+
+    /// Remembers the unnamed statement of this text, behind which come a zero and the parameter types.
+    pub(super) fn remember_unnamed(&mut self, body: &[u8]) -> u64 {
+        let mut hasher = foldhash::fast::FixedState::default().build_hasher();
+        hasher.write(body);
+        hasher.write_u64(self.settings.parse_hash());
+        let hash = hasher.finish();
+        let statements = self.statements.get_or_insert_default();
+        let mut kept = statements.unnamed.take().map(|unnamed| unnamed.body).unwrap_or_default();
+        kept.clear();
+        kept.extend_from_slice(body);
+        statements.unnamed = Some(Unnamed { body: kept, hash, told: Shape::default() });
+        hash
     }
 }
