@@ -125,17 +125,7 @@ async fn attempt(
     let Dialled { socket, route } = dial::open(server, at.host, encryption, None).await?;
     *encrypted = route.encryption == Encryption::Tls;
     let mut talk = LoginTalk { socket, unread: Vec::new(), unread_messages: VecDeque::new() };
-    let mut packet = Vec::new();
-    let mut parameters = vec![("user", login.user), ("database", login.database)];
-    let names_itself = |(name, _): &(String, String)| name == APPLICATION_NAME;
-    if let Some(name) = server.application_name.as_deref()
-        && !identity.startup.iter().any(names_itself)
-    {
-        parameters.push((APPLICATION_NAME, name));
-    }
-    parameters.extend(identity.startup.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    message::startup(&mut packet, &parameters);
-    talk.socket.send_all(&packet).await?;
+    talk.socket.send_all(&startup_packet(server, identity, login)).await?;
     authenticate(&mut talk, login, server.tls.channel_binding(), &server.require_auth).await?;
 
     let mut reported = Vec::new();
@@ -189,6 +179,21 @@ async fn attempt(
         idle_since: 0,
         expires_at: u64::MAX,
     }))
+}
+
+/// The startup packet of an identity's connection.
+fn startup_packet(server: &Server, identity: &Identity, login: Login<'_>) -> Vec<u8> {
+    let mut parameters = vec![("user", login.user), ("database", login.database)];
+    let names_itself = |(name, _): &(String, String)| name == APPLICATION_NAME;
+    if let Some(name) = server.application_name.as_deref()
+        && !identity.startup.iter().any(names_itself)
+    {
+        parameters.push((APPLICATION_NAME, name));
+    }
+    parameters.extend(identity.startup.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let mut packet = Vec::new();
+    message::startup(&mut packet, &parameters);
+    packet
 }
 
 async fn authenticate(

@@ -283,27 +283,7 @@ impl Diff {
             self.changes.push(Change::Password { server: name.clone() });
         }
         let section = format!("servers.{name}");
-        let show = |settings: &ConnectorSettings| {
-            let ConnectorSettings { mode, roots, certificate, key, negotiation, channel_binding } = settings;
-            let (certificate, key) = (path(certificate.as_ref()), path(key.as_ref()));
-            [
-                shown(mode),
-                optional(roots.as_ref()),
-                certificate,
-                key,
-                shown(negotiation),
-                shown(channel_binding),
-            ]
-        };
-        let names = [
-            "url (sslmode)",
-            "url (sslrootcert)",
-            "url (sslcert)",
-            "url (sslkey)",
-            "url (sslnegotiation)",
-            "url (channel_binding)",
-        ];
-        self.section(&section, names, show(&old.tls), show(tls));
+        self.server_tls(&section, &old.tls, tls);
         self.keys(
             &section,
             &[
@@ -332,6 +312,30 @@ impl Diff {
                 ),
             ],
         );
+    }
+
+    fn server_tls(&mut self, section: &str, old: &ConnectorSettings, new: &ConnectorSettings) {
+        let show = |settings: &ConnectorSettings| {
+            let ConnectorSettings { mode, roots, certificate, key, negotiation, channel_binding } = settings;
+            let (certificate, key) = (path(certificate.as_ref()), path(key.as_ref()));
+            [
+                shown(mode),
+                optional(roots.as_ref()),
+                certificate,
+                key,
+                shown(negotiation),
+                shown(channel_binding),
+            ]
+        };
+        let names = [
+            "url (sslmode)",
+            "url (sslrootcert)",
+            "url (sslcert)",
+            "url (sslkey)",
+            "url (sslnegotiation)",
+            "url (channel_binding)",
+        ];
+        self.section(section, names, show(old), show(new));
     }
 
     fn pools(&mut self, old: &Config, new: &Config) {

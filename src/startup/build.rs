@@ -101,12 +101,7 @@ impl Draft {
             Some(before) if judges_alike(&before.config, &config) => {
                 (Arc::clone(&before.shared.classifier), before.shared.classifier_epoch)
             }
-            _ => {
-                let limits = &config.limits;
-                let classifier =
-                    Classifier::new(rules(&config)?, limits.verdict_cache, limits.statement_bytes);
-                (Arc::new(classifier), epoch)
-            }
+            _ => (Arc::new(classifier(&config)?), epoch),
         };
         let at_primary = primary_server(&config);
         let same_primary = before.filter(|before| {
@@ -131,33 +126,14 @@ impl Draft {
             health,
             epoch,
             acceptor: tls::acceptor(&config.listen.tls)?,
-            limits: Limits {
-                max_clients: limits.max_clients,
-                login_timeout: limits.login_timeout,
-                orphan_timeout: limits.orphan_timeout,
-                request_buffer: limits.request_buffer,
-                request_buffer_total: limits.request_buffer_total,
-                tcp_user_timeout: limits.tcp_user_timeout,
-                prepared_per_client: limits.prepared_per_client,
-                prepared_bytes_per_client: limits.prepared_bytes_per_client,
-                prepared_per_backend: limits.prepared_per_backend,
-                settings_per_client: limits.settings_per_client,
-            },
+            limits: session_limits(limits),
             identities: identities(&config, files)?,
             classifier,
             classifier_epoch,
             routes,
             pools,
             requests,
-            workers: Workers {
-                application_names: config
-                    .workers
-                    .application_names
-                    .iter()
-                    .map(|glob| Glob::new(glob))
-                    .collect(),
-                users: config.workers.users.clone(),
-            },
+            workers: workers(&config),
             greetings: same_primary.map_or_else(Arc::default, |before| Arc::clone(&before.shared.greetings)),
             process: earlier.map_or_else(
                 || {
@@ -220,12 +196,40 @@ impl Built {
     }
 }
 
+fn session_limits(limits: &config::Limits) -> Limits {
+    Limits {
+        max_clients: limits.max_clients,
+        login_timeout: limits.login_timeout,
+        orphan_timeout: limits.orphan_timeout,
+        request_buffer: limits.request_buffer,
+        request_buffer_total: limits.request_buffer_total,
+        tcp_user_timeout: limits.tcp_user_timeout,
+        prepared_per_client: limits.prepared_per_client,
+        prepared_bytes_per_client: limits.prepared_bytes_per_client,
+        prepared_per_backend: limits.prepared_per_backend,
+        settings_per_client: limits.settings_per_client,
+    }
+}
+
+fn workers(config: &Config) -> Workers {
+    let config::Workers { application_names, users } = &config.workers;
+    Workers {
+        application_names: application_names.iter().map(|glob| Glob::new(glob)).collect(),
+        users: users.clone(),
+    }
+}
+
 fn listen_limits(limits: &config::Limits) -> ListenLimits {
     let on_gap = match limits.listen_on_gap {
         ListenOnGap::Disconnect => OnGap::Disconnect,
         ListenOnGap::Warn => OnGap::Warn,
     };
     ListenLimits { bytes_per_session: limits.notifications_per_client, on_gap }
+}
+
+fn classifier(config: &Config) -> Result<Classifier, UnknownPreset> {
+    let limits = &config.limits;
+    Ok(Classifier::new(rules(config)?, limits.verdict_cache, limits.statement_bytes))
 }
 
 /// Whether both configurations give every text the same verdict, remembered in as many places.

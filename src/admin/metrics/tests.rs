@@ -103,42 +103,8 @@ fn the_format_is_right_at_the_start() {
     assert!(text.contains("bulkhead_server_up{server=\"main\"} 1\n"));
 }
 
-#[test]
-fn what_was_counted_is_told_under_its_labels() {
-    let shared = shared();
-    let member = &shared.pools[1].members[1];
-    member.stats().wait.observe_none();
-    member.stats().wait.observe(Duration::from_millis(20));
-    member.stats().wait.observe(Duration::from_secs(6));
-    member.stats().refused_full.store(3, Ordering::Relaxed);
-    member.stats().refused_timeout.store(4, Ordering::Relaxed);
-    member.stats().refused_unreachable.store(5, Ordering::Relaxed);
-    member.stats().refused_closing.store(9, Ordering::Relaxed);
-    member.stats().connects.store(6, Ordering::Relaxed);
-    member.stats().connect_failures[FailureKind::Refused as usize].store(7, Ordering::Relaxed);
-    member.stats().lifetime.observe(Duration::from_secs(20));
-    member.stats().discarded.store(8, Ordering::Relaxed);
-    member.gate().failed("connection refused");
-    let metrics = &shared.metrics;
-    shared.requests[2].count(Class::Job, Reason::JobObject);
-    shared.requests[2].note_duration(Class::Job, Duration::from_millis(3));
-    metrics.traffic.count_received(15);
-    metrics.traffic.count_sent(16);
-    metrics.server_errors.store(17, Ordering::Relaxed);
-    metrics.own_errors.store(18, Ordering::Relaxed);
-    shared.health.servers[0].set(Known::Up { in_recovery: false });
-    shared.pools[0].members[0].server().traffic.count_sent(19);
-    metrics.clients.store(9, Ordering::Relaxed);
-    metrics.logins.store(10, Ordering::Relaxed);
-    metrics.login_failures.store(11, Ordering::Relaxed);
-    metrics.cancels.store(12, Ordering::Relaxed);
-    metrics.pinned[PinReason::TempObjects as usize].store(13, Ordering::Relaxed);
-    metrics.pins[PinReason::Listen as usize].store(14, Ordering::Relaxed);
-
-    let text = text(&shared);
-    check_format(&text);
-    check_documented(&text);
-    let expected = r#"
+/// The lines of these counts.
+const COUNTED: &str = r#"
 bulkhead_clients 9
 bulkhead_max_clients 1000
 bulkhead_unfinished_request_bytes 0
@@ -182,8 +148,44 @@ bulkhead_backend_lifetime_seconds_bucket{pool="replicas",server="other",le="60"}
 bulkhead_backend_discards_total{pool="replicas",server="other"} 8
 bulkhead_server_up{server="main"} 1
 bulkhead_server_up{server="other"} 0"#;
+
+#[test]
+fn what_was_counted_is_told_under_its_labels() {
+    let shared = shared();
+    let member = &shared.pools[1].members[1];
+    member.stats().wait.observe_none();
+    member.stats().wait.observe(Duration::from_millis(20));
+    member.stats().wait.observe(Duration::from_secs(6));
+    member.stats().refused_full.store(3, Ordering::Relaxed);
+    member.stats().refused_timeout.store(4, Ordering::Relaxed);
+    member.stats().refused_unreachable.store(5, Ordering::Relaxed);
+    member.stats().refused_closing.store(9, Ordering::Relaxed);
+    member.stats().connects.store(6, Ordering::Relaxed);
+    member.stats().connect_failures[FailureKind::Refused as usize].store(7, Ordering::Relaxed);
+    member.stats().lifetime.observe(Duration::from_secs(20));
+    member.stats().discarded.store(8, Ordering::Relaxed);
+    member.gate().failed("connection refused");
+    let metrics = &shared.metrics;
+    shared.requests[2].count(Class::Job, Reason::JobObject);
+    shared.requests[2].note_duration(Class::Job, Duration::from_millis(3));
+    metrics.traffic.count_received(15);
+    metrics.traffic.count_sent(16);
+    metrics.server_errors.store(17, Ordering::Relaxed);
+    metrics.own_errors.store(18, Ordering::Relaxed);
+    shared.health.servers[0].set(Known::Up { in_recovery: false });
+    shared.pools[0].members[0].server().traffic.count_sent(19);
+    metrics.clients.store(9, Ordering::Relaxed);
+    metrics.logins.store(10, Ordering::Relaxed);
+    metrics.login_failures.store(11, Ordering::Relaxed);
+    metrics.cancels.store(12, Ordering::Relaxed);
+    metrics.pinned[PinReason::TempObjects as usize].store(13, Ordering::Relaxed);
+    metrics.pins[PinReason::Listen as usize].store(14, Ordering::Relaxed);
+
+    let text = text(&shared);
+    check_format(&text);
+    check_documented(&text);
     let lines: HashSet<&str> = text.lines().collect();
-    for line in expected.trim_start().lines() {
+    for line in COUNTED.trim_start().lines() {
         assert!(lines.contains(line), "{line} is not in\n{text}");
     }
 }

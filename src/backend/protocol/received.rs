@@ -3,6 +3,8 @@
 //! Replies are walked header by header; bodies are skipped by length and only ReadyForQuery, ParameterStatus and
 //! ErrorResponse are looked into, as a rule.
 
+use std::collections::VecDeque;
+
 use super::{
     Awaits, Discarded, Failure, Kind, Opening, Protocol, Ready, Repeat, Step, Transient, Whose, heard,
     naming, reading_of, shapes,
@@ -207,6 +209,16 @@ impl Protocol {
         self.error.get_or_insert_with(|| Box::new(fields));
     }
 
+    /// An error of the server's own, of a request that its session runs once more.
+    fn on_transient(&mut self, reason: Transient, steps: VecDeque<Step>, out: &mut Outgoing) {
+        // Of this chunk nothing has been sent.
+        out.clear();
+        self.kept = Vec::new();
+        let heard = self.heard();
+        heard.transient = Some(reason);
+        heard.undo(steps);
+    }
+
     fn on_error(&mut self, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
         let has = |field: &[u8]| memchr::memmem::find(body, field).is_some();
         if has(b"\0VFATAL\0") || has(b"\0VPANIC\0") {
@@ -225,13 +237,8 @@ impl Protocol {
         if repeat != Repeat::No
             && let Some(reason) = Transient::of_error(body)
         {
-            // Of this chunk nothing has been sent.
-            out.clear();
-            self.kept = Vec::new();
             part.withholds_ready = true;
-            let heard = self.heard();
-            heard.transient = Some(reason);
-            heard.undo(steps);
+            self.on_transient(reason, steps, out);
             return false;
         }
         let is_stale = heard::is_stale_plan(body);
@@ -277,9 +284,7 @@ impl Protocol {
             heard.failure = Some(if heard::grammar_refuses(body) { Failure::Unread } else { Failure::Other });
         }
         if !ours && naming::may_name(body) {
-            let mut error = Vec::with_capacity(HEADER_BYTES + body.len());
-            message::raw(&mut error, b'E', body);
-            out.insert_naming(chunk, &error);
+            insert_naming(body, chunk, out);
             return false;
         }
         !ours
@@ -345,4 +350,11 @@ impl Protocol {
             }
         }
     }
+}
+
+/// Puts in an error that may name a statement of ours, which the client knows by another name.
+fn insert_naming(body: &[u8], chunk: &[u8], out: &mut Outgoing) {
+    let mut error = Vec::with_capacity(HEADER_BYTES + body.len());
+    message::raw(&mut error, b'E', body);
+    out.insert_naming(chunk, &error);
 }

@@ -11,7 +11,15 @@ const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: [(&str, usize); 3] = [("src", 70), ("benches", 70), ("tests", 100)];
 
 /// Files that may be longer, with the reason.
-const LONG_FILES: [(&str, &str); 0] = [];
+const LONG_FILES: [(&str, &str); 1] =
+    [("src/session/reply.rs", "all wording for clients is in one place, with the test of its table")];
+
+/// Functions that may be longer, with the reason.
+const LONG_FUNCTIONS: [(&str, &str, &str); 1] = [(
+    "src/session/extended.rs",
+    "rewrite_messages",
+    "one arm for each kind of message, and one for each outcome",
+)];
 
 /// The functions of a file: the line each begins on, its name, and how many lines it has.
 fn functions(source: &Source) -> Vec<(usize, &str, usize)> {
@@ -72,8 +80,15 @@ fn every_function_fits_on_a_screen() {
     let mut wrong = String::new();
     for (folder, max) in FUNCTION_LINES_MAX {
         for source in sources(folder) {
-            for (line, name, lines) in functions(&source).into_iter().filter(|(_, _, lines)| *lines > max) {
+            for (line, name, lines) in functions(&source) {
                 let file = &source.name;
+                let is_excepted = LONG_FUNCTIONS.iter().any(|(of, known, _)| of == file && *known == name);
+                if is_excepted && lines <= max {
+                    writeln!(wrong, "{file}:{line} {name} is excepted and short enough").expect("text");
+                }
+                if is_excepted || lines <= max {
+                    continue;
+                }
                 writeln!(wrong, "{file}:{line} {name} has {lines} lines, more than {max}; split it")
                     .expect("text");
             }
