@@ -1,11 +1,14 @@
 //! LISTEN over a few shared backends: what a listening session is told is what it would be told by the server itself,
 //! and it holds no backend for it.
 
+mod conversations;
+
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use tokio::{sync::Barrier, time::timeout};
 
 use crate::support::{Cluster, Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role};
+use conversations::CONVERSATIONS;
 
 /// Two places: one for the connection that listens, one for everybody else.
 fn config(primary: &Postgres) -> ProxyConfig {
@@ -66,71 +69,6 @@ fn shape(client: &RawClient, answer: &[Message]) -> String {
     }
     text
 }
-
-/// Each is one session; the answers must be those of the server itself.
-const CONVERSATIONS: [&[&str]; 15] = [
-    &["LISTEN a", "NOTIFY a, 'x'", "NOTIFY b, 'y'", "UNLISTEN a", "NOTIFY a, 'z'"],
-    &[
-        "LISTEN \"A b\"\"c\"",
-        "LISTEN FooBar",
-        "SELECT pg_listening_channels()",
-        "NOTIFY foobar",
-        "NOTIFY \"FooBar\"",
-    ],
-    &["BEGIN", "LISTEN a", "NOTIFY a, 'in'", "SELECT pg_listening_channels()", "COMMIT", "NOTIFY a, 'after'"],
-    &["BEGIN", "LISTEN a", "ROLLBACK", "NOTIFY a", "SELECT pg_listening_channels()"],
-    &[
-        "LISTEN a",
-        "BEGIN",
-        "SAVEPOINT s",
-        "LISTEN b",
-        "UNLISTEN a",
-        "ROLLBACK TO s",
-        "LISTEN c",
-        "COMMIT",
-        "SELECT pg_listening_channels()",
-        "NOTIFY a",
-        "NOTIFY b",
-        "NOTIFY c",
-    ],
-    &["LISTEN a", "BEGIN", "UNLISTEN *", "SELECT 1/0", "LISTEN b", "COMMIT", "NOTIFY a, '1'", "NOTIFY b"],
-    &["LISTEN a", "BEGIN", "UNLISTEN a", "COMMIT", "NOTIFY a", "SELECT pg_listening_channels()"],
-    &["LISTEN a; LISTEN b; NOTIFY b, '1'; NOTIFY a, '2'; NOTIFY a, '2'", "UNLISTEN *; NOTIFY a", "NOTIFY b"],
-    &["LISTEN a; SELECT 1/0; LISTEN b", "SELECT pg_listening_channels()", "NOTIFY a"],
-    &["LISTEN a", "DISCARD ALL", "NOTIFY a", "SELECT pg_listening_channels()"],
-    &["LISTEN", "LISTEN a.b", "LISTEN 'a'", "SELECT pg_notification_queue_usage()"],
-    &[
-        "LISTEN aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffffggggggggggh",
-        "SELECT pg_listening_channels()",
-        "NOTIFY aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffffggg, 'cut'",
-    ],
-    &[
-        "LISTEN a",
-        "DO $$ BEGIN EXECUTE 'LISTEN b'; EXECUTE 'UNLISTEN a'; END $$",
-        "SELECT pg_listening_channels()",
-        "NOTIFY a",
-        "UNLISTEN b",
-        "NOTIFY b",
-    ],
-    &[
-        "LISTEN a",
-        "BEGIN",
-        "NOTIFY a, '1'",
-        "SELECT pg_notify('a', '2')",
-        "COMMIT",
-        "BEGIN",
-        "NOTIFY a",
-        "ROLLBACK",
-    ],
-    &[
-        "LISTEN a",
-        "BEGIN",
-        "LISTEN b",
-        "PREPARE TRANSACTION 'p'",
-        "SELECT pg_listening_channels()",
-        "NOTIFY a",
-    ],
-];
 
 #[tokio::test]
 async fn answers_are_the_servers_own() {

@@ -1,6 +1,8 @@
 //! Where statements go, seen in the logs of the servers themselves: each statement carries a mark of its own, and
 //! every server logs every statement.
 
+mod shapes;
+
 use std::time::Duration;
 
 use tokio_postgres::Client;
@@ -9,6 +11,7 @@ use crate::support::{
     Cluster, Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role, connect, error_code, eventually,
     oban,
 };
+use shapes::SHAPES;
 
 /// Where a statement is to be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,125 +108,6 @@ impl Site {
         assert!(wrong.is_empty(), "{} statements went wrong:\n{}", wrong.len(), wrong.join("\n"));
     }
 }
-
-/// Statements that any session may send, and where they belong.
-const SHAPES: &[(Place, &str)] = &[
-    // Reads.
-    (Replica, "SELECT 1"),
-    (Replica, "SELECT * FROM items"),
-    (Replica, "SELECT count(*) FROM items WHERE name LIKE 'item%'"),
-    (Replica, "TABLE items"),
-    (Replica, "VALUES (1), (2)"),
-    (Replica, "SELECT doubles(2)"),
-    (Replica, "SELECT looks()"),
-    (Replica, "SELECT random(), now(), clock_timestamp(), gen_random_uuid()"),
-    (Replica, "SELECT pg_sleep(0)"),
-    (Replica, "WITH a AS (SELECT id FROM items) SELECT count(*) FROM a"),
-    (
-        Replica,
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5) SELECT sum(i) FROM n",
-    ),
-    (Replica, "SELECT * FROM plain"),
-    (Replica, "SELECT id FROM items UNION SELECT id FROM plain ORDER BY 1 LIMIT 3"),
-    (Replica, "SELECT i.id, rank() OVER (ORDER BY i.id) FROM items i JOIN plain p USING (id)"),
-    (Replica, "SELECT (SELECT max(id) FROM items), EXISTS (SELECT FROM items WHERE id = 3)"),
-    (Replica, "SELECT x.n FROM items, LATERAL (SELECT items.id + 1 AS n) x LIMIT 1"),
-    (Replica, "EXPLAIN SELECT * FROM items"),
-    (Replica, "EXPLAIN (ANALYZE) SELECT * FROM items"),
-    (Replica, "COPY (SELECT * FROM items) TO STDOUT"),
-    (Replica, "COPY items TO STDOUT"),
-    (Replica, "SELECT 'INSERT INTO items'"),
-    (Replica, "SELECT id FROM items WHERE name = 'oban_jobs'"),
-    (Replica, "/* bulkhead: route=read */ SELECT counts() WHERE false"),
-    // Writes, and all that a standby cannot or must not answer.
-    (Primary, "INSERT INTO items (name) VALUES ('new')"),
-    (
-        Primary,
-        "INSERT INTO items (name) VALUES ('new') ON CONFLICT (id) DO UPDATE SET name = 'x' RETURNING id",
-    ),
-    (Primary, "UPDATE items SET name = 'changed' WHERE id = 1"),
-    (Primary, "DELETE FROM items WHERE id = 999"),
-    (
-        Primary,
-        "MERGE INTO items i USING (SELECT 1 AS id) s ON s.id = i.id WHEN MATCHED THEN UPDATE SET name = 'm'",
-    ),
-    (Primary, "TRUNCATE volatile_items"),
-    (Primary, "SELECT * FROM items WHERE id = 1 FOR UPDATE"),
-    (Primary, "SELECT * FROM items WHERE id = 1 FOR KEY SHARE SKIP LOCKED"),
-    (Primary, "SELECT * FROM (SELECT * FROM items LIMIT 1 FOR SHARE) s"),
-    (Primary, "WITH gone AS (DELETE FROM items WHERE id = 998 RETURNING id) SELECT * FROM gone"),
-    (
-        Primary,
-        "WITH a AS (SELECT 1), b AS (INSERT INTO items (name) VALUES ('cte') RETURNING id) SELECT id FROM b",
-    ),
-    (Primary, "SELECT counts()"),
-    (Primary, "SELECT id, counts() FROM items LIMIT 1"),
-    (Primary, "SELECT 1 WHERE (SELECT counts()) > 0"),
-    (Primary, "SELECT * FROM counted"),
-    (Primary, "SELECT * FROM counted_again"),
-    (Primary, "SELECT nextval('numbers')"),
-    (Primary, "SELECT setval('numbers', 10)"),
-    (Primary, "SELECT * FROM volatile_items"),
-    (Primary, "COPY volatile_items TO STDOUT"),
-    (Primary, "SELECT pg_advisory_xact_lock(1)"),
-    (Primary, "SELECT pg_try_advisory_xact_lock(2) FROM items"),
-    (Primary, "SELECT pg_try_advisory_lock(2), pg_advisory_unlock(2)"),
-    (Primary, "SELECT set_config('work_mem', '5MB', true)"),
-    (Primary, "SELECT pg_backend_pid()"),
-    (Primary, "SELECT txid_current()"),
-    (Primary, "SELECT pg_is_in_recovery()"),
-    (Primary, "SELECT pg_current_wal_lsn()"),
-    (Primary, "SELECT inet_server_port()"),
-    (Primary, "SELECT relname FROM pg_class WHERE relname = 'items'"),
-    (Primary, "SELECT table_name FROM information_schema.tables WHERE table_name = 'items'"),
-    (Primary, "SELECT count(*) FROM pg_stat_activity"),
-    (Primary, "EXPLAIN ANALYZE UPDATE items SET name = 'explained' WHERE id = 2"),
-    (Primary, "EXPLAIN ANALYZE SELECT counts()"),
-    (Primary, "DO $$ BEGIN PERFORM 1; END $$"),
-    (Primary, "CALL adds()"),
-    (Primary, "SELECT * INTO taken FROM items"),
-    (Primary, "CREATE TABLE made AS SELECT * FROM items"),
-    (Primary, "DROP TABLE made, taken"),
-    (Primary, "VACUUM items"),
-    (Primary, "ANALYZE items"),
-    (Primary, "LISTEN news"),
-    (Primary, "NOTIFY news, 'text'"),
-    (Primary, "UNLISTEN news"),
-    (Primary, "SELECT pg_notify('news', 'text')"),
-    (Primary, "SHOW work_mem"),
-    (Primary, "SET work_mem = '6MB'"),
-    (Primary, "RESET work_mem"),
-    (Primary, "DISCARD ALL"),
-    (Primary, "/* bulkhead: route=primary */ SELECT * FROM items"),
-    (Primary, "-- bulkhead: route=primary\nSELECT * FROM items"),
-    (Primary, "SELECT no_such_function()"),
-    // Jobs.
-    (Jobs, "SELECT * FROM oban_jobs"),
-    (Jobs, "SELECT count(*) FROM public.oban_jobs WHERE state = 'available'"),
-    (Jobs, "INSERT INTO oban_jobs (worker) VALUES ('W')"),
-    (
-        Jobs,
-        "UPDATE \"public\".\"oban_jobs\" SET state = 'executing' WHERE id IN (SELECT id FROM oban_jobs FOR UPDATE SKIP LOCKED)",
-    ),
-    (
-        Jobs,
-        "WITH s AS MATERIALIZED (SELECT id FROM oban_jobs LIMIT 1 FOR UPDATE) DELETE FROM oban_jobs o USING s WHERE s.id = o.id",
-    ),
-    (Jobs, "DELETE FROM oban_peers WHERE name = 'x'"),
-    (Jobs, "COPY oban_jobs TO STDOUT"),
-    (Jobs, "SELECT 'available'::oban_job_state"),
-    (Jobs, "SELECT nextval('oban_jobs_id_seq')"),
-    (Jobs, "SELECT to_regclass('public.oban_jobs')"),
-    (Jobs, "SELECT obj_description('public.oban_jobs'::regclass)"),
-    (Jobs, "SELECT relname FROM pg_class WHERE relname = 'oban_jobs'"),
-    (Jobs, "LISTEN \"public.oban_insert\""),
-    (Jobs, "UNLISTEN \"public.oban_insert\""),
-    (Jobs, "NOTIFY \"public.oban_insert\", '{}'"),
-    (Jobs, "SELECT pg_notify('public.oban_insert', '{}')"),
-    (Jobs, "DO $$ BEGIN PERFORM 1 FROM oban_jobs; END $$"),
-    (Jobs, "ANALYZE oban_jobs"),
-    (Jobs, "/* bulkhead: route=job */ SELECT * FROM oban_jobs"),
-];
 
 /// Some statements fail on purpose; where they were is in the log all the same.
 fn fails(sql: &str) -> bool {
