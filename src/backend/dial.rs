@@ -24,7 +24,7 @@ pub struct Route {
     pub encryption: Encryption,
 }
 
-/// What is behind an open socket.
+/// The way that an open socket goes: its host and its encryption.
 #[derive(Debug)]
 pub struct Dialled {
     /// The socket.
