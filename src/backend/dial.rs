@@ -24,7 +24,7 @@ pub struct Route {
     pub encryption: Encryption,
 }
 
-/// The way that an open socket goes: its host and its encryption.
+/// An open socket, and the way that it goes.
 #[derive(Debug)]
 pub struct Dialled {
     /// The socket.
