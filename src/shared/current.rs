@@ -13,7 +13,7 @@ use super::snapshot::Snapshot;
 /// The snapshot in force.
 #[derive(Debug)]
 pub struct Current {
-    current: ArcSwap<Snapshot>,
+    snapshot: ArcSwap<Snapshot>,
     /// The snapshot's number, to be asked before every request.
     epoch: AtomicU64,
     /// Tells of a new one.
@@ -24,18 +24,18 @@ impl Current {
     /// Begins with this snapshot.
     pub fn new(shared: Arc<Snapshot>) -> Self {
         let epoch = AtomicU64::new(shared.epoch);
-        Self { current: ArcSwap::new(shared), epoch, replaced: Notify::new() }
+        Self { snapshot: ArcSwap::new(shared), epoch, replaced: Notify::new() }
     }
 
     /// The snapshot in force.
     pub fn load(&self) -> Arc<Snapshot> {
-        self.current.load_full()
+        self.snapshot.load_full()
     }
 
     /// Puts a snapshot in force, and wakes every session so that idle ones do not keep the old one alive.
     pub fn replace(&self, shared: &Arc<Snapshot>) {
         let epoch = shared.epoch;
-        self.current.store(Arc::clone(shared));
+        self.snapshot.store(Arc::clone(shared));
         // After the snapshot, so that who sees the number sees the snapshot.
         self.epoch.store(epoch, Ordering::Release);
         shared.cancels.wake_all();
