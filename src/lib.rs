@@ -106,7 +106,7 @@
 //!
 //! # Layers
 //!
-//! Dependencies point upwards in this list only; `tests/it/tidy.rs` holds it.
+//! Dependencies point upwards in this list only; `tests/it/tidy` holds it, and that no file depends on itself through others.
 //!
 //! | folder | owns |
 //! |---|---|
