@@ -212,7 +212,7 @@ enum LineProblem {
     #[error("a name or password is longer than {FIELD_BYTES_MAX} bytes")]
     TooLong,
     #[error("the password {0}")]
-    Verifier(#[from] super::secret::BadVerifier),
+    Verifier(#[from] super::verifier::BadVerifier),
 }
 
 /// One line: `None` if it is empty or a comment. What follows the second field is ignored, as in PgBouncer.

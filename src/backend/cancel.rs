@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::{
     Server,
-    connect::ConnectError,
+    connect_error::ConnectError,
     dial::{self, Route},
 };
 use crate::wire::message;

@@ -6,16 +6,19 @@
 pub mod address;
 pub mod cancel;
 pub mod connect;
+pub mod connect_error;
 pub mod dial;
 pub mod handover;
 pub mod hosts;
 pub mod in_use;
+pub mod number;
 pub mod outgoing;
 pub mod probe;
 pub mod proof;
 pub mod protocol;
 pub mod query;
 pub mod search;
+pub mod secret;
 pub mod settings;
 pub mod statements;
 
@@ -23,18 +26,14 @@ use std::sync::Arc;
 
 pub use address::{Credentials, Identity, Server};
 pub use hosts::{HostPort, SessionAttrs};
+pub use number::BackendId;
 pub use protocol::{Protocol, Quiescent};
 pub use settings::Settings;
 
-use crate::socket::{Socket, silence::Silence};
-
-/// Tells backends apart for as long as the process lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct BackendId(pub u64);
-
-/// The runtime thread that a socket is registered with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Home(pub u16);
+use crate::{
+    socket::{Socket, silence::Silence},
+    threads::Home,
+};
 
 /// One authenticated connection to a server.
 #[derive(Debug)]

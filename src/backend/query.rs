@@ -62,7 +62,7 @@ impl Backend {
             let taken = answer.read(&unread).map_err(|error| self.nonsense(&error))?;
             unread.drain(..taken);
         }
-        self.protocol.take_news();
+        self.protocol.take_heard();
         self.protocol.take_error();
         Ok(answer)
     }

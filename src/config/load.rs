@@ -8,10 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Config, Environment, Problems, env, validate};
+use super::{Config, DEFAULT_PATH, Environment, Problems, env, validate};
 
-/// Read if no file is named and this one exists.
-pub const DEFAULT_PATH: &str = "config/bulkhead.toml";
 /// A longer file is not a configuration.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 

@@ -43,11 +43,11 @@ impl Protocol {
         match step {
             Some(Step::PassDescribed(name, id)) => {
                 let shape = std::mem::take(&mut self.shape).and(told());
-                self.news().described.push((name, id, shape));
+                self.heard().described.push((name, id, shape));
             }
             Some(Step::SwallowDescribed(id)) => {
                 let shape = std::mem::take(&mut self.shape).and(told());
-                self.news().confirmed.push((id, shape));
+                self.heard().confirmed.push((id, shape));
             }
             _ => {}
         }
