@@ -27,7 +27,7 @@ impl fmt::Debug for Digest {
 }
 
 impl Digest {
-    /// Of a password; the user's name is its salt.
+    /// The digest of a password; the user's name is its salt.
     pub fn of(user: &str, password: &Secret) -> Self {
         Self(Zeroizing::new(Md5::new().chain_update(password.expose()).chain_update(user).finalize().into()))
     }

@@ -2,7 +2,7 @@
 
 use super::{ScramVerifier, Secret, keys, md5};
 
-/// What is known of a user's password.
+/// A user's password, in the form in which it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verifier {
     /// The password itself: serves every method, on both sides.

@@ -46,7 +46,7 @@ pub struct Identity {
 /// How an identity logs in to servers. A reload may replace it.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
-    /// What proves the user to servers. Unused for the URL's user, for whom each server has its own.
+    /// The secret that proves the user to servers. Unused for the URL's user, for whom each server has its own.
     pub secret: Option<Arc<LoginSecret>>,
     /// Whether the user is the one of the primary's URL.
     pub is_url_user: bool,
@@ -63,7 +63,7 @@ pub struct Server {
     pub name: String,
     /// Where it may be, to be tried in this order. Never empty.
     pub hosts: Vec<HostPort>,
-    /// What must be found there.
+    /// The kind of host that must be found there.
     pub session_attrs: SessionAttrs,
     /// How its connections are encrypted.
     pub tls: Connector,
@@ -75,7 +75,7 @@ pub struct Server {
     pub database: String,
     /// How it may ask for a password.
     pub require_auth: RequireAuth,
-    /// What its connections are called until a session's name is put on them.
+    /// The name of its connections until a session's is put on them.
     pub application_name: Option<String>,
     /// Numbers for backends, shared by all servers.
     pub numbers: Arc<Numbers>,
@@ -87,14 +87,14 @@ pub struct Server {
     pub tcp_user_timeout: Duration,
 }
 
-/// Who logs in, and where.
+/// A login at a server: the user, the database, the secret.
 #[derive(Clone, Copy, Debug)]
 pub struct Login<'a> {
     /// The user at this server.
     pub user: &'a str,
     /// The database at this server.
     pub database: &'a str,
-    /// What proves it.
+    /// The secret that proves it.
     pub secret: Option<&'a LoginSecret>,
 }
 

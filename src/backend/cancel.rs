@@ -30,7 +30,7 @@ pub struct Target {
     route: Route,
     /// The key that the server gave.
     pub process_id: i32,
-    /// Its secret half.
+    /// The secret half of the key.
     pub secret: Box<[u8]>,
     under_way: AtomicUsize,
     sent: AtomicUsize,

@@ -25,7 +25,7 @@ pub enum ConnectError {
     /// The login cannot be bound to the server's certificate, and `channel_binding=require`.
     #[error("channel_binding=require, but {0}")]
     Unbound(&'static str),
-    /// It took longer than `connect_timeout`.
+    /// The attempt took longer than `connect_timeout`.
     #[error("no connection within {0:?}")]
     TimedOut(Duration),
     /// The server answered with an error.
@@ -45,7 +45,7 @@ pub enum ConnectError {
     Forbidden {
         /// How it asked.
         asked: Asked,
-        /// What is against it.
+        /// The reason that it is not allowed.
         why: String,
     },
     /// The server broke the protocol.
@@ -64,7 +64,7 @@ pub enum FailureKind {
     Unreachable,
     /// TLS did not come about, or not as it is asked for.
     Tls,
-    /// It took too long.
+    /// The attempt took too long.
     TimedOut,
     /// The server answered with an error.
     Refused,
@@ -137,7 +137,7 @@ impl ConnectError {
         }
     }
 
-    /// Its kind, for counting.
+    /// The kind of the failure, for counting.
     pub const fn kind(&self) -> FailureKind {
         match self {
             Self::Io(_) | Self::Unwanted(_) => FailureKind::Unreachable,

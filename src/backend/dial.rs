@@ -24,7 +24,7 @@ pub struct Route {
     pub encryption: Encryption,
 }
 
-/// What is behind an open socket.
+/// An open socket, and the way that it goes.
 #[derive(Debug)]
 pub struct Dialled {
     /// The socket.

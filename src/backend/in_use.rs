@@ -40,10 +40,10 @@ struct State {
     rivals: Vec<HostStanding>,
 }
 
-/// What a host has said of itself.
+/// A host, and the timeline that it has told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostStanding {
-    /// Its place among the server's hosts.
+    /// The position among the server's hosts.
     pub host: usize,
     /// The timeline that it writes to; `None` if it is in recovery, or does not tell.
     pub timeline: Option<u32>,
@@ -92,7 +92,7 @@ impl InUse {
         self.lock().chosen
     }
 
-    /// Its place among the server's hosts.
+    /// The position among the server's hosts.
     pub fn host(&self) -> Option<usize> {
         self.chosen().map(|standing| standing.host)
     }

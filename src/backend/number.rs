@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BackendId(pub u64);
 
-/// What all servers of the process share.
+/// The count of backends, and the word that a server has moved: all servers of the process share one.
 #[derive(Debug, Default)]
 pub struct Numbers {
     /// The next backend's number.

@@ -28,7 +28,7 @@ pub(crate) fn read_timeline(text: Option<&str>) -> Option<u32> {
     u32::from_str_radix(text?, 16).ok()
 }
 
-/// Who logs in, and for which thread.
+/// The login to be made, and the thread that it is for.
 #[derive(Clone, Copy, Debug)]
 struct Login<'a> {
     server: &'a Arc<Server>,
@@ -178,7 +178,7 @@ impl Login<'_> {
         Ok(Some(placed(best.backend, turn)))
     }
 
-    /// As libpq does: one after the other, each with all the time that there is.
+    /// Tries the hosts as libpq does: one after the other, each with all the time that there is.
     async fn at_each(&self, wanted: SessionAttrs, limit: Duration) -> Result<Box<Backend>, ConnectError> {
         let mut last = None;
         for host in 0..self.server.hosts.len() {
@@ -262,7 +262,7 @@ fn placed(mut backend: Box<Backend>, turn: u32) -> Box<Backend> {
     backend
 }
 
-/// What the host says of itself.
+/// Asks a host for its timeline.
 async fn standing(backend: &mut Backend, limit: Duration) -> HostStanding {
     let host = backend.place.host;
     if !backend.server.session_attrs.may_be_primary() {

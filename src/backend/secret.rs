@@ -9,7 +9,7 @@ use crate::auth::{ScramKeys, ScramVerifier, Secret, Verifier, md5::Digest, scram
 /// Keys that were derived for servers, kept because deriving takes milliseconds. A few servers, a few salts.
 const KEPT_KEYS: usize = 8;
 
-/// What we know of a user's password, for logging in to servers.
+/// A user's password, as far as it is known, for logging in to servers.
 #[derive(Debug)]
 pub struct LoginSecret {
     verifier: Verifier,
@@ -38,7 +38,7 @@ impl LoginSecret {
         }
     }
 
-    /// What is known of the password.
+    /// The form in which the password is known.
     pub fn verifier(&self) -> &Verifier {
         &self.verifier
     }
@@ -57,7 +57,7 @@ impl LoginSecret {
         }
     }
 
-    /// What md5 authentication needs, if it is known.
+    /// The digest that md5 authentication needs, if it is known.
     pub fn md5(&self, user: &str) -> Option<Digest> {
         self.verifier.md5_digest(user)
     }

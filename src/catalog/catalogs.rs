@@ -33,7 +33,7 @@ pub struct Catalogs {
     /// Counts changes of definitions that went through here.
     pub(super) generation: AtomicU64,
     pub(super) wanted: Notify,
-    /// Of the fingerprints' hashes.
+    /// The seed of the fingerprints' hashes.
     pub(super) seed: u32,
 }
 

@@ -33,9 +33,9 @@ const FAILURES_MAX: u32 = 6;
 #[derive(Debug)]
 pub struct DatabaseCatalog {
     pub(super) database: String,
-    /// Who reads it.
+    /// The identity as which it is read.
     pub(super) identity: ArcSwap<Identity>,
-    /// What may be gone by: nothing is in it while definitions are changing.
+    /// The snapshot that may be gone by: nothing is in it while definitions are changing.
     pub(super) snapshot: ArcSwap<Catalog>,
     pub(super) reading: Mutex<Reading>,
     /// An attempt to read it has ended.
@@ -62,7 +62,7 @@ impl Drop for Defining {
 pub(super) struct Reading {
     /// The snapshot that was read last, which may be gone by while it is known to be right.
     pub(super) last: Arc<Catalog>,
-    /// Of what that was read from.
+    /// The fingerprint of what `last` was read from.
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) is_wanted: bool,
     pub(super) is_under_way: bool,
@@ -72,7 +72,7 @@ pub(super) struct Reading {
     pub(super) changed_at: u64,
     /// Names of what was only added, with the change that did it.
     pub(super) added: Vec<(Box<str>, u64)>,
-    /// It is not begun before.
+    /// The time before which no reading begins.
     pub(super) not_before: Instant,
     /// Failures since it last succeeded, and the last one's reason.
     pub(super) failures: u32,
@@ -83,7 +83,7 @@ pub(super) struct Reading {
     pub(super) unused: u32,
 }
 
-/// What a reading has come to.
+/// The outcome of a reading.
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) catalog: Arc<Catalog>,

@@ -86,7 +86,7 @@ pub(super) struct Fingerprint {
     sums: String,
 }
 
-/// What a reading has found.
+/// The answer to the catalog's question.
 #[derive(Debug)]
 pub(super) enum Found {
     /// The same as with the fingerprint that was given.

@@ -16,7 +16,7 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// What is wrong with the certificates and keys that a configuration names.
+/// Problems of the certificates and keys that a configuration names.
 pub fn check_certificates(config: &Config) -> Vec<tls::Problem> {
     let clients = tls::acceptor(&config.listen.tls).err();
     let servers = config.servers.iter().filter_map(|server| connector(server).err());

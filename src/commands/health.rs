@@ -26,10 +26,10 @@ pub enum Unhealthy {
     Silent {
         /// Where it was asked.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
-    /// It answers that it should get no clients.
+    /// The answer is that it should get no clients.
     #[error("not ready: {0}")]
     NotReady(String),
 }

@@ -43,18 +43,18 @@ const TABLES: &str = "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c \
 
 const PID: &str = "SELECT pg_catalog.pg_backend_pid()";
 
-/// What was found.
+/// Everything that was found at the servers.
 #[derive(Debug, Default)]
 pub struct Report {
     /// A line for each server, aligned.
     pub table: String,
-    /// What will not work.
+    /// A line for each thing that will not work.
     pub problems: Vec<String>,
-    /// What may not.
+    /// A line for each thing that may not work.
     pub warnings: Vec<String>,
 }
 
-/// What one server says of itself.
+/// The answers of one server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Facts {
     version: String,
@@ -72,7 +72,7 @@ struct Facts {
     job_tables: Vec<String>,
 }
 
-/// What stands between Bulkhead and a server.
+/// Something between Bulkhead and a server, as far as it shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum Between {
     /// Nothing that can be seen.

@@ -37,9 +37,9 @@ pub enum Change {
     Key {
         /// The key as written in the file, such as `pools.jobs.max_connections`.
         key: String,
-        /// Its value until now.
+        /// The value until now.
         from: String,
-        /// Its value from now on.
+        /// The value from now on.
         to: String,
     },
     /// The URL of a server has another password.
@@ -58,28 +58,28 @@ pub enum Change {
     },
     /// A server is new.
     ServerAdded {
-        /// Its name.
+        /// The name in the file.
         server: String,
         /// Host and port.
         at: String,
     },
     /// A server is gone.
     ServerRemoved {
-        /// Its name.
+        /// The name in the file.
         server: String,
     },
     /// A pool is new.
     PoolAdded {
-        /// Its name.
+        /// The name in the file.
         pool: String,
-        /// Its servers' names.
+        /// The servers' names.
         servers: Vec<String>,
-        /// Its bound on each of them.
+        /// The bound of connections on each server.
         max_connections: usize,
     },
     /// A pool is gone.
     PoolRemoved {
-        /// Its name.
+        /// The name in the file.
         pool: String,
     },
 }
@@ -101,7 +101,7 @@ impl Display for Change {
 }
 
 impl Diff {
-    /// What `new` changes in `old`.
+    /// The changes that make `new` of `old`.
     pub fn of(old: &Config, new: &Config) -> Self {
         let mut diff = Self::default();
         diff.keys("", &[("databases", list(&old.databases), list(&new.databases))]);

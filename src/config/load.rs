@@ -21,7 +21,7 @@ pub enum LoadError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         error: io::Error,
     },
     /// The file is longer than [`FILE_BYTES_MAX`].
@@ -36,7 +36,7 @@ pub enum LoadError {
         /// The file.
         path: PathBuf,
     },
-    /// Its content is wrong.
+    /// The content is wrong.
     #[error(transparent)]
     Problems(#[from] Problems),
 }

@@ -5,7 +5,7 @@ use std::fmt;
 /// Names are cut here: the server's own are shorter.
 const NAME_CHARS: usize = 128;
 
-/// Whom a client says it is: what its first packet names.
+/// The user, database and application that a client's first packet names.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claim {
     pub(super) user: String,

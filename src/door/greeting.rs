@@ -29,7 +29,7 @@ const APPLICATION_NAME: &str = "application_name";
 /// The length of a name, `NAMEDATALEN` less one: the server cuts longer ones.
 const NAME_BYTES: usize = 63;
 
-/// What a new session with these startup settings starts with; an error ends it.
+/// The greeting of a new session with these startup settings; an error ends it.
 pub(super) async fn greeting(
     shared: &Arc<Snapshot>,
     identity: &Arc<Identity>,
@@ -85,7 +85,7 @@ fn renamed(shared: &Arc<Snapshot>, key: &Key) -> Option<Arc<[u8]>> {
     Some(messages.into())
 }
 
-/// What ParameterStatus messages say of how texts are read.
+/// The reading of texts that ParameterStatus messages tell.
 fn reading(mut messages: &[u8]) -> Reading {
     let mut parameters = Vec::new();
     while let Ok(Some((_, body, after))) = split_message(messages) {

@@ -115,7 +115,7 @@ struct Admitted {
     greeting: Vec<u8>,
 }
 
-/// What it came for.
+/// The purpose that a client came for.
 enum Kind {
     Session(Start),
     Replication(Dedicated),

@@ -26,7 +26,7 @@ pub(super) struct Stranger {
     /// Gone while TLS begins.
     pub(super) socket: Option<Socket>,
     pub(super) unread: Vec<u8>,
-    /// Whom the client says it is, as far as it has said.
+    /// The client's claim, as far as it has made one.
     pub(super) claim: Claim,
     /// For the log: why it is refused, if that is more than it is told.
     pub(super) why: Option<String>,

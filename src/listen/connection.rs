@@ -40,7 +40,7 @@ use crate::{
     wire::read::ErrorFields,
 };
 
-/// What becomes of listening sessions when notifications may have been missed.
+/// The treatment of listening sessions when notifications may have been missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnGap {
     /// Their clients are disconnected, as if it had been their own connection.
@@ -54,14 +54,14 @@ pub enum OnGap {
 pub struct ListenLimits {
     /// Bytes of notifications that may wait for one session.
     pub bytes_per_session: usize,
-    /// What becomes of sessions that may have missed something.
+    /// The treatment of sessions that may have missed something.
     pub on_gap: OnGap,
 }
 
 /// Why a session cannot listen.
 #[derive(Clone, Debug)]
 pub enum ListenFailure {
-    /// There is no connection for it.
+    /// The pool gave no connection.
     Refused(Refusal),
     /// The server refused the LISTEN.
     Server(ErrorFields),
@@ -91,13 +91,13 @@ pub(super) type Waiter = oneshot::Sender<Result<u64, ListenFailure>>;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// Who wants what.
+    /// Sessions that listen, by channel.
     pub(super) channels: HashMap<Box<str>, Subscribers, foldhash::fast::RandomState>,
-    /// What the connection listens to.
+    /// The channels that the connection listens to.
     pub(super) confirmed: HashSet<Box<str>>,
     /// Channels of which these two may differ.
     pub(super) changed: Vec<Box<str>>,
-    /// Who waits for the next round trip.
+    /// Sessions that wait for the next round trip.
     pub(super) waiters: Vec<Waiter>,
     /// Notifications heard so far.
     pub(super) position: u64,

@@ -9,7 +9,7 @@ use std::{
     task::Waker,
 };
 
-/// What a notification costs in a mailbox beside its texts.
+/// The cost of a notification in a mailbox beside its texts.
 const ENTRY_BYTES: usize = 64;
 
 /// Counters of listening, for the metrics.
@@ -34,9 +34,9 @@ pub struct ListenStats {
 pub struct Notification {
     /// The server process that sent it.
     pub process_id: i32,
-    /// Its channel.
+    /// The channel.
     pub channel: Box<str>,
-    /// Its payload.
+    /// The payload.
     pub payload: Box<[u8]>,
 }
 
@@ -54,7 +54,7 @@ pub enum Mail {
 pub enum Fate {
     /// All is in it.
     Sound,
-    /// It was full when something more came.
+    /// The mailbox was full when something more came.
     Overflowed,
     /// The connection was lost: notifications may have been missed.
     Lost,

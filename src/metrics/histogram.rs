@@ -17,14 +17,14 @@ pub struct Histogram<const N: usize> {
     sum_nanos: AtomicU64,
 }
 
-/// What a histogram holds.
+/// The contents of a histogram.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observed {
     /// The upper bounds in seconds, each with how many durations were at most that.
     pub cumulative: Vec<(f64, u64)>,
     /// All durations.
     pub count: u64,
-    /// Their sum.
+    /// The sum of all durations.
     pub sum_seconds: f64,
 }
 
@@ -48,7 +48,7 @@ impl<const N: usize> Histogram<N> {
         count(&self.buckets[0]);
     }
 
-    /// What has been counted.
+    /// Reads what has been counted.
     pub fn read(&self) -> Observed {
         let mut sum = 0;
         let mut add = |bucket: &AtomicU64| {

@@ -16,7 +16,7 @@ use crate::{
     metrics::count,
 };
 
-/// What asking for a backend gives at once.
+/// The answer that asking for a backend gets at once.
 #[derive(Debug)]
 pub enum Checkout {
     /// A backend.

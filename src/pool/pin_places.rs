@@ -76,7 +76,7 @@ impl Pins {
         self.lock().held
     }
 
-    /// There may be so many from now on.
+    /// Sets how many there may be from now on.
     pub(super) fn set_max(&self, max: usize) {
         let mut places = self.lock();
         places.max = max;

@@ -51,7 +51,7 @@ impl Drop for PinPlace {
     }
 }
 
-/// What asking for a place gives at once.
+/// The answer that asking for a place gets at once.
 #[derive(Debug)]
 pub enum PinCheckout {
     /// A place.
@@ -121,7 +121,7 @@ impl Drop for CountedPin {
 }
 
 impl ServerPool {
-    /// What is counted of pins.
+    /// The counters of pins.
     pub fn pins(&self) -> &Pins {
         &self.pins
     }

@@ -11,7 +11,7 @@ use crate::{
     threads::Home,
 };
 
-/// What a waiting session gets in the end.
+/// The end of a session's wait.
 pub(super) type Outcome = Result<Box<Backend>, Refusal>;
 
 #[derive(Debug)]

@@ -11,23 +11,23 @@ pub enum Refusal {
     Full {
         /// How full the pool is.
         figures: Figures,
-        /// What is wrong with the server, if anything is known to be.
+        /// The server's trouble, if any is known.
         down: Option<String>,
     },
-    /// It has waited for `wait_timeout`.
+    /// The session has waited for `wait_timeout`.
     TimedOut {
         /// How full the pool was.
         figures: Figures,
         /// How long it waited.
         waited: Duration,
-        /// What is wrong with the server, if anything is known to be.
+        /// The server's trouble, if any is known.
         down: Option<String>,
-        /// What it said, if it has no place for more connections.
+        /// The server's words, if it has no place for more connections.
         full: Option<String>,
     },
     /// The server cannot be reached, or refused the login.
     Unreachable(Arc<ConnectFailure>),
-    /// Its client has cancelled the wait.
+    /// The client has cancelled the wait.
     Cancelled,
     /// The pool's server is another one now: the pool that has taken its place is to be asked.
     Moved,
@@ -84,7 +84,7 @@ impl Figures {
 pub struct ConnectFailure {
     /// The server's name.
     pub server: String,
-    /// What it answered, if it refused the login.
+    /// The server's error, if it refused the login.
     pub refused: Option<ErrorFields>,
     /// In words.
     pub message: String,

@@ -8,7 +8,7 @@ use crate::{
     threads::Home,
 };
 
-/// Who wants a backend.
+/// A session's wish for a backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Wants<'a> {
     /// The identity that it must belong to.
@@ -21,7 +21,7 @@ pub struct Wants<'a> {
     pub home: Home,
 }
 
-/// What a pool's clock counts in.
+/// Milliseconds, which a pool's clock counts in.
 pub(super) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -42,7 +42,7 @@ pub(super) struct State {
     /// Last in, first out.
     pub(super) idle: Vec<Idle>,
     pub(super) queue: Queue,
-    /// Whose connections are being made.
+    /// The identities for which connections are being made.
     pub(super) connecting: Vec<Arc<Identity>>,
     /// Who has how many places, those of connections being made included, of those being closed not.
     pub(super) shares: Shares,
@@ -57,7 +57,7 @@ pub(super) struct State {
 /// Whether a server pool is part of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life {
-    /// It is.
+    /// The pool is part of the configuration.
     Open,
     /// Not any more: who still asks it is served, and what is free is closed.
     Draining,

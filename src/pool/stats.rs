@@ -12,7 +12,7 @@ pub(super) const WAIT_BUCKETS_SECONDS: [f64; 12] =
 pub(super) const LIFETIME_BUCKETS_SECONDS: [f64; 8] =
     [1.0, 10.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 86400.0];
 
-/// What happened in a server pool since the start.
+/// Counters of a server pool, from the start on.
 #[derive(Debug)]
 pub struct Stats {
     /// Time from asking for a backend to having one.

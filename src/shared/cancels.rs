@@ -41,11 +41,11 @@ enum Doing {
     /// Nothing to cancel.
     #[default]
     Nothing,
-    /// It waits for a backend.
+    /// The session waits for a backend.
     Waiting,
-    /// It waited, and was cancelled.
+    /// The wait was cancelled.
     Cancelled,
-    /// It holds this backend.
+    /// The session holds this backend.
     Holds(Arc<Target>),
 }
 
@@ -53,7 +53,7 @@ enum Doing {
 #[derive(Debug, Default)]
 struct Running(Mutex<Doing>);
 
-/// What a CancelRequest has found.
+/// The target of a CancelRequest.
 #[derive(Debug)]
 pub(crate) enum Found {
     /// A backend, to which the cancel must be sent.

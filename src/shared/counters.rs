@@ -64,7 +64,7 @@ impl Requests {
     }
 }
 
-/// What happened in all sessions since the start.
+/// Counters of all sessions, from the start on.
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// Reloads of the configuration.
@@ -91,7 +91,7 @@ pub struct Metrics {
     pub pins: [AtomicU64; PinReason::ALL.len()],
 }
 
-/// What became of reloads of the configuration; the start counts as the first success.
+/// Counters of reloads of the configuration; the start counts as the first success.
 #[derive(Debug, Default)]
 pub struct Reloads {
     /// Reloads that were carried out.

@@ -14,7 +14,7 @@ use super::snapshot::Snapshot;
 #[derive(Debug)]
 pub struct Current {
     snapshot: ArcSwap<Snapshot>,
-    /// Its number, to be asked before every request.
+    /// The snapshot's number, to be asked before every request.
     epoch: AtomicU64,
     /// Tells of a new one.
     replaced: Notify,

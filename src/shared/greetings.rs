@@ -21,7 +21,7 @@ pub struct Greetings {
     pub(crate) generation: AtomicU64,
 }
 
-/// What a new session starts with.
+/// Everything that a new session starts with.
 #[derive(Clone, Debug)]
 pub(crate) struct Greeting {
     /// ParameterStatus messages.
@@ -30,7 +30,7 @@ pub(crate) struct Greeting {
     pub(crate) reading: Reading,
     /// Held, so that its address belongs to nobody else as long as this is remembered.
     pub(crate) _identity: Arc<Identity>,
-    /// Its startup settings: sessions with equal ones share them.
+    /// The startup settings: sessions with equal ones share them.
     pub(crate) startup: Arc<Settings>,
 }
 

@@ -13,12 +13,12 @@ use super::{
 };
 use crate::{backend::statements::Statements, catalog::Catalogs, listen::Listeners};
 
-/// What lives as long as the program, whatever the configuration says.
+/// Everything that lives as long as the program, whatever the configuration says.
 #[derive(Debug)]
 pub struct Process {
-    /// What databases define.
+    /// Catalog snapshots of the databases.
     pub catalogs: Arc<Catalogs>,
-    /// Who listens for sessions.
+    /// Connections that listen for sessions.
     pub listeners: Listeners,
     /// Prepared statements.
     pub statements: Statements,
@@ -26,13 +26,13 @@ pub struct Process {
     pub judges: Judges,
     /// Keys given to clients.
     pub cancels: Arc<Cancels>,
-    /// Who holds how many of the places for clients.
+    /// Places for clients, and the identities that hold them.
     pub places: Arc<Places>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// What is logged of clients that were refused.
+    /// The log of clients that were refused.
     pub door_log: DoorLog,
-    /// What is logged of clients with whom TLS did not come about.
+    /// The log of clients with whom TLS did not come about.
     pub tls_log: DoorLog,
     /// Ends every session that is not in a transaction; set by [`Process::drain`].
     pub draining: CancellationToken,
@@ -40,7 +40,7 @@ pub struct Process {
     pub is_draining: AtomicBool,
     /// Bytes of unfinished requests, of all sessions.
     pub kept: Arc<AtomicUsize>,
-    /// What sessions are to look at, though nothing has come for them.
+    /// Calls for sessions to look at what may have changed.
     pub attention: Attention,
 }
 

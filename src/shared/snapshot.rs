@@ -29,7 +29,7 @@ pub struct Limits {
     pub tcp_user_timeout: Duration,
     /// Prepared statements of one client.
     pub prepared_per_client: usize,
-    /// What they may take, in bytes.
+    /// Bytes that these may take.
     pub prepared_bytes_per_client: usize,
     /// Prepared statements on one backend.
     pub prepared_per_backend: usize,
@@ -46,7 +46,7 @@ pub struct Workers {
     pub users: Vec<String>,
 }
 
-/// What all sessions share: a snapshot that a reload replaces as a whole ([`Current`](super::Current)).
+/// The snapshot that all sessions share, and that a reload replaces as a whole ([`Current`](super::Current)).
 #[derive(Debug)]
 pub struct Snapshot {
     /// Which snapshot it is; each has a higher number than those before.
@@ -55,7 +55,7 @@ pub struct Snapshot {
     pub limits: Limits,
     /// How clients get TLS.
     pub acceptor: Acceptor,
-    /// Who may come in.
+    /// Clients that may come in.
     pub identities: Identities,
     /// Text to verdict. Handed on from snapshot to snapshot as long as the rules are the same.
     pub classifier: Arc<Classifier>,
@@ -65,7 +65,7 @@ pub struct Snapshot {
     pub routes: Routes,
     /// By [`PoolId`].
     pub pools: Vec<Pool>,
-    /// What is known of the servers; handed on by their names.
+    /// The servers' health; handed on by their names.
     pub health: Health,
     /// Counters of requests, by [`PoolId`]; a pool's are handed on by its name.
     pub requests: Vec<Arc<Requests>>,
@@ -73,11 +73,11 @@ pub struct Snapshot {
     pub workers: Workers,
     /// What new sessions are told of the server's parameters. Handed on as long as the primary is the same.
     pub greetings: Arc<Greetings>,
-    /// What is the same in every snapshot.
+    /// The part that is the same in every snapshot.
     pub process: Arc<Process>,
 }
 
-/// What lasts is used as if it were the snapshot's own.
+/// The process's own is used as if it were the snapshot's.
 impl Deref for Snapshot {
     type Target = Process;
 

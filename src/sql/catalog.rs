@@ -29,7 +29,7 @@ pub struct Catalog {
     pub(super) additions: Additions,
 }
 
-/// What was read of it.
+/// Everything that was read of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Content {
     pub(super) loaded: bool,
@@ -109,7 +109,7 @@ impl Catalog {
         names.iter().all(|name| self.additions.has(name))
     }
 
-    /// What is proven.
+    /// The proof of the database.
     pub(super) fn proof(&self) -> &Proof {
         &self.content.proof
     }

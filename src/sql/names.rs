@@ -14,7 +14,7 @@ pub(super) fn folded(text: &[u8], token: Token) -> String {
     }
 }
 
-/// What the server keeps of a name.
+/// The part of a name that the server keeps.
 pub(super) fn cut(name: &str) -> &str {
     let fits = |at: &usize| *at <= NAME_BYTES && name.is_char_boundary(*at);
     &name[..(0..=name.len().min(NAME_BYTES)).rev().find(fits).unwrap_or(0)]

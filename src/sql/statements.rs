@@ -13,7 +13,7 @@ use super::{
     targets::targets,
 };
 
-/// What DEALLOCATE lets go.
+/// The statements that DEALLOCATE lets go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deallocate {
     /// Every prepared statement.

@@ -37,7 +37,7 @@ pub fn rules(config: &Config) -> Result<Rules, UnknownPreset> {
 /// What the configuration names and the disk holds. Read again by every reload, also where no key has changed.
 #[derive(Debug)]
 pub struct Files {
-    /// Of `auth.users_file`.
+    /// The users of `auth.users_file`.
     pub users: Users,
 }
 
@@ -55,7 +55,7 @@ impl Files {
 /// A server, and the gate that all pools on it share.
 type Guarded = (Arc<Server>, Arc<Gate>);
 
-/// What a configuration has been made into.
+/// A configuration, and what it has been made into.
 #[derive(Debug)]
 pub(crate) struct Built {
     pub(crate) config: Config,

@@ -17,7 +17,7 @@ pub enum StartError {
         place: String,
         /// The key of the configuration that names it.
         key: &'static str,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
     /// The service manager passed sockets that are of no use.

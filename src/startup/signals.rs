@@ -13,7 +13,7 @@ pub struct Signals {
     hangup: Signal,
 }
 
-/// What a signal asks for.
+/// The wish that a signal stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// To go down.

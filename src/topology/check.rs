@@ -21,20 +21,20 @@ use crate::{
 
 const QUESTION: &str = "SELECT pg_catalog.pg_is_in_recovery()";
 
-/// What the connection is called in `pg_stat_activity`.
+/// The name of the connection in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "bulkhead health check";
 
 /// A server that has had no place for so long is tried again, if nobody waits for one.
 const YIELDS_FOR: Duration = Duration::from_secs(60);
 
-/// What became of a question.
+/// The outcome of a question.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// The server has no place for a connection beside those of the pools.
     NoPlace,
-    /// It has answered whether it is in recovery.
+    /// The server has answered whether it is in recovery.
     Answered(bool),
-    /// It has answered with an error, or not as it should.
+    /// The server has answered with an error, or not as it should.
     Failed(String),
     /// No connection could be made.
     Unreachable(ConnectError),
@@ -52,7 +52,7 @@ pub(super) struct Check {
 struct Open {
     /// How the server is reached; in another way, it is another connection.
     server: Arc<Server>,
-    /// As whom it has logged in.
+    /// The identity that it has logged in as.
     identity: Arc<Identity>,
     /// The turn of the host that it is connected to.
     turn: u32,

@@ -52,7 +52,7 @@ const LOOK_AROUND_EVERY: Duration = Duration::from_secs(4);
 /// Such a host is there within this, or not at all.
 const LOOK_AROUND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a server is there for, by the pools that use it.
+/// The purpose of a server, by the pools that use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Takes writes: the pool `primary` is on it.
@@ -64,7 +64,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// As it is shown.
+    /// The name that is shown.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Primary => "primary",
@@ -74,17 +74,17 @@ impl Role {
     }
 }
 
-/// What is known of a server.
+/// The state of a server, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
     /// Nothing yet.
     Unchecked,
-    /// It answers.
+    /// The server answers.
     Up {
         /// Whether it is in recovery, and takes no writes.
         in_recovery: bool,
     },
-    /// It does not, and why.
+    /// The server does not answer, and why.
     Down {
         /// The last error.
         error: String,
@@ -96,7 +96,7 @@ pub enum Known {
 pub struct ServerHealth {
     /// The key in the configuration.
     pub name: String,
-    /// What it is there for.
+    /// The purpose of the server.
     pub role: Role,
     /// The pools on it.
     members: Vec<Arc<ServerPool>>,
@@ -111,7 +111,7 @@ pub struct ServerHealth {
     looks_around_at: Mutex<Option<Instant>>,
 }
 
-/// What is known, and since when.
+/// The last that was found, and when.
 #[derive(Clone, Debug)]
 struct Last {
     known: Known,

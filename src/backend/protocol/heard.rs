@@ -17,7 +17,7 @@ const SYNTAX_ERROR: &[u8] = b"42601";
 /// The files of PostgreSQL's source that errors of its grammar name.
 const GRAMMAR_FILES: [&[u8]; 3] = [b"scan.l", b"gram.y", b"parser.c"];
 
-/// What the session may want to know of the replies since it last asked.
+/// Everything that the session may want to know of the replies since it last asked.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub struct Heard {
@@ -36,15 +36,15 @@ pub struct Heard {
     pub not_closed: Vec<StatementId>,
     /// The client's request has failed for reasons of the server's own, of which it has been told nothing.
     pub transient: Option<Transient>,
-    /// What of the state of the backend's session was discarded.
+    /// The state of the backend's session that was discarded.
     pub discarded: Discarded,
-    /// What the client was told of the statements that it calls by these names.
+    /// Shapes that the client was told of statements, by its own names for them.
     pub described: Vec<(Box<[u8]>, StatementId, Shape)>,
-    /// What we were told of statements.
+    /// Shapes of statements that we had asked for.
     pub confirmed: Vec<(StatementId, Shape)>,
     /// A statement was parsed before its columns changed.
     pub has_stale_plan: bool,
-    /// There is no statement of a name of ours that was sent.
+    /// A statement was missing that was called by a name of ours.
     pub lacks_statement: bool,
     /// The request did nothing because of a stale plan, of which the client was not told: these of its steps are still
     /// to be done.
@@ -58,7 +58,7 @@ pub struct Heard {
 }
 
 impl Heard {
-    /// These steps did not take place.
+    /// Notes that these steps did not take place.
     pub(super) fn undo(&mut self, steps: VecDeque<Step>) {
         for step in steps {
             match step {
@@ -80,7 +80,7 @@ impl Heard {
     }
 }
 
-/// What commands of the client have discarded, by their tags.
+/// State that commands of the client have discarded, by their tags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent facts")]
 pub struct Discarded {
@@ -95,7 +95,7 @@ pub struct Discarded {
 }
 
 impl Discarded {
-    /// What a command did, by its CommandComplete.
+    /// Reads off a CommandComplete what its command discarded.
     pub(super) fn by(body: &[u8]) -> Self {
         let tag = body.strip_suffix(b"\0").unwrap_or(body);
         let all = tag == b"DISCARD ALL";
@@ -142,7 +142,7 @@ impl Transient {
     /// Every reason, in the order of their discriminants.
     pub const ALL: [Self; 4] = [Self::Ended, Self::IdleTooLong, Self::Conflict, Self::ReadOnly];
 
-    /// As a metric label.
+    /// The metric label.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Ended => "connection_ended",
@@ -152,7 +152,7 @@ impl Transient {
         }
     }
 
-    /// Of this SQLSTATE.
+    /// The reason that a SQLSTATE stands for.
     pub fn of(code: &[u8]) -> Option<Self> {
         match code {
             b"57P01" => Some(Self::Ended),
@@ -163,7 +163,7 @@ impl Transient {
         }
     }
 
-    /// Of an ErrorResponse after which the connection goes on.
+    /// The reason of an ErrorResponse after which the connection goes on.
     pub(super) fn of_error(body: &[u8]) -> Option<Self> {
         let mut body = Body::new(body, "ErrorResponse");
         while let (Ok(kind), Ok(value)) = (body.byte(), body.cstring()) {

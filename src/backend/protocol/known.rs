@@ -60,7 +60,7 @@ impl Protocol {
         quiet.then_some(Quiescent(()))
     }
 
-    /// What happened since the last call.
+    /// Takes what was heard since the last call.
     pub fn take_heard(&mut self) -> Heard {
         self.heard.take().map_or_else(Heard::default, |heard| *heard)
     }
@@ -80,7 +80,7 @@ impl Protocol {
         self.reported_role
     }
 
-    /// What the server reports of its parameters.
+    /// The parameters that the server has reported, with their values.
     pub fn parameters(&self) -> &[(String, String)] {
         &self.parameters
     }

@@ -119,7 +119,7 @@ impl Protocol {
         true
     }
 
-    /// What has been passed on of this chunk goes to the client now.
+    /// The chunk ends: what was passed on of it goes to the client now.
     fn end_chunk(&mut self) {
         if let Some(part) = self.parts.front_mut().filter(|part| part.repeat == Repeat::Begun) {
             part.repeat = Repeat::No;

@@ -141,7 +141,7 @@ impl Protocol {
         self.parts.back().is_some_and(|part| part.repeat == Repeat::Yes)
     }
 
-    /// What was sent last may be sent again, as long as the client has got nothing of its answer.
+    /// Lets what was sent last be sent again, as long as the client has got nothing of its answer.
     pub fn may_repeat(&mut self) {
         if let Some(part) = self.parts.back_mut() {
             part.repeat = Repeat::Yes;
