@@ -69,7 +69,7 @@ fn each_change_is_a_line() {
             &["jobs.presets: [\"oban\"] -> [\"solid_queue\"]", "jobs.rules.tables: [] -> [\"x_*\"]"],
         ),
         (
-            "[jobs]\n        presets = [\"oban\"]",
+            "[jobs]\n    presets = [\"oban\"]",
             "",
             &["jobs.presets: [\"oban\"] -> []", "pools.jobs: removed"],
         ),
