@@ -41,6 +41,7 @@ mod proof;
 mod prove;
 mod query;
 mod reading;
+mod recent;
 mod rules;
 mod seen;
 mod setting;
