@@ -54,7 +54,9 @@ impl<'a> Body<'a> {
 
     /// Bytes up to the next zero, which is consumed.
     pub fn cstring(&mut self) -> Result<&'a [u8], Malformed> {
-        let end = memchr::memchr(0, self.rest).ok_or_else(|| self.malformed())?;
+        // Most names are empty or short: a search for longer ones costs more before it begins.
+        let head = self.rest.first_chunk::<8>().and_then(|head| head.iter().position(|byte| *byte == 0));
+        let end = head.or_else(|| memchr::memchr(0, self.rest)).ok_or_else(|| self.malformed())?;
         let (text, rest) = self.rest.split_at(end);
         self.rest = &rest[1..];
         Ok(text)
