@@ -427,15 +427,21 @@ impl Session {
 
     fn remember_unnamed(&mut self, body: &[u8]) -> Result<u64, Malformed> {
         Body::new(body, "Parse").cstring()?;
+        let settings = self.own.settings.parse_hash();
+        let statements = self.own.statements.get_or_insert_default();
+        // Many parse the same text again and again.
+        if let Some(known) = statements.unnamed.as_mut().filter(|known| known.is(body, settings)) {
+            known.told = Shape::default();
+            return Ok(known.hash);
+        }
         let mut hasher = foldhash::fast::FixedState::default().build_hasher();
         hasher.write(body);
-        hasher.write_u64(self.own.settings.parse_hash());
+        hasher.write_u64(settings);
         let hash = hasher.finish();
-        let statements = self.own.statements.get_or_insert_default();
         let mut kept = statements.unnamed.take().map(|unnamed| unnamed.body).unwrap_or_default();
         kept.clear();
         kept.extend_from_slice(body);
-        statements.unnamed = Some(Unnamed { body: kept, hash, told: Shape::default() });
+        statements.unnamed = Some(Unnamed { body: kept, settings, hash, told: Shape::default() });
         Ok(hash)
     }
 
