@@ -5,7 +5,9 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use super::{
-    Session, Statements, prepared,
+    Session, Statements,
+    classify::Judge,
+    prepared,
     reply::{self, Reply},
     request::Request,
     settle::ASK_TIMEOUT,
@@ -28,9 +30,9 @@ pub(super) struct Alias {
 /// What must be parsed under the client's own names before a request.
 pub(super) type Missing = Vec<(Box<[u8]>, Arc<Statement>)>;
 
-impl Session {
+impl Judge<'_> {
     /// The verdict of what is run by its name counts like its own text's.
-    pub(crate) fn add_named(&self, demand: &mut Demand, verdict: Verdict, text: &[u8]) {
+    pub(super) fn add_named(self, demand: &mut Demand, verdict: Verdict, text: &[u8]) {
         if !verdict.effects.has(Effects::NAMES_STATEMENT) || self.own.statements.is_none() {
             return;
         }
@@ -38,13 +40,16 @@ impl Session {
             self.known_verdict(named.name.as_bytes()).into_iter().for_each(|verdict| demand.add(verdict));
         }
     }
+}
 
+impl Session {
     /// The statements of the protocol that the request names in SQL and that the backend lacks under these names.
     pub(crate) fn missing_aliases(&mut self, request: Request, verdict: &Verdict) -> Result<Missing, Reply> {
         if !verdict.effects.has(Effects::NAMES_STATEMENT) {
             return Ok(Missing::new());
         }
-        let names: Vec<_> = self.texts(request).iter().flat_map(|text| statement_names(text)).collect();
+        let names: Vec<_> =
+            self.judge().texts(request).iter().flat_map(|text| statement_names(text)).collect();
         if names.iter().any(|named| named.name.as_bytes().starts_with(NAME_PREFIX)) {
             return Err(reply::reserved_name());
         }

@@ -145,7 +145,7 @@ impl Session {
 
     /// Whether a request is one statement that does nothing but return to the user that the session began as.
     fn only_leaves_role(&self, request: Request) -> bool {
-        let texts = self.texts(request);
+        let texts = self.judge().texts(request);
         let [text] = texts.as_slice() else { return false };
         let text = text.to_ascii_lowercase();
         let one = text.trim_ascii().strip_suffix(b";").unwrap_or(text.trim_ascii());

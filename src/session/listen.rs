@@ -154,7 +154,7 @@ impl Session {
         if self.status() == TxStatus::Failed || member.limits().max_connections < 2 {
             return Ok(());
         }
-        let texts = self.texts(request);
+        let texts = self.judge().texts(request);
         let mut names: Vec<Box<str>> =
             texts.iter().flat_map(|text| listened_channels(text)).map(Into::into).collect();
         names.sort_unstable();

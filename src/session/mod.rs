@@ -50,6 +50,7 @@ mod settle;
 pub mod shared;
 mod soon;
 mod start;
+mod texts;
 mod transaction;
 mod under_way;
 mod view;

@@ -1,10 +1,13 @@
 //! What makes a session the same on any backend.
 
-use std::sync::Arc;
+use std::{
+    hash::{BuildHasher, Hasher},
+    sync::Arc,
+};
 
-use super::{Shared, Statements, listen::Listening};
+use super::{Shared, Statements, Unnamed, listen::Listening};
 use crate::{
-    backend::{BackendId, Settings},
+    backend::{BackendId, Settings, statements::Shape},
     route::PoolId,
     sql::{Hint, Reading},
 };
@@ -49,5 +52,25 @@ impl Own {
             last: None,
             is_new_backend: false,
         }
+    }
+
+    /// Remembers the unnamed statement of this text, behind which come a zero and the parameter types.
+    pub(super) fn remember_unnamed(&mut self, body: &[u8]) -> u64 {
+        let settings = self.settings.parse_hash();
+        let statements = self.statements.get_or_insert_default();
+        // Many parse the same text again and again.
+        if let Some(known) = statements.unnamed.as_mut().filter(|known| known.is(body, settings)) {
+            known.told = Shape::default();
+            return known.hash;
+        }
+        let mut hasher = foldhash::fast::FixedState::default().build_hasher();
+        hasher.write(body);
+        hasher.write_u64(settings);
+        let hash = hasher.finish();
+        let mut kept = statements.unnamed.take().map(|unnamed| unnamed.body).unwrap_or_default();
+        kept.clear();
+        kept.extend_from_slice(body);
+        statements.unnamed = Some(Unnamed { body: kept, settings, hash, told: Shape::default() });
+        hash
     }
 }

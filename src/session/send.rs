@@ -116,7 +116,7 @@ impl Session {
         let was_open = self.is_amid_pipeline();
         self.under_way.was_in_transaction =
             self.status() != TxStatus::Idle || (was_open && self.under_way.was_in_transaction);
-        let ending = self.ending(request, demand);
+        let ending = self.judge().ending(request, demand);
         self.under_way.ending = if was_open { self.under_way.ending.and(ending) } else { ending };
         if let Some(leased) = &mut self.hold.leased {
             leased.left.begin(demand, was_open);
@@ -177,12 +177,17 @@ impl Session {
                 .any(|known| name.eq_ignore_ascii_case(known))
         };
         let mut is_bound = false;
-        self.for_each_bound_value(request, |value| {
+        self.judge().for_each_bound_value(request, |value| {
             is_bound |= std::str::from_utf8(value).is_ok_and(decides);
         });
         is_bound
             || effects.has(Effects::OPAQUE.with(Effects::OPAQUE_SETTINGS).with(Effects::RESETS))
-            || self.texts(request).iter().flat_map(|text| setting_names(text)).any(|name| decides(&name))
+            || self
+                .judge()
+                .texts(request)
+                .iter()
+                .flat_map(|text| setting_names(text))
+                .any(|name| decides(&name))
     }
 
     /// A session that asks for `currval` or `lastval` keeps the backend on which it may have called `nextval`.
@@ -291,7 +296,7 @@ impl Session {
         if !effects.has(Effects::RESETS) || self.who.startup.is_empty() || !may_end {
             return None;
         }
-        let texts = self.texts(request);
+        let texts = self.judge().texts(request);
         let names: Vec<String> = texts.iter().flat_map(|text| reset_names(text)).collect();
         let set: Vec<String> = texts.iter().flat_map(|text| setting_names(text)).collect();
         let all = names.iter().any(|name| name == "all");

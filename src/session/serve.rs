@@ -33,7 +33,7 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         return Box::pin(session.drop_request(request)).await;
     }
     let judged_at = session.view.catalog.changes();
-    let demand = session.classify(request).await?;
+    let demand = session.judge().classify(request).await?;
     session.note_judged(judged_at);
     session.note_only_reads(&demand);
     if session.answers(request, &demand)? {

@@ -5,9 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    Ended, Session, classify::for_each_value, hold::Leased, request::Request, soon::Soon, transaction::Begun,
-};
+use super::{Ended, Session, hold::Leased, request::Request, soon::Soon, transaction::Begun};
 use crate::{
     backend::{
         Broken,
@@ -15,7 +13,7 @@ use crate::{
         protocol::Failure,
     },
     sql::{Catalog, Effects, added_names, setting_names},
-    wire::{TxStatus, frame::split_message, message, read::Body},
+    wire::{TxStatus, message},
 };
 
 /// Effects after which the server is asked what the session has left.
@@ -200,7 +198,7 @@ impl Session {
 
     /// Remembers what a request adds, until its transaction has ended: nobody else sees it before.
     pub(crate) fn note_added(&mut self, request: Request) {
-        let names = self.texts(request).iter().flat_map(|text| added_names(text)).collect::<Vec<_>>();
+        let names = self.judge().texts(request).iter().flat_map(|text| added_names(text)).collect::<Vec<_>>();
         let Some(leased) = &mut self.hold.leased else { return };
         let added = &mut leased.left.noted().added;
         added.extend(names);
@@ -214,9 +212,9 @@ impl Session {
     /// A name that is itself a bound value is among the request's values.
     pub(crate) fn note_custom_settings(&mut self, request: Request) {
         let mut names: Vec<String> =
-            self.texts(request).iter().flat_map(|text| setting_names(text)).collect();
+            self.judge().texts(request).iter().flat_map(|text| setting_names(text)).collect();
         let mut has_odd = false;
-        self.for_each_bound_value(request, |value| match bound_name(value) {
+        self.judge().for_each_bound_value(request, |value| match bound_name(value) {
             BoundName::None => {}
             BoundName::Carried(name) => names.push(name),
             BoundName::Odd => has_odd = true,
@@ -243,11 +241,9 @@ impl Session {
 
     /// Remembers texts that call what the catalog snapshot does not know, until the server is asked what it does.
     pub(crate) fn note_unsure(&mut self, request: Request) {
-        let texts = self.texts(request);
+        let texts = self.judge().texts(request).concat();
         let Some(Leased { left, .. }) = &mut self.hold.leased else { return };
-        for text in texts {
-            left.noted().unsure.extend_from_slice(&text);
-        }
+        left.noted().unsure.extend_from_slice(&texts);
         if left.unsure().len() > UNSURE_BYTES {
             left.effects |= Effects::OPAQUE_SETTINGS;
             left.forget_unsure();
@@ -279,18 +275,6 @@ impl Session {
             lease.left.effects |= Effects::OPAQUE_SETTINGS;
         }
         Ok(programs.parameters().iter().cloned().chain(self.view.catalog.parameters()).collect())
-    }
-
-    /// Looks at each value that a request binds.
-    pub(crate) fn for_each_bound_value(&self, request: Request, mut look: impl FnMut(&[u8])) {
-        let mut rest = self.client.inbox.get(..request.len).unwrap_or_default();
-        while let Ok(Some((tag, body, after))) = split_message(rest) {
-            rest = after;
-            if tag == b'B' {
-                // A malformed one is the server's to refuse.
-                let _ = for_each_value(&mut Body::new(body, "Bind"), &mut look);
-            }
-        }
     }
 
     /// A cancel that came late must hit nobody else: waits for it, and then asks the backend for a sign of life
