@@ -48,7 +48,6 @@ mod send;
 pub(crate) mod serve;
 mod settle;
 pub mod shared;
-mod soon;
 mod start;
 mod texts;
 mod transaction;

@@ -95,8 +95,14 @@ impl Session {
         if self.may_drain() {
             return Poll::Ready(Err(Ended::Shutdown));
         }
-        if self.is_at_rest() && self.poll_client(cx)?.is_pending() && !self.attend()? {
-            return Poll::Pending;
+        if self.is_at_rest() {
+            if self.poll_client(cx)?.is_ready() {
+                if let Some(request) = self.buffered_request()? {
+                    return Poll::Ready(Ok(Moved::Request(request)));
+                }
+            } else if !self.attend()? {
+                return Poll::Pending;
+            }
         }
         self.poll_move(cx, Until::Request)
     }

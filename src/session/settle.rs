@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Ended, Session, hold::Leased, request::Request, soon::Soon, transaction::Begun};
+use super::{Ended, Session, hold::Leased, request::Request, transaction::Begun};
 use crate::{
     backend::{
         Broken,
@@ -87,21 +87,15 @@ impl Session {
 
     /// After a request: in a transaction or between Flush and Sync the lease is kept; otherwise the server is
     /// asked what was left, if anything can have been, and the lease is kept (pinned) or given back.
-    pub(super) fn settle(&mut self) -> Soon<'_, Ended> {
+    pub(crate) async fn settle(&mut self) -> Result<(), Ended> {
         if let Some(sql) = self.under_way.restore.take() {
-            return Soon::later(self.settle_restored(sql));
+            Box::pin(self.restore(sql)).await?;
         }
         self.end_statements();
         match &self.hold.leased {
-            Some(lease) if lease.protocol.quiescent().is_some() => Soon::later(self.settle_held()),
-            _ => Soon::now(Ok(())),
+            Some(lease) if lease.protocol.quiescent().is_some() => Box::pin(self.settle_held()).await,
+            _ => Ok(()),
         }
-    }
-
-    /// The same after a request that something of ours completes.
-    async fn settle_restored(&mut self, sql: Box<str>) -> Result<(), Ended> {
-        self.restore(sql).await?;
-        self.settle().await
     }
 
     async fn settle_held(&mut self) -> Result<(), Ended> {
