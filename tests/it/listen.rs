@@ -5,7 +5,7 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use tokio::{sync::Barrier, time::timeout};
 
-use crate::support::{Cluster, Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role};
+use crate::support::{Cluster, Message, Postgres, Proxy, ProxyConfig, RawClient, Role};
 
 /// Two places: one for the connection that listens, one for everybody else.
 fn config(primary: &Postgres) -> ProxyConfig {
@@ -14,10 +14,6 @@ fn config(primary: &Postgres) -> ProxyConfig {
 
 fn start(primary: &Postgres) -> Proxy {
     Proxy::start(&config(primary).to_toml())
-}
-
-async fn login(port: u16) -> RawClient {
-    RawClient::login(port, Login::App, "app").await
 }
 
 /// Process, channel and payload of a NotificationResponse.
@@ -138,14 +134,14 @@ async fn answers_are_the_servers_own() {
     let proxy = start(&primary);
     for conversation in CONVERSATIONS {
         // One after the other: they would hear each other.
-        let mut direct = login(primary.port()).await;
+        let mut direct = RawClient::app(primary.port()).await;
         let mut wanted = Vec::new();
         for sql in conversation {
             let answer = direct.ask(sql).await;
             wanted.push(shape(&direct, &answer));
         }
         drop(direct);
-        let mut client = login(proxy.port()).await;
+        let mut client = RawClient::app(proxy.port()).await;
         for (sql, wanted) in conversation.iter().zip(wanted) {
             let answer = client.ask(sql).await;
             assert_eq!(shape(&client, &answer), wanted, "{sql} in {conversation:#?}");
@@ -161,7 +157,7 @@ async fn answers_are_the_servers_own() {
 async fn extended_messages_listen_too() {
     let primary = Postgres::start(Role::Primary);
     let proxy = start(&primary);
-    let mut client = login(proxy.port()).await;
+    let mut client = RawClient::app(proxy.port()).await;
     client.parse("l", "LISTEN a").parse("n", "SELECT pg_notify('a', $1)").sync();
     client.flush().await;
     client.read_until_ready().await;
@@ -183,8 +179,8 @@ async fn extended_messages_listen_too() {
 async fn others_are_heard_while_idle_and_after_a_transaction() {
     let primary = Postgres::start(Role::Primary);
     let proxy = start(&primary);
-    let mut client = login(proxy.port()).await;
-    let mut other = login(primary.port()).await;
+    let mut client = RawClient::app(proxy.port()).await;
+    let mut other = RawClient::app(primary.port()).await;
     client.ask("LISTEN a").await;
     other.ask("NOTIFY a, 'idle'").await;
     let (process, channel, payload) = heard(&client.read_message().await);
@@ -225,7 +221,7 @@ async fn own_notifications_are_known_by_their_process() {
         .query("CREATE FUNCTION tells() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_notify('t', NEW.a::text); RETURN NEW; END $$")
         .await;
     let proxy = start(&primary);
-    let (mut one, mut two) = (login(proxy.port()).await, login(proxy.port()).await);
+    let (mut one, mut two) = (RawClient::app(proxy.port()).await, RawClient::app(proxy.port()).await);
     one.ask("CREATE TABLE told (a int); CREATE TRIGGER t AFTER INSERT ON told FOR EACH ROW EXECUTE FUNCTION tells()")
         .await;
     one.ask("LISTEN t").await;
@@ -256,7 +252,7 @@ async fn thousands_listen_on_two_backends() {
     );
     let mut clients = Vec::with_capacity(CLIENTS);
     for number in 0..CLIENTS {
-        let mut client = login(proxy.port()).await;
+        let mut client = RawClient::app(proxy.port()).await;
         client.query(&format!("LISTEN all_of_them; LISTEN c{}", number % 10)).await;
         clients.push(client);
     }
@@ -265,7 +261,7 @@ async fn thousands_listen_on_two_backends() {
     }
     proxy.wait_for_metric("bulkhead_listeners", CLIENTS as f64).await;
     proxy.wait_for_metric("bulkhead_listen_channels", 11.0).await;
-    let mut other = login(primary.port()).await;
+    let mut other = RawClient::app(primary.port()).await;
     other.ask("NOTIFY all_of_them, 'hello'; NOTIFY c3, 'three'; NOTIFY all_of_them, 'bye'").await;
     for (number, client) in clients.iter_mut().enumerate() {
         let wanted: &[&str] = if number % 10 == 3 { &["hello", "three", "bye"] } else { &["hello", "bye"] };
@@ -274,7 +270,7 @@ async fn thousands_listen_on_two_backends() {
         }
     }
     // The other place is free.
-    let mut guest = login(proxy.port()).await;
+    let mut guest = RawClient::app(proxy.port()).await;
     assert_eq!(guest.query_value("SELECT 1").await, "1");
     let backends = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = 'app' \
          AND application_name <> 'bulkhead health check'";
@@ -295,14 +291,14 @@ async fn every_listener_sees_what_was_committed_once_and_in_order() {
             .set("pools.primary", "wait_timeout", "30s")
             .to_toml(),
     );
-    let mut direct = login(primary.port()).await;
+    let mut direct = RawClient::app(primary.port()).await;
     direct.ask("LISTEN stream").await;
     // Those who come early listen before anything is said; those who come late, before the end is.
     let (early, late) = (Arc::new(Barrier::new(6)), Arc::new(Barrier::new(6)));
     let listener = |ready: &Arc<Barrier>| {
         let (port, ready) = (proxy.port(), Arc::clone(ready));
         tokio::spawn(async move {
-            let mut client = login(port).await;
+            let mut client = RawClient::app(port).await;
             client.ask("BEGIN").await;
             client.ask("LISTEN stream").await;
             let mut all = payloads(&client.ask("COMMIT").await);
@@ -319,7 +315,7 @@ async fn every_listener_sees_what_was_committed_once_and_in_order() {
         .map(|sender| {
             let port = proxy.port();
             tokio::spawn(async move {
-                let mut client = login(port).await;
+                let mut client = RawClient::app(port).await;
                 for round in 0..ROUNDS {
                     client.ask("BEGIN").await;
                     client.ask(&format!("SELECT pg_notify('stream', '{sender} {round}')")).await;
@@ -354,7 +350,8 @@ async fn kill_listener(primary: &Postgres) {
 async fn a_lost_connection_is_told() {
     let primary = Postgres::start(Role::Primary);
     let proxy = start(&primary);
-    let (mut client, mut bystander) = (login(proxy.port()).await, login(proxy.port()).await);
+    let (mut client, mut bystander) =
+        (RawClient::app(proxy.port()).await, RawClient::app(proxy.port()).await);
     client.ask("LISTEN a").await;
     bystander.ask("SELECT 1").await;
     kill_listener(&primary).await;
@@ -363,7 +360,7 @@ async fn a_lost_connection_is_told() {
     assert_eq!(end.field(b'C').as_deref(), Some("57P01"));
     assert_eq!(client.try_read_message().await, None);
     assert_eq!(bystander.query_value("SELECT 1").await, "1", "who does not listen does not notice");
-    let mut next = login(proxy.port()).await;
+    let mut next = RawClient::app(proxy.port()).await;
     next.ask("LISTEN a").await;
     assert_eq!(payloads(&next.ask("NOTIFY a, 'again'").await), ["again"]);
     proxy.wait_for_metric("bulkhead_listen_losses_total", 1.0).await;
@@ -373,19 +370,19 @@ async fn a_lost_connection_is_told() {
 async fn a_lost_connection_is_replaced_with_a_warning() {
     let primary = Postgres::start(Role::Primary);
     let proxy = Proxy::start(&config(&primary).set("limits", "listen_on_gap", "warn").to_toml());
-    let mut client = login(proxy.port()).await;
+    let mut client = RawClient::app(proxy.port()).await;
     client.ask("LISTEN a").await;
     client.ask("LISTEN b").await;
     kill_listener(&primary).await;
     let warning = client.read_message().await;
     assert_eq!((warning.tag, warning.field(b'S').as_deref()), (b'N', Some("WARNING")), "{warning:?}");
-    let mut other = login(primary.port()).await;
+    let mut other = RawClient::app(primary.port()).await;
     other.ask("NOTIFY b, 'again'").await;
     assert_eq!(next_payload(&mut client).await, "again");
     primary.restart();
     let warning = client.read_message().await;
     assert_eq!(warning.tag, b'N', "{warning:?}");
-    let mut other = login(primary.port()).await;
+    let mut other = RawClient::app(primary.port()).await;
     other.ask("NOTIFY a, 'restarted'").await;
     assert_eq!(next_payload(&mut client).await, "restarted");
     proxy.wait_for_metric("bulkhead_listen_reconnects_total", 2.0).await;
@@ -395,12 +392,12 @@ async fn a_lost_connection_is_replaced_with_a_warning() {
 async fn a_slow_listener_is_ended_and_holds_nobody_up() {
     let primary = Postgres::start(Role::Primary);
     let proxy = Proxy::start(&config(&primary).set("limits", "notifications_per_client", "64KiB").to_toml());
-    let (mut slow, mut quick) = (login(proxy.port()).await, login(proxy.port()).await);
+    let (mut slow, mut quick) = (RawClient::app(proxy.port()).await, RawClient::app(proxy.port()).await);
     slow.ask("LISTEN a").await;
     quick.ask("LISTEN a").await;
     slow.ask("BEGIN").await;
     slow.ask("SELECT 1").await;
-    let mut other = login(primary.port()).await;
+    let mut other = RawClient::app(primary.port()).await;
     for number in 0..30 {
         other.ask(&format!("SELECT pg_notify('a', '{number:07000}')")).await;
         assert_eq!(next_payload(&mut quick).await, format!("{number:07000}"));
@@ -422,9 +419,9 @@ const BURST: usize = 2500;
 
 /// A client that listens to `a` and does not read while a burst comes.
 async fn burst_at_paused(primary: &Postgres, proxy: &Proxy) -> RawClient {
-    let mut paused = login(proxy.port()).await;
+    let mut paused = RawClient::app(proxy.port()).await;
     paused.ask("LISTEN a").await;
-    let mut other = login(primary.port()).await;
+    let mut other = RawClient::app(primary.port()).await;
     let burst = format!(
         "SELECT count(pg_notify('a', n::text || repeat('x', 7900))) FROM generate_series(1, {BURST}) n"
     );
@@ -443,7 +440,7 @@ async fn a_client_that_pauses_during_a_burst_hears_all_of_it_and_what_comes_late
         let payload = next_payload(&mut paused).await;
         assert_eq!(payload.trim_end_matches('x'), number.to_string());
     }
-    let mut other = login(primary.port()).await;
+    let mut other = RawClient::app(primary.port()).await;
     other.ask("NOTIFY a, 'late'").await;
     assert_eq!(next_payload(&mut paused).await, "late");
     assert_eq!(payloads(&paused.ask("NOTIFY a, 'own'").await), ["own"]);
@@ -472,7 +469,7 @@ async fn a_client_that_pauses_for_too_long_is_disconnected_and_named() {
 async fn a_pool_of_one_still_listens() {
     let primary = Postgres::start(Role::Primary);
     let proxy = Proxy::start(&config(&primary).pool("primary", &["primary"], 1).to_toml());
-    let mut client = login(proxy.port()).await;
+    let mut client = RawClient::app(proxy.port()).await;
     client.ask("LISTEN a").await;
     proxy.wait_for_metric(r#"bulkhead_sessions_pinned{reason="listen"}"#, 1.0).await;
     assert_eq!(payloads(&client.ask("NOTIFY a, 'x'").await), ["x"]);
@@ -484,11 +481,12 @@ async fn a_pool_of_one_still_listens() {
 async fn both_databases_are_heard_and_a_standby_refuses() {
     let cluster = Cluster::start();
     let proxy = Proxy::start(&ProxyConfig::of(&cluster).to_toml());
-    let mut client = login(proxy.port()).await;
+    let mut client = RawClient::app(proxy.port()).await;
     client.ask("LISTEN news").await;
     client.ask("LISTEN \"public.oban_insert\"").await;
     proxy.wait_for_metric("bulkhead_listen_channels", 2.0).await;
-    let (mut primary, mut jobs) = (login(cluster.primary.port()).await, login(cluster.jobs.port()).await);
+    let (mut primary, mut jobs) =
+        (RawClient::app(cluster.primary.port()).await, RawClient::app(cluster.jobs.port()).await);
     for round in 0..3 {
         primary.ask(&format!("NOTIFY news, 'primary {round}'")).await;
         assert_eq!(next_payload(&mut client).await, format!("primary {round}"));
@@ -504,7 +502,7 @@ async fn both_databases_are_heard_and_a_standby_refuses() {
     primary.ask("NOTIFY news, 'still'").await;
     assert_eq!(next_payload(&mut client).await, "still");
 
-    let mut standby = login(cluster.replica.port()).await;
+    let mut standby = RawClient::app(cluster.replica.port()).await;
     let wanted = standby.ask("LISTEN news").await;
     client.ask("/* bulkhead: route=replicas */ BEGIN READ ONLY").await;
     let answer = client.ask("/* bulkhead: route=replicas */ LISTEN other").await;

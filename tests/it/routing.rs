@@ -6,8 +6,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use crate::support::{
-    Cluster, Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role, connect, error_code, eventually,
-    oban,
+    Cluster, Message, Postgres, Proxy, ProxyConfig, RawClient, Role, connect, error_code, eventually, oban,
 };
 
 /// Where a statement is to be seen.
@@ -21,7 +20,7 @@ enum Place {
 use Place::{Jobs, Primary, Replica};
 
 /// A cluster that logs all statements, behind a proxy.
-struct Site {
+struct Routed {
     proxy: Proxy,
     cluster: Cluster,
 }
@@ -43,7 +42,7 @@ const SCHEMA: &str = "
     RESET ROLE;
 ";
 
-impl Site {
+impl Routed {
     async fn start() -> Self {
         Self::configured(ProxyConfig::of).await
     }
@@ -232,9 +231,9 @@ fn fails(sql: &str) -> bool {
 
 /// Asks for everything, each with a mark of its own, and looks where it went.
 async fn check_shapes(ask: impl AsyncFn(&mut RawClient, usize, &str) -> Vec<Message>) {
-    let site = Site::start().await;
+    let site = Routed::start().await;
     site.client().await;
-    let mut client = RawClient::login(site.proxy.port(), Login::App, "app").await;
+    let mut client = RawClient::app(site.proxy.port()).await;
     let mut expected = Vec::new();
     for (number, (place, sql)) in SHAPES.iter().enumerate() {
         let mark = format!("shape {number}");
@@ -266,7 +265,7 @@ async fn every_shape_goes_there_by_the_extended_protocol_too() {
 
 #[tokio::test]
 async fn transactions_go_to_one_server() {
-    let site = Site::start().await;
+    let site = Routed::start().await;
     let client = site.client().await;
     let transactions: &[(Place, &[&str])] = &[
         (Replica, &["BEGIN READ ONLY", "SELECT * FROM items", "SELECT looks()", "COMMIT"]),
@@ -304,7 +303,7 @@ async fn transactions_go_to_one_server() {
 
 #[tokio::test]
 async fn the_strongest_statement_of_a_request_decides() {
-    let site = Site::start().await;
+    let site = Routed::start().await;
     let client = site.client().await;
     let texts = [
         (Replica, "SELECT 1; SELECT * FROM items"),
@@ -324,7 +323,7 @@ async fn the_strongest_statement_of_a_request_decides() {
         expected.push((mark, place, sql.to_owned()));
     }
 
-    let mut raw = RawClient::login(site.proxy.port(), Login::App, "app").await;
+    let mut raw = RawClient::app(site.proxy.port()).await;
     let pipelines: [(Place, &[&str]); 3] = [
         (Replica, &["SELECT * FROM items", "SELECT looks()"]),
         (Primary, &["SELECT * FROM items", "INSERT INTO items (name) VALUES ('pipelined')", "SELECT 1"]),
@@ -345,7 +344,7 @@ async fn the_strongest_statement_of_a_request_decides() {
 
 #[tokio::test]
 async fn a_bound_value_decides() {
-    let site = Site::start().await;
+    let site = Routed::start().await;
     let client = site.client().await;
     let mut expected = Vec::new();
     let cases = [
@@ -376,7 +375,7 @@ async fn a_bound_value_decides() {
 
 #[tokio::test]
 async fn a_session_asks_for_a_place() {
-    let site = Site::start().await;
+    let site = Routed::start().await;
     let client = site.client().await;
     let mut expected = Vec::new();
     for (number, (route, place)) in
@@ -409,9 +408,9 @@ fn status_of(answer: &[Message]) -> char {
 
 #[tokio::test]
 async fn tables_of_two_servers_are_not_mixed() {
-    let site = Site::start().await;
+    let site = Routed::start().await;
     site.client().await;
-    let mut raw = RawClient::login(site.proxy.port(), Login::App, "app").await;
+    let mut raw = RawClient::app(site.proxy.port()).await;
 
     let answer = raw.ask("SELECT * FROM oban_jobs JOIN items ON items.id = oban_jobs.id").await;
     let (code, text) = error_of(&answer);
@@ -459,7 +458,7 @@ async fn tables_of_two_servers_are_not_mixed() {
 
 #[tokio::test]
 async fn jobs_on_the_primary_mix_with_everything() {
-    let site = Site::configured(|cluster| {
+    let site = Routed::configured(|cluster| {
         ProxyConfig::of(cluster).pool("jobs", &["primary"], 5).remove("servers.jobs")
     })
     .await;
@@ -492,7 +491,7 @@ async fn jobs_on_the_primary_mix_with_everything() {
 
 #[tokio::test]
 async fn workers_use_their_own_pool() {
-    let site = Site::configured(|cluster| {
+    let site = Routed::configured(|cluster| {
         ProxyConfig::of(cluster).pool("workers", &["primary"], 2).set(
             "workers",
             "application_names",
@@ -529,7 +528,7 @@ async fn workers_use_their_own_pool() {
 
 #[tokio::test]
 async fn definitions_made_later_are_seen() {
-    let site = Site::start().await;
+    let site = Routed::start().await;
     let client = site.client().await;
     let other = connect(&site.proxy.url()).await.expect("the proxy accepts connections");
     client
