@@ -63,18 +63,21 @@ impl Protocol {
                 self.tail.extend_from_slice(rest);
                 break;
             };
-            let limit = self.looks_into(header.tag);
-            let inspected = limit > 0 && header.len <= limit;
-            if inspected && rest.len() < header.len {
-                self.tail.extend_from_slice(rest);
-                break;
-            }
             let here = rest.len().min(header.len);
-            let body = &rest[HEADER_BYTES..here];
-            let passes = self.on_message(header.tag, body, chunk, out);
-            if header.tag == b'S' && self.has_too_many_parameters() {
-                return Err(BadFrame::Flood { tag: header.tag });
-            }
+            let passes = if self.passes_at_once(header.tag) {
+                true
+            } else {
+                let limit = self.looks_into(header.tag);
+                if here < header.len && header.len <= limit {
+                    self.tail.extend_from_slice(rest);
+                    break;
+                }
+                let passes = self.on_message(header.tag, &rest[HEADER_BYTES..here], chunk, out);
+                if header.tag == b'S' && self.has_too_many_parameters() {
+                    return Err(BadFrame::Flood { tag: header.tag });
+                }
+                passes
+            };
             if passes {
                 out.pass(chunk, at, at + here);
             }
@@ -83,6 +86,27 @@ impl Protocol {
             at += here;
         }
         Ok(())
+    }
+
+    /// Whether a message is a reply for the client of which nothing has to be known: most of what comes is.
+    #[inline]
+    fn passes_at_once(&mut self, tag: u8) -> bool {
+        let is_plain = match tag {
+            b'T' | b'D' | b'1' | b'2' | b'n' => true,
+            b'C' => !self.watches,
+            _ => false,
+        };
+        let Some(part) = self.parts.front_mut().filter(|_| is_plain) else { return false };
+        if part.whose != Whose::Client || !part.steps.is_empty() {
+            return false;
+        }
+        if part.repeat != Repeat::No {
+            part.repeat = Repeat::Begun;
+        }
+        if tag == b'1' {
+            part.parses = part.parses.saturating_sub(1);
+        }
+        true
     }
 
     /// Up to which length a message is looked into.
