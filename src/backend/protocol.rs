@@ -9,6 +9,7 @@
 mod known;
 pub mod naming;
 mod news;
+mod repeat;
 mod shapes;
 mod steps;
 
@@ -18,6 +19,7 @@ use std::{
 };
 
 pub use news::{Discarded, Failure, News, Transient};
+use repeat::Repeat;
 pub use steps::{Awaits, Step, Undo};
 
 use super::{outgoing::Outgoing, statements::Shape};
@@ -58,16 +60,6 @@ struct Part {
     repeat: Repeat,
     failed: bool,
     opening: Opening,
-}
-
-/// Whether the client's request can still be sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Repeat {
-    No,
-    /// The client has been told nothing.
-    Yes,
-    /// What it is told is in the chunk that is being looked at, and nothing else is.
-    Begun,
 }
 
 /// What of the client's was sent in front of its messages, of which it had been told already that it was done.
@@ -145,6 +137,9 @@ pub struct Protocol {
     kept: Vec<u8>,
     /// The steps of a request that failed by a stale plan, up to its ReadyForQuery.
     to_repeat: Option<VecDeque<Step>>,
+    /// A warning that the connection is about to end, and what came with it, of a request that may be sent again:
+    /// the client is told if it does not end.
+    last_words: Vec<u8>,
 }
 
 /// What becomes of the ReadyForQuery that tells the client that it is in no transaction.
@@ -179,6 +174,7 @@ impl Default for Protocol {
             shape: Shape::default(),
             kept: Vec::new(),
             to_repeat: None,
+            last_words: Vec::new(),
         }
     }
 }
@@ -314,18 +310,6 @@ impl Protocol {
         });
     }
 
-    /// Whether what was sent last may be sent again: the client has got nothing of its answer.
-    pub fn has_told_nothing(&self) -> bool {
-        self.parts.back().is_some_and(|part| part.repeat == Repeat::Yes)
-    }
-
-    /// What was sent last may be sent again, as long as the client has got nothing of its answer.
-    pub fn may_repeat(&mut self) {
-        if let Some(part) = self.parts.back_mut() {
-            part.repeat = Repeat::Yes;
-        }
-    }
-
     /// Nothing more will be answered: what was not, has not taken place.
     pub fn give_up(&mut self) {
         let mut undone = VecDeque::new();
@@ -417,6 +401,7 @@ impl Protocol {
             b'Z' | b'S' | b'E' => (true, INSPECTED_BYTES),
             b'A' => (self.heard_elsewhere.is_some(), INSPECTED_BYTES),
             b'C' => (self.watches, INSPECTED_BYTES),
+            b'N' => (self.may_be_repeated(), INSPECTED_BYTES),
             b'T' | b't' => (self.is_describing(), DESCRIBED_BYTES),
             _ => return 0,
         };
@@ -425,30 +410,21 @@ impl Protocol {
 
     /// One message has begun; tells whether it is for the client. `body` is whole only for inspected tags.
     fn on_message(&mut self, tag: u8, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
+        if tag != b'E' {
+            self.let_go_last_words(chunk, out);
+        }
         match tag {
             b'Z' => self.on_ready(body, chunk, out),
             b'S' => self.on_parameter(body) && self.tells(),
             b'E' => self.on_error(body, chunk, out),
-            b'N' => self.parts.front().is_none_or(|part| part.whose == Whose::Client) && self.tells(),
+            b'N' => {
+                let is_for_client = self.parts.front().is_none_or(|part| part.whose == Whose::Client);
+                is_for_client && !self.keep_last_words(body, chunk, out) && self.tells()
+            }
             // A notification belongs to the session's LISTEN, whatever is being answered.
             b'A' => !self.is_heard_elsewhere(body) && self.tells(),
             b'G' | b'W' => self.on_copy_in(),
             _ => self.on_reply(tag, body, chunk, out),
-        }
-    }
-
-    /// The client is told something: what it has sent must not be repeated.
-    fn tells(&mut self) -> bool {
-        if let Some(part) = self.parts.front_mut() {
-            part.repeat = Repeat::No;
-        }
-        true
-    }
-
-    /// What has been passed on of this chunk goes to the client now.
-    fn end_chunk(&mut self) {
-        if let Some(part) = self.parts.front_mut().filter(|part| part.repeat == Repeat::Begun) {
-            part.repeat = Repeat::No;
         }
     }
 
@@ -538,6 +514,7 @@ impl Protocol {
             return false;
         }
         self.copying_in = false;
+        let last_words = std::mem::take(&mut self.last_words);
         let Some(part) = self.parts.front_mut() else {
             self.error.get_or_insert_with(|| Box::new(ErrorFields::parse(body)));
             return false;
@@ -547,6 +524,7 @@ impl Protocol {
         self.shape = Shape::default();
         let repeat = std::mem::replace(&mut part.repeat, Repeat::No);
         if repeat != Repeat::No
+            && part.kind != Kind::Open
             && let Some(reason) = Transient::of_error(body)
         {
             // Of this chunk nothing has been sent.
@@ -558,6 +536,7 @@ impl Protocol {
             news.undo(steps);
             return false;
         }
+        out.insert_some(chunk, &last_words);
         let is_stale = news::is_stale_plan(body);
         let may_repeat = is_stale && part.repeats_at > 0 && part.repeats_at == steps.len();
         if may_repeat && matches!(part.kind, Kind::Synced | Kind::Prepared) {

@@ -211,7 +211,7 @@ impl Start {
             streaming: 0,
             search: None,
             skipping: false,
-            sent: Vec::new(),
+            sent: None,
             is_repeated: false,
             only_reads: false,
             presence: Presence::Here,

@@ -251,7 +251,7 @@ pub(crate) struct Session {
     /// A refused extended request: everything up to its Sync is dropped.
     skipping: bool,
     /// The request under way, as long as it can be run once more.
-    sent: Vec<u8>,
+    sent: Option<Vec<u8>>,
     /// The request under way, or at the start of the inbox, was sent before.
     is_repeated: bool,
     /// Whether everything under way is proven to read only.

@@ -113,8 +113,9 @@ impl Session {
             Moved::Alone => Box::pin(self.relay_alone()).await?,
             Moved::Answered | Moved::Request(_) => {}
         }
-        self.sent = Vec::new();
-        self.kept_sent.shrink_to(0);
+        if !self.is_stepping() {
+            self.forget_sent();
+        }
         Ok(())
     }
 
