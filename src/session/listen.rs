@@ -271,8 +271,12 @@ impl Session {
             return Ok(());
         }
         lease.protocol.hold_ready();
-        // A connection that was lost shows in the mailbox.
-        if let Ok(position) = subscription.listener.fence().await {
+        let fenced = subscription.listener.fence().await;
+        if fenced.is_err() {
+            // The connection that listens is lost, which shows in the mailbox: nothing is sent that the session does not
+            // survive. Its task has another waker as soon as it waits.
+            self.watch_mail(Waker::noop())?;
+        } else if let Ok(position) = fenced {
             if begins {
                 listening.own = Some((lease.cancel.process_id, position));
             }
