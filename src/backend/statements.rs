@@ -98,7 +98,7 @@ impl Shape {
 
 /// A session's own prepared statement: the shared one, and what binds us to this client.
 #[derive(Clone, Debug)]
-pub struct Own {
+pub struct OwnStatement {
     /// Text and identity.
     pub statement: Arc<Statement>,
     /// What the client was told of it.
@@ -107,14 +107,14 @@ pub struct Own {
     pub is_used: bool,
 }
 
-impl Own {
+impl OwnStatement {
     /// One that was just parsed.
     pub const fn new(statement: Arc<Statement>) -> Self {
         Self { statement, told: Shape { parameters: 0, columns: 0 }, is_used: false }
     }
 }
 
-impl std::ops::Deref for Own {
+impl std::ops::Deref for OwnStatement {
     type Target = Arc<Statement>;
 
     fn deref(&self) -> &Arc<Statement> {

@@ -3,7 +3,7 @@
 use crate::sql::{Class, Control, Effects, Hint, Reason, Verdict};
 
 /// A pool's position among all pools.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PoolId(pub u8);
 
 /// Which pools there are, and what they are for.

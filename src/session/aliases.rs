@@ -5,7 +5,9 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use super::{
-    Session, Statements, prepared,
+    Session, Statements,
+    classify::Judge,
+    prepared,
     reply::{self, Reply},
     request::Request,
     settle::ASK_TIMEOUT,
@@ -28,29 +30,32 @@ pub(super) struct Alias {
 /// What must be parsed under the client's own names before a request.
 pub(super) type Missing = Vec<(Box<[u8]>, Arc<Statement>)>;
 
-impl Session {
+impl Judge<'_> {
     /// The verdict of what is run by its name counts like its own text's.
-    pub(crate) fn add_named(&self, demand: &mut Demand, verdict: Verdict, text: &[u8]) {
-        if !verdict.effects.has(Effects::NAMES_STATEMENT) || self.statements.is_none() {
+    pub(super) fn add_named(self, demand: &mut Demand, verdict: Verdict, text: &[u8]) {
+        if !verdict.effects.has(Effects::NAMES_STATEMENT) || self.own.statements.is_none() {
             return;
         }
         for named in statement_names(text).into_iter().filter(|named| !named.is_let_go) {
             self.known_verdict(named.name.as_bytes()).into_iter().for_each(|verdict| demand.add(verdict));
         }
     }
+}
 
+impl Session {
     /// The statements of the protocol that the request names in SQL and that the backend lacks under these names.
     pub(crate) fn missing_aliases(&mut self, request: Request, verdict: &Verdict) -> Result<Missing, Reply> {
         if !verdict.effects.has(Effects::NAMES_STATEMENT) {
             return Ok(Missing::new());
         }
-        let names: Vec<_> = self.texts(request).iter().flat_map(|text| statement_names(text)).collect();
+        let names: Vec<_> =
+            self.judge().texts(request).iter().flat_map(|text| statement_names(text)).collect();
         if names.iter().any(|named| named.name.as_bytes().starts_with(NAME_PREFIX)) {
             return Err(reply::reserved_name());
         }
         let is_amid = self.is_amid_pipeline();
         let has_failed = self.status() == TxStatus::Failed;
-        let statements = self.statements.get_or_insert_default();
+        let statements = self.own.statements.get_or_insert_default();
         statements.has_sql_names |= verdict.effects.has(Effects::PREPARES);
         let mut missing = Missing::new();
         for named in names {
@@ -70,7 +75,7 @@ impl Session {
 
     /// Whether the backend has statements under the client's own names.
     pub(crate) fn has_aliases(&self) -> bool {
-        self.statements.as_ref().is_some_and(|statements| !statements.aliases.is_empty())
+        self.own.statements.as_ref().is_some_and(|statements| !statements.aliases.is_empty())
     }
 
     /// The client closes a statement by the protocol: whether that is for the server to do, because the statement
@@ -78,7 +83,7 @@ impl Session {
     pub(crate) fn closes_there(&mut self, name: &[u8]) -> bool {
         let name = prepared::key(name);
         let may_have_sql_names = self.may_have_sql_names();
-        let Some(statements) = &mut self.statements else { return false };
+        let Some(statements) = &mut self.own.statements else { return false };
         if let Some(alias) = statements.aliases.iter_mut().find(|alias| *alias.name == *name) {
             alias.may_go = true;
             return true;
@@ -89,19 +94,21 @@ impl Session {
     /// Whether the backend may have statements that the session has prepared by SQL.
     pub(crate) fn may_have_sql_names(&self) -> bool {
         let has = |statements: &Statements| statements.has_sql_names;
-        self.statements.as_deref().is_some_and(has)
-            && (self.pin.is_some() || self.left.effects.has(Effects::PREPARES))
+        self.own.statements.as_deref().is_some_and(has)
+            && (self.hold.is_pinned() || self.hold.may_have_left(Effects::PREPARES))
     }
 
     /// After the transaction: takes the aliases away, and notes what the client has let go of. False if the backend
     /// does not answer.
     pub(crate) async fn remove_aliases(&mut self) -> bool {
-        let Some(statements) = self.statements.as_mut().filter(|all| !all.aliases.is_empty()) else {
+        let Some(statements) = self.own.statements.as_mut().filter(|all| !all.aliases.is_empty()) else {
             return true;
         };
         let aliases = std::mem::take(&mut statements.aliases);
         let Some(there) = self.ask_statement_names().await else { return false };
-        let (Some(statements), Some(lease)) = (&mut self.statements, &mut self.lease) else { return true };
+        let (Some(statements), Some(lease)) = (&mut self.own.statements, &mut self.hold.leased) else {
+            return true;
+        };
         let mut sql = String::new();
         for alias in aliases {
             let name = String::from_utf8_lossy(&alias.name);

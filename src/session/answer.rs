@@ -4,20 +4,18 @@
 use std::sync::atomic::Ordering;
 
 use super::{
-    Ended, Session, Stop, named, prepared, prologue,
+    Ended, Session, Stop, prepared, prologue,
     reply::{self, Reply},
     request::{End, Request},
     transaction::Begun,
 };
 use crate::{
-    backend::statements::NAME_PREFIX,
     route::Demand,
     sql::{Control, Deallocate, Effects, deallocate_target},
     wire::{
         TxStatus,
-        frame::split_message,
+        client::{ClientMessage, Item, Messages},
         message,
-        read::{Body, Malformed},
     },
 };
 
@@ -34,7 +32,7 @@ impl Session {
         if demand.statements == 0 {
             return self.answers_bookkeeping(request);
         }
-        match &self.begun {
+        match &self.hold.begun {
             // Refused, by what has become of it.
             Begun::Lost(_) => return Ok(false),
             // Whether or not it holds a backend, which knows nothing of it.
@@ -44,14 +42,14 @@ impl Session {
         if demand.verdict.effects.has(Effects::DEALLOCATES) && self.answers_deallocate(request)? {
             return Ok(true);
         }
-        if self.lease.is_some() || demand.statements > 1 {
+        if self.hold.leased.is_some() || demand.statements > 1 {
             return Ok(false);
         }
-        let concerns_begun = !matches!(self.begun, Begun::No);
+        let concerns_begun = !matches!(self.hold.begun, Begun::No);
         if !concerns_begun && !matches!(demand.verdict.control, Control::Begin { .. }) {
             return Ok(false);
         }
-        let Some(text) = self.executed_text(request)? else { return Ok(false) };
+        let Some(text) = self.judge().executed_text(request)?.map(Box::from) else { return Ok(false) };
         let Some(tag) = self.local(text, demand.verdict.control) else { return Ok(false) };
         self.complete(request, tag)?;
         Ok(true)
@@ -59,25 +57,25 @@ impl Session {
 
     /// The command tag of the statement if it can be answered here; changes the transaction's state.
     fn local(&mut self, text: Box<[u8]>, control: Control) -> Option<&'static str> {
-        match (&mut self.begun, control) {
+        match (&mut self.hold.begun, control) {
             // No => Deferred
             (Begun::No, Control::Begin { .. }) => {
-                self.begun = Begun::begin(&text, control);
+                self.hold.begun = Begun::begin(&text, control);
                 Some(if starts_with_word(&text, b"start") { "START TRANSACTION" } else { "BEGIN" })
             }
             // Deferred => No
             (Begun::Deferred(_), Control::Commit) => {
-                self.begun = Begun::No;
+                self.hold.begun = Begun::No;
                 Some("COMMIT")
             }
             // Deferred => No
             (Begun::Deferred(_), Control::Rollback) => {
-                self.begun = Begun::No;
+                self.hold.begun = Begun::No;
                 Some("ROLLBACK")
             }
             // Deferred => Deferred
             (Begun::Deferred(deferred), Control::Prologue) => {
-                if self.shared.pools.len() == 1 {
+                if self.view.shared.pools.len() == 1 {
                     // There is nothing to wait for, and the server's own answer is better.
                     return None;
                 }
@@ -98,126 +96,56 @@ impl Session {
         }
     }
 
-    /// The text that a request executes which does nothing else: it parses it perhaps, binds it, without values, to the
-    /// unnamed portal, and executes that once. Anything else is the server's to answer.
-    fn executed_text(&self, request: Request) -> Result<Option<Box<[u8]>>, Malformed> {
-        if request.end == End::Query {
-            return Ok(Some(self.query_text(request)?.into()));
-        }
-        let mut parsed: Option<(&[u8], &[u8])> = None;
-        let mut bound: Option<Box<[u8]>> = None;
-        let mut executed = false;
-        let mut rest = &self.inbox[..request.len];
-        while let Ok(Some((tag, body, after))) = split_message(rest) {
-            rest = after;
-            let mut body = Body::new(body, "message");
-            let fits = match tag {
-                b'P' => {
-                    let (name, text) = (body.cstring()?, body.cstring()?);
-                    let first = parsed.replace((name, text)).is_none() && bound.is_none();
-                    first && !self.refuses_statement(name, text, body.rest())
-                }
-                b'B' => {
-                    let (portal, name) = (body.cstring()?, body.cstring()?);
-                    let first = bound.is_none();
-                    bound = match parsed {
-                        Some((known, text)) => (known == name).then(|| text.into()),
-                        None => self.known_text(name),
-                    };
-                    first && bound.is_some() && portal.is_empty() && has_no_values(body)?
-                }
-                b'D' if body.byte()? == b'S' => {
-                    let name = body.cstring()?;
-                    parsed.is_some_and(|(known, _)| known == name)
-                }
-                b'D' => bound.is_some() && body.cstring()?.is_empty(),
-                b'E' => {
-                    let first = !std::mem::replace(&mut executed, true);
-                    first && bound.is_some() && body.cstring()?.is_empty()
-                }
-                b'C' => executed,
-                _ => true,
-            };
-            if !fits {
-                return Ok(None);
-            }
-        }
-        Ok(bound.filter(|_| executed && request.end == End::Sync))
-    }
-
-    /// Whether this Parse fails: then nothing of what follows it is executed.
-    pub(super) fn refuses_statement(&self, name: &[u8], text: &[u8], types: &[u8]) -> bool {
-        let limits = &self.shared.limits;
-        let full = |all: &super::Statements| {
-            all.named.len() >= limits.prepared_per_client
-                || all.named.bytes() + named::cost(name, text, types) > limits.prepared_bytes_per_client
-        };
-        let known = |all: &super::Statements| all.own(name).is_some();
-        name.starts_with(NAME_PREFIX)
-            || (!name.is_empty() && self.statements.as_deref().is_some_and(|all| known(all) || full(all)))
-    }
-
-    pub(crate) fn known_text(&self, name: &[u8]) -> Option<Box<[u8]>> {
-        let statements = self.statements.as_deref()?;
-        if name.is_empty() {
-            return Some(statements.unnamed.as_ref()?.text().into());
-        }
-        statements.own(name).map(|own| own.text.clone())
-    }
-
     /// Writes the answer to each message of the request.
     pub(super) fn complete(&mut self, request: Request, command: &str) -> Result<(), Ended> {
         let messages = self.take_from_inbox(request);
-        let mut rest = messages.as_slice();
         let mut failed = false;
-        while let Some((tag, body, after)) = split_message(rest)? {
-            rest = after;
-            if failed && tag != b'S' {
+        for framed in Messages::of(&messages) {
+            let message = framed?.message;
+            if failed && !matches!(message, ClientMessage::Sync) {
                 continue;
             }
-            match tag {
-                b'Q' => {
+            match message {
+                ClientMessage::Query { .. } => {
                     // As on a server.
                     self.forget_unnamed();
-                    message::command_complete(&mut self.outbox, command);
+                    message::command_complete(&mut self.client.outbox, command);
                 }
-                b'E' => message::command_complete(&mut self.outbox, command),
-                b'P' => match self.remember_parsed(body) {
-                    Ok(()) => message::parse_complete(&mut self.outbox),
+                ClientMessage::Execute { .. } => {
+                    message::command_complete(&mut self.client.outbox, command);
+                }
+                ClientMessage::Parse(parse) => match self.remember_parsed(parse) {
+                    Ok(()) => message::parse_complete(&mut self.client.outbox),
                     Err(Stop::Refused(reply)) => {
-                        reply.error(&mut self.outbox);
+                        reply.error(&mut self.client.outbox);
                         failed = true;
                     }
                     Err(Stop::Ended(ended)) => return Err(ended),
                 },
-                b'B' => message::bind_complete(&mut self.outbox),
-                b'D' if body.first() == Some(&b'S') => {
-                    message::no_parameters(&mut self.outbox);
-                    message::no_data(&mut self.outbox);
+                ClientMessage::Bind(_) => message::bind_complete(&mut self.client.outbox),
+                ClientMessage::Describe(item) => {
+                    if let Item::Statement(_) = item {
+                        message::no_parameters(&mut self.client.outbox);
+                    }
+                    message::no_data(&mut self.client.outbox);
                 }
-                b'D' => message::no_data(&mut self.outbox),
-                b'C' => {
-                    self.forget_closed(body)?;
-                    message::close_complete(&mut self.outbox);
-                }
+                ClientMessage::Close(item) => self.complete_close(item),
                 _ => {}
             }
         }
         if request.end != End::Open {
             let status = self.status();
-            message::ready(&mut self.outbox, status);
+            message::ready(&mut self.client.outbox, status);
         }
         self.flush_now()
     }
 
     /// A request without statements: only Sync, Flush, and Close of prepared statements.
     fn answers_bookkeeping(&mut self, request: Request) -> Result<bool, Ended> {
-        let mut rest = &self.inbox[..request.len];
-        while let Some((tag, body, after)) = split_message(rest)? {
-            rest = after;
-            match tag {
-                b'S' | b'H' => {}
-                b'C' if body.first() == Some(&b'S') && body.len() > 2 => {
+        for framed in self.judge().messages(request) {
+            match framed?.message {
+                ClientMessage::Sync | ClientMessage::Flush => {}
+                ClientMessage::Close(Item::Statement(name)) if !name.is_empty() => {
                     if self.may_have_sql_names() || self.has_aliases() {
                         return Ok(false);
                     }
@@ -226,32 +154,32 @@ impl Session {
             }
         }
         let messages = self.take_from_inbox(request);
-        let mut rest = messages.as_slice();
-        while let Some((tag, body, after)) = split_message(rest)? {
-            rest = after;
-            if tag == b'C' {
-                self.forget_closed(body)?;
-                message::close_complete(&mut self.outbox);
+        for framed in Messages::of(&messages).flatten() {
+            if let ClientMessage::Close(item) = framed.message {
+                self.complete_close(item);
             }
         }
         if request.end == End::Sync {
             // Of a lost transaction the status says that it has failed; the next statement is told why.
             let status = self.status();
-            message::ready(&mut self.outbox, status);
+            message::ready(&mut self.client.outbox, status);
         }
         self.flush_now()?;
         Ok(true)
     }
 
-    fn forget_closed(&mut self, body: &[u8]) -> Result<(), Malformed> {
-        let mut body = Body::new(body, "Close");
-        let (kind, name) = (body.byte()?, body.cstring()?);
-        if kind == b'S' && name.is_empty() {
-            self.forget_unnamed();
-        } else if let (b'S', Some(statements)) = (kind, &mut self.statements) {
-            statements.named.remove(prepared::key(name));
+    /// Closes what exists here only, and says so.
+    fn complete_close(&mut self, item: Item<'_>) {
+        match item {
+            Item::Statement(b"") => self.forget_unnamed(),
+            Item::Statement(name) => {
+                if let Some(statements) = &mut self.own.statements {
+                    statements.named.remove(prepared::key(name));
+                }
+            }
+            Item::Portal(_) => {}
         }
-        Ok(())
+        message::close_complete(&mut self.client.outbox);
     }
 
     /// DEALLOCATE of statements that were prepared by the protocol: they exist here, under other names there.
@@ -259,24 +187,24 @@ impl Session {
         if self.status() == TxStatus::Failed {
             return Ok(false);
         }
-        let Some(text) = self.executed_text(request)? else { return Ok(false) };
-        match deallocate_target(&text) {
+        let Some(text) = self.judge().executed_text(request)? else { return Ok(false) };
+        match deallocate_target(text) {
             // With a lease there may be statements of SQL's PREPARE on it, too.
-            Some(Deallocate::All) if self.lease.is_none() => {
+            Some(Deallocate::All) if self.hold.leased.is_none() => {
                 // It lets go of itself, too.
                 self.complete(request, "DEALLOCATE ALL")?;
-                if let Some(statements) = &mut self.statements {
+                if let Some(statements) = &mut self.own.statements {
                     statements.named.clear();
                 }
             }
             Some(Deallocate::Name(name)) => {
                 let name = name.as_bytes();
-                let is_known = self.statements.as_deref().is_some_and(|all| all.own(name).is_some());
+                let is_known = self.own.statements.as_deref().is_some_and(|all| all.own(name).is_some());
                 if self.has_aliases() || !is_known {
                     return Ok(false);
                 }
                 self.complete(request, "DEALLOCATE")?;
-                if let Some(statements) = &mut self.statements {
+                if let Some(statements) = &mut self.own.statements {
                     statements.named.remove(name);
                 }
             }
@@ -287,18 +215,18 @@ impl Session {
 
     /// Whether the request is part of an extended request that was refused: dropped up to its Sync.
     pub(crate) fn skips(&self, request: Request) -> bool {
-        self.skipping && request.end != End::Terminate
+        self.client.skipping && request.end != End::Terminate
     }
 
     /// Drops a request. The Sync that ends a refused one is answered.
     pub(crate) async fn drop_request(&mut self, request: Request) -> Result<(), Ended> {
         self.take_from_inbox(request);
-        self.streaming = request.streaming;
+        self.client.streaming = request.streaming;
         self.drop_streaming().await?;
-        if self.skipping && request.end == End::Sync {
-            self.skipping = false;
+        if self.client.skipping && request.end == End::Sync {
+            self.client.skipping = false;
             let status = self.status();
-            message::ready(&mut self.outbox, status);
+            message::ready(&mut self.client.outbox, status);
             self.flush_now()?;
         }
         Ok(())
@@ -306,24 +234,23 @@ impl Session {
 
     /// Refuses a request: the client gets an error, an open transaction fails, the connection stays.
     pub(crate) async fn refuse(&mut self, request: Request, reply: Reply) -> Result<(), Ended> {
-        let ends = matches!(self.begun, Begun::Lost(_)) && self.begins_with_end(request);
+        let ends = matches!(self.hold.begun, Begun::Lost(_)) && self.judge().begins_with_end(request);
         self.take_from_inbox(request);
-        self.streaming = request.streaming;
+        self.client.streaming = request.streaming;
         self.drop_streaming().await?;
         if request.end == End::Query {
             self.forget_unnamed();
         }
-        self.begun.told(ends);
+        self.hold.begun.told(ends);
         // It was for a lease that has not come.
-        self.reserved = None;
         self.fail_transaction().await?;
-        self.shared.metrics.own_errors.fetch_add(1, Ordering::Relaxed);
-        reply.error(&mut self.outbox);
+        self.view.shared.metrics.own_errors.fetch_add(1, Ordering::Relaxed);
+        reply.error(&mut self.client.outbox);
         if request.end == End::Open {
-            self.skipping = true;
+            self.client.skipping = true;
         } else {
             let status = self.status();
-            message::ready(&mut self.outbox, status);
+            message::ready(&mut self.client.outbox, status);
         }
         self.flush_now()?;
         self.settle().await
@@ -331,16 +258,16 @@ impl Session {
 
     /// The refusal of a request that uses two servers.
     pub(crate) fn torn(&self, request: Request) -> Reply {
-        if let (Some(pin), Some(_)) = (&self.pin, &self.lease)
+        if let Some(pin) = self.hold.leased.as_ref().and_then(|leased| leased.pin.as_ref())
             && self.status() == TxStatus::Idle
         {
             return reply::pinned_elsewhere(pin.reason.label());
         }
-        let routes = &self.shared.routes;
-        let name = |pool| self.shared.pool(pool).name.as_str();
+        let routes = &self.view.shared.routes;
+        let name = |pool| self.view.shared.pool(pool).name.as_str();
         let jobs = routes.jobs.map_or("", name);
-        let texts = self.texts(request);
-        let (rules, catalog) = (self.shared.classifier.rules(), self.catalog.load());
+        let texts = self.judge().texts(request);
+        let (rules, catalog) = (self.view.shared.classifier.rules(), self.view.catalog.load());
         let (mut job_tables, mut app_tables) = (Vec::new(), Vec::new());
         for text in &texts {
             let explained = crate::sql::explain(rules, &catalog, text);
@@ -350,39 +277,6 @@ impl Session {
         let explanation = reply::named_tables(&job_tables, &app_tables);
         reply::torn(jobs, name(routes.primary), &explanation)
     }
-
-    /// The SQL texts of a request, for explanations.
-    pub(crate) fn texts(&self, request: Request) -> Vec<Box<[u8]>> {
-        if request.end == End::Query {
-            return self.query_text(request).ok().map(Into::into).into_iter().collect();
-        }
-        let mut texts = Vec::new();
-        let mut rest = &self.inbox[..request.len];
-        while let Ok(Some((tag, body, after))) = split_message(rest) {
-            rest = after;
-            if tag == b'D' && body.first() == Some(&b'S') {
-                texts.extend(
-                    Body::new(&body[1..], "Describe").cstring().ok().and_then(|name| self.known_text(name)),
-                );
-            }
-            let mut body = Body::new(body, "Parse");
-            if matches!(tag, b'P' | b'B')
-                && let (Ok(first), Ok(second)) = (body.cstring(), body.cstring())
-            {
-                let _ = first;
-                texts.extend(if tag == b'P' { Some(second.into()) } else { self.known_text(second) });
-            }
-        }
-        texts
-    }
-}
-
-/// Whether a Bind has no values; `body` is behind its names.
-pub(super) fn has_no_values(mut body: Body<'_>) -> Result<bool, Malformed> {
-    for _ in 0..body.int16()? {
-        body.int16()?;
-    }
-    Ok(body.int16()? == 0)
 }
 
 fn starts_with_word(text: &[u8], word: &[u8]) -> bool {

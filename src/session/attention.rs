@@ -42,30 +42,30 @@ impl Session {
     /// Follows a call, if there was one since the last time: whether there was.
     #[inline]
     pub(crate) fn attend(&mut self) -> Result<bool, Ended> {
-        let call = self.shared.attention.last();
-        if self.attended == call { Ok(false) } else { self.follow_call(call).map(|()| true) }
+        let call = self.view.shared.attention.last();
+        if self.under_way.attended == call { Ok(false) } else { self.follow_call(call).map(|()| true) }
     }
 
     #[cold]
     fn follow_call(&mut self, call: Call) -> Result<(), Ended> {
-        self.attended = call;
+        self.under_way.attended = call;
         if call.is_the_end() {
             return Err(Ended::Shutdown);
         }
-        if let Some(lease) = self.lease.as_ref().filter(|lease| !lease.is_at_server()) {
+        if let Some(lease) = self.hold.leased.as_ref().filter(|lease| !lease.is_at_server()) {
             let broken = lease.left_behind();
             return self.on_broken(broken);
         }
-        let limit = self.shared.limits.tcp_user_timeout;
+        let limit = self.view.shared.limits.tcp_user_timeout;
         if limit.is_zero() {
             return Ok(());
         }
-        if !self.presence.is_gone() && self.silence.lasts(&self.socket, limit) {
+        if !self.client.presence.is_gone() && self.client.silence.lasts(&self.client.socket, limit) {
             self.log_disconnected("it acknowledged nothing within limits.tcp_user_timeout, or has vanished");
             self.lose_client(io::ErrorKind::TimedOut.into())?;
         }
-        if let Some(lease) = &mut self.lease {
-            let backend = &mut **lease;
+        if let Some(lease) = &mut self.hold.leased {
+            let backend = lease.backend();
             if backend.silence.lasts(&backend.socket, limit) {
                 let broken = backend.silent(limit);
                 // Those that nobody has tried since lead to the same peer.

@@ -39,18 +39,18 @@ enum Awaits {
 impl Session {
     /// The backend is gone.
     pub(super) fn on_broken(&mut self, broken: Broken) -> Result<(), Ended> {
-        let Some(lease) = &mut self.lease else { return Ok(()) };
+        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
         let awaits = match &lease.protocol {
             protocol if protocol.is_skipping() => Awaits::Sync,
             protocol if protocol.awaits_client() => Awaits::NothingYet,
-            protocol if self.restore.is_some() || protocol.owes_client() => Awaits::Answer,
+            protocol if self.under_way.restore.is_some() || protocol.owes_client() => Awaits::Answer,
             _ => Awaits::Nothing,
         };
         lease.protocol.give_up();
         self.on_news();
-        let ends = self.pin.is_some() || self.streaming > 0 || awaits == Awaits::NothingYet;
+        let ends = self.hold.is_pinned() || self.client.streaming > 0 || awaits == Awaits::NothingYet;
         // The error answers the request.
-        self.restore = None;
+        self.under_way.restore = None;
         let Some(mut lease) = self.part() else { return Ok(()) };
         let said = lease.protocol.take_error();
         if lease.protocol.is_amid_message() {
@@ -61,7 +61,7 @@ impl Session {
             None if ends => return Err(Ended::Backend(broken.into())),
             _ => {}
         }
-        if self.is_repeated {
+        if self.under_way.is_repeated {
             // After an error of the server's own, which the client was not told: the request begins anew already.
             return Ok(());
         }
@@ -74,7 +74,7 @@ impl Session {
             return Ok(());
         }
         if lease.protocol.take_held_ready() {
-            message::ready(&mut self.outbox, TxStatus::Idle);
+            message::ready(&mut self.client.outbox, TxStatus::Idle);
         }
         self.tell_loss(awaits, &lease, &broken, said.as_ref());
         Ok(())
@@ -83,30 +83,30 @@ impl Session {
     /// Tells the client, or notes what it is to be told.
     fn tell_loss(&mut self, awaits: Awaits, lease: &Lease, broken: &Broken, said: Option<&ErrorFields>) {
         let had_begun = lease.protocol.status() != TxStatus::Idle;
-        let is_explicit = had_begun || (awaits != Awaits::Nothing && self.was_in_transaction);
+        let is_explicit = had_begun || (awaits != Awaits::Nothing && self.under_way.was_in_transaction);
         match awaits {
             Awaits::Nothing if !is_explicit => {}
             Awaits::Sync => {
-                self.skipping = true;
-                self.begun = if is_explicit { Begun::Failed } else { Begun::No };
+                self.client.skipping = true;
+                self.hold.begun = if is_explicit { Begun::Failed } else { Begun::No };
             }
             Awaits::Nothing | Awaits::NothingYet => {
-                self.begun = Begun::Lost(reply::transaction_lost(broken, said));
+                self.hold.begun = Begun::Lost(reply::transaction_lost(broken, said));
             }
             Awaits::Answer => {
-                let reply = match (said, self.ending) {
+                let reply = match (said, self.under_way.ending) {
                     (Some(fields), _) if lease.protocol.is_answering_ours() => reply::settings_failed(fields),
                     (_, Ending::Commit) if is_explicit => reply::commit_unknown(broken, said),
                     _ if is_explicit => reply::transaction_lost(broken, said),
                     _ => reply::broken(broken, said),
                 };
                 // What has ended the transaction, or was to, has done so in any case.
-                let is_failed = is_explicit && self.ending == Ending::No;
-                self.begun = if is_failed { Begun::Failed } else { Begun::No };
-                self.skipping = lease.protocol.lacks_sync();
-                reply.error(&mut self.outbox);
-                if !self.skipping {
-                    message::ready(&mut self.outbox, self.begun.status());
+                let is_failed = is_explicit && self.under_way.ending == Ending::No;
+                self.hold.begun = if is_failed { Begun::Failed } else { Begun::No };
+                self.client.skipping = lease.protocol.lacks_sync();
+                reply.error(&mut self.client.outbox);
+                if !self.client.skipping {
+                    message::ready(&mut self.client.outbox, self.hold.begun.status());
                 }
             }
         }

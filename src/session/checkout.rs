@@ -3,10 +3,10 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{Session, Stop, reply, request::Request};
+use super::{Session, Stop, hold::Leased, reply, request::Request};
 use crate::{
     backend::handover::{Needs, NotReady},
-    pool::{Checkout, ConnectFailure, Lease, Pool, Refusal, Wants},
+    pool::{Checkout, ConnectFailure, Lease, PinPlace, Pool, Refusal, Wants},
     route::{Demand, PoolId},
     sql::Effects,
 };
@@ -25,45 +25,48 @@ impl Session {
         demand: &Demand,
         pool: PoolId,
     ) -> Result<(), Stop> {
-        if self.bound.is_some() && self.outlives_pool(pool) {
-            return Err(reply::pool_is_gone(&self.shared.pool(pool).name).into());
+        if self.who.bound.is_some() && self.outlives_pool(pool) {
+            return Err(reply::pool_is_gone(&self.view.shared.pool(pool).name).into());
         }
         // The channels of a LISTEN are waited for while no backend is held.
         if Self::listens_in(demand) {
-            Box::pin(self.subscribe(request, pool)).await?;
+            let member = Arc::clone(&self.view.shared.pool(pool).members[0]);
+            Box::pin(self.subscribe(request, member)).await?;
         }
         // So is a place among the pins.
-        if let Some(reason) = self.foreseen_pin(&demand.verdict, pool) {
-            Box::pin(self.reserve_pin(reason, pool)).await?;
-        }
-        let at_once = self.shared.pool(pool).choose().map(|member| member.checkout(&self.wants(pool)));
+        let place = match self.foreseen_pin(&demand.verdict, pool) {
+            Some(reason) => Box::pin(self.reserve_pin(reason, pool)).await?,
+            None => None,
+        };
+        let at_once = self.view.shared.pool(pool).choose().map(|member| member.checkout(&self.wants(pool)));
         let effects = if Self::may_see_statements(request, demand) {
             demand.verdict.effects.with(Effects::UNPROVEN)
         } else {
             demand.verdict.effects
         };
         if let Some(Checkout::Lease(lease)) = at_once {
-            if !self.is_repeated && lease.is_ready(self.needs(&lease, pool, effects)) {
-                self.hold(lease, pool);
+            if !self.under_way.is_repeated && lease.is_ready(self.needs(&lease, pool, effects)) {
+                self.hold(lease, pool, place);
                 return Ok(());
             }
-            return Box::pin(self.checkout_slowly(pool, Some(Checkout::Lease(lease)), request, effects))
-                .await;
+            let first = Some(Checkout::Lease(lease));
+            return Box::pin(self.checkout_slowly(pool, first, place, request, effects)).await;
         }
-        Box::pin(self.checkout_slowly(pool, at_once, request, effects)).await
+        Box::pin(self.checkout_slowly(pool, at_once, place, request, effects)).await
     }
 
     /// What the session needs of this backend.
     fn needs(&self, lease: &Lease, pool: PoolId, effects: Effects) -> Needs<'_> {
-        let is_own = self.last == Some((pool, lease.id, lease.uses));
+        let is_own = self.own.last == Some((pool, lease.id, lease.uses));
         // What `currval` and `lastval` would give is another session's.
-        let asks_sequences =
-            || effects.has(Effects::ASKS_SEQUENCES) || self.identity.asks_sequences.load(Ordering::Relaxed);
+        let asks_sequences = || {
+            effects.has(Effects::ASKS_SEQUENCES) || self.who.identity.asks_sequences.load(Ordering::Relaxed)
+        };
         let forgets_sequences =
-            (!is_own || self.is_new_backend) && (asks_sequences() || effects.has(Effects::UNPROVEN));
-        let closes = lease.is_suspect && self.catalog.load().outlives_discard();
+            (!is_own || self.own.is_new_backend) && (asks_sequences() || effects.has(Effects::UNPROVEN));
+        let closes = lease.is_suspect && self.view.catalog.load().outlives_discard();
         let forgets_statements = effects.has(Effects::UNPROVEN);
-        Needs { settings: &self.settings, is_own, forgets_sequences, forgets_statements, closes }
+        Needs { settings: &self.own.settings, is_own, forgets_sequences, forgets_statements, closes }
     }
 
     /// What may take time: waiting, checking a backend, going on to the primary, making it ready.
@@ -71,26 +74,29 @@ impl Session {
         &mut self,
         mut pool: PoolId,
         mut first: Option<Checkout>,
+        place: Option<PinPlace>,
         request: Request,
         effects: Effects,
     ) -> Result<(), Stop> {
         let mut attempt = 1;
-        let mut settings = Arc::clone(&self.settings);
+        let mut settings = Arc::clone(&self.own.settings);
         loop {
             let (mut lease, target) = self.any_lease(pool, first.take()).await?;
             let needs = Needs { settings: &settings, ..self.needs(&lease, target, effects) };
             // A cancel finds a session that waits.
-            self.key.waits();
+            self.who.key.waits();
             let made = if lease.is_ready(needs) { Ok(()) } else { lease.make_ready(needs).await };
-            let is_cancelled = self.key.is_cancelled();
-            self.key.holds_none();
+            let is_cancelled = self.who.key.is_cancelled();
+            self.who.key.holds_none();
             let failure = match made {
                 Ok(()) if is_cancelled => {
                     give_back(lease);
-                    return Err(reply::refused(&self.shared.pool(target).name, &Refusal::Cancelled).into());
+                    return Err(
+                        reply::refused(&self.view.shared.pool(target).name, &Refusal::Cancelled).into()
+                    );
                 }
                 Ok(()) => {
-                    self.hold(lease, target);
+                    self.hold(lease, target, place);
                     return Ok(());
                 }
                 Err(failure) => failure,
@@ -104,7 +110,7 @@ impl Session {
                 NotReady::Broken(_) if may_try => {
                     // Those of a replica that is going down are lost one by one.
                     if self.may_go_on_to_primary(target) {
-                        pool = self.shared.routes.primary;
+                        pool = self.view.shared.routes.primary;
                     }
                 }
                 NotReady::Broken(broken) => return Err(reply::not_sent(&broken).into()),
@@ -115,7 +121,7 @@ impl Session {
                     if !may_try || !self.only_leaves_role(request) {
                         return Err(reply::settings_failed(&fields).into());
                     }
-                    settings = Arc::new(self.settings.without(&["role", "session_authorization"]));
+                    settings = Arc::new(self.own.settings.without(&["role", "session_authorization"]));
                 }
             }
         }
@@ -123,7 +129,7 @@ impl Session {
 
     /// Whether a request is one statement that does nothing but return to the user that the session began as.
     fn only_leaves_role(&self, request: Request) -> bool {
-        let texts = self.texts(request);
+        let texts = self.judge().texts(request);
         let [text] = texts.as_slice() else { return false };
         let text = text.to_ascii_lowercase();
         let one = text.trim_ascii().strip_suffix(b";").unwrap_or(text.trim_ascii());
@@ -145,12 +151,12 @@ impl Session {
         pool: PoolId,
         mut first: Option<Checkout>,
     ) -> Result<(Lease, PoolId), Stop> {
-        let mut shared = Arc::clone(&self.shared);
+        let mut shared = Arc::clone(&self.view.shared);
         let mut target = pool;
         loop {
             let choose = || shared.pool(target).choose().map(|member| member.checkout(&self.wants(target)));
             let refusal = match first.take().or_else(choose) {
-                Some(Checkout::Lease(lease)) if !self.is_repeated => return Ok((lease, target)),
+                Some(Checkout::Lease(lease)) if !self.under_way.is_repeated => return Ok((lease, target)),
                 // A connection was just lost: others may be about to be.
                 Some(Checkout::Lease(mut lease) | Checkout::Stale(mut lease)) => {
                     if lease.check().await {
@@ -167,13 +173,13 @@ impl Session {
                 }
                 Some(Checkout::Refused(refusal)) => Some(refusal),
                 // None of the pool's servers can be reached.
-                None if self.bound.is_some() => Some(unreachable(shared.pool(target))),
+                None if self.who.bound.is_some() => Some(unreachable(shared.pool(target))),
                 None => None,
             };
             if let Some(Refusal::Moved) = refusal
                 && let Some(pool) = self.follow(target)
             {
-                shared = Arc::clone(&self.shared);
+                shared = Arc::clone(&self.view.shared);
                 target = pool;
                 continue;
             }
@@ -190,35 +196,32 @@ impl Session {
 
     /// Whether what the replicas' pool cannot serve is the primary's to serve.
     fn may_go_on_to_primary(&self, pool: PoolId) -> bool {
-        let routes = &self.shared.routes;
-        Some(pool) == routes.replicas && pool != routes.primary && self.bound.is_none()
+        let routes = &self.view.shared.routes;
+        Some(pool) == routes.replicas && pool != routes.primary && self.who.bound.is_none()
     }
 
     fn wants(&self, pool: PoolId) -> Wants<'_> {
-        let last = self.last.filter(|(of, ..)| *of == pool).map(|(_, backend, _)| backend);
-        Wants { identity: &self.identity, last, settings: self.settings.hash(), home: self.home }
+        let last = self.own.last.filter(|(of, ..)| *of == pool).map(|(_, backend, _)| backend);
+        Wants { identity: &self.who.identity, last, settings: self.own.settings.hash(), home: self.who.home }
     }
 
-    fn hold(&mut self, mut lease: Lease, pool: PoolId) {
-        self.key.holds(&lease.cancel);
+    fn hold(&mut self, mut lease: Lease, pool: PoolId, place: Option<PinPlace>) {
+        self.who.key.holds(&lease.cancel);
         lease.protocol.watch_commands(false);
         // It stays new until something has been sent to it.
-        let is_own = self.last == Some((pool, lease.id, lease.uses));
-        self.is_new_backend |= !is_own;
+        let is_own = self.own.last == Some((pool, lease.id, lease.uses));
+        self.own.is_new_backend |= !is_own;
         lease.prepared = lease.prepared.taken(is_own);
-        if lease.protocol.reading() != self.reading {
-            // The request was judged as another server reads it.
-            self.left.effects |= Effects::UNPROVEN;
-        }
         lease.uses = lease.uses.wrapping_add(1);
-        self.last = Some((pool, lease.id, lease.uses));
-        self.lease_pool = pool;
-        self.is_kept = self.keeps(pool);
-        if let Some(place) = self.reserved.take() {
-            lease.take_place(place);
+        self.own.last = Some((pool, lease.id, lease.uses));
+        let mut leased = Leased::new(lease, pool, self.keeps(pool), place);
+        leased.left.judged_at = self.under_way.judged_at;
+        if leased.protocol.reading() != self.own.reading {
+            // The request was judged as another server reads it.
+            leased.left.effects |= Effects::UNPROVEN;
         }
-        self.lease = Some(lease);
-        if let Some(statements) = &mut self.statements {
+        self.hold.leased = Some(leased);
+        if let Some(statements) = &mut self.own.statements {
             // They were another backend's.
             statements.aliases.clear();
             statements.has_sql_names = false;

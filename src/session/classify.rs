@@ -1,8 +1,9 @@
 //! What a request demands: the verdicts of the texts in it, and of the prepared statements that it runs.
 
 use super::{
-    Ended, Session,
+    Ended, Own, Session, View,
     judges::SHORT_TEXTS_BYTES,
+    metrics::Requests,
     request::{End, Request},
     transaction::Begun,
 };
@@ -11,7 +12,7 @@ use crate::{
     sql::{Class, Classifier, Effects, Hint, Reading, Reason, Verdict, is_carried_name},
     wire::{
         TxStatus,
-        frame::split_message,
+        client::{Bind, ClientMessage, Item, Messages, Parse},
         read::{Body, Malformed},
     },
 };
@@ -41,9 +42,27 @@ const fn sets_hidden(function: i32) -> bool {
     matches!(function, 2078 | 2923..=2938 | 3684..=3690)
 }
 
+/// Judges requests by where the session stands: it reads parts of the session, and can change none.
+#[derive(Clone, Copy)]
+pub(super) struct Judge<'a> {
+    pub(super) inbox: &'a [u8],
+    pub(super) view: &'a View,
+    pub(super) own: &'a Own,
+    /// How the server reads texts of the session, as far as it has said so.
+    pub(super) reading: Reading,
+}
+
 impl Session {
+    /// The judge of its requests.
+    pub(super) fn judge(&self) -> Judge<'_> {
+        let reading = self.hold.leased.as_ref().map_or(self.own.reading, |leased| leased.protocol.reading());
+        Judge { inbox: &self.client.inbox, view: &self.view, own: &self.own, reading }
+    }
+}
+
+impl<'a> Judge<'a> {
     /// The demand of the request at the start of the inbox.
-    pub(crate) async fn classify(&self, request: Request) -> Result<Demand, Ended> {
+    pub(super) async fn classify(self, request: Request) -> Result<Demand, Ended> {
         let mut unjudged = Unjudged::default();
         let demand = self.demand(request, &mut unjudged)?;
         if unjudged.texts.is_empty() {
@@ -54,7 +73,7 @@ impl Session {
         self.demand(request, &mut Unjudged::default())
     }
 
-    fn demand(&self, request: Request, unjudged: &mut Unjudged) -> Result<Demand, Ended> {
+    fn demand(self, request: Request, unjudged: &mut Unjudged) -> Result<Demand, Ended> {
         match request.end {
             End::Query if request.streaming > 0 => Ok(Demand::of(Verdict::too_long())),
             End::Query => {
@@ -73,33 +92,33 @@ impl Session {
     }
 
     /// Judges texts on another thread, so that their verdicts are known, unless too many are being judged already.
-    async fn judge_elsewhere(&self, unjudged: Unjudged) {
-        let (shared, catalog) = (self.shared.clone(), self.catalog.clone());
+    async fn judge_elsewhere(self, unjudged: Unjudged) {
+        let (shared, catalog) = (self.view.shared.clone(), self.view.catalog.clone());
         let judge = move || {
             for text in &unjudged.texts {
                 shared.classifier.classify(&catalog.load(), text);
             }
         };
-        self.shared.judges.run(judge).await;
+        self.view.shared.judges.run(judge).await;
     }
 
     /// The text of a Query.
-    pub(crate) fn query_text(&self, request: Request) -> Result<&[u8], Malformed> {
+    pub(super) fn query_text(self, request: Request) -> Result<&'a [u8], Malformed> {
         let body = self.inbox.get(5..request.len).unwrap_or_default();
         Body::new(body, "Query").cstring()
     }
 
     /// The verdict of a text. One that would take long to judge, and has not been judged, has none.
-    pub(crate) fn verdict(&self, text: &[u8]) -> Verdict {
+    pub(super) fn verdict(self, text: &[u8]) -> Verdict {
         self.verdict_or_note(text, &mut Unjudged::default())
     }
 
     /// As [`Session::verdict`]; notes a text that has none.
-    fn verdict_or_note(&self, text: &[u8], unjudged: &mut Unjudged) -> Verdict {
-        if let Some(unread) = Classifier::unread(self.reading(), text) {
+    fn verdict_or_note(self, text: &[u8], unjudged: &mut Unjudged) -> Verdict {
+        if let Some(unread) = Classifier::unread(self.reading, text) {
             return unread;
         }
-        let (classifier, catalog) = (&self.shared.classifier, self.catalog.load());
+        let (classifier, catalog) = (&self.view.shared.classifier, self.view.catalog.load());
         match classifier.lookup(&catalog, text) {
             Ok(verdict) => verdict,
             Err(miss) if unjudged.judged + text.len() <= SHORT_TEXTS_BYTES => {
@@ -113,13 +132,8 @@ impl Session {
         }
     }
 
-    /// How the server reads texts of the session, as far as it has said so.
-    pub(crate) fn reading(&self) -> Reading {
-        self.lease.as_ref().map_or(self.reading, |lease| lease.protocol.reading())
-    }
-
     /// The verdict of a FunctionCall: it names its function by number.
-    fn function_verdict(&self, request: Request) -> Verdict {
+    fn function_verdict(self, request: Request) -> Verdict {
         let body = self.inbox.get(5..request.len).unwrap_or_default();
         match Body::new(body, "FunctionCall").int32() {
             Ok(function) if LARGE_OBJECTS.contains(&function) => {
@@ -135,61 +149,52 @@ impl Session {
     }
 
     /// By which rules and which catalog this text is judged now.
-    pub(crate) fn epochs(&self, text: &[u8]) -> (u64, u64) {
-        (self.shared.classifier_epoch, self.catalog.load().epoch_of(text))
+    pub(super) fn epochs(self, text: &[u8]) -> (u64, u64) {
+        (self.view.shared.classifier_epoch, self.view.catalog.load().epoch_of(text))
     }
 
-    fn extended_demand(&self, request: Request, unjudged: &mut Unjudged) -> Result<Demand, Ended> {
+    fn extended_demand(self, request: Request, unjudged: &mut Unjudged) -> Result<Demand, Ended> {
         let mut demand = Demand::none();
         // One Parse is the rule, and needs no list.
         let mut last: Option<(&[u8], Verdict)> = None;
         let mut earlier: Vec<(&[u8], Verdict)> = Vec::new();
-        let mut rest = &self.inbox[..request.len];
+        let messages = &self.inbox[..request.len];
         if request.streaming > 0 {
-            return Ok(self.streamed_demand(rest, unjudged)?);
+            return Ok(self.streamed_demand(messages, unjudged)?);
         }
-        while let Some((tag, body, after)) = split_message(rest)? {
-            rest = after;
-            match tag {
-                b'P' => {
-                    let mut body = Body::new(body, "Parse");
-                    let (name, text) = (body.cstring()?, body.cstring()?);
-                    let verdict = self.typed(self.verdict_or_note(text, unjudged), body.rest());
+        for framed in Messages::of(messages) {
+            match framed?.message {
+                ClientMessage::Parse(Parse { name, text, types, .. }) => {
+                    let verdict = self.typed(self.verdict_or_note(text, unjudged), types);
                     demand.add(verdict);
                     self.add_named(&mut demand, verdict, text);
                     earlier.extend(last.replace((name, verdict)));
                 }
-                b'B' => {
-                    let mut body = Body::new(body, "Bind");
-                    let (_portal, name) = (body.cstring()?, body.cstring()?);
+                ClientMessage::Bind(bind) => {
+                    let name = bind.statement;
                     let mut parsed = last.iter().chain(earlier.iter().rev());
                     let here = parsed.find(|(known, _)| *known == name).map(|(_, verdict)| *verdict);
                     let Some(verdict) = here.or_else(|| self.known_verdict_or_note(name, unjudged)) else {
                         continue;
                     };
                     if verdict.effects.has(Effects::BOUND_SETTING)
-                        && !binds_carried_names(verdict.effects, body)?
+                        && !binds_carried_names(verdict.effects, bind)?
                     {
                         demand.verdict.effects |= Effects::UNPROVEN;
                     }
-                    let decided = self.decide_by_values(verdict, body)?;
+                    let decided = self.decide_by_values(verdict, bind)?;
                     // The Parse has been counted already, unless a value makes this a job.
                     if here.is_none() || decided.class != verdict.class {
                         demand.add(decided);
                     }
                     if here.is_none() && verdict.effects.has(Effects::NAMES_STATEMENT) {
                         let text = self.known_text(name).unwrap_or_default();
-                        self.add_named(&mut demand, verdict, &text);
+                        self.add_named(&mut demand, verdict, text);
                     }
                 }
-                b'D' => {
-                    let mut body = Body::new(body, "Describe");
-                    let (kind, name) = (body.byte()?, body.cstring()?);
+                ClientMessage::Describe(Item::Statement(name)) => {
                     let here = last.iter().chain(&earlier).any(|(known, _)| *known == name);
-                    if kind == b'S'
-                        && !here
-                        && let Some(verdict) = self.known_verdict_or_note(name, unjudged)
-                    {
+                    if !here && let Some(verdict) = self.known_verdict_or_note(name, unjudged) {
                         demand.add(verdict);
                     }
                 }
@@ -200,11 +205,10 @@ impl Session {
     }
 
     /// The demand of one message of which only the beginning is there.
-    fn streamed_demand(&self, message: &[u8], unjudged: &mut Unjudged) -> Result<Demand, Malformed> {
+    fn streamed_demand(self, message: &[u8], unjudged: &mut Unjudged) -> Result<Demand, Malformed> {
         let (tag, body) = (message.first().copied(), message.get(5..).unwrap_or_default());
         if tag == Some(b'B') {
-            let mut body = Body::new(body, "Bind");
-            let (_portal, name) = (body.cstring()?, body.cstring()?);
+            let name = Bind::read(body)?.statement;
             if let Some(verdict) = self.known_verdict_or_note(name, unjudged) {
                 // Its values have not all been seen.
                 let unseen = verdict.effects.has(Effects::BOUND_SETTING);
@@ -216,13 +220,13 @@ impl Session {
 
     /// The verdict of a text with these types of parameters: the count and the ids, as in Parse. Making a value of one may
     /// run anything (the check of a domain), and the text need not name it.
-    fn typed(&self, verdict: Verdict, types: &[u8]) -> Verdict {
+    fn typed(self, verdict: Verdict, types: &[u8]) -> Verdict {
         let mut body = Body::new(types, "Parse");
         let count = body.int16().unwrap_or_default();
         if count == 0 {
             return verdict;
         }
-        let catalog = self.catalog.load();
+        let catalog = self.view.catalog.load();
         let is_proven = (0..usize::from(count.cast_unsigned())).all(|parameter| {
             // The name of a setting is the value as it was bound, if nothing casts it.
             let fits = |id: u32| !verdict.effects.names_setting(parameter) || PLAIN_TEXTS.contains(&id);
@@ -233,12 +237,12 @@ impl Session {
     }
 
     /// The verdict of a statement that the session has prepared.
-    pub(crate) fn known_verdict(&self, name: &[u8]) -> Option<Verdict> {
+    pub(super) fn known_verdict(self, name: &[u8]) -> Option<Verdict> {
         self.known_verdict_or_note(name, &mut Unjudged::default())
     }
 
-    fn known_verdict_or_note(&self, name: &[u8], unjudged: &mut Unjudged) -> Option<Verdict> {
-        let statements = self.statements.as_deref()?;
+    fn known_verdict_or_note(self, name: &[u8], unjudged: &mut Unjudged) -> Option<Verdict> {
+        let statements = self.own.statements.as_deref()?;
         if name.is_empty() {
             let unnamed = statements.unnamed.as_ref()?;
             return Some(self.typed(self.verdict_or_note(unnamed.text(), unjudged), unnamed.types()));
@@ -246,7 +250,7 @@ impl Session {
         let statement = statements.own(name)?;
         // One without a verdict may have one by now.
         let is_known = statement.epochs == self.epochs(&statement.text) && !statement.verdict.is_unread();
-        let verdict = if is_known && self.reading() == Reading::Utf8 {
+        let verdict = if is_known && self.reading == Reading::Utf8 {
             statement.verdict
         } else {
             self.verdict_or_note(&statement.text, unjudged)
@@ -255,125 +259,98 @@ impl Session {
     }
 
     /// A bound value may make a statement a job's: a channel of pg_notify, a name in a catalog query.
-    fn decide_by_values(&self, verdict: Verdict, mut body: Body<'_>) -> Result<Verdict, Malformed> {
+    fn decide_by_values(self, verdict: Verdict, bind: Bind<'_>) -> Result<Verdict, Malformed> {
         if !verdict.effects.has(Effects::BIND_DECIDES) {
             return Ok(verdict);
         }
-        let rules = self.shared.classifier.rules();
+        let rules = self.view.shared.classifier.rules();
         let mut names_job = false;
-        for_each_value_after_names(&mut body, |value| names_job |= rules.value_names_job(value))?;
+        bind.for_each_value(|value| names_job |= rules.value_names_job(value))?;
         if names_job {
             let effects = verdict.effects.without(Effects::APP_OBJECTS);
             return Ok(Verdict { class: Class::Job, reason: Reason::JobValue, effects, ..verdict });
         }
         Ok(verdict)
     }
+}
 
+impl Session {
     /// The text of the request is longer than what is kept of it: what cannot be asked for is looked for as it passes.
     pub(crate) fn begin_search(&mut self, request: Request) {
-        let beginning = self.inbox.get(..request.len).unwrap_or_default().to_vec();
-        self.search = Some(Box::default());
+        let beginning = self.client.inbox.get(..request.len).unwrap_or_default().to_vec();
+        self.client.search = Some(Box::default());
         self.search_in(&beginning);
     }
 
     /// Looks at the next piece of a long text.
     pub(crate) fn search_in(&mut self, piece: &[u8]) {
-        let Some(search) = &mut self.search else { return };
-        let found = search.finds(&self.catalog.load(), piece);
-        if found {
-            self.left.effects |= Effects::OPAQUE_SETTINGS;
+        let Some(search) = &mut self.client.search else { return };
+        let found = search.finds(&self.view.catalog.load(), piece);
+        if let Some(leased) = self.hold.leased.as_mut().filter(|_| found) {
+            leased.left.effects |= Effects::OPAQUE_SETTINGS;
         }
-        if found || self.streaming == 0 {
-            self.search = None;
+        if found || self.client.streaming == 0 {
+            self.client.search = None;
         }
     }
 
     /// Where a request goes.
     pub(crate) fn target(&self, request: Request, demand: &Demand) -> Target {
-        let routes = &self.shared.routes;
-        let held = self.lease.is_some().then_some(self.lease_pool);
-        let on_jobs = |pool| routes.jobs.is_some_and(|jobs| self.shared.same_server(pool, jobs));
-        let begun_read_write = match &self.begun {
+        let routes = &self.view.shared.routes;
+        let held = self.hold.leased.as_ref().map(|leased| leased.pool);
+        let on_jobs = |pool| routes.jobs.is_some_and(|jobs| self.view.shared.same_server(pool, jobs));
+        let begun_read_write = match &self.hold.begun {
             Begun::Deferred(deferred) => !deferred.fits_standby,
             // What follows before the Sync belongs to the same transaction, and may write.
             _ => request.end == End::Open && !request.only_prepares(),
         };
         // A standby has no serializable transactions.
-        let serializable = self.settings.is_serializable();
+        let serializable = self.own.settings.is_serializable();
         // What is to have one backend for good must not begin on one that cannot write.
-        let may_write = begun_read_write || serializable || self.in_session_mode;
+        let may_write = begun_read_write || serializable || self.own.in_session_mode;
         let standing = Standing {
             held,
             held_is_jobs_server: routes.jobs_elsewhere && held.is_some_and(on_jobs),
             begun_read_write: may_write,
-            is_worker: self.is_worker,
-            asked: if self.is_repeated { Some(Hint::Primary) } else { self.asked },
-            bound: self.bound,
+            is_worker: self.who.is_worker,
+            asked: if self.under_way.is_repeated { Some(Hint::Primary) } else { self.own.asked },
+            bound: self.who.bound,
         };
         routes.target(demand, standing)
     }
 
+    /// The counters of the pool that serves the request, or has just served it.
+    fn requests(&self) -> Option<&Requests> {
+        self.own.last.map(|(pool, ..)| &*self.view.shared.requests[usize::from(pool.0)])
+    }
+
     /// Counts a request for the metrics.
     pub(crate) fn count(&self, demand: &Demand) {
-        if demand.statements > 0 {
-            let requests = &self.shared.requests[usize::from(self.lease_pool.0)];
+        if let Some(requests) = self.requests().filter(|_| demand.statements > 0) {
             requests.count(demand.verdict.class, demand.verdict.reason);
         }
     }
 
     /// Notes how long a request took that began at `start`.
     pub(crate) fn took(&self, demand: &Demand, start: std::time::Instant) {
-        if demand.statements > 0 {
-            let requests = &self.shared.requests[usize::from(self.lease_pool.0)];
+        if let Some(requests) = self.requests().filter(|_| demand.statements > 0) {
             requests.took(demand.verdict.class, crate::clock::since(start));
         }
     }
 
     /// The transaction status that the client is told: of a transaction that no server knows, as long as there is one.
     pub(crate) fn status(&self) -> TxStatus {
-        match (&self.begun, &self.lease) {
-            (Begun::No, Some(lease)) => lease.protocol.status(),
-            (begun, _) => begun.status(),
-        }
+        self.hold.status()
     }
 }
 
-/// Whether the values that a Bind gives for names of settings are names that are carried; `body` is behind its names.
-fn binds_carried_names(effects: Effects, mut body: Body<'_>) -> Result<bool, Malformed> {
-    for _ in 0..body.int16()? {
-        body.int16()?;
-    }
+/// Whether the values that a Bind gives for names of settings are names that are carried.
+fn binds_carried_names(effects: Effects, bind: Bind<'_>) -> Result<bool, Malformed> {
     let mut are_carried = true;
-    for parameter in 0..usize::try_from(body.int16()?).unwrap_or_default() {
-        let value = match usize::try_from(body.int32()?) {
-            Ok(len) => Some(body.take(len)?),
-            Err(_) => None,
-        };
+    bind.for_each_parameter(|parameter, value| {
         if effects.names_setting(parameter) {
             are_carried &= value.is_some_and(is_carried_name);
         }
-    }
+    })?;
     Ok(are_carried)
-}
-
-/// Calls `look` with each value that is not NULL of a Bind message.
-pub(crate) fn for_each_value<'a>(body: &mut Body<'a>, look: impl FnMut(&'a [u8])) -> Result<(), Malformed> {
-    body.cstring()?;
-    body.cstring()?;
-    for_each_value_after_names(body, look)
-}
-
-fn for_each_value_after_names<'a>(
-    body: &mut Body<'a>,
-    mut look: impl FnMut(&'a [u8]),
-) -> Result<(), Malformed> {
-    for _ in 0..body.int16()? {
-        body.int16()?;
-    }
-    for _ in 0..body.int16()? {
-        if let Ok(len) = usize::try_from(body.int32()?) {
-            look(body.take(len)?);
-        }
-    }
-    Ok(())
 }

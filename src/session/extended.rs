@@ -1,13 +1,10 @@
 //! Prepared statements of the protocol, made independent of the backend: a client's name stands for a text; the
 //! text has one name on every backend and is parsed there when it is missing (`prepared.rs`).
 
-use std::{
-    hash::{BuildHasher, Hasher},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use super::{
-    Limits, Session, Statements, Stop, Unnamed, named,
+    Limits, Session, Statements, Stop, named,
     prepared::{UNNAMED, keeps_columns, key},
     reply::{self, Reply},
     request::{End, Request},
@@ -16,14 +13,15 @@ use super::{
 use crate::{
     backend::{
         protocol::{Awaits, Step, Undo},
-        statements::{Known, NAME_PREFIX, Own, Shape, Statement, StatementId, UnnamedText},
+        statements::{Known, NAME_PREFIX, OwnStatement, Shape, Statement, StatementId, UnnamedText},
     },
     sql::Effects,
     wire::{
         TxStatus,
-        frame::{Header, split_message},
+        client::{Bind, ClientMessage, Framed, Item, Messages, Parse},
+        frame::Header,
         message,
-        read::{Body, Malformed},
+        read::Malformed,
     },
 };
 
@@ -41,7 +39,7 @@ impl Session {
 
     /// Whether the client's Sync is still to come for what was sent last.
     pub(crate) fn is_amid_pipeline(&self) -> bool {
-        self.lease.as_ref().is_some_and(|lease| lease.protocol.is_open())
+        self.hold.leased.as_ref().is_some_and(|lease| lease.protocol.is_open())
     }
 
     /// Between a Flush and its Sync every reply must be told from the others.
@@ -59,21 +57,22 @@ impl Session {
     ) -> Result<Rewritten, Stop> {
         let mut rewrite = Rewrite::new(out, self.counts_replies(request), effects);
         rewrite.may_repeat = self.may_parse_anew(request);
-        let messages = std::mem::take(&mut self.inbox);
+        let messages = std::mem::take(&mut self.client.inbox);
         let written = self.rewrite_messages(&messages[..request.len], request, &mut rewrite);
-        self.inbox = messages;
+        self.client.inbox = messages;
         written.map(|()| rewrite.finish())
     }
 
-    /// Whether a message may let go of all statements, and more follows that may name some.
-    fn ends_part(&self, tag: u8, mut after: &[u8], request: Request, rewrite: &Rewrite<'_>) -> bool {
-        if tag != b'E' || !(self.left.may_discard || rewrite.effects.has(Effects::DISCARDS)) {
+    /// Whether what was executed last may let go of all statements, and more follows that may name some.
+    fn ends_part(&self, mut after: Messages<'_>, request: Request, rewrite: &Rewrite<'_>) -> bool {
+        let may_discard = self.hold.leased.as_ref().is_some_and(|leased| leased.left.may_discard);
+        if !(may_discard || rewrite.effects.has(Effects::DISCARDS)) {
             return false;
         }
-        while let Ok(Some((b'S' | b'H', _, rest))) = split_message(after) {
-            after = rest;
-        }
-        !(after.is_empty() && request.is_synced())
+        let is_end =
+            |framed: Framed<'_>| matches!(framed.message, ClientMessage::Sync | ClientMessage::Flush);
+        let goes_on = after.any(|framed| !framed.is_ok_and(is_end));
+        goes_on || !request.is_synced()
     }
 
     fn rewrite_messages(
@@ -94,15 +93,20 @@ impl Session {
             };
         }
         self.close_surplus(rewrite);
-        let mut rest = messages;
-        while let Ok(Some((tag, body, after))) = split_message(rest) {
-            let whole = &rest[..rest.len() - after.len()];
-            let done = match tag {
-                b'P' => self.rewrite_parse(body, whole, rewrite),
-                b'B' => self.rewrite_bind(body, 0, rewrite),
-                b'D' => self.rewrite_describe(body, whole, rewrite),
-                b'C' => self.rewrite_close(body, whole, rewrite),
-                b'E' => {
+        let mut rest = Messages::of(messages);
+        loop {
+            let from = rest.rest();
+            let Some(framed) = rest.next() else { break };
+            let Framed { message, whole } = framed?;
+            let done = match message {
+                ClientMessage::Parse(parse) => self.rewrite_parse(parse, whole, rewrite),
+                ClientMessage::Bind(bind) => self.rewrite_bind(bind, 0, rewrite),
+                ClientMessage::Describe(item) => self.rewrite_describe(item, whole, rewrite),
+                ClientMessage::Close(item) => {
+                    self.rewrite_close(item, whole, rewrite);
+                    Ok(Done::Sent)
+                }
+                ClientMessage::Execute { .. } => {
                     rewrite.send(whole);
                     rewrite.pass(Awaits::Execute);
                     rewrite.executed = true;
@@ -116,27 +120,27 @@ impl Session {
             match done {
                 Ok(Done::Sent) => {}
                 Ok(Done::Cut) => {
-                    rewrite.cut = Some(messages.len() - rest.len());
+                    rewrite.cut = Some(messages.len() - from.len());
                     break;
                 }
                 Ok(Done::Changed) => {
                     let mut error = Vec::new();
                     reply::result_has_changed(&mut error);
-                    rewrite.refuse(error, self.parses_unread(rest), request.is_synced());
+                    rewrite.refuse(error, self.parses_unread(from), request.is_synced());
                     break;
                 }
                 Err(Stop::Refused(reply)) => {
                     let mut error = Vec::new();
                     reply.error(&mut error);
-                    rewrite.refuse(error, self.parses_unread(rest), request.is_synced());
+                    rewrite.refuse(error, self.parses_unread(from), request.is_synced());
                     break;
                 }
                 Err(ended) => return Err(ended),
             }
-            rewrite.may_repeat &= matches!(tag, b'P' | b'C');
-            rest = after;
-            if self.ends_part(tag, rest, request, rewrite) {
-                rewrite.cut = Some(messages.len() - rest.len());
+            rewrite.may_repeat &= matches!(message, ClientMessage::Parse(_) | ClientMessage::Close(_));
+            let executes = matches!(message, ClientMessage::Execute { .. });
+            if executes && self.ends_part(rest.clone(), request, rewrite) {
+                rewrite.cut = Some(messages.len() - rest.rest().len());
                 break;
             }
         }
@@ -144,18 +148,12 @@ impl Session {
     }
 
     /// Whether messages, which will not be sent, have a Parse of a text that cannot be read.
-    fn parses_unread(&self, mut messages: &[u8]) -> bool {
-        while let Ok(Some((tag, body, after))) = split_message(messages) {
-            messages = after;
-            let mut body = Body::new(body, "Parse");
-            if tag == b'P'
-                && let (Ok(_), Ok(text)) = (body.cstring(), body.cstring())
-                && self.verdict(text).is_unread()
-            {
-                return true;
-            }
-        }
-        false
+    fn parses_unread(&self, messages: &[u8]) -> bool {
+        let judge = self.judge();
+        Messages::of(messages).flatten().any(|framed| match framed.message {
+            ClientMessage::Parse(parse) => judge.verdict(parse.text).is_unread(),
+            _ => false,
+        })
     }
 
     /// The beginning of a message whose rest is streamed.
@@ -168,9 +166,9 @@ impl Session {
         let Ok(Some(Header { tag, .. })) = Header::peek(part) else { return Ok(Done::Sent) };
         let body = &part[5..];
         match tag {
-            b'B' => self.rewrite_bind(body, request.streaming, rewrite),
+            b'B' => self.rewrite_bind(Bind::read(body)?, request.streaming, rewrite),
             b'P' if body.first() != Some(&0) => {
-                Err(reply::statement_too_long(self.shared.limits.request_buffer).into())
+                Err(reply::statement_too_long(self.view.shared.limits.request_buffer).into())
             }
             _ => {
                 // Its text is not kept, so it cannot be parsed anywhere else: as long as it lives, the session stays.
@@ -187,12 +185,12 @@ impl Session {
 
     /// Whether the backend has an unnamed statement that is too long to be kept here.
     pub(crate) fn has_long_statement(&self) -> bool {
-        self.lease.as_ref().is_some_and(|lease| lease.statements.unnamed == UnnamedText::Streamed)
+        self.hold.leased.as_ref().is_some_and(super::hold::Leased::has_long_statement)
     }
 
     /// The unnamed statement is not known any more.
     pub(crate) fn forget_unnamed(&mut self) {
-        if let Some(statements) = &mut self.statements {
+        if let Some(statements) = &mut self.own.statements {
             statements.unnamed = None;
         }
         if let Some(held) = self.held() {
@@ -200,9 +198,14 @@ impl Session {
         }
     }
 
-    fn rewrite_parse(&mut self, body: &[u8], whole: &[u8], rewrite: &mut Rewrite<'_>) -> Result<Done, Stop> {
-        if body.first() == Some(&0) {
-            let hash = self.remember_unnamed(&body[1..])?;
+    fn rewrite_parse(
+        &mut self,
+        parse: Parse<'_>,
+        whole: &[u8],
+        rewrite: &mut Rewrite<'_>,
+    ) -> Result<Done, Stop> {
+        if parse.name.is_empty() {
+            let hash = self.remember_unnamed(parse.body);
             if let Some(held) = self.held() {
                 held.unnamed = UnnamedText::Kept(hash);
             }
@@ -210,8 +213,8 @@ impl Session {
             rewrite.pass(Awaits::Parse);
             return Ok(Done::Sent);
         }
-        let statement = self.remember_named(body, Some(rewrite))?;
-        let name: Box<[u8]> = key(Body::new(body, "Parse").cstring()?).into();
+        let statement = self.remember_named(parse, Some(rewrite))?;
+        let name: Box<[u8]> = key(parse.name).into();
         if self.may_have_sql_names() {
             // If SQL has prepared one of this name, the server says so.
             message::parse(rewrite.out, &*name, &statement.text, &statement.types);
@@ -238,17 +241,15 @@ impl Session {
 
     fn rewrite_bind(
         &mut self,
-        body: &[u8],
+        Bind { portal, statement: name, rest }: Bind<'_>,
         streaming: usize,
         rewrite: &mut Rewrite<'_>,
     ) -> Result<Done, Stop> {
-        let mut body = Body::new(body, "Bind");
-        let (portal, name) = (body.cstring()?, body.cstring()?);
         let there = match self.name_there(name, rewrite)? {
             Ok(there) => there,
             Err(done) => return Ok(done),
         };
-        message::bind_head(rewrite.out, portal, &there, body.rest(), streaming);
+        message::bind_head(rewrite.out, portal, &there, rest.rest(), streaming);
         rewrite.pass(Awaits::Bind);
         rewrite.bound = None;
         if rewrite.is_untold {
@@ -259,23 +260,24 @@ impl Session {
 
     fn rewrite_describe(
         &mut self,
-        body: &[u8],
+        item: Item<'_>,
         whole: &[u8],
         rewrite: &mut Rewrite<'_>,
     ) -> Result<Done, Stop> {
-        let mut body = Body::new(body, "Describe");
-        let (kind, name) = (body.byte()?, body.cstring()?);
-        let told = if kind == b'S' {
-            let there = match self.name_there(name, rewrite)? {
-                Ok(there) => there,
-                Err(done) => return Ok(done),
-            };
-            message::describe_statement(rewrite.out, &there);
-            self.untold(name).filter(|_| rewrite.is_untold).map(|id| (key(name).into(), id))
-        } else {
-            rewrite.send(whole);
-            let bound = rewrite.bound.take().filter(|(portal, ..)| **portal == *name);
-            bound.map(|(_, name, id)| (name, id))
+        let told = match item {
+            Item::Statement(name) => {
+                let there = match self.name_there(name, rewrite)? {
+                    Ok(there) => there,
+                    Err(done) => return Ok(done),
+                };
+                message::describe_statement(rewrite.out, &there);
+                self.untold(name).filter(|_| rewrite.is_untold).map(|id| (key(name).into(), id))
+            }
+            Item::Portal(name) => {
+                rewrite.send(whole);
+                let bound = rewrite.bound.take().filter(|(portal, ..)| **portal == *name);
+                bound.map(|(_, name, id)| (name, id))
+            }
         };
         match told {
             // What it is told now binds us.
@@ -287,7 +289,7 @@ impl Session {
 
     /// The identity of the session's statement of this name, if the client was told nothing of it yet.
     fn untold(&self, name: &[u8]) -> Option<StatementId> {
-        let statements = self.statements.as_deref()?;
+        let statements = self.own.statements.as_deref()?;
         if name.is_empty() {
             let unnamed = statements.unnamed.as_ref().filter(|unnamed| !unnamed.told.is_told())?;
             return keeps_columns(unnamed.text()).then_some(StatementId(unnamed.hash));
@@ -297,38 +299,40 @@ impl Session {
         (!names_another && keeps_columns(&own.text)).then_some(own.id)
     }
 
-    fn rewrite_close(&mut self, body: &[u8], whole: &[u8], rewrite: &mut Rewrite<'_>) -> Result<Done, Stop> {
-        let mut body = Body::new(body, "Close");
-        let (kind, name) = (body.byte()?, body.cstring()?);
-        if kind == b'S' && name.is_empty() {
+    fn rewrite_close(&mut self, item: Item<'_>, whole: &[u8], rewrite: &mut Rewrite<'_>) {
+        let Item::Statement(name) = item else {
+            rewrite.send(whole);
+            rewrite.pass(Awaits::Close);
+            return;
+        };
+        if name.is_empty() {
             self.close_unnamed(whole, rewrite);
-            return Ok(Done::Sent);
+            return;
         }
-        if kind == b'S' && name.starts_with(NAME_PREFIX) {
+        if name.starts_with(NAME_PREFIX) {
             // A client has none of this name, but the backend may.
             message::close_statement(rewrite.out, &NOBODYS);
             rewrite.pass(Awaits::Close);
-            return Ok(Done::Sent);
+            return;
         }
-        if kind == b'S' && self.closes_there(name) {
-            self.left.effects |= Effects::ENDS_STATE;
+        if self.closes_there(name) {
+            self.note(Effects::ENDS_STATE);
             rewrite.send(whole);
             rewrite.pass(Awaits::Close);
-            return Ok(Done::Sent);
+            return;
         }
-        let named = self.statements.as_mut().filter(|_| kind == b'S');
-        if let Some(closed) = named.and_then(|all| all.named.remove(key(name))) {
+        let closed = self.own.statements.as_mut().and_then(|all| all.named.remove(key(name)));
+        if let Some(closed) = closed {
             rewrite.insert_closed(Undo::Close(key(name).into(), closed));
         } else {
             rewrite.send(whole);
             rewrite.pass(Awaits::Close);
         }
-        Ok(Done::Sent)
     }
 
     /// What the backend has of it does no harm to anybody, unless it is long.
     fn close_unnamed(&mut self, whole: &[u8], rewrite: &mut Rewrite<'_>) {
-        if let Some(closed) = self.statements.as_mut().and_then(|all| all.unnamed.take()) {
+        if let Some(closed) = self.own.statements.as_mut().and_then(|all| all.unnamed.take()) {
             rewrite.insert_closed(Undo::CloseUnnamed(closed.body.into()));
             return;
         }
@@ -353,7 +357,7 @@ impl Session {
         }
         let Some((id, told, is_used)) = self.named(name) else {
             // SQL's PREPARE shares the names; a session that has used it is pinned to its backend.
-            let may_have = self.pin.is_some() || self.left.effects.has(Effects::PREPARES);
+            let may_have = self.hold.is_pinned() || self.hold.may_have_left(Effects::PREPARES);
             return if may_have { Ok(Ok(There::Theirs(name))) } else { Err(reply::no_such_statement(name)) };
         };
         rewrite.is_untold = !told.is_told();
@@ -375,7 +379,7 @@ impl Session {
 
     /// Closes the statements that the backend has too many of.
     fn close_surplus(&mut self, rewrite: &mut Rewrite<'_>) {
-        let limit = self.shared.limits.prepared_per_backend;
+        let limit = self.view.shared.limits.prepared_per_backend;
         let surplus = self.held().map(|held| held.evict(limit)).unwrap_or_default();
         for id in surplus {
             rewrite.close(id);
@@ -384,18 +388,18 @@ impl Session {
 
     /// The session's statement of this name, what the client was told of it, and whether it has used it.
     fn named(&self, name: &[u8]) -> Option<(StatementId, Shape, bool)> {
-        let own = self.statements.as_deref()?.own(name)?;
+        let own = self.own.statements.as_deref()?.own(name)?;
         Some((own.id, own.told, own.is_used))
     }
 
     // --- what the session remembers ---
 
     /// Remembers the statement of a Parse that is answered here.
-    pub(crate) fn remember_parsed(&mut self, body: &[u8]) -> Result<(), Stop> {
-        if body.first() == Some(&0) {
-            self.remember_unnamed(&body[1..])?;
+    pub(crate) fn remember_parsed(&mut self, parse: Parse<'_>) -> Result<(), Stop> {
+        if parse.name.is_empty() {
+            self.remember_unnamed(parse.body);
         } else {
-            self.remember_named(body, None)?;
+            self.remember_named(parse, None)?;
         }
         Ok(())
     }
@@ -405,66 +409,55 @@ impl Session {
         if !request.about.parses {
             return Ok(0);
         }
-        let messages = std::mem::take(&mut self.inbox);
-        let mut rest = &messages[..request.len];
-        let (mut last, mut count) = (Ok(None), 0);
-        while let Ok(Some((tag, body, after))) = split_message(rest) {
-            rest = after;
-            if tag == b'P' {
-                last = self.remember_unnamed(body.get(1..).unwrap_or_default()).map(Some);
+        let (mut last, mut count) = (None, 0);
+        for framed in Messages::of(&self.client.inbox[..request.len]) {
+            if let ClientMessage::Parse(parse) = framed?.message {
+                last = Some(self.own.remember_unnamed(parse.body));
                 count += 1;
             }
         }
-        self.inbox = messages;
-        if let (Some(hash), Some(held)) = (last?, self.held()) {
+        if let (Some(hash), Some(held)) = (last, self.held()) {
             held.unnamed = UnnamedText::Kept(hash);
         }
         Ok(count)
     }
 
-    fn remember_unnamed(&mut self, body: &[u8]) -> Result<u64, Malformed> {
-        Body::new(body, "Parse").cstring()?;
-        let mut hasher = foldhash::fast::FixedState::default().build_hasher();
-        hasher.write(body);
-        hasher.write_u64(self.settings.parse_hash());
-        let hash = hasher.finish();
-        let statements = self.statements.get_or_insert_default();
-        let mut kept = statements.unnamed.take().map(|unnamed| unnamed.body).unwrap_or_default();
-        kept.clear();
-        kept.extend_from_slice(body);
-        statements.unnamed = Some(Unnamed { body: kept, hash, told: Shape::default() });
-        Ok(hash)
+    fn remember_unnamed(&mut self, body: &[u8]) -> u64 {
+        self.own.remember_unnamed(body)
     }
 
-    fn remember_named(&mut self, body: &[u8], rewrite: Option<&Rewrite<'_>>) -> Result<Arc<Statement>, Stop> {
-        let mut body = Body::new(body, "Parse");
-        let (name, text) = (body.cstring()?, body.cstring()?);
+    fn remember_named(
+        &mut self,
+        Parse { name, text, types, .. }: Parse<'_>,
+        rewrite: Option<&Rewrite<'_>>,
+    ) -> Result<Arc<Statement>, Stop> {
         if name.starts_with(NAME_PREFIX) {
             return Err(reply::reserved_name().into());
         }
-        let judged = (self.verdict(text), self.epochs(text));
-        let Limits { prepared_per_client: limit, prepared_bytes_per_client: bytes, .. } = self.shared.limits;
-        let generation = self.shared.catalogs.generation();
-        let world = (generation, self.settings.parse_hash());
-        let statements = &self.shared.statements;
+        let judged = (self.judge().verdict(text), self.judge().epochs(text));
+        let Limits { prepared_per_client: limit, prepared_bytes_per_client: bytes, .. } =
+            self.view.shared.limits;
+        let generation = self.view.shared.catalogs.generation();
+        let world = (generation, self.own.settings.parse_hash());
+        let statements = &self.view.shared.statements;
         // The server keeps the columns of what it names, which is another session's own.
         let is_own = judged.0.effects.has(Effects::NAMES_STATEMENT) || self.means_its_own(rewrite);
         let statement = if is_own {
-            statements.unshared(text, body.rest(), judged)
+            statements.unshared(text, types, judged)
         } else {
-            statements.intern(world, text, body.rest(), judged)
+            statements.intern(world, text, types, judged)
         };
-        let statements = self.statements.get_or_insert_default();
+        let statements = self.own.statements.get_or_insert_default();
         if statements.named.contains_key(key(name)) {
             return Err(reply::statement_exists(name).into());
         }
         if statements.named.len() >= limit {
             return Err(reply::too_many_statements(limit).into());
         }
-        if statements.named.bytes() + named::cost(name, text, body.rest()) > bytes {
+        if statements.named.bytes() + named::cost(name, text, types) > bytes {
             return Err(reply::statements_too_large(bytes).into());
         }
-        statements.named.insert(key(name).into(), Own::new(Arc::clone(&statement)));
+        statements.named.insert(key(name).into(), OwnStatement::new(Arc::clone(&statement)));
         Ok(statement)
     }
 
@@ -484,7 +477,7 @@ impl Session {
     /// statements is undone.
     pub(crate) fn undo(&mut self, undone: Vec<Undo>) {
         for undo in undone.into_iter().rev() {
-            let Some(Statements { named, .. }) = self.statements.as_deref_mut() else { return };
+            let Some(Statements { named, .. }) = self.own.statements.as_deref_mut() else { return };
             match undo {
                 Undo::Parse(name) => drop(named.remove(&name)),
                 Undo::Close(name, statement) => drop(named.insert(name, statement)),

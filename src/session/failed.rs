@@ -5,7 +5,7 @@ use memchr::memmem;
 
 use super::{
     Ended, Session,
-    answer::has_no_values,
+    classify::Judge,
     request::{End, Request},
     transaction::{Begun, Ending},
 };
@@ -13,71 +13,43 @@ use crate::{
     route::Demand,
     sql::Control,
     wire::{
-        frame::split_message,
+        client::{ClientMessage, Item},
         message,
-        read::{Body, Malformed},
+        read::Malformed,
     },
 };
 
 /// What the server answers to the end of a failed transaction, COMMIT or not.
 const ENDED: &str = "ROLLBACK";
 
-impl Session {
-    /// Answers a request in a failed transaction as far as it ends it, and says whether there was anything to answer.
-    pub(super) fn answers_failed(&mut self, request: Request) -> Result<bool, Ended> {
-        if request.end == End::Query {
-            let text = self.query_text(request)?;
-            return match self.control_of(text) {
-                // Failed => No
-                Control::Commit | Control::Rollback => {
-                    self.begun = Begun::No;
-                    self.complete(request, ENDED)?;
-                    Ok(true)
-                }
-                _ => Ok(self.goes_on_behind_end(request)?),
-            };
-        }
-        let Some((len, ends)) = self.answerable(request)? else { return Ok(false) };
-        if ends {
-            // Failed => No
-            self.begun = Begun::No;
-        }
-        // What comes behind is a request of its own.
-        let end = if len == request.len { request.end } else { End::Open };
-        self.complete(Request { end, len, ..request }, ENDED)?;
-        Ok(true)
-    }
-
+impl Judge<'_> {
     /// How much of an extended request can be answered: up to the first Execute of COMMIT or ROLLBACK, or all of it if
     /// it executes nothing; and whether that ends the transaction.
-    fn answerable(&self, request: Request) -> Result<Option<(usize, bool)>, Malformed> {
+    fn answerable(self, request: Request) -> Result<Option<(usize, bool)>, Malformed> {
         if request.end == End::FunctionCall {
             return Ok(None);
         }
         let mut parsed: Vec<&[u8]> = Vec::new();
-        let mut portal: Option<&[u8]> = None;
-        let messages = &self.inbox[..request.len];
-        let mut rest = messages;
-        while let Ok(Some((tag, body, after))) = split_message(rest) {
-            rest = after;
-            let mut body = Body::new(body, "message");
-            let fits = match tag {
-                b'P' => {
-                    let (name, text) = (body.cstring()?, body.cstring()?);
-                    parsed.push(name);
-                    self.is_end(text) && !self.refuses_statement(name, text, body.rest())
+        let mut bound: Option<&[u8]> = None;
+        let mut len = 0;
+        for framed in self.messages(request) {
+            let framed = framed?;
+            len += framed.whole.len();
+            let fits = match framed.message {
+                ClientMessage::Parse(parse) => {
+                    parsed.push(parse.name);
+                    self.is_end(parse.text) && !self.refuses_statement(parse)
                 }
-                b'B' => {
-                    portal = Some(body.cstring()?);
-                    let name = body.cstring()?;
-                    self.knows_end(&parsed, name) && has_no_values(body)?
+                ClientMessage::Bind(bind) => {
+                    bound = Some(bind.portal);
+                    self.knows_end(&parsed, bind.statement) && bind.has_no_values()?
                 }
-                b'D' if body.byte()? == b'S' => self.knows_end(&parsed, body.cstring()?),
-                b'D' => portal == Some(body.cstring()?),
-                b'E' if portal == Some(body.cstring()?) => {
-                    return Ok(Some((messages.len() - rest.len(), true)));
+                ClientMessage::Describe(Item::Statement(name)) => self.knows_end(&parsed, name),
+                ClientMessage::Describe(Item::Portal(portal)) => bound == Some(portal),
+                ClientMessage::Execute { portal } if bound == Some(portal) => {
+                    return Ok(Some((len, true)));
                 }
-                b'E' => false,
+                ClientMessage::Execute { .. } => false,
                 _ => true,
             };
             if !fits {
@@ -85,44 +57,25 @@ impl Session {
             }
         }
         // A portal that is executed later would have to be remembered.
-        Ok(portal.is_none().then_some((request.len, false)))
+        Ok(bound.is_none().then_some((request.len, false)))
     }
 
     /// Whether the statement of this name is COMMIT or ROLLBACK; `parsed` just now, as only these can be.
-    fn knows_end(&self, parsed: &[&[u8]], name: &[u8]) -> bool {
-        parsed.contains(&name) || self.known_text(name).is_some_and(|text| self.is_end(&text))
+    fn knows_end(self, parsed: &[&[u8]], name: &[u8]) -> bool {
+        parsed.contains(&name) || self.known_text(name).is_some_and(|text| self.is_end(text))
     }
 
-    fn is_end(&self, text: &[u8]) -> bool {
+    fn is_end(self, text: &[u8]) -> bool {
         matches!(self.control_of(text), Control::Commit | Control::Rollback)
     }
 
     /// What a text does to the transaction, however it is to be read otherwise.
-    fn control_of(&self, text: &[u8]) -> Control {
-        self.shared.classifier.classify(&self.catalog.load(), text).control
-    }
-
-    /// If a text is several statements of which the first one ends the transaction (asyncpg's reset), all of it is sent:
-    /// the rest runs outside of any transaction, as it would on the server, where ROLLBACK only warns. Any other end is
-    /// sent as ROLLBACK, which is what it is; the request is then to be looked at again.
-    fn goes_on_behind_end(&mut self, request: Request) -> Result<bool, Malformed> {
-        let text = self.query_text(request)?;
-        let Some(end) = leading_end(text) else { return Ok(false) };
-        // Failed => No
-        if end.eq_ignore_ascii_case(ENDED.as_bytes()) {
-            self.begun = Begun::No;
-            return Ok(false);
-        }
-        let behind = &text.trim_ascii_start()[end.len()..];
-        let mut query = Vec::with_capacity(request.len + ENDED.len());
-        message::query(&mut query, &[ENDED.as_bytes(), behind].concat());
-        self.inbox.splice(..request.len, query);
-        self.begun = Begun::No;
-        Ok(true)
+    fn control_of(self, text: &[u8]) -> Control {
+        self.view.shared.classifier.classify(&self.view.catalog.load(), text).control
     }
 
     /// Whether a request begins with the end of its transaction.
-    pub(super) fn begins_with_end(&self, request: Request) -> bool {
+    pub(super) fn begins_with_end(self, request: Request) -> bool {
         if request.streaming > 0 {
             return false;
         }
@@ -131,7 +84,7 @@ impl Session {
     }
 
     /// What a request may do to the transaction that it is part of.
-    pub(super) fn ending(&self, request: Request, demand: &Demand) -> Ending {
+    pub(super) fn ending(self, request: Request, demand: &Demand) -> Ending {
         let verdict = &demand.verdict;
         match verdict.control {
             // What was not read may be anything.
@@ -153,6 +106,52 @@ impl Session {
                 }
             }
         }
+    }
+}
+
+impl Session {
+    /// Answers a request in a failed transaction as far as it ends it, and says whether there was anything to answer.
+    pub(super) fn answers_failed(&mut self, request: Request) -> Result<bool, Ended> {
+        if request.end == End::Query {
+            let judge = self.judge();
+            return match judge.control_of(judge.query_text(request)?) {
+                // Failed => No
+                Control::Commit | Control::Rollback => {
+                    self.hold.begun = Begun::No;
+                    self.complete(request, ENDED)?;
+                    Ok(true)
+                }
+                _ => Ok(self.goes_on_behind_end(request)?),
+            };
+        }
+        let Some((len, ends)) = self.judge().answerable(request)? else { return Ok(false) };
+        if ends {
+            // Failed => No
+            self.hold.begun = Begun::No;
+        }
+        // What comes behind is a request of its own.
+        let end = if len == request.len { request.end } else { End::Open };
+        self.complete(Request { end, len, ..request }, ENDED)?;
+        Ok(true)
+    }
+
+    /// If a text is several statements of which the first one ends the transaction (asyncpg's reset), all of it is sent:
+    /// the rest runs outside of any transaction, as it would on the server, where ROLLBACK only warns. Any other end is
+    /// sent as ROLLBACK, which is what it is; the request is then to be looked at again.
+    fn goes_on_behind_end(&mut self, request: Request) -> Result<bool, Malformed> {
+        let text = self.judge().query_text(request)?;
+        let Some(end) = leading_end(text) else { return Ok(false) };
+        // Failed => No
+        if end.eq_ignore_ascii_case(ENDED.as_bytes()) {
+            self.hold.begun = Begun::No;
+            return Ok(false);
+        }
+        let behind = &text.trim_ascii_start()[end.len()..];
+        let mut query = Vec::with_capacity(request.len + ENDED.len());
+        message::query(&mut query, &[ENDED.as_bytes(), behind].concat());
+        self.client.inbox.splice(..request.len, query);
+        self.hold.begun = Begun::No;
+        Ok(true)
     }
 }
 

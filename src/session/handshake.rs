@@ -5,29 +5,24 @@
 use std::{io, sync::Arc};
 
 use super::{
-    Ended, PinnedIdle, Session, alias,
+    Client, Session, alias,
     authenticate::authenticate,
     cancels::Found,
     door::{Door, Refused},
     door_log::{Claim, Cut},
-    kept::Kept,
-    left::Left,
     live::Live,
-    orphan::Presence,
     places::{CountedClient, NoPlace},
     replication::{self, Dedicated},
     reply::{self, Reply},
     reprove,
     serve::serve,
     shared::Shared,
-    transaction::{Begun, Ending},
+    start::Start,
     welcome::{Welcome, welcome},
 };
 use crate::{
     backend::{Home, Settings},
-    route::PoolId,
-    socket::{Socket, silence::Silence},
-    sql::Reading,
+    socket::Socket,
     wire::{
         message,
         options::{self, BadOption},
@@ -43,12 +38,7 @@ pub async fn run(socket: Socket, live: Arc<Live>, home: Home) {
     // Boxed: what a login needs is not to be kept for as long as the session lives.
     let Some((mut session, _counted)) = Box::pin(log_in(socket, live, home)).await else { return };
     let ended = serve(&mut session).await;
-    say_goodbye(&mut session, &ended);
-    if matches!(ended, Ended::ByClient) {
-        Box::pin(session.hand_back()).await;
-    } else if !matches!(ended, Ended::ClientIo(_)) {
-        Box::pin(session.linger()).await;
-    }
+    Box::pin(session.end(ended)).await;
 }
 
 async fn log_in(socket: Socket, live: Arc<Live>, home: Home) -> Option<(Box<Session>, CountedClient)> {
@@ -69,7 +59,9 @@ async fn log_in(socket: Socket, live: Arc<Live>, home: Home) -> Option<(Box<Sess
             let Admitted { kind, key, greeting } = admitted;
             return match kind {
                 Kind::Session(start) => {
-                    Some((start.into_session(door, key, greeting, shared, live, home), counted))
+                    let socket = door.socket.expect("the login has ended on it");
+                    let client = Client::new(socket, door.unread, greeting, &shared);
+                    Some((start.into_session(client, key, shared, live, home), counted))
                 }
                 Kind::Replication(backend) => {
                     let socket = door.socket.expect("the login has ended on it");
@@ -112,34 +104,6 @@ fn refuse(mut door: Door, shared: &Shared, refused: Refused) {
     }
 }
 
-fn say_goodbye(session: &mut Session, ended: &Ended) {
-    let reply = match ended {
-        Ended::ByClient | Ended::ClientIo(_) | Ended::Amid(_) => None,
-        Ended::Shutdown => Some(reply::shutting_down()),
-        Ended::SlowListener(limit_bytes) => Some(reply::slow_listener(*limit_bytes)),
-        Ended::NoRoom(limit_bytes) => Some(reply::no_room(*limit_bytes)),
-        Ended::ListenerLost => Some(reply::listener_lost()),
-        Ended::PinnedIdle(pinned) => {
-            let PinnedIdle { pool, reason, idle, is_over_bound } = &**pinned;
-            Some(reply::pinned_idle(pool, reason, *idle, *is_over_bound))
-        }
-        Ended::Orphaned(limit) => Some(reply::orphaned(*limit)),
-        Ended::Protocol(what) => Some(reply::protocol_violation(what)),
-        Ended::AmidCopy(tag) => {
-            reply::unexpected_in_copy(*tag).error(&mut session.outbox);
-            Some(reply::lost_synchronization())
-        }
-        Ended::Backend(broken) => Some(reply::lost(broken)),
-        Ended::ByServer(fields) => Some(Reply::from_server(fields)),
-    };
-    session.log_end(ended);
-    let amid = session.lease.as_ref().is_some_and(|lease| lease.protocol.is_amid_message());
-    if let Some(reply) = reply.filter(|_| !amid) {
-        reply.fatal(&mut session.outbox);
-        let _ = session.flush_now();
-    }
-}
-
 /// A client that was let in.
 struct Admitted {
     kind: Kind,
@@ -151,75 +115,6 @@ struct Admitted {
 enum Kind {
     Session(Start),
     Replication(Dedicated),
-}
-
-/// Everything that a session starts with.
-struct Start {
-    identity: Arc<crate::backend::Identity>,
-    startup: Arc<Settings>,
-    reading: Reading,
-    bound: Option<PoolId>,
-}
-
-impl Start {
-    fn into_session(
-        self,
-        door: Door,
-        key: super::cancels::CancelKey,
-        greeting: Vec<u8>,
-        shared: Arc<Shared>,
-        live: Arc<Live>,
-        home: Home,
-    ) -> Box<Session> {
-        let application_name = self.startup.get("application_name");
-        let custom = self.startup.iter().map(|(name, _)| name).filter(|name| name.contains('.'));
-        Box::new(Session {
-            socket: door.socket.expect("the login has ended on it"),
-            // An empty buffer still owns its memory.
-            inbox: if door.unread.is_empty() { Vec::new() } else { door.unread },
-            kept: Kept::of(&shared.kept),
-            kept_sent: Kept::of(&shared.kept),
-            outbox: greeting,
-            catalog: shared.catalogs.of(&self.identity),
-            is_worker: shared.is_worker(&self.identity.user, application_name),
-            custom_settings: custom.map(str::to_owned).collect(),
-            asked: self.startup.get("bulkhead.route").and_then(|route| shared.classifier.rules().hint(route)),
-            bound: self.bound,
-            in_session_mode: self.startup.get("bulkhead.pool_mode") == Some("session"),
-            live,
-            identity: self.identity,
-            home,
-            key,
-            settings: Arc::clone(&self.startup),
-            startup: self.startup,
-            reading: self.reading,
-            begun: Begun::No,
-            lease: None,
-            lease_pool: PoolId(0),
-            is_kept: false,
-            reserved: None,
-            pin: None,
-            left: Left::default(),
-            restore: None,
-            was_in_transaction: false,
-            ending: Ending::No,
-            last: None,
-            is_new_backend: false,
-            asks_sequences: false,
-            statements: None,
-            listening: None,
-            streaming: 0,
-            search: None,
-            skipping: false,
-            sent: None,
-            is_repeated: false,
-            only_reads: false,
-            presence: Presence::Here,
-            attended: shared.attention.last(),
-            silence: Silence::default(),
-            shared,
-        })
-    }
 }
 
 async fn enter(

@@ -38,7 +38,7 @@ use super::{
 use crate::{
     backend::query::Answer,
     pool::ServerPool,
-    route::{Demand, PoolId},
+    route::Demand,
     server::{Fate, ListenFailure, Listener, Mail, Mailbox, listen_sql},
     sql::{Class, Control, Effects, listened_channels},
     wire::{TxStatus, message},
@@ -141,16 +141,12 @@ impl Session {
 
     /// Whether listening concerns a request at all.
     pub(crate) fn listens(&self, demand: &Demand) -> bool {
-        self.listening.is_some() || Self::listens_in(demand)
+        self.own.listening.is_some() || Self::listens_in(demand)
     }
 
-    /// Subscribes to what the request's LISTEN statements name, before they are sent.
-    pub(crate) async fn subscribe(&mut self, request: Request, pool: PoolId) -> Result<(), Reply> {
-        let member = match &self.lease {
-            Some(lease) => Arc::clone(lease.pool()),
-            None => Arc::clone(&self.shared.pool(pool).members[0]),
-        };
-        if self.lease.is_none() {
+    /// Subscribes to what the request's LISTEN statements name, before they are sent to this server.
+    pub(crate) async fn subscribe(&mut self, request: Request, member: Arc<ServerPool>) -> Result<(), Reply> {
+        if self.hold.leased.is_none() {
             // What an earlier transaction has left.
             self.forget_pending();
         }
@@ -158,7 +154,7 @@ impl Session {
         if self.status() == TxStatus::Failed || member.limits().max_connections < 2 {
             return Ok(());
         }
-        let texts = self.texts(request);
+        let texts = self.judge().texts(request);
         let mut names: Vec<Box<str>> =
             texts.iter().flat_map(|text| listened_channels(text)).map(Into::into).collect();
         names.sort_unstable();
@@ -179,14 +175,16 @@ impl Session {
         names: &[Box<str>],
         member: &Arc<ServerPool>,
     ) -> Result<Result<(), ListenFailure>, Reply> {
-        let encoding = self.settings.get("client_encoding").map(is_utf8);
+        let encoding = self.own.settings.get("client_encoding").map(is_utf8);
         if encoding == Some(false) {
             return Ok(Ok(()));
         }
-        let listening = self.listening.get_or_insert_default();
+        let listening = self.own.listening.get_or_insert_default();
         if listening.on(member).is_none() {
             // Without one the session keeps its backend.
-            let Some(listener) = self.shared.listeners.of(member, &self.identity) else { return Ok(Ok(())) };
+            let Some(listener) = self.view.shared.listeners.of(member, &self.who.identity) else {
+                return Ok(Ok(()));
+            };
             let mailbox = listener.mailbox();
             listening.subscriptions.push(Subscription { listener, mailbox, channels: Vec::new() });
         }
@@ -224,16 +222,16 @@ impl Session {
     /// Prepares the leased backend and the session for a request: channels, fences, the order of what the client is
     /// told.
     pub(crate) async fn prepare_listening(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
-        if Self::listens_in(demand) {
-            let pool = self.lease_pool;
-            self.subscribe(request, pool).await?;
+        let member = self.hold.leased.as_ref().map(|leased| Arc::clone(leased.pool()));
+        if let Some(member) = member.filter(|_| Self::listens_in(demand)) {
+            self.subscribe(request, member).await?;
         }
         let prepares = request.only_prepares();
-        let Some(lease) = &mut self.lease else { return Ok(()) };
+        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
         if lease.protocol.is_open() {
             return Ok(());
         }
-        let Some(listening) = self.listening.as_deref_mut() else { return Ok(()) };
+        let Some(listening) = self.own.listening.as_deref_mut() else { return Ok(()) };
         let member = Arc::clone(lease.pool());
         let Some(at) = listening.subscriptions.iter().position(|known| known.is_on(&member)) else {
             return Ok(());
@@ -243,7 +241,7 @@ impl Session {
         let controls = verdict.control != Control::None;
         let in_transaction = lease.protocol.status() != TxStatus::Idle;
         let opens = controls
-            || matches!(self.begun, Begun::Deferred(_))
+            || matches!(self.hold.begun, Begun::Deferred(_))
             || verdict.effects.has(CONCERNS_CHANNELS)
             || (request.end == End::Open && !prepares);
         let channels = if !in_transaction && opens {
@@ -262,8 +260,8 @@ impl Session {
         if !channels.is_empty() {
             self.preload(&channels).await?;
         }
-        let Some(lease) = &mut self.lease else { return Ok(()) };
-        let Some(listening) = self.listening.as_deref_mut() else { return Ok(()) };
+        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
+        let Some(listening) = self.own.listening.as_deref_mut() else { return Ok(()) };
         let subscription = &mut listening.subscriptions[at];
         let is_pending = |channel: &Channel| channel.standing == Standing::Pending;
         let may_commit = in_transaction && controls && subscription.channels.iter().any(is_pending);
@@ -290,11 +288,11 @@ impl Session {
 
     /// Makes the backend listen to what the session does, before anything of the request's is sent.
     async fn preload(&mut self, channels: &str) -> Result<(), Stop> {
-        let Some(lease) = &mut self.lease else { return Ok(()) };
+        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
         let asked = tokio::time::timeout(ASK_TIMEOUT, lease.ask(channels)).await;
         let reply = match asked {
             Ok(Ok(Answer { error: None, for_client, .. })) => {
-                self.outbox.extend_from_slice(&for_client);
+                self.client.outbox.extend_from_slice(&for_client);
                 return Ok(());
             }
             Ok(Ok(Answer { error: Some(fields), .. })) => Reply::from_server(&fields),
@@ -307,7 +305,7 @@ impl Session {
 
     /// The session has another backend, which knows nothing.
     pub(crate) fn begin_listening_lease(&mut self) {
-        if let Some(listening) = self.listening.as_deref_mut() {
+        if let Some(listening) = self.own.listening.as_deref_mut() {
             (listening.on_backend, listening.own) = (false, None);
         }
     }
@@ -318,17 +316,17 @@ impl Session {
 impl Session {
     /// Whether the backend must not be given back before [`Session::settle_listening`].
     pub(crate) fn listening_needs_backend(&self) -> bool {
-        let on_backend = self.listening.as_ref().is_some_and(|listening| listening.on_backend);
-        on_backend || self.lease.as_ref().is_some_and(|lease| lease.protocol.holds_ready())
+        let on_backend = self.own.listening.as_ref().is_some_and(|listening| listening.on_backend);
+        on_backend || self.hold.leased.as_ref().is_some_and(|lease| lease.protocol.holds_ready())
     }
 
     /// After a transaction: takes over from the backend what it listens to, and tells the client that it is ready, if
     /// that was kept back, after all that it had to hear before.
     pub(crate) async fn settle_listening(&mut self) -> Result<(), Ended> {
-        let Some(lease) = &mut self.lease else { return Ok(()) };
+        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
         let is_owed_ready = lease.protocol.take_held_ready();
         let taken = self.take_over_channels().await;
-        if let (Some(listening), Some(lease)) = (self.listening.as_deref_mut(), &self.lease)
+        if let (Some(listening), Some(lease)) = (self.own.listening.as_deref_mut(), &self.hold.leased)
             && is_owed_ready
             && let Some(subscription) = listening.on(lease.pool())
         {
@@ -341,13 +339,13 @@ impl Session {
             self.deliver(usize::MAX)?;
         }
         if is_owed_ready {
-            message::ready(&mut self.outbox, TxStatus::Idle);
+            message::ready(&mut self.client.outbox, TxStatus::Idle);
             self.flush_now()?;
         }
-        if let Some(listening) = self.listening.as_deref_mut() {
+        if let Some(listening) = self.own.listening.as_deref_mut() {
             listening.own = None;
             if listening.subscriptions.iter().all(|subscription| subscription.channels.is_empty()) {
-                self.listening = None;
+                self.own.listening = None;
             }
         }
         taken
@@ -355,15 +353,16 @@ impl Session {
 
     async fn take_over_channels(&mut self) -> Result<(), Ended> {
         let concerns = |listening: &Listening| listening.on_backend;
-        if !self.listening.as_deref().is_some_and(concerns) {
+        if !self.own.listening.as_deref().is_some_and(concerns) {
             return Ok(());
         }
         // Without an answer it is not known what the session listens to, so it ends.
-        self.left.effects |= Effects::LISTENS;
+        self.note(Effects::LISTENS);
         if !self.outlive_cancel().await {
             return self.end_lease();
         }
-        let (Some(lease), Some(listening)) = (&mut self.lease, self.listening.as_deref_mut()) else {
+        let (Some(lease), Some(listening)) = (&mut self.hold.leased, self.own.listening.as_deref_mut())
+        else {
             return Ok(());
         };
         let member = Arc::clone(lease.pool());
@@ -386,15 +385,15 @@ impl Session {
         }
         let is_rest = |name: &String| !subscription.has(name);
         if !on_backend.iter().any(is_rest) {
-            self.left.effects = self.left.effects.without(Effects::LISTENS);
+            lease.left.effects = lease.left.effects.without(Effects::LISTENS);
         }
-        self.outbox.extend_from_slice(&answer.for_client);
+        self.client.outbox.extend_from_slice(&answer.for_client);
         Ok(())
     }
 
     /// What was not committed never will be.
     fn forget_pending(&mut self) {
-        for subscription in self.listening.iter_mut().flat_map(|listening| &mut listening.subscriptions) {
+        for subscription in self.own.listening.iter_mut().flat_map(|listening| &mut listening.subscriptions) {
             if subscription.channels.iter().any(|channel| channel.standing == Standing::Pending) {
                 subscription.retain(|channel| channel.standing == Standing::Committed);
             }
@@ -404,34 +403,36 @@ impl Session {
     /// Moves notifications to the outbox, if it is their time, as long as that has fewer than `room` bytes.
     pub(crate) fn deliver(&mut self, room: usize) -> Result<Rest, Ended> {
         let is_quiet = self.status() == TxStatus::Idle
-            && self.streaming == 0
-            && !self.skipping
-            && self.lease.as_ref().is_none_or(|lease| lease.protocol.quiescent().is_some());
-        let Some(listening) = self.listening.as_deref().filter(|_| is_quiet) else {
+            && self.client.streaming == 0
+            && !self.client.skipping
+            && self.hold.leased.as_ref().is_none_or(|lease| lease.protocol.quiescent().is_some());
+        let Some(listening) = self.own.listening.as_deref().filter(|_| is_quiet) else {
             return Ok(Rest::Nothing);
         };
         let boxes = listening.subscriptions.iter().map(|subscription| {
-            let is_here = self.lease.as_ref().is_some_and(|lease| subscription.is_on(lease.pool()));
+            let is_here = self.hold.leased.as_ref().is_some_and(|lease| subscription.is_on(lease.pool()));
             (&*subscription.mailbox, (subscription, listening.own.filter(|_| is_here)))
         });
-        let client_process = self.key.process_id();
+        let client_process = self.who.key.process_id();
         let rest =
-            mail::empty_into(boxes, &mut self.outbox, room, |(subscription, own), mail, outbox| match mail {
-                Mail::Gap => reply::notifications_missed(outbox),
-                Mail::Heard(position, heard) if subscription.wants(&heard.channel, position) => {
-                    let is_own =
-                        own.is_some_and(|(process, since)| heard.process_id == process && position > since);
-                    let process = if is_own { client_process } else { heard.process_id };
-                    message::notification(outbox, process, heard.channel.as_bytes(), &heard.payload);
+            mail::empty_into(boxes, &mut self.client.outbox, room, |(subscription, own), mail, outbox| {
+                match mail {
+                    Mail::Gap => reply::notifications_missed(outbox),
+                    Mail::Heard(position, heard) if subscription.wants(&heard.channel, position) => {
+                        let is_own = own
+                            .is_some_and(|(process, since)| heard.process_id == process && position > since);
+                        let process = if is_own { client_process } else { heard.process_id };
+                        message::notification(outbox, process, heard.channel.as_bytes(), &heard.payload);
+                    }
+                    Mail::Heard(..) => {}
                 }
-                Mail::Heard(..) => {}
             });
         rest.map_err(ended)
     }
 
     /// Has `waker` woken by the next notification; ends the session if too many wait or some were lost.
     pub(crate) fn watch_mail(&self, waker: &Waker) -> Result<(), Ended> {
-        let subscriptions = self.listening.iter().flat_map(|listening| &listening.subscriptions);
+        let subscriptions = self.own.listening.iter().flat_map(|listening| &listening.subscriptions);
         mail::watch(subscriptions.map(|subscription| &*subscription.mailbox), waker).map_err(ended)
     }
 }

@@ -71,12 +71,15 @@ impl Live {
 impl Session {
     /// Whether a pool that the session uses has been taken out of the configuration.
     pub(crate) fn outlives_pool(&self, pool: PoolId) -> bool {
-        self.live.lacks_pool(&self.shared, &self.shared.pool(pool).name)
+        self.view.live.lacks_pool(&self.view.shared, &self.view.shared.pool(pool).name)
     }
 
     /// Goes over to the snapshot in force, if there is a new one and nothing ties the session to the old one.
     pub(crate) fn take_up_snapshot(&mut self) {
-        if self.live.is_current(&self.shared) || self.lease.is_some() || !matches!(self.begun, Begun::No) {
+        if self.view.live.is_current(&self.view.shared)
+            || self.hold.leased.is_some()
+            || !matches!(self.hold.begun, Begun::No)
+        {
             return;
         }
         self.go_over();
@@ -84,33 +87,33 @@ impl Session {
 
     /// Goes over to the snapshot in force, where a pool of the old one has been moved to. `None` if it is not there.
     pub(crate) fn follow(&mut self, pool: PoolId) -> Option<PoolId> {
-        if self.live.is_current(&self.shared) {
+        if self.view.live.is_current(&self.view.shared) {
             return None;
         }
-        let name = self.shared.pool(pool).name.clone();
+        let name = self.view.shared.pool(pool).name.clone();
         self.go_over();
-        self.shared.pool_named(&name)
+        self.view.shared.pool_named(&name)
     }
 
     fn go_over(&mut self) {
-        let new = self.live.load();
-        let bound = self.bound.map(|pool| new.pool_named(&self.shared.pool(pool).name));
+        let new = self.view.live.load();
+        let bound = self.who.bound.map(|pool| new.pool_named(&self.view.shared.pool(pool).name));
         if bound == Some(None) {
             // The pool that it is bound to is gone: its client is told with the next statement, or it comes back.
             return;
         }
-        self.bound = bound.flatten();
-        let old = std::mem::replace(&mut self.shared, new);
-        let shared = &self.shared;
+        self.who.bound = bound.flatten();
+        let old = std::mem::replace(&mut self.view.shared, new);
+        let shared = &self.view.shared;
         // Positions of pools mean something else now.
-        self.lease_pool = PoolId(0);
-        self.last = self.last.and_then(|(pool, backend, uses)| {
+        self.own.last = self.own.last.and_then(|(pool, backend, uses)| {
             let name = &old.pool(pool).name;
             let at = shared.pools.iter().position(|pool| pool.name == *name)?;
             Some((PoolId(at as u8), backend, uses))
         });
         let rules = shared.classifier.rules();
-        self.asked = self.settings.get("bulkhead.route").and_then(|route| rules.hint(route));
-        self.is_worker = shared.is_worker(&self.identity.user, self.startup.get("application_name"));
+        self.own.asked = self.own.settings.get("bulkhead.route").and_then(|route| rules.hint(route));
+        self.who.is_worker =
+            shared.is_worker(&self.who.identity.user, self.who.startup.get("application_name"));
     }
 }

@@ -11,6 +11,7 @@ mod broken;
 pub mod cancels;
 mod checkout;
 mod classify;
+mod client;
 mod door;
 mod door_log;
 mod draft;
@@ -18,6 +19,7 @@ mod extended;
 mod failed;
 mod goodbye;
 pub mod handshake;
+mod hold;
 pub mod identities;
 mod idle;
 mod judges;
@@ -30,6 +32,7 @@ pub mod metrics;
 mod named;
 mod orphan;
 mod others;
+mod own;
 mod pins;
 mod places;
 mod prepared;
@@ -45,10 +48,12 @@ mod send;
 pub(crate) mod serve;
 mod settle;
 pub mod shared;
+mod start;
+mod texts;
 mod transaction;
+mod under_way;
+mod view;
 mod welcome;
-
-use std::sync::Arc;
 
 pub use judges::Judges;
 pub use live::Live;
@@ -57,28 +62,21 @@ pub use welcome::Welcomes;
 
 use crate::{
     backend::{
-        BackendId, Broken, Home, Identity, Settings,
-        statements::{Own, Shape, StatementId},
+        Broken,
+        statements::{OwnStatement, Shape, StatementId},
     },
-    pool::{Lease, PinPlace},
-    route::PoolId,
-    server::DatabaseCatalog,
-    socket::{Socket, silence::Silence},
-    sql::{HiddenSearch, Hint, Reading},
     wire::{
         frame::BadFrame,
         read::{ErrorFields, Malformed},
     },
 };
-use attention::Call;
-use cancels::CancelKey;
-use kept::Kept;
-use left::Left;
-use listen::Listening;
-use metrics::CountedPin;
+use client::Client;
+use hold::Hold;
 use named::Named;
-use orphan::Presence;
-use transaction::{Begun, Ending};
+use own::Own;
+use start::Who;
+use under_way::UnderWay;
+use view::View;
 
 /// How a session ends.
 #[derive(Debug, thiserror::Error)]
@@ -182,86 +180,13 @@ impl<E: Into<Ended>> From<E> for Stop {
 /// An idle session is one of these and a task: whatever only a busy session needs is behind an `Option<Box<_>>`
 /// or an empty `Vec`.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub(crate) struct Session {
-    socket: Socket,
-    /// Bytes from the client that have not been sent on. Empty when idle.
-    inbox: Vec<u8>,
-    /// What the inbox counts of what all sessions may keep.
-    kept: Kept,
-    /// The same of `sent`, and of what is sent again should a plan be stale.
-    kept_sent: Kept,
-    /// Bytes for the client that its socket has not taken. Empty when idle.
-    outbox: Vec<u8>,
-    /// The snapshot that the session goes by, and where the next one is found.
-    shared: Arc<Shared>,
-    live: Arc<Live>,
-    identity: Arc<Identity>,
-    catalog: Arc<DatabaseCatalog>,
-    home: Home,
-    /// The key that cancels this session.
-    key: CancelKey,
-    /// What the client asked for at startup: where RESET goes back to.
-    startup: Arc<Settings>,
-    /// What is in force.
-    settings: Arc<Settings>,
-    /// How the server reads the session's texts, as it has said last.
-    reading: Reading,
-    /// Names with a dot that the session has set: the server does not list them.
-    custom_settings: Vec<String>,
-    /// `SET bulkhead.route`.
-    asked: Option<Hint>,
-    is_worker: bool,
-    /// The pool that everything goes to (`dbname=app@jobs`).
-    bound: Option<PoolId>,
-    /// The client asked for session mode (`bulkhead.pool_mode`).
-    in_session_mode: bool,
-    /// A transaction that exists here only.
-    begun: Begun,
-    /// The backend, while the session holds one.
-    lease: Option<Lease>,
-    lease_pool: PoolId,
-    /// The lease is the session's own until it disconnects.
-    is_kept: bool,
-    /// A place among a pool's pins, for the lease that is taken next.
-    reserved: Option<PinPlace>,
-    /// Why the lease is kept between transactions.
-    pin: Option<Box<CountedPin>>,
-    /// What the statements since the last checkout have, or may have, left on the backend.
-    left: Left,
-    /// Whether the request under way is part of an explicit transaction.
-    was_in_transaction: bool,
-    /// What it may do to that.
-    ending: Ending,
-    /// What completes the request under way, if it succeeds.
-    restore: Option<Box<str>>,
-    /// The backend used last, to be preferred, and how often it had been taken by then.
-    last: Option<(PoolId, BackendId, u32)>,
-    /// Another session had the backend since this one did, or nobody did.
-    is_new_backend: bool,
-    /// Whether the session has asked for `currval` or `lastval`.
-    asks_sequences: bool,
-    statements: Option<Box<Statements>>,
-    /// What the session listens to.
-    listening: Option<Box<Listening>>,
-    /// Bytes of the client's current message still to be sent on.
-    streaming: usize,
-    /// What is looked for in it, if it is a text.
-    search: Option<Box<HiddenSearch>>,
-    /// A refused extended request: everything up to its Sync is dropped.
-    skipping: bool,
-    /// The request under way, as long as it can be run once more.
-    sent: Option<Vec<u8>>,
-    /// The request under way, or at the start of the inbox, was sent before.
-    is_repeated: bool,
-    /// Whether everything under way is proven to read only.
-    only_reads: bool,
-    /// Whether the client is still there.
-    presence: Presence,
-    /// The last call for attention that it has followed.
-    attended: Call,
-    /// Whether the client still acknowledges what it is sent.
-    silence: Silence,
+    client: Client,
+    who: Who,
+    view: View,
+    own: Own,
+    hold: Hold,
+    under_way: UnderWay,
 }
 
 impl Drop for Session {
@@ -289,7 +214,7 @@ struct Statements {
 
 impl Statements {
     /// The session's statement of this name.
-    fn own(&self, name: &[u8]) -> Option<&Own> {
+    fn own(&self, name: &[u8]) -> Option<&OwnStatement> {
         self.named.get(prepared::key(name))
     }
 }

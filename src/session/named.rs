@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::backend::statements::Own;
+use crate::backend::statements::OwnStatement;
 
 /// What a statement takes besides its name, its text and its types: the entries here and on backends.
 const ENTRY_BYTES: usize = 256;
@@ -10,7 +10,7 @@ const ENTRY_BYTES: usize = 256;
 /// By the client's own names, as long as the server keeps them.
 #[derive(Debug, Default)]
 pub(super) struct Named {
-    statements: HashMap<Box<[u8]>, Own, foldhash::fast::RandomState>,
+    statements: HashMap<Box<[u8]>, OwnStatement, foldhash::fast::RandomState>,
     bytes: usize,
 }
 
@@ -29,15 +29,15 @@ impl Named {
         self.bytes
     }
 
-    pub(super) fn get(&self, name: &[u8]) -> Option<&Own> {
+    pub(super) fn get(&self, name: &[u8]) -> Option<&OwnStatement> {
         self.statements.get(name)
     }
 
-    pub(super) fn get_mut(&mut self, name: &[u8]) -> Option<&mut Own> {
+    pub(super) fn get_mut(&mut self, name: &[u8]) -> Option<&mut OwnStatement> {
         self.statements.get_mut(name)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &Own)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &OwnStatement)> {
         self.statements.iter().map(|(name, own)| (name.as_ref(), own))
     }
 
@@ -45,14 +45,14 @@ impl Named {
         self.statements.contains_key(name)
     }
 
-    pub(super) fn insert(&mut self, name: Box<[u8]>, statement: Own) -> Option<Own> {
+    pub(super) fn insert(&mut self, name: Box<[u8]>, statement: OwnStatement) -> Option<OwnStatement> {
         let earlier = self.remove(&name);
         self.bytes += cost(&name, &statement.text, &statement.types);
         self.statements.insert(name, statement);
         earlier
     }
 
-    pub(super) fn remove(&mut self, name: &[u8]) -> Option<Own> {
+    pub(super) fn remove(&mut self, name: &[u8]) -> Option<OwnStatement> {
         let removed = self.statements.remove(name)?;
         self.bytes -= cost(name, &removed.text, &removed.types);
         Some(removed)
@@ -74,9 +74,9 @@ mod tests {
         sql::{Class, Reason, Verdict},
     };
 
-    fn statement(text: &[u8]) -> Own {
+    fn statement(text: &[u8]) -> OwnStatement {
         let verdict = Verdict::new(Class::Read, Reason::ReadOnly);
-        Own::new(Arc::new(Statement {
+        OwnStatement::new(Arc::new(Statement {
             id: StatementId(1),
             text: text.into(),
             types: Box::from([0, 0]),

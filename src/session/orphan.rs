@@ -15,6 +15,7 @@ use std::{
 
 use super::{
     Ended, Session,
+    client::Client,
     relay::Until,
     request::{End, first_request},
 };
@@ -30,15 +31,9 @@ pub(super) enum Presence {
     #[default]
     Here,
     /// It has closed its sending side, and perhaps more than that.
-    Closed {
-        /// When its requests end at the latest.
-        until: Instant,
-    },
+    Closed,
     /// Its connection has failed: nothing is sent to it any more.
-    Gone {
-        /// As above.
-        until: Instant,
-    },
+    Gone,
 }
 
 impl Presence {
@@ -47,15 +42,20 @@ impl Presence {
     }
 
     pub(super) const fn is_gone(self) -> bool {
-        matches!(self, Self::Gone { .. })
+        matches!(self, Self::Gone)
+    }
+}
+
+impl Client {
+    /// The client leaves, one way or the other: from the first time on its requests have so long.
+    fn leaves(&mut self, presence: Presence, limit: Duration) {
+        self.presence = presence;
+        self.until.get_or_insert_with(|| Instant::now() + limit);
     }
 
     /// What is left of the time for its requests.
-    fn left(self) -> Duration {
-        match self {
-            Self::Here => Duration::MAX,
-            Self::Closed { until } | Self::Gone { until } => until.saturating_duration_since(Instant::now()),
-        }
+    fn time_left(&self) -> Duration {
+        self.until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()))
     }
 }
 
@@ -64,73 +64,69 @@ impl Session {
     pub(super) fn note_only_reads(&mut self, demand: &Demand) {
         let verdict = &demand.verdict;
         let reads = verdict.class == Class::Read && verdict.reason == Reason::ReadOnly;
-        self.only_reads = reads && (self.only_reads || !self.is_amid_pipeline());
+        self.under_way.only_reads = reads && (self.under_way.only_reads || !self.is_amid_pipeline());
     }
 
     /// The client has closed its sending side.
     pub(super) fn client_has_closed(&mut self) {
         // Here => Closed
-        if self.presence.is_here() {
-            self.presence = Presence::Closed { until: Instant::now() + self.shared.limits.orphan_timeout };
+        if self.client.presence.is_here() {
+            self.client.leaves(Presence::Closed, self.view.shared.limits.orphan_timeout);
         }
     }
 
     /// The client's connection has failed. An error if there is no reason to go on without it.
     pub(super) fn lose_client(&mut self, error: io::Error) -> Result<(), Ended> {
-        let until = match self.presence {
-            Presence::Here => Instant::now() + self.shared.limits.orphan_timeout,
-            Presence::Closed { until } | Presence::Gone { until } => until,
-        };
         // Here, Closed => Gone
-        self.presence = Presence::Gone { until };
-        self.outbox = Vec::new();
+        self.client.leaves(Presence::Gone, self.view.shared.limits.orphan_timeout);
+        self.client.outbox = Vec::new();
         if self.is_unattended() { Err(Ended::ClientIo(error)) } else { Ok(()) }
     }
 
     /// Whether nobody is there for what is under way, and it can have no effect.
     pub(super) fn is_unattended(&self) -> bool {
-        let is_idle = self.lease.as_ref().is_none_or(|lease| lease.protocol.is_answered());
-        (is_idle || self.only_reads) && self.has_left(0)
+        let is_idle = self.hold.leased.as_ref().is_none_or(|lease| lease.protocol.is_answered());
+        (is_idle || self.under_way.only_reads) && self.has_left(0)
     }
 
     /// The same of the request at the start of the inbox, which waits for a backend.
     pub(super) fn may_leave_queue(&self) -> bool {
-        if self.presence.is_here() {
+        if self.client.presence.is_here() {
             return false;
         }
-        let first = first_request(&self.inbox, self.shared.limits.request_buffer);
+        let first = first_request(&self.client.inbox, self.view.shared.limits.request_buffer);
         // What is not whole will never be run.
         let Ok(Some(request)) = first else { return true };
-        request.streaming > 0 || (self.only_reads && self.has_left(request.len))
+        request.streaming > 0 || (self.under_way.only_reads && self.has_left(request.len))
     }
 
     /// Whether the client is gone for good, and has sent no request from this byte of the inbox on.
     fn has_left(&self, from: usize) -> bool {
-        let rest = self.inbox.get(from..).unwrap_or_default();
+        let rest = self.client.inbox.get(from..).unwrap_or_default();
         let says_goodbye = rest.first() == Some(&b'X');
-        match self.presence {
+        match self.client.presence {
             Presence::Here => false,
-            Presence::Closed { .. } => says_goodbye,
-            Presence::Gone { .. } => says_goodbye || !self.has_request(rest),
+            Presence::Closed => says_goodbye,
+            Presence::Gone => says_goodbye || !self.has_request(rest),
         }
     }
 
     fn has_request(&self, bytes: &[u8]) -> bool {
-        let first = first_request(bytes, self.shared.limits.request_buffer);
+        let first = first_request(bytes, self.view.shared.limits.request_buffer);
         matches!(first, Ok(Some(request)) if request.streaming == 0 && request.end != End::Terminate)
     }
 
     /// Whether what is under way, or comes next, can be done without another byte of the client.
     pub(super) fn goes_on_alone(&self) -> bool {
-        let waits_for_client = self.lease.as_ref().is_some_and(|lease| {
+        let waits_for_client = self.hold.leased.as_ref().is_some_and(|lease| {
             lease.protocol.copying_in() || (lease.protocol.is_open() && !lease.protocol.awaits_replies())
         });
-        self.streaming == 0 && !waits_for_client
+        self.client.streaming == 0 && !waits_for_client
     }
 
     /// [`Session::relay`] for a client that has left.
     pub(super) async fn relay_alone(&mut self) -> Result<(), Ended> {
-        let left = self.presence.left();
+        let left = self.client.time_left();
         tokio::select! {
             biased;
             // Cancel safe: what was moved is in the session.
@@ -141,20 +137,20 @@ impl Session {
 
     /// A client that has left is served as long as it has sent whole requests; then it is over, when it has its answers.
     pub(super) async fn farewell(&mut self) -> Result<(), Ended> {
-        if self.has_request(&self.inbox) {
-            return if self.presence.left().is_zero() { Err(self.orphaned()) } else { Ok(()) };
+        if self.has_request(&self.client.inbox) {
+            return if self.client.time_left().is_zero() { Err(self.orphaned()) } else { Ok(()) };
         }
-        let left = self.presence.left();
+        let left = self.client.time_left();
         // One that does not take its answers cannot be told so.
         let _ = tokio::time::timeout(left, poll_fn(|cx| self.poll_flush(cx))).await;
         Err(Ended::ByClient)
     }
 
     fn orphaned(&self) -> Ended {
-        let limit = self.shared.limits.orphan_timeout;
+        let limit = self.view.shared.limits.orphan_timeout;
         tracing::info!(
-            user = self.identity.user,
-            database = self.identity.database,
+            user = self.who.identity.user,
+            database = self.who.identity.database,
             ?limit,
             "a statement is cancelled: its client left before it ended"
         );

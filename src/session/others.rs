@@ -31,7 +31,7 @@ impl Session {
 
     /// Whether others have prepared statements on the backend that is held.
     pub(super) fn sees_others(&self) -> bool {
-        self.lease.as_ref().is_some_and(|lease| lease.prepared == Prepared::Others)
+        self.hold.leased.as_ref().is_some_and(|lease| lease.prepared == Prepared::Others)
     }
 
     /// Lets go of what others have prepared on the backend that is held, if the request may see it.
@@ -42,7 +42,7 @@ impl Session {
             && !demand.verdict.effects.has(NAMES);
         let is_shown = Self::may_see_statements(request, demand) && !sees_nothing;
         let can_be_asked = self.status() != TxStatus::Failed && !self.is_amid_pipeline();
-        let Some(lease) = self.lease.as_mut().filter(|lease| lease.prepared == Prepared::Others) else {
+        let Some(lease) = self.hold.leased.as_mut().filter(|lease| lease.prepared == Prepared::Others) else {
             return Ok(());
         };
         if !is_shown || !can_be_asked || lease.protocol.status() == TxStatus::Failed {
@@ -59,7 +59,7 @@ impl Session {
         };
         lease.statements.clear();
         lease.prepared = Prepared::Own;
-        self.outbox.extend_from_slice(&answer.for_client);
+        self.client.outbox.extend_from_slice(&answer.for_client);
         Ok(())
     }
 }

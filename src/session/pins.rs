@@ -11,7 +11,7 @@ use std::{
 use super::{Ended, PinnedIdle, Session, Stop, metrics::CountedPin, relay::Moved, reply, transaction::Begun};
 use crate::{
     backend::probe::PinReason,
-    pool::{PinCheckout, PinsFull, Refusal},
+    pool::{PinCheckout, PinPlace, PinsFull, Refusal},
     route::PoolId,
     sql::{Effects, Verdict},
     wire::TxStatus,
@@ -50,8 +50,8 @@ impl Session {
     /// Whether a lease of this pool is the session's own until it disconnects. Replicas are kept only by who asked
     /// for them: a session that began by reading may want to write.
     pub(crate) fn keeps(&self, pool: PoolId) -> bool {
-        let asked = self.in_session_mode || self.shared.pool(pool).keeps_sessions;
-        asked && (Some(pool) != self.shared.routes.replicas || self.bound == Some(pool))
+        let asked = self.own.in_session_mode || self.view.shared.pool(pool).keeps_sessions;
+        asked && (Some(pool) != self.view.shared.routes.replicas || self.who.bound == Some(pool))
     }
 
     /// Why a request that begins a lease will keep it beyond its transaction, as far as that is seen. Within a
@@ -61,7 +61,7 @@ impl Session {
             return Some(PinReason::SessionMode);
         }
         let effects = verdict.effects;
-        if !matches!(self.begun, Begun::No) || verdict.is_unread() {
+        if !matches!(self.hold.begun, Begun::No) || verdict.is_unread() {
             return None;
         }
         if effects.has(PINNING) {
@@ -72,18 +72,19 @@ impl Session {
 
     /// Takes a place among the pool's pins for the lease that comes next, and waits for one as long as for a connection,
     /// while it holds nothing that another one could wait for. Without one the request is refused before it runs.
-    pub(crate) async fn reserve_pin(&mut self, reason: PinReason, pool: PoolId) -> Result<(), Stop> {
-        let shared = Arc::clone(&self.shared);
+    pub(crate) async fn reserve_pin(
+        &mut self,
+        reason: PinReason,
+        pool: PoolId,
+    ) -> Result<Option<PinPlace>, Stop> {
+        let shared = Arc::clone(&self.view.shared);
         let pool = shared.pool(pool);
         // Of a pool of which no server can be reached the checkout tells.
-        let Some(member) = pool.choose() else { return Ok(()) };
+        let Some(member) = pool.choose() else { return Ok(None) };
         let full =
             |full: PinsFull, waited| reply::pins_full(&pool.name, full.max_pinned, reason.label(), waited);
         let waiting = match member.reserve_pin() {
-            PinCheckout::Place(place) => {
-                self.reserved = Some(place);
-                return Ok(());
-            }
+            PinCheckout::Place(place) => return Ok(Some(place)),
             PinCheckout::Full(none) => return Err(full(none, None).into()),
             PinCheckout::Wait(waiting) => waiting,
         };
@@ -91,35 +92,30 @@ impl Session {
         match self.wait(std::pin::pin!(tokio::time::timeout(limit, waiting))).await? {
             None => Err(reply::refused(&pool.name, &Refusal::Cancelled).into()),
             Some(Err(_)) => Err(full(member.refuse_pin(), Some(limit)).into()),
-            Some(Ok(place)) => {
-                self.reserved = Some(place);
-                Ok(())
-            }
+            Some(Ok(place)) => Ok(Some(place)),
         }
     }
 
     /// Pins the session, pins it by another reason, or unpins it.
     pub(crate) fn set_pin(&mut self, reason: Option<PinReason>) {
-        let kept = self.is_kept.then_some(PinReason::SessionMode);
-        match (reason.or(kept), &self.pin, &mut self.lease) {
-            (Some(reason), Some(pin), _) if pin.reason == reason => {}
-            (Some(reason), _, Some(lease)) => {
-                lease.pin_anyway();
-                let pin = CountedPin::new(&self.shared.metrics, lease.pool(), reason);
-                self.pin = Some(Box::new(pin));
+        let Some(leased) = &mut self.hold.leased else { return };
+        match reason.or(leased.is_kept.then_some(PinReason::SessionMode)) {
+            Some(reason) if leased.is_pinned_by(reason) => {}
+            Some(reason) => {
+                leased.pin_anyway();
+                let pin = CountedPin::new(&self.view.shared.metrics, leased.pool(), reason);
+                leased.pin = Some(Box::new(pin));
             }
-            (_, _, lease) => {
-                self.pin = None;
-                if let Some(lease) = lease {
-                    lease.unpin();
-                }
+            None => {
+                leased.pin = None;
+                leased.unpin();
             }
         }
     }
 
     /// `pools.*.pinned_idle_timeout`, where it concerns the session as it stands.
     pub(crate) fn pinned_idle_timeout(&self) -> Option<Duration> {
-        let lease = self.lease.as_ref().filter(|_| self.pin.is_some())?;
+        let lease = self.hold.leased.as_ref().filter(|leased| leased.is_pinned())?;
         let limit = lease.pool().limits().pinned_idle_timeout;
         let limit = if limit.is_zero() { Duration::MAX } else { limit };
         let limit = if lease.is_pinned_over_bound() { limit.min(OVER_BOUND_IDLE) } else { limit };
@@ -127,8 +123,8 @@ impl Session {
     }
 
     fn idles(&self) -> bool {
-        let quiet = self.lease.as_ref().is_some_and(|lease| lease.protocol.quiescent().is_some());
-        quiet && self.status() == TxStatus::Idle && self.inbox.is_empty() && self.streaming == 0
+        let quiet = self.hold.leased.as_ref().is_some_and(|lease| lease.protocol.quiescent().is_some());
+        quiet && self.status() == TxStatus::Idle && self.client.inbox.is_empty() && self.client.streaming == 0
     }
 
     /// Waits for a request of a pinned session. One that idles beyond the limit is ended, but only if every
@@ -144,7 +140,8 @@ impl Session {
                 () = tokio::time::sleep(pause) => {}
             }
             pause = STARVED_ROUND.min(limit);
-            let (Some(pin), Some(lease)) = (&self.pin, &self.lease) else { continue };
+            let Some(lease) = &self.hold.leased else { continue };
+            let Some(pin) = &lease.pin else { continue };
             let is_over_bound = lease.is_pinned_over_bound();
             // One that is above the bound would give its place to nobody.
             let is_wanted = lease.pool().is_starved() || (!is_over_bound && lease.pool().wants_pins());
@@ -169,21 +166,21 @@ impl Session {
     pub(crate) async fn hand_back(&mut self) {
         // A library stays loaded, and a seed stays set.
         let lasts = |pin: &CountedPin| matches!(pin.reason, PinReason::Load | PinReason::Seed);
-        let lasting = self.left.effects.has(Effects::LOADS.with(Effects::SEEDS))
-            || self.pin.as_deref().is_some_and(lasts);
-        let outlives = self.catalog.load().outlives_discard();
+        let outlives = self.view.catalog.load().outlives_discard();
         let Some(mut lease) = self.part() else { return };
-        let lasting = lasting || (outlives && lease.is_suspect);
+        let lasting = lease.left.effects.has(Effects::LOADS.with(Effects::SEEDS))
+            || lease.pin.as_deref().is_some_and(lasts)
+            || (outlives && lease.is_suspect);
         let clean =
             lease.protocol.quiescent().is_some() && lease.unsent.is_empty() && !lease.cancel.was_hit();
-        if !self.is_kept || lasting || self.streaming > 0 || !clean {
+        if !lease.is_kept || lasting || self.client.streaming > 0 || !clean {
             return;
         }
         let reset = tokio::time::timeout(RESET_TIMEOUT, lease.reset()).await;
         if matches!(reset, Ok(Ok(())))
             && let Some(proof) = lease.protocol.quiescent()
         {
-            lease.release(proof);
+            lease.into_lease().release(proof);
         }
     }
 }

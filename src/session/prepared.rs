@@ -21,7 +21,7 @@ use crate::{
         outgoing::Outgoing,
         probe::PinReason,
         protocol::{News, Step, naming},
-        statements::{Held, Known, Own, Shape, Statement, StatementId, UnnamedText},
+        statements::{Held, Known, OwnStatement, Shape, Statement, StatementId, UnnamedText},
     },
     sql::Effects,
     wire::{TxStatus, message},
@@ -74,11 +74,12 @@ pub(super) fn keeps_columns(text: &[u8]) -> bool {
 impl Session {
     /// Whether a text may mean here and now what it would mean to no other session.
     pub(super) fn means_its_own(&self, rewrite: Option<&Rewrite<'_>>) -> bool {
-        let in_temp = self.pin.as_ref().is_some_and(|pin| pin.reason == PinReason::TempObjects);
-        let is_begun = matches!(&self.begun, Begun::Deferred(deferred) if deferred.texts.len() > 1);
+        let in_temp =
+            self.hold.leased.as_ref().is_some_and(|leased| leased.is_pinned_by(PinReason::TempObjects));
+        let is_begun = matches!(&self.hold.begun, Begun::Deferred(deferred) if deferred.texts.len() > 1);
         let executed =
             rewrite.is_some_and(|rewrite| rewrite.executed && rewrite.effects.has(CHANGES_MEANING));
-        in_temp || is_begun || executed || self.left.effects.has(CHANGES_MEANING)
+        in_temp || is_begun || executed || self.hold.may_have_left(CHANGES_MEANING)
     }
 
     /// Whether a stale plan in the way of the request's first message that uses a statement would have done nothing.
@@ -86,7 +87,7 @@ impl Session {
         (request.is_synced() || request.only_prepares())
             && request.streaming == 0
             && self.status() == TxStatus::Idle
-            && matches!(self.begun, Begun::No)
+            && matches!(self.hold.begun, Begun::No)
             && !self.is_amid_pipeline()
     }
 
@@ -98,7 +99,7 @@ impl Session {
         known: Known,
         rewrite: &mut Rewrite<'_>,
     ) -> Result<Result<There<'a>, Done>, Reply> {
-        let Some(own) = self.statements.as_mut().and_then(|all| all.named.get_mut(key(name))) else {
+        let Some(own) = self.own.statements.as_mut().and_then(|all| all.named.get_mut(key(name))) else {
             return Err(reply::no_such_statement(name));
         };
         let was_used = std::mem::replace(&mut own.is_used, true);
@@ -162,8 +163,8 @@ impl Session {
 
     fn unshare(&mut self, name: &[u8], statement: &Statement) -> Arc<Statement> {
         let judged = (statement.verdict, statement.epochs);
-        let new = self.shared.statements.unshared(&statement.text, &statement.types, judged);
-        if let Some(own) = self.statements.as_mut().and_then(|all| all.named.get_mut(key(name))) {
+        let new = self.view.shared.statements.unshared(&statement.text, &statement.types, judged);
+        if let Some(own) = self.own.statements.as_mut().and_then(|all| all.named.get_mut(key(name))) {
             own.statement = Arc::clone(&new);
         }
         new
@@ -171,8 +172,8 @@ impl Session {
 
     /// The unnamed statement is on the backend when this returns `None`.
     pub(super) fn settle_unnamed(&mut self, rewrite: &mut Rewrite<'_>) -> Result<Option<Done>, Reply> {
-        let there = self.lease.as_ref().map(|lease| lease.statements.unnamed).unwrap_or_default();
-        let Some(unnamed) = self.statements.as_ref().and_then(|all| all.unnamed.as_ref()) else {
+        let there = self.hold.leased.as_ref().map(|lease| lease.statements.unnamed).unwrap_or_default();
+        let Some(unnamed) = self.own.statements.as_ref().and_then(|all| all.unnamed.as_ref()) else {
             // What another session has left there is none of this one's.
             let is_own = there == UnnamedText::Streamed;
             return if is_own { Ok(None) } else { Err(reply::no_unnamed_statement()) };
@@ -202,22 +203,22 @@ impl Session {
 
     /// What the backend has just told us of a statement, if it was this one.
     fn take_confirmed(&mut self, id: StatementId) -> Option<Shape> {
-        let confirmed = self.statements.as_mut()?.confirmed.take()?;
+        let confirmed = self.own.statements.as_mut()?.confirmed.take()?;
         (confirmed.0 == id).then_some(confirmed.1)
     }
 
     pub(super) fn held(&mut self) -> Option<&mut Held> {
-        self.lease.as_mut().map(|lease| &mut lease.statements)
+        self.hold.leased.as_mut().map(|lease| &mut lease.statements)
     }
 
     /// What the replies told of statements.
     pub(super) fn note_statements(&mut self, news: &mut News) {
-        let Some(lease) = &mut self.lease else { return };
+        let Some(lease) = &mut self.hold.leased else { return };
         if news.has_stale_plan {
             lease.statements.suspect_all();
         }
-        self.left.statements_unknown |= news.lacks_statement;
-        if let Some(statements) = &mut self.statements {
+        lease.left.statements_unknown |= news.lacks_statement;
+        if let Some(statements) = &mut self.own.statements {
             for (name, id, shape) in news.described.drain(..) {
                 statements.note_told(&name, id, shape);
                 lease.statements.describe(id, shape);
@@ -227,19 +228,19 @@ impl Session {
                 lease.statements.describe(id, shape);
             }
         }
-        self.left.discarded = self.left.discarded.and(news.discarded);
+        lease.left.discarded = lease.left.discarded.and(news.discarded);
         if news.discarded.statements {
             lease.statements.clear();
-            if let Some(statements) = &mut self.statements {
+            if let Some(statements) = &mut self.own.statements {
                 statements.named.clear();
                 statements.aliases.clear();
             }
         }
         if news.discarded.sequences {
-            self.left.effects |= Effects::DISCARDS_SEQUENCES;
+            lease.left.effects |= Effects::DISCARDS_SEQUENCES;
         }
         if news.discarded.all {
-            self.left.effects |= Effects::DISCARDS.with(Effects::RESETS);
+            lease.left.effects |= Effects::DISCARDS.with(Effects::RESETS);
         }
         if let Some(steps) = news.repeats.take() {
             self.parse_anew(steps);
@@ -248,9 +249,9 @@ impl Session {
 
     /// Sends what a stale plan has kept from being done, with the statement parsed anew.
     fn parse_anew(&mut self, mut steps: VecDeque<Step>) {
-        let repeat = self.statements.as_mut().and_then(|all| all.repeat.take());
+        let repeat = self.own.statements.as_mut().and_then(|all| all.repeat.take());
         let (Some(Repeat { statement, tail, prepares }), Some(lease)) =
-            (repeat.map(|repeat| *repeat), &mut self.lease)
+            (repeat.map(|repeat| *repeat), &mut self.hold.leased)
         else {
             return;
         };
@@ -275,20 +276,20 @@ impl Session {
         if self.is_amid_pipeline() {
             return;
         }
-        if let Some(statements) = &mut self.statements {
+        if let Some(statements) = &mut self.own.statements {
             statements.repeat = None;
             statements.confirmed = None;
         }
-        if let Some(lease) = self.lease.as_mut().filter(|lease| lease.protocol.quiescent().is_some()) {
+        if let Some(lease) = self.hold.leased.as_mut().filter(|lease| lease.protocol.quiescent().is_some()) {
             lease.statements.end_transaction();
-            self.left.may_discard = false;
+            lease.left.may_discard = false;
         }
     }
 
     /// Errors of the server that name statements as they are called there name them as the client does.
     pub(super) fn rename_statements(&self, out: &mut Outgoing) {
         let named = |id| {
-            let statements = self.statements.as_deref()?;
+            let statements = self.own.statements.as_deref()?;
             let own = statements.named.iter().find(|(_, own)| own.id == id)?;
             Some(own.0)
         };
@@ -297,14 +298,14 @@ impl Session {
 
     /// Whether what was sent of a request must be answered before the rest is.
     pub(crate) fn is_stepping(&self) -> bool {
-        self.statements.as_deref().is_some_and(|statements| statements.is_stepping)
+        self.own.statements.as_deref().is_some_and(|statements| statements.is_stepping)
     }
 
     pub(super) fn set_stepping(&mut self, is_stepping: bool) {
-        match &mut self.statements {
+        match &mut self.own.statements {
             Some(statements) => statements.is_stepping = is_stepping,
             None if is_stepping => {
-                self.statements = Some(Box::new(Statements { is_stepping, ..Statements::default() }));
+                self.own.statements = Some(Box::new(Statements { is_stepping, ..Statements::default() }));
             }
             None => {}
         }
@@ -314,7 +315,7 @@ impl Session {
 impl Statements {
     fn note_told(&mut self, name: &[u8], id: StatementId, shape: Shape) {
         let unnamed = self.unnamed.as_mut().filter(|unnamed| name.is_empty() && unnamed.hash == id.0);
-        let named = self.named.get_mut(name).filter(|own: &&mut Own| own.id == id);
+        let named = self.named.get_mut(name).filter(|own: &&mut OwnStatement| own.id == id);
         for told in unnamed.map(|unnamed| &mut unnamed.told).into_iter().chain(named.map(|own| &mut own.told))
         {
             *told = told.and(shape);

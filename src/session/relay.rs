@@ -48,7 +48,7 @@ impl Session {
     /// Lets this task be woken when Bulkhead goes down.
     pub(crate) async fn wake_on_shutdown(&self) {
         poll_fn(|cx| {
-            self.key.set_waker(cx.waker());
+            self.who.key.set_waker(cx.waker());
             Poll::Ready(())
         })
         .await;
@@ -57,7 +57,7 @@ impl Session {
     /// Waits for the next request. What the backend says meanwhile (a held lease: notifications, its end) goes to
     /// the client.
     pub(crate) async fn next_request(&mut self) -> Result<Request, Ended> {
-        if self.outbox.len() >= OUTBOX_BYTES {
+        if self.client.outbox.len() >= OUTBOX_BYTES {
             // A client that asks without reading is heard again when it has read.
             poll_fn(|cx| {
                 self.attend()?;
@@ -66,11 +66,11 @@ impl Session {
             })
             .await?;
         }
-        if !self.presence.is_here() {
+        if !self.client.presence.is_here() {
             Box::pin(self.farewell()).await?;
         }
         self.take_up_snapshot();
-        if self.listening.is_some() {
+        if self.own.listening.is_some() {
             self.deliver(OUTBOX_BYTES)?;
         }
         if let Some(request) = self.buffered_request()? {
@@ -100,10 +100,10 @@ impl Session {
 
     /// Whether the session is to end because Bulkhead is going down: not within a transaction.
     fn may_drain(&self) -> bool {
-        self.shared.is_draining()
-            && self.inbox.is_empty()
-            && self.outbox.is_empty()
-            && self.streaming == 0
+        self.view.shared.is_draining()
+            && self.client.inbox.is_empty()
+            && self.client.outbox.is_empty()
+            && self.client.streaming == 0
             && self.status() == TxStatus::Idle
     }
 
@@ -124,16 +124,16 @@ impl Session {
         &mut self,
         mut waiting: impl Future<Output = T> + Unpin,
     ) -> Result<Option<T>, Ended> {
-        self.key.waits();
+        self.who.key.waits();
         let outcome = poll_fn(|cx| {
             if let Poll::Ready(outcome) = std::pin::Pin::new(&mut waiting).poll(cx) {
                 return Poll::Ready(Ok(Some(outcome)));
             }
-            if self.key.is_cancelled() {
+            if self.who.key.is_cancelled() {
                 return Poll::Ready(Ok(None));
             }
             self.attend()?;
-            while self.presence.is_here() && self.inbox_has_room() {
+            while self.client.presence.is_here() && self.inbox_has_room() {
                 if self.poll_client(cx)?.is_pending() {
                     return Poll::Pending;
                 }
@@ -141,23 +141,23 @@ impl Session {
             if self.may_leave_queue() { Poll::Ready(Err(Ended::ByClient)) } else { Poll::Pending }
         })
         .await;
-        self.key.holds_none();
+        self.who.key.holds_none();
         outcome
     }
 
     /// Drops the rest of a message that is streamed to nobody.
     pub(crate) async fn drop_streaming(&mut self) -> Result<(), Ended> {
-        while self.streaming > 0 {
+        while self.client.streaming > 0 {
             poll_fn(|cx| {
                 let mut scratch = Scratch::default();
-                let len = ready!(self.socket.poll_read(cx, &mut scratch)).map_err(Ended::ClientIo)?;
+                let len = ready!(self.client.socket.poll_read(cx, &mut scratch)).map_err(Ended::ClientIo)?;
                 if len == 0 {
                     return Poll::Ready(Err(Ended::ByClient));
                 }
                 let bytes = scratch.filled(len);
-                let dropped = len.min(self.streaming);
-                self.streaming -= dropped;
-                self.inbox.extend_from_slice(&bytes[dropped..]);
+                let dropped = len.min(self.client.streaming);
+                self.client.streaming -= dropped;
+                self.client.inbox.extend_from_slice(&bytes[dropped..]);
                 Poll::Ready(Ok(()))
             })
             .await?;
@@ -167,45 +167,45 @@ impl Session {
 
     /// The request at the start of the inbox.
     fn buffered_request(&self) -> Result<Option<Request>, Ended> {
-        if self.inbox.is_empty() || self.streaming > 0 {
+        if self.client.inbox.is_empty() || self.client.streaming > 0 {
             return Ok(None);
         }
-        Ok(first_request(&self.inbox, self.shared.limits.request_buffer)?)
+        Ok(first_request(&self.client.inbox, self.view.shared.limits.request_buffer)?)
     }
 
     /// Takes a request's bytes out of the inbox.
     pub(crate) fn take_from_inbox(&mut self, request: Request) -> Vec<u8> {
-        if self.inbox.len() == request.len {
-            self.kept.shrink_to(0);
-            return std::mem::take(&mut self.inbox);
+        if self.client.inbox.len() == request.len {
+            self.client.kept.shrink_to(0);
+            return std::mem::take(&mut self.client.inbox);
         }
-        let rest = self.inbox.split_off(request.len);
-        self.kept.shrink_to(rest.len());
-        std::mem::replace(&mut self.inbox, rest)
+        let rest = self.client.inbox.split_off(request.len);
+        self.client.kept.shrink_to(rest.len());
+        std::mem::replace(&mut self.client.inbox, rest)
     }
 
     /// Sends the outbox as far as the client takes it now.
     pub(crate) fn flush_now(&mut self) -> Result<(), Ended> {
-        if self.presence.is_gone() {
-            self.outbox = Vec::new();
+        if self.client.presence.is_gone() {
+            self.client.outbox = Vec::new();
             return Ok(());
         }
-        let sent = match self.socket.send_now(&self.outbox) {
+        let sent = match self.client.socket.send_now(&self.client.outbox) {
             Ok(sent) => sent,
             Err(error) => return self.lose_client(error),
         };
-        self.shared.metrics.traffic.count_sent(sent);
-        if sent == self.outbox.len() {
-            self.outbox = Vec::new();
+        self.view.shared.metrics.traffic.count_sent(sent);
+        if sent == self.client.outbox.len() {
+            self.client.outbox = Vec::new();
         } else {
-            self.outbox.drain(..sent);
+            self.client.outbox.drain(..sent);
         }
         Ok(())
     }
 
     pub(super) fn poll_move(&mut self, cx: &mut Context<'_>, until: Until) -> Poll<Result<Moved, Ended>> {
         loop {
-            if until == Until::Request && self.listening.is_some() {
+            if until == Until::Request && self.own.listening.is_some() {
                 poll_mail(self, cx)?;
             }
             let flushed = self.poll_flush(cx)?.is_ready();
@@ -219,7 +219,7 @@ impl Session {
                 return Poll::Ready(Ok(moved));
             }
             match until {
-                _ if self.presence.is_here() => {}
+                _ if self.client.presence.is_here() => {}
                 Until::Request | Until::Answered => return Poll::Ready(Ok(Moved::Alone)),
                 Until::AnsweredAlone if self.is_unattended() => return Poll::Ready(Err(Ended::ByClient)),
                 Until::AnsweredAlone if self.goes_on_alone() => {}
@@ -227,9 +227,9 @@ impl Session {
                 Until::AnsweredAlone => {}
             }
             let from_client = if sent
-                && self.presence.is_here()
+                && self.client.presence.is_here()
                 && self.inbox_has_room()
-                && self.outbox.len() < OUTBOX_BYTES
+                && self.client.outbox.len() < OUTBOX_BYTES
             {
                 self.poll_client(cx)?
             } else {
@@ -246,9 +246,9 @@ impl Session {
 
     /// What moving bytes has come to, if that is what was waited for.
     fn moved(&self, until: Until) -> Result<Option<Moved>, Ended> {
-        let is_over = match (&self.lease, until) {
+        let is_over = match (&self.hold.leased, until) {
             (None, Until::Answered | Until::AnsweredAlone) => true,
-            (Some(lease), _) if self.streaming > 0 || lease.protocol.copying_in() => false,
+            (Some(lease), _) if self.client.streaming > 0 || lease.protocol.copying_in() => false,
             (_, Until::Request) => return Ok(self.buffered_request()?.map(Moved::Request)),
             (Some(lease), _) if lease.protocol.is_answered() => lease.unsent.is_empty(),
             (Some(lease), _) if self.is_stepping() && lease.protocol.awaits_replies() => false,
@@ -262,33 +262,33 @@ impl Session {
     }
 
     fn inbox_has_room(&self) -> bool {
-        self.inbox.len() < self.shared.limits.request_buffer
+        self.client.inbox.len() < self.view.shared.limits.request_buffer
     }
 
     #[inline]
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        if self.outbox.is_empty() { Poll::Ready(Ok(())) } else { self.poll_outbox(cx) }
+        if self.client.outbox.is_empty() { Poll::Ready(Ok(())) } else { self.poll_outbox(cx) }
     }
 
     fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        if self.presence.is_gone() {
-            self.outbox = Vec::new();
+        if self.client.presence.is_gone() {
+            self.client.outbox = Vec::new();
             return Poll::Ready(Ok(()));
         }
-        let before = self.outbox.len();
-        let flushed = self.socket.poll_flush(cx, &mut self.outbox);
-        self.shared.metrics.traffic.count_sent(before - self.outbox.len());
+        let before = self.client.outbox.len();
+        let flushed = self.client.socket.poll_flush(cx, &mut self.client.outbox);
+        self.view.shared.metrics.traffic.count_sent(before - self.client.outbox.len());
         let flushed = ready!(flushed);
-        self.outbox = Vec::new();
+        self.client.outbox = Vec::new();
         Poll::Ready(flushed.or_else(|error| self.lose_client(error)))
     }
 
     fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        let Some(lease) = &mut self.lease else { return Poll::Ready(Ok(())) };
+        let Some(lease) = &mut self.hold.leased else { return Poll::Ready(Ok(())) };
         if lease.unsent.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        let backend = &mut **lease;
+        let backend = lease.backend();
         if ready!(backend.socket.poll_flush(cx, &mut backend.unsent)).is_err() {
             // What it still had to say is read, and then its end.
             backend.unsent.clear();
@@ -298,7 +298,7 @@ impl Session {
 
     /// Reads from the backend once. Ready if something was read.
     fn poll_backend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        let Some(lease) = &mut self.lease else { return Poll::Pending };
+        let Some(lease) = &mut self.hold.leased else { return Poll::Pending };
         let mut scratch = Scratch::default();
         let broken = match ready!(lease.socket.poll_read(cx, &mut scratch)) {
             Ok(0) => lease.closed(),
@@ -312,7 +312,7 @@ impl Session {
     }
 
     fn on_backend_bytes(&mut self, chunk: &[u8]) -> Result<(), Ended> {
-        let Some(lease) = &mut self.lease else { return Ok(()) };
+        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
         let mut out = Outgoing::default();
         if let Err(bad) = lease.protocol.receive(chunk, &mut out) {
             let broken = lease.nonsense(&bad);
@@ -327,12 +327,12 @@ impl Session {
         // The next session can have the backend before this one's client has its bytes.
         self.release_if_clean();
         let bytes = out.bytes(chunk);
-        if !self.presence.is_gone() {
-            let sent = if self.outbox.is_empty() { self.socket.send_now(bytes) } else { Ok(0) };
+        if !self.client.presence.is_gone() {
+            let sent = if self.client.outbox.is_empty() { self.client.socket.send_now(bytes) } else { Ok(0) };
             match sent {
                 Ok(sent) => {
-                    self.shared.metrics.traffic.count_sent(sent);
-                    self.outbox.extend_from_slice(&bytes[sent..]);
+                    self.view.shared.metrics.traffic.count_sent(sent);
+                    self.client.outbox.extend_from_slice(&bytes[sent..]);
                 }
                 Err(error) => self.lose_client(error)?,
             }
@@ -343,7 +343,7 @@ impl Session {
     /// Reads from the client once. Ready if something was read, or the client has closed.
     fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         let mut scratch = Scratch::default();
-        let len = match ready!(self.socket.poll_read(cx, &mut scratch)) {
+        let len = match ready!(self.client.socket.poll_read(cx, &mut scratch)) {
             Ok(0) => {
                 self.client_has_closed();
                 return Poll::Ready(Ok(()));
@@ -351,32 +351,32 @@ impl Session {
             Ok(len) => len,
             Err(error) => return Poll::Ready(self.lose_client(error)),
         };
-        self.shared.metrics.traffic.count_received(len);
+        self.view.shared.metrics.traffic.count_received(len);
         Poll::Ready(self.on_client_bytes(scratch.filled(len)))
     }
 
     fn on_client_bytes(&mut self, mut bytes: &[u8]) -> Result<(), Ended> {
-        if self.streaming > 0 {
-            let (now, rest) = bytes.split_at(self.streaming.min(bytes.len()));
-            self.streaming -= now.len();
+        if self.client.streaming > 0 {
+            let (now, rest) = bytes.split_at(self.client.streaming.min(bytes.len()));
+            self.client.streaming -= now.len();
             self.search_in(now);
-            if let Some(lease) = &mut self.lease {
+            if let Some(lease) = &mut self.hold.leased {
                 // A failed write shows as the end of the backend's replies.
                 let _ = lease.send(now);
             }
             bytes = rest;
         }
-        let limit = self.shared.limits.request_buffer_total;
-        if !self.kept.grow_to(self.inbox.len() + bytes.len(), limit) {
+        let limit = self.view.shared.limits.request_buffer_total;
+        if !self.client.kept.grow_to(self.client.inbox.len() + bytes.len(), limit) {
             return Err(Ended::NoRoom(limit));
         }
-        self.inbox.extend_from_slice(bytes);
+        self.client.inbox.extend_from_slice(bytes);
         self.pass_copy_data()
     }
 
     /// The server may have begun to take COPY data when some of it is in the inbox already.
     fn after_copy_began(&mut self) -> Result<(), Ended> {
-        if !self.inbox.is_empty() {
+        if !self.client.inbox.is_empty() {
             return self.pass_copy_data();
         }
         Ok(())
@@ -384,13 +384,13 @@ impl Session {
 
     /// Passes CopyData on as it comes, and the message that ends it.
     fn pass_copy_data(&mut self) -> Result<(), Ended> {
-        let Some(lease) = &mut self.lease else { return Ok(()) };
-        if !lease.protocol.copying_in() || self.streaming > 0 {
+        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
+        if !lease.protocol.copying_in() || self.client.streaming > 0 {
             return Ok(());
         }
         let mut at = 0;
-        while let Some(header) = Header::peek_client(&self.inbox[at..])? {
-            let here = header.len.min(self.inbox.len() - at);
+        while let Some(header) = Header::peek_client(&self.client.inbox[at..])? {
+            let here = header.len.min(self.client.inbox.len() - at);
             let ends = matches!(header.tag, b'c' | b'f');
             let whole = here == header.len;
             if !matches!(header.tag, b'd' | b'c' | b'f' | b'S' | b'H') {
@@ -401,22 +401,22 @@ impl Session {
             }
             // Flush and Sync mean nothing to a server that copies.
             if !matches!(header.tag, b'S' | b'H') {
-                let _ = lease.send(&self.inbox[at..at + here]);
+                let _ = lease.send(&self.client.inbox[at..at + here]);
             }
             at += here;
             if ends {
                 lease.protocol.sent_copy_end();
                 break;
             }
-            self.streaming = header.len - here;
-            if self.streaming > 0 {
+            self.client.streaming = header.len - here;
+            if self.client.streaming > 0 {
                 break;
             }
         }
-        self.inbox.drain(..at);
-        self.kept.shrink_to(self.inbox.len());
-        if self.inbox.is_empty() {
-            self.inbox = Vec::new();
+        self.client.inbox.drain(..at);
+        self.client.kept.shrink_to(self.client.inbox.len());
+        if self.client.inbox.is_empty() {
+            self.client.inbox = Vec::new();
         }
         Ok(())
     }

@@ -37,24 +37,25 @@ impl Session {
     pub(super) fn may_repeat(&self, request: Request, demand: &Demand) -> bool {
         let effects = demand.verdict.effects.without(HARMLESS);
         let is_whole = request.streaming == 0 && request.end.is_complete();
-        self.only_reads
-            && !self.is_repeated
+        self.under_way.only_reads
+            && !self.under_way.is_repeated
             && is_whole
             && effects == Effects::NONE
-            && self.pin.is_none()
-            && !self.is_kept
-            && !self.was_in_transaction
+            && self.hold.leased.as_ref().is_none_or(|leased| !leased.is_pinned() && !leased.is_kept)
+            && !self.under_way.was_in_transaction
             && (!self.is_amid_pipeline() || self.has_told_nothing())
     }
 
     /// Whether the request under way, of which only a part was sent, may still be run once more.
     fn has_told_nothing(&self) -> bool {
-        self.sent.is_some() && self.lease.as_ref().is_some_and(|lease| lease.protocol.has_told_nothing())
+        self.under_way.sent.is_some()
+            && self.hold.leased.as_ref().is_some_and(|leased| leased.protocol.has_told_nothing())
     }
 
     /// Keeps what was just sent, behind what was sent of the same request before. `goes_on` if there was anything.
     pub(super) fn keep_sent(&mut self, mut bytes: Vec<u8>, goes_on: bool) {
-        self.sent = match self.sent.take().filter(|_| goes_on) {
+        let sent = &mut self.under_way.sent;
+        *sent = match sent.take().filter(|_| goes_on) {
             Some(mut sent) => {
                 sent.append(&mut bytes);
                 Some(sent)
@@ -65,19 +66,19 @@ impl Session {
 
     /// The request is not run once more.
     pub(super) fn forget_sent(&mut self) {
-        self.sent = None;
-        self.kept_sent.shrink_to(0);
+        self.under_way.sent = None;
+        self.under_way.kept_sent.shrink_to(0);
     }
 
     /// The request under way begins anew, if it can.
     pub(super) fn repeat(&mut self, reason: Transient) -> bool {
-        let Some(sent) = self.sent.take() else { return false };
+        let Some(sent) = self.under_way.sent.take() else { return false };
         self.set_stepping(false);
-        let later = std::mem::replace(&mut self.inbox, sent);
-        self.inbox.extend_from_slice(&later);
-        self.kept.take_over(&mut self.kept_sent);
-        self.is_repeated = true;
-        self.shared.metrics.repeats.0[reason as usize].fetch_add(1, Ordering::Relaxed);
+        let later = std::mem::replace(&mut self.client.inbox, sent);
+        self.client.inbox.extend_from_slice(&later);
+        self.client.kept.take_over(&mut self.under_way.kept_sent);
+        self.under_way.is_repeated = true;
+        self.view.shared.metrics.repeats.0[reason as usize].fetch_add(1, Ordering::Relaxed);
         tracing::debug!(reason = reason.label(), "a read is run once more");
         true
     }

@@ -10,6 +10,7 @@ use super::{
     Ended, Session, Stop,
     aliases::write_aliases,
     draft::Draft,
+    hold::Leased,
     prepared::Repeat,
     request::{End, Request},
     rewrite::Rewritten,
@@ -43,7 +44,7 @@ impl Session {
     /// Sends the request. A refusal means that nothing was sent.
     pub(crate) fn send(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
         let effects = demand.verdict.effects;
-        if self.lease.as_ref().is_some_and(|lease| lease.protocol.is_skipping()) {
+        if self.hold.leased.as_ref().is_some_and(|lease| lease.protocol.is_skipping()) {
             self.send_skipped(request);
             return Ok(());
         }
@@ -59,11 +60,11 @@ impl Session {
         self.note_opening(opening, aliases.len());
         let completion = self.restore_startup(request, effects);
         let goes_on = self.is_amid_pipeline();
-        let sent_before = self.sent.as_ref().filter(|_| goes_on).map_or(0, Vec::len);
+        let sent_before = self.under_way.sent.as_ref().filter(|_| goes_on).map_or(0, Vec::len);
         let kept_bytes = sent_before + if risk.is_some() { 2 * request.len } else { request.len };
         let may_repeat = self.may_repeat(whole, demand)
-            && self.kept_sent.grow_to(kept_bytes, self.shared.limits.request_buffer_total);
-        let Some(lease) = &mut self.lease else { return Ok(()) };
+            && self.under_way.kept_sent.grow_to(kept_bytes, self.view.shared.limits.request_buffer_total);
+        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
         let as_it_came = matches!(written, Written::AsItCame { .. }) && draft.is_empty();
         note_request(&mut lease.protocol, request, written);
         if effects.has(DISCARDING) {
@@ -74,19 +75,19 @@ impl Session {
         }
         if completion.is_some() {
             lease.protocol.withhold_ready();
-            self.restore = completion;
+            self.under_way.restore = completion;
         }
-        let sent = lease.send(if as_it_came { &self.inbox[..request.len] } else { &draft });
-        lease.protocol.insert_leading(&mut self.outbox);
+        let sent = lease.send(if as_it_came { &self.client.inbox[..request.len] } else { &draft });
+        lease.protocol.insert_leading(&mut self.client.outbox);
         if may_repeat {
             lease.protocol.may_repeat();
         }
         let bytes = self.take_from_inbox(request);
-        self.is_repeated = false;
+        self.under_way.is_repeated = false;
         if may_repeat {
             self.keep_sent(bytes, goes_on);
         } else {
-            self.sent = None;
+            self.under_way.sent = None;
         }
         if let Err(error) = sent {
             // The relay finds the connection closed and tells the client.
@@ -97,8 +98,8 @@ impl Session {
 
     /// A database with idle backends cannot be dropped, renamed or copied: the server waits a while for them to go.
     fn leave_other_databases(&self) {
-        let own = &self.identity.database;
-        for member in self.shared.pools.iter().flat_map(|pool| &pool.members) {
+        let own = &self.who.identity.database;
+        for member in self.view.shared.pools.iter().flat_map(|pool| &pool.members) {
             member.close_idle(|identity| identity.database != *own);
         }
     }
@@ -107,8 +108,8 @@ impl Session {
     fn send_skipped(&mut self, request: Request) {
         let bytes = self.take_from_inbox(request);
         self.forget_sent();
-        self.streaming = request.streaming;
-        if let Some(lease) = &mut self.lease {
+        self.client.streaming = request.streaming;
+        if let Some(lease) = &mut self.hold.leased {
             if request.is_extended() {
                 lease.protocol.sent_extended(VecDeque::new(), request.is_synced());
             }
@@ -120,10 +121,13 @@ impl Session {
     /// Where the session stands as the request begins.
     fn note_standing(&mut self, request: Request, demand: &Demand) {
         let was_open = self.is_amid_pipeline();
-        self.was_in_transaction = self.status() != TxStatus::Idle || (was_open && self.was_in_transaction);
-        let ending = self.ending(request, demand);
-        self.ending = if was_open { self.ending.and(ending) } else { ending };
-        self.left.begin(demand, was_open);
+        self.under_way.was_in_transaction =
+            self.status() != TxStatus::Idle || (was_open && self.under_way.was_in_transaction);
+        let ending = self.judge().ending(request, demand);
+        self.under_way.ending = if was_open { self.under_way.ending.and(ending) } else { ending };
+        if let Some(leased) = &mut self.hold.leased {
+            leased.left.begin(demand, was_open);
+        }
         self.note_sequences(demand);
     }
 
@@ -132,22 +136,24 @@ impl Session {
         let verdict = &demand.verdict;
         // What is discarded is told when it is.
         let discards = Effects::DISCARDS.with(Effects::DISCARDS_SEQUENCES);
-        self.left.effects |= verdict.effects.without(discards);
-        self.left.may_discard |= verdict.effects.has(Effects::DISCARDS);
+        self.note(verdict.effects.without(discards));
+        if let Some(leased) = &mut self.hold.leased {
+            leased.left.may_discard |= verdict.effects.has(Effects::DISCARDS);
+        }
         let goes_on = demand.statements > 1 || request.end == End::Open;
         if goes_on
             && verdict.effects.has(CHANGES_SETTINGS)
             && self.may_change_reading(request, verdict.effects)
         {
             // What follows before the server has said so may be read in another way than it was judged.
-            self.left.effects |= Effects::UNPROVEN;
+            self.note(Effects::UNPROVEN);
         }
         if verdict.effects.has(Effects::DDL) {
             // It may be committed long before it has been answered.
-            if verdict.control == Control::Other {
-                self.left.defining = Some(self.catalog.define());
+            if let Some(leased) = self.hold.leased.as_mut().filter(|_| verdict.control == Control::Other) {
+                leased.left.defining = Some(self.view.catalog.define());
             }
-            self.shared.catalogs.changed(&self.catalog);
+            self.view.shared.catalogs.changed(&self.view.catalog);
         } else if verdict.effects.has(Effects::ADDS) {
             self.note_added(request);
         }
@@ -160,7 +166,7 @@ impl Session {
         if verdict.effects.has(Effects::UNSURE) {
             self.note_unsure(request);
         }
-        self.streaming = request.streaming;
+        self.client.streaming = request.streaming;
         if verdict.reason == Reason::TooLong && request.streaming > 0 {
             self.begin_search(request);
         }
@@ -178,12 +184,17 @@ impl Session {
                 .any(|known| name.eq_ignore_ascii_case(known))
         };
         let mut is_bound = false;
-        self.for_each_bound_value(request, |value| {
+        self.judge().for_each_bound_value(request, |value| {
             is_bound |= std::str::from_utf8(value).is_ok_and(decides);
         });
         is_bound
             || effects.has(Effects::OPAQUE.with(Effects::OPAQUE_SETTINGS).with(Effects::RESETS))
-            || self.texts(request).iter().flat_map(|text| setting_names(text)).any(|name| decides(&name))
+            || self
+                .judge()
+                .texts(request)
+                .iter()
+                .flat_map(|text| setting_names(text))
+                .any(|name| decides(&name))
     }
 
     /// A session that asks for `currval` or `lastval` keeps the backend on which it may have called `nextval`.
@@ -191,13 +202,14 @@ impl Session {
         let verdict = &demand.verdict;
         let asks = verdict.effects.has(Effects::ASKS_SEQUENCES);
         if asks {
-            self.asks_sequences = true;
-            self.identity.asks_sequences.store(true, Ordering::Relaxed);
+            self.own.asks_sequences = true;
+            self.who.identity.asks_sequences.store(true, Ordering::Relaxed);
         }
         if self.calls_sequences(verdict) && !self.has_lasting_pin() {
-            self.left.effects |= Effects::CALLS_SEQUENCES;
+            let Some(Leased { left, .. }) = &mut self.hold.leased else { return };
+            left.effects |= Effects::CALLS_SEQUENCES;
             if demand.statements > demand.unread {
-                self.left.add_read(Effects::CALLS_SEQUENCES);
+                left.add_read(Effects::CALLS_SEQUENCES);
             }
         }
     }
@@ -205,14 +217,16 @@ impl Session {
     /// Whether the session asks for `currval` or `lastval`, and the statement may change what they give.
     pub(crate) fn calls_sequences(&self, verdict: &Verdict) -> bool {
         let asks = verdict.effects.has(Effects::ASKS_SEQUENCES);
-        asks || (self.asks_sequences && verdict.may_call_nextval())
+        asks || (self.own.asks_sequences && verdict.may_call_nextval())
     }
 
     /// Writes what opens the client's transaction, if it was told that it has begun: BEGIN, and what followed it. Each is
     /// sent as Parse, Bind and Execute without a Sync. If one of them fails, whatever the reason, the server skips the
     /// request behind it, so it cannot run outside of its transaction. Gives how many statements there are.
     fn write_opening(&mut self, draft: &mut Vec<u8>) -> usize {
-        let (Begun::Deferred(deferred), Some(lease)) = (&self.begun, &mut self.lease) else { return 0 };
+        let (Begun::Deferred(deferred), Some(lease)) = (&self.hold.begun, &mut self.hold.leased) else {
+            return 0;
+        };
         for text in &deferred.texts {
             message::parse(draft, b"".as_slice(), text, &[0, 0]);
             message::bind_plain(draft);
@@ -224,15 +238,15 @@ impl Session {
     }
 
     fn note_opening(&mut self, statements: usize, aliases: usize) {
-        self.is_new_backend = false;
-        if let Some(lease) = self.lease.as_mut().filter(|_| statements + aliases > 0) {
+        self.own.is_new_backend = false;
+        if let Some(lease) = self.hold.leased.as_mut().filter(|_| statements + aliases > 0) {
             lease.protocol.sends_opening(statements, aliases);
         }
         if statements > 1 {
-            self.left.effects |= Effects::LOCAL;
+            self.note(Effects::LOCAL);
         }
         if statements > 0 {
-            self.begun = Begun::No;
+            self.hold.begun = Begun::No;
         }
     }
 
@@ -247,7 +261,7 @@ impl Session {
         if self.passes_unchanged(request) {
             let parses = self.remember_unchanged(request)?;
             if !draft.is_empty() {
-                draft.extend_from_slice(&self.inbox[..request.len]);
+                draft.extend_from_slice(&self.client.inbox[..request.len]);
             }
             self.set_stepping(false);
             return Ok((Written::AsItCame { parses }, request));
@@ -274,10 +288,11 @@ impl Session {
             prepares: request.only_prepares(),
         };
         let is_complete = request.is_synced() || repeat.prepares;
-        if !self.kept_sent.grow_to(repeat.tail.len(), self.shared.limits.request_buffer_total) {
+        if !self.under_way.kept_sent.grow_to(repeat.tail.len(), self.view.shared.limits.request_buffer_total)
+        {
             return None;
         }
-        self.statements.as_mut().filter(|_| is_complete)?.repeat = Some(Box::new(repeat));
+        self.own.statements.as_mut().filter(|_| is_complete)?.repeat = Some(Box::new(repeat));
         Some(*remaining)
     }
 
@@ -285,14 +300,14 @@ impl Session {
     /// succeeded, before the client is told that they have. What the same text sets afterwards stays.
     fn restore_startup(&self, request: Request, effects: Effects) -> Option<Box<str>> {
         let may_end = request.end != End::Open && request.streaming == 0;
-        if !effects.has(Effects::RESETS) || self.startup.is_empty() || !may_end {
+        if !effects.has(Effects::RESETS) || self.who.startup.is_empty() || !may_end {
             return None;
         }
-        let texts = self.texts(request);
+        let texts = self.judge().texts(request);
         let names: Vec<String> = texts.iter().flat_map(|text| reset_names(text)).collect();
         let set: Vec<String> = texts.iter().flat_map(|text| setting_names(text)).collect();
         let all = names.iter().any(|name| name == "all");
-        let restored = self.startup.iter().filter(|(name, _)| {
+        let restored = self.who.startup.iter().filter(|(name, _)| {
             let is_in = |list: &[String]| list.iter().any(|other| other == name);
             // Who returns to its own user returns to its startup role, too.
             let implied = *name == "role" && names.iter().any(|other| other == "session_authorization");
@@ -305,10 +320,10 @@ impl Session {
 
     /// Completes a request that resets settings, and tells the client that it is done.
     pub(crate) async fn restore(&mut self, sql: Box<str>) -> Result<(), Ended> {
-        let is_done = !self.left.failed && self.left.discarded.settings;
-        let Some(lease) = self.lease.as_mut().filter(|_| is_done) else {
+        let is_done = |leased: &&mut Leased| !leased.left.failed && leased.left.discarded.settings;
+        let Some(lease) = self.hold.leased.as_mut().filter(is_done) else {
             let status = self.status();
-            message::ready(&mut self.outbox, status);
+            message::ready(&mut self.client.outbox, status);
             return self.flush_now();
         };
         let mut query = Vec::new();
@@ -318,7 +333,7 @@ impl Session {
         // A failed write shows as the end of the backend's replies.
         let _ = lease.send(&query);
         self.relay().await?;
-        match self.lease.as_mut().and_then(|lease| lease.protocol.take_error()) {
+        match self.hold.leased.as_mut().and_then(|lease| lease.protocol.take_error()) {
             // What is in force is not what the client believes.
             Some(error) => Err(Ended::ByServer(Box::new(error))),
             None => Ok(()),

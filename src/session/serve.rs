@@ -32,8 +32,8 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
     if session.skips(request) {
         return Box::pin(session.drop_request(request)).await;
     }
-    let judged_at = session.catalog.changes();
-    let demand = session.classify(request).await?;
+    let judged_at = session.view.catalog.changes();
+    let demand = session.judge().classify(request).await?;
     session.note_judged(judged_at);
     session.note_only_reads(&demand);
     if session.answers(request, &demand)? {
@@ -41,7 +41,7 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
     }
     // What is refused from here on was not sent. A block and not a function, whose arguments would be kept twice.
     let served = async {
-        session.begun.check()?;
+        session.hold.begun.check()?;
         match session.target(request, &demand) {
             Target::Torn => return Err(session.torn(request).into()),
             Target::Held => {}

@@ -5,20 +5,19 @@ use std::{
     time::Duration,
 };
 
-use super::{Ended, Session, classify::for_each_value, left::Left, request::Request, transaction::Begun};
+use super::{Ended, Session, hold::Leased, request::Request, transaction::Begun};
 use crate::{
     backend::{
         Broken,
         probe::{Asked, PinReason, Residue},
         protocol::Failure,
     },
-    pool::Lease,
     sql::{Catalog, Effects, added_names, setting_names},
-    wire::{TxStatus, frame::split_message, message, read::Body},
+    wire::{TxStatus, message},
 };
 
 /// Effects after which the server is asked what the session has left.
-const LEAVES_STATE: Effects = Effects::SETS
+pub(super) const LEAVES_STATE: Effects = Effects::SETS
     .with(Effects::RESETS)
     .with(Effects::SETS_UNLISTED)
     .with(Effects::TEMP)
@@ -42,7 +41,7 @@ pub(crate) const CHANGES_SETTINGS: Effects = Effects::SETS
     .with(Effects::UNPROVEN);
 
 /// What may make objects: they may be temporary by the search path alone.
-const DEFINES: Effects = Effects::DDL.with(Effects::ADDS);
+pub(super) const DEFINES: Effects = Effects::DDL.with(Effects::ADDS);
 
 /// Names of what is added are kept of one transaction; of more, it is not known what was.
 const ADDED_MAX: usize = 100;
@@ -62,25 +61,19 @@ pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 impl Session {
     /// Gives the backend back if it owes nothing and the session cannot have left anything on it.
     pub(crate) fn release_if_clean(&mut self) {
-        let Some(lease) = &self.lease else { return };
+        let Some(lease) = &self.hold.leased else { return };
         let Some(proof) = lease.protocol.quiescent() else { return };
-        let clean = self.pin.is_none()
-            && !self.is_kept
-            && !self.has_long_statement()
-            && !self.left.effects.has(LEAVES_STATE.with(DEFINES))
-            && self.left.judged_at == self.catalog.changes()
-            && self.streaming == 0
-            && !self.left.statements_unknown
+        let clean = lease.is_clean(self.view.catalog.changes())
+            && self.client.streaming == 0
             && !self.has_aliases()
-            && !self.listening_needs_backend()
-            && lease.unsent.is_empty();
+            && !self.listening_needs_backend();
         if !clean {
             return;
         }
         // In this order: once the session holds nothing, no cancel from another thread can be registered any more.
-        self.key.holds_none();
+        self.who.key.holds_none();
         if lease.cancel.was_hit() {
-            self.key.holds(&lease.cancel);
+            self.who.key.holds(&lease.cancel);
             return;
         }
         if let Some(mut lease) = self.part_unreachable() {
@@ -88,18 +81,18 @@ impl Session {
             lease.protocol.take_error();
             lease.protocol.set_heard_elsewhere(None);
             lease.protocol.take_held_ready();
-            lease.release(proof);
+            lease.into_lease().release(proof);
         }
     }
 
     /// After a request: in a transaction or between Flush and Sync the lease is kept; otherwise the server is
     /// asked what was left, if anything can have been, and the lease is kept (pinned) or given back.
     pub(crate) async fn settle(&mut self) -> Result<(), Ended> {
-        if let Some(sql) = self.restore.take() {
+        if let Some(sql) = self.under_way.restore.take() {
             Box::pin(self.restore(sql)).await?;
         }
         self.end_statements();
-        match &self.lease {
+        match &self.hold.leased {
             Some(lease) if lease.protocol.quiescent().is_some() => Box::pin(self.settle_held()).await,
             _ => Ok(()),
         }
@@ -108,114 +101,104 @@ impl Session {
     async fn settle_held(&mut self) -> Result<(), Ended> {
         // Its client has been answered: a cancel that comes from here on finds nothing to cancel, and does not keep the
         // backend from being given back.
-        self.key.holds_none();
+        self.who.key.holds_none();
         let settled = self.settle_answered().await;
-        if let Some(lease) = &self.lease {
-            self.key.holds(&lease.cancel);
+        if let Some(lease) = &self.hold.leased {
+            self.who.key.holds(&lease.cancel);
         }
         settled
     }
 
     async fn settle_answered(&mut self) -> Result<(), Ended> {
-        if self.left.judged_at != self.catalog.changes() {
+        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+        if leased.left.judged_at != self.view.catalog.changes() {
             // Something else may have run than what was judged.
-            self.left.effects |= Effects::UNPROVEN;
+            leased.left.effects |= Effects::UNPROVEN;
         }
         // What is created may be temporary by the search path alone.
-        let defines = self.left.effects.has(DEFINES);
-        if self.left.effects.has(Effects::OPAQUE) && self.left.effects.has(Effects::UNPROVEN) {
-            self.shared.catalogs.doubt(&self.catalog);
+        let defines = leased.left.effects.has(DEFINES);
+        if leased.left.effects.has(Effects::OPAQUE) && leased.left.effects.has(Effects::UNPROVEN) {
+            self.view.shared.catalogs.doubt(&self.view.catalog);
         }
-        self.left.defining = None;
-        self.note_definitions();
-        if let Some(lease) = self.lease.as_mut().filter(|_| self.left.effects.has(Effects::UNPROVEN)) {
+        leased.left.defining = None;
+        self.view.note_definitions(&mut leased.left);
+        if leased.left.effects.has(Effects::UNPROVEN) {
             // Whatever is found below and carried: another session gets it only after a reset.
-            lease.is_suspect = true;
+            leased.is_suspect = true;
         }
         if self.has_long_statement() {
             // A question of ours would end the statement: what was left is asked for when it is gone.
             self.set_pin(Some(PinReason::UnnamedStatement));
             return Ok(());
         }
-        if self.listening.is_some() {
+        if self.own.listening.is_some() {
             self.settle_listening().await?;
-            if self.lease.is_none() {
+            if self.hold.leased.is_none() {
                 return Ok(());
             }
         }
         if !self.outlive_cancel().await || !self.ask_statements().await || !self.remove_aliases().await {
             return self.end_lease();
         }
-        self.left.failed = false;
-        let was_long = self.pin.as_ref().is_some_and(|pin| pin.reason == PinReason::UnnamedStatement);
-        let asks = match &self.pin {
+        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+        leased.left.failed = false;
+        let was_long = leased.is_pinned_by(PinReason::UnnamedStatement);
+        let asks = match &leased.pin {
             // Nothing else can end a pin that lasts as long as the session.
-            _ if self.is_kept => CHANGES_SETTINGS,
+            _ if leased.is_kept => CHANGES_SETTINGS,
             Some(_) => LEAVES_STATE.with(Effects::ENDS_STATE),
             None => LEAVES_STATE,
         };
-        if self.left.effects.has(asks) || was_long || defines {
+        if leased.left.effects.has(asks) || was_long || defines {
             self.ask_residue().await?;
-        } else if self.is_kept {
-            self.set_pin(self.lasting_pin());
+        } else if leased.is_kept {
+            let lasting = leased.lasting_pin();
+            self.set_pin(lasting);
         }
-        // What was not proven has been asked for, and another session gets the backend only after a reset.
-        self.left.judged_at = self.catalog.changes();
+        if let Some(leased) = &mut self.hold.leased {
+            // What was not proven has been asked for, and another session gets the backend only after a reset.
+            leased.left.judged_at = self.view.catalog.changes();
+        }
         self.release_if_clean();
         Ok(())
     }
 
     /// The request was judged when definitions had changed so often.
     pub(crate) fn note_judged(&mut self, changes: u64) {
-        if self.lease.is_none() {
-            self.left.judged_at = changes;
-        }
+        self.under_way.judged_at = changes;
     }
 
     /// Ends the session's hold on its backend. Every lease ends by this, whichever way: what must follow from it cannot
     /// be forgotten on one of them.
-    pub(crate) fn part(&mut self) -> Option<Lease> {
-        self.lease.as_ref()?;
-        self.key.holds_none();
+    pub(super) fn part(&mut self) -> Option<Leased> {
+        self.hold.leased.as_ref()?;
+        self.who.key.holds_none();
         self.part_unreachable()
     }
 
     /// The same, when no cancel finds the backend any more.
-    fn part_unreachable(&mut self) -> Option<Lease> {
-        let lease = self.lease.take()?;
-        self.note_definitions();
-        self.left = Left::default();
-        self.pin = None;
-        Some(lease)
+    fn part_unreachable(&mut self) -> Option<Leased> {
+        let mut leased = self.hold.leased.take()?;
+        self.view.note_definitions(&mut leased.left);
+        Some(leased)
     }
 
-    /// Definitions may have changed: classification and shared statements must follow.
-    fn note_definitions(&mut self) {
-        let is_proven =
-            !self.left.effects.has(Effects::UNPROVEN) && self.left.judged_at == self.catalog.changes();
-        let added = self.left.take_added();
-        if self.left.effects.has(Effects::DDL) || self.left.effects.has(Effects::ADDS) && !is_proven {
-            self.shared.catalogs.changed(&self.catalog);
-        } else if self.left.effects.has(Effects::ADDS) {
-            self.shared.catalogs.added(&self.catalog, &added);
-        } else if self.left.effects.has(Effects::DROPS) {
-            self.shared.catalogs.dropped();
+    /// A request may leave these on the backend.
+    pub(crate) fn note(&mut self, effects: Effects) {
+        if let Some(leased) = &mut self.hold.leased {
+            leased.left.effects |= effects;
         }
-        if self.left.effects.has(Effects::CHANGES_DEFAULTS) {
-            self.shared.renew_backends();
-        }
-        let noted = DEFINES.with(Effects::DROPS).with(Effects::CHANGES_DEFAULTS);
-        self.left.effects = self.left.effects.without(noted);
     }
 
     /// Remembers what a request adds, until its transaction has ended: nobody else sees it before.
     pub(crate) fn note_added(&mut self, request: Request) {
-        let names = self.texts(request).iter().flat_map(|text| added_names(text)).collect::<Vec<_>>();
-        let added = &mut self.left.noted().added;
+        let names = self.judge().texts(request).iter().flat_map(|text| added_names(text)).collect::<Vec<_>>();
+        let Some(leased) = &mut self.hold.leased else { return };
+        let added = &mut leased.left.noted().added;
         added.extend(names);
         if added.len() > ADDED_MAX {
             *added = Vec::new();
-            self.left.effects |= Effects::DDL;
+            leased.left.effects |= Effects::DDL;
         }
     }
 
@@ -223,16 +206,16 @@ impl Session {
     /// A name that is itself a bound value is among the request's values.
     pub(crate) fn note_custom_settings(&mut self, request: Request) {
         let mut names: Vec<String> =
-            self.texts(request).iter().flat_map(|text| setting_names(text)).collect();
+            self.judge().texts(request).iter().flat_map(|text| setting_names(text)).collect();
         let mut has_odd = false;
-        self.for_each_bound_value(request, |value| match bound_name(value) {
+        self.judge().for_each_bound_value(request, |value| match bound_name(value) {
             BoundName::None => {}
             BoundName::Carried(name) => names.push(name),
             BoundName::Odd => has_odd = true,
         });
         if has_odd {
             // It would be lost with the backend, and is nobody else's.
-            self.left.effects |= Effects::UNPROVEN;
+            self.note(Effects::UNPROVEN);
         }
         for name in names {
             self.note_custom_setting(&name);
@@ -240,70 +223,58 @@ impl Session {
     }
 
     fn note_custom_setting(&mut self, name: &str) {
-        if !name.contains('.') || self.custom_settings.iter().any(|known| known == name) {
+        if !name.contains('.') || self.own.custom_settings.iter().any(|known| known == name) {
             return;
         }
-        if self.custom_settings.len() < CUSTOM_SETTINGS_MAX {
-            self.custom_settings.push(name.to_owned());
+        if self.own.custom_settings.len() < CUSTOM_SETTINGS_MAX {
+            self.own.custom_settings.push(name.to_owned());
         } else {
-            self.left.effects |= Effects::OPAQUE_SETTINGS;
+            self.note(Effects::OPAQUE_SETTINGS);
         }
     }
 
     /// Remembers texts that call what the catalog snapshot does not know, until the server is asked what it does.
     pub(crate) fn note_unsure(&mut self, request: Request) {
-        let texts = self.texts(request);
-        for text in texts {
-            self.left.noted().unsure.extend_from_slice(&text);
-        }
-        if self.left.unsure().len() > UNSURE_BYTES {
-            self.left.effects |= Effects::OPAQUE_SETTINGS;
-            self.left.forget_unsure();
+        let texts = self.judge().texts(request).concat();
+        let Some(Leased { left, .. }) = &mut self.hold.leased else { return };
+        left.noted().unsure.extend_from_slice(&texts);
+        if left.unsure().len() > UNSURE_BYTES {
+            left.effects |= Effects::OPAQUE_SETTINGS;
+            left.forget_unsure();
         }
     }
 
     /// The parameters that functions of the database set, as far as their names stand somewhere, which the last
     /// transaction may have called. The server is asked what functions do that the snapshot does not know.
     async fn parameters_of_functions(&mut self) -> Result<Vec<String>, Broken> {
-        if !self.left.effects.has(Effects::OPAQUE.with(Effects::UNPROVEN)) {
+        let Some(lease) = &mut self.hold.leased else { return Ok(Vec::new()) };
+        if !lease.left.effects.has(Effects::OPAQUE.with(Effects::UNPROVEN)) {
             return Ok(Vec::new());
         }
-        let Some(lease) = self.lease.as_mut().filter(|_| !self.left.unsure().is_empty()) else {
-            return Ok(self.catalog.parameters());
-        };
+        if lease.left.unsure().is_empty() {
+            return Ok(self.view.catalog.parameters());
+        }
         let (answer, _) = lease.ask_unhindered(Catalog::PROGRAMS).await?;
-        self.outbox.extend_from_slice(&answer.for_client);
+        self.client.outbox.extend_from_slice(&answer.for_client);
         if answer.error.is_some() {
-            self.left.effects |= Effects::OPAQUE_SETTINGS;
-            return Ok(self.catalog.parameters());
+            lease.left.effects |= Effects::OPAQUE_SETTINGS;
+            return Ok(self.view.catalog.parameters());
         }
         let rows = answer.rows.into_iter().filter_map(|row| {
             let mut columns = row.into_iter().flatten();
             Some((columns.next()?, columns.next()?))
         });
         let programs = Catalog::from_rows(0, rows);
-        if programs.hides_settings_of(self.left.unsure()) {
-            self.left.effects |= Effects::OPAQUE_SETTINGS;
+        if programs.hides_settings_of(lease.left.unsure()) {
+            lease.left.effects |= Effects::OPAQUE_SETTINGS;
         }
-        Ok(programs.parameters().iter().cloned().chain(self.catalog.parameters()).collect())
-    }
-
-    /// Looks at each value that a request binds.
-    pub(crate) fn for_each_bound_value(&self, request: Request, mut look: impl FnMut(&[u8])) {
-        let mut rest = self.inbox.get(..request.len).unwrap_or_default();
-        while let Ok(Some((tag, body, after))) = split_message(rest) {
-            rest = after;
-            if tag == b'B' {
-                // A malformed one is the server's to refuse.
-                let _ = for_each_value(&mut Body::new(body, "Bind"), &mut look);
-            }
-        }
+        Ok(programs.parameters().iter().cloned().chain(self.view.catalog.parameters()).collect())
     }
 
     /// A cancel that came late must hit nobody else: waits for it, and then asks the backend for a sign of life
     /// that takes the blow. False if the backend gives none.
     pub(crate) async fn outlive_cancel(&mut self) -> bool {
-        let Some(lease) = &mut self.lease else { return true };
+        let Some(lease) = &mut self.hold.leased else { return true };
         if !lease.cancel.was_hit() {
             return true;
         }
@@ -317,15 +288,17 @@ impl Session {
 
     /// Asks the backend which statements it still has, if that is not known. False if it gives no answer.
     async fn ask_statements(&mut self) -> bool {
-        if self.lease.is_none() || !self.left.statements_unknown {
+        if !self.hold.leased.as_ref().is_some_and(|leased| leased.left.statements_unknown) {
             return true;
         }
         let Some(names) = self.ask_statement_names().await else { return false };
-        let lost_all = self.lease.as_mut().is_some_and(|lease| lease.statements.keep(&names));
-        if let Some(statements) = self.statements.as_mut().filter(|_| lost_all) {
+        let lost_all = self.hold.leased.as_mut().is_some_and(|lease| {
+            lease.left.statements_unknown = false;
+            lease.statements.keep(&names)
+        });
+        if let Some(statements) = self.own.statements.as_mut().filter(|_| lost_all) {
             statements.named.clear();
         }
-        self.left.statements_unknown = false;
         true
     }
 
@@ -334,17 +307,17 @@ impl Session {
         // Neither ours nor those that SQL can name are longer; of more than these nothing is known.
         let sql = "SELECT pg_catalog.left(name, 64) FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql \
                    LIMIT 10001";
-        let asked = self.lease.as_mut()?.ask_unhindered(sql);
+        let asked = self.hold.leased.as_mut()?.ask_unhindered(sql);
         let (answer, _) = tokio::time::timeout(ASK_TIMEOUT, asked).await.ok()?.ok()?;
         if answer.error.is_some() || answer.rows.len() > 10_000 {
             return None;
         }
-        self.outbox.extend_from_slice(&answer.for_client);
+        self.client.outbox.extend_from_slice(&answer.for_client);
         Some(answer.rows.into_iter().flatten().flatten().collect())
     }
 
     async fn ask_residue(&mut self) -> Result<(), Ended> {
-        let settings = self.left.effects.has(CHANGES_SETTINGS);
+        let settings = self.hold.may_have_left(CHANGES_SETTINGS);
         let asked = tokio::time::timeout(ASK_TIMEOUT, self.probe(settings)).await;
         match asked {
             Ok(Ok(Some(residue))) => {
@@ -359,12 +332,12 @@ impl Session {
 
     async fn probe(&mut self, settings: bool) -> Result<Option<Residue>, Broken> {
         let mut others = self.parameters_of_functions().await?;
-        others.retain(|name| !self.custom_settings.contains(name));
+        others.retain(|name| !self.own.custom_settings.contains(name));
         others.sort_unstable();
         others.dedup();
-        let Some(lease) = &mut self.lease else { return Ok(None) };
-        let bytes_max = self.shared.limits.settings_per_client;
-        let asked = Asked { custom: &self.custom_settings, others: &others, bytes_max };
+        let Some(lease) = &mut self.hold.leased else { return Ok(None) };
+        let bytes_max = self.view.shared.limits.settings_per_client;
+        let asked = Asked { custom: &self.own.custom_settings, others: &others, bytes_max };
         lease.probe(settings.then_some(asked)).await.map(Some)
     }
 
@@ -373,55 +346,41 @@ impl Session {
         let unknown = matches!(residue.pin, Some(PinReason::Unknown))
             || (asked_settings && residue.settings.is_none())
             || residue.is_large;
-        self.outbox.extend_from_slice(&residue.for_client);
+        self.client.outbox.extend_from_slice(&residue.for_client);
         if let Some(settings) = residue.settings {
             // What functions have set is asked for from now on.
             settings.iter().for_each(|(name, _)| self.note_custom_setting(name));
-            let settings =
-                if settings == *self.startup { Arc::clone(&self.startup) } else { Arc::new(settings) };
-            self.asked =
-                settings.get("bulkhead.route").and_then(|route| self.shared.classifier.rules().hint(route));
-            self.in_session_mode = settings.get("bulkhead.pool_mode") == Some("session");
-            self.is_kept |= self.lease.is_some() && self.keeps(self.lease_pool);
-            if let Some(lease) = &mut self.lease {
-                lease.applied = Arc::clone(&settings);
+            let settings = if settings == *self.who.startup {
+                Arc::clone(&self.who.startup)
+            } else {
+                Arc::new(settings)
+            };
+            self.own.asked = settings
+                .get("bulkhead.route")
+                .and_then(|route| self.view.shared.classifier.rules().hint(route));
+            self.own.in_session_mode = settings.get("bulkhead.pool_mode") == Some("session");
+            let keeps = self.hold.leased.as_ref().is_some_and(|leased| self.keeps(leased.pool));
+            if let Some(leased) = &mut self.hold.leased {
+                leased.is_kept |= keeps;
+                leased.applied = Arc::clone(&settings);
             }
-            self.settings = settings;
+            self.own.settings = settings;
         }
-        self.set_pin(self.lasting_pin().or(residue.pin));
+        let lasting = self.hold.leased.as_ref().and_then(Leased::lasting_pin);
+        self.set_pin(lasting.or(residue.pin));
+        let Some(Leased { left, .. }) = &mut self.hold.leased else { return };
         if unknown {
-            self.left.effects = self.left.effects.without(Effects::DISCARDS_SEQUENCES).with(Effects::SETS);
+            left.effects = left.effects.without(Effects::DISCARDS_SEQUENCES).with(Effects::SETS);
         } else {
-            self.left.effects = Effects::NONE;
-            self.left.forget_unsure();
+            left.effects = Effects::NONE;
+            left.forget_unsure();
         }
-    }
-
-    /// State that cannot be asked for lasts until the client goes; that of sequences and settings, until it is
-    /// discarded.
-    fn lasting_pin(&self) -> Option<PinReason> {
-        let pinned = self.pin.as_ref().map(|pin| pin.reason);
-        // DISCARD ALL, which runs in no transaction and succeeded, resets what is not listed, too.
-        let resets_all = self.left.effects.has(Effects::DISCARDS);
-        let pinned = pinned.filter(|reason| !(resets_all && *reason == PinReason::HiddenSettings));
-        let forever = [
-            (Effects::LOADS, PinReason::Load),
-            (Effects::OPAQUE_SETTINGS, PinReason::HiddenSettings),
-            (Effects::SEEDS, PinReason::Seed),
-        ];
-        let left = forever
-            .into_iter()
-            .find(|(effect, reason)| self.left.effects.has(*effect) || pinned == Some(*reason))
-            .map(|(_, reason)| reason);
-        let sequences =
-            self.left.effects.has(Effects::CALLS_SEQUENCES) || pinned == Some(PinReason::Sequences);
-        let discarded = self.left.effects.has(Effects::DISCARDS_SEQUENCES);
-        left.or((sequences && !discarded).then_some(PinReason::Sequences))
     }
 
     /// Whether the backend is kept for the sake of state that cannot be asked for.
     pub(crate) fn has_lasting_pin(&self) -> bool {
-        self.pin.as_ref().is_some_and(|pin| pin.reason.is_lasting())
+        let pin = self.hold.leased.as_ref().and_then(|leased| leased.pin.as_ref());
+        pin.is_some_and(|pin| pin.reason.is_lasting())
     }
 
     /// Closes the backend: what is on it is not known. A session that may have state on it ends with it, as with any
@@ -432,7 +391,7 @@ impl Session {
 
     /// The same, if it is known what has become of the backend.
     fn end_lease_by(&mut self, broken: Option<Broken>) -> Result<(), Ended> {
-        let had_state = self.pin.is_some() || self.left.effects.has(LEAVES_STATE);
+        let had_state = self.hold.is_pinned() || self.hold.may_have_left(LEAVES_STATE);
         match self.part() {
             Some(lease) if had_state => {
                 Err(Ended::Backend(broken.unwrap_or_else(|| lease.timed_out()).into()))
@@ -443,20 +402,20 @@ impl Session {
 
     /// What the replies told besides the bytes for the client.
     pub(crate) fn on_news(&mut self) {
-        let Some(lease) = &mut self.lease else { return };
+        let Some(lease) = &mut self.hold.leased else { return };
         let mut news = lease.protocol.take_news();
         if let Some(failure) = news.failure {
-            self.left.failed = true;
-            self.shared.metrics.server_errors.fetch_add(1, Ordering::Relaxed);
+            lease.left.failed = true;
+            self.view.shared.metrics.server_errors.fetch_add(1, Ordering::Relaxed);
             if failure == Failure::Unread {
-                self.left.drop_unread();
+                lease.left.drop_unread();
             }
         }
         // The Sync that was sent is ours: the client's, still to come, is answered here.
-        self.skipping |= news.skips_to_sync;
+        self.client.skipping |= news.skips_to_sync;
         if news.parameter_changed {
-            self.left.effects |= Effects::SETS;
-            self.reading = lease.protocol.reading();
+            lease.left.effects |= Effects::SETS;
+            self.own.reading = lease.protocol.reading();
         }
         if news.needs_sync {
             let mut sync = Vec::new();
@@ -465,7 +424,7 @@ impl Session {
             let _ = lease.send(&sync);
         }
         if news.begin_failed {
-            self.begun = Begun::Failed;
+            self.hold.begun = Begun::Failed;
         }
         if let Some(reason) = news.transient {
             self.repeat(reason);
@@ -476,7 +435,7 @@ impl Session {
         self.note_statements(&mut news);
         self.forget_unparsed(&news.not_parsed);
         self.undo(news.undone);
-        if let Some(lease) = &mut self.lease {
+        if let Some(lease) = &mut self.hold.leased {
             for id in &news.not_closed {
                 lease.statements.insert(*id);
             }
@@ -485,8 +444,8 @@ impl Session {
 
     /// An open transaction on the backend fails too when a statement of it was refused here.
     pub(crate) async fn fail_transaction(&mut self) -> Result<(), Ended> {
-        let Some(lease) = &mut self.lease else { return Ok(()) };
-        let in_transaction = self.was_in_transaction || lease.protocol.status() != TxStatus::Idle;
+        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
+        let in_transaction = self.under_way.was_in_transaction || lease.protocol.status() != TxStatus::Idle;
         if lease.protocol.is_open() {
             if lease.protocol.is_amid_message() {
                 return Err(Ended::Protocol("a statement was refused in the middle of a reply".to_owned()));
@@ -494,7 +453,7 @@ impl Session {
             // Replies are still to come, and a Sync is not ours to send: what was begun ends with its backend.
             self.end_lease()?;
             if in_transaction {
-                self.begun = Begun::Failed;
+                self.hold.begun = Begun::Failed;
             }
             return Ok(());
         }
@@ -505,7 +464,7 @@ impl Session {
         let failing = lease.ask("bulkhead refused a statement of this transaction");
         if !matches!(tokio::time::timeout(ASK_TIMEOUT, failing).await, Ok(Ok(_))) {
             self.end_lease()?;
-            self.begun = Begun::Failed;
+            self.hold.begun = Begun::Failed;
         }
         Ok(())
     }

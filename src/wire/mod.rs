@@ -3,6 +3,7 @@
 //!
 //! Source of all formats: PostgreSQL documentation, chapter "Frontend/Backend Protocol".
 
+pub mod client;
 pub mod frame;
 pub mod message;
 pub mod options;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::backend::statements::{Own, StatementId};
+use crate::backend::statements::{OwnStatement, StatementId};
 
 /// What becomes of the reply to one message of a changed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub enum Undo {
     /// The name of a Parse is free again.
     Parse(Box<[u8]>),
     /// The statement of a Close is there again.
-    Close(Box<[u8]>, Own),
+    Close(Box<[u8]>, OwnStatement),
     /// So is the unnamed one, of which this is the Parse message's body without its name.
     CloseUnnamed(Box<[u8]>),
 }

@@ -1,0 +1,52 @@
+//! The client's side of a session: its socket, and the bytes from and for it.
+
+use std::time::Instant;
+
+use super::{Shared, kept::Kept, orphan::Presence};
+use crate::{
+    socket::{Socket, silence::Silence},
+    sql::HiddenSearch,
+};
+
+/// The client's side: its socket, and what came from it or is to go to it.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) socket: Socket,
+    /// Bytes from the client that have not been sent on. Empty when idle.
+    pub(super) inbox: Vec<u8>,
+    /// What the inbox counts of what all sessions may keep.
+    pub(super) kept: Kept,
+    /// Bytes for the client that its socket has not taken. Empty when idle.
+    pub(super) outbox: Vec<u8>,
+    /// Bytes of the client's current message still to be sent on.
+    pub(super) streaming: usize,
+    /// What is looked for in it, if it is a text.
+    pub(super) search: Option<Box<HiddenSearch>>,
+    /// A refused extended request: everything up to its Sync is dropped.
+    pub(super) skipping: bool,
+    /// Whether the client is still there.
+    pub(super) presence: Presence,
+    /// When its requests end at the latest, once it has left.
+    pub(super) until: Option<Instant>,
+    /// Whether the client still acknowledges what it is sent.
+    pub(super) silence: Silence,
+}
+
+impl Client {
+    /// A client that was let in on this socket, has sent this already, and is greeted so.
+    pub(super) fn new(socket: Socket, unread: Vec<u8>, greeting: Vec<u8>, shared: &Shared) -> Self {
+        Self {
+            socket,
+            // An empty buffer still owns its memory.
+            inbox: if unread.is_empty() { Vec::new() } else { unread },
+            kept: Kept::of(&shared.kept),
+            outbox: greeting,
+            streaming: 0,
+            search: None,
+            skipping: false,
+            presence: Presence::Here,
+            until: None,
+            silence: Silence::default(),
+        }
+    }
+}

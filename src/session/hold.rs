@@ -1,0 +1,143 @@
+//! What a session holds: its transaction, and its backend.
+
+use std::ops::{Deref, DerefMut};
+
+use super::{
+    left::Left,
+    metrics::CountedPin,
+    settle::{DEFINES, LEAVES_STATE},
+    transaction::Begun,
+};
+use crate::{
+    backend::{Backend, probe::PinReason, statements::UnnamedText},
+    pool::{Lease, PinPlace},
+    route::PoolId,
+    sql::Effects,
+    wire::TxStatus,
+};
+
+/// The session's transaction and backend.
+#[derive(Debug, Default)]
+pub(super) struct Hold {
+    /// A transaction that exists here only.
+    pub(super) begun: Begun,
+    /// The backend, while the session holds one.
+    pub(super) leased: Option<Leased>,
+}
+
+/// A backend that the session holds, and what is true of it only as long as it does.
+#[derive(Debug)]
+pub(super) struct Leased {
+    lease: Lease,
+    /// The pool that it is of.
+    pub(super) pool: PoolId,
+    /// It is the session's own until the session ends.
+    pub(super) is_kept: bool,
+    /// Why it is kept between transactions.
+    pub(super) pin: Option<Box<CountedPin>>,
+    /// What statements have, or may have, left on it since the checkout.
+    pub(super) left: Left,
+}
+
+impl Hold {
+    /// The transaction status that the client is told: of a transaction that no server knows, as long as there is one.
+    pub(super) fn status(&self) -> TxStatus {
+        match (&self.begun, &self.leased) {
+            (Begun::No, Some(leased)) => leased.protocol.status(),
+            (begun, _) => begun.status(),
+        }
+    }
+
+    /// Whether the session has its backend for longer than a transaction.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.leased.as_ref().is_some_and(Leased::is_pinned)
+    }
+
+    /// Whether statements may have left one of these on the backend.
+    pub(super) fn may_have_left(&self, effects: Effects) -> bool {
+        self.leased.as_ref().is_some_and(|leased| leased.left.effects.has(effects))
+    }
+}
+
+impl Leased {
+    /// A backend that was just checked out, with a place among the pins of its pool if there is to be a pin.
+    pub(super) fn new(mut lease: Lease, pool: PoolId, is_kept: bool, place: Option<PinPlace>) -> Self {
+        if let Some(place) = place {
+            lease.take_place(place);
+        }
+        Self { lease, pool, is_kept, pin: None, left: Left::default() }
+    }
+
+    /// Whether the session keeps it for longer than a transaction.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.pin.is_some()
+    }
+
+    /// Whether it is kept for this reason.
+    pub(super) fn is_pinned_by(&self, reason: PinReason) -> bool {
+        self.pin.as_ref().is_some_and(|pin| pin.reason == reason)
+    }
+
+    /// State that cannot be asked for lasts until the client goes; that of sequences and settings, until it is
+    /// discarded.
+    pub(super) fn lasting_pin(&self) -> Option<PinReason> {
+        let pinned = self.pin.as_ref().map(|pin| pin.reason);
+        // DISCARD ALL, which runs in no transaction and succeeded, resets what is not listed, too.
+        let resets_all = self.left.effects.has(Effects::DISCARDS);
+        let pinned = pinned.filter(|reason| !(resets_all && *reason == PinReason::HiddenSettings));
+        let forever = [
+            (Effects::LOADS, PinReason::Load),
+            (Effects::OPAQUE_SETTINGS, PinReason::HiddenSettings),
+            (Effects::SEEDS, PinReason::Seed),
+        ];
+        let left = forever
+            .into_iter()
+            .find(|(effect, reason)| self.left.effects.has(*effect) || pinned == Some(*reason))
+            .map(|(_, reason)| reason);
+        let sequences =
+            self.left.effects.has(Effects::CALLS_SEQUENCES) || pinned == Some(PinReason::Sequences);
+        let discarded = self.left.effects.has(Effects::DISCARDS_SEQUENCES);
+        left.or((sequences && !discarded).then_some(PinReason::Sequences))
+    }
+
+    /// Whether statements have left nothing on it that another session could meet, and all that was sent has gone out;
+    /// `changes` is how often definitions have changed by now.
+    pub(super) fn is_clean(&self, changes: u64) -> bool {
+        self.pin.is_none()
+            && !self.is_kept
+            && !self.has_long_statement()
+            && !self.left.effects.has(LEAVES_STATE.with(DEFINES))
+            && self.left.judged_at == changes
+            && !self.left.statements_unknown
+            && self.lease.unsent.is_empty()
+    }
+
+    /// Whether it has an unnamed statement that is too long to be kept here.
+    pub(super) fn has_long_statement(&self) -> bool {
+        self.lease.statements.unnamed == UnnamedText::Streamed
+    }
+
+    /// The backend itself, to borrow parts of it side by side.
+    pub(super) fn backend(&mut self) -> &mut Backend {
+        &mut self.lease
+    }
+
+    /// The lease itself, without what was true of it.
+    pub(super) fn into_lease(self) -> Lease {
+        self.lease
+    }
+}
+
+impl Deref for Leased {
+    type Target = Lease;
+
+    fn deref(&self) -> &Lease {
+        &self.lease
+    }
+}
+
+impl DerefMut for Leased {
+    fn deref_mut(&mut self) -> &mut Lease {
+        &mut self.lease
+    }
+}

@@ -1,0 +1,70 @@
+//! What makes a session the same on any backend.
+
+use std::{
+    hash::{BuildHasher, Hasher},
+    sync::Arc,
+};
+
+use super::{Shared, Statements, Unnamed, listen::Listening};
+use crate::{
+    backend::{BackendId, Settings, statements::Shape},
+    route::PoolId,
+    sql::{Hint, Reading},
+};
+
+/// What makes the session the same on any backend.
+#[derive(Debug)]
+pub(super) struct Own {
+    /// The settings in force.
+    pub(super) settings: Arc<Settings>,
+    /// How the server reads the session's texts, as it has said last.
+    pub(super) reading: Reading,
+    /// Names with a dot that the session has set: the server does not list them.
+    pub(super) custom_settings: Vec<String>,
+    /// `SET bulkhead.route`.
+    pub(super) asked: Option<Hint>,
+    /// The client asked for session mode (`bulkhead.pool_mode`).
+    pub(super) in_session_mode: bool,
+    /// Whether the session has asked for `currval` or `lastval`.
+    pub(super) asks_sequences: bool,
+    pub(super) statements: Option<Box<Statements>>,
+    /// What the session listens to.
+    pub(super) listening: Option<Box<Listening>>,
+    /// The backend used last, to be preferred, and how often it had been taken by then.
+    pub(super) last: Option<(PoolId, BackendId, u32)>,
+    /// Another session had the backend since this one did, or nobody did.
+    pub(super) is_new_backend: bool,
+}
+
+impl Own {
+    /// What a session begins with that asked for these settings.
+    pub(super) fn new(startup: &Arc<Settings>, reading: Reading, shared: &Shared) -> Self {
+        let custom = startup.iter().map(|(name, _)| name).filter(|name| name.contains('.'));
+        Self {
+            settings: Arc::clone(startup),
+            reading,
+            custom_settings: custom.map(str::to_owned).collect(),
+            asked: startup.get("bulkhead.route").and_then(|route| shared.classifier.rules().hint(route)),
+            in_session_mode: startup.get("bulkhead.pool_mode") == Some("session"),
+            asks_sequences: false,
+            statements: None,
+            listening: None,
+            last: None,
+            is_new_backend: false,
+        }
+    }
+
+    /// Remembers the unnamed statement of this text, behind which come a zero and the parameter types.
+    pub(super) fn remember_unnamed(&mut self, body: &[u8]) -> u64 {
+        let mut hasher = foldhash::fast::FixedState::default().build_hasher();
+        hasher.write(body);
+        hasher.write_u64(self.settings.parse_hash());
+        let hash = hasher.finish();
+        let statements = self.statements.get_or_insert_default();
+        let mut kept = statements.unnamed.take().map(|unnamed| unnamed.body).unwrap_or_default();
+        kept.clear();
+        kept.extend_from_slice(body);
+        statements.unnamed = Some(Unnamed { body: kept, hash, told: Shape::default() });
+        hash
+    }
+}

@@ -1,0 +1,43 @@
+//! The request under way.
+
+use super::{Shared, attention::Call, kept::Kept, transaction::Ending};
+
+/// The request under way.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    /// How often definitions had changed when it was judged.
+    pub(super) judged_at: u64,
+    /// The last call for attention that was followed meanwhile.
+    pub(super) attended: Call,
+    /// Whether it is part of an explicit transaction.
+    pub(super) was_in_transaction: bool,
+    /// What it may do to that.
+    pub(super) ending: Ending,
+    /// What completes it, if it succeeds.
+    pub(super) restore: Option<Box<str>>,
+    /// Whether everything under way is proven to read only.
+    pub(super) only_reads: bool,
+    /// Its bytes, as long as it can be run once more.
+    pub(super) sent: Option<Vec<u8>>,
+    /// What `sent` counts of what all sessions may keep, and of what is sent again should a plan be stale.
+    pub(super) kept_sent: Kept,
+    /// It, or the request at the start of the inbox, was sent before.
+    pub(super) is_repeated: bool,
+}
+
+impl UnderWay {
+    /// No request is under way.
+    pub(super) fn new(shared: &Shared) -> Self {
+        Self {
+            attended: shared.attention.last(),
+            judged_at: 0,
+            was_in_transaction: false,
+            ending: Ending::No,
+            restore: None,
+            only_reads: false,
+            sent: None,
+            kept_sent: Kept::of(&shared.kept),
+            is_repeated: false,
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! What a session goes by: the configuration and the definitions of its database.
+
+use std::sync::Arc;
+
+use super::{Live, Shared, left::Left, settle::DEFINES};
+use crate::{backend::Identity, server::DatabaseCatalog, sql::Effects};
+
+/// What the session goes by: the configuration in force when it last looked, and the definitions of its database.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) shared: Arc<Shared>,
+    pub(super) live: Arc<Live>,
+    pub(super) catalog: Arc<DatabaseCatalog>,
+}
+
+impl View {
+    /// The view of an identity's sessions on what is in force.
+    pub(super) fn new(live: Arc<Live>, shared: Arc<Shared>, identity: &Arc<Identity>) -> Self {
+        Self { catalog: shared.catalogs.of(identity), live, shared }
+    }
+
+    /// Definitions may have changed: classification and shared statements must follow.
+    pub(super) fn note_definitions(&self, left: &mut Left) {
+        let is_proven = !left.effects.has(Effects::UNPROVEN) && left.judged_at == self.catalog.changes();
+        let added = left.take_added();
+        if left.effects.has(Effects::DDL) || left.effects.has(Effects::ADDS) && !is_proven {
+            self.shared.catalogs.changed(&self.catalog);
+        } else if left.effects.has(Effects::ADDS) {
+            self.shared.catalogs.added(&self.catalog, &added);
+        } else if left.effects.has(Effects::DROPS) {
+            self.shared.catalogs.dropped();
+        }
+        if left.effects.has(Effects::CHANGES_DEFAULTS) {
+            self.shared.renew_backends();
+        }
+        let noted = DEFINES.with(Effects::DROPS).with(Effects::CHANGES_DEFAULTS);
+        left.effects = left.effects.without(noted);
+    }
+}
