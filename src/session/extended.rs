@@ -183,11 +183,6 @@ impl Session {
         }
     }
 
-    /// Whether the backend has an unnamed statement that is too long to be kept here.
-    pub(crate) fn has_long_statement(&self) -> bool {
-        self.hold.leased.as_ref().is_some_and(super::hold::Leased::has_long_statement)
-    }
-
     /// The unnamed statement is not known any more.
     pub(crate) fn forget_unnamed(&mut self) {
         if let Some(statements) = &mut self.own.statements {

@@ -2,12 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use super::{
-    left::Left,
-    metrics::CountedPin,
-    settle::{DEFINES, LEAVES_STATE},
-    transaction::Begun,
-};
+use super::{kinds, left::Left, metrics::CountedPin, settled::Facts, transaction::Begun};
 use crate::{
     backend::{Backend, probe::PinReason, statements::UnnamedText},
     pool::{Lease, PinPlace},
@@ -78,38 +73,27 @@ impl Leased {
         self.pin.as_ref().is_some_and(|pin| pin.reason == reason)
     }
 
-    /// State that cannot be asked for lasts until the client goes; that of sequences and settings, until it is
-    /// discarded.
+    /// The pin by state that the server cannot be asked for.
     pub(super) fn lasting_pin(&self) -> Option<PinReason> {
-        let pinned = self.pin.as_ref().map(|pin| pin.reason);
-        // DISCARD ALL, which runs in no transaction and succeeded, resets what is not listed, too.
-        let resets_all = self.left.effects.has(Effects::DISCARDS);
-        let pinned = pinned.filter(|reason| !(resets_all && *reason == PinReason::HiddenSettings));
-        let forever = [
-            (Effects::LOADS, PinReason::Load),
-            (Effects::OPAQUE_SETTINGS, PinReason::HiddenSettings),
-            (Effects::SEEDS, PinReason::Seed),
-        ];
-        let left = forever
-            .into_iter()
-            .find(|(effect, reason)| self.left.effects.has(*effect) || pinned == Some(*reason))
-            .map(|(_, reason)| reason);
-        let sequences =
-            self.left.effects.has(Effects::CALLS_SEQUENCES) || pinned == Some(PinReason::Sequences);
-        let discarded = self.left.effects.has(Effects::DISCARDS_SEQUENCES);
-        left.or((sequences && !discarded).then_some(PinReason::Sequences))
+        kinds::lasting_pin(self.left.effects, self.pin.as_ref().map(|pin| pin.reason))
     }
 
-    /// Whether statements have left nothing on it that another session could meet, and all that was sent has gone out;
-    /// `changes` is how often definitions have changed by now.
-    pub(super) fn is_clean(&self, changes: u64) -> bool {
-        self.pin.is_none()
-            && !self.is_kept
-            && !self.has_long_statement()
-            && !self.left.effects.has(LEAVES_STATE.with(DEFINES))
-            && self.left.judged_at == changes
-            && !self.left.statements_unknown
-            && self.lease.unsent.is_empty()
+    /// What is known of it alone that decides what becomes of it; `changes` is how often definitions have changed by now.
+    pub(super) fn facts(&self, changes: u64) -> Facts {
+        Facts {
+            is_quiescent: self.lease.protocol.quiescent().is_some(),
+            effects: self.left.effects,
+            pin: self.pin.as_ref().map(|pin| pin.reason),
+            is_kept: self.is_kept,
+            has_long_statement: self.has_long_statement(),
+            is_judged_anew: self.left.judged_at != changes,
+            lacks_statement: self.left.statements_unknown,
+            has_aliases: false,
+            listens_there: self.lease.protocol.holds_ready(),
+            was_hit: self.lease.cancel.was_hit(),
+            is_streaming: false,
+            has_unsent: !self.lease.unsent.is_empty(),
+        }
     }
 
     /// Whether it has an unnamed statement that is too long to be kept here.

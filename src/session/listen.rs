@@ -314,10 +314,10 @@ impl Session {
 // === after a request ===
 
 impl Session {
-    /// Whether the backend must not be given back before [`Session::settle_listening`].
-    pub(crate) fn listening_needs_backend(&self) -> bool {
-        let on_backend = self.own.listening.as_ref().is_some_and(|listening| listening.on_backend);
-        on_backend || self.hold.leased.as_ref().is_some_and(|lease| lease.protocol.holds_ready())
+    /// Whether the session may listen on its backend, which must not be given back before
+    /// [`Session::settle_listening`].
+    pub(crate) fn listens_there(&self) -> bool {
+        self.own.listening.as_ref().is_some_and(|listening| listening.on_backend)
     }
 
     /// After a transaction: takes over from the backend what it listens to, and tells the client that it is ready, if

@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Ended, PinnedIdle, Session, Stop, metrics::CountedPin, relay::Moved, reply, transaction::Begun};
+use super::{
+    Ended, PinnedIdle, Session, Stop, kinds, metrics::CountedPin, relay::Moved, reply, transaction::Begun,
+};
 use crate::{
     backend::probe::PinReason,
     pool::{PinCheckout, PinPlace, PinsFull, Refusal},
@@ -16,26 +18,6 @@ use crate::{
     sql::{Effects, Verdict},
     wire::TxStatus,
 };
-
-/// Effects of statements that pin, known before they run, and what they pin by.
-const PINS: [(Effects, PinReason); 7] = [
-    (Effects::TEMP, PinReason::TempObjects),
-    (Effects::LOCKS, PinReason::AdvisoryLocks),
-    (Effects::PREPARES, PinReason::PreparedStatements),
-    (Effects::HOLDS_CURSOR, PinReason::HeldCursors),
-    (Effects::LOADS, PinReason::Load),
-    (Effects::SEEDS, PinReason::Seed),
-    (Effects::OPAQUE_SETTINGS, PinReason::HiddenSettings),
-];
-
-/// All of them.
-const PINNING: Effects = Effects::TEMP
-    .with(Effects::LOCKS)
-    .with(Effects::PREPARES)
-    .with(Effects::HOLDS_CURSOR)
-    .with(Effects::LOADS)
-    .with(Effects::SEEDS)
-    .with(Effects::OPAQUE_SETTINGS);
 
 /// The reset of a backend takes no longer than this; else it is closed.
 const RESET_TIMEOUT: Duration = Duration::from_secs(5);
@@ -64,10 +46,7 @@ impl Session {
         if !matches!(self.hold.begun, Begun::No) || verdict.is_unread() {
             return None;
         }
-        if effects.has(PINNING) {
-            return PINS.iter().find(|(pins, _)| effects.has(*pins)).map(|(_, reason)| *reason);
-        }
-        self.calls_sequences(verdict).then_some(PinReason::Sequences)
+        kinds::foreseen_pin(effects).or_else(|| self.calls_sequences(verdict).then_some(PinReason::Sequences))
     }
 
     /// Takes a place among the pool's pins for the lease that comes next, and waits for one as long as for a connection,

@@ -11,10 +11,10 @@ use super::{
     aliases::write_aliases,
     draft::Draft,
     hold::Leased,
+    kinds::CHANGES_SETTINGS,
     prepared::Repeat,
     request::{End, Request},
     rewrite::Rewritten,
-    settle::CHANGES_SETTINGS,
     transaction::Begun,
 };
 use crate::{

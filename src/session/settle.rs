@@ -5,7 +5,14 @@ use std::{
     time::Duration,
 };
 
-use super::{Ended, Session, hold::Leased, request::Request, transaction::Begun};
+use super::{
+    Ended, Session,
+    hold::Leased,
+    kinds::{CHANGES_SETTINGS, DEFINES, LEAVES_STATE},
+    request::Request,
+    settled::{Facts, Settle, settled},
+    transaction::Begun,
+};
 use crate::{
     backend::{
         Broken,
@@ -15,33 +22,6 @@ use crate::{
     sql::{Catalog, Effects, added_names, setting_names},
     wire::{TxStatus, message},
 };
-
-/// Effects after which the server is asked what the session has left.
-pub(super) const LEAVES_STATE: Effects = Effects::SETS
-    .with(Effects::RESETS)
-    .with(Effects::SETS_UNLISTED)
-    .with(Effects::TEMP)
-    .with(Effects::LOCKS)
-    .with(Effects::LISTENS)
-    .with(Effects::PREPARES)
-    .with(Effects::HOLDS_CURSOR)
-    .with(Effects::LOADS)
-    .with(Effects::SEEDS)
-    .with(Effects::CALLS_SEQUENCES)
-    .with(Effects::OPAQUE)
-    .with(Effects::OPAQUE_SETTINGS)
-    .with(Effects::UNPROVEN);
-
-/// Of those, the ones that may have changed settings.
-pub(crate) const CHANGES_SETTINGS: Effects = Effects::SETS
-    .with(Effects::RESETS)
-    .with(Effects::SETS_UNLISTED)
-    .with(Effects::OPAQUE)
-    .with(Effects::OPAQUE_SETTINGS)
-    .with(Effects::UNPROVEN);
-
-/// What may make objects: they may be temporary by the search path alone.
-pub(super) const DEFINES: Effects = Effects::DDL.with(Effects::ADDS);
 
 /// Names of what is added are kept of one transaction; of more, it is not known what was.
 const ADDED_MAX: usize = 100;
@@ -59,29 +39,35 @@ const NAME_BYTES_MAX: usize = 200;
 pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Session {
+    /// What becomes of the backend.
+    fn settled(&self) -> Settle {
+        let Some(leased) = &self.hold.leased else { return Settle::Wait };
+        let facts = leased.facts(self.view.catalog.changes());
+        settled(Facts {
+            has_aliases: self.has_aliases(),
+            listens_there: facts.listens_there || self.listens_there(),
+            is_streaming: self.client.streaming > 0,
+            ..facts
+        })
+    }
+
     /// Gives the backend back if it owes nothing and the session cannot have left anything on it.
     pub(crate) fn release_if_clean(&mut self) {
-        let Some(lease) = &self.hold.leased else { return };
-        let Some(proof) = lease.protocol.quiescent() else { return };
-        let clean = lease.is_clean(self.view.catalog.changes())
-            && self.client.streaming == 0
-            && !self.has_aliases()
-            && !self.listening_needs_backend();
-        if !clean {
+        if self.settled() != Settle::Release {
             return;
         }
         // In this order: once the session holds nothing, no cancel from another thread can be registered any more.
         self.who.key.holds_none();
-        if lease.cancel.was_hit() {
-            self.who.key.holds(&lease.cancel);
+        let Some(leased) = &self.hold.leased else { return };
+        let Some(proof) = leased.protocol.quiescent().filter(|_| !leased.cancel.was_hit()) else {
+            self.who.key.holds(&leased.cancel);
             return;
-        }
-        if let Some(mut lease) = self.part_unreachable() {
+        };
+        if let Some(mut leased) = self.part_unreachable() {
             // An error of ours that nobody asked for is not the next session's.
-            lease.protocol.take_error();
-            lease.protocol.set_heard_elsewhere(None);
-            lease.protocol.take_held_ready();
-            lease.into_lease().release(proof);
+            leased.protocol.take_error();
+            leased.protocol.set_heard_elsewhere(None);
+            leased.into_lease().release(proof);
         }
     }
 
@@ -110,24 +96,12 @@ impl Session {
     }
 
     async fn settle_answered(&mut self) -> Result<(), Ended> {
+        let pins = self.settled() == Settle::PinByStatement;
         let Some(leased) = &mut self.hold.leased else { return Ok(()) };
-        if leased.left.judged_at != self.view.catalog.changes() {
-            // Something else may have run than what was judged.
-            leased.left.effects |= Effects::UNPROVEN;
-        }
         // What is created may be temporary by the search path alone.
         let defines = leased.left.effects.has(DEFINES);
-        if leased.left.effects.has(Effects::OPAQUE) && leased.left.effects.has(Effects::UNPROVEN) {
-            self.view.shared.catalogs.doubt(&self.view.catalog);
-        }
-        leased.left.defining = None;
-        self.view.note_definitions(&mut leased.left);
-        if leased.left.effects.has(Effects::UNPROVEN) {
-            // Whatever is found below and carried: another session gets it only after a reset.
-            leased.is_suspect = true;
-        }
-        if self.has_long_statement() {
-            // A question of ours would end the statement: what was left is asked for when it is gone.
+        self.view.note_traces(leased);
+        if pins {
             self.set_pin(Some(PinReason::UnnamedStatement));
             return Ok(());
         }
@@ -140,22 +114,13 @@ impl Session {
         if !self.outlive_cancel().await || !self.ask_statements().await || !self.remove_aliases().await {
             return self.end_lease();
         }
-        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
-        leased.left.failed = false;
-        let was_long = leased.is_pinned_by(PinReason::UnnamedStatement);
-        let asks = match &leased.pin {
-            // Nothing else can end a pin that lasts as long as the session.
-            _ if leased.is_kept => CHANGES_SETTINGS,
-            Some(_) => LEAVES_STATE.with(Effects::ENDS_STATE),
-            None => LEAVES_STATE,
-        };
-        if leased.left.effects.has(asks) || was_long || defines {
+        if defines || self.settled() == (Settle::Ask { for_residue: true }) {
             self.ask_residue().await?;
-        } else if leased.is_kept {
-            let lasting = leased.lasting_pin();
-            self.set_pin(lasting);
+        } else if let Some(leased) = self.hold.leased.as_ref().filter(|leased| leased.is_kept) {
+            self.set_pin(leased.lasting_pin());
         }
         if let Some(leased) = &mut self.hold.leased {
+            leased.left.failed = false;
             // What was not proven has been asked for, and another session gets the backend only after a reset.
             leased.left.judged_at = self.view.catalog.changes();
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Live, Shared, left::Left, settle::DEFINES};
+use super::{Live, Shared, hold::Leased, kinds::DEFINES, left::Left};
 use crate::{backend::Identity, server::DatabaseCatalog, sql::Effects};
 
 /// What the session goes by: the configuration in force when it last looked, and the definitions of its database.
@@ -35,5 +35,23 @@ impl View {
         }
         let noted = DEFINES.with(Effects::DROPS).with(Effects::CHANGES_DEFAULTS);
         left.effects = left.effects.without(noted);
+    }
+
+    /// The transaction of what is held has ended: notes what its texts may have done to anything but the backend.
+    pub(super) fn note_traces(&self, leased: &mut Leased) {
+        let left = &mut leased.left;
+        if left.judged_at != self.catalog.changes() {
+            // Something else may have run than what was judged.
+            left.effects |= Effects::UNPROVEN;
+        }
+        if left.effects.has(Effects::OPAQUE) && left.effects.has(Effects::UNPROVEN) {
+            self.shared.catalogs.doubt(&self.catalog);
+        }
+        left.defining = None;
+        self.note_definitions(left);
+        if left.effects.has(Effects::UNPROVEN) {
+            // Whatever is found and carried: another session gets it only after a reset.
+            leased.is_suspect = true;
+        }
     }
 }

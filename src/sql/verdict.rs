@@ -213,6 +213,12 @@ impl Effects {
         parameter < 16 && self.0 & (1 << (SETTING_PARAMETERS as usize + parameter)) != 0
     }
 
+    /// These flags, for tests of what is decided by any of them.
+    #[cfg(test)]
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// Whether any flag of `other` is set.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0

@@ -1,0 +1,187 @@
+//! What becomes of a backend when its client has been answered: decided here, without a server; `settle.rs` does it.
+
+use super::kinds::{CHANGES_SETTINGS, DEFINES, LEAVES_STATE};
+use crate::{backend::probe::PinReason, sql::Effects};
+
+/// What is known of a backend and of the session that holds it.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
+pub(super) struct Facts {
+    /// The server has answered everything, and is in no transaction.
+    pub(super) is_quiescent: bool,
+    /// What the texts since the checkout may have left.
+    pub(super) effects: Effects,
+    /// What the session is pinned by.
+    pub(super) pin: Option<PinReason>,
+    /// The backend is the session's own until the session ends.
+    pub(super) is_kept: bool,
+    /// The unnamed statement on it is too long to be kept elsewhere.
+    pub(super) has_long_statement: bool,
+    /// Definitions have changed since the texts were judged.
+    pub(super) is_judged_anew: bool,
+    /// The backend lacked a statement that it should have had.
+    pub(super) lacks_statement: bool,
+    /// Statements are there under the client's own names.
+    pub(super) has_aliases: bool,
+    /// The session listens there, or is still owed that it is ready.
+    pub(super) listens_there: bool,
+    /// A cancel was meant for it.
+    pub(super) was_hit: bool,
+    /// A message of the client is under way to it.
+    pub(super) is_streaming: bool,
+    /// Its socket has not taken everything yet.
+    pub(super) has_unsent: bool,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settle {
+    /// Nothing yet: a transaction is open, or an answer is still to come.
+    Wait,
+    /// A question of ours would end the unnamed statement: the session is pinned by it, and all else is asked for when
+    /// it is gone.
+    PinByStatement,
+    /// The server is asked, first of all for a sign of life if a cancel was meant for it.
+    Ask {
+        /// It is asked for state that was left, and for settings.
+        for_residue: bool,
+    },
+    /// The session goes on with it.
+    Keep,
+    /// The next session may have it.
+    Release,
+}
+
+/// What is to be done with a backend of which this is known.
+pub(super) fn settled(facts: Facts) -> Settle {
+    if !facts.is_quiescent {
+        return Settle::Wait;
+    }
+    if facts.has_long_statement {
+        return Settle::PinByStatement;
+    }
+    let for_residue = asks_for_residue(&facts);
+    if for_residue || facts.lacks_statement || facts.has_aliases || facts.listens_there || facts.was_hit {
+        return Settle::Ask { for_residue };
+    }
+    if facts.pin.is_some() || facts.is_kept || facts.is_streaming || facts.has_unsent {
+        return Settle::Keep;
+    }
+    Settle::Release
+}
+
+fn asks_for_residue(facts: &Facts) -> bool {
+    let asks = match facts.pin {
+        // Nothing else can end a pin that lasts as long as the session.
+        _ if facts.is_kept => CHANGES_SETTINGS,
+        Some(_) => LEAVES_STATE.with(Effects::ENDS_STATE),
+        None => LEAVES_STATE,
+    };
+    // Something else than what was judged may have run; what was defined may be temporary by the search path alone; and
+    // behind a long statement nothing was asked.
+    facts.effects.has(asks.with(DEFINES))
+        || facts.is_judged_anew
+        || facts.pin == Some(PinReason::UnnamedStatement)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A backend that has served a proven read.
+    const CLEAN: Facts = Facts {
+        is_quiescent: true,
+        effects: Effects::NONE,
+        pin: None,
+        is_kept: false,
+        has_long_statement: false,
+        is_judged_anew: false,
+        lacks_statement: false,
+        has_aliases: false,
+        listens_there: false,
+        was_hit: false,
+        is_streaming: false,
+        has_unsent: false,
+    };
+
+    /// In a transaction nothing is decided, whatever else is known.
+    const WAITS: Facts = Facts {
+        is_quiescent: false,
+        effects: Effects::UNPROVEN,
+        pin: Some(PinReason::Load),
+        has_long_statement: true,
+        was_hit: true,
+        ..CLEAN
+    };
+
+    #[test]
+    fn what_becomes_of_a_backend() {
+        let residue = Settle::Ask { for_residue: true };
+        let only_asks = Settle::Ask { for_residue: false };
+        let pinned = Facts { pin: Some(PinReason::TempObjects), ..CLEAN };
+        let kept = Facts { is_kept: true, ..CLEAN };
+        for (facts, expected) in [
+            (CLEAN, Settle::Release),
+            (WAITS, Settle::Wait),
+            // What proves nothing, and what leaves something, is asked for.
+            (Facts { effects: Effects::UNPROVEN, ..CLEAN }, residue),
+            (Facts { effects: Effects::SETS, ..CLEAN }, residue),
+            (Facts { effects: Effects::LOCKS, ..CLEAN }, residue),
+            (Facts { effects: Effects::DDL, ..CLEAN }, residue),
+            (Facts { effects: Effects::ADDS, ..CLEAN }, residue),
+            (Facts { is_judged_anew: true, ..CLEAN }, residue),
+            // What leaves nothing is not.
+            (Facts { effects: Effects::LOCAL, ..CLEAN }, Settle::Release),
+            (Facts { effects: Effects::ENDS_STATE, ..CLEAN }, Settle::Release),
+            // A pinned session keeps its backend, and looks again when its state may have ended.
+            (pinned, Settle::Keep),
+            (Facts { effects: Effects::ENDS_STATE, ..pinned }, residue),
+            (Facts { effects: Effects::SETS, ..pinned }, residue),
+            // In session mode only settings are read again: nothing ends the pin.
+            (kept, Settle::Keep),
+            (Facts { effects: Effects::LOCKS, ..kept }, Settle::Keep),
+            (Facts { effects: Effects::SETS, ..kept }, residue),
+            (Facts { is_judged_anew: true, ..kept }, residue),
+            // The long statement comes first, and when it has gone, all is asked for.
+            (Facts { has_long_statement: true, effects: Effects::UNPROVEN, ..CLEAN }, Settle::PinByStatement),
+            (Facts { pin: Some(PinReason::UnnamedStatement), ..CLEAN }, residue),
+            // What is on the backend for this session only is taken away first.
+            (Facts { lacks_statement: true, ..CLEAN }, only_asks),
+            (Facts { has_aliases: true, ..CLEAN }, only_asks),
+            (Facts { listens_there: true, ..CLEAN }, only_asks),
+            (Facts { was_hit: true, ..CLEAN }, only_asks),
+            (Facts { was_hit: true, ..pinned }, only_asks),
+            // The rest of a message belongs to nobody else.
+            (Facts { is_streaming: true, ..CLEAN }, Settle::Keep),
+            (Facts { has_unsent: true, ..CLEAN }, Settle::Keep),
+        ] {
+            assert_eq!(settled(facts), expected, "{facts:?}");
+        }
+    }
+
+    proptest::proptest! {
+        /// No backend is given back of which anything is known that another session could meet.
+        #[test]
+        fn only_what_is_clean_is_given_back(bits in proptest::prelude::any::<u16>(), effects in proptest::prelude::any::<u64>()) {
+            let bit = |at: u32| bits & (1 << at) != 0;
+            let facts = Facts {
+                is_quiescent: bit(0),
+                effects: Effects::from_bits(effects),
+                pin: bit(1).then_some(PinReason::Listen),
+                is_kept: bit(2),
+                has_long_statement: bit(3),
+                is_judged_anew: bit(4),
+                lacks_statement: bit(5),
+                has_aliases: bit(6),
+                listens_there: bit(7),
+                was_hit: bit(8),
+                is_streaming: bit(9),
+                has_unsent: bit(10),
+            };
+            let is_clean = facts.is_quiescent
+                && !facts.effects.has(LEAVES_STATE.with(DEFINES))
+                && bits & 0b111_1111_1110 == 0;
+            proptest::prop_assert_eq!(settled(facts) == Settle::Release, is_clean);
+        }
+    }
+}
