@@ -296,8 +296,8 @@ impl Session {
                 return Ok(());
             }
             Ok(Ok(Answer { error: Some(fields), .. })) => Reply::from_server(&fields),
-            Ok(Err(broken)) => reply::broken(&broken, None),
-            Err(_) => reply::broken(&lease.timed_out(), None),
+            Ok(Err(broken)) => reply::not_sent(&broken),
+            Err(_) => reply::not_sent(&lease.timed_out()),
         };
         self.end_lease()?;
         Err(reply.into())

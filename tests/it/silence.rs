@@ -27,6 +27,15 @@ async fn login(port: u16) -> RawClient {
     RawClient::login(port, Login::App, "app").await
 }
 
+async fn wait_until_reads_are_known(proxy: &Proxy, client: &mut RawClient) {
+    let proven = "bulkhead_requests_total{class=\"read\",pool=\"primary\",reason=\"read_only\"}";
+    eventually("reads are known as such", SOON, async || {
+        client.ask("SELECT lower('A')").await;
+        (proxy.metric(proven).await.unwrap_or(0.0) > 0.0).then_some(())
+    })
+    .await;
+}
+
 async fn wait_for_active(proxy: &Proxy, count: f64) {
     let sample = r#"bulkhead_pool_connections{pool="primary",server="primary",state="active"}"#;
     eventually(&format!("{count} active"), SOON, async || {
@@ -44,12 +53,7 @@ async fn a_statement_sent_into_nothing_is_answered() {
     let proxy = start(&primary, Login::App.url_of_hosts(&[relay.port()], ""));
     let mut client = login(proxy.port()).await;
     // Once the catalog is known nothing is asked after a statement, so it is the statement that is sent into nothing.
-    let proven = "bulkhead_requests_total{class=\"read\",pool=\"primary\",reason=\"read_only\"}";
-    eventually("reads are known as such", SOON, async || {
-        client.ask("SELECT lower('A')").await;
-        (proxy.metric(proven).await.unwrap_or(0.0) > 0.0).then_some(())
-    })
-    .await;
+    wait_until_reads_are_known(&proxy, &mut client).await;
     relay.vanish(true);
     let before = Instant::now();
     client.query("INSERT INTO written VALUES (1)").await;
@@ -168,6 +172,8 @@ async fn a_notify_waits_no_longer_for_who_listens_than_for_its_own_connection() 
         .pool("primary", &["primary"], 2);
     let proxy = Proxy::start(&config.to_toml());
     let mut client = login(proxy.port()).await;
+    // Nor before a NOTIFY.
+    wait_until_reads_are_known(&proxy, &mut client).await;
     client.ask("LISTEN c").await;
     let answer = client.ask("NOTIFY c").await;
     assert!(answer.iter().any(|message| message.tag == b'A'), "{answer:?}");
