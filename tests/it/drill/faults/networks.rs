@@ -39,7 +39,14 @@ pub(in crate::drill) static NETWORKS: Group = Group {
             name: "an answer cut in the middle",
             bring: |stage| Box::pin(answer_cut(stage)),
             own: "",
-            sees: LOST,
+            // In the middle of a message that the client has a part of, nothing can be said.
+            sees: &[
+                (WRITERS, "08006 closed†"),
+                (TRANSACTION, "08007"),
+                (PIPELINE, "08006†"),
+                (LISTEN, "08006 08006† 57P01† closed†"),
+                (PINNED, "08006 08006† closed†"),
+            ],
             bound: Bound::Wait,
         },
         Fault {
