@@ -210,12 +210,20 @@ impl Statements {
 struct Unnamed {
     /// Text, zero, and the parameter types: the Parse message's body without its name.
     body: Vec<u8>,
+    /// The hash of the settings that it was parsed by, as far as they decide what it means.
+    settings: u64,
+    /// Of both.
     hash: u64,
     /// What the client was told of it.
     told: Shape,
 }
 
 impl Unnamed {
+    /// Whether it is of this Parse message's body without its name, by these settings.
+    fn is(&self, body: &[u8], settings: u64) -> bool {
+        self.settings == settings && self.body == body
+    }
+
     fn text(&self) -> &[u8] {
         self.body.split(|byte| *byte == 0).next().unwrap_or_default()
     }

@@ -42,6 +42,7 @@ mod proof;
 mod prove;
 mod query;
 mod reading;
+mod recent;
 mod rows;
 mod rules;
 mod seen;

@@ -63,18 +63,21 @@ impl Protocol {
                 self.tail.extend_from_slice(rest);
                 break;
             };
-            let limit = self.looks_into(header.tag);
-            let inspected = limit > 0 && header.len <= limit;
-            if inspected && rest.len() < header.len {
-                self.tail.extend_from_slice(rest);
-                break;
-            }
             let here = rest.len().min(header.len);
-            let body = &rest[HEADER_BYTES..here];
-            let passes = self.on_message(header.tag, body, chunk, out);
-            if header.tag == b'S' && self.has_too_many_parameters() {
-                return Err(BadFrame::Flood { tag: header.tag });
-            }
+            let passes = if self.passes_at_once(header.tag) {
+                true
+            } else {
+                let limit = self.looks_into(header.tag);
+                if here < header.len && header.len <= limit {
+                    self.tail.extend_from_slice(rest);
+                    break;
+                }
+                let passes = self.on_message(header.tag, &rest[HEADER_BYTES..here], chunk, out);
+                if header.tag == b'S' && self.has_too_many_parameters() {
+                    return Err(BadFrame::Flood { tag: header.tag });
+                }
+                passes
+            };
             if passes {
                 out.pass(chunk, at, at + here);
             }
@@ -85,12 +88,37 @@ impl Protocol {
         Ok(())
     }
 
+    /// Whether a message is a reply for the client of which nothing has to be known: most of what comes is.
+    #[inline]
+    fn passes_at_once(&mut self, tag: u8) -> bool {
+        let is_plain = match tag {
+            b'T' | b'D' | b'1' | b'2' | b'n' => true,
+            b'C' => !self.watches,
+            _ => false,
+        };
+        if !is_plain || !self.last_words.is_empty() {
+            return false;
+        }
+        let Some(part) = self.parts.front_mut() else { return false };
+        if part.whose != Whose::Client || !part.steps.is_empty() {
+            return false;
+        }
+        if part.repeat != Repeat::No {
+            part.repeat = Repeat::Begun;
+        }
+        if tag == b'1' {
+            part.parses = part.parses.saturating_sub(1);
+        }
+        true
+    }
+
     /// Up to which length a message is looked into.
     fn looks_into(&self, tag: u8) -> usize {
         let (looks_into, limit) = match tag {
             b'Z' | b'S' | b'E' => (true, INSPECTED_BYTES),
             b'A' => (self.heard_elsewhere.is_some(), INSPECTED_BYTES),
             b'C' => (self.watches, INSPECTED_BYTES),
+            b'N' => (self.may_be_repeated(), INSPECTED_BYTES),
             b'T' | b't' => (self.is_describing(), DESCRIBED_BYTES),
             _ => return 0,
         };
@@ -99,30 +127,21 @@ impl Protocol {
 
     /// One message has begun; tells whether it is for the client. `body` is whole only for inspected tags.
     fn on_message(&mut self, tag: u8, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
+        if tag != b'E' {
+            self.let_go_last_words(chunk, out);
+        }
         match tag {
             b'Z' => self.on_ready(body, chunk, out),
             b'S' => self.on_parameter(body) && self.tells(),
             b'E' => self.on_error(body, chunk, out),
-            b'N' => self.parts.front().is_none_or(|part| part.whose == Whose::Client) && self.tells(),
+            b'N' => {
+                let is_for_client = self.parts.front().is_none_or(|part| part.whose == Whose::Client);
+                is_for_client && !self.keep_last_words(body, chunk, out) && self.tells()
+            }
             // A notification belongs to the session's LISTEN, whatever is being answered.
             b'A' => !self.is_heard_elsewhere(body) && self.tells(),
             b'G' | b'W' => self.on_copy_in(),
             _ => self.on_reply(tag, body, chunk, out),
-        }
-    }
-
-    /// The client is told something: what it has sent must not be repeated.
-    fn tells(&mut self) -> bool {
-        if let Some(part) = self.parts.front_mut() {
-            part.repeat = Repeat::No;
-        }
-        true
-    }
-
-    /// The chunk ends: what was passed on of it goes to the client now.
-    fn end_chunk(&mut self) {
-        if let Some(part) = self.parts.front_mut().filter(|part| part.repeat == Repeat::Begun) {
-            part.repeat = Repeat::No;
         }
     }
 
@@ -226,6 +245,7 @@ impl Protocol {
             return false;
         }
         self.copying_in = false;
+        let last_words = std::mem::take(&mut self.last_words);
         let Some(part) = self.parts.front_mut() else {
             self.error.get_or_insert_with(|| Box::new(ErrorFields::parse(body)));
             return false;
@@ -235,12 +255,14 @@ impl Protocol {
         self.shape = Shape::default();
         let repeat = std::mem::replace(&mut part.repeat, Repeat::No);
         if repeat != Repeat::No
+            && part.kind != Kind::Open
             && let Some(reason) = Transient::of_error(body)
         {
             part.withholds_ready = true;
             self.on_transient(reason, steps, out);
             return false;
         }
+        out.insert_some(chunk, &last_words);
         let is_stale = heard::is_stale_plan(body);
         let may_repeat = is_stale && part.repeats_at > 0 && part.repeats_at == steps.len();
         if may_repeat && matches!(part.kind, Kind::Synced | Kind::Prepared) {
