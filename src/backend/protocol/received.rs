@@ -239,8 +239,7 @@ impl Protocol {
     }
 
     fn on_error(&mut self, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
-        let has = |field: &[u8]| memchr::memmem::find(body, field).is_some();
-        if has(b"\0VFATAL\0") || has(b"\0VPANIC\0") {
+        if is_fatal(body) {
             self.on_fatal(body, out);
             return false;
         }
@@ -275,7 +274,6 @@ impl Protocol {
         if opening_failed && part.opening == Opening::Begins {
             part.opening = Opening::Failed;
         }
-        let needs_sync = opening_failed && part.kind == Kind::Simple;
         if !opening_failed && steps.iter().skip(1).any(|step| *step == Step::Simple) {
             // A message before the Query has failed, and the server skips the Query too.
             part.kind = Kind::Open;
@@ -285,12 +283,11 @@ impl Protocol {
         let lost_unnamed = std::mem::take(&mut part.parses) > 0
             || steps.iter().any(|step| *step == Step::Pass(Awaits::Parse));
         let ours = matches!(whose, Whose::Ours | Whose::Completion);
-        let skips_to_sync = part.kind == Kind::Prepared;
         let heard = self.heard.get_or_insert_default();
         heard.has_stale_plan |= is_stale;
         heard.lacks_statement |= naming::may_name(body) && heard::lacks_statement(body);
-        heard.skips_to_sync |= skips_to_sync;
-        heard.needs_sync |= needs_sync;
+        heard.skips_to_sync |= part.kind == Kind::Prepared;
+        heard.needs_sync |= opening_failed && part.kind == Kind::Simple;
         heard.lost_unnamed |= lost_unnamed && whose == Whose::Client;
         let is_refusal = matches!(steps.front(), Some(Step::Refuse { .. })) && !ours;
         let refusal = if is_refusal { steps.pop_front() } else { None };
@@ -379,4 +376,10 @@ fn insert_naming(body: &[u8], chunk: &[u8], out: &mut Outgoing) {
     let mut error = Vec::with_capacity(HEADER_BYTES + body.len());
     message::raw(&mut error, b'E', body);
     out.insert_naming(chunk, &error);
+}
+
+/// Whether an ErrorResponse ends its connection.
+fn is_fatal(body: &[u8]) -> bool {
+    let has = |field: &[u8]| memchr::memmem::find(body, field).is_some();
+    has(b"\0VFATAL\0") || has(b"\0VPANIC\0")
 }
