@@ -129,6 +129,11 @@
 //! | [`startup`] | putting it together: building, ports, signals, the service manager, reloads, the end |
 //! | [`commands`], [`demo`] | commands beside serving: `check`, `classify`, `health`, the demonstration |
 //!
+//! Where to look: what a client is told, word for word, is in `session/reply.rs`, a failed login's error, too
+//! (`door/login.rs` says when); what becomes of a backend when its client goes, in `session/goodbye.rs`
+//! (`Session::end`), and when it has been answered, in `session/settle.rs`; the tables, functions and channels of a job
+//! library are a preset in `sql/presets.rs`.
+//!
 //! # What is bounded, and how
 //!
 //! * A **place** in a pool is taken from before a backend connects until the server has closed it again, so the
