@@ -2,15 +2,16 @@
 
 use std::time::Instant;
 
-use super::{Shared, kept::Kept, orphan::Presence};
+use super::{kept::Kept, orphan::Presence};
 use crate::{
+    shared::Snapshot,
     socket::{Socket, silence::Silence},
     sql::HiddenSearch,
 };
 
 /// The client's side: its socket, and what came from it or is to go to it.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     pub(super) socket: Socket,
     /// Bytes from the client that have not been sent on. Empty when idle.
     pub(super) inbox: Vec<u8>,
@@ -34,7 +35,7 @@ pub(super) struct Client {
 
 impl Client {
     /// A client that was let in on this socket, has sent this already, and is greeted so.
-    pub(super) fn new(socket: Socket, unread: Vec<u8>, greeting: Vec<u8>, shared: &Shared) -> Self {
+    pub(crate) fn new(socket: Socket, unread: Vec<u8>, greeting: Vec<u8>, shared: &Snapshot) -> Self {
         Self {
             socket,
             // An empty buffer still owns its memory.

@@ -7,7 +7,7 @@
 //! a reason as well. The statement itself may have brought its server down, which is not to be told from any other end: so
 //! nothing is run a third time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::{Session, request::Request};
 use crate::{
@@ -19,17 +19,6 @@ use crate::{
 
 /// What only says more of the statement, and is left nowhere.
 const HARMLESS: Effects = Effects::APP_OBJECTS.with(Effects::BIND_DECIDES);
-
-/// Requests that were run once more, by reason.
-#[derive(Debug, Default)]
-pub struct Repeats([AtomicU64; Transient::ALL.len()]);
-
-impl Repeats {
-    /// Every reason, and how often.
-    pub fn read(&self) -> impl Iterator<Item = (Transient, u64)> {
-        Transient::ALL.into_iter().zip(self.0.iter().map(|count| count.load(Ordering::Relaxed)))
-    }
-}
 
 impl Session {
     /// Whether the request, which is to be sent, may be run once more.

@@ -36,15 +36,15 @@ struct Beside {
 }
 
 async fn beside(proxy: &Proxy, servers: [&Postgres; 2], texts: &[&str]) -> Beside {
-    let mut reader = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut reader = RawClient::app(proxy.port()).await;
     eventually("the catalog is read", Duration::from_secs(20), async || {
         let before = reads(proxy).await.0;
         reader.ask(READ).await;
         (reads(proxy).await.0 > before).then_some(())
     })
     .await;
-    let mut looping = RawClient::login(proxy.port(), Login::App, "app").await;
-    let mut writer = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut looping = RawClient::app(proxy.port()).await;
+    let mut writer = RawClient::app(proxy.port()).await;
     let (before, resets_before) = (reads(proxy).await, resets(servers));
     let began = Instant::now();
     let end = || began.elapsed() > Duration::from_secs(3);
@@ -279,8 +279,8 @@ async fn what_is_new_is_found_at_once() {
     cluster.wait_for_replay().await;
     let config = ProxyConfig::of(&cluster).set("auth", "method", "trust");
     let proxy = Proxy::start(&config.to_toml());
-    let mut definer = RawClient::login(proxy.port(), Login::App, "app").await;
-    let mut reader = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut definer = RawClient::app(proxy.port()).await;
+    let mut reader = RawClient::app(proxy.port()).await;
     for client in [&mut definer, &mut reader] {
         client.ask("SET search_path = first, public").await;
     }

@@ -84,7 +84,7 @@ async fn what_a_library_keeps_is_the_sessions_own() {
 #[tokio::test]
 async fn a_seed_is_the_sessions_own() {
     let site = Site::start();
-    let mut direct = RawClient::login(site.primary.port(), Login::App, "app").await;
+    let mut direct = RawClient::app(site.primary.port()).await;
     direct.ask("SELECT setseed(0.5)").await;
     let expected = direct.query_value("SELECT random()").await;
     for seed in ["SELECT setseed(0.5)", "SET seed = 0.5"] {

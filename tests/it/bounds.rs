@@ -260,7 +260,7 @@ async fn held_pool(primary: &Postgres, keys: &[(&str, toml::Value)]) -> (Proxy, 
         config = config.set("pools.primary", key, value.clone());
     }
     let proxy = Proxy::start(&config.to_toml());
-    let mut holder = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut holder = RawClient::app(proxy.port()).await;
     holder.ask("BEGIN").await;
     holder.query_value("SELECT 1").await;
     (proxy, holder)
@@ -283,13 +283,13 @@ async fn one_more_than_may_wait_is_refused_at_once_and_stays() {
     let (proxy, mut holder) = held_pool(&primary, &keys).await;
     let mut waiters = Vec::new();
     for number in 0..2_u8 {
-        let mut waiter = RawClient::login(proxy.port(), Login::App, "app").await;
+        let mut waiter = RawClient::app(proxy.port()).await;
         waiter.query(&format!("SELECT {number}")).await;
         wait_for_waiting(&proxy, f64::from(number + 1)).await;
         waiters.push(waiter);
     }
 
-    let mut third = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut third = RawClient::app(proxy.port()).await;
     let before = Instant::now();
     third.query("SELECT 3").await;
     let [code, message, hint] = third.read_error().await.expect("the third is refused");
@@ -337,7 +337,7 @@ async fn one_more_than_may_wait_is_refused_at_once_and_stays() {
 async fn who_has_waited_for_the_timeout_is_refused() {
     let primary = Postgres::start(Role::Primary);
     let (proxy, mut holder) = held_pool(&primary, &[("wait_timeout", "300ms".into())]).await;
-    let mut waiter = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut waiter = RawClient::app(proxy.port()).await;
     let before = Instant::now();
     waiter.query("SELECT 1").await;
     let [code, message, hint] = waiter.read_error().await.expect("the waiter is refused");
@@ -358,7 +358,7 @@ async fn waiters_are_served_in_the_order_they_came() {
     let (proxy, mut holder) = held_pool(&primary, &[("wait_timeout", "30s".into())]).await;
     let mut waiters = Vec::new();
     for number in 1..=6_u8 {
-        let mut waiter = RawClient::login(proxy.port(), Login::App, "app").await;
+        let mut waiter = RawClient::app(proxy.port()).await;
         waiter.query("SELECT nextval('turn')").await;
         wait_for_waiting(&proxy, f64::from(number)).await;
         waiters.push(waiter);

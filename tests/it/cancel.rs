@@ -19,10 +19,6 @@ fn pooler(primary: &Postgres, bound: i64) -> ProxyConfig {
     ProxyConfig::primary_only(primary).pool("primary", &["primary"], bound).set("auth", "method", "trust")
 }
 
-async fn login(proxy: &Proxy) -> RawClient {
-    RawClient::login(proxy.port(), Login::App, "app").await
-}
-
 /// Waits until the server runs so many statements that contain `text`.
 async fn wait_for_running(primary: &Postgres, text: &str, count: usize) {
     let sql = format!(
@@ -44,7 +40,7 @@ async fn a_cancel_hits_its_own_session_only() {
     let proxy = Proxy::start(&pooler(&primary, 10).to_toml());
     let mut clients = Vec::new();
     for _ in 0..6 {
-        let mut client = login(&proxy).await;
+        let mut client = RawClient::app(proxy.port()).await;
         client.query("SELECT pg_sleep(1.5)").await;
         clients.push(client);
     }
@@ -77,9 +73,9 @@ async fn a_cancel_hits_its_own_session_only() {
 async fn an_idle_session_survives_its_cancel_and_hands_it_to_nobody() {
     let primary = Postgres::start(Role::Primary);
     let proxy = Proxy::start(&pooler(&primary, 1).to_toml());
-    let mut idle = login(&proxy).await;
+    let mut idle = RawClient::app(proxy.port()).await;
     idle.query_value("SELECT 1").await;
-    let mut other = login(&proxy).await;
+    let mut other = RawClient::app(proxy.port()).await;
     other.query("SELECT pg_sleep(0.5)").await;
     wait_for_running(&primary, "pg_sleep", 1).await;
     let (pid, secret) = idle.key().clone();
@@ -105,10 +101,10 @@ async fn a_session_in_the_queue_can_be_cancelled() {
     let primary = Postgres::start(Role::Primary);
     let config = pooler(&primary, 1).set("pools.primary", "wait_timeout", "30s");
     let proxy = Proxy::start(&config.to_toml());
-    let mut holder = login(&proxy).await;
+    let mut holder = RawClient::app(proxy.port()).await;
     holder.ask("BEGIN").await;
     holder.query_value("SELECT 1").await;
-    let mut waiter = login(&proxy).await;
+    let mut waiter = RawClient::app(proxy.port()).await;
     waiter.query("SELECT 2").await;
     let waiting = "bulkhead_pool_waiting{pool=\"primary\",server=\"primary\"}";
     proxy.wait_for_metric(waiting, 1.0).await;
@@ -147,7 +143,7 @@ async fn protocol_3_2_has_a_long_secret() {
     RawClient::cancel(proxy.port(), pid, &secret).await;
     assert!(canceled(&mut client).await);
 
-    let old = login(&proxy).await;
+    let old = RawClient::app(proxy.port()).await;
     assert_eq!(old.key().1.len(), 4, "protocol 3.0 has no room for more");
 }
 
@@ -163,7 +159,7 @@ async fn a_cancel_that_comes_late_hits_nobody_else() {
     for number in 0..6 {
         let (proxy, stop, answered) = (Arc::clone(&proxy), Arc::clone(&stop), Arc::clone(&answered));
         bystanders.spawn(async move {
-            let mut client = login(&proxy).await;
+            let mut client = RawClient::app(proxy.port()).await;
             let mut random = Random::new(1000 + number);
             while !stop.load(Ordering::Relaxed) {
                 let sql = ["SELECT 1", "SELECT pg_sleep(0.003)"][random.below(2) as usize];
@@ -177,7 +173,7 @@ async fn a_cancel_that_comes_late_hits_nobody_else() {
     for number in 0..4 {
         let (proxy, stop, hits) = (Arc::clone(&proxy), Arc::clone(&stop), Arc::clone(&hits));
         victims.spawn(async move {
-            let mut client = login(&proxy).await;
+            let mut client = RawClient::app(proxy.port()).await;
             let (pid, secret) = client.key().clone();
             let mut random = Random::new(number);
             while !stop.load(Ordering::Relaxed) {
@@ -219,8 +215,8 @@ async fn a_cancel_that_the_network_held_back_hits_nobody_else() {
         "60s",
     );
     let proxy = Proxy::start(&config.to_toml());
-    let mut victim = login(&proxy).await;
-    let mut next = login(&proxy).await;
+    let mut victim = RawClient::app(proxy.port()).await;
+    let mut next = RawClient::app(proxy.port()).await;
     victim.query("SELECT pg_sleep(1)").await;
     wait_for_running(&primary, "pg_sleep", 1).await;
     next.query("SELECT pg_sleep(1.001)").await;

@@ -112,7 +112,7 @@ fn called(primary: &Postgres) -> Vec<String> {
 #[tokio::test]
 async fn the_hijackers_are_in_place() {
     let primary = hijacked().await;
-    let mut client = RawClient::login(primary.port(), Login::App, "app").await;
+    let mut client = RawClient::app(primary.port()).await;
     client.ask("SELECT count(*) FROM pg_proc p WHERE p.oid >= 16384 AND p.proname ~ 'x'").await;
     let called = called(&primary);
     for what in ["relation pg_proc", "operator >= (oid, int4)"] {

@@ -3,7 +3,7 @@
 
 use std::{fmt::Write, time::Duration};
 
-use crate::support::{Cluster, Login, Proxy, ProxyConfig, RawClient, Site, eventually, told, values};
+use crate::support::{Cluster, Proxy, ProxyConfig, RawClient, Site, eventually, told, values};
 
 const MEGABYTE: u64 = 1024 * 1024;
 
@@ -245,7 +245,7 @@ async fn copy_into_a_temporary_table_as_asyncpg_does_it() {
     let proxy = Proxy::start(&ProxyConfig::of(&cluster).to_toml());
     cluster.primary.query("SET ROLE app; CREATE TABLE lasting (id int)").await;
     cluster.wait_for_replay().await;
-    let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut client = RawClient::app(proxy.port()).await;
     for _ in 0..3 {
         client.ask("BEGIN;").await;
         assert_eq!(told(&client.ask("CREATE TEMP TABLE copied (id int) ON COMMIT DROP").await), "CZ");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use crate::support::{Login, Postgres, Proxy, ProxyConfig, RawClient, Role};
+use crate::support::{Postgres, Proxy, ProxyConfig, RawClient, Role};
 
 /// So many more can come while there are no descriptors.
 const COMERS: usize = 5;
@@ -13,7 +13,7 @@ const COMERS: usize = 5;
 async fn without_descriptors_nothing_spins_and_those_who_wait_come_in_later() {
     let primary = Postgres::start(Role::Primary);
     let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 1).to_toml());
-    let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut client = RawClient::app(proxy.port()).await;
     assert_eq!(client.query_value("SELECT 1").await, "1");
     proxy.limit_descriptors(Some(proxy.open_descriptors()));
     let mut comers = Vec::new();
@@ -30,7 +30,7 @@ async fn without_descriptors_nothing_spins_and_those_who_wait_come_in_later() {
     assert_eq!(client.query_value("SELECT 2").await, "2", "who is there is served");
     proxy.limit_descriptors(None);
     drop(comers);
-    let mut late = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut late = RawClient::app(proxy.port()).await;
     assert_eq!(late.query_value("SELECT 3").await, "3");
 }
 
@@ -59,7 +59,7 @@ async fn unfinished_requests_of_all_clients_are_bounded() {
     };
     let mut first = Vec::new();
     for _ in 0..2 {
-        let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+        let mut client = RawClient::app(proxy.port()).await;
         begin(&mut client);
         client.flush().await;
         first.push(client);
@@ -67,14 +67,14 @@ async fn unfinished_requests_of_all_clients_are_bounded() {
     // In steps of 64 KiB.
     let kept = "bulkhead_unfinished_request_bytes";
     proxy.wait_for_metric(kept, 2.0 * 7.0 * 65_536.0).await;
-    let mut more = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut more = RawClient::app(proxy.port()).await;
     begin(&mut more);
     // It may be refused before it has sent all.
     more.try_flush().await;
     let refusal = more.try_read_message().await.expect("it is told");
     assert_eq!(refusal.field(b'C').as_deref(), Some("53200"), "{refusal:?}");
     // Those who came first are served, as are small requests.
-    let mut small = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut small = RawClient::app(proxy.port()).await;
     assert_eq!(small.query_value("SELECT 1").await, "1");
     for client in &mut first {
         let mut rest = vec![b' '; 450_000 - 4 - 400_000 - 10];

@@ -6,14 +6,10 @@ use std::{
 };
 
 use crate::support::{
-    Login, Postgres, Proxy, ProxyConfig, RawClient, Role, Signal, eventually, free_port, http_get,
+    Postgres, Proxy, ProxyConfig, RawClient, Role, Signal, eventually, free_port, http_get,
 };
 
 const SOON: Duration = Duration::from_secs(10);
-
-async fn login(proxy: &Proxy) -> RawClient {
-    RawClient::login(proxy.port(), Login::App, "app").await
-}
 
 fn ended(proxy: &Proxy) -> ExitStatus {
     proxy.wait(SOON)
@@ -56,7 +52,11 @@ async fn sigterm_lets_transactions_finish() {
     let primary = Postgres::start(Role::Primary);
     primary.query("CREATE TABLE t (id int); ALTER TABLE t OWNER TO app").await;
     let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).to_toml());
-    let (mut idle, mut busy, mut running) = (login(&proxy).await, login(&proxy).await, login(&proxy).await);
+    let (mut idle, mut busy, mut running) = (
+        RawClient::app(proxy.port()).await,
+        RawClient::app(proxy.port()).await,
+        RawClient::app(proxy.port()).await,
+    );
     idle.query_value("SELECT 1").await;
     busy.ask("BEGIN").await;
     busy.ask("INSERT INTO t VALUES (1)").await;
@@ -91,9 +91,9 @@ async fn sigterm_does_not_wait_for_a_server_that_is_down() {
     let primary = Postgres::start(Role::Primary);
     let config = ProxyConfig::primary_only(&primary).set("pools.primary", "wait_timeout", "300ms");
     let proxy = Proxy::start(&config.to_toml());
-    let _idle = login(&proxy).await;
+    let _idle = RawClient::app(proxy.port()).await;
     primary.kill();
-    let mut client = login(&proxy).await;
+    let mut client = RawClient::app(proxy.port()).await;
     client.query("SELECT 1").await;
     assert_eq!(client.read_error().await.map(|[code, ..]| code).as_deref(), Some("08006"));
     // By then the attempts to reach it are seconds apart.
@@ -113,7 +113,7 @@ async fn sigterm_does_not_wait_for_a_server_that_is_down() {
 async fn a_second_sigterm_ends_at_once() {
     let primary = Postgres::start(Role::Primary);
     let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).to_toml());
-    let mut busy = login(&proxy).await;
+    let mut busy = RawClient::app(proxy.port()).await;
     busy.ask("BEGIN").await;
     busy.query_value("SELECT 1").await;
     proxy.signal(Signal::TERM);
@@ -130,7 +130,7 @@ async fn a_second_sigterm_ends_at_once() {
 async fn who_waits_in_a_queue_when_the_drain_begins_is_served() {
     let primary = Postgres::start(Role::Primary);
     let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 1).to_toml());
-    let (mut busy, mut waiting) = (login(&proxy).await, login(&proxy).await);
+    let (mut busy, mut waiting) = (RawClient::app(proxy.port()).await, RawClient::app(proxy.port()).await);
     busy.ask("BEGIN").await;
     busy.query_value("SELECT 1").await;
     waiting.query("SELECT 2").await;
@@ -151,7 +151,7 @@ async fn transactions_are_cut_when_the_grace_is_over() {
     let primary = Postgres::start(Role::Primary);
     let config = ProxyConfig::primary_only(&primary).set("listen", "shutdown_grace", "300ms");
     let proxy = Proxy::start(&config.to_toml());
-    let (mut idle, mut busy) = (login(&proxy).await, login(&proxy).await);
+    let (mut idle, mut busy) = (RawClient::app(proxy.port()).await, RawClient::app(proxy.port()).await);
     idle.ask("BEGIN").await;
     idle.query_value("SELECT 1").await;
     busy.query("SELECT pg_sleep(60)").await;

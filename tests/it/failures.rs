@@ -14,10 +14,6 @@ use crate::support::{
 
 const SOON: Duration = Duration::from_secs(10);
 
-async fn login(proxy: &Proxy) -> RawClient {
-    RawClient::login(proxy.port(), Login::App, "app").await
-}
-
 async fn code(client: &mut RawClient) -> String {
     client.read_error().await.map(|[code, ..]| code).unwrap_or_default()
 }
@@ -58,7 +54,7 @@ async fn killed_backends_are_replaced() {
     let primary = Postgres::builder(Role::Primary).setting("restart_after_crash", "on").start();
     primary.query("CREATE TABLE slept (a int); GRANT INSERT ON slept TO app").await;
     let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).to_toml());
-    let mut client = login(&proxy).await;
+    let mut client = RawClient::app(proxy.port()).await;
 
     // Idle: nobody notices.
     client.query_value("SELECT 'idle'").await;
@@ -98,7 +94,7 @@ async fn a_terminated_backend_is_told_wherever_it_stood() {
     let primary = Postgres::start(Role::Primary);
     primary.query("CREATE TABLE t (id int); ALTER TABLE t OWNER TO app").await;
     let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 2).to_toml());
-    let mut client = login(&proxy).await;
+    let mut client = RawClient::app(proxy.port()).await;
 
     // COPY IN: the error comes at once; what the client still sends of its COPY is dropped.
     client.query("COPY t FROM STDIN").await;
@@ -125,7 +121,7 @@ async fn a_terminated_backend_is_told_wherever_it_stood() {
         // The connection may also end, but not in silence.
         Some(message) => {
             assert_eq!(message.field(b'S').as_deref(), Some("FATAL"), "{message:?}");
-            login(&proxy).await
+            RawClient::app(proxy.port()).await
         }
         None => panic!("the connection ended without a word"),
     };
@@ -140,7 +136,7 @@ async fn a_terminated_backend_is_told_wherever_it_stood() {
     let goodbye = client.read_message().await;
     assert_eq!((goodbye.tag, goodbye.field(b'S').as_deref()), (b'E', Some("FATAL")), "{goodbye:?}");
     assert_eq!(client.try_read_message().await, None);
-    let mut client = login(&proxy).await;
+    let mut client = RawClient::app(proxy.port()).await;
     assert_eq!(client.query_value("SELECT 3").await, "3");
 
     // A session whose temporary table is lost must not go on as if it were there.
@@ -167,7 +163,7 @@ async fn reads_leave_a_replica_that_does_not_answer() {
         .set("pools.replicas", "close_timeout", "500ms");
     relay.stall(true);
     let proxy = Proxy::start(&config.to_toml());
-    let mut client = login(&proxy).await;
+    let mut client = RawClient::app(proxy.port()).await;
     let read = "/* bulkhead: route=read */ SELECT current_setting('port')";
     for _ in 0..5 {
         let before = Instant::now();
@@ -189,7 +185,7 @@ async fn reads_leave_a_killed_replica_and_come_back() {
     cluster.primary.query("CREATE TABLE t AS SELECT 1 AS id; ALTER TABLE t OWNER TO app").await;
     cluster.wait_for_replay().await;
     let proxy = Proxy::start(&ProxyConfig::of(&cluster).to_toml());
-    let mut client = login(&proxy).await;
+    let mut client = RawClient::app(proxy.port()).await;
     let read = "/* bulkhead: route=read */ SELECT current_setting('port')";
     let replica = cluster.replica.port().to_string();
     let on_replica = async |client: &mut RawClient| client.query_value(read).await == replica;
@@ -222,21 +218,21 @@ async fn a_killed_primary_is_named_and_recovered_from() {
     cluster.primary.query("CREATE TABLE t (id int); ALTER TABLE t OWNER TO app").await;
     let config = ProxyConfig::of(&cluster).set("pools.primary", "wait_timeout", "500ms");
     let proxy = Proxy::start(&config.to_toml());
-    let mut client = login(&proxy).await;
+    let mut client = RawClient::app(proxy.port()).await;
     client.ask("INSERT INTO t VALUES (1)").await;
     cluster.wait_for_replay().await;
     client.ask("BEGIN").await;
     client.ask("INSERT INTO t VALUES (2)").await;
     cluster.primary.kill();
 
-    let mut other = login(&proxy).await;
+    let mut other = RawClient::app(proxy.port()).await;
     other.query("INSERT INTO t VALUES (3)").await;
     let [code_, message, _] = other.read_error().await.expect("nobody can write");
     assert_eq!(code_, "08006", "{message}");
     assert!(message.contains("primary"), "{message}");
     // By now it is known to be down, and nobody waits for it any more.
     eventually("writes fail at once", SOON, async || {
-        let mut other = login(&proxy).await;
+        let mut other = RawClient::app(proxy.port()).await;
         let before = Instant::now();
         other.query("INSERT INTO t VALUES (4)").await;
         let [code, message, _] = other.read_error().await.expect("nobody can write");
@@ -270,20 +266,20 @@ async fn what_a_vanished_client_did_is_ended() {
     let config = ProxyConfig::primary_only(&primary).set("limits", "orphan_timeout", "1s");
     let proxy = Proxy::start(&config.pool("primary", &["primary"], 4).to_toml());
 
-    let mut client = login(&proxy).await;
+    let mut client = RawClient::app(proxy.port()).await;
     client.query("SELECT pg_sleep(60)").await;
     primary.wait_for_app_backends("query LIKE '%pg_sleep(60)%' AND state = 'active'", 1).await;
     drop(client);
     primary.wait_for_app_backends("query LIKE '%pg_sleep(60)%'", 0).await;
     assert!(primary.log().contains("canceling statement due to user request"), "it was cancelled");
 
-    let mut client = login(&proxy).await;
+    let mut client = RawClient::app(proxy.port()).await;
     client.ask("BEGIN").await;
     client.ask("INSERT INTO t VALUES (1)").await;
     drop(client);
     primary.wait_for_app_backends("state LIKE 'idle in transaction%'", 0).await;
 
-    let mut client = login(&proxy).await;
+    let mut client = RawClient::app(proxy.port()).await;
     client.query("COPY t FROM STDIN").await;
     assert_eq!(client.read_message().await.tag, b'G');
     client.message(b'd', b"2\n").flush().await;
@@ -291,7 +287,7 @@ async fn what_a_vanished_client_did_is_ended() {
     drop(client);
     primary.wait_for_app_backends("query LIKE 'COPY%' AND state = 'active'", 0).await;
 
-    let mut client = login(&proxy).await;
+    let mut client = RawClient::app(proxy.port()).await;
     client.query("COPY (SELECT repeat('x', 1000) FROM generate_series(1, 10000000)) TO STDOUT").await;
     assert_eq!(client.read_message().await.tag, b'H');
     client.read_message().await;
@@ -301,7 +297,7 @@ async fn what_a_vanished_client_did_is_ended() {
     wait_until_calm(&proxy, "primary").await;
     proxy.wait_for_metric("bulkhead_clients", 0.0).await;
     assert_eq!(primary.value("SELECT count(*) FROM t").await, "0", "nothing of it was committed");
-    assert_eq!(login(&proxy).await.query_value("SELECT 1").await, "1");
+    assert_eq!(RawClient::app(proxy.port()).await.query_value("SELECT 1").await, "1");
 }
 
 #[tokio::test]
@@ -314,7 +310,7 @@ async fn a_server_that_is_down_at_the_start_is_named_and_joins_later() {
     cluster.replica.stop(Stop::Fast);
     let config = ProxyConfig::of(&cluster).set("pools.jobs", "wait_timeout", "300ms");
     let proxy = Proxy::start(&config.to_toml());
-    let mut client = login(&proxy).await;
+    let mut client = RawClient::app(proxy.port()).await;
     assert_eq!(client.query_value("SELECT id FROM t").await, "1");
     client.query("SELECT id FROM oban_jobs").await;
     let [code_, message, _] = client.read_error().await.expect("the job server is down");
@@ -372,7 +368,7 @@ async fn a_cut_network_is_told_and_a_stalled_one_is_waited_out() {
         .set("pools.primary", "connect_timeout", "300ms")
         .set("pools.primary", "close_timeout", "300ms");
     let proxy = Proxy::start(&config.to_toml());
-    let mut client = login(&proxy).await;
+    let mut client = RawClient::app(proxy.port()).await;
     client.query("INSERT INTO slept SELECT 1 FROM pg_sleep(30)").await;
     primary.wait_for_app_backends("query LIKE '%pg_sleep%' AND state = 'active'", 1).await;
     relay.cut();
@@ -385,7 +381,7 @@ async fn a_cut_network_is_told_and_a_stalled_one_is_waited_out() {
     relay.stall(true);
     let mut others = Vec::new();
     for _ in 0..4 {
-        let mut other = login(&proxy).await;
+        let mut other = RawClient::app(proxy.port()).await;
         other.query("SELECT 2").await;
         others.push(other);
     }
@@ -425,7 +421,7 @@ async fn a_user_whom_the_server_refuses_hurts_nobody_else() {
             Some(1.0),
             "{login:?} does not make the server look down"
         );
-        RawClient::login(proxy.port(), Login::App, "app").await.query_value("SELECT 1").await;
+        RawClient::app(proxy.port()).await.query_value("SELECT 1").await;
     }
 }
 
@@ -448,7 +444,7 @@ async fn a_full_server_serves_through_the_connections_it_has() {
     let port = proxy.port();
     for _ in 0..6 {
         clients.spawn(async move {
-            let mut client = RawClient::login(port, Login::App, "app").await;
+            let mut client = RawClient::app(port).await;
             while Instant::now() < until {
                 client.query("SELECT pg_sleep(0.02)").await;
                 assert_eq!(client.read_error().await, None);

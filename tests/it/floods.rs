@@ -10,7 +10,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::support::{Login, Message, Proxy, RawClient, Site, error_code, eventually, http_get};
+use crate::support::{Message, Proxy, RawClient, Site, error_code, eventually, http_get};
 
 /// What a server does when it is asked anything.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -209,7 +209,7 @@ async fn many_long_texts_at_once_leave_room_for_others() {
             assert!(answer.iter().any(|message| matches!(message.tag, b'1' | b'E')), "it is answered");
         }
     }
-    let mut again = RawClient::login(site.proxy.port(), Login::App, "app").await;
+    let mut again = RawClient::app(site.proxy.port()).await;
     eventually("all is well", Duration::from_secs(10), async || {
         (again.query_value("SELECT 1").await == "1").then_some(())
     })

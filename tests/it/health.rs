@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::{
-    Cluster, Login, Postgres, Proxy, ProxyConfig, RawClient, Role, eventually, http_get, oban,
-};
+use crate::support::{Cluster, Postgres, Proxy, ProxyConfig, RawClient, Role, eventually, http_get, oban};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -99,7 +97,7 @@ async fn checks_take_no_place_beyond_the_server_s_bound() {
     );
     let proxy = Proxy::start(&config.set("limits", "catalog_refresh", "1h").to_toml());
     wait_for(&proxy, 200, "ready").await;
-    let mut busy = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut busy = RawClient::app(proxy.port()).await;
     busy.ask("BEGIN").await;
     busy.query_value("SELECT 1").await;
     // The only place is taken: nobody waits for it, nothing is opened beside it, and it is known all the same that the
@@ -130,7 +128,7 @@ async fn a_role_with_a_lower_limit_is_served_and_told_of() {
     let proxy = Proxy::start(&config.to_toml());
     let mut clients = Vec::new();
     for _ in 0..6 {
-        clients.push(RawClient::login(proxy.port(), Login::App, "app").await);
+        clients.push(RawClient::app(proxy.port()).await);
     }
     for client in &mut clients {
         client.query("SELECT pg_sleep(0.1)").await;
@@ -162,7 +160,7 @@ async fn a_primary_that_hangs_is_not_ready_and_nobody_is_told_to_raise_a_bound()
     let proxy = Proxy::start(&config.to_toml());
     let mut clients = Vec::new();
     for _ in 0..3 {
-        clients.push(RawClient::login(proxy.port(), Login::App, "app").await);
+        clients.push(RawClient::app(proxy.port()).await);
     }
     wait_for(&proxy, 200, "ready").await;
     let [busy, waits, comes] = &mut *clients else { unreachable!("there are three") };
@@ -213,7 +211,7 @@ async fn full_pool(primary: &Postgres) -> (Proxy, Vec<RawClient>) {
     wait_for(&proxy, 200, "ready").await;
     let mut clients = Vec::new();
     for _ in 0..2 {
-        let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+        let mut client = RawClient::app(proxy.port()).await;
         client.ask("BEGIN").await;
         client.query_value("SELECT 1").await;
         clients.push(client);
@@ -294,7 +292,7 @@ async fn a_primary_that_hangs_is_not_ready_within_the_stated_time_though_nobody_
     // One connection that hangs, while others answer, is given up for another one, and says nothing of the server.
     let check = pids(&primary, CHECKS).await;
     signal(&check, Signal::STOP);
-    let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut client = RawClient::app(proxy.port()).await;
     let until = Instant::now() + Duration::from_secs(10);
     while Instant::now() < until {
         assert_eq!(client.query_value("SELECT 1").await, "1");
@@ -334,7 +332,7 @@ async fn a_server_with_fewer_places_than_configured_gives_them_to_the_pools() {
     let primary = Postgres::start(Role::Primary);
     primary.query("ALTER ROLE app CONNECTION LIMIT 1").await;
     let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).to_toml());
-    let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut client = RawClient::app(proxy.port()).await;
     assert_eq!(client.query_value("SELECT 1").await, "1");
     let json = wait_for(&proxy, 200, "degraded").await;
     assert!(json["reasons"][0].as_str().is_some_and(|reason| reason.contains("no more than 1")), "{json}");

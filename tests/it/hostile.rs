@@ -99,7 +99,7 @@ async fn more_clients_than_allowed_are_refused() {
     let proxy = Proxy::start(&open_door(&primary).set("limits", "max_clients", 3).to_toml());
     let mut clients = Vec::new();
     for _ in 0..3 {
-        clients.push(RawClient::login(proxy.port(), Login::App, "app").await);
+        clients.push(RawClient::app(proxy.port()).await);
     }
     let error = connect(&proxy.url()).await.expect_err("the fourth is refused");
     let error = error.as_db_error().expect("an answer");
@@ -297,7 +297,7 @@ async fn ten_thousand_streams_of_nonsense_harm_nobody() {
 async fn a_client_that_does_not_read_costs_little() {
     let primary = Postgres::start(Role::Primary);
     let proxy = Proxy::start(&open_door(&primary).to_toml());
-    let mut deaf = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut deaf = RawClient::app(proxy.port()).await;
     deaf.query_value("SELECT 1").await;
     let before = proxy.memory_bytes().1;
     deaf.query("SELECT repeat('x', 1000) FROM generate_series(1, 300000)").await;
@@ -309,11 +309,7 @@ async fn a_client_that_does_not_read_costs_little() {
     .await;
     let grown = proxy.memory_bytes().1.saturating_sub(before);
     assert!(grown < 8 << 20, "{grown} bytes more");
-    assert_eq!(
-        RawClient::login(proxy.port(), Login::App, "app").await.query_value("SELECT 2").await,
-        "2",
-        "others are served"
-    );
+    assert_eq!(RawClient::app(proxy.port()).await.query_value("SELECT 2").await, "2", "others are served");
     drop(deaf);
     wait_until_calm(&proxy).await;
 }

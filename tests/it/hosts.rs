@@ -23,7 +23,7 @@ async fn the_first_host_that_answers_is_taken_and_cancels_go_there() {
     let proxy = start(primary, Login::App.url_of_hosts(&[free_port(), primary.port()], ""));
     assert_eq!(port_of(&proxy).await, primary.port().to_string());
 
-    let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut client = RawClient::app(proxy.port()).await;
     let (pid, secret) = client.key().clone();
     client.query("SELECT pg_sleep(30)").await;
     proxy
@@ -117,7 +117,7 @@ async fn wait_for_status(proxy: &Proxy, word: &str, part: &str) {
 #[tokio::test]
 async fn an_old_primary_that_comes_back_gets_no_writes() {
     let (cluster, proxy) = pair().await;
-    let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut client = RawClient::app(proxy.port()).await;
     write_until_at(&mut client, cluster.primary.port()).await;
     cluster.wait_for_replay().await;
     cluster.primary.kill();
@@ -133,7 +133,7 @@ async fn an_old_primary_that_comes_back_gets_no_writes() {
     let before = cluster.primary.value("SELECT count(*) FROM t").await;
     // More connections than there have been yet, and new sessions.
     for _ in 0..4 {
-        let mut more = RawClient::login(proxy.port(), Login::App, "app").await;
+        let mut more = RawClient::app(proxy.port()).await;
         client.ask("BEGIN").await;
         client.ask("INSERT INTO t VALUES (1)").await;
         more.ask("INSERT INTO t VALUES (2)").await;
@@ -148,8 +148,8 @@ async fn an_old_primary_that_comes_back_gets_no_writes() {
 #[tokio::test]
 async fn of_two_primaries_the_later_one_wins_and_open_transactions_fail() {
     let (cluster, proxy) = pair().await;
-    let mut open = RawClient::login(proxy.port(), Login::App, "app").await;
-    let mut busy = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut open = RawClient::app(proxy.port()).await;
+    let mut busy = RawClient::app(proxy.port()).await;
     write_until_at(&mut open, cluster.primary.port()).await;
     open.ask("BEGIN").await;
     open.ask("INSERT INTO t VALUES (1)").await;
@@ -171,7 +171,7 @@ async fn of_two_primaries_the_later_one_wins_and_open_transactions_fail() {
 #[tokio::test]
 async fn a_primary_that_was_set_read_only_is_left() {
     let (cluster, proxy) = pair().await;
-    let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut client = RawClient::app(proxy.port()).await;
     write_until_at(&mut client, cluster.primary.port()).await;
     cluster.primary.query("ALTER SYSTEM SET default_transaction_read_only = on").await;
     cluster.primary.query("SELECT pg_reload_conf()").await;
@@ -189,8 +189,8 @@ async fn whoever_waits_while_the_url_changes_goes_over() {
         "60s",
     );
     let mut proxy = Proxy::start(&config.to_toml());
-    let mut holder = RawClient::login(proxy.port(), Login::App, "app").await;
-    let mut waiter = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut holder = RawClient::app(proxy.port()).await;
+    let mut waiter = RawClient::app(proxy.port()).await;
     holder.ask("BEGIN").await;
     holder.query_value("SELECT 1").await;
     waiter.query("SELECT inet_server_port()").await;

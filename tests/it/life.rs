@@ -14,8 +14,7 @@ use std::{
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::support::{
-    Login, Postgres, Proxy, ProxyConfig, RawClient, Role, Running, Scratch, Signal, eventually, free_port,
-    http_get,
+    Postgres, Proxy, ProxyConfig, RawClient, Role, Running, Scratch, Signal, eventually, free_port, http_get,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -188,7 +187,7 @@ async fn sockets_of_the_service_manager_take_the_place_of_the_configurations() {
         http_get(http, "/healthz").await.ok().filter(|(status, _)| *status == 200)
     })
     .await;
-    let mut client = RawClient::login(tcp, Login::App, "app").await;
+    let mut client = RawClient::app(tcp).await;
     assert_eq!(client.query_value("SELECT 1").await, "1");
     connect_unix(folder.path(), tcp, "secret").await.expect("the Unix socket is served");
     assert!(std::net::TcpStream::connect(("127.0.0.1", unused)).is_err(), "listen.address is not used");
@@ -241,7 +240,7 @@ async fn the_shortest_lifetimes_serve() {
             .set("pools.primary", "max_lifetime", lifetime)
             .set("pools.primary", "idle_timeout", "1ms");
         let proxy = Proxy::start(&config.to_toml());
-        let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+        let mut client = RawClient::app(proxy.port()).await;
         for _ in 0..10 {
             assert_eq!(client.query_value("SELECT 1").await, "1", "{lifetime}");
         }

@@ -163,7 +163,7 @@ async fn a_young_proof_is_enough_and_proofs_make_no_pool_grow() {
 /// Each comes when the one before has gone and its backend is back.
 async fn ten_clients_in_turn(proxy: &Proxy) {
     for _ in 0..10 {
-        let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+        let mut client = RawClient::app(proxy.port()).await;
         assert_eq!(client.query_value("SELECT 1").await, "1");
         drop(client);
         proxy.wait_for_metric("bulkhead_clients", 0.0).await;
@@ -179,7 +179,7 @@ async fn logins_that_wait_share_one_proof() {
         .set("auth", "method", "trust")
         .pool("primary", &["primary"], 1);
     let proxy = Proxy::start(&config.to_toml());
-    let mut holder = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut holder = RawClient::app(proxy.port()).await;
     holder.ask("BEGIN; SELECT 1").await;
     let before = proxy.metric(CONNECTS).await.expect("it is there");
     let mut logins = JoinSet::new();
@@ -206,7 +206,7 @@ async fn a_full_pool_refuses_a_login_as_it_refuses_a_statement() {
         .set("pools.primary", "wait_timeout", "300ms")
         .pool("primary", &["primary"], 1);
     let proxy = Proxy::start(&config.to_toml());
-    let mut holder = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut holder = RawClient::app(proxy.port()).await;
     holder.ask("BEGIN; SELECT 1").await;
     let refused = try_login(proxy.port(), Login::App).await.err().expect("there is no place");
     assert_eq!(refused.field(b'C').as_deref(), Some("53300"), "{refused:?}");
@@ -226,7 +226,7 @@ async fn a_server_that_is_down_locks_nobody_out() {
         "300ms",
     );
     let proxy = Proxy::start(&config.to_toml());
-    drop(RawClient::login(proxy.port(), Login::App, "app").await);
+    drop(RawClient::app(proxy.port()).await);
     primary.stop(Stop::Fast);
     for _ in 0..3 {
         let mut client =
@@ -244,7 +244,7 @@ async fn a_server_that_is_down_locks_nobody_out() {
     .await;
     // A role at its limit cannot be asked either.
     primary.query("ALTER ROLE app CONNECTION LIMIT 1").await;
-    let mut holder = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut holder = RawClient::app(proxy.port()).await;
     holder.ask("BEGIN; SELECT 1").await;
     assert!(try_login(proxy.port(), Login::App).await.is_ok());
     assert_eq!(holder.query_value("SELECT 1").await, "1");

@@ -126,7 +126,7 @@ async fn connections_have_the_name_of_the_url_until_a_session_s_is_put_on_them()
     let proxy = Proxy::start(&config.to_toml());
     let names = "SELECT application_name FROM pg_stat_activity WHERE usename = 'app' \
                  AND application_name <> 'bulkhead health check'";
-    let mut nameless = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut nameless = RawClient::app(proxy.port()).await;
     assert_eq!(primary.value(names).await, "my pool");
     assert_eq!(nameless.query_value("SHOW application_name").await, "my pool");
     let parameters = [("database", "app"), ("application_name", "mine")];

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::support::{
-    Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role, Say, Site, error_code, eventually,
+    Message, Postgres, Proxy, ProxyConfig, RawClient, Role, Say, Site, error_code, eventually,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -327,7 +327,7 @@ async fn definitions_are_noticed_when_their_connection_is_lost() {
     primary.query("CREATE TABLE kept (a int); ALTER TABLE kept OWNER TO app").await;
     let config = ProxyConfig::primary_only(&primary).set("limits", "catalog_refresh", "1h");
     let proxy = Proxy::start(&config.to_toml());
-    let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut client = RawClient::app(proxy.port()).await;
     let count = |class: &str, reason: &str| {
         format!("bulkhead_requests_total{{class=\"{class}\",pool=\"primary\",reason=\"{reason}\"}}")
     };

@@ -4,10 +4,6 @@ use crate::support::{Cluster, Login, Postgres, Proxy, ProxyConfig, RawClient, Ro
 
 const PID: &str = "SELECT pg_backend_pid()";
 
-async fn login(proxy: &Proxy, database: &str) -> RawClient {
-    RawClient::login(proxy.port(), Login::App, database).await
-}
-
 fn pinned(reason: &str) -> String {
     format!(r#"bulkhead_pool_pinned{{pool="primary",server="primary",reason="{reason}"}}"#)
 }
@@ -18,7 +14,7 @@ async fn in_session_mode_a_session_keeps_its_backend() {
     let config = ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 2);
     let config = config.set("pools.primary", "mode", "session").set("pools.primary", "wait_timeout", "300ms");
     let proxy = Proxy::start(&config.to_toml());
-    let mut clients = [login(&proxy, "app").await, login(&proxy, "app").await];
+    let mut clients = [RawClient::app(proxy.port()).await, RawClient::app(proxy.port()).await];
     let mut pids = Vec::new();
     for client in &mut clients {
         pids.push(client.query_value(PID).await);
@@ -34,7 +30,7 @@ async fn in_session_mode_a_session_keeps_its_backend() {
     }
     proxy.wait_for_metric(&pinned("session_mode"), 2.0).await;
     // The third finds no connection, and is told so. (Logging in needs one for a moment, unless it is known already.)
-    let mut third = login(&proxy, "app").await;
+    let mut third = RawClient::app(proxy.port()).await;
     let [code, message, _] = error_of(&third.ask("SELECT 1").await).expect("the pool is full");
     assert_eq!(code, "53300", "{message}");
 
@@ -61,12 +57,12 @@ async fn a_backend_left_in_a_transaction_is_closed() {
     let config = ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 1);
     let proxy = Proxy::start(&config.set("pools.primary", "mode", "session").to_toml());
     primary.query("CREATE TABLE written (a int); ALTER TABLE written OWNER TO app").await;
-    let mut client = login(&proxy, "app").await;
+    let mut client = RawClient::app(proxy.port()).await;
     let pid = client.query_value(PID).await;
     client.ask("BEGIN").await;
     client.ask("INSERT INTO written VALUES (1)").await;
     drop(client);
-    let mut next = login(&proxy, "app").await;
+    let mut next = RawClient::app(proxy.port()).await;
     assert_ne!(next.query_value(PID).await, pid);
     assert_eq!(next.query_value("SELECT count(*) FROM written").await, "0");
 }
@@ -77,7 +73,7 @@ async fn a_client_may_ask_for_session_mode() {
     let proxy = Proxy::start(&ProxyConfig::of(&cluster).to_toml());
     let options = [("database", "app"), ("options", "-c bulkhead.pool_mode=session")];
     let mut client = RawClient::try_login(proxy.port(), Login::App, &options).await.expect("logged in");
-    let mut others = [login(&proxy, "app").await, login(&proxy, "app").await];
+    let mut others = [RawClient::app(proxy.port()).await, RawClient::app(proxy.port()).await];
     // What may write later never begins on a replica.
     assert_eq!(client.query_value("SELECT pg_is_in_recovery() FROM pg_class LIMIT 1").await, "f");
     let pid = client.query_value(PID).await;
@@ -97,7 +93,7 @@ async fn a_client_may_ask_for_session_mode() {
     let error = RawClient::try_login(proxy.port(), Login::App, &wrong).await.err().expect("refused");
     assert_eq!(error.field(b'C').as_deref(), Some("22023"));
     // And at any time later.
-    let mut late = login(&proxy, "app").await;
+    let mut late = RawClient::app(proxy.port()).await;
     late.ask("SET bulkhead.pool_mode = 'session'").await;
     proxy.wait_for_metric(&pinned("session_mode"), 1.0).await;
 }
@@ -111,7 +107,7 @@ async fn an_alias_binds_a_connection_to_a_pool() {
     for (pool, server) in
         [("primary", &cluster.primary), ("replicas", &cluster.replica), ("jobs", &cluster.jobs)]
     {
-        let mut client = login(&proxy, &format!("app@{pool}")).await;
+        let mut client = RawClient::login(proxy.port(), Login::App, &format!("app@{pool}")).await;
         let wanted = format!("app {}", server.port());
         // A read, a catalog query, and what only the primary would get.
         assert_eq!(client.query_value(port).await, wanted, "{pool}");
@@ -119,11 +115,11 @@ async fn an_alias_binds_a_connection_to_a_pool() {
         assert_eq!(client.query_value(port).await, wanted, "{pool}");
         client.ask("COMMIT").await;
     }
-    let mut replica = login(&proxy, "app@replicas").await;
+    let mut replica = RawClient::login(proxy.port(), Login::App, "app@replicas").await;
     assert_eq!(replica.parameter("in_hot_standby"), Some("on"), "it is told of the server it is bound to");
     assert_eq!(error_of(&replica.ask("CREATE TABLE nowhere ()").await).expect("read only")[0], "25006");
     // A job statement on the primary, as long as its client wants it there.
-    let mut bound = login(&proxy, "app@primary").await;
+    let mut bound = RawClient::login(proxy.port(), Login::App, "app@primary").await;
     assert_eq!(
         error_of(&bound.ask("SELECT 1 FROM oban_jobs").await).expect("no such table there")[0],
         "42P01"
@@ -150,7 +146,7 @@ async fn a_database_may_be_called_like_an_alias() {
     primary.query("CREATE DATABASE \"a@b\" OWNER app").await;
     let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).to_toml());
     for name in ["a@b", "a@b@primary"] {
-        let mut client = login(&proxy, name).await;
+        let mut client = RawClient::login(proxy.port(), Login::App, name).await;
         assert_eq!(client.query_value("SELECT current_database()").await, "a@b", "{name}");
     }
 }
@@ -160,8 +156,8 @@ async fn a_long_unnamed_statement_keeps_its_backend() {
     let primary = Postgres::start(Role::Primary);
     let config = ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 2);
     let proxy = Proxy::start(&config.set("limits", "request_buffer", "4KiB").to_toml());
-    let mut client = login(&proxy, "app").await;
-    let mut others = [login(&proxy, "app").await, login(&proxy, "app").await];
+    let mut client = RawClient::app(proxy.port()).await;
+    let mut others = [RawClient::app(proxy.port()).await, RawClient::app(proxy.port()).await];
     let sql = format!("SELECT $1::text || length('{}')", "x".repeat(100_000));
     client.parse("", &sql).describe(b'S', "").sync().flush().await;
     assert_eq!(RawClient::tags(&client.read_until_ready().await), "1tTZ");

@@ -5,10 +5,6 @@ use std::time::Duration;
 
 use crate::support::{Login, Postgres, Proxy, ProxyConfig, RawClient, Role, error_of};
 
-async fn login(proxy: &Proxy, database: &str) -> RawClient {
-    RawClient::login(proxy.port(), Login::App, database).await
-}
-
 fn pinned(reason: &str) -> String {
     format!(r#"bulkhead_pool_pinned{{pool="primary",server="primary",reason="{reason}"}}"#)
 }
@@ -28,12 +24,12 @@ async fn pins_leave_room_for_transactions() {
     let proxy = Proxy::start(&config.to_toml());
     let mut holders = Vec::new();
     for key in 0..2 {
-        let mut holder = login(&proxy, "app").await;
+        let mut holder = RawClient::app(proxy.port()).await;
         holder.ask(&format!("SELECT pg_advisory_lock({key})")).await;
         holders.push(holder);
     }
     proxy.wait_for_metric(&pinned("advisory_locks"), 2.0).await;
-    let (mut late, mut vain) = (login(&proxy, "app").await, login(&proxy, "app").await);
+    let (mut late, mut vain) = (RawClient::app(proxy.port()).await, RawClient::app(proxy.port()).await);
     for sql in [
         "SELECT pg_advisory_lock(7)",
         "CREATE TEMP TABLE t (a int)",
@@ -68,7 +64,7 @@ async fn pins_leave_room_for_transactions() {
     // Who is pinned already may pin by more.
     assert_eq!(error_of(&holders[0].ask("CREATE TEMP TABLE t (a int)").await), None);
     // What did not show that it would pin is let be, and counted.
-    let mut sly = login(&proxy, "app").await;
+    let mut sly = RawClient::app(proxy.port()).await;
     assert_eq!(sly.query_value("SELECT sly()").await, "1");
     let over = r#"bulkhead_pool_pins_over_bound_total{pool="primary",server="primary"}"#;
     proxy.wait_for_metric(over, 1.0).await;
@@ -108,8 +104,8 @@ async fn a_pinned_session_that_idles_makes_room_only_if_others_wait() {
         .set("pools.primary", "wait_timeout", "30s")
         .set("pools.primary", "pinned_idle_timeout", "200ms");
     let proxy = Proxy::start(&config.to_toml());
-    let mut holders = [login(&proxy, "app").await, login(&proxy, "app").await];
-    let mut third = login(&proxy, "app").await;
+    let mut holders = [RawClient::app(proxy.port()).await, RawClient::app(proxy.port()).await];
+    let mut third = RawClient::app(proxy.port()).await;
     for (key, holder) in (0..).zip(&mut holders) {
         holder.ask(&format!("SELECT pg_advisory_lock({key})")).await;
     }
@@ -144,7 +140,7 @@ async fn a_long_text_pins_only_if_it_sets_something() {
     primary.query("CREATE TABLE long_texts (a text); GRANT ALL ON long_texts TO app").await;
     let config = ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 2);
     let proxy = Proxy::start(&config.set("limits", "request_buffer", "64KiB").to_toml());
-    let mut client = login(&proxy, "app").await;
+    let mut client = RawClient::app(proxy.port()).await;
     let filler = "x offset settled ".repeat(20_000);
     assert_eq!(error_of(&client.ask(&format!("INSERT INTO long_texts VALUES ('{filler}')")).await), None);
     assert_eq!(client.query_value("SELECT length(a) FROM long_texts").await, filler.len().to_string());
@@ -156,7 +152,7 @@ async fn a_long_text_pins_only_if_it_sets_something() {
     let error = client.ask(&format!("SELECT '{filler}', set_config('app.' || 'late', 'mine', false)")).await;
     assert_eq!(error_of(&error), None);
     proxy.wait_for_metric(&pinned("hidden_settings"), 1.0).await;
-    let mut other = login(&proxy, "app").await;
+    let mut other = RawClient::app(proxy.port()).await;
     for _ in 0..3 {
         assert_eq!(other.query_value("SELECT coalesce(current_setting('app.late', true), '')").await, "");
         assert_eq!(other.query_value("SHOW lock_timeout").await, "0");
@@ -168,7 +164,7 @@ async fn a_long_text_pins_only_if_it_sets_something() {
 async fn crowd(proxy: &Proxy, count: usize) -> Vec<RawClient> {
     let mut clients = Vec::new();
     for _ in 0..count {
-        clients.push(login(proxy, "app").await);
+        clients.push(RawClient::app(proxy.port()).await);
     }
     clients
 }
@@ -254,13 +250,13 @@ async fn the_queue_for_places_can_be_left() {
     let config = ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 2);
     let config = config.set("pools.primary", "max_pinned", 1).set("pools.primary", "wait_timeout", "60s");
     let proxy = Proxy::start(&config.to_toml());
-    let mut holder = login(&proxy, "app").await;
+    let mut holder = RawClient::app(proxy.port()).await;
     holder.ask("CREATE TEMP TABLE mine (a int)").await;
     let mut waiters = crowd(&proxy, 3).await;
     for waiter in &mut waiters {
         waiter.query("SELECT pg_advisory_lock(1)").await;
     }
-    let mut other = login(&proxy, "app").await;
+    let mut other = RawClient::app(proxy.port()).await;
     for _ in 0..20 {
         assert_eq!(other.query_value("SELECT 1").await, "1", "a connection is free");
     }
@@ -298,7 +294,7 @@ async fn pins_above_the_bound_make_room_for_those_who_wait() {
     }
     proxy.wait_for_metric(&pinned("temp_objects"), 2.0).await;
     assert_eq!(proxy.metric(over_bound()).await, Some(1.0));
-    assert_eq!(login(&proxy, "app").await.query_value("SELECT 1").await, "1");
+    assert_eq!(RawClient::app(proxy.port()).await.query_value("SELECT 1").await, "1");
     let [first, second] = &mut holders[..] else { panic!("there are two") };
     assert_eq!(first.query_value("SELECT count(*) FROM mine").await, "0", "its place is its own");
     let end = second.read_message().await;

@@ -229,9 +229,9 @@ async fn sessions_that_listen_in_a_removed_pool_are_told() {
     let cluster = Cluster::start();
     let all = ProxyConfig::of(&cluster);
     let mut proxy = Proxy::start(&all.to_toml());
-    let mut listens = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut listens = RawClient::app(proxy.port()).await;
     listens.ask("LISTEN \"public.oban_insert\"").await;
-    let mut elsewhere = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut elsewhere = RawClient::app(proxy.port()).await;
     elsewhere.ask("LISTEN news").await;
     proxy.wait_for_metric("bulkhead_listen_channels", 2.0).await;
     proxy.reload_to(&all.clone().remove("pools.jobs").remove("servers.jobs").remove("jobs")).await;
@@ -242,7 +242,7 @@ async fn sessions_that_listen_in_a_removed_pool_are_told() {
     cluster.primary.query("NOTIFY news, 'heard'").await;
     assert_eq!(elsewhere.read_message().await.tag, b'A', "others go on listening");
     // The channel is an ordinary one now.
-    let mut again = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut again = RawClient::app(proxy.port()).await;
     again.ask("LISTEN \"public.oban_insert\"").await;
     cluster.primary.query("NOTIFY \"public.oban_insert\"").await;
     assert_eq!(again.read_message().await.tag, b'A');

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::{
-    Cluster, Login, Postgres, Proxy, ProxyConfig, RawClient, Role, Say, error_code, eventually, values,
+    Cluster, Postgres, Proxy, ProxyConfig, RawClient, Role, Say, error_code, eventually, values,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -19,7 +19,7 @@ fn repeats(reason: &str) -> String {
 async fn wait_until_reads_are_known(proxy: &Proxy, pool: &str) {
     let read = format!("bulkhead_requests_total{{class=\"read\",pool=\"{pool}\",reason=\"read_only\"}}");
     eventually("reads are known as such", SOON, async || {
-        let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+        let mut client = RawClient::app(proxy.port()).await;
         client.ask("SELECT count(*) FROM generate_series(1, 2) n").await;
         proxy.metric(&read).await.filter(|count| *count > 0.0)
     })
@@ -40,7 +40,7 @@ async fn a_read_whose_connection_is_ended_is_run_once_more() {
     primary.query("CREATE TABLE kept (a int); ALTER TABLE kept OWNER TO app").await;
     let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).to_toml());
     wait_until_reads_are_known(&proxy, "primary").await;
-    let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut client = RawClient::app(proxy.port()).await;
     client.parse("slow", SLOW_READ);
     client.finish().await;
     let ways: [(&str, Say); 3] = [
@@ -107,7 +107,7 @@ async fn a_read_that_a_replica_cancels_is_run_on_the_primary() {
     cluster.replica.query("SELECT pg_reload_conf()").await;
     let proxy = Proxy::start(&ProxyConfig::of(&cluster).to_toml());
     wait_until_reads_are_known(&proxy, "replicas").await;
-    let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut client = RawClient::app(proxy.port()).await;
     for extended in [false, true] {
         let sql = "SELECT count(*) FROM kept, generate_series(1, 20000000) n";
         if extended {
@@ -135,7 +135,7 @@ async fn what_is_kept_to_be_run_once_more_is_bounded() {
     let kept = "bulkhead_unfinished_request_bytes";
     let mut clients = Vec::new();
     for number in 0..4 {
-        let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+        let mut client = RawClient::app(proxy.port()).await;
         // Of 250 kB: four of them, in steps of 64 KiB, take all that there is, and one more while it comes in.
         let text = format!(
             "SELECT count(*), {number} AS slow FROM generate_series(1, 200000000) n -- {}",

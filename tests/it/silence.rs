@@ -23,10 +23,6 @@ fn start(primary: &Postgres, url: String) -> Proxy {
     Proxy::start(&config.to_toml())
 }
 
-async fn login(port: u16) -> RawClient {
-    RawClient::login(port, Login::App, "app").await
-}
-
 async fn wait_until_reads_are_known(proxy: &Proxy, client: &mut RawClient) {
     let proven = "bulkhead_requests_total{class=\"read\",pool=\"primary\",reason=\"read_only\"}";
     eventually("reads are known as such", SOON, async || {
@@ -51,7 +47,7 @@ async fn a_statement_sent_into_nothing_is_answered() {
     primary.query("CREATE TABLE written (a int); GRANT INSERT ON written TO app").await;
     let relay = Relay::start(primary.port());
     let proxy = start(&primary, Login::App.url_of_hosts(&[relay.port()], ""));
-    let mut client = login(proxy.port()).await;
+    let mut client = RawClient::app(proxy.port()).await;
     // Once the catalog is known nothing is asked after a statement, so it is the statement that is sent into nothing.
     wait_until_reads_are_known(&proxy, &mut client).await;
     relay.vanish(true);
@@ -77,7 +73,7 @@ async fn a_client_that_vanishes_amid_a_result_gives_its_backend_back() {
     let primary = Postgres::start(Role::Primary);
     let proxy = start(&primary, primary.url(Login::App));
     let relay = Relay::start(proxy.port());
-    let mut client = login(relay.port()).await;
+    let mut client = RawClient::app(relay.port()).await;
     client.query("SELECT repeat('x', 1000) FROM generate_series(1, 200000)").await;
     client.read_message().await;
     wait_for_active(&proxy, 1.0).await;
@@ -92,7 +88,7 @@ async fn a_copy_that_waits_for_a_lock_is_not_cut() {
     primary.query("CREATE TABLE t (n int, s text); ALTER TABLE t OWNER TO app").await;
     primary.query("CREATE UNIQUE INDEX ON t (n)").await;
     let proxy = start(&primary, primary.url(Login::App));
-    let (mut holder, mut copier) = (login(primary.port()).await, login(proxy.port()).await);
+    let (mut holder, mut copier) = (RawClient::app(primary.port()).await, RawClient::app(proxy.port()).await);
     holder.ask("BEGIN").await;
     holder.ask("INSERT INTO t VALUES (1, 'held')").await;
     copier.query("COPY t FROM STDIN").await;
@@ -122,7 +118,7 @@ async fn a_copy_that_waits_for_a_lock_is_not_cut() {
 async fn a_client_that_pauses_is_not_cut() {
     let primary = Postgres::start(Role::Primary);
     let proxy = start(&primary, primary.url(Login::App));
-    let mut client = login(proxy.port()).await;
+    let mut client = RawClient::app(proxy.port()).await;
     client.query("SELECT repeat('x', 1000) FROM generate_series(1, 30000)").await;
     client.read_message().await;
     tokio::time::sleep(PATIENT).await;
@@ -141,7 +137,7 @@ async fn a_host_that_vanished_costs_only_the_first_connection() {
         .set("pools.primary", "wait_timeout", "15s")
         .pool("primary", &["primary"], 2);
     let proxy = Proxy::start(&config.to_toml());
-    let mut clients = vec![login(proxy.port()).await, login(proxy.port()).await];
+    let mut clients = vec![RawClient::app(proxy.port()).await, RawClient::app(proxy.port()).await];
     clients[0].ask("SELECT 1").await;
     relay.vanish(true);
     // Its connection is found out, and the other host is looked for within what waiters wait: a read is run there.
@@ -171,7 +167,7 @@ async fn a_notify_waits_no_longer_for_who_listens_than_for_its_own_connection() 
         .set("limits", "tcp_user_timeout", "1s")
         .pool("primary", &["primary"], 2);
     let proxy = Proxy::start(&config.to_toml());
-    let mut client = login(proxy.port()).await;
+    let mut client = RawClient::app(proxy.port()).await;
     // Nor before a NOTIFY.
     wait_until_reads_are_known(&proxy, &mut client).await;
     client.ask("LISTEN c").await;

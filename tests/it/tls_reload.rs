@@ -20,7 +20,7 @@ use tokio::{
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 
 use crate::support::{
-    Certificates, Login, Postgres, Proxy, ProxyConfig, RawClient, Role, Scratch, Signal, eventually, programs,
+    Certificates, Postgres, Proxy, ProxyConfig, RawClient, Role, Scratch, Signal, eventually, programs,
 };
 
 const OK: &str = "bulkhead_reloads_total{result=\"ok\"}";
@@ -164,7 +164,7 @@ async fn a_new_authority_is_believed_and_an_old_one_no_more() {
         "3s",
     );
     let proxy = Proxy::start(&config.to_toml());
-    let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut client = RawClient::app(proxy.port()).await;
     client.query_value("SELECT 1").await;
     client.ask("BEGIN").await;
     client.query_value("SELECT 'a transaction'").await;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{Cluster, Login, Postgres, Proxy, ProxyConfig, RawClient, Role, eventually, programs};
+use crate::support::{Cluster, Postgres, Proxy, ProxyConfig, RawClient, Role, eventually, programs};
 
 /// A program that logs in as `app`.
 fn command(program: &str, port: u16) -> Command {
@@ -59,7 +59,7 @@ async fn a_database_is_dumped_and_restored() {
     let proxy = Proxy::start(&ProxyConfig::of(&cluster).pool("primary", &["primary"], 4).to_toml());
     let port = proxy.port();
     run(command("pgbench", port).args(["--initialize", "--scale=1", "--quiet", "--foreign-keys", "app"]));
-    let mut client = RawClient::login(port, Login::App, "app").await;
+    let mut client = RawClient::app(port).await;
     client.ask("CREATE TABLE odd (a text, b bytea); INSERT INTO odd VALUES (E'tab\\t\\\\ \"q\" \u{fc}', '\\x00ff')").await;
     client.ask("CREATE VIEW seen AS SELECT a FROM odd; CREATE SEQUENCE counted START 7").await;
     client.ask("SELECT lo_from_bytea(4711, '\\x0102')").await;
@@ -186,7 +186,7 @@ async fn streams_of_wal_are_counted_and_end_with_the_proxy() {
 
     let replication = r#"bulkhead_pool_pinned{pool="primary",server="primary",reason="replication"}"#;
     proxy.wait_for_metric(replication, 2.0).await;
-    let mut client = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut client = RawClient::app(proxy.port()).await;
     client.ask("CREATE TABLE told (a int)").await;
     client.ask("INSERT INTO told VALUES (4711)").await;
     eventually("the change is decoded", Duration::from_secs(15), async || {

@@ -1,6 +1,6 @@
 //! Whether a request may be sent again: as long as its client has been told nothing of its answer.
 
-use super::{Protocol, news::field};
+use super::{Protocol, heard::field};
 use crate::{backend::outgoing::Outgoing, wire::message};
 
 /// Whether the client's request can still be sent again.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::talk::{Site, Talk};
+use super::talk::{Pair, Talk};
 use crate::support::{RawClient, eventually};
 
 const ROWS: &str = "SELECT repeat('x', 9000) FROM generate_series(1, 2)";
@@ -18,7 +18,7 @@ async fn after(talk: &mut Talk<'_>) {
 
 #[tokio::test]
 async fn a_cancel_does_what_it_does_on_the_server() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     for transaction in ["", "BEGIN", "BEGIN; INSERT INTO t VALUES (100)"] {
         let what = |what: &str| format!("{what}, in {transaction:?}");
         // Idle in front of the first statement, between statements, and after the last one: nothing is hit.
@@ -93,7 +93,7 @@ async fn a_cancel_does_what_it_does_on_the_server() {
 /// The backend that a session had is another's, which a cancel of the first one must not hit, wherever it stands.
 #[tokio::test]
 async fn a_cancel_never_hits_the_session_that_has_the_backend_now() {
-    let site = Site::start().await;
+    let site = Pair::start().await;
     let port = site.proxy.port();
     let (mut first, mut second) = (site.client().await, site.client().await);
     let (pid, secret) = first.key().clone();
@@ -124,7 +124,7 @@ async fn a_cancel_never_hits_the_session_that_has_the_backend_now() {
     site.finish().await;
 }
 
-async fn eventually_running(site: &Site, text: &str) {
+async fn eventually_running(site: &Pair, text: &str) {
     let sql = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app_trust' AND state = 'active' AND query LIKE '%{text}%'"
     );

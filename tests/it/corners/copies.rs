@@ -1,6 +1,6 @@
 //! COPY: in the extended protocol, failing by either side, cancelled, and data where none is expected.
 
-use super::talk::{Site, Talk};
+use super::talk::{Pair, Talk};
 use crate::support::{RawClient, Say};
 
 /// The COPY of this database has got something.
@@ -33,7 +33,7 @@ async fn end(talk: &mut Talk<'_>, extended: bool) {
 
 #[tokio::test]
 async fn data_goes_in_and_fails_as_on_the_server() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     for (way, extended, sync) in [("Query", false, b'S'), ("Flush", true, b'H'), ("Sync", true, b'S')] {
         for transaction in ["", "BEGIN"] {
             let what = |what: &str| format!("{what}, by {way}, in {transaction:?}");
@@ -119,7 +119,7 @@ async fn data_goes_in_and_fails_as_on_the_server() {
 
 #[tokio::test]
 async fn what_comes_around_a_copy_is_answered_as_on_the_server() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     site.same("a pipeline around it", async |talk| {
         talk.unit("INSERT INTO t VALUES (100)");
         talk.unit("COPY t FROM STDIN").message(b'd', b"101\tx\n").message(b'c', b"");
@@ -188,6 +188,12 @@ async fn what_comes_around_a_copy_is_answered_as_on_the_server() {
         talk.exchange(1).await;
     })
     .await;
+    site.finish().await;
+}
+
+#[tokio::test]
+async fn copies_of_other_formats_and_those_that_cannot_be_are_as_on_the_server() {
+    let mut site = Pair::start().await;
     site.same("what cannot be copied", async |talk| {
         for sql in [
             "COPY no_such_table FROM STDIN",
@@ -223,7 +229,7 @@ async fn what_comes_around_a_copy_is_answered_as_on_the_server() {
 /// The server then ends the connection, and says why in two messages.
 #[tokio::test]
 async fn a_message_that_copy_does_not_expect_ends_the_session_only() {
-    let site = Site::start().await;
+    let site = Pair::start().await;
     for (tag, body) in [(b'Q', &b"SELECT 1\0"[..]), (b'P', b"\0SELECT 1\0\0\0"), (b'E', b"\0\0\0\0\0")] {
         for port in [site.primary.port(), site.proxy.port()] {
             let mut client = site.client_of(port).await;
@@ -246,7 +252,7 @@ async fn a_message_that_copy_does_not_expect_ends_the_session_only() {
 /// What drivers do that take COPY for any statement: they go on with their next message.
 #[tokio::test]
 async fn a_driver_that_does_not_know_copy_is_told_so() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     site.same("in one packet with the next statement", async |talk| {
         talk.unit("COPY t FROM STDIN");
         talk.unit("SELECT 5").sync();
@@ -321,7 +327,7 @@ async fn a_driver_that_does_not_send_the_data_is_told_so() {
             |_| {},
         ),
     ];
-    let site = Site::start().await;
+    let site = Pair::start().await;
     for begin in ["", "BEGIN"] {
         for (number, (first, then)) in forms.iter().enumerate() {
             let mut told = Vec::new();

@@ -1,6 +1,6 @@
 //! FunctionCall, the fast path, and large objects by it.
 
-use super::talk::{Site, Talk};
+use super::talk::{Pair, Talk};
 
 const INT4PL: u32 = 177;
 const INT4DIV: u32 = 154;
@@ -47,7 +47,7 @@ fn int(value: i32) -> [u8; 4] {
 
 #[tokio::test]
 async fn functions_are_called_as_on_the_server() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     for transaction in ["", "BEGIN", "BEGIN; SELECT 1/0", "BEGIN ISOLATION LEVEL SERIALIZABLE"] {
         site.same(&format!("in {transaction:?}"), async |talk| {
             for (oid, format, arguments) in [
@@ -100,7 +100,7 @@ async fn functions_are_called_as_on_the_server() {
 
 #[tokio::test]
 async fn large_objects_by_function_calls() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     let read_write = int(0x2_0000 | 0x4_0000);
     for end in ["COMMIT", "ROLLBACK"] {
         site.same(&format!("written and read, {end}"), async |talk| {

@@ -1,6 +1,6 @@
 //! Values of a hundred megabytes pass in both directions, and the proxy's memory never shows it.
 
-use super::talk::Site;
+use super::talk::Pair;
 use crate::support::RawClient;
 
 const GIANT: usize = 100 << 20;
@@ -10,7 +10,7 @@ const BOUND: u64 = 12 << 20;
 
 #[tokio::test]
 async fn giants_pass_without_being_held() {
-    let site = Site::start().await;
+    let site = Pair::start().await;
     let mut client = site.client().await;
     client.query_value("SELECT 'warm'").await;
     let before = site.proxy.peak_memory_bytes();

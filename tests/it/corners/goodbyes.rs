@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::talk::Site;
+use super::talk::Pair;
 use crate::support::{RawClient, eventually};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -104,7 +104,7 @@ async fn bring(client: &mut RawClient, phase: &str) {
 
 #[tokio::test]
 async fn a_client_may_leave_anywhere() {
-    let site = Site::configured(|config| config.set("limits", "orphan_timeout", "300ms")).await;
+    let site = Pair::configured(|config| config.set("limits", "orphan_timeout", "300ms")).await;
     let mut next = site.client().await;
     for phase in PHASES {
         for says_goodbye in [false, true] {
@@ -135,7 +135,7 @@ async fn a_client_may_leave_anywhere() {
 
 #[tokio::test]
 async fn a_client_may_leave_the_queue() {
-    let site = Site::configured(|config| config.set("pools.primary", "wait_timeout", "60s")).await;
+    let site = Pair::configured(|config| config.set("pools.primary", "wait_timeout", "60s")).await;
     let mut holder = site.client().await;
     holder.ask("BEGIN; SELECT 1").await;
     let waiting = "bulkhead_pool_waiting{pool=\"primary\",server=\"primary\"}";
@@ -164,7 +164,7 @@ async fn a_client_may_leave_the_queue() {
 /// What came before a goodbye without Sync is not committed, as on the server.
 #[tokio::test]
 async fn a_goodbye_is_no_sync() {
-    let site = Site::start().await;
+    let site = Pair::start().await;
     for port in [site.primary.port(), site.proxy.port()] {
         let mut client = site.client_of(port).await;
         client.parse("", "INSERT INTO t VALUES (100)").bind("", "", &[]).execute("", 0).message(b'X', b"");
@@ -186,7 +186,7 @@ async fn a_goodbye_is_no_sync() {
 
 #[tokio::test]
 async fn a_query_before_a_goodbye_is_run_and_answered() {
-    let site = Site::start().await;
+    let site = Pair::start().await;
     for port in [site.primary.port(), site.proxy.port()] {
         for number in 1..=10 {
             let mut client = site.client_of(port).await;

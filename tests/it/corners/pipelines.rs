@@ -1,6 +1,6 @@
 //! Pipelines: errors at every place, their implicit transactions, BEGIN and COMMIT within, and empty statements.
 
-use super::talk::{Site, Talk};
+use super::talk::{Pair, Talk};
 
 /// What fails in a pipeline.
 const FAILURES: [&str; 9] = [
@@ -34,7 +34,7 @@ fn fail(talk: &mut Talk<'_>, failure: &str) {
 
 #[tokio::test]
 async fn an_error_skips_to_the_sync_wherever_it_is() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     for failure in FAILURES {
         for place in ["first", "middle", "last"] {
             site.same(&format!("{failure}, {place}"), async |talk| {
@@ -117,7 +117,7 @@ const PIPELINES: [&[&str]; 23] = [
 
 #[tokio::test]
 async fn transactions_begin_and_end_within_pipelines() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     for pipeline in PIPELINES {
         for way in ["at once", "in steps", "with Flush", "by name"] {
             site.same(&format!("{pipeline:?} {way}"), async |talk| {
@@ -184,7 +184,7 @@ const QUERIES: [&str; 25] = [
 
 #[tokio::test]
 async fn several_statements_of_a_query_are_one_transaction() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     for query in QUERIES {
         for begin in ["", "BEGIN", "BEGIN; INSERT INTO t VALUES (99)", "BEGIN; SELECT 1/0"] {
             site.same(&format!("{begin:?} {query:?}"), async |talk| {

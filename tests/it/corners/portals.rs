@@ -1,12 +1,12 @@
 //! Portals: row limits, how long they live, and names that are unknown or taken.
 
-use super::talk::Site;
+use super::talk::Pair;
 
 const ALL: &str = "SELECT a, b FROM t ORDER BY a";
 
 #[tokio::test]
 async fn portals_live_as_long_as_on_the_server() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     site.same("row limits over Flush and Sync", async |talk| {
         talk.ask("BEGIN").await;
         talk.client.parse("s", ALL).bind("p", "s", &[]).describe(b'P', "p").execute("p", 3).flush_message();
@@ -79,7 +79,7 @@ async fn portals_live_as_long_as_on_the_server() {
 
 #[tokio::test]
 async fn other_statements_end_and_keep_portals_as_on_the_server() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     site.same("the unnamed portal", async |talk| {
         talk.ask("BEGIN").await;
         talk.client.parse("", ALL).bind("", "", &[]).execute("", 2).sync();
@@ -147,7 +147,7 @@ async fn other_statements_end_and_keep_portals_as_on_the_server() {
 
 #[tokio::test]
 async fn names_are_known_and_taken_as_on_the_server() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     site.same("unknown names", async |talk| {
         for begin in ["", "BEGIN"] {
             talk.client.bind("", "nobody", &[]).execute("", 0).sync();
@@ -228,7 +228,7 @@ async fn names_are_known_and_taken_as_on_the_server() {
 
 #[tokio::test]
 async fn limits_and_values_are_taken_as_on_the_server() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     site.same("limits of what is no list of rows", async |talk| {
         talk.client.parse("", "INSERT INTO t SELECT n FROM generate_series(20, 25) n RETURNING a");
         talk.client.bind("", "", &[]).execute("", 2).execute("", 2).execute("", 0).sync();

@@ -1,7 +1,7 @@
 //! Prepared statements that are let go of, grow stale or mean something else for a while: what is executed counts, in
 //! its order, and nothing else.
 
-use super::talk::{Site, Talk};
+use super::talk::{Pair, Talk};
 
 const ALL: [&str; 2] = ["DISCARD ALL", "DEALLOCATE ALL"];
 
@@ -17,7 +17,7 @@ async fn look(talk: &mut Talk<'_>, names: &[&str]) {
 
 #[tokio::test]
 async fn statements_are_let_go_of_when_that_is_executed() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     for kill in ALL {
         site.same(&format!("{kill}, parsed and described only"), async |talk| {
             talk.client.parse("mine", "SELECT 'mine'").parse("reset", kill).describe(b'S', "reset").sync();
@@ -103,7 +103,7 @@ const PIPELINES: [&str; 14] = [
 
 #[tokio::test]
 async fn in_pipelines_what_comes_after_it_exists() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     for kill in ["DEALLOCATE ALL", "DISCARD ALL"] {
         for pipeline in PIPELINES {
             site.same(&format!("{kill}: {pipeline}"), async |talk| {
@@ -152,7 +152,7 @@ const CHANGES: [(&str, &str); 3] = [
 
 #[tokio::test]
 async fn who_parses_after_a_change_has_the_new_columns_and_who_parsed_before_has_an_error() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     for (change, sql) in CHANGES {
         // Who was told nothing has nothing to hold on to.
         for before in WAYS.into_iter().filter(|way| *way != "blind") {
@@ -185,7 +185,7 @@ async fn who_parses_after_a_change_has_the_new_columns_and_who_parsed_before_has
 
 #[tokio::test]
 async fn a_transactions_own_changes_are_met_by_what_it_parses() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     for end in ["COMMIT", "ROLLBACK"] {
         for how in WAYS {
             site.same(&format!("{how}, {end}"), async |talk| {
@@ -225,7 +225,7 @@ async fn a_transactions_own_changes_are_met_by_what_it_parses() {
 
 #[tokio::test]
 async fn errors_name_statements_as_the_client_does() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     let long = "n".repeat(63);
     for name in ["s", "my \"statement\"", &long] {
         site.same(name, async |talk| {
@@ -244,7 +244,7 @@ async fn errors_name_statements_as_the_client_does() {
 
 #[tokio::test]
 async fn names_are_cut_where_the_server_cuts_them() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     let long = "n".repeat(63);
     site.same("63 bytes", async |talk| {
         let (one, two) = (format!("{long}1"), format!("{long}2"));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::talk::Site;
+use super::talk::Pair;
 use crate::support::{Message, RawClient, Stop, eventually};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -10,11 +10,11 @@ const SOON: Duration = Duration::from_secs(10);
 /// What a server says that goes down, or what is said in its place if it says nothing.
 const CODES: [&str; 3] = ["57P01", "57P02", "08006"];
 
-async fn site() -> Site {
+async fn site() -> Pair {
     let change = |config: crate::support::ProxyConfig| {
         config.pool("primary", &["primary"], 20).set("pools.primary", "wait_timeout", "20s")
     };
-    Site::configured(change).await
+    Pair::configured(change).await
 }
 
 /// One session in each phase.
@@ -32,7 +32,7 @@ struct Phases {
 }
 
 impl Phases {
-    async fn start(site: &Site) -> Self {
+    async fn start(site: &Pair) -> Self {
         let mut phases = Self {
             idle: site.client().await,
             begun: site.client().await,

@@ -22,7 +22,7 @@ const TABLES: &str = "CREATE TABLE t (a int PRIMARY KEY, b text)";
 const ROWS: &str = "TRUNCATE t; INSERT INTO t SELECT n, 'row ' || n FROM generate_series(1, 10) n";
 
 /// A server, and a proxy with one connection to it.
-pub(super) struct Site {
+pub(super) struct Pair {
     pub(super) primary: Postgres,
     pub(super) proxy: Proxy,
     /// One who puts the table in order in each database.
@@ -31,7 +31,7 @@ pub(super) struct Site {
     differences: String,
 }
 
-impl Site {
+impl Pair {
     pub(super) async fn start() -> Self {
         Self::configured(|config| config).await
     }

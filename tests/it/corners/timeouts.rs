@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::talk::Site;
+use super::talk::Pair;
 use crate::support::eventually;
 
 #[tokio::test]
 async fn timeouts_of_statements_and_locks_fail_as_on_the_server() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     for set in ["SET statement_timeout = '100ms'", "SET LOCAL statement_timeout = '100ms'"] {
         site.same(set, async |talk| {
             for begin in ["", "BEGIN"] {
@@ -58,7 +58,7 @@ async fn timeouts_of_statements_and_locks_fail_as_on_the_server() {
 
 #[tokio::test]
 async fn an_idle_transaction_is_ended_as_on_the_server() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     for (what, pinned) in [("plainly", false), ("with a temporary table", true)] {
         site.same(what, async |talk| {
             if pinned {
@@ -99,7 +99,7 @@ async fn an_idle_transaction_is_ended_as_on_the_server() {
 /// A session holds no backend while it idles, so the server has nothing to end but the backend; a pinned one does.
 #[tokio::test]
 async fn an_idle_session_is_ended_whether_it_is_pinned_or_not() {
-    let mut site = Site::start().await;
+    let mut site = Pair::start().await;
     let mut client = site.client().await;
     let ended = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app_trust' AND backend_type = 'client backend' \
                  AND pid = (SELECT pid FROM last_pid)";

@@ -142,7 +142,7 @@ impl Stage {
     /// Reads are proven to be such once the catalog is known.
     pub(super) async fn wait_until_reads_are_known(&mut self) {
         eventually("reads are known as such", Duration::from_secs(20), async || {
-            let mut client = RawClient::login(self.proxy.port(), Login::App, "app").await;
+            let mut client = RawClient::app(self.proxy.port()).await;
             client.ask("SELECT word FROM drill_known ORDER BY part").await;
             let text = self.proxy.metrics().await;
             text.lines().any(|line| line.contains("class=\"read\"") && !line.ends_with(" 0")).then_some(())

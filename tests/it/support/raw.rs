@@ -79,6 +79,11 @@ impl RawClient {
         })
     }
 
+    /// A session of the user `app` in its database.
+    pub(crate) async fn app(port: u16) -> Self {
+        Self::login(port, Login::App, "app").await
+    }
+
     /// Logs in as one of the harness's roles and returns when the server is ready.
     pub(crate) async fn login(port: u16, login: Login, database: &str) -> Self {
         let client = Self::try_login(port, login, &[("database", database)]).await;

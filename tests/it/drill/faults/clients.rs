@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{Login, RawClient, Relay, Running, Scratch, eventually, programs};
+use crate::support::{RawClient, Relay, Running, Scratch, eventually, programs};
 
 use super::{Bound, Fault, Group, pause};
 use crate::drill::{
@@ -211,7 +211,7 @@ async fn half_closed(stage: &mut Stage) {
 
 async fn vanished(stage: &mut Stage) {
     let relay = Relay::start(stage.proxy.port());
-    let mut client = RawClient::login(relay.port(), Login::App, "app").await;
+    let mut client = RawClient::app(relay.port()).await;
     client.ask("BEGIN").await;
     client.ask(&stage.own_insert(Told::NotRun)).await;
     // An answer is under way when nothing is acknowledged any more.
@@ -302,7 +302,7 @@ async fn logins(stage: &mut Stage) {
     let port = stage.proxy.port();
     for _ in 0..50 {
         clients.spawn(async move {
-            let mut client = RawClient::login(port, Login::App, "app").await;
+            let mut client = RawClient::app(port).await;
             assert_eq!(client.query_value("SELECT 5").await, "5");
         });
     }

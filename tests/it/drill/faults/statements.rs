@@ -5,7 +5,7 @@ use crate::drill::{
     ledger::Told,
     stage::{Shape, Stage},
 };
-use crate::support::{Login, RawClient, error_code};
+use crate::support::{RawClient, error_code};
 
 pub(in crate::drill) static STATEMENTS: Group = Group {
     shape: Shape::Replicated,
@@ -120,7 +120,7 @@ async fn statement_timeout(stage: &mut Stage) {
 }
 
 async fn lock_timeout(stage: &mut Stage) {
-    let mut holder = RawClient::login(stage.primary().port(), Login::App, "app").await;
+    let mut holder = RawClient::app(stage.primary().port()).await;
     holder.ask("SELECT pg_advisory_lock(7)").await;
     let mut client = stage.client().await;
     client.ask("SET lock_timeout = 50").await;
