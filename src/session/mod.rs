@@ -50,6 +50,7 @@ pub(crate) mod serve;
 mod settle;
 mod settled;
 pub mod shared;
+mod soon;
 mod start;
 mod texts;
 mod transaction;
