@@ -4,8 +4,9 @@
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use bulkhead::{
-    backend::{Credentials, Home, HostPort, Identity, Protocol, Server, SessionAttrs, outgoing::Outgoing},
-    pool::{Checkout, Limits, ServerPool, Spawner, Wants},
+    backend::{Credentials, HostPort, Identity, Protocol, Server, SessionAttrs, outgoing::Outgoing},
+    pool::{Checkout, Limits, ServerPool, Wants},
+    threads::{Home, Spawner},
     wire::{TxStatus, message},
 };
 use criterion::{Criterion, criterion_group, criterion_main};

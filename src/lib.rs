@@ -91,7 +91,7 @@
 //!
 //! **P3. Our questions cannot be turned against us.** They look up nothing: functions, operators, casts, types and relations
 //! are written with `pg_catalog`. The catalog is read in one read-only transaction with a search path of its own
-//! ([`server::read_catalog`]), as a user of that database, and by a superuser as `pg_read_all_settings`. Answers are bounded
+//! ([`catalog::read_catalog`]), as a user of that database, and by a superuser as `pg_read_all_settings`. Answers are bounded
 //! in bytes and time; a catalog's is taken in off the runtime's threads. `sql/tests/questions.rs` refuses a bare name;
 //! `tests/it/{catalogs,proven,probes}.rs` ask where everything is hijacked.
 //!
@@ -108,27 +108,32 @@
 //!
 //! Dependencies point upwards in this list only; `tests/it/tidy.rs` holds it.
 //!
-//! | layer | owns |
+//! | folder | owns |
 //! |---|---|
-//! | [`version`], [`clock`], [`seldom`], [`socket`] | what was built; lines that would repeat; reading into the thread's one buffer, writing at once |
+//! | [`version`], [`clock`], [`seldom`], [`threads`], [`socket`] | what was built; the time; lines that would repeat; the runtime's threads; reading into a thread's one buffer, writing at once |
 //! | [`wire`] | bytes to messages and back; no sockets |
-//! | [`auth`] | SCRAM-SHA-256 and md5, both sides; the users file |
+//! | [`metrics`] | counters and histograms |
+//! | [`auth`] | SCRAM-SHA-256 and md5, both sides; TLS; the users file |
 //! | [`sql`] | pure: text to verdict and proof; presets of job libraries; catalog snapshots; audited built-in functions |
 //! | [`route`] | pure: verdict and standing to target |
 //! | [`backend`] | one server connection: which host, login, protocol state, settings, statements, handing over, cancel |
 //! | [`pool`] | bounds, shares, queue, pins, leases, connecting, proving logins, closing |
-//! | [`server`] | what is known of servers beyond their address: health, catalogs, notifications |
-//! | [`session`] | one client's conversation |
+//! | [`topology`] | how the servers are: which answers, which takes writes |
+//! | [`catalog`] | the catalog snapshots that classification goes by, one of each database |
+//! | [`listen`] | notifications: one connection for each database listens for all sessions |
+//! | [`shared`] | what all sessions share: the snapshot of the configuration, identities, cancel keys, counters |
+//! | [`session`] | one client's conversation, from its first request on |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz` |
+//! | [`door`] | from a connection to a session: accepting, TLS, the first packet, the login |
 //! | [`config`] | file and environment to checked values, all problems at once |
-//! | [`app`], [`ports`], [`listener`], [`unix_socket`], [`service`], [`secrets`], [`descriptors`], [`shutdown`], [`telemetry`] | putting it together: where clients come in, the service manager, the end |
-//! | [`upstream`], [`health`], [`demo`] | commands beside serving: what `check --connect` finds at the servers, a health check, the demonstration |
+//! | [`startup`] | putting it together: building, ports, signals, the service manager, reloads, the end |
+//! | [`commands`], [`demo`] | commands beside serving: `check`, `classify`, `health`, the demonstration |
 //!
 //! # What is bounded, and how
 //!
 //! * A **place** in a pool is taken from before a backend connects until the server has closed it again, so the
 //!   server's own count never exceeds `max_connections`. A backend whose session vanished is cancelled and seen off
-//!   before its place is free. The [health check](server::Health) has one place more at the server, unless
+//!   before its place is free. The [health check](topology::Health) has one place more at the server, unless
 //!   `servers.NAME.max_connections` leaves none.
 //! * The **queue** of a pool has `max_waiting` places and a `wait_timeout`; one more is refused at once with SQLSTATE
 //!   53300, and the client's connection stays usable. Identities take turns, each has its share of the places, and one
@@ -156,7 +161,7 @@
 //! they are missing. What cannot be moved (temporary
 //! objects, session advisory locks, SQL-level PREPARE, cursors WITH HOLD) pins the session to its backend until
 //! the server, asked again, says that it is gone. LISTEN costs a session no backend: one connection for each database
-//! [listens](server::listener) for all of its sessions.
+//! [listens](listen::connection) for all of its sessions.
 //!
 //! # What a client is told of a loss
 //!
@@ -168,8 +173,8 @@
 //!
 //! # Snapshots and reload
 //!
-//! What the configuration says is one [`Shared`](session::Shared) snapshot behind an `Arc`, without statics. A
-//! [reload] reads and checks everything off the runtime's threads, compares it with what is in force
+//! What the configuration says is one [`Snapshot`](shared::Snapshot) snapshot behind an `Arc`, without statics. A
+//! [reload](startup::reload) reads and checks everything off the runtime's threads, compares it with what is in force
 //! ([`config::diff`]), and puts a new snapshot in force in one step, or none. A session looks at one number between
 //! requests and goes over to the new snapshot when it holds no backend. Pools that go on are the same objects with
 //! other limits; those that are gone serve who still waits, and close what comes back.
@@ -180,29 +185,25 @@
 //! its conversation. A transaction costs two reads and two writes, if its backend is ready; making it ready costs one of
 //! each for every message of ours. An idle client owns no buffer.
 pub mod admin;
-pub mod app;
 pub mod auth;
 pub mod backend;
+pub mod catalog;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod demo;
-pub mod descriptors;
-pub mod health;
-pub mod listener;
+pub mod door;
+pub mod listen;
+pub mod metrics;
 pub mod pool;
-pub mod ports;
-pub mod reload;
 pub mod route;
-pub mod secrets;
 pub mod seldom;
-pub mod server;
-pub mod service;
 pub mod session;
-pub mod shutdown;
+pub mod shared;
 pub mod socket;
 pub mod sql;
-pub mod telemetry;
-pub mod unix_socket;
-pub mod upstream;
+pub mod startup;
+pub mod threads;
+pub mod topology;
 pub mod version;
 pub mod wire;

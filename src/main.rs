@@ -10,9 +10,14 @@ use std::{
 };
 
 use bulkhead::{
-    app, config, demo, descriptors, health,
-    reload::{self, Origin},
-    sql, telemetry, version,
+    commands::{check, classify, health, upstream},
+    config, demo, sql,
+    startup::{
+        self, StartError, build, descriptors,
+        reload::{self, Origin},
+        telemetry,
+    },
+    version,
 };
 use clap::{Parser, Subcommand};
 use rustix::process::{Pid, Signal, kill_process};
@@ -177,16 +182,16 @@ fn main() -> ExitCode {
 
 fn serve(config: config::Config, origin: Origin) -> ExitCode {
     telemetry::start();
-    match app::run(config, origin) {
+    match startup::run(config, origin) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bulkhead: {error}");
             ExitCode::from(match error {
-                app::StartError::Listen { .. }
-                | app::StartError::Inherited(_)
-                | app::StartError::Users(_) => EXIT_UNAVAILABLE,
-                app::StartError::Preset(_) | app::StartError::Tls(_) => EXIT_USAGE,
-                app::StartError::Auth(_) | app::StartError::System(_) => EXIT_INTERNAL,
+                StartError::Listen { .. } | StartError::Inherited(_) | StartError::Users(_) => {
+                    EXIT_UNAVAILABLE
+                }
+                StartError::Preset(_) | StartError::Tls(_) => EXIT_USAGE,
+                StartError::Auth(_) | StartError::System(_) => EXIT_INTERNAL,
             })
         }
     }
@@ -194,8 +199,8 @@ fn serve(config: config::Config, origin: Origin) -> ExitCode {
 
 /// All that a start or a reload would refuse.
 fn problems(config: &config::Config) -> Vec<String> {
-    let mut problems: Vec<_> = app::check_certificates(config).iter().map(ToString::to_string).collect();
-    problems.extend(app::check(config).err().map(|error| error.to_string()));
+    let mut problems: Vec<_> = check::check_certificates(config).iter().map(ToString::to_string).collect();
+    problems.extend(check::check(config).err().map(|error| error.to_string()));
     problems
 }
 
@@ -215,7 +220,7 @@ fn check(config: &config::Config, origin: &Origin, connect: bool) -> ExitCode {
     if !connect {
         return ExitCode::SUCCESS;
     }
-    let report = match app::check_upstream(config) {
+    let report = match upstream::check(config) {
         Ok(report) => report,
         Err(error) => {
             eprintln!("{error}");
@@ -238,21 +243,21 @@ fn check(config: &config::Config, origin: &Origin, connect: bool) -> ExitCode {
 }
 
 fn classify(config: &config::Config, sql: &str) -> ExitCode {
-    let rules = match app::rules(config) {
+    let rules = match build::rules(config) {
         Ok(rules) => rules,
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let catalog = app::read_catalog(config).unwrap_or_else(|error| {
+    let catalog = classify::read_catalog(config).unwrap_or_else(|error| {
         eprintln!(
             "the primary's catalog could not be read ({error}); what names tables is taken for a write"
         );
         sql::Catalog::empty()
     });
     let explanation = sql::explain(&rules, &catalog, sql.as_bytes());
-    say(format_args!("pool       {}\n{explanation}", app::pool_for(config, explanation.verdict)));
+    say(format_args!("pool       {}\n{explanation}", classify::pool_for(config, explanation.verdict)));
     ExitCode::SUCCESS
 }
 

@@ -34,7 +34,7 @@ impl Seldom {
     }
 }
 
-/// As [`Seldom`], for each of a few reasons.
+/// A [`Seldom`] for each of a few reasons.
 #[derive(Debug, Default)]
 pub struct SeldomFor(Mutex<Vec<(String, Seldom)>>);
 

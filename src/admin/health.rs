@@ -1,6 +1,6 @@
 //! Whether Bulkhead can be sent clients: `/readyz`, in JSON for people and by its status for load balancers.
 //!
-//! Asks no server: says what the monitor of `server` and the pools know.
+//! Asks no server: says what the monitor of `topology` and the pools know.
 //!
 //! | status | HTTP | when |
 //! |---|---|---|
@@ -11,8 +11,8 @@
 use serde::Serialize;
 
 use crate::{
-    server::{Known, Role, ServerHealth},
-    session::Shared,
+    shared::Snapshot,
+    topology::{Known, Role, ServerHealth},
 };
 
 /// An error that is longer than this is cut.
@@ -70,7 +70,7 @@ struct Pool {
 }
 
 /// Whether clients can be served.
-pub(super) fn readiness(shared: &Shared) -> Readiness {
+pub(super) fn readiness(shared: &Snapshot) -> Readiness {
     let mut status = Status::Ready;
     let mut reasons = Vec::new();
     if shared.is_draining() {
@@ -140,7 +140,7 @@ fn describe(server: &ServerHealth) -> Server {
     }
 }
 
-fn pools(shared: &Shared) -> Vec<Pool> {
+fn pools(shared: &Snapshot) -> Vec<Pool> {
     let members = shared.pools.iter().flat_map(|pool| &pool.members);
     let describe = |member: &std::sync::Arc<crate::pool::ServerPool>| {
         let figures = member.figures();
@@ -179,14 +179,14 @@ mod tests {
     const FOLLOWS: Known = Known::Up { in_recovery: true };
 
     /// A fixture of which every server is as it should be.
-    fn well() -> Shared {
+    fn well() -> Snapshot {
         let shared = shared();
         shared.health.servers[0].set(WELL);
         shared.health.servers[1].set(FOLLOWS);
         shared
     }
 
-    fn of(shared: &Shared) -> (Status, Vec<String>) {
+    fn of(shared: &Snapshot) -> (Status, Vec<String>) {
         let readiness = readiness(shared);
         (readiness.status, readiness.reasons)
     }

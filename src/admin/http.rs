@@ -32,8 +32,8 @@ use super::{
     metrics,
 };
 use crate::{
-    pool::Spawner,
-    session::{Live, Shared},
+    shared::{Current, Snapshot},
+    threads::Spawner,
 };
 
 /// Connections at once; one more takes the place of the one that has been silent for longest.
@@ -66,7 +66,7 @@ type Answer = Response<Full<Bytes>>;
 /// can sessions hold it up, nor it sessions. Returns once the thread has ended.
 pub async fn serve(
     listener: std::net::TcpListener,
-    live: Arc<Live>,
+    current: Arc<Current>,
     threads: Spawner,
     stop: CancellationToken,
 ) {
@@ -74,7 +74,7 @@ pub async fn serve(
     let thread = std::thread::Builder::new().name("http".to_owned()).spawn(move || {
         let _alive = alive;
         match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(serve_here(listener, live, threads, stop)),
+            Ok(runtime) => runtime.block_on(serve_here(listener, current, threads, stop)),
             Err(error) => tracing::error!(%error, "HTTP cannot be served"),
         }
     });
@@ -87,7 +87,7 @@ pub async fn serve(
 
 async fn serve_here(
     listener: std::net::TcpListener,
-    live: Arc<Live>,
+    current: Arc<Current>,
     threads: Spawner,
     stop: CancellationToken,
 ) {
@@ -106,7 +106,7 @@ async fn serve_here(
             () = beat.as_mut() => {}
             Some(ended) = guests.tasks.join_next() => guests.left(ended.ok()),
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => guests.enter(stream, &live, &pulse, &stop),
+                Ok((stream, _)) => guests.enter(stream, &current, &pulse, &stop),
                 Err(error) => {
                     tracing::warn!(%error, "an HTTP connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -175,7 +175,13 @@ impl Guest {
 impl Guests {
     /// Serves a connection; the one that has been silent for longest makes room for it, of those at first that have
     /// never asked for anything.
-    fn enter(&mut self, stream: TcpStream, live: &Arc<Live>, pulse: &Arc<Pulse>, stop: &CancellationToken) {
+    fn enter(
+        &mut self,
+        stream: TcpStream,
+        current: &Arc<Current>,
+        pulse: &Arc<Pulse>,
+        stop: &CancellationToken,
+    ) {
         if self.open.len() >= CONNECTIONS_MAX
             && let Some(at) = (0..self.open.len()).min_by_key(|&at| self.open[at].heard())
         {
@@ -189,7 +195,7 @@ impl Guests {
             leave: CancellationToken::new(),
         });
         self.open.push(Arc::clone(&guest));
-        self.tasks.spawn(converse(stream, Arc::clone(live), Arc::clone(pulse), guest, stop.clone()));
+        self.tasks.spawn(converse(stream, Arc::clone(current), Arc::clone(pulse), guest, stop.clone()));
     }
 
     fn left(&mut self, number: Option<u64>) {
@@ -200,14 +206,14 @@ impl Guests {
 /// One connection, from its first request to its last; returns its number.
 async fn converse(
     stream: TcpStream,
-    live: Arc<Live>,
+    current: Arc<Current>,
     pulse: Arc<Pulse>,
     guest: Arc<Guest>,
     stop: CancellationToken,
 ) -> u64 {
     let service = service_fn(|request: Request<Incoming>| {
         guest.asks();
-        let answer = answer(request.method(), request.uri().path(), &live.load(), &pulse);
+        let answer = answer(request.method(), request.uri().path(), &current.load(), &pulse);
         async move { Ok::<_, Infallible>(answer) }
     });
     let mut connection = pin!(
@@ -242,7 +248,7 @@ fn log(result: hyper::Result<()>) {
 }
 
 /// What a path answers. HEAD is answered as GET; hyper leaves the body out.
-fn answer(method: &Method, path: &str, shared: &Shared, pulse: &Pulse) -> Answer {
+fn answer(method: &Method, path: &str, shared: &Snapshot, pulse: &Pulse) -> Answer {
     if !matches!(*method, Method::GET | Method::HEAD) {
         let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         answer.headers_mut().insert(ALLOW, GET_AND_HEAD);
@@ -263,7 +269,7 @@ fn answer(method: &Method, path: &str, shared: &Shared, pulse: &Pulse) -> Answer
     }
 }
 
-fn ready(shared: &Shared) -> Answer {
+fn ready(shared: &Snapshot) -> Answer {
     let readiness = readiness(shared);
     let status = match readiness.status {
         Status::Ready | Status::Degraded => StatusCode::OK,
@@ -293,7 +299,7 @@ mod tests {
     };
 
     use super::{super::fixture::shared, *};
-    use crate::server::Known;
+    use crate::topology::Known;
 
     const SOON: Duration = Duration::from_secs(10);
 
@@ -301,7 +307,7 @@ mod tests {
         address: SocketAddr,
         stop: CancellationToken,
         tasks: JoinSet<()>,
-        shared: Arc<Shared>,
+        shared: Arc<Snapshot>,
     }
 
     impl Running {
@@ -311,12 +317,12 @@ mod tests {
             let address = listener.local_addr().expect("it is bound");
             let (stop, shared, mut tasks) = (CancellationToken::new(), Arc::new(shared()), JoinSet::new());
             shared.health.servers[0].set(Known::Up { in_recovery: false });
-            let live = Arc::new(Live::new(Arc::clone(&shared)));
+            let current = Arc::new(Current::new(Arc::clone(&shared)));
             let threads = Spawner {
                 tracker: tokio_util::task::TaskTracker::new(),
                 threads: Arc::new([tokio::runtime::Handle::current()]),
             };
-            tasks.spawn(serve(listener, live, threads, stop.clone()));
+            tasks.spawn(serve(listener, current, threads, stop.clone()));
             Self { address, stop, tasks, shared }
         }
 

@@ -6,6 +6,7 @@
 mod health;
 mod http;
 mod metrics;
+mod pools;
 mod process;
 mod samples;
 
@@ -19,17 +20,19 @@ mod fixture {
 
     use crate::{
         auth::Users,
-        backend::{HostPort, Server, SessionAttrs, address::Traffic},
-        pool::{Gate, Limits, Pool, ServerPool, Spawner},
+        backend::{HostPort, Server, SessionAttrs},
+        listen::{ListenLimits, Listeners, OnGap},
+        metrics::Traffic,
+        pool::{Gate, Limits, Pool, ServerPool},
         route::{PoolId, Routes},
-        server::{Health, ListenLimits, Listeners, OnGap},
-        session::{
-            self, Lasting, Shared,
+        shared::{
+            self, Process, Snapshot, Workers,
+            counters::Requests,
             identities::{Identities, Method},
-            metrics::Requests,
-            shared::Workers,
         },
         sql::{Classifier, Rules},
+        threads::Spawner,
+        topology::Health,
     };
 
     fn server(name: &str) -> Arc<Server> {
@@ -76,7 +79,7 @@ mod fixture {
     }
 
     /// Three pools on two servers: `primary` and `jobs` share one, `replicas` has both.
-    pub(super) fn shared() -> Shared {
+    pub(super) fn shared() -> Snapshot {
         let (main, other) = (server("main"), server("other"));
         let (main_gate, other_gate) = (Arc::default(), Arc::default());
         let pools = vec![
@@ -99,11 +102,11 @@ mod fixture {
         let spawner = Spawner { tracker: TaskTracker::new(), threads: Arc::new([]) };
         let limits = ListenLimits { bytes_per_session: 1_000, on_gap: OnGap::Disconnect };
         let listeners = Listeners::new(spawner, limits);
-        Shared {
+        Snapshot {
             acceptor: crate::auth::tls::Acceptor::default(),
             epoch: 1,
             health,
-            limits: session::Limits {
+            limits: shared::Limits {
                 request_buffer_total: 1_000_000,
                 tcp_user_timeout: Duration::ZERO,
                 max_clients: 1_000,
@@ -128,8 +131,8 @@ mod fixture {
             pools,
             requests,
             workers: Workers::default(),
-            welcomes: Arc::default(),
-            lasting: Arc::new(Lasting::new(
+            greetings: Arc::default(),
+            process: Arc::new(Process::new(
                 crate::backend::statements::Statements::new(10, 100_000),
                 listeners,
             )),

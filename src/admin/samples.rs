@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
-use crate::pool::Observed;
+use crate::metrics::Observed;
 
 /// One value and its labels.
 pub(super) struct Sample {

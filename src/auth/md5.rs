@@ -8,7 +8,7 @@ use md5::{Digest as _, Md5};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::{AuthError, Secret, Verifier, random};
+use super::{AuthError, Secret, random};
 
 /// `md5(password || user)`: as good as the password wherever md5 is accepted, so it is kept as one.
 #[derive(Clone, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl fmt::Debug for Digest {
 }
 
 impl Digest {
-    /// Of a password; the user's name is its salt.
+    /// The digest of a password; the user's name is its salt.
     pub fn of(user: &str, password: &Secret) -> Self {
         Self(Zeroizing::new(Md5::new().chain_update(password.expose()).chain_update(user).finalize().into()))
     }
@@ -50,18 +50,6 @@ impl Digest {
     }
 }
 
-impl Verifier {
-    /// The digest for an md5 exchange; `None` if this verifier cannot serve one.
-    pub fn md5_digest(&self, user: &str) -> Option<Digest> {
-        match self {
-            Self::Plain(password) if password.is_empty() => None,
-            Self::Plain(password) => Some(Digest::of(user, password)),
-            Self::Md5(digest) => Some(digest.clone()),
-            Self::Scram(_) => None,
-        }
-    }
-}
-
 impl Challenge {
     /// With a random salt.
     pub fn new() -> Result<Self, AuthError> {
@@ -73,10 +61,10 @@ impl Challenge {
         self.salt
     }
 
-    /// Checks an answer, without its closing zero. An unknown user (no verifier) goes through the same
-    /// exchange, and always fails.
-    pub fn verify(self, user: &str, verifier: Option<&Verifier>, answer: &[u8]) -> Result<(), AuthError> {
-        let digest = verifier.and_then(|verifier| verifier.md5_digest(user)).ok_or(AuthError::Proof)?;
+    /// Checks an answer, without its closing zero. A user without a digest, such as an unknown one, goes through the
+    /// same exchange, and always fails.
+    pub fn verify(self, digest: Option<Digest>, answer: &[u8]) -> Result<(), AuthError> {
+        let digest = digest.ok_or(AuthError::Proof)?;
         let proven: bool = digest.answer(self.salt).as_bytes().ct_eq(answer).into();
         if proven { Ok(()) } else { Err(AuthError::Proof) }
     }
@@ -117,19 +105,16 @@ mod tests {
 
     #[test]
     fn verifies_only_the_right_answer() {
-        let plain = Verifier::Plain(Secret::new("pencil"));
-        let kept = Verifier::Md5(Digest::of("c", &Secret::new("pencil")));
-        let verify = |verifier: Option<&Verifier>, user: &str, password: &str| {
+        let kept = Digest::of("c", &Secret::new("pencil"));
+        let verify = |digest: Option<&Digest>, password: &str| {
             let challenge = Challenge { salt: *b"\x01\0\xff9" };
             let answer = Digest::of("c", &Secret::new(password)).answer(challenge.salt());
-            challenge.verify(user, verifier, answer.as_bytes())
+            challenge.verify(digest.cloned(), answer.as_bytes())
         };
-        assert_eq!(verify(Some(&plain), "c", "pencil"), Ok(()));
-        assert_eq!(verify(Some(&kept), "c", "pencil"), Ok(()));
-        assert_eq!(verify(Some(&plain), "c", "Pencil"), Err(AuthError::Proof));
-        assert_eq!(verify(Some(&plain), "d", "pencil"), Err(AuthError::Proof));
-        assert_eq!(verify(None, "c", "pencil"), Err(AuthError::Proof));
-        let empty = Verifier::Plain(Secret::new(""));
-        assert_eq!(verify(Some(&empty), "c", ""), Err(AuthError::Proof));
+        assert_eq!(verify(Some(&kept), "pencil"), Ok(()));
+        assert_eq!(verify(Some(&kept), "Pencil"), Err(AuthError::Proof));
+        assert_eq!(verify(None, "pencil"), Err(AuthError::Proof));
+        let other = Digest::of("d", &Secret::new("pencil"));
+        assert_eq!(verify(Some(&other), "pencil"), Err(AuthError::Proof));
     }
 }

@@ -21,12 +21,14 @@ pub mod scram;
 pub mod secret;
 pub mod tls;
 pub mod users;
+mod verifier;
 
 use keys::ITERATIONS_MIN;
 pub use keys::{ClientKey, ScramKeys, ScramVerifier};
 pub use require::{Asked, RequireAuth};
-pub use secret::{Secret, Verifier};
+pub use secret::Secret;
 pub use users::{User, Users};
+pub use verifier::Verifier;
 
 /// Why an exchange ended without proof.
 ///

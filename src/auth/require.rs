@@ -15,10 +15,10 @@ pub enum Asked {
     Scram,
 }
 
-/// What is allowed; everything by default.
+/// The ways that are allowed; all by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequireAuth {
-    /// As it was written; empty if it was not.
+    /// The text as it was written; empty if there was none.
     text: String,
     /// Whether the list names what is forbidden.
     is_negative: bool,

@@ -47,15 +47,15 @@ pub struct User {
 /// Why a users file was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum UsersError {
-    /// It could not be read.
+    /// The file could not be read.
     #[error("cannot read the users file {}: {error}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         error: io::Error,
     },
-    /// It is longer than [`FILE_BYTES_MAX`].
+    /// The file is longer than [`FILE_BYTES_MAX`].
     #[error("the users file {} is longer than {} MiB", path.display(), FILE_BYTES_MAX >> 20)]
     TooLong {
         /// The file.
@@ -66,7 +66,7 @@ pub enum UsersError {
     Lines(LineProblems),
 }
 
-/// What is wrong with which lines. Never quotes a line, since it may hold a password.
+/// The lines that are wrong, and why. Never quotes a line, since it may hold a password.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LineProblems {
     /// The file, as it is to be shown.
@@ -86,7 +86,7 @@ impl fmt::Display for LineProblems {
 }
 
 impl User {
-    /// What is known of the password.
+    /// The form in which the password is known.
     pub fn verifier(&self) -> &Verifier {
         &self.verifier
     }
@@ -198,7 +198,7 @@ impl Users {
     }
 }
 
-/// What can be wrong with one line.
+/// Everything that can be wrong with one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum LineProblem {
     #[error("not UTF-8")]
@@ -212,7 +212,7 @@ enum LineProblem {
     #[error("a name or password is longer than {FIELD_BYTES_MAX} bytes")]
     TooLong,
     #[error("the password {0}")]
-    Verifier(#[from] super::secret::BadVerifier),
+    Verifier(#[from] super::verifier::BadVerifier),
 }
 
 /// One line: `None` if it is empty or a comment. What follows the second field is ignored, as in PgBouncer.

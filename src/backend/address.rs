@@ -2,27 +2,25 @@
 
 use std::{
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
 
 use super::{
-    connect::Numbers,
     hosts::{HostPort, SessionAttrs},
     in_use::InUse,
+    number::Numbers,
     proof::Proofs,
+    secret::LoginSecret,
 };
-use crate::auth::{
-    RequireAuth, ScramKeys, ScramVerifier, Secret, Verifier, md5::Digest, scram, tls::Connector,
+use crate::{
+    auth::{RequireAuth, tls::Connector},
+    metrics::Traffic,
 };
-
-/// Keys that were derived for servers, kept because deriving takes milliseconds. A few servers, a few salts.
-const KEPT_KEYS: usize = 8;
 
 /// A (database, user) pair as clients name it. A backend belongs to one.
 #[derive(Debug)]
@@ -48,7 +46,7 @@ pub struct Identity {
 /// How an identity logs in to servers. A reload may replace it.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
-    /// What proves the user to servers. Unused for the URL's user, for whom each server has its own.
+    /// The secret that proves the user to servers. Unused for the URL's user, for whom each server has its own.
     pub secret: Option<Arc<LoginSecret>>,
     /// Whether the user is the one of the primary's URL.
     pub is_url_user: bool,
@@ -65,7 +63,7 @@ pub struct Server {
     pub name: String,
     /// Where it may be, to be tried in this order. Never empty.
     pub hosts: Vec<HostPort>,
-    /// What must be found there.
+    /// The kind of host that must be found there.
     pub session_attrs: SessionAttrs,
     /// How its connections are encrypted.
     pub tls: Connector,
@@ -77,7 +75,7 @@ pub struct Server {
     pub database: String,
     /// How it may ask for a password.
     pub require_auth: RequireAuth,
-    /// What its connections are called until a session's name is put on them.
+    /// The name of its connections until a session's is put on them.
     pub application_name: Option<String>,
     /// Numbers for backends, shared by all servers.
     pub numbers: Arc<Numbers>,
@@ -89,35 +87,14 @@ pub struct Server {
     pub tcp_user_timeout: Duration,
 }
 
-/// Bytes received from a peer and sent to it, as relaxed counters.
-#[derive(Debug, Default)]
-pub struct Traffic {
-    /// Bytes received.
-    pub received: AtomicU64,
-    /// Bytes sent.
-    pub sent: AtomicU64,
-}
-
-impl Traffic {
-    /// Counts received bytes.
-    pub fn count_received(&self, bytes: usize) {
-        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// Counts sent bytes.
-    pub fn count_sent(&self, bytes: usize) {
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-}
-
-/// Who logs in, and where.
+/// A login at a server: the user, the database, the secret.
 #[derive(Clone, Copy, Debug)]
 pub struct Login<'a> {
     /// The user at this server.
     pub user: &'a str,
     /// The database at this server.
     pub database: &'a str,
-    /// What proves it.
+    /// The secret that proves it.
     pub secret: Option<&'a LoginSecret>,
 }
 
@@ -205,106 +182,4 @@ impl Identity {
         self.generation.store(generation, Ordering::Release);
         self.proofs.forget();
     }
-}
-
-/// What we know of a user's password, for logging in to servers.
-#[derive(Debug)]
-pub struct LoginSecret {
-    verifier: Verifier,
-    /// Keys that a client's own login proved, with the verifier that it was proven against.
-    proven: OnceLock<(ScramVerifier, ScramKeys)>,
-    derived: Arc<Mutex<Vec<DerivedKeys>>>,
-    /// Keys are derived one after the other: a server may ask for seconds of work, and for others the next time.
-    deriving: Arc<Semaphore>,
-}
-
-#[derive(Clone, Debug)]
-struct DerivedKeys {
-    salt: Vec<u8>,
-    iterations: u32,
-    keys: ScramKeys,
-}
-
-impl LoginSecret {
-    /// From what a users file or URL says.
-    pub fn new(verifier: Verifier) -> Self {
-        Self {
-            verifier,
-            proven: OnceLock::new(),
-            derived: Arc::default(),
-            deriving: Arc::new(Semaphore::new(1)),
-        }
-    }
-
-    /// What is known of the password.
-    pub fn verifier(&self) -> &Verifier {
-        &self.verifier
-    }
-
-    /// A client has just proven these keys.
-    pub fn set_proven(&self, verifier: &ScramVerifier, keys: ScramKeys) {
-        // The first login's keys are as good as any later one's.
-        let _ = self.proven.set((verifier.clone(), keys));
-    }
-
-    /// The password itself, if it is known.
-    pub fn password(&self) -> Option<&Secret> {
-        match &self.verifier {
-            Verifier::Plain(password) if !password.is_empty() => Some(password),
-            _ => None,
-        }
-    }
-
-    /// What md5 authentication needs, if it is known.
-    pub fn md5(&self, user: &str) -> Option<Digest> {
-        self.verifier.md5_digest(user)
-    }
-
-    /// The keys that a client's own login proved, whether or not they fit a server's challenge.
-    pub fn proven_keys(&self) -> Option<ScramKeys> {
-        self.proven.get().map(|(_, keys)| keys.clone())
-    }
-
-    /// The keys for a server's challenge: derived from the password, or passed through from a client's login if
-    /// the server keeps the same verifier. `None` if neither is possible.
-    pub async fn keys_for(&self, challenge: &scram::ClientChallenge) -> Option<ScramKeys> {
-        if let Some((verifier, keys)) = self.proven.get()
-            && challenge.fits(verifier)
-        {
-            return Some(keys.clone());
-        }
-        let password = self.password()?;
-        let (salt, iterations) = (challenge.salt().to_vec(), challenge.iterations());
-        if let Some(keys) = find(&self.derived, &salt, iterations) {
-            return Some(keys);
-        }
-        let turn = Arc::clone(&self.deriving).acquire_owned().await.ok()?;
-        // Who had the turn before may have derived the same.
-        if let Some(keys) = find(&self.derived, &salt, iterations) {
-            return Some(keys);
-        }
-        let (password, derived) = (password.clone(), Arc::clone(&self.derived));
-        // Goes on to its end, and keeps its turn until then, whoever has stopped waiting for it.
-        let derive = move || {
-            let keys = ScramKeys::derive(&password, &salt, iterations);
-            let mut kept = lock(&derived);
-            if kept.len() >= KEPT_KEYS {
-                kept.remove(0);
-            }
-            kept.push(DerivedKeys { salt, iterations, keys: keys.clone() });
-            drop((kept, turn));
-            keys
-        };
-        tokio::task::spawn_blocking(derive).await.ok()
-    }
-}
-
-fn find(derived: &Mutex<Vec<DerivedKeys>>, salt: &[u8], iterations: u32) -> Option<ScramKeys> {
-    let kept = lock(derived);
-    let found = kept.iter().find(|kept| kept.salt == salt && kept.iterations == iterations)?;
-    Some(found.keys.clone())
-}
-
-fn lock(derived: &Mutex<Vec<DerivedKeys>>) -> std::sync::MutexGuard<'_, Vec<DerivedKeys>> {
-    derived.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::{
     Server,
-    connect::ConnectError,
+    connect_error::ConnectError,
     dial::{self, Route},
 };
 use crate::wire::message;
@@ -30,7 +30,7 @@ pub struct Target {
     route: Route,
     /// The key that the server gave.
     pub process_id: i32,
-    /// Its secret half.
+    /// The secret half of the key.
     pub secret: Box<[u8]>,
     under_way: AtomicUsize,
     sent: AtomicUsize,

@@ -1,21 +1,12 @@
 //! Connecting to a server: socket, login, and what the server reports at its start.
 
-use std::{
-    collections::VecDeque,
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
-
-use tokio::sync::Notify;
+use std::{collections::VecDeque, io, sync::Arc};
 
 use super::{
-    Backend, BackendId, Home, Identity, Protocol, Server, Settings,
+    Backend, Identity, Protocol, Server, Settings,
     address::Login,
     cancel::Target,
+    connect_error::ConnectError,
     dial::{self, Dialled},
     hosts::{HostPort, SessionAttrs},
     in_use::Place,
@@ -23,14 +14,15 @@ use super::{
 };
 use crate::{
     auth::{
-        Asked, AuthError, RequireAuth, scram,
+        Asked, RequireAuth, scram,
         tls::{self, ChannelBinding, Encryption, EndPoint},
     },
     socket::{Socket, silence::Silence},
+    threads::Home,
     wire::{
         frame::split_message,
         message,
-        read::{Body, ErrorFields, Malformed},
+        read::{Body, ErrorFields},
     },
 };
 
@@ -40,8 +32,6 @@ const LOGIN_BYTES: usize = 256 * 1024;
 /// `invalid_authorization_specification`: no entry in `pg_hba.conf`, among others.
 const INVALID_AUTHORIZATION: &str = "28000";
 
-/// SQLSTATE of a server, a database or a role that has its limit of connections.
-const TOO_MANY_CONNECTIONS: &str = "53300";
 const APPLICATION_NAME: &str = "application_name";
 
 /// What may be wrong where a key that was passed through is refused.
@@ -51,172 +41,9 @@ const OTHER_VERIFIER: &str = "The SCRAM verifier in auth.users_file is not the o
 const ONLY_DIGEST: &str = "The server asks for SCRAM, and auth.users_file has only an md5 digest: it is not valid any more \
                            there, or has been replaced.";
 
-/// SQLSTATE of a server that is starting up or going down: libpq goes on to the next host.
-const CANNOT_CONNECT_NOW: &str = "57P03";
-
-/// What all servers of the process share.
-#[derive(Debug, Default)]
-pub struct Numbers {
-    /// The next backend's number.
-    next: AtomicU64,
-    /// Tells that a server is at another host now.
-    pub moved: Notify,
-}
-
-pub use super::search::connect;
-
-/// Why no connection came about.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The network or the name lookup failed.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// TLS did not come about, in words for the operator.
-    #[error("{0}")]
-    Tls(String),
-    /// The login cannot be bound to the server's certificate, and `channel_binding=require`.
-    #[error("channel_binding=require, but {0}")]
-    Unbound(&'static str),
-    /// It took longer than `connect_timeout`.
-    #[error("no connection within {0:?}")]
-    TimedOut(Duration),
-    /// The server answered with an error.
-    #[error("{0}")]
-    Refused(ErrorFields),
-    /// The server asked for a password and none is known.
-    #[error("the server asks for a password, and none is known for user \"{0}\"")]
-    NoPassword(String),
-    /// The server asked for a kind of authentication that we do not speak.
-    #[error("the server asks for {0}, which is not supported")]
-    Unsupported(String),
-    /// The password exchange failed.
-    #[error("{0}")]
-    Auth(#[from] AuthError),
-    /// The server asked in a way that is not allowed.
-    #[error("the server asks for {asked}, but {why}")]
-    Forbidden {
-        /// How it asked.
-        asked: Asked,
-        /// What is against it.
-        why: String,
-    },
-    /// The server broke the protocol.
-    #[error("the server broke the protocol: {0}")]
-    Protocol(String),
-    /// Not what `target_session_attrs` looks for.
-    #[error("target_session_attrs: {0}")]
-    Unwanted(String),
-}
-
-/// Kinds of failed connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum FailureKind {
-    /// The network or the name lookup failed.
-    Unreachable,
-    /// TLS did not come about, or not as it is asked for.
-    Tls,
-    /// It took too long.
-    TimedOut,
-    /// The server answered with an error.
-    Refused,
-    /// No password, a wrong one, or a kind of authentication that we do not speak.
-    Authentication,
-    /// The server broke the protocol.
-    Protocol,
-}
-
-impl FailureKind {
-    /// Every kind, in the order of their discriminants.
-    pub const ALL: [Self; 6] =
-        [Self::Unreachable, Self::Tls, Self::TimedOut, Self::Refused, Self::Authentication, Self::Protocol];
-
-    /// The metric label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Unreachable => "unreachable",
-            Self::Tls => "tls",
-            Self::TimedOut => "timeout",
-            Self::Refused => "refused",
-            Self::Authentication => "authentication",
-            Self::Protocol => "protocol",
-        }
-    }
-}
-
-impl From<Malformed> for ConnectError {
-    fn from(error: Malformed) -> Self {
-        Self::Protocol(error.to_string())
-    }
-}
-
-impl ConnectError {
-    /// Whether trying again is of no use until somebody changes something: wrong password, unknown database,
-    /// missing rights. Too many connections, starting up and the like pass by themselves.
-    pub fn is_final(&self) -> bool {
-        match self {
-            Self::Refused(fields) => !matches!(fields.code.get(..2), Some("53" | "57" | "58" | "08" | "XX")),
-            Self::NoPassword(_)
-            | Self::Unsupported(_)
-            | Self::Forbidden { .. }
-            | Self::Auth(_)
-            | Self::Unbound(_) => true,
-            Self::Io(_) | Self::Tls(_) | Self::TimedOut(_) | Self::Protocol(_) | Self::Unwanted(_) => false,
-        }
-    }
-
-    /// Whether the server is well and has no place for one more connection.
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Refused(fields) if fields.code == TOO_MANY_CONNECTIONS)
-    }
-
-    /// Whether the server, or the role, or the database has as many connections as it may.
-    pub fn is_of_bounds(&self) -> bool {
-        matches!(self, Self::Refused(fields) if fields.code.starts_with("53"))
-    }
-
-    /// Whether another host of the server is to be tried: this one cannot be reached, or is not what is looked for.
-    /// A wrong password is wrong everywhere (libpq).
-    pub(super) fn is_of_host(&self) -> bool {
-        match self {
-            Self::Io(_) | Self::Tls(_) | Self::TimedOut(_) | Self::Protocol(_) | Self::Unwanted(_) => true,
-            Self::Refused(fields) => fields.code == CANNOT_CONNECT_NOW,
-            Self::Unbound(_)
-            | Self::NoPassword(_)
-            | Self::Unsupported(_)
-            | Self::Forbidden { .. }
-            | Self::Auth(_) => false,
-        }
-    }
-
-    /// Its kind, for counting.
-    pub const fn kind(&self) -> FailureKind {
-        match self {
-            Self::Io(_) | Self::Unwanted(_) => FailureKind::Unreachable,
-            Self::Tls(_) | Self::Unbound(_) => FailureKind::Tls,
-            Self::TimedOut(_) => FailureKind::TimedOut,
-            Self::Refused(_) => FailureKind::Refused,
-            Self::NoPassword(_) | Self::Unsupported(_) | Self::Forbidden { .. } | Self::Auth(_) => {
-                FailureKind::Authentication
-            }
-            Self::Protocol(_) => FailureKind::Protocol,
-        }
-    }
-
-    /// As the fields of an ErrorResponse, for who waits for the login.
-    pub fn fields(&self) -> ErrorFields {
-        match self {
-            Self::Refused(fields) => fields.clone(),
-            other => {
-                ErrorFields { code: "28000".to_owned(), message: other.to_string(), ..ErrorFields::default() }
-            }
-        }
-    }
-}
-
 /// One of a server's hosts, and what is looked for there.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Looked<'a> {
+pub(super) struct Sought<'a> {
     pub(super) host: &'a HostPort,
     pub(super) wanted: SessionAttrs,
 }
@@ -224,7 +51,7 @@ pub(super) struct Looked<'a> {
 /// Tries what `sslmode` allows, in libpq's order: another way only if TLS or `pg_hba.conf` is what has failed.
 pub(super) async fn log_in(
     server: &Arc<Server>,
-    at: Looked<'_>,
+    at: Sought<'_>,
     identity: &Arc<Identity>,
     home: Home,
 ) -> Result<Box<Backend>, ConnectError> {
@@ -287,7 +114,7 @@ fn advised(error: ConnectError, server: &Server) -> ConnectError {
 
 async fn attempt(
     server: &Arc<Server>,
-    at: Looked<'_>,
+    at: Sought<'_>,
     identity: &Arc<Identity>,
     home: Home,
     encryption: Encryption,
@@ -297,18 +124,8 @@ async fn attempt(
     let login = server.login(identity, &credentials);
     let Dialled { socket, route } = dial::open(server, at.host, encryption, None).await?;
     *encrypted = route.encryption == Encryption::Tls;
-    let mut talk = Talk { socket, unread: Vec::new(), unread_messages: VecDeque::new() };
-    let mut packet = Vec::new();
-    let mut parameters = vec![("user", login.user), ("database", login.database)];
-    let names_itself = |(name, _): &(String, String)| name == APPLICATION_NAME;
-    if let Some(name) = server.application_name.as_deref()
-        && !identity.startup.iter().any(names_itself)
-    {
-        parameters.push((APPLICATION_NAME, name));
-    }
-    parameters.extend(identity.startup.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    message::startup(&mut packet, &parameters);
-    talk.socket.send_all(&packet).await?;
+    let mut talk = LoginTalk { socket, unread: Vec::new(), unread_messages: VecDeque::new() };
+    talk.socket.send_all(&startup_packet(server, identity, login)).await?;
     authenticate(&mut talk, login, server.tls.channel_binding(), &server.require_auth).await?;
 
     let mut reported = Vec::new();
@@ -333,7 +150,7 @@ async fn attempt(
         }
     }
     if !at.wanted.accepts(&reported) {
-        let Looked { host, wanted } = at;
+        let Sought { host, wanted } = at;
         // It is closed all the same.
         let _ = talk.socket.send_now(&message::TERMINATE);
         return Err(ConnectError::Unwanted(format!("{host} is not {}", wanted.name())));
@@ -364,8 +181,23 @@ async fn attempt(
     }))
 }
 
+/// The startup packet of an identity's connection.
+fn startup_packet(server: &Server, identity: &Identity, login: Login<'_>) -> Vec<u8> {
+    let mut parameters = vec![("user", login.user), ("database", login.database)];
+    let names_itself = |(name, _): &(String, String)| name == APPLICATION_NAME;
+    if let Some(name) = server.application_name.as_deref()
+        && !identity.startup.iter().any(names_itself)
+    {
+        parameters.push((APPLICATION_NAME, name));
+    }
+    parameters.extend(identity.startup.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let mut packet = Vec::new();
+    message::startup(&mut packet, &parameters);
+    packet
+}
+
 async fn authenticate(
-    talk: &mut Talk,
+    talk: &mut LoginTalk,
     login: Login<'_>,
     binding: ChannelBinding,
     require: &RequireAuth,
@@ -441,7 +273,7 @@ fn is_private(socket: &Socket) -> bool {
 
 /// The mechanism, and what to say of channel binding, as libpq does.
 fn choose(
-    talk: &Talk,
+    talk: &LoginTalk,
     mechanisms: &[String],
     wanted: ChannelBinding,
 ) -> Result<(&'static str, scram::Binding), ConnectError> {
@@ -473,7 +305,7 @@ fn choose(
 
 /// SCRAM as the client. Returns when the server has proven itself too.
 async fn prove(
-    talk: &mut Talk,
+    talk: &mut LoginTalk,
     login: Login<'_>,
     mechanism: &str,
     binding: scram::Binding,
@@ -514,13 +346,13 @@ fn unexpected(tag: u8) -> ConnectError {
 }
 
 /// A login's conversation, message by message.
-struct Talk {
+struct LoginTalk {
     socket: Socket,
     unread: Vec<u8>,
     unread_messages: VecDeque<(u8, Vec<u8>)>,
 }
 
-impl Talk {
+impl LoginTalk {
     async fn next(&mut self) -> Result<(u8, Vec<u8>), ConnectError> {
         loop {
             if let Some(message) = self.unread_messages.pop_front() {
@@ -565,11 +397,5 @@ impl Talk {
         let mut packet = Vec::new();
         message::password(&mut packet, body);
         Ok(self.socket.send_all(&packet).await?)
-    }
-}
-
-impl Numbers {
-    fn next(&self) -> BackendId {
-        BackendId(self.next.fetch_add(1, Ordering::Relaxed))
     }
 }

@@ -6,7 +6,7 @@ use std::{io, net::SocketAddr};
 
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{Server, connect::ConnectError, hosts::HostPort};
+use super::{Server, connect_error::ConnectError, hosts::HostPort};
 use crate::{
     auth::tls::{self, Encryption, Negotiation},
     socket::{Socket, tls::TlsStream},
@@ -24,7 +24,7 @@ pub struct Route {
     pub encryption: Encryption,
 }
 
-/// What is behind an open socket.
+/// An open socket, and the way that it goes.
 #[derive(Debug)]
 pub struct Dialled {
     /// The socket.

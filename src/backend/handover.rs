@@ -18,9 +18,9 @@ use crate::wire::read::ErrorFields;
 /// Why a backend cannot be handed over.
 #[derive(Debug)]
 pub enum NotReady {
-    /// It was lost.
+    /// The connection was lost.
     Broken(Broken),
-    /// What another session has left on it cannot be ended.
+    /// The reset failed: what another session has left cannot be ended.
     Unclean,
     /// The server does not take what was sent, and has undone it: `applied` still holds.
     Refused(ErrorFields),
@@ -32,11 +32,11 @@ impl From<Broken> for NotReady {
     }
 }
 
-/// What a session needs of a backend before its request is sent.
+/// Everything that a session needs of a backend before its request is sent.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent needs")]
 pub struct Needs<'a> {
-    /// Its settings.
+    /// The session's settings.
     pub settings: &'a Arc<Settings>,
     /// Nobody else has used the backend since this session did: what is on it is its own.
     pub is_own: bool,

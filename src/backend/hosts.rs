@@ -50,7 +50,7 @@ impl SessionAttrs {
     pub const ALL: [Self; 6] =
         [Self::Any, Self::ReadWrite, Self::ReadOnly, Self::Primary, Self::Standby, Self::PreferStandby];
 
-    /// As libpq writes it.
+    /// The name that libpq has for it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Any => "any",

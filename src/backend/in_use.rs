@@ -31,19 +31,19 @@ pub struct InUse {
 
 #[derive(Debug, Default)]
 struct State {
-    chosen: Option<Standing>,
+    chosen: Option<HostStanding>,
     /// Since when the host is in use.
     since: Option<Instant>,
     /// The latest timeline that was in use, and where.
-    newest: Option<Standing>,
+    newest: Option<HostStanding>,
     /// Hosts that could be it as well, and get nothing.
-    rivals: Vec<Standing>,
+    rivals: Vec<HostStanding>,
 }
 
-/// What a host has said of itself.
+/// A host, and the timeline that it has told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Its place among the server's hosts.
+pub struct HostStanding {
+    /// The position among the server's hosts.
     pub host: usize,
     /// The timeline that it writes to; `None` if it is in recovery, or does not tell.
     pub timeline: Option<u32>,
@@ -58,7 +58,7 @@ pub struct Place {
     pub turn: u32,
 }
 
-impl Standing {
+impl HostStanding {
     /// Whether it is to be used rather than `other`, though that one would do. Of two that take writes, that is the one
     /// that was promoted later; where any host will do, a primary that stands before a standby in the URL.
     pub fn beats(self, other: Self, attrs: SessionAttrs) -> bool {
@@ -74,7 +74,7 @@ impl Standing {
 }
 
 impl State {
-    fn note(&mut self, standing: Standing) {
+    fn note(&mut self, standing: HostStanding) {
         if standing.timeline > self.newest.and_then(|newest| newest.timeline) {
             self.newest = Some(standing);
         }
@@ -88,18 +88,18 @@ impl InUse {
     }
 
     /// The host in use, once there has been one.
-    pub fn chosen(&self) -> Option<Standing> {
+    pub fn chosen(&self) -> Option<HostStanding> {
         self.lock().chosen
     }
 
-    /// Its place among the server's hosts.
+    /// The position among the server's hosts.
     pub fn host(&self) -> Option<usize> {
         self.chosen().map(|standing| standing.host)
     }
 
     /// The server is at this host from now on, unless another choice was made since `turn`. Returns the turn that it
     /// begins or goes on with.
-    pub fn choose(&self, turn: u32, standing: Standing) -> Option<u32> {
+    pub fn choose(&self, turn: u32, standing: HostStanding) -> Option<u32> {
         let mut state = self.lock();
         if self.turn() != turn {
             return None;
@@ -157,22 +157,22 @@ impl InUse {
     }
 
     /// A host that has been in use since this one was a primary, if this one is an old one.
-    pub fn newer_than(&self, standing: Standing) -> Option<Standing> {
+    pub fn newer_than(&self, standing: HostStanding) -> Option<HostStanding> {
         let newest = self.lock().newest?;
         (standing.timeline.is_some() && newest.timeline > standing.timeline && newest.host != standing.host)
             .then_some(newest)
     }
 
     /// These could be it as well. Returns those that are new.
-    pub fn set_rivals(&self, rivals: Vec<Standing>) -> Vec<Standing> {
+    pub fn set_rivals(&self, rivals: Vec<HostStanding>) -> Vec<HostStanding> {
         let mut state = self.lock();
         let before = std::mem::replace(&mut state.rivals, rivals);
-        let is_new = |rival: &&Standing| !before.iter().any(|known| known.host == rival.host);
+        let is_new = |rival: &&HostStanding| !before.iter().any(|known| known.host == rival.host);
         state.rivals.iter().filter(is_new).copied().collect()
     }
 
     /// Hosts that could be it as well, and get nothing.
-    pub fn rivals(&self) -> Vec<Standing> {
+    pub fn rivals(&self) -> Vec<HostStanding> {
         self.lock().rivals.clone()
     }
 
@@ -190,8 +190,8 @@ impl InUse {
 mod tests {
     use super::*;
 
-    fn standing(host: usize, timeline: u32) -> Standing {
-        Standing { host, timeline: (timeline > 0).then_some(timeline) }
+    fn standing(host: usize, timeline: u32) -> HostStanding {
+        HostStanding { host, timeline: (timeline > 0).then_some(timeline) }
     }
 
     #[test]

@@ -6,16 +6,19 @@
 pub mod address;
 pub mod cancel;
 pub mod connect;
+pub mod connect_error;
 pub mod dial;
 pub mod handover;
 pub mod hosts;
 pub mod in_use;
+pub mod number;
 pub mod outgoing;
 pub mod probe;
 pub mod proof;
 pub mod protocol;
 pub mod query;
 pub mod search;
+pub mod secret;
 pub mod settings;
 pub mod statements;
 
@@ -23,18 +26,14 @@ use std::sync::Arc;
 
 pub use address::{Credentials, Identity, Server};
 pub use hosts::{HostPort, SessionAttrs};
+pub use number::BackendId;
 pub use protocol::{Protocol, Quiescent};
 pub use settings::Settings;
 
-use crate::socket::{Socket, silence::Silence};
-
-/// Tells backends apart for as long as the process lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct BackendId(pub u64);
-
-/// The runtime thread that a socket is registered with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Home(pub u16);
+use crate::{
+    socket::{Socket, silence::Silence},
+    threads::Home,
+};
 
 /// One authenticated connection to a server.
 #[derive(Debug)]
@@ -43,9 +42,9 @@ pub struct Backend {
     pub id: BackendId,
     /// Where it is connected to.
     pub server: Arc<Server>,
-    /// Whose it is.
+    /// The identity that it belongs to.
     pub identity: Arc<Identity>,
-    /// What it has logged in with.
+    /// The credentials that it has logged in with.
     pub credentials: Arc<Credentials>,
     /// The thread that its socket belongs to.
     pub home: Home,
@@ -60,7 +59,7 @@ pub struct Backend {
     /// What has run on it since it was connected or reset is not all proven to leave no more than `applied` and
     /// `statements` tell: only the session that used it last goes on with it as it is. See [`handover`].
     pub is_suspect: bool,
-    /// Whose statements are prepared on it.
+    /// The sessions whose statements are prepared on it.
     pub prepared: Prepared,
     /// Protocol-level prepared statements that exist on it.
     pub statements: statements::Held,
@@ -72,7 +71,7 @@ pub struct Backend {
     pub silence: Silence,
     /// How often a session took it, and so whether another one has had it since.
     pub uses: u32,
-    /// Its pool's generation when it was connected.
+    /// The pool's generation when it was connected.
     pub generation: u32,
     /// When it was connected, in milliseconds of its pool's clock.
     pub opened_at: u64,
@@ -82,15 +81,15 @@ pub struct Backend {
     pub expires_at: u64,
 }
 
-/// Whose statements are prepared on a backend: `pg_prepared_statements` shows their texts.
+/// The sessions whose statements are prepared on a backend: `pg_prepared_statements` shows their texts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Prepared {
-    /// There are none.
+    /// No session's.
     #[default]
     Nothing,
-    /// Of the session that has used it last.
+    /// Those of the session that has used it last.
     Own,
-    /// Of other sessions, too.
+    /// Other sessions', too.
     Others,
 }
 
@@ -120,7 +119,7 @@ pub enum Broken {
     Io {
         /// The server's name.
         server: String,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
     /// The server closed the connection.
@@ -144,7 +143,7 @@ pub enum Broken {
     Protocol {
         /// The server's name.
         server: String,
-        /// What is wrong.
+        /// The fault, in words.
         what: String,
     },
 }

@@ -98,14 +98,14 @@ impl PinReason {
     }
 }
 
-/// What a session has left on its backend.
+/// State that a session has left on its backend.
 #[derive(Debug, Default)]
 pub struct Residue {
     /// The first kind of state found that cannot be moved.
     pub pin: Option<PinReason>,
     /// All settings in force that the session (or we for it) set; only if they were asked for.
     pub settings: Option<Settings>,
-    /// There are more of them than are read.
+    /// More are there than are read.
     pub is_large: bool,
     /// Bytes for the client that arrived meanwhile.
     pub for_client: Vec<u8>,
@@ -135,7 +135,7 @@ source OPERATOR(pg_catalog.=) 'session'::pg_catalog.text AND name OPERATOR(pg_ca
 pub struct Asked<'a> {
     /// The session's own settings with a dot in their name: the server does not list them.
     pub custom: &'a [String],
-    /// Those that functions may have set.
+    /// The ones that functions may have set.
     pub others: &'a [String],
     /// Names and values of more bytes than this in all are not read.
     pub bytes_max: usize,

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::wire::read::ErrorFields;
 
-/// What a server said when a login was to be proven.
+/// A server's answer to a login that was to be proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The login succeeded.
@@ -38,7 +38,7 @@ struct Last {
     server: String,
     /// When the last login that succeeded began.
     proven: Option<Instant>,
-    /// What was found last, and when.
+    /// The last outcome, and when it was found.
     found: (Instant, Outcome),
 }
 
@@ -55,7 +55,7 @@ impl Proofs {
         proven.is_some_and(|at| now.saturating_duration_since(at) < within)
     }
 
-    /// What was found at `since` or later.
+    /// The outcome that was found at `since` or later.
     pub fn found_since(&self, server: &str, since: Instant) -> Option<Outcome> {
         let last = self.lock();
         let (at, outcome) = &last.iter().find(|last| last.server == server)?.found;

@@ -9,7 +9,7 @@ use crate::wire::{
 /// An answer to a question of ours takes no more memory than this, nor more bytes on its way, whatever the server sends.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 
-/// What a backend answered.
+/// The answer to a question of ours.
 #[derive(Debug, Default)]
 pub struct Answer {
     /// The rows, as text; NULL is `None`.
@@ -29,7 +29,7 @@ impl Backend {
         self.ask_within(sql, ANSWER_BYTES_MAX).await
     }
 
-    /// As [`Backend::ask`], with a bound of its own on the answer.
+    /// Asks as [`Backend::ask`] does, with a bound of its own on the answer.
     pub async fn ask_within(&mut self, sql: &str, bytes_max: usize) -> Result<Answer, Broken> {
         let mut request = Vec::with_capacity(sql.len() + 8);
         message::query(&mut request, sql.as_bytes());
@@ -62,7 +62,7 @@ impl Backend {
             let taken = answer.read(&unread).map_err(|error| self.nonsense(&error))?;
             unread.drain(..taken);
         }
-        self.protocol.take_news();
+        self.protocol.take_heard();
         self.protocol.take_error();
         Ok(answer)
     }

@@ -9,11 +9,12 @@ use std::{pin::Pin, sync::Arc, task::Poll, time::Duration};
 use tokio::time::timeout;
 
 use super::{
-    Backend, Home, Identity, Server, SessionAttrs,
-    connect::{ConnectError, Looked, log_in},
-    in_use::{Place, Standing},
+    Backend, Identity, Server, SessionAttrs,
+    connect::{Sought, log_in},
+    connect_error::ConnectError,
+    in_use::{HostStanding, Place},
 };
-use crate::wire::message;
+use crate::{threads::Home, wire::message};
 
 /// Two that look at the same time may choose differently; then one looks again.
 const ATTEMPTS: usize = 3;
@@ -27,7 +28,7 @@ pub(crate) fn read_timeline(text: Option<&str>) -> Option<u32> {
     u32::from_str_radix(text?, 16).ok()
 }
 
-/// Who logs in, and for which thread.
+/// The login to be made, and the thread that it is for.
 #[derive(Clone, Copy, Debug)]
 struct Login<'a> {
     server: &'a Arc<Server>,
@@ -37,7 +38,7 @@ struct Login<'a> {
 
 /// A host that will do.
 struct Found {
-    standing: Standing,
+    standing: HostStanding,
     backend: Box<Backend>,
 }
 
@@ -110,7 +111,7 @@ impl Login<'_> {
         wanted: SessionAttrs,
         limit: Duration,
     ) -> Result<Box<Backend>, ConnectError> {
-        let looked = Looked { host: &self.server.hosts[host], wanted };
+        let looked = Sought { host: &self.server.hosts[host], wanted };
         let attempt = timeout(limit, log_in(self.server, looked, self.identity, self.home)).await;
         let mut backend = attempt.unwrap_or(Err(ConnectError::TimedOut(limit)))?;
         backend.place.host = host;
@@ -140,7 +141,7 @@ impl Login<'_> {
     async fn in_turn(
         &self,
         turn: u32,
-        chosen: Option<Standing>,
+        chosen: Option<HostStanding>,
         wanted: SessionAttrs,
         limit: Duration,
     ) -> Result<Option<Box<Backend>>, ConnectError> {
@@ -177,7 +178,7 @@ impl Login<'_> {
         Ok(Some(placed(best.backend, turn)))
     }
 
-    /// As libpq does: one after the other, each with all the time that there is.
+    /// Tries the hosts as libpq does: one after the other, each with all the time that there is.
     async fn at_each(&self, wanted: SessionAttrs, limit: Duration) -> Result<Box<Backend>, ConnectError> {
         let mut last = None;
         for host in 0..self.server.hosts.len() {
@@ -223,7 +224,7 @@ impl Login<'_> {
     }
 
     /// The server is at this host from now on, unless somebody else has chosen since.
-    fn choose(&self, turn: u32, standing: Standing) -> Option<u32> {
+    fn choose(&self, turn: u32, standing: HostStanding) -> Option<u32> {
         let in_use = &self.server.in_use;
         let before = in_use.chosen();
         let chosen = in_use.choose(turn, standing)?;
@@ -242,7 +243,7 @@ impl Login<'_> {
     }
 
     /// A host that would undo what was committed at another one.
-    fn too_old(&self, found: Standing, known: Standing) -> ConnectError {
+    fn too_old(&self, found: HostStanding, known: HostStanding) -> ConnectError {
         let name = |at: usize| &self.server.hosts[at];
         ConnectError::Unwanted(format!(
             "{} is on timeline {}, but {}, which was in use, is on timeline {}: it lacks what was committed there; if that \
@@ -261,15 +262,15 @@ fn placed(mut backend: Box<Backend>, turn: u32) -> Box<Backend> {
     backend
 }
 
-/// What the host says of itself.
-async fn standing(backend: &mut Backend, limit: Duration) -> Standing {
+/// Asks a host for its timeline.
+async fn standing(backend: &mut Backend, limit: Duration) -> HostStanding {
     let host = backend.place.host;
     if !backend.server.session_attrs.may_be_primary() {
-        return Standing { host, timeline: None };
+        return HostStanding { host, timeline: None };
     }
     let asked = timeout(limit, backend.ask(&format!("SELECT {TIMELINE}"))).await;
     let answer = asked.ok().and_then(Result::ok).and_then(|answer| answer.rows.into_iter().flatten().next());
-    Standing { host, timeline: read_timeline(answer.flatten().as_deref()) }
+    HostStanding { host, timeline: read_timeline(answer.flatten().as_deref()) }
 }
 
 /// The one that is to be used: of equals the first. The others are closed.

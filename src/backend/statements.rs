@@ -16,7 +16,7 @@ pub const NAME_PREFIX: &[u8] = b"bulkhead_";
 /// The text last given to a backend's unnamed statement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnnamedText {
-    /// There is none, or nobody knows it.
+    /// No shape, or none that is known.
     #[default]
     None,
     /// The one with this hash.
@@ -52,13 +52,13 @@ impl Name for StatementId {
 /// A prepared statement as a client sent it.
 #[derive(Debug)]
 pub struct Statement {
-    /// Its identity.
+    /// The number that tells it from all others.
     pub id: StatementId,
     /// The SQL text.
     pub text: Box<[u8]>,
     /// The rest of the Parse message: the count of parameter types and their OIDs.
     pub types: Box<[u8]>,
-    /// What classification says of the text.
+    /// The verdict on the text.
     pub verdict: Verdict,
     /// By which rules and which catalog snapshot it says so.
     pub epochs: (u64, u64),
@@ -101,7 +101,7 @@ impl Shape {
 pub struct OwnStatement {
     /// Text and identity.
     pub statement: Arc<Statement>,
-    /// What the client was told of it.
+    /// The shape that the client was told.
     pub told: Shape,
     /// The client has used it since it parsed it: from then on a changed definition is the client's to deal with.
     pub is_used: bool,
@@ -218,17 +218,17 @@ struct There {
     is_local: bool,
 }
 
-/// What is known of a statement on a backend.
+/// Whether a backend has a statement, and with which shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// It is not there.
+    /// The backend lacks it.
     Missing,
-    /// It is there, with this shape as far as the server has told it.
+    /// The backend has it, with this shape as far as the server has told it.
     There(Shape),
 }
 
 impl Held {
-    /// What is known of the statement; counts as a use.
+    /// Whether the statement is there; counts as a use.
     pub fn touch(&mut self, id: StatementId) -> Known {
         self.clock += 1;
         match self.used.get_mut(&id) {

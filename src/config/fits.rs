@@ -44,8 +44,8 @@ fn warn(section: &Section<'_>, key: &str, message: impl Into<String>, hint: impl
 
 fn limits(section: &Section<'_>, config: &Config) {
     let Limits {
-        max_clients,
-        login_timeout,
+        max_clients: _,
+        login_timeout: _,
         request_buffer,
         request_buffer_total,
         statement_bytes,
@@ -93,6 +93,12 @@ fn limits(section: &Section<'_>, config: &Config) {
         let message = format!("peers are looked at too seldom for that: it takes {TCP_USER_TIMEOUT_LEAST:?}");
         warn(section, "tcp_user_timeout", message, "write \"2s\" or more");
     }
+    beside_pools(section, config);
+}
+
+/// Limits that pools make useless.
+fn beside_pools(section: &Section<'_>, config: &Config) {
+    let Limits { max_clients, login_timeout, .. } = config.limits;
     let primary = config.pools.iter().find(|pool| pool.name == PRIMARY);
     let waits = primary.map(|pool| pool.wait_timeout.max(pool.connect_timeout)).unwrap_or_default();
     if section.has("login_timeout") && login_timeout < waits {

@@ -8,10 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Config, Environment, Problems, env, validate};
+use super::{Config, DEFAULT_PATH, Environment, Problems, env, validate};
 
-/// Read if no file is named and this one exists.
-pub const DEFAULT_PATH: &str = "config/bulkhead.toml";
 /// A longer file is not a configuration.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -23,7 +21,7 @@ pub enum LoadError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         error: io::Error,
     },
     /// The file is longer than [`FILE_BYTES_MAX`].
@@ -38,7 +36,7 @@ pub enum LoadError {
         /// The file.
         path: PathBuf,
     },
-    /// Its content is wrong.
+    /// The content is wrong.
     #[error(transparent)]
     Problems(#[from] Problems),
 }

@@ -1,4 +1,4 @@
-//! The validated configuration. Only `app` and `reload` see [`Config`]; every layer below takes its own
+//! The validated configuration. Only `startup` and the commands see [`Config`]; every layer below takes its own
 //! small part of it.
 //!
 //! [`load()`] reads a TOML file or, without one, the environment. Both go the same way: `file` reads values
@@ -15,6 +15,7 @@ mod load;
 mod pools;
 mod problem;
 mod reference;
+mod servers;
 mod units;
 mod url;
 mod validate;
@@ -35,7 +36,7 @@ pub use crate::auth::tls::{
 pub use crate::backend::{HostPort, SessionAttrs};
 pub use env::VARIABLES;
 pub use expand::{Environment, process_environment};
-pub use load::{DEFAULT_PATH, FILE_BYTES_MAX, LoadError, load, load_in};
+pub use load::{FILE_BYTES_MAX, LoadError, load, load_in};
 pub use problem::{Problem, Problems};
 pub use reference::markdown;
 pub use validate::parse;
@@ -361,3 +362,6 @@ impl Default for Pool {
 
 /// The server and the pool that must exist.
 pub const PRIMARY: &str = "primary";
+
+/// The file that is read if none is named and this one exists.
+pub const DEFAULT_PATH: &str = "config/bulkhead.toml";

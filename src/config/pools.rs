@@ -10,7 +10,7 @@ use super::{
     file::Section,
     keys::nearest,
     problem::{Wrong, shown},
-    validate::{CONNECTIONS_MAX, MILLISECOND, Named},
+    servers::{CONNECTIONS_MAX, MILLISECOND, Named},
 };
 
 /// The pools of the file, and those that exist without being written.

@@ -8,20 +8,16 @@ use toml::de::DeTable;
 
 use super::{
     AcceptorSettings, Auth, AuthMethod, ClientCertificates, ClientMode, Config, JobRules, Jobs, Limits,
-    Listen, ListenOnGap, PRIMARY, Server, Workers,
+    Listen, ListenOnGap, Server, Workers,
     expand::Environment,
     file::{Located, Section},
     fits,
     keys::nearest,
     pools::pools,
     problem::{Problems, Report, Wrong, shown},
-    url::ServerUrl,
+    servers::{MILLISECOND, servers},
 };
 
-/// The least of a timeout that must not be zero.
-pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
-/// Far above what Postgres can hold; catches a slipped digit.
-pub(super) const CONNECTIONS_MAX: usize = 100_000;
 /// What Linux takes for the address of a Unix socket (`sun_path`), without the zero at its end.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -283,47 +279,4 @@ fn databases(root: &Section<'_>) -> Vec<String> {
         root.problem("databases", Wrong::new("no client could ask for any database", hint));
     }
     databases
-}
-
-/// A server's section, and the server unless its URL is wrong.
-pub(super) struct Named<'a> {
-    pub(super) name: String,
-    pub(super) section: Section<'a>,
-    pub(super) max_connections: Option<usize>,
-    server: Option<Server>,
-}
-
-fn servers<'a>(root: &Section<'a>) -> Vec<Named<'a>> {
-    let servers: Vec<_> =
-        root.named("servers").into_iter().map(|(name, section)| server(name, section)).collect();
-    if !servers.iter().any(|server| server.name == PRIMARY) {
-        let hint = "write [servers.primary] and below it url = \"${DATABASE_URL}\"";
-        root.problem("servers", Wrong::new("no server is called primary", hint));
-    }
-    servers
-}
-
-fn server(name: String, section: Section<'_>) -> Named<'_> {
-    let max_connections = section
-        .has("max_connections")
-        .then(|| section.count("max_connections", CONNECTIONS_MAX, &(1..=CONNECTIONS_MAX)));
-    if !section.has("url") {
-        let hint = "write url = \"postgres://user:password@host:5432/database\", or \"${DATABASE_URL}\"";
-        section.problem("url", Wrong::new("is missing", hint));
-    }
-    let url = section.parsed("url", None, |text| ServerUrl::parse(text).map(Some));
-    let server = url.map(|url| Server {
-        name: name.clone(),
-        hosts: url.hosts,
-        session_attrs: url.session_attrs,
-        user: url.user,
-        password: url.password,
-        database: url.database,
-        max_connections,
-        tls: url.tls,
-        connect_timeout: url.connect_timeout,
-        application_name: url.application_name,
-        require_auth: url.require_auth,
-    });
-    Named { name, section, max_connections, server }
 }

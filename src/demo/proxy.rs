@@ -7,7 +7,7 @@ use super::{
     postgres::{APP, Servers, Setup, free_port, within},
     process::{Farewell, Launch, Running},
 };
-use crate::health;
+use crate::commands::health;
 
 /// Server connections, all pools together: the same in both set-ups.
 pub(super) const CONNECTIONS: u32 = 20;

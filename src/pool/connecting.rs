@@ -4,39 +4,20 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Lease, Refusal, ServerPool,
+    ServerPool,
     gate::jitter,
-    server_pool::{State, milliseconds},
-    stats::count,
+    refusal::{ConnectFailure, Refusal},
+    state::{State, milliseconds},
 };
 use crate::{
-    backend::{
-        Backend, Home, Identity,
-        connect::{self, ConnectError},
-    },
+    backend::{Backend, Identity, connect_error::ConnectError, search},
+    metrics::count,
+    threads::Home,
     wire::read::ErrorFields,
 };
 
 /// Looking for the host that a server is at takes no less, however short others may wait.
 const SEARCH_AT_LEAST: Duration = Duration::from_millis(500);
-
-/// Why no connection could be made.
-#[derive(Clone, Debug)]
-pub struct ConnectFailure {
-    /// The server's name.
-    pub server: String,
-    /// What it answered, if it refused the login.
-    pub refused: Option<ErrorFields>,
-    /// In words.
-    pub message: String,
-}
-
-impl ConnectFailure {
-    /// The server cannot be reached.
-    pub fn unreachable(server: &str, message: String) -> Self {
-        Self { server: server.to_owned(), refused: None, message }
-    }
-}
 
 impl ServerPool {
     /// Connects in a task of its own. False if other pools have taken all of the server's places, which is so only
@@ -70,7 +51,7 @@ impl ServerPool {
                 _ => limits.connect_timeout.min(limits.wait_timeout.max(SEARCH_AT_LEAST)),
             };
             let began = std::time::Instant::now();
-            let attempt = connect::connect(&server, &identity, home, limit).await;
+            let attempt = search::connect(&server, &identity, home, limit).await;
             drop(slot);
             match attempt {
                 Ok(mut backend) => {
@@ -195,16 +176,5 @@ impl Drop for Place<'_> {
             self.pool.gate().give_place();
             self.pool.serve_queue(&mut state);
         }
-    }
-}
-
-impl Lease {
-    /// Checks a backend that has been idle for long. False if it is of no use.
-    pub async fn check(&mut self) -> bool {
-        let limits = self.pool().limits();
-        matches!(
-            tokio::time::timeout(limits.connect_timeout, self.ask(";")).await,
-            Ok(Ok(answer)) if answer.error.is_none()
-        )
     }
 }

@@ -40,7 +40,7 @@ pub struct Gate {
     slots: Semaphore,
     /// Places taken, in all pools.
     places: AtomicUsize,
-    /// As many may be.
+    /// The most places that may be taken.
     places_max: AtomicUsize,
     /// Whether one of them is beside those that the pools may take: for the health check.
     has_check_place: AtomicBool,
@@ -142,12 +142,12 @@ impl Gate {
         }
     }
 
-    /// What a check of the server has found.
+    /// Notes the outcome of a check of the server.
     pub fn note_check(&self, error: Option<String>) {
         *self.unwell.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
-    /// What is wrong with the server, if anything is known to be.
+    /// The server's trouble, if any is known.
     pub fn trouble(&self) -> Option<String> {
         let unwell = || self.unwell.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.down_for().map(|(_, error)| error).or_else(unwell)

@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Refusal, ServerPool,
-    server_pool::{State, milliseconds},
+    state::{State, milliseconds},
 };
 use crate::{
-    backend::{Backend, Home, Identity},
+    backend::{Backend, Identity},
+    threads::Home,
     wire::message,
 };
 
@@ -95,7 +96,7 @@ fn close_dead(pool: &Arc<ServerPool>) {
 pub(super) async fn close_oldest_idle(pool: &Arc<ServerPool>, identity: &Arc<Identity>) {
     let (oldest, limit) = {
         let mut state = pool.lock();
-        let of_identity = |idle: &super::server_pool::Idle| Arc::ptr_eq(&idle.backend.identity, identity);
+        let of_identity = |idle: &super::state::Idle| Arc::ptr_eq(&idle.backend.identity, identity);
         let Some(at) = state.idle.iter().position(of_identity) else { return };
         state.closing += 1;
         state.shares.remove(identity);

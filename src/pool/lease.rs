@@ -5,9 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{Checkout, PinsFull, Refusal, ServerPool, Wants, pins::PinPlace};
+use super::{ServerPool, pin_places::PinsFull, pins::PinPlace};
 use crate::backend::{
-    Backend, Quiescent, Settings,
+    Backend, Quiescent,
     handover::{Needs, NotReady},
 };
 
@@ -73,47 +73,19 @@ impl Lease {
         }
     }
 
+    /// Checks a backend that has been idle for long. False if it is of no use.
+    pub async fn check(&mut self) -> bool {
+        let limits = self.pool.limits();
+        matches!(
+            tokio::time::timeout(limits.connect_timeout, self.ask(";")).await,
+            Ok(Ok(answer)) if answer.error.is_none()
+        )
+    }
+
     /// Gives the backend back. The proof says that it owes nobody an answer.
     pub fn release(mut self, _proof: Quiescent) {
         if let Some(backend) = self.backend.take() {
             self.pool.give_back(backend);
-        }
-    }
-}
-
-impl ServerPool {
-    /// A backend for a purpose of our own, with nothing of any session's on it and the server's own settings: waits for
-    /// it, and checks one that was idle for long.
-    ///
-    /// Cancel safe: dropped, it leaves the queue.
-    pub async fn lease(self: &Arc<Self>, wants: &Wants<'_>) -> Result<Lease, Refusal> {
-        let settings = Arc::new(Settings::default());
-        let needs = Needs {
-            settings: &settings,
-            is_own: false,
-            forgets_sequences: false,
-            forgets_statements: false,
-            closes: false,
-        };
-        loop {
-            let mut lease = match self.checkout(wants) {
-                Checkout::Lease(lease) => lease,
-                Checkout::Wait(waiting) => waiting.await?,
-                Checkout::Refused(refusal) => return Err(refusal),
-                Checkout::Stale(mut lease) => {
-                    if !lease.check().await {
-                        // It is closed with its lease, and the next one is tried.
-                        continue;
-                    }
-                    lease
-                }
-            };
-            let was_suspect = lease.is_suspect;
-            if lease.is_ready(needs) || lease.make_ready(needs).await.is_ok() {
-                // Whether a reset is enough for a session is not known here.
-                lease.is_suspect = was_suspect;
-                return Ok(lease);
-            }
         }
     }
 }

@@ -4,28 +4,37 @@
 //! before it connects until the server has closed it again, so that what the server counts never exceeds
 //! `max_connections`, whatever storm of clients, cancels or crashes happens.
 
+mod checkout;
 mod connecting;
 mod gate;
 mod keeper;
 mod lease;
+mod pin_places;
 mod pins;
 mod proving;
 mod queue;
+mod refusal;
 mod resize;
 mod server_pool;
 mod shares;
+mod state;
 mod stats;
+mod turns;
+mod waiting;
 
 use std::{sync::Arc, time::Duration};
 
-pub use connecting::ConnectFailure;
+pub use checkout::Checkout;
 pub use gate::{CheckPlace, Gate};
 pub use keeper::keep;
 pub use lease::Lease;
-pub use pins::{CountedPin, PinCheckout, PinPlace, PinWaiting, Pins, PinsFull};
-pub use queue::Waiting;
-pub use server_pool::{Checkout, Figures, Refusal, ServerPool, Spawner, Wants};
-pub use stats::{Histogram, Observed, Stats};
+pub use pin_places::{Pins, PinsFull};
+pub use pins::{CountedPin, PinCheckout, PinPlace, PinWaiting};
+pub use refusal::{ConnectFailure, Figures, Refusal};
+pub use server_pool::ServerPool;
+pub use state::Wants;
+pub use stats::Stats;
+pub use waiting::Waiting;
 
 /// Bounds of a pool on each of its servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

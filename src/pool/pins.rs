@@ -9,104 +9,21 @@
 //! connection: idle, it makes room.
 
 use std::{
-    collections::VecDeque,
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
 };
 
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{ServerPool, stats::count};
-use crate::backend::probe::PinReason;
+use super::{
+    ServerPool,
+    pin_places::{Pins, PinsFull},
+};
+use crate::{backend::probe::PinReason, metrics::count};
 
 /// Pins above the bound are warned of once in so long.
 const WARN_MILLISECONDS: u64 = 60_000;
-
-/// The pins of a server pool.
-#[derive(Debug)]
-pub struct Pins {
-    places: Mutex<Places>,
-    /// Sessions pinned now, by reason.
-    pub by_reason: [AtomicU64; PinReason::ALL.len()],
-    /// Statements refused because they would have pinned one session too many.
-    pub refused: AtomicU64,
-    /// Pins that began above the bound, because their statement did not show that it would pin.
-    pub over_bound: AtomicU64,
-    /// Time that pins have lasted which are over, in nanoseconds.
-    pub ended_nanos: AtomicU64,
-    /// When the next warning may be given, in milliseconds of the pool's clock.
-    next_warning: AtomicU64,
-}
-
-/// Its lock is held for a moment only, and no other one is taken meanwhile.
-#[derive(Debug)]
-struct Places {
-    held: usize,
-    max: usize,
-    /// Who waits, in the order of arrival. A receiver takes itself out before it goes.
-    queue: VecDeque<(u64, oneshot::Sender<()>)>,
-    next_ticket: u64,
-}
-
-impl Places {
-    /// Gives the places that are free to those who wait: they count as held from here on.
-    fn serve(&mut self) {
-        while self.held < self.max
-            && let Some((_, to)) = self.queue.pop_front()
-        {
-            if to.send(()).is_ok() {
-                self.held += 1;
-            }
-        }
-    }
-
-    fn give_back(&mut self) {
-        self.held -= 1;
-        self.serve();
-    }
-}
-
-impl Pins {
-    /// At most so many, as far as they can be foreseen.
-    pub(super) fn new(max: usize) -> Self {
-        let places = Places { held: 0, max, queue: VecDeque::new(), next_ticket: 0 };
-        Self {
-            places: Mutex::new(places),
-            by_reason: Default::default(),
-            refused: AtomicU64::new(0),
-            over_bound: AtomicU64::new(0),
-            ended_nanos: AtomicU64::new(0),
-            next_warning: AtomicU64::new(0),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Places taken.
-    pub(super) fn held(&self) -> usize {
-        self.lock().held
-    }
-
-    /// There may be so many from now on.
-    pub(super) fn set_max(&self, max: usize) {
-        let mut places = self.lock();
-        places.max = max;
-        places.serve();
-    }
-}
-
-/// Too many sessions are pinned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PinsFull {
-    /// Pins that there may be.
-    pub max_pinned: usize,
-}
 
 /// A place among the pins; free again when dropped.
 #[derive(Debug)]
@@ -134,7 +51,7 @@ impl Drop for PinPlace {
     }
 }
 
-/// What asking for a place gives at once.
+/// The answer that asking for a place gets at once.
 #[derive(Debug)]
 pub enum PinCheckout {
     /// A place.
@@ -204,7 +121,7 @@ impl Drop for CountedPin {
 }
 
 impl ServerPool {
-    /// What is counted of pins.
+    /// The counters of pins.
     pub fn pins(&self) -> &Pins {
         &self.pins
     }

@@ -6,7 +6,11 @@ use std::{
 };
 
 use super::{Refusal, ServerPool, Waiting, keeper};
-use crate::backend::{Home, Identity, proof::Outcome};
+use crate::{
+    backend::{Identity, proof::Outcome},
+    metrics::count,
+    threads::Home,
+};
 
 impl ServerPool {
     /// Has a connection log in as `identity`, within `limit`. It stays in the pool, in the place of the identity's
@@ -57,7 +61,7 @@ impl ServerPool {
             let greedy = state.queue.make_room_for(identity)?;
             // A waiter that has left meanwhile needs no refusal.
             let _ = greedy.to.send(Err(Refusal::Full { figures, down: None }));
-            super::stats::count(&self.stats().refused_full);
+            count(&self.stats().refused_full);
         }
         let (ticket, from) = state.queue.push_for_fresh(Arc::clone(identity), home);
         self.serve_queue(&mut state);

@@ -1,20 +1,17 @@
 //! The wait queue, bounded by its pool: first in, first out for each identity, and turns over identities. Whoever floods
 //! the queue waits behind itself, and not before others.
 
-use std::{
-    collections::VecDeque,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Lease, Refusal, ServerPool};
-use crate::backend::{Backend, Home, Identity};
+use super::refusal::Refusal;
+use crate::{
+    backend::{Backend, Identity},
+    threads::Home,
+};
 
-/// What a waiting session gets in the end.
+/// The end of a session's wait.
 pub(super) type Outcome = Result<Box<Backend>, Refusal>;
 
 #[derive(Debug)]
@@ -186,47 +183,6 @@ impl Queue {
     /// Whether anybody waits for this identity.
     pub(super) fn wants(&self, identity: &Arc<Identity>) -> bool {
         self.lines.iter().any(|line| line.is_of(identity))
-    }
-}
-
-/// A place in a queue. Dropped, it is given up; a backend that was handed over just then goes back.
-#[derive(Debug)]
-pub struct Waiting {
-    pub(super) pool: Arc<ServerPool>,
-    pub(super) ticket: u64,
-    pub(super) since: Instant,
-    pub(super) from: oneshot::Receiver<Outcome>,
-    /// The outcome has been taken: no place in the queue is left to give up.
-    pub(super) is_over: bool,
-}
-
-impl Future for Waiting {
-    type Output = Result<Lease, Refusal>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Poll::Ready(outcome) = Pin::new(&mut self.from).poll(cx) else { return Poll::Pending };
-        self.is_over = true;
-        Poll::Ready(match outcome {
-            Ok(Ok(backend)) => {
-                self.pool.stats().wait.observe(self.since.elapsed());
-                Ok(Lease::new(backend, Arc::clone(&self.pool)))
-            }
-            Ok(Err(refusal)) => Err(refusal),
-            Err(_) => Err(Refusal::Closing),
-        })
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if self.is_over {
-            return;
-        }
-        self.pool.leave_queue(self.ticket);
-        self.from.close();
-        if let Ok(Ok(backend)) = self.from.try_recv() {
-            self.pool.give_back(backend);
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, MutexGuard};
 
 use super::{
     Limits, Refusal, ServerPool,
-    server_pool::{Life, State},
+    state::{Life, State},
 };
 use crate::backend::{Credentials, Identity, Server};
 

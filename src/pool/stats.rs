@@ -1,11 +1,8 @@
 //! Counters of a server pool: relaxed atomics, read when they are scraped.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::AtomicU64;
 
-use crate::backend::connect::FailureKind;
+use crate::{backend::connect_error::FailureKind, metrics::Histogram};
 
 /// Upper bounds of the buckets of waiting times, in seconds.
 pub(super) const WAIT_BUCKETS_SECONDS: [f64; 12] =
@@ -15,61 +12,7 @@ pub(super) const WAIT_BUCKETS_SECONDS: [f64; 12] =
 pub(super) const LIFETIME_BUCKETS_SECONDS: [f64; 8] =
     [1.0, 10.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 86400.0];
 
-/// A histogram of durations, in buckets whose upper bounds (in seconds) are given once.
-#[derive(Debug)]
-pub struct Histogram<const N: usize> {
-    bounds: &'static [f64; N],
-    buckets: [AtomicU64; N],
-    /// Above the last bound.
-    longer: AtomicU64,
-    sum_nanos: AtomicU64,
-}
-
-/// What a histogram holds.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Observed {
-    /// The upper bounds in seconds, each with how many durations were at most that.
-    pub cumulative: Vec<(f64, u64)>,
-    /// All durations.
-    pub count: u64,
-    /// Their sum.
-    pub sum_seconds: f64,
-}
-
-impl<const N: usize> Histogram<N> {
-    /// An empty one.
-    pub fn new(bounds: &'static [f64; N]) -> Self {
-        let buckets = std::array::from_fn(|_| AtomicU64::new(0));
-        Self { bounds, buckets, longer: AtomicU64::new(0), sum_nanos: AtomicU64::new(0) }
-    }
-
-    /// Counts one duration.
-    pub fn observe(&self, duration: Duration) {
-        let seconds = duration.as_secs_f64();
-        let at = self.bounds.iter().position(|bound| seconds <= *bound);
-        count(at.map_or(&self.longer, |at| &self.buckets[at]));
-        self.sum_nanos.fetch_add(duration.as_nanos() as u64, Ordering::Relaxed);
-    }
-
-    /// Counts one duration too short to be measured.
-    pub fn observe_none(&self) {
-        count(&self.buckets[0]);
-    }
-
-    /// What has been counted.
-    pub fn read(&self) -> Observed {
-        let mut sum = 0;
-        let mut add = |bucket: &AtomicU64| {
-            sum += bucket.load(Ordering::Relaxed);
-            sum
-        };
-        let cumulative = self.bounds.iter().copied().zip(self.buckets.iter().map(&mut add)).collect();
-        let count = add(&self.longer);
-        Observed { cumulative, count, sum_seconds: self.sum_nanos.load(Ordering::Relaxed) as f64 / 1e9 }
-    }
-}
-
-/// What happened in a server pool since the start.
+/// Counters of a server pool, from the start on.
 #[derive(Debug)]
 pub struct Stats {
     /// Time from asking for a backend to having one.
@@ -106,9 +49,4 @@ impl Default for Stats {
             discarded: AtomicU64::new(0),
         }
     }
-}
-
-/// Adds one.
-pub(super) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
 }

@@ -1,42 +1,10 @@
 //! What every session is to look at though nothing has come for it: that Bulkhead cuts it off, that its server is at
 //! another host now, and that its client or its backend acknowledges nothing any more.
 
-use std::{
-    io,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::io;
 
 use super::{Ended, Session};
-
-/// Calls for attention, counted. An odd one is the last: everybody is cut off.
-#[derive(Debug, Default)]
-pub struct Attention(AtomicU32);
-
-/// One call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Call(u32);
-
-impl Attention {
-    /// Calls for a look at what may have changed.
-    pub(super) fn call(&self) {
-        self.0.fetch_add(2, Ordering::AcqRel);
-    }
-
-    /// Calls for the end.
-    pub(super) fn cut_off(&self) {
-        self.0.fetch_or(1, Ordering::AcqRel);
-    }
-
-    pub(crate) fn last(&self) -> Call {
-        Call(self.0.load(Ordering::Acquire))
-    }
-}
-
-impl Call {
-    const fn is_the_end(self) -> bool {
-        self.0 % 2 == 1
-    }
-}
+use crate::shared::attention::Call;
 
 impl Session {
     /// Follows a call, if there was one since the last time: whether there was.

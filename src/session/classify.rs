@@ -2,13 +2,12 @@
 
 use super::{
     Ended, Own, Session, View,
-    judges::SHORT_TEXTS_BYTES,
-    metrics::Requests,
     request::{End, Request},
     transaction::Begun,
 };
 use crate::{
     route::{Demand, Standing, Target},
+    shared::{counters::Requests, judges::SHORT_TEXTS_BYTES},
     sql::{Class, Classifier, Effects, Hint, Reading, Reason, Verdict, is_carried_name},
     wire::{
         TxStatus,
@@ -334,7 +333,7 @@ impl Session {
     /// Notes how long a request took that began at `start`.
     pub(crate) fn took(&self, demand: &Demand, start: std::time::Instant) {
         if let Some(requests) = self.requests().filter(|_| demand.statements > 0) {
-            requests.took(demand.verdict.class, crate::clock::since(start));
+            requests.note_duration(demand.verdict.class, crate::clock::since(start));
         }
     }
 

@@ -6,15 +6,16 @@ use std::{
     time::Instant,
 };
 
-use super::{Shared, kept::Kept, orphan::Presence};
+use super::{kept::Kept, orphan::Presence};
 use crate::{
+    shared::Snapshot,
     socket::{Scratch, Socket, silence::Silence},
     sql::HiddenSearch,
 };
 
 /// The client's side: its socket, and what came from it or is to go to it.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     pub(super) socket: Socket,
     /// The task is woken by the next event of the socket ([`Socket::poll_read_watched`]).
     is_watched: bool,
@@ -40,7 +41,7 @@ pub(super) struct Client {
 
 impl Client {
     /// A client that was let in on this socket, has sent this already, and is greeted so.
-    pub(super) fn new(socket: Socket, unread: Vec<u8>, greeting: Vec<u8>, shared: &Shared) -> Self {
+    pub(crate) fn new(socket: Socket, unread: Vec<u8>, greeting: Vec<u8>, shared: &Snapshot) -> Self {
         Self {
             socket,
             is_watched: false,

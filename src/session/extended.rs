@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{
-    Limits, Session, Statements, Stop, named,
+    Session, Statements, Stop, named,
     prepared::{UNNAMED, keeps_columns, key},
     reply::{self, Reply},
     request::{End, Request},
@@ -15,6 +15,7 @@ use crate::{
         protocol::{Awaits, Step, Undo},
         statements::{Known, NAME_PREFIX, OwnStatement, Shape, Statement, StatementId, UnnamedText},
     },
+    shared::Limits,
     sql::Effects,
     wire::{
         TxStatus,

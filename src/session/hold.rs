@@ -2,11 +2,12 @@
 
 use std::ops::{Deref, DerefMut};
 
-use super::{kinds, left::Left, metrics::CountedPin, settled::Facts, transaction::Begun};
+use super::{kinds, left::Left, settled::Facts, transaction::Begun};
 use crate::{
     backend::{Backend, probe::PinReason, statements::UnnamedText},
     pool::{Lease, PinPlace},
     route::PoolId,
+    shared::counters::SessionPin,
     sql::Effects,
     wire::TxStatus,
 };
@@ -29,7 +30,7 @@ pub(super) struct Leased {
     /// It is the session's own until the session ends.
     pub(super) is_kept: bool,
     /// Why it is kept between transactions.
-    pub(super) pin: Option<Box<CountedPin>>,
+    pub(super) pin: Option<Box<SessionPin>>,
     /// What statements have, or may have, left on it since the checkout.
     pub(super) left: Left,
 }

@@ -1,7 +1,7 @@
 //! What a session may have left on its backend since it got it. It is nothing again once the session has no backend,
 //! whichever way it lost it, and so can neither reach the next one nor be taken for its state.
 
-use crate::{backend::protocol::Discarded, route::Demand, server::Defining, sql::Effects};
+use crate::{backend::protocol::Discarded, catalog::Defining, route::Demand, sql::Effects};
 
 /// What the statements since the last checkout have, or may have, left.
 #[derive(Debug, Default)]

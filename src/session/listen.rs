@@ -9,7 +9,7 @@
 //! What comes before what:
 //!
 //! * A session subscribes to a channel before its LISTEN is sent, and waits until the server is listened to. See
-//!   [`crate::server::listener`] for why there is no gap. Until the transaction has committed the channel is *pending*:
+//!   [`crate::listen::connection`] for why there is no gap. Until the transaction has committed the channel is *pending*:
 //!   notifications wait in the mailbox and are told or dropped afterwards. Before a request that may end the
 //!   transaction there is another fence, so that what was committed before it is not told.
 //! * Notifications are told only in no transaction and between two requests; or before the ReadyForQuery that ends a
@@ -37,9 +37,9 @@ use super::{
 };
 use crate::{
     backend::query::Answer,
+    listen::{Fate, ListenFailure, Listener, Mail, Mailbox, listen_sql},
     pool::ServerPool,
     route::Demand,
-    server::{Fate, ListenFailure, Listener, Mail, Mailbox, listen_sql},
     sql::{Class, Control, Effects, listened_channels},
     wire::{TxStatus, message},
 };

@@ -1,72 +1,7 @@
-//! The snapshot in force, and how a session goes over to a new one: between two requests, when it holds no backend
-//! and is in no transaction.
+//! How a session goes over to a new snapshot: between two requests, when it holds no backend and is in no transaction.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
-
-use arc_swap::ArcSwap;
-use tokio::sync::Notify;
-
-use super::{Session, shared::Shared, transaction::Begun};
+use super::{Session, transaction::Begun};
 use crate::route::PoolId;
-
-/// The snapshot in force.
-#[derive(Debug)]
-pub struct Live {
-    current: ArcSwap<Shared>,
-    /// Its number, to be asked before every request.
-    epoch: AtomicU64,
-    /// Tells of a new one.
-    replaced: Notify,
-}
-
-impl Live {
-    /// Begins with this snapshot.
-    pub fn new(shared: Arc<Shared>) -> Self {
-        let epoch = AtomicU64::new(shared.epoch);
-        Self { current: ArcSwap::new(shared), epoch, replaced: Notify::new() }
-    }
-
-    /// The snapshot in force.
-    pub fn load(&self) -> Arc<Shared> {
-        self.current.load_full()
-    }
-
-    /// Puts a snapshot in force, and wakes every session so that idle ones do not keep the old one alive.
-    pub fn replace(&self, shared: &Arc<Shared>) {
-        let epoch = shared.epoch;
-        self.current.store(Arc::clone(shared));
-        // After the snapshot, so that who sees the number sees the snapshot.
-        self.epoch.store(epoch, Ordering::Release);
-        shared.cancels.wake_all();
-        self.replaced.notify_waiters();
-    }
-
-    /// Waits until another snapshot is in force.
-    ///
-    /// Cancel safe.
-    pub async fn replaced(&self, shared: &Shared) {
-        loop {
-            // Hears of what happens from here on.
-            let replaced = self.replaced.notified();
-            if !self.is_current(shared) {
-                return;
-            }
-            replaced.await;
-        }
-    }
-
-    /// Whether a newer snapshot is in force, without a pool of this name.
-    fn lacks_pool(&self, shared: &Shared, name: &str) -> bool {
-        !self.is_current(shared) && self.load().pool_named(name).is_none()
-    }
-
-    fn is_current(&self, shared: &Shared) -> bool {
-        self.epoch.load(Ordering::Acquire) == shared.epoch
-    }
-}
 
 impl Session {
     /// Whether a pool that the session uses has been taken out of the configuration.

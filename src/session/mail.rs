@@ -6,7 +6,7 @@
 
 use std::task::{Context, Poll, Waker};
 
-use crate::server::{Fate, Mail, Mailbox};
+use crate::listen::{Fate, Mail, Mailbox};
 
 /// What is left in the mailboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::server::Notification;
+    use crate::listen::Notification;
 
     /// Bytes of a notification in the outbox, and bounds that a few of them reach.
     const MAIL: usize = 10;

@@ -1,67 +1,52 @@
-//! One client's conversation, from its first packet to its last.
+//! One client's conversation, from its first request to its last.
 //!
 //! `serve.rs` is the journey of a request; everything else in this folder is one step of it.
 
-mod alias;
 mod aliases;
 mod answer;
-pub mod attention;
-mod authenticate;
+mod attention;
 mod broken;
-pub mod cancels;
 mod checkout;
 mod classify;
 mod client;
-mod door;
-mod door_log;
 mod draft;
 mod extended;
 mod failed;
 mod goodbye;
-pub mod handshake;
 mod hold;
-pub mod identities;
 mod idle;
-mod judges;
 mod kept;
 mod kinds;
 mod left;
 mod listen;
-pub mod live;
+mod live;
 mod mail;
-pub mod metrics;
 mod named;
 mod orphan;
 mod others;
 mod own;
 mod pins;
-mod places;
 mod prepared;
 mod prologue;
 mod relay;
-pub mod repeat;
-mod replication;
-mod reply;
-mod reprove;
+mod repeat;
+pub(crate) mod replication;
+pub(crate) mod reply;
 mod request;
 mod rewrite;
 mod send;
-pub(crate) mod serve;
+mod serve;
 mod settle;
 mod settled;
-pub mod shared;
 mod soon;
-mod start;
+pub(crate) mod start;
 mod texts;
 mod transaction;
 mod under_way;
 mod view;
-mod welcome;
 
-pub use judges::Judges;
-pub use live::Live;
-pub use shared::{Lasting, Limits, Shared, Workers};
-pub use welcome::Welcomes;
+pub(crate) use client::Client;
+pub(crate) use serve::run;
 
 use crate::{
     backend::{
@@ -73,7 +58,6 @@ use crate::{
         read::{ErrorFields, Malformed},
     },
 };
-use client::Client;
 use hold::Hold;
 use named::Named;
 use own::Own;

@@ -5,10 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{Shared, Statements, Unnamed, listen::Listening};
+use super::{Statements, Unnamed, listen::Listening};
 use crate::{
     backend::{BackendId, Settings, statements::Shape},
     route::PoolId,
+    shared::Snapshot,
     sql::{Hint, Reading},
 };
 
@@ -38,7 +39,7 @@ pub(super) struct Own {
 
 impl Own {
     /// What a session begins with that asked for these settings.
-    pub(super) fn new(startup: &Arc<Settings>, reading: Reading, shared: &Shared) -> Self {
+    pub(super) fn new(startup: &Arc<Settings>, reading: Reading, shared: &Snapshot) -> Self {
         let custom = startup.iter().map(|(name, _)| name).filter(|name| name.contains('.'));
         Self {
             settings: Arc::clone(startup),

@@ -8,13 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Ended, PinnedIdle, Session, Stop, kinds, metrics::CountedPin, relay::Moved, reply, transaction::Begun,
-};
+use super::{Ended, PinnedIdle, Session, Stop, kinds, relay::Moved, reply, transaction::Begun};
 use crate::{
     backend::probe::PinReason,
     pool::{PinCheckout, PinPlace, PinsFull, Refusal},
     route::PoolId,
+    shared::counters::SessionPin,
     sql::{Effects, Verdict},
     wire::TxStatus,
 };
@@ -82,7 +81,7 @@ impl Session {
             Some(reason) if leased.is_pinned_by(reason) => {}
             Some(reason) => {
                 leased.pin_anyway();
-                let pin = CountedPin::new(&self.view.shared.metrics, leased.pool(), reason);
+                let pin = SessionPin::new(&self.view.shared.metrics, leased.pool(), reason);
                 leased.pin = Some(Box::new(pin));
             }
             None => {
@@ -144,7 +143,7 @@ impl Session {
     /// Where that is not possible, or not enough, it is closed with its lease.
     pub(crate) async fn hand_back(&mut self) {
         // A library stays loaded, and a seed stays set.
-        let lasts = |pin: &CountedPin| matches!(pin.reason, PinReason::Load | PinReason::Seed);
+        let lasts = |pin: &SessionPin| matches!(pin.reason, PinReason::Load | PinReason::Seed);
         let outlives = self.view.catalog.load().outlives_discard();
         let Some(mut lease) = self.part() else { return };
         let lasting = lease.left.effects.has(Effects::LOADS.with(Effects::SEEDS))

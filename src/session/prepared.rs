@@ -20,7 +20,7 @@ use crate::{
     backend::{
         outgoing::Outgoing,
         probe::PinReason,
-        protocol::{News, Step, naming},
+        protocol::{Heard, Step, naming},
         statements::{Held, Known, OwnStatement, Shape, Statement, StatementId, UnnamedText},
     },
     sql::Effects,
@@ -212,7 +212,7 @@ impl Session {
     }
 
     /// What the replies told of statements.
-    pub(super) fn note_statements(&mut self, news: &mut News) {
+    pub(super) fn note_statements(&mut self, news: &mut Heard) {
         let Some(lease) = &mut self.hold.leased else { return };
         if news.has_stale_plan {
             lease.statements.suspect_all();

@@ -336,7 +336,7 @@ impl Session {
             let broken = lease.nonsense(&bad);
             return self.on_broken(broken);
         }
-        if lease.protocol.has_news() {
+        if lease.protocol.has_heard() {
             self.on_news();
         }
         if out.names_statements() {

@@ -6,24 +6,13 @@
 //! (`limits.request_buffer_total`): beyond it the request cannot be run once more. A connection that ends without a word is no reason:
 //! the statement itself may have brought the server down.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::{Session, request::Request};
 use crate::{backend::protocol::Transient, route::Demand, sql::Effects, wire::read::ErrorFields};
 
 /// What only says more of the statement, and is left nowhere.
 const HARMLESS: Effects = Effects::APP_OBJECTS.with(Effects::BIND_DECIDES);
-
-/// Requests that were run once more, by reason.
-#[derive(Debug, Default)]
-pub struct Repeats([AtomicU64; Transient::ALL.len()]);
-
-impl Repeats {
-    /// Every reason, and how often.
-    pub fn read(&self) -> impl Iterator<Item = (Transient, u64)> {
-        Transient::ALL.into_iter().zip(self.0.iter().map(|count| count.load(Ordering::Relaxed)))
-    }
-}
 
 impl Session {
     /// Whether the request, which is to be sent, may be run once more.

@@ -11,22 +11,19 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::{
-    cancels::CancelKey,
-    metrics::CountedPin,
-    reply::{self, Reply},
-    shared::Shared,
-};
+use super::reply::{self, Reply};
 use crate::{
-    backend::{Broken, Home, Identity, probe::PinReason},
+    backend::{Broken, Identity, probe::PinReason},
     pool::{Lease, Wants},
     route::PoolId,
+    shared::{Snapshot, cancels::CancelKey, counters::SessionPin},
     socket::{Scratch, Socket},
+    threads::Home,
     wire::frame::{BadFrame, Header},
 };
 
 /// Whether the value of the startup parameter `replication` asks for it, read as PostgreSQL does.
-pub(super) fn is_asked(value: Option<&str>) -> bool {
+pub(crate) fn is_asked(value: Option<&str>) -> bool {
     value.is_some_and(|value| {
         let value = value.to_ascii_lowercase();
         !["false", "off", "no", "0", "f", "n", "of"].contains(&value.as_str())
@@ -35,14 +32,14 @@ pub(super) fn is_asked(value: Option<&str>) -> bool {
 
 /// A backend opened for replication.
 #[derive(Debug)]
-pub(super) struct Dedicated {
+pub(crate) struct Dedicated {
     lease: Lease,
-    _pin: CountedPin,
+    _pin: SessionPin,
 }
 
 /// Opens a backend with the client's own startup parameters. Its place is waited for as any other.
-pub(super) async fn open(
-    shared: &Arc<Shared>,
+pub(crate) async fn open(
+    shared: &Arc<Snapshot>,
     identity: Identity,
     pool: PoolId,
     home: Home,
@@ -57,13 +54,13 @@ pub(super) async fn open(
     lease.try_pin().map_err(|full| {
         reply::pins_full(&pool.name, full.max_pinned, PinReason::Replication.label(), None)
     })?;
-    let pin = CountedPin::new(&shared.metrics, lease.pool(), PinReason::Replication);
+    let pin = SessionPin::new(&shared.metrics, lease.pool(), PinReason::Replication);
     Ok(Dedicated { lease, _pin: pin })
 }
 
 impl Dedicated {
     /// What the server reported at its start.
-    pub(super) fn parameters(&self) -> &[(String, String)] {
+    pub(crate) fn parameters(&self) -> &[(String, String)] {
         self.lease.protocol.parameters()
     }
 }
@@ -115,13 +112,13 @@ struct Replication {
 
 /// Passes bytes until either side ends or Bulkhead goes down. `greeting` is what the client is told first, `unread`
 /// what it has sent already. `key` cancels what the backend does.
-pub(super) async fn run(
+pub(crate) async fn run(
     socket: Socket,
     greeting: Vec<u8>,
     unread: &[u8],
     dedicated: Dedicated,
     key: &CancelKey,
-    shared: &Shared,
+    shared: &Snapshot,
 ) {
     let Dedicated { lease, _pin } = dedicated;
     key.holds(&lease.cancel);

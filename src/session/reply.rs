@@ -7,8 +7,8 @@ use std::{
 
 use crate::{
     backend::Broken,
+    listen::ListenFailure,
     pool::{Figures, Refusal},
-    server::ListenFailure,
     wire::{
         message::{self, Report},
         read::ErrorFields,

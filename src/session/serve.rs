@@ -11,8 +11,14 @@
 use super::{Ended, Session, Stop, request::End};
 use crate::{clock, route::Target};
 
+/// Serves a session to its end, and says goodbye.
+pub(crate) async fn run(session: &mut Session) {
+    let ended = serve(session).await;
+    Box::pin(session.end(ended)).await;
+}
+
 /// Serves a client until it goes, breaks the protocol, or Bulkhead goes down.
-pub(crate) async fn serve(session: &mut Session) -> Ended {
+async fn serve(session: &mut Session) -> Ended {
     session.wake_on_shutdown().await;
     loop {
         if let Err(ended) = serve_one(session).await {

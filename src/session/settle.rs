@@ -368,7 +368,7 @@ impl Session {
     /// What the replies told besides the bytes for the client.
     pub(crate) fn on_news(&mut self) {
         let Some(lease) = &mut self.hold.leased else { return };
-        let mut news = lease.protocol.take_news();
+        let mut news = lease.protocol.take_heard();
         if let Some(failure) = news.failure {
             lease.left.failed = true;
             self.view.shared.metrics.server_errors.fetch_add(1, Ordering::Relaxed);

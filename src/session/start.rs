@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Client, Hold, Live, Own, Session, UnderWay, View, cancels::CancelKey, shared::Shared};
+use super::{Client, Hold, Own, Session, UnderWay, View};
 use crate::{
-    backend::{Home, Identity, Settings},
+    backend::{Identity, Settings},
     route::PoolId,
+    shared::{Current, Snapshot, cancels::CancelKey},
     sql::Reading,
+    threads::Home,
 };
 
 /// Who the client is: fixed when it was let in, but for what a reload changes of it.
@@ -24,25 +26,25 @@ pub(super) struct Who {
 }
 
 /// Everything that a session starts with.
-pub(super) struct Start {
+pub(crate) struct Start {
     /// Who the client is to servers.
-    pub(super) identity: Arc<Identity>,
+    pub(crate) identity: Arc<Identity>,
     /// What it asked for.
-    pub(super) startup: Arc<Settings>,
+    pub(crate) startup: Arc<Settings>,
     /// How the server reads its texts.
-    pub(super) reading: Reading,
+    pub(crate) reading: Reading,
     /// The pool that it asked for.
-    pub(super) bound: Option<PoolId>,
+    pub(crate) bound: Option<PoolId>,
 }
 
 impl Start {
     /// The session of this client.
-    pub(super) fn into_session(
+    pub(crate) fn into_session(
         self,
         client: Client,
         key: CancelKey,
-        shared: Arc<Shared>,
-        live: Arc<Live>,
+        shared: Arc<Snapshot>,
+        live: Arc<Current>,
         home: Home,
     ) -> Box<Session> {
         let Self { identity, startup, reading, bound } = self;

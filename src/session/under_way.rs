@@ -1,6 +1,7 @@
 //! The request under way.
 
-use super::{Shared, attention::Call, kept::Kept, transaction::Ending};
+use super::{kept::Kept, transaction::Ending};
+use crate::shared::{Snapshot, attention::Call};
 
 /// The request under way.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub(super) struct UnderWay {
 
 impl UnderWay {
     /// No request is under way.
-    pub(super) fn new(shared: &Shared) -> Self {
+    pub(super) fn new(shared: &Snapshot) -> Self {
         Self {
             attended: shared.attention.last(),
             judged_at: 0,

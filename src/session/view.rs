@@ -2,20 +2,25 @@
 
 use std::sync::Arc;
 
-use super::{Live, Shared, hold::Leased, kinds::DEFINES, left::Left};
-use crate::{backend::Identity, server::DatabaseCatalog, sql::Effects};
+use super::{hold::Leased, kinds::DEFINES, left::Left};
+use crate::{
+    backend::Identity,
+    catalog::DatabaseCatalog,
+    shared::{Current, Snapshot},
+    sql::Effects,
+};
 
 /// What the session goes by: the configuration in force when it last looked, and the definitions of its database.
 #[derive(Debug)]
 pub(super) struct View {
-    pub(super) shared: Arc<Shared>,
-    pub(super) live: Arc<Live>,
+    pub(super) shared: Arc<Snapshot>,
+    pub(super) live: Arc<Current>,
     pub(super) catalog: Arc<DatabaseCatalog>,
 }
 
 impl View {
     /// The view of an identity's sessions on what is in force.
-    pub(super) fn new(live: Arc<Live>, shared: Arc<Shared>, identity: &Arc<Identity>) -> Self {
+    pub(super) fn new(live: Arc<Current>, shared: Arc<Snapshot>, identity: &Arc<Identity>) -> Self {
         Self { catalog: shared.catalogs.of(identity), live, shared }
     }
 

@@ -25,11 +25,8 @@ use foldhash::fast::RandomState;
 
 use super::{
     lexer::{Kind, Lexer},
-    utility,
+    names::{NAME_BYTES, cut, folded},
 };
-
-/// The length of a name, `NAMEDATALEN` less one: the server cuts longer ones.
-const NAME_BYTES: usize = 63;
 
 /// Of a longer name the server may cut off what is behind, when it makes names of indexes and sequences of it.
 const NAME_BYTES_KEPT: usize = 26;
@@ -75,7 +72,7 @@ impl Additions {
         Lexer::new(text).any(|token| {
             let raw = &text[token.start..token.end];
             match token.kind {
-                Kind::Word | Kind::Quoted => names.may_be(&utility::folded(text, token)),
+                Kind::Word | Kind::Quoted => names.may_be(&folded(text, token)),
                 Kind::Text => names.are_in_literal(raw),
                 // A name or literal by code points, perhaps.
                 Kind::Exotic | Kind::Broken => true,
@@ -87,7 +84,7 @@ impl Additions {
 
 impl Names {
     fn may_be(&self, name: &str) -> bool {
-        let cut = super::statements::cut(name);
+        let cut = cut(name);
         if self.whole.contains(cut) || self.odd.iter().any(|odd| cut.contains(beginning(odd))) {
             return true;
         }

@@ -1,7 +1,7 @@
 //! What a database's catalog says that the text does not: volatile functions, and relations, operators and
 //! types that reach them.
 //!
-//! A snapshot, built from the rows of one query; somebody else runs it and decides when it is stale.
+//! A snapshot, built from the rows of one query (`rows`); somebody else runs it and decides when it is stale.
 //! Names are kept without their schema, with the worst of all objects of that name.
 
 use std::{
@@ -13,13 +13,9 @@ use foldhash::fast::RandomState;
 
 use super::{
     additions::Additions,
-    bodies, programs,
-    proof::{Builder, Proof, Use},
+    proof::{Proof, Use},
     verdict::Effects,
 };
-
-/// Names of parameters that functions set are kept up to so many; functions that set others may set anything.
-const PARAMETERS_MAX: usize = 100;
 
 /// Names of functions that are looked for in a text that is too long to be parsed; of more, one is taken to be in it.
 const HIDDEN_MAX: usize = 100;
@@ -27,42 +23,42 @@ const HIDDEN_MAX: usize = 100;
 /// A snapshot of one database. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
-    epoch: u64,
-    content: Arc<Content>,
+    pub(super) epoch: u64,
+    pub(super) content: Arc<Content>,
     /// What has been added since it was read.
-    additions: Additions,
+    pub(super) additions: Additions,
 }
 
-/// What was read of it.
+/// Everything that was read of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Content {
-    loaded: bool,
-    functions: HashMap<Box<str>, Function, RandomState>,
-    relations: Names,
-    operators: Names,
-    types: Names,
+pub(super) struct Content {
+    pub(super) loaded: bool,
+    pub(super) functions: HashMap<Box<str>, Function, RandomState>,
+    pub(super) relations: Names,
+    pub(super) operators: Names,
+    pub(super) types: Names,
     /// Parameters with a dot in their name that functions set.
-    parameters: Vec<String>,
+    pub(super) parameters: Vec<String>,
     /// What a write may set by a trigger.
-    triggers: Effects,
-    proof: Proof,
+    pub(super) triggers: Effects,
+    pub(super) proof: Proof,
 }
 
-type Names = HashSet<Box<str>, RandomState>;
+pub(super) type Names = HashSet<Box<str>, RandomState>;
 
 /// What is known of all functions of one name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Function(u8);
+pub(super) struct Function(pub(super) u8);
 
 impl Function {
-    const VOLATILE: u8 = 1;
-    const USER: u8 = 2;
-    const SETS: u8 = 4;
-    const SETS_HIDDEN: u8 = 8;
-    const SETS_LASTING: u8 = 16;
-    const KEEPS: u8 = 32;
-    const BUILT: u8 = 64;
-    const OWN: u8 = 128;
+    pub(super) const VOLATILE: u8 = 1;
+    pub(super) const USER: u8 = 2;
+    pub(super) const SETS: u8 = 4;
+    pub(super) const SETS_HIDDEN: u8 = 8;
+    pub(super) const SETS_LASTING: u8 = 16;
+    pub(super) const KEEPS: u8 = 32;
+    pub(super) const BUILT: u8 = 64;
+    pub(super) const OWN: u8 = 128;
 
     /// One of them may write or answer differently each time.
     pub(super) fn is_volatile(self) -> bool {
@@ -96,58 +92,9 @@ impl Function {
 }
 
 impl Catalog {
-    /// One row (`kind text`, `name text`) for each name; see [`Catalog::from_rows`]. Needs no rights beyond
-    /// CONNECT. Written for PostgreSQL 12 and later.
-    pub const QUERY: &str = concat!(
-        include_str!("catalog.sql"),
-        " UNION ALL ",
-        include_str!("programs.sql"),
-        " UNION ALL ",
-        include_str!("proof_head.sql"),
-        include_str!("audit/risky.txt"),
-        include_str!("proof_middle.sql"),
-        include_str!("audit/harmless.txt"),
-        include_str!("proof_tail.sql"),
-    );
-
-    /// The part of it that concerns programs which set parameters. Whatever the settings of the session that runs it
-    /// are, it means the same.
-    pub const PROGRAMS: &str = include_str!("programs.sql");
-
     /// Nothing is known yet: whatever names a function or a relation is taken for a write.
     pub fn empty() -> Self {
         Self::default()
-    }
-
-    /// A snapshot from the rows of [`Catalog::QUERY`]. Verdicts are cached by `epoch`: give each snapshot,
-    /// of whichever database, its own. Zero belongs to [`Catalog::empty`].
-    pub fn from_rows<K, N>(epoch: u64, rows: impl IntoIterator<Item = (K, N)>) -> Self
-    where
-        K: AsRef<str>,
-        N: AsRef<str>,
-    {
-        let mut catalog = Self { epoch, ..Self::default() };
-        catalog.content_mut().loaded = true;
-        let mut triggers = Vec::new();
-        let mut builder = Builder::default();
-        for (kind, name) in rows {
-            match kind.as_ref() {
-                "trigger" => triggers.push(name),
-                kind if builder.add(kind, name.as_ref()) => {}
-                kind => catalog.content_mut().add(kind, name.as_ref()),
-            }
-        }
-        catalog.prove(builder);
-        // They may call functions that set parameters.
-        for program in triggers {
-            catalog.content_mut().add_trigger(program.as_ref());
-        }
-        catalog
-    }
-
-    /// Nobody else has it while it is made.
-    fn content_mut(&mut self) -> &mut Content {
-        Arc::make_mut(&mut self.content)
     }
 
     /// The same, with tables and sequences of these names that have been added since and run no code (see
@@ -162,25 +109,7 @@ impl Catalog {
         names.iter().all(|name| self.additions.has(name))
     }
 
-    /// Judges the bodies of functions, and draws all conclusions.
-    fn prove(&mut self, mut builder: Builder) {
-        for (name, function) in &self.content.functions {
-            let of_users = function.0 & (Function::USER | Function::OWN | Function::KEEPS) != 0;
-            let is_built_volatile = function.0 & Function::BUILT != 0;
-            builder.function(name, of_users, is_built_volatile);
-        }
-        let (known, functions) = builder.known();
-        self.content_mut().proof = known;
-        for body in &functions {
-            match bodies::uses(self, body) {
-                None => builder.doubt(b'f', &body.name),
-                Some(uses) => uses.iter().for_each(|(name, used)| builder.uses(&body.name, name, *used)),
-            }
-        }
-        self.content_mut().proof = builder.finish();
-    }
-
-    /// What is proven.
+    /// The proof of the database.
     pub(super) fn proof(&self) -> &Proof {
         &self.content.proof
     }
@@ -281,70 +210,6 @@ impl Catalog {
 }
 
 impl Content {
-    fn add(&mut self, kind: &str, name: &str) {
-        let mut words = kind.split(' ');
-        match words.next() {
-            Some("function") => {
-                let flags = words.fold(0, |flags, word| {
-                    flags
-                        | match word {
-                            "volatile" => Function::VOLATILE,
-                            "user" => Function::USER,
-                            "keeps" => Function::KEEPS,
-                            "built" => Function::BUILT,
-                            "own" => Function::OWN,
-                            _ => 0,
-                        }
-                });
-                self.functions.entry(name.into()).or_default().0 |= flags;
-            }
-            Some("relation") => drop(self.relations.insert(name.into())),
-            Some("operator") => drop(self.operators.insert(name.into())),
-            Some("type") => drop(self.types.insert(name.into())),
-            Some("program") => self.add_program(name),
-            _ => {}
-        }
-    }
-
-    fn add_program(&mut self, program: &str) {
-        let Some((name, source)) = split_name(program) else { return };
-        let sets = programs::parameters(source);
-        let mut hidden = sets.hidden;
-        for parameter in sets.names {
-            if self.parameters.contains(&parameter) {
-                continue;
-            }
-            hidden |= self.parameters.len() >= PARAMETERS_MAX;
-            if self.parameters.len() < PARAMETERS_MAX {
-                self.parameters.push(parameter);
-            }
-        }
-        let when = |holds: bool, flag: u8| if holds { flag } else { 0 };
-        let flags =
-            Function::SETS | when(hidden, Function::SETS_HIDDEN) | when(sets.lasting, Function::SETS_LASTING);
-        self.functions.entry(name.into()).or_default().0 |= flags;
-    }
-
-    /// A trigger's function sets what it sets itself and what the functions do whose names stand in it.
-    fn add_trigger(&mut self, program: &str) {
-        let Some((own_name, source)) = split_name(program) else { return };
-        let source = source.to_ascii_lowercase();
-        let is_called = |name: &str| {
-            name == own_name
-                || memchr::memmem::find(source.as_bytes(), name.to_ascii_lowercase().as_bytes()).is_some()
-        };
-        for (_, function) in self
-            .functions
-            .iter()
-            .filter(|(name, function)| function.0 & Function::SETS_LASTING != 0 && is_called(name))
-        {
-            self.triggers |= Effects::OPAQUE;
-            if function.sets_hidden() {
-                self.triggers |= Effects::OPAQUE_SETTINGS;
-            }
-        }
-    }
-
     fn hides_settings_of(&self, text: &[u8]) -> bool {
         if self.triggers.has(Effects::OPAQUE_SETTINGS) {
             return true;
@@ -358,83 +223,5 @@ impl Content {
         hidden.into_iter().any(|(name, _)| {
             memchr::memmem::find(&text, name.to_ascii_lowercase().replace('"', "\"\"").as_bytes()).is_some()
         })
-    }
-}
-
-/// A name as `quote_ident` writes it, a blank, and the rest.
-pub(super) fn split_name(program: &str) -> Option<(String, &str)> {
-    let Some(quoted) = program.strip_prefix('"') else {
-        let (name, rest) = program.split_once(' ')?;
-        return Some((name.to_owned(), rest));
-    };
-    let mut rest = quoted;
-    let mut name = String::new();
-    loop {
-        let (part, after) = rest.split_once('"')?;
-        name.push_str(part);
-        match after.strip_prefix('"') {
-            Some(more) => {
-                name.push('"');
-                rest = more;
-            }
-            None => return Some((name, after)),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn programs_tell_what_they_set() {
-        let rows = [
-            ("function volatile user", "plain"),
-            ("program", "named BEGIN SET app.x = 1; END"),
-            ("program", "\"a \"\"b\" BEGIN PERFORM set_config(x, y, false); END"),
-        ];
-        let catalog = Catalog::from_rows(1, rows);
-        let named = catalog.function("named").expect("it was given");
-        assert!(named.sets() && !named.sets_hidden());
-        let hidden = catalog.function("a \"b").expect("it was given");
-        assert!(hidden.sets() && hidden.sets_hidden());
-        assert_eq!(catalog.parameters(), ["app.x"]);
-        assert!(catalog.hides_settings_of(b"CALL \"A \"\"b\"()"));
-        assert!(!catalog.hides_settings_of(b"CALL named()"));
-    }
-
-    #[test]
-    fn triggers_set_what_they_call() {
-        let triggers = |rows: &[(&str, &str)]| Catalog::from_rows(1, rows.iter().copied()).triggers();
-        let stamps = ("trigger", "stamps BEGIN NEW.at := now(); RETURN NEW; END");
-        assert_eq!(triggers(&[stamps, ("program", "other BEGIN SET app.x = 1; END")]), Effects::NONE);
-        let body = "marks BEGIN SET app.x = 1; RETURN NEW; END";
-        assert_eq!(triggers(&[("trigger", body), ("program", body)]), Effects::OPAQUE);
-        let calls = ("trigger", "calls BEGIN PERFORM Helper(); RETURN NEW; END");
-        let helper = ("program", "helper BEGIN PERFORM set_config(a, b, false); END");
-        assert_eq!(triggers(&[calls, helper]), Effects::OPAQUE.with(Effects::OPAQUE_SETTINGS));
-        let local = ("program", "helper BEGIN PERFORM set_config(a, b, true); END");
-        assert_eq!(triggers(&[calls, local]), Effects::NONE);
-        assert_eq!(Catalog::empty().triggers(), Effects::OPAQUE.with(Effects::UNSURE));
-    }
-
-    #[test]
-    fn the_worst_of_a_name_counts() {
-        let rows = [
-            ("function", "f"),
-            ("function volatile user keeps", "f"),
-            ("program", "f set_config"),
-            ("function user", "g"),
-            ("relation", "v"),
-        ];
-        let catalog = Catalog::from_rows(7, rows);
-        assert_eq!(catalog.epoch(), 7);
-        let f = catalog.function("f").expect("it was given");
-        assert!(f.is_volatile() && f.is_opaque() && f.sets() && f.keeps());
-        let g = catalog.function("g").expect("it was given");
-        assert!(!g.is_volatile() && !g.is_opaque() && !g.keeps());
-        assert!(catalog.function("h").is_none());
-        assert!(catalog.is_unsafe_relation("v"));
-        assert!(Catalog::empty().is_empty());
     }
 }

@@ -11,7 +11,7 @@ use super::{
     proof::Use,
     query::{Walk, is_system},
     seen::Access,
-    utility,
+    targets::{ranges, targets},
 };
 
 /// Proves a statement that is no query, or says that it does not.
@@ -86,7 +86,7 @@ fn maintained<'p>(walk: &mut Walk<'p, '_>, node: Node<'p>) {
     // REFRESH MATERIALIZED VIEW fires event triggers.
     walk.prove_definition();
     walk.prove_any();
-    let relations = utility::targets(node);
+    let relations = targets(node);
     if relations.is_empty() {
         return walk.unproven("all relations at once");
     }
@@ -131,7 +131,7 @@ fn table<'p>(walk: &mut Walk<'p, '_>, create: &'p nodes::CreateStmt) {
     if is_special || create.relation().is_some_and(|relation| is_system(relation.schemaname(), "")) {
         walk.unproven("a definition that is not read");
     }
-    for parent in utility::ranges(create.inh_relations()) {
+    for parent in ranges(create.inh_relations()) {
         walk.prove_relation(parent.schemaname(), parent.relname().unwrap_or_default(), Access::Write);
     }
     for element in create.table_elts() {

@@ -2,7 +2,7 @@
 
 use super::verdict::Effects;
 
-/// What calling a function means.
+/// The consequences of calling a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
     /// Changes nothing and may run anywhere, though it is volatile.

@@ -22,17 +22,7 @@ pub(super) fn comment(text: &[u8]) -> Option<&[u8]> {
 pub(super) fn read(text: &[u8], rules: &Rules) -> Option<Hint> {
     let inside = inside(comment(text)?);
     let wish = inside.strip_prefix(b"bulkhead:")?.trim_ascii();
-    target(wish.strip_prefix(b"route=")?.trim_ascii(), rules)
-}
-
-/// The target that a hint or `SET bulkhead.route` names.
-pub(super) fn target(name: &[u8], rules: &Rules) -> Option<Hint> {
-    match name {
-        b"primary" => Some(Hint::Primary),
-        b"read" => Some(Hint::Read),
-        b"job" => Some(Hint::Job),
-        pool => rules.pool(pool).map(Hint::Pool),
-    }
+    rules.target(wish.strip_prefix(b"route=")?.trim_ascii())
 }
 
 fn inside(comment: &[u8]) -> &[u8] {

@@ -8,7 +8,7 @@ use pg_raw_parse::{
 use super::{
     catalog::Catalog,
     definitions, hint, key,
-    parse::{self, Statement},
+    parse::{self, Statement, source},
     programs, prove,
     query::{self, Walk},
     rules::Rules,
@@ -188,7 +188,7 @@ impl Judge<'_> {
         walk.found.effects |= Effects::OPAQUE;
         walk.unproven("DO");
         walk.found.writes(Reason::Utility);
-        let source = utility::source(self.text, statement);
+        let source = source(self.text, statement);
         if self.rules.words_name_job(&source) {
             walk.found.is_job(Reason::JobLiteral);
         }

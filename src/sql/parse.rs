@@ -244,3 +244,23 @@ pub(super) fn qualified<'p>(names: impl IntoIterator<Item = Node<'p>>) -> (Optio
     }
     (schema, name)
 }
+
+/// The text of a statement.
+pub(super) fn span<'t>(text: &'t [u8], statement: Statement<'_>) -> &'t [u8] {
+    let rest = text.get(statement.start..).unwrap_or_default();
+    match statement.len {
+        0 => rest,
+        len => rest.get(..len).unwrap_or(rest),
+    }
+}
+
+/// The text of all literals of a statement, as written.
+pub(super) fn source(text: &[u8], statement: Statement<'_>) -> String {
+    let text = span(text, statement);
+    let mut source = String::new();
+    for token in Lexer::new(text).filter(|token| matches!(token.kind, Kind::Text | Kind::Exotic)) {
+        source.push_str(&String::from_utf8_lossy(&text[token.start..token.end]));
+        source.push('\n');
+    }
+    source
+}

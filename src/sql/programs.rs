@@ -16,12 +16,12 @@ const NAMES_MAX: usize = 200;
 /// Longer than each word that is looked for behind SET, with what ends it.
 const LONGEST_WORD_BYTES: usize = 16;
 
-/// What a program sets.
+/// The parameters that a program sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sets {
     /// Parameters with a dot in their name, folded.
     pub(super) names: Vec<String>,
-    /// It may set parameters whose names do not stand in it.
+    /// Whether it may set parameters whose names do not stand in it.
     pub(super) hidden: bool,
     /// It sets parameters for longer than its transaction, listed ones included.
     pub(super) lasting: bool,

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
-use super::audit;
+use super::{audit, names::split_name};
 
 /// The length of a name, `NAMEDATALEN` less one: the server cuts longer ones.
 const NAME_BYTES: usize = 63;
@@ -221,7 +221,7 @@ impl Builder {
             "doubt" if rest == "ddl" => self.proof.ddl_doubt = true,
             "doubt" => self.doubt(rest.bytes().next().unwrap_or_default(), name),
             "body" => {
-                let Some((name, source)) = super::catalog::split_name(name) else { return true };
+                let Some((name, source)) = split_name(name) else { return true };
                 let source = source.strip_prefix(' ').unwrap_or(source).into();
                 self.id(b'f', &name);
                 // Of other languages, or of libraries that are not audited.
@@ -259,12 +259,10 @@ impl Builder {
     }
 
     fn reach(&mut self, letters: &str, names: &str) {
-        let (Some((from, rest)), &[from_letter, to_letter]) =
-            (super::catalog::split_name(names), letters.as_bytes())
-        else {
+        let (Some((from, rest)), &[from_letter, to_letter]) = (split_name(names), letters.as_bytes()) else {
             return;
         };
-        let Some((to, _)) = super::catalog::split_name(&format!("{} ", rest.trim_start())) else { return };
+        let Some((to, _)) = split_name(&format!("{} ", rest.trim_start())) else { return };
         let (from, to) = (self.id(from_letter, &from), self.id(to_letter, &to));
         self.edges.push((to, from));
     }

@@ -7,10 +7,11 @@ use pg_raw_parse::{Node, nodes};
 use super::{
     catalog::Catalog,
     lexer::{Kind, Lexer, Token},
+    names::folded,
     proof::Use,
     query::{Walk, is_system, is_true},
     seen::Access,
-    setting, utility,
+    setting,
     verdict::Effects,
 };
 
@@ -141,7 +142,7 @@ pub(super) fn calls_are_proven(catalog: &Catalog, text: &[u8]) -> bool {
             Kind::Word | Kind::Quoted => name = Some(token),
             _ => {
                 let Some(called) = name.take().filter(|_| text[token.start] == b'(') else { continue };
-                let called = utility::folded(text, called);
+                let called = folded(text, called);
                 if called != "set_config" && catalog.proof().is_in_doubt(&called) {
                     return false;
                 }

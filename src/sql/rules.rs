@@ -6,6 +6,7 @@
 use super::{
     glob::Glob,
     presets::{self, Preset},
+    verdict::Hint,
 };
 
 /// A preset that does not exist.
@@ -175,8 +176,18 @@ impl Rules {
     }
 
     /// The target that `SET bulkhead.route` names; `None` if it is none.
-    pub fn hint(&self, name: &str) -> Option<super::Hint> {
-        super::hint::target(name.as_bytes(), self)
+    pub fn hint(&self, name: &str) -> Option<Hint> {
+        self.target(name.as_bytes())
+    }
+
+    /// The target that a hint or `SET bulkhead.route` names.
+    pub(super) fn target(&self, name: &[u8]) -> Option<Hint> {
+        match name {
+            b"primary" => Some(Hint::Primary),
+            b"read" => Some(Hint::Read),
+            b"job" => Some(Hint::Job),
+            pool => self.pool(pool).map(Hint::Pool),
+        }
     }
 
     /// Whether a value (a bound one, or a literal where literals decide) names a job object or channel:

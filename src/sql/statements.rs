@@ -7,14 +7,13 @@ use pg_raw_parse::{
 };
 
 use super::{
-    parse::{self, qualified},
-    programs, utility,
+    names::{NAME_BYTES, cut},
+    parse::{self, qualified, source},
+    programs,
+    targets::targets,
 };
 
-/// The length of a name, `NAMEDATALEN` less one: the server cuts longer ones.
-const NAME_BYTES: usize = 63;
-
-/// What DEALLOCATE lets go.
+/// The statements that DEALLOCATE lets go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deallocate {
     /// Every prepared statement.
@@ -87,7 +86,7 @@ pub fn setting_names(text: &[u8]) -> Vec<String> {
     };
     let mut names = Vec::new();
     for statement in parsed.statements().filter(|statement| matches!(statement.node, Node::DoStmt(_))) {
-        names.extend(programs::parameters(&utility::source(text, statement)).names);
+        names.extend(programs::parameters(&source(text, statement)).names);
     }
     let mut stack: Vec<Node<'_>> = parsed.statements().map(|statement| statement.node).collect();
     while let Some(node) = stack.pop() {
@@ -138,7 +137,7 @@ pub fn added_names(text: &[u8]) -> Vec<String> {
     let names = parsed.statements().filter_map(|statement| match statement.node {
         Node::SelectStmt(select) => made_by(select),
         Node::CreateStmt(_) | Node::CreateTableAsStmt(_) | Node::CreateSeqStmt(_) => {
-            utility::targets(statement.node).first()?.relname()
+            targets(statement.node).first()?.relname()
         }
         _ => None,
     });
@@ -165,12 +164,6 @@ pub fn listened_channels(text: &[u8]) -> Vec<String> {
         _ => None,
     });
     channels.map(|channel| cut(channel).to_owned()).collect()
-}
-
-/// What the server keeps of a name.
-pub(super) fn cut(name: &str) -> &str {
-    let fits = |at: &usize| *at <= NAME_BYTES && name.is_char_boundary(*at);
-    &name[..(0..=name.len().min(NAME_BYTES)).rev().find(fits).unwrap_or(0)]
 }
 
 /// `SET SESSION CHARACTERISTICS AS TRANSACTION ..` sets the defaults of transactions.
@@ -242,7 +235,7 @@ mod tests {
     #[test]
     fn channels() {
         let channels = |text: &str| listened_channels(text.as_bytes()).join(" ");
-        assert_eq!(channels("LISTEN News; NOTIFY a; UNLISTEN b; listen \"A b\""), "news A b");
+        assert_eq!(channels("LISTEN Heard; NOTIFY a; UNLISTEN b; listen \"A b\""), "news A b");
         assert_eq!(channels("SELECT 'LISTEN a'"), "");
         assert_eq!(channels(&format!("LISTEN {}", "x".repeat(70))), "x".repeat(63));
         assert_eq!(channels(&format!("LISTEN \"{}\"", "é".repeat(40))), "é".repeat(31));

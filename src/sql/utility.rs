@@ -11,11 +11,13 @@ use pg_raw_parse::{
 
 use super::{
     definitions,
-    lexer::{Kind, Lexer, Token},
-    parse::{Statement, qualified},
+    lexer::{Kind, Lexer},
+    names::folded,
+    parse::{Statement, qualified, span},
     query::{Walk, is_temporary},
     rules::Object,
     seen::Access,
+    targets::targets,
     verdict::{Effects, Reason},
 };
 
@@ -130,36 +132,6 @@ fn goes_with_transaction(node: Node<'_>) -> bool {
     on_commit == Some(OnCommitAction::ONCOMMIT_DROP)
 }
 
-/// The relations that a statement is about, where the tree has them at hand.
-pub(super) fn targets(node: Node<'_>) -> Vec<&nodes::RangeVar> {
-    let one = |relation: Option<_>| relation.into_iter().collect();
-    match node {
-        Node::CreateStmt(s) => one(s.relation()),
-        Node::AlterTableStmt(s) => one(s.relation()),
-        Node::IndexStmt(s) => one(s.relation()),
-        Node::CreateTrigStmt(s) => one(s.relation()),
-        Node::CreateTableAsStmt(s) => one(s.into().and_then(nodes::IntoClause::rel)),
-        Node::ViewStmt(s) => one(s.view()),
-        Node::RuleStmt(s) => one(s.relation()),
-        Node::RefreshMatViewStmt(s) => one(s.relation()),
-        Node::CreatePolicyStmt(s) => one(s.table()),
-        Node::ClusterStmt(s) => one(s.relation()),
-        Node::CreateSeqStmt(s) => one(s.sequence()),
-        Node::TruncateStmt(s) => ranges(s.relations()),
-        Node::LockStmt(s) => ranges(s.relations()),
-        Node::VacuumStmt(s) => s.rels().iter().filter_map(nodes::VacuumRelation::relation).collect(),
-        _ => Vec::new(),
-    }
-}
-
-pub(super) fn ranges(list: &pg_raw_parse::list::NodeList) -> Vec<&nodes::RangeVar> {
-    let relations = list.iter().filter_map(|node| match node {
-        Node::RangeVar(relation) => Some(relation),
-        _ => None,
-    });
-    relations.collect()
-}
-
 fn job_object(walk: &mut Walk<'_, '_>, schema: Option<&str>, name: &str) {
     walk.found.is_job(Reason::JobObject);
     if let Some(seen) = walk.seen.as_deref_mut() {
@@ -170,14 +142,6 @@ fn job_object(walk: &mut Walk<'_, '_>, schema: Option<&str>, name: &str) {
 // === names in the text ===
 
 /// The bytes of one statement.
-fn span<'t>(text: &'t [u8], statement: Statement<'_>) -> &'t [u8] {
-    let rest = text.get(statement.start..).unwrap_or_default();
-    match statement.len {
-        0 => rest,
-        len => rest.get(..len).unwrap_or(rest),
-    }
-}
-
 fn names(walk: &mut Walk<'_, '_>, text: &[u8]) {
     for name in qualified_names(text) {
         let schema = name.schema.as_deref();
@@ -220,26 +184,4 @@ fn qualified_names(text: &[u8]) -> Vec<Name> {
         }
     }
     names
-}
-
-/// An identifier as PostgreSQL reads it, ASCII only being folded.
-pub(super) fn folded(text: &[u8], token: Token) -> String {
-    let raw = String::from_utf8_lossy(&text[token.start..token.end]);
-    match token.kind {
-        Kind::Quoted => raw[1..raw.len() - 1].replace("\"\"", "\""),
-        _ => raw.to_ascii_lowercase(),
-    }
-}
-
-// === programs ===
-
-/// The text of all literals of a statement, as written.
-pub(super) fn source(text: &[u8], statement: Statement<'_>) -> String {
-    let text = span(text, statement);
-    let mut source = String::new();
-    for token in Lexer::new(text).filter(|token| matches!(token.kind, Kind::Text | Kind::Exotic)) {
-        source.push_str(&String::from_utf8_lossy(&text[token.start..token.end]));
-        source.push('\n');
-    }
-    source
 }

@@ -275,7 +275,7 @@ impl Class {
     /// Every class, weakest first.
     pub const ALL: [Self; 4] = [Self::Neutral, Self::Read, Self::Write, Self::Job];
 
-    /// As a metric label.
+    /// The metric label.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Neutral => "neutral",
@@ -292,7 +292,7 @@ macro_rules! reasons {
             /// Every reason, in the order of their discriminants.
             pub const ALL: &'static [Self] = &[$(Self::$reason),*];
 
-            /// As a metric label.
+            /// The metric label.
             pub const fn label(self) -> &'static str {
                 match self {
                     $(Self::$reason => $label,)*

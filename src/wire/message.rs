@@ -248,7 +248,7 @@ pub struct Report<'a> {
     pub message: &'a str,
     /// More about the cause; empty for none.
     pub detail: &'a str,
-    /// What to do; empty for none.
+    /// The hint; empty for none.
     pub hint: &'a str,
 }
 

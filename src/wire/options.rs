@@ -3,7 +3,7 @@
 //! Source: `pg_split_opts`, `process_postgres_switches`, `set_debug_options`, `set_plan_disabling_options` and
 //! `get_stats_option_name` of `postgres.c` and `postinit.c`. Who may set what is for the server to say.
 
-/// What is wrong with a command line.
+/// The fault of a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadOption {
     /// A word that is no option, or an option that is unknown or lacks its argument.

@@ -24,7 +24,7 @@ impl<'a> Body<'a> {
         Self { rest: bytes, what }
     }
 
-    /// What has not been read yet.
+    /// The rest that has not been read yet.
     pub const fn rest(&self) -> &'a [u8] {
         self.rest
     }

@@ -50,7 +50,7 @@ pub struct Startup {
     pub unknown_options: Vec<String>,
 }
 
-/// What is wrong with a first packet.
+/// The fault of a first packet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadStart {
     /// The length is below 8 or above [`STARTUP_BYTES`].
@@ -62,7 +62,7 @@ pub enum BadStart {
     /// Text that is not UTF-8.
     #[error("startup parameters are not valid UTF-8")]
     NotUtf8,
-    /// Another protocol than 3.
+    /// A protocol other than 3.
     #[error("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2")]
     Version {
         /// Major version asked for.

@@ -34,7 +34,7 @@ pub enum ClientMode {
     Disable,
     /// Used if the client asks for it.
     Prefer,
-    /// Who does not ask for it is refused.
+    /// Clients that do not ask for it are refused.
     Require,
 }
 

@@ -111,7 +111,7 @@ fn private_key(path: &Path, key: &str) -> Result<PrivateKeyDer<'static>, Problem
 /// What tells a file's contents from others'.
 pub(super) type Digest = [u8; 32];
 
-/// Of the whole file.
+/// The hash of the whole file.
 pub(super) fn digest(path: &Path, key: &str) -> Result<Digest, Problem> {
     Ok(Sha256::digest(zeroize::Zeroizing::new(read(path, key)?)).into())
 }

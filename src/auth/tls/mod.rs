@@ -31,9 +31,9 @@ pub const ALPN: &[u8] = b"postgresql";
 pub struct Problem {
     /// The key in the configuration, such as `listen.tls.certificate`.
     pub key: String,
-    /// What is wrong, with the file's name.
+    /// The fault, with the file's name.
     pub message: String,
-    /// What to do.
+    /// The remedy.
     pub hint: String,
 }
 

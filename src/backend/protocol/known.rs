@@ -1,6 +1,6 @@
 //! What is known of a backend's conversation: questions that change nothing but what they take.
 
-use super::{Kind, News, Part, Protocol, Quiescent, Step, Whose, reading_of};
+use super::{Heard, Kind, Part, Protocol, Quiescent, Step, Whose, reading_of};
 use crate::{
     sql::Reading,
     wire::{TxStatus, read::ErrorFields},
@@ -60,9 +60,9 @@ impl Protocol {
         quiet.then_some(Quiescent(()))
     }
 
-    /// What happened since the last call.
-    pub fn take_news(&mut self) -> News {
-        self.news.take().map_or_else(News::default, |news| *news)
+    /// Takes what was heard since the last call.
+    pub fn take_heard(&mut self) -> Heard {
+        self.heard.take().map_or_else(Heard::default, |heard| *heard)
     }
 
     /// The first error since the last call that was not passed to the client.
@@ -80,7 +80,7 @@ impl Protocol {
         self.reported_role
     }
 
-    /// What the server reports of its parameters.
+    /// The parameters that the server has reported, with their values.
     pub fn parameters(&self) -> &[(String, String)] {
         &self.parameters
     }
@@ -101,9 +101,9 @@ impl Protocol {
         self.body_left > 0 && self.body_passes
     }
 
-    /// Whether there is anything for [`Protocol::take_news`] to give.
-    pub const fn has_news(&self) -> bool {
-        self.news.is_some()
+    /// Whether there is anything for [`Protocol::take_heard`] to give.
+    pub const fn has_heard(&self) -> bool {
+        self.heard.is_some()
     }
 
     /// Replies to leading messages that were not sent, when nothing else must be waited for first.
@@ -122,7 +122,7 @@ impl Protocol {
         }
     }
 
-    pub(super) fn news(&mut self) -> &mut News {
-        self.news.get_or_insert_default()
+    pub(super) fn heard(&mut self) -> &mut Heard {
+        self.heard.get_or_insert_default()
     }
 }

@@ -11,21 +11,21 @@ use crate::{
 /// Stands for a statement that gives no rows.
 const NO_DATA: u64 = 1;
 
-/// What a ParameterDescription tells.
+/// The shape that a ParameterDescription tells.
 pub(super) fn of_parameters(body: &[u8]) -> Shape {
     let mut hasher = foldhash::fast::FixedState::default().build_hasher();
     hasher.write(body);
     Shape { parameters: hasher.finish() | 2, columns: 0 }
 }
 
-/// What a RowDescription tells: names, types and their modifiers. The format is the portal's, and where a column comes
+/// The shape that a RowDescription tells: names, types and their modifiers. The format is the portal's, and where a column comes
 /// from may change.
 pub(super) fn of_columns(body: &[u8]) -> Shape {
     let columns = hash_columns(Body::new(body, "RowDescription"));
     columns.map_or_else(|_| Shape::default(), |hash| Shape { parameters: 0, columns: hash | 2 })
 }
 
-/// What NoData tells.
+/// The shape that NoData tells.
 pub(super) const fn of_no_data() -> Shape {
     Shape { parameters: 0, columns: NO_DATA }
 }
@@ -43,11 +43,11 @@ impl Protocol {
         match step {
             Some(Step::PassDescribed(name, id)) => {
                 let shape = std::mem::take(&mut self.shape).and(told());
-                self.news().described.push((name, id, shape));
+                self.heard().described.push((name, id, shape));
             }
             Some(Step::SwallowDescribed(id)) => {
                 let shape = std::mem::take(&mut self.shape).and(told());
-                self.news().confirmed.push((id, shape));
+                self.heard().confirmed.push((id, shape));
             }
             _ => {}
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::backend::statements::{OwnStatement, StatementId};
 
-/// What becomes of the reply to one message of a changed request.
+/// One message of a changed request, and what becomes of the reply to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The reply to a message that opens the client's transaction, of which it has been told already, is swallowed.

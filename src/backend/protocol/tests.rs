@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::backend::outgoing::Outgoing;
 use crate::backend::statements::StatementId;
 use crate::wire::message;
 
@@ -225,22 +226,22 @@ proptest! {
         prop_assert_eq!(got, expected);
         prop_assert!(protocol.is_answered() && protocol.quiescent().is_some());
         let failed = exchanges.iter().filter(|exchange| matches!(exchange, Exchange::Extended { fails_at: Some(0), .. }));
-        let news = protocol.take_news();
-        prop_assert_eq!(news.not_parsed.len(), failed.count());
+        let heard = protocol.take_heard();
+        prop_assert_eq!(heard.not_parsed.len(), failed.count());
         let count = |wanted: &dyn Fn(&Exchange) -> bool| exchanges.iter().filter(|exchange| wanted(exchange)).count();
         let fresh = count(&|exchange| matches!(exchange, Exchange::Described { stale: false, .. }));
-        prop_assert_eq!(news.described.len(), 2 * fresh);
-        prop_assert!(news.described.iter().all(|(_, _, shape)| shape.is_told()));
-        prop_assert_eq!(news.confirmed.len(), count(&|exchange| matches!(exchange, Exchange::Described { .. })));
+        prop_assert_eq!(heard.described.len(), 2 * fresh);
+        prop_assert!(heard.described.iter().all(|(_, _, shape)| shape.is_told()));
+        prop_assert_eq!(heard.confirmed.len(), count(&|exchange| matches!(exchange, Exchange::Described { .. })));
         let repeated = count(&|exchange| matches!(exchange, Exchange::Described { stale: true, repeats: true }));
-        prop_assert_eq!(news.repeats.is_some(), repeated > 0);
-        if let Some(steps) = news.repeats {
+        prop_assert_eq!(heard.repeats.is_some(), repeated > 0);
+        if let Some(steps) = heard.repeats {
             prop_assert_eq!(steps.len(), 2);
         }
         let all = count(&|exchange| matches!(exchange, Exchange::Discards { tag: "DISCARD ALL" }));
         let some = count(&|exchange| matches!(exchange, Exchange::Discards { tag: "DEALLOCATE ALL" }));
-        prop_assert_eq!(news.discarded.all, all > 0);
-        prop_assert_eq!(news.discarded.statements, all + some > 0);
+        prop_assert_eq!(heard.discarded.all, all > 0);
+        prop_assert_eq!(heard.discarded.statements, all + some > 0);
     }
 
     #[test]
@@ -357,7 +358,7 @@ fn an_error_of_the_servers_own_is_kept_from_the_client_if_it_comes_first() {
         let error = failure("ERROR", code);
         let told = hear(&mut protocol, &[&before[..], &error, &done].concat());
         assert_eq!(told.is_empty(), kept.is_some(), "{code} {before:?}");
-        assert_eq!(protocol.take_news().transient, kept);
+        assert_eq!(protocol.take_heard().transient, kept);
         assert!(protocol.quiescent().is_some());
     }
     let mut protocol = Protocol::default();
@@ -382,6 +383,6 @@ fn the_end_of_a_connection_is_no_answer_and_what_was_not_answered_is_undone() {
     protocol.sent_extended([Step::PassParsed(StatementId(1), Box::from(&b"s"[..]))].into(), true);
     assert!(!protocol.awaits_client());
     protocol.give_up();
-    let news = protocol.take_news();
-    assert_eq!((news.not_parsed.len(), news.undone.len(), news.failure), (1, 1, None));
+    let heard = protocol.take_heard();
+    assert_eq!((heard.not_parsed.len(), heard.undone.len(), heard.failure), (1, 1, None));
 }

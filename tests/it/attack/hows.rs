@@ -1,7 +1,7 @@
 //! How a way is gone: by which messages, and what happens around it. The result is bytes to send, one exchange after
 //! the other.
 
-use super::ways::{Deed, Way};
+use super::way::{Deed, Way};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum How {

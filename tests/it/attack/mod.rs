@@ -17,6 +17,7 @@ mod plans;
 mod preambles;
 mod shrink;
 mod side;
+mod way;
 mod ways;
 mod world;
 

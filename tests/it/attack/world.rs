@@ -9,7 +9,8 @@ use super::{
     hows::{How, exchanges},
     objects::{OBJECTS, ROLES, TRUST},
     side::{Heard, Look, Side},
-    ways::{Deed, WAYS, Way},
+    way::{Deed, Way},
+    ways::WAYS,
 };
 use crate::support::{Login, Postgres, Proxy, ProxyConfig, Random, RawClient, Role, error_code};
 

@@ -188,6 +188,12 @@ async fn what_comes_around_a_copy_is_answered_as_on_the_server() {
         talk.exchange(1).await;
     })
     .await;
+    site.finish().await;
+}
+
+#[tokio::test]
+async fn copies_of_other_formats_and_those_that_cannot_be_are_as_on_the_server() {
+    let mut site = Pair::start().await;
     site.same("what cannot be copied", async |talk| {
         for sql in [
             "COPY no_such_table FROM STDIN",

@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use bulkhead::{
-    backend::{Home, Identity, Settings, handover::Needs, proof::Outcome},
-    pool::{Checkout, Gate, Lease, Limits, PinCheckout, Refusal, ServerPool, Spawner, Wants, keep},
+    backend::{Identity, Settings, handover::Needs, proof::Outcome},
+    pool::{Checkout, Gate, Lease, Limits, PinCheckout, Refusal, ServerPool, Wants, keep},
+    threads::{Home, Spawner},
 };
 use tokio::{runtime::Handle, task::yield_now};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};

@@ -8,18 +8,21 @@ use std::{
 
 use bulkhead::{
     auth::{Secret, Users, Verifier},
-    backend::{Home, statements::Statements},
-    pool::{Gate, Pool, ServerPool, Spawner, keep},
+    backend::statements::Statements,
+    catalog::Source,
+    door::login,
+    listen::{ListenLimits, Listeners, OnGap},
+    pool::{Gate, Pool, ServerPool, keep},
     route::{PoolId, Routes},
-    server::{Health, ListenLimits, Listeners, OnGap, Source},
-    session::{
-        self, Lasting, Live, Shared, handshake,
+    shared::{
+        self, Current, Process, Snapshot, Workers,
+        counters::Requests,
         identities::{Identities, Method},
-        metrics::Requests,
-        shared::Workers,
     },
     socket::Socket,
     sql::{Classifier, Rules},
+    threads::{Home, Spawner},
+    topology::Health,
 };
 use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -36,7 +39,7 @@ const PIECE_BYTES: usize = 40;
 struct House {
     primary: Postgres,
     listener: TcpListener,
-    live: Arc<Live>,
+    current: Arc<Current>,
     pool: Arc<ServerPool>,
 }
 
@@ -52,14 +55,14 @@ impl House {
         let shared = Arc::new(shared(&pool, spawner));
         let source = Source { primary: Arc::clone(&pool), refresh: Duration::from_secs(3600) };
         let (source, seen) = watch::channel(source);
-        let catalogs = Arc::clone(&shared.lasting.catalogs);
+        let catalogs = Arc::clone(&shared.process.catalogs);
         tokio::spawn(async move {
             catalogs.keep(seen, CancellationToken::new()).await;
             drop(source);
         });
         let listener =
             TcpListener::bind("127.0.0.1:0").await.expect("the loopback interface has a free port");
-        Self { primary, listener, live: Arc::new(Live::new(shared)), pool }
+        Self { primary, listener, current: Arc::new(Current::new(shared)), pool }
     }
 
     /// A client that has said nothing yet, and its session, which has not begun.
@@ -68,15 +71,15 @@ impl House {
         let (client, accepted) = tokio::join!(RawClient::open(port), self.listener.accept());
         let (stream, _) = accepted.expect("it was connected");
         stream.set_nodelay(true).expect("TCP sockets have the option");
-        (client, handshake::run(Socket::Tcp(stream), Arc::clone(&self.live), Home(0)))
+        (client, login::run(Socket::Tcp(stream), Arc::clone(&self.current), Home(0)))
     }
 
     /// Nothing is left of a session that is gone, and the next one is served and finds nothing of it.
     async fn check(&self, what: &str) {
-        let shared = self.live.load();
-        let metrics = &shared.lasting.metrics;
+        let shared = self.current.load();
+        let metrics = &shared.process.metrics;
         assert_eq!(metrics.clients.load(Ordering::Relaxed), 0, "{what}");
-        assert_eq!(shared.lasting.kept.load(Ordering::Relaxed), 0, "{what}");
+        assert_eq!(shared.process.kept.load(Ordering::Relaxed), 0, "{what}");
         for counts in [&metrics.pinned, &self.pool.pins().by_reason] {
             assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 0), "{what}: {counts:?}");
         }
@@ -106,7 +109,7 @@ impl House {
     }
 }
 
-fn shared(pool: &Arc<ServerPool>, spawner: Spawner) -> Shared {
+fn shared(pool: &Arc<ServerPool>, spawner: Spawner) -> Snapshot {
     let pools =
         vec![Pool { name: "primary".to_owned(), members: vec![Arc::clone(pool)], keeps_sessions: false }];
     let mut users = Users::default();
@@ -116,9 +119,9 @@ fn shared(pool: &Arc<ServerPool>, spawner: Spawner) -> Shared {
         Identities::new(Method::Trust, users, HashMap::new(), url, vec!["*".to_owned()], Duration::ZERO);
     let listeners =
         Listeners::new(spawner, ListenLimits { bytes_per_session: 1_000, on_gap: OnGap::Disconnect });
-    Shared {
+    Snapshot {
         epoch: 1,
-        limits: session::Limits {
+        limits: shared::Limits {
             max_clients: 10,
             login_timeout: Duration::from_secs(10),
             orphan_timeout: Duration::from_secs(10),
@@ -145,8 +148,8 @@ fn shared(pool: &Arc<ServerPool>, spawner: Spawner) -> Shared {
         requests: pools.iter().map(|_| Arc::new(Requests::default())).collect(),
         pools,
         workers: Workers::default(),
-        welcomes: Arc::default(),
-        lasting: Arc::new(Lasting::new(Statements::new(100, 1_000_000), listeners)),
+        greetings: Arc::default(),
+        process: Arc::new(Process::new(Statements::new(100, 1_000_000), listeners)),
     }
 }
 

@@ -1,0 +1,159 @@
+//! The snapshots of all databases that clients use.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use super::database::DatabaseCatalog;
+use crate::backend::Identity;
+
+/// Databases of which a snapshot is kept.
+const DATABASES_MAX: usize = 1_000;
+
+/// What may have changed definitions is looked after no sooner.
+const DOUBT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Names of tables and sequences that were added since a reading began; of more, nothing is known until the next one.
+const ADDED_MAX: usize = 500;
+
+/// The catalog snapshots of all databases that clients use.
+#[derive(Debug)]
+pub struct Catalogs {
+    pub(super) known: Mutex<HashMap<String, Arc<DatabaseCatalog>>>,
+    /// The database of the primary's URL, which is never forgotten.
+    pub(super) warm: Mutex<Option<Arc<DatabaseCatalog>>>,
+    pub(super) epochs: AtomicU64,
+    /// Counts changes of definitions that went through here.
+    pub(super) generation: AtomicU64,
+    pub(super) wanted: Notify,
+    /// The seed of the fingerprints' hashes.
+    pub(super) seed: u32,
+}
+
+impl Default for Catalogs {
+    fn default() -> Self {
+        let seed = getrandom::u32().unwrap_or_default();
+        Self {
+            known: Mutex::default(),
+            warm: Mutex::default(),
+            epochs: AtomicU64::default(),
+            generation: AtomicU64::default(),
+            wanted: Notify::default(),
+            seed,
+        }
+    }
+}
+
+impl Catalogs {
+    /// The snapshot of the identity's database; read soon if it is a new one.
+    pub fn of(&self, identity: &Arc<Identity>) -> Arc<DatabaseCatalog> {
+        let mut known = self.lock();
+        if let Some(catalog) = known.get(&identity.database) {
+            let catalog = Arc::clone(catalog);
+            drop(known);
+            if catalog.is_used_by(identity) {
+                self.wanted.notify_one();
+            }
+            return catalog;
+        }
+        if known.len() >= DATABASES_MAX {
+            known.retain(|_, catalog| Arc::strong_count(catalog) > 1);
+        }
+        let catalog = Arc::new(DatabaseCatalog::new(identity));
+        known.insert(identity.database.clone(), Arc::clone(&catalog));
+        self.wanted.notify_one();
+        catalog
+    }
+
+    /// Reads the identity's database before the first client asks, and whether there are clients or not.
+    pub fn keep_warm(&self, identity: &Arc<Identity>) {
+        let catalog = self.of(identity);
+        *self.warm.lock().unwrap_or_else(PoisonError::into_inner) = Some(catalog);
+    }
+
+    /// Definitions may have changed: nothing is known of them until they have been read again.
+    pub fn changed(&self, catalog: &DatabaseCatalog) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        let mut reading = catalog.lock();
+        reading.changes += 1;
+        reading.changed_at = reading.changes;
+        reading.is_wanted = true;
+        catalog.snapshot.store(Arc::default());
+        catalog.changes.fetch_add(1, Ordering::SeqCst);
+        drop(reading);
+        self.wanted.notify_one();
+    }
+
+    /// Tables and sequences of these names, or indexes and schemas, have been added by statements of which everything is
+    /// proven: the rest is known as before, and what is new is known to run no code. It is read soon.
+    pub fn added(&self, catalog: &DatabaseCatalog, names: &[String]) {
+        let mut reading = catalog.lock();
+        if reading.added.len() + names.len() > ADDED_MAX {
+            drop(reading);
+            return self.changed(catalog);
+        }
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        reading.changes += 1;
+        for name in names {
+            reading.add(name);
+        }
+        let current = catalog.snapshot.load();
+        if !current.is_empty() && !current.has_added(names) {
+            catalog.snapshot.store(reading.last_with_additions(self.next_epoch()));
+        }
+        if !reading.is_wanted {
+            reading.is_wanted = true;
+            drop(reading);
+            self.wanted.notify_one();
+        }
+    }
+
+    pub(super) fn next_epoch(&self) -> u64 {
+        self.epochs.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Something ran that may have changed definitions without naming them: whether it has is looked at soon.
+    pub fn doubt(&self, catalog: &DatabaseCatalog) {
+        let mut reading = catalog.lock();
+        if !reading.is_wanted {
+            reading.is_wanted = true;
+            // Who doubts again and again does not keep the server busy.
+            reading.not_before = reading.not_before.max(Instant::now() + DOUBT_PAUSE);
+            drop(reading);
+            self.wanted.notify_one();
+        }
+    }
+
+    /// The primary is another server: nothing is known of any database until it has been read there.
+    pub fn moved(&self) {
+        for catalog in self.all() {
+            catalog.lock().fingerprint = None;
+            self.changed(&catalog);
+        }
+    }
+
+    /// Definitions have gone: what is known of the others still holds, but a name may stand for another of them.
+    pub fn dropped(&self) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A number that grows with each change of definitions.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<DatabaseCatalog>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<DatabaseCatalog>> {
+        self.lock().values().cloned().collect()
+    }
+}

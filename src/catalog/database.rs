@@ -1,0 +1,256 @@
+//! The snapshot of one database's catalog: what may be gone by, and where its reading stands.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
+
+use super::question::Fingerprint;
+use crate::{backend::Identity, sql::Catalog};
+
+/// A snapshot that could not be read is tried again after this, and after twice as long each time that follows.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+
+/// No pause before another attempt is longer.
+pub(super) const RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// A login waits no longer for the first reading of its database.
+const FIRST_READ: Duration = Duration::from_secs(2);
+
+/// After so many failures in a row, which take more than a minute, what was read last may not be gone by any more.
+const FAILURES_MAX: u32 = 6;
+
+/// The snapshot of one database's catalog.
+#[derive(Debug)]
+pub struct DatabaseCatalog {
+    pub(super) database: String,
+    /// The identity as which it is read.
+    pub(super) identity: ArcSwap<Identity>,
+    /// The snapshot that may be gone by: nothing is in it while definitions are changing.
+    pub(super) snapshot: ArcSwap<Catalog>,
+    pub(super) reading: Mutex<Reading>,
+    /// An attempt to read it has ended.
+    pub(super) attempted: Notify,
+    /// Counts changes of definitions, those that went through here and those that were found.
+    pub(super) changes: AtomicU64,
+    /// Texts under way that change definitions at a moment that is not seen: nothing is known meanwhile.
+    pub(super) defining: AtomicUsize,
+    pub(super) nothing: ArcSwap<Catalog>,
+}
+
+/// As long as it lives, nothing is known of a database.
+#[derive(Debug)]
+pub struct Defining(Arc<DatabaseCatalog>);
+
+impl Drop for Defining {
+    fn drop(&mut self) {
+        self.0.defining.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Where the reading of a database stands.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// The snapshot that was read last, which may be gone by while it is known to be right.
+    pub(super) last: Arc<Catalog>,
+    /// The fingerprint of what `last` was read from.
+    pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) is_wanted: bool,
+    pub(super) is_under_way: bool,
+    /// Counts the changes of its definitions that went through here.
+    pub(super) changes: u64,
+    /// The last one of these after which nothing was known.
+    pub(super) changed_at: u64,
+    /// Names of what was only added, with the change that did it.
+    pub(super) added: Vec<(Box<str>, u64)>,
+    /// The time before which no reading begins.
+    pub(super) not_before: Instant,
+    /// Failures since it last succeeded, and the last one's reason.
+    pub(super) failures: u32,
+    pub(super) error: String,
+    /// It was last read as somebody with all rights, where one with fewer would do.
+    pub(super) by_superuser: bool,
+    /// Rounds that have gone by since somebody used the database.
+    pub(super) unused: u32,
+}
+
+/// The outcome of a reading.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) fingerprint: Fingerprint,
+    /// What was proven by the one before need not be by this one.
+    pub(super) contradicts: bool,
+}
+
+impl DatabaseCatalog {
+    pub(super) fn new(identity: &Arc<Identity>) -> Self {
+        Self {
+            database: identity.database.clone(),
+            identity: ArcSwap::new(Arc::clone(identity)),
+            snapshot: ArcSwap::from_pointee(Catalog::empty()),
+            attempted: Notify::new(),
+            changes: AtomicU64::new(0),
+            defining: AtomicUsize::new(0),
+            nothing: ArcSwap::from_pointee(Catalog::empty()),
+            reading: Mutex::new(Reading {
+                last: Arc::default(),
+                fingerprint: None,
+                is_wanted: true,
+                is_under_way: false,
+                changes: 0,
+                changed_at: 0,
+                added: Vec::new(),
+                not_before: Instant::now(),
+                failures: 0,
+                error: String::new(),
+                by_superuser: false,
+                unused: 0,
+            }),
+        }
+    }
+
+    /// The snapshot as of now.
+    pub fn load(&self) -> arc_swap::Guard<Arc<Catalog>> {
+        if self.defining.load(Ordering::SeqCst) > 0 { self.nothing.load() } else { self.snapshot.load() }
+    }
+
+    /// How often definitions have changed. What was judged before a change, and ran after it, is not proven.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    /// Nothing is known as long as the guard lives.
+    pub fn define(self: &Arc<Self>) -> Defining {
+        self.defining.fetch_add(1, Ordering::SeqCst);
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        Defining(Arc::clone(self))
+    }
+
+    /// Waits until there is a snapshot, or it could not be read, for a while: the first statements of a session need not
+    /// be taken for the worst.
+    ///
+    /// Cancel safe.
+    pub async fn first_read(&self) {
+        let known = async {
+            loop {
+                let attempted = self.attempted.notified();
+                if !self.load().is_empty() || self.lock().failures > 0 {
+                    return;
+                }
+                attempted.await;
+            }
+        };
+        // Whoever waits in vain goes on with nothing known.
+        let _ = timeout(FIRST_READ, known).await;
+    }
+
+    /// Takes over what an attempt to read it has come to, which began after so many changes. What has been added since is
+    /// known with this epoch.
+    pub(super) fn note_read(&self, read: Result<Read, String>, changes: u64, took: Duration, epoch: u64) {
+        let mut reading = self.lock();
+        reading.is_under_way = false;
+        reading.not_before = Instant::now() + took.min(RETRY_MIN);
+        match read {
+            Ok(Read { catalog, fingerprint, contradicts }) => {
+                if reading.failures > 0 {
+                    tracing::info!(database = %self.database, "the catalog can be read again");
+                }
+                (reading.failures, reading.error) = (0, String::new());
+                if contradicts {
+                    self.changes.fetch_add(1, Ordering::SeqCst);
+                }
+                reading.last = catalog;
+                reading.fingerprint = Some(fingerprint);
+                reading.added.retain(|(_, change)| *change > changes);
+                // Changed while it was read: the next reading is on its way.
+                if reading.changed_at <= changes {
+                    self.snapshot.store(reading.last_with_additions(epoch));
+                }
+            }
+            Err(error) => {
+                reading.not_before = Instant::now() + retry_after(reading.failures);
+                reading.failures = reading.failures.saturating_add(1);
+                reading.is_wanted = true;
+                if reading.failures >= FAILURES_MAX {
+                    self.snapshot.store(Arc::default());
+                }
+                if reading.error != error {
+                    tracing::warn!(database = %self.database, error, "the catalog could not be read; what it does not say is taken for a write");
+                    reading.error = error;
+                }
+            }
+        }
+    }
+
+    /// The parameters with a dot in their name that functions set, as of the snapshot that was read last: should it not be
+    /// right any more, they are asked for in vain.
+    pub fn parameters(&self) -> Vec<String> {
+        self.lock().last.parameters().to_vec()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Reading> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody of the database has come, who may have more luck, or fewer rights, than who reads it. Whether it is to
+    /// be read because of that.
+    pub(super) fn is_used_by(&self, identity: &Arc<Identity>) -> bool {
+        let mut reading = self.lock();
+        if std::mem::take(&mut reading.unused) > 0 {
+            // Not looked at while nobody used it.
+            self.snapshot.store(Arc::default());
+            reading.is_wanted = true;
+        }
+        let may_do_better = reading.failures > 0 || reading.by_superuser;
+        if may_do_better && !Arc::ptr_eq(&self.identity.load(), identity) {
+            self.identity.store(Arc::clone(identity));
+            reading.not_before = reading.not_before.min(Instant::now() + RETRY_MIN);
+        }
+        reading.is_wanted
+    }
+}
+
+impl Reading {
+    pub(super) fn last_with_additions(&self, epoch: u64) -> Arc<Catalog> {
+        if self.added.is_empty() {
+            return Arc::clone(&self.last);
+        }
+        Arc::new(self.last.with_additions(epoch, self.added.iter().map(|(name, _)| name.clone())))
+    }
+
+    /// Notes that this was added by the last change.
+    pub(super) fn add(&mut self, name: &str) {
+        let change = self.changes;
+        match self.added.iter_mut().find(|(known, _)| **known == *name) {
+            Some((_, at)) => *at = change,
+            None => self.added.push((name.into(), change)),
+        }
+    }
+}
+
+/// How long after a failure, of which there were so many before, the next attempt is made.
+fn retry_after(failures: u32) -> Duration {
+    RETRY_MIN.saturating_mul(1 << failures.min(16)).min(RETRY_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_tried_again_ever_more_rarely() {
+        let seconds: Vec<u64> = (0..10).map(|failures| retry_after(failures).as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]);
+        assert_eq!(retry_after(u32::MAX), RETRY_MAX);
+    }
+}

@@ -1,0 +1,7 @@
+//! Commands beside serving: what is wrong with a configuration or at its servers, where a statement goes, and whether a
+//! Bulkhead that runs is ready.
+
+pub mod check;
+pub mod classify;
+pub mod health;
+pub mod upstream;

@@ -1,0 +1,260 @@
+//! From the first packet to the first ReadyForQuery: encryption requests, cancels, version negotiation,
+//! authentication, and what the client is told of itself. Everything before the end of authentication is
+//! bounded in time and bytes.
+
+use std::{io, sync::Arc};
+
+use super::{
+    authenticate::authenticate,
+    claim::{Claim, Cut},
+    database,
+    greeting::greeting,
+    refused::Refused,
+    reprove,
+    stranger::Stranger,
+};
+use crate::{
+    backend::Settings,
+    session::{
+        self, Client, Session,
+        replication::{self, Dedicated},
+        reply::{self, Reply},
+        start::Start,
+    },
+    shared::{
+        Current, Snapshot,
+        cancels::{CancelKey, Found},
+        greetings::Greeting,
+        places::{CountedClient, NoPlace},
+    },
+    socket::Socket,
+    threads::Home,
+    wire::{
+        message,
+        options::{self, BadOption},
+        startup::{FirstPacket, MINOR_VERSION, Startup},
+    },
+};
+
+/// A cancel that the server does not answer is given up after this.
+const CANCEL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Serves one connection from its first byte to its last.
+pub async fn run(socket: Socket, current: Arc<Current>, home: Home) {
+    // Boxed: what a login needs is not to be kept for as long as the session lives.
+    let Some((mut session, _counted)) = Box::pin(log_in(socket, current, home)).await else { return };
+    session::run(&mut session).await;
+}
+
+async fn log_in(socket: Socket, current: Arc<Current>, home: Home) -> Option<(Box<Session>, CountedClient)> {
+    // The whole login goes by one snapshot.
+    let shared = current.load();
+    let mut stranger = Stranger::new(socket);
+    let entered = tokio::select! {
+        // Cancel safe: a client that is not let in has nothing to lose; a cancel that is dropped counts as lost.
+        entered = enter(&mut stranger, &shared, home) => entered,
+        () = tokio::time::sleep(shared.limits.login_timeout) => {
+            Err(Refused::Silently("no login within limits.login_timeout"))
+        }
+        () = shared.draining.cancelled() => Err(reply::shutting_down().into()),
+    };
+    let refused = match entered {
+        Ok(Some((admitted, counted))) => {
+            shared.metrics.logins.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let Admitted { kind, key, greeting } = admitted;
+            let (socket, unread) = (stranger.socket.expect("the login has ended on it"), stranger.unread);
+            return match kind {
+                Kind::Session(start) => {
+                    let client = Client::new(socket, unread, greeting, &shared);
+                    Some((start.into_session(client, key, shared, current, home), counted))
+                }
+                Kind::Replication(backend) => {
+                    replication::run(socket, greeting, &unread, backend, &key, &shared).await;
+                    None
+                }
+            };
+        }
+        Ok(None) => return None,
+        Err(refused) => refused,
+    };
+    refuse(stranger, &shared, refused);
+    None
+}
+
+fn refuse(mut stranger: Stranger, shared: &Snapshot, refused: Refused) {
+    shared.metrics.login_failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let peer = stranger.socket.as_ref().map_or_else(|| "gone".to_owned(), Socket::peer);
+    match refused {
+        Refused::Silently(why) => tracing::debug!(peer, why, "a client was not let in"),
+        Refused::Tls { peer, why } => {
+            if let Some(left_out) = shared.tls_log.admits() {
+                tracing::info!(peer, why, left_out, "TLS with a client failed");
+            }
+        }
+        Refused::With(reply) => {
+            if let Some(left_out) = shared.door_log.admits() {
+                let Claim { user, database, application_name } = &stranger.claim;
+                let (user, database, application_name) = (Cut(user), Cut(database), Cut(application_name));
+                let why = stranger.why.take().unwrap_or_else(|| reply.message.clone());
+                tracing::info!(
+                    ?user, ?database, ?application_name, peer, code = %reply.code, why, left_out, "a client was refused"
+                );
+            }
+            let mut out = Vec::new();
+            reply.fatal(&mut out);
+            // The error is all that is said; a client that does not take it is closed all the same.
+            let _ = stranger.socket.as_mut().map(|socket| socket.send_now(&out));
+        }
+    }
+}
+
+/// A client that was let in.
+struct Admitted {
+    kind: Kind,
+    key: CancelKey,
+    greeting: Vec<u8>,
+}
+
+/// The purpose that a client came for.
+enum Kind {
+    Session(Start),
+    Replication(Dedicated),
+}
+
+async fn enter(
+    stranger: &mut Stranger,
+    shared: &Arc<Snapshot>,
+    home: Home,
+) -> Result<Option<(Admitted, CountedClient)>, Refused> {
+    let start = match stranger.first_packet(&shared.acceptor).await? {
+        FirstPacket::Start(start) => start,
+        FirstPacket::Cancel { process_id, secret } => {
+            // The answer to a cancel is always the same: none.
+            if let Some(found) = shared.cancels.find(process_id, &secret) {
+                shared.metrics.cancels.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                if let Found::Backend(under_way) = found {
+                    under_way.send(CANCEL_TIMEOUT).await;
+                }
+            }
+            return Ok(None);
+        }
+        FirstPacket::Ssl | FirstPacket::GssEnc => {
+            return Err(Refused::Silently("encryption asked for twice"));
+        }
+    };
+    stranger.claim = claim_of(&start);
+    if shared.acceptor.requires_tls() && matches!(stranger.socket, Some(Socket::Tcp(_))) {
+        return Err(reply::tls_required().into());
+    }
+    let counted = take_place(&start, shared)?;
+    negotiate(stranger, &start).await?;
+    authenticate(stranger, shared, &start.user).await?;
+    counted.is_let_in();
+    let pools: Vec<&str> = shared.pools.iter().map(|pool| pool.name.as_str()).collect();
+    let (parameters, kind) = admit(&start, shared, home)
+        .await
+        .map_err(|reply| reply::hint_at_pools(reply, &start.database, &pools))?;
+    let long_key = start.minor >= 2;
+    let (key, secret) =
+        shared.cancels.issue(long_key).map_err(|_| Refused::Silently("no random bytes from the system"))?;
+
+    let mut greeting = Vec::new();
+    message::authentication(&mut greeting, 0, &[]);
+    greeting.extend_from_slice(&parameters);
+    message::backend_key(&mut greeting, key.process_id(), &secret);
+    message::ready(&mut greeting, crate::wire::TxStatus::Idle);
+    Ok(Some((Admitted { kind, key, greeting }, counted)))
+}
+
+/// A place for whom the client says it is.
+fn take_place(start: &Startup, shared: &Snapshot) -> Result<CountedClient, Reply> {
+    let limit = shared.limits.max_clients;
+    let (database, _) = database::split(&start.database, |name| shared.pool_named(name));
+    let others_known = shared.identities.users.iter().nth(1).is_some();
+    let name = (start.user.as_str(), database);
+    CountedClient::new(&shared.metrics, &shared.places, name, limit, others_known).map_err(|why| match why {
+        NoPlace::Full => reply::too_many_clients(limit),
+        NoPlace::Kept { held, reserve } => reply::too_many_of_identity(name, held, reserve),
+    })
+}
+
+fn claim_of(start: &Startup) -> Claim {
+    let named = start.settings.iter().find(|(name, _)| name == "application_name");
+    Claim {
+        user: start.user.clone(),
+        database: start.database.clone(),
+        application_name: named.map(|(_, value)| value.clone()).unwrap_or_default(),
+    }
+}
+
+/// What an authenticated client gets, and the parameters (ParameterStatus) that it is told.
+async fn admit(start: &Startup, shared: &Arc<Snapshot>, home: Home) -> Result<(Arc<[u8]>, Kind), Reply> {
+    let (database, bound) = database::split(&start.database, |name| shared.pool_named(name));
+    let identities = &shared.identities;
+    let pool = bound.unwrap_or(shared.routes.primary);
+    if replication::is_asked(start.replication.as_deref()) {
+        // Physical replication is of the whole server: it names no database.
+        let physical = start.replication.as_deref() != Some("database");
+        if !physical && !identities.serves(database) {
+            return Err(reply::unknown_database(database));
+        }
+        let identity = identities.one_sessions(database, &start.user, replication_parameters(start));
+        let backend = replication::open(shared, identity, pool, home).await?;
+        let mut parameters = Vec::new();
+        for (name, value) in backend.parameters() {
+            message::parameter_status(&mut parameters, name, value);
+        }
+        return Ok((parameters.into(), Kind::Replication(backend)));
+    }
+    if !identities.serves(database) {
+        return Err(reply::unknown_database(database));
+    }
+    let identity = identities
+        .identity(database, &start.user)
+        .ok_or_else(|| reply::too_many_clients(shared.limits.max_clients))?;
+    let settings = startup_settings(start)?;
+    if let Some(other) =
+        settings.get("bulkhead.pool_mode").filter(|mode| !["session", "transaction"].contains(mode))
+    {
+        return Err(reply::bad_pool_mode(other));
+    }
+    reprove::prove(shared, &identity, pool, home).await?;
+    shared.catalogs.of(&identity).first_read().await;
+    let Greeting { parameters, startup, reading, .. } =
+        greeting(shared, &identity, pool, settings, home).await?;
+    Ok((parameters, Kind::Session(Start { identity, startup, reading, bound })))
+}
+
+/// The startup parameters of a replication connection: the client's own.
+fn replication_parameters(start: &Startup) -> Vec<(String, String)> {
+    let mut parameters = start.settings.clone();
+    parameters.extend(start.replication.iter().map(|value| ("replication".to_owned(), value.clone())));
+    parameters
+}
+
+/// Tells a client that asked for more than we know what we know.
+async fn negotiate(stranger: &mut Stranger, start: &Startup) -> io::Result<()> {
+    if start.minor <= MINOR_VERSION && start.unknown_options.is_empty() {
+        return Ok(());
+    }
+    let mut out = Vec::new();
+    message::negotiate_version(&mut out, start.minor.min(MINOR_VERSION), &start.unknown_options);
+    stranger.send(&out).await
+}
+
+/// The settings of a startup packet; `options` comes first, as in PostgreSQL the others override it.
+fn startup_settings(start: &Startup) -> Result<Settings, Reply> {
+    let mut pairs = Vec::new();
+    for (name, value) in &start.settings {
+        if name == "options" {
+            let parsed = options::parse(value).map_err(|bad| match bad {
+                BadOption::Argument(word) => reply::bad_argument(&word),
+                BadOption::NoValue(option) => reply::no_value(&option),
+            })?;
+            pairs.splice(0..0, parsed);
+        } else {
+            pairs.push((name.clone(), value.clone()));
+        }
+    }
+    Ok(Settings::new(pairs))
+}

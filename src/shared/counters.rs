@@ -1,0 +1,147 @@
+//! Counters of sessions: relaxed atomics in arrays indexed by enums, so that counting looks nothing up.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    backend::{probe::PinReason, protocol::Transient},
+    metrics::{Histogram, Observed, Traffic},
+    pool::{self, ServerPool},
+    sql::{Class, Reason},
+};
+
+const CLASSES: usize = Class::ALL.len();
+const REASONS: usize = Reason::ALL.len();
+
+/// Upper bounds of the buckets of requests' durations, in seconds.
+const DURATION_BUCKETS_SECONDS: [f64; 15] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// Requests of one pool: how many by class and reason, and how long they took by class.
+#[derive(Debug)]
+pub struct Requests {
+    counts: [[AtomicU64; REASONS]; CLASSES],
+    durations: [Histogram<{ DURATION_BUCKETS_SECONDS.len() }>; CLASSES],
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self {
+            counts: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
+            durations: std::array::from_fn(|_| Histogram::new(&DURATION_BUCKETS_SECONDS)),
+        }
+    }
+}
+
+impl Requests {
+    pub(crate) fn count(&self, class: Class, reason: Reason) {
+        self.counts[class as usize][reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_duration(&self, class: Class, duration: Duration) {
+        self.durations[class as usize].observe(duration);
+    }
+
+    /// How long the requests of each class took; without those that have not occurred.
+    pub fn durations(&self) -> impl Iterator<Item = (Class, Observed)> {
+        let all = Class::ALL.into_iter().map(|class| (class, self.durations[class as usize].read()));
+        all.filter(|(_, observed)| observed.count > 0)
+    }
+
+    /// Every combination that has occurred.
+    pub fn read(&self) -> impl Iterator<Item = (Class, Reason, u64)> {
+        Class::ALL.into_iter().flat_map(move |class| {
+            Reason::ALL.iter().copied().filter_map(move |reason| {
+                let count = self.counts[class as usize][reason as usize].load(Ordering::Relaxed);
+                (count > 0).then_some((class, reason, count))
+            })
+        })
+    }
+}
+
+/// Counters of all sessions, from the start on.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Reloads of the configuration.
+    pub reloads: Reloads,
+    /// Clients connected now.
+    pub clients: AtomicU64,
+    /// Clients that were let in.
+    pub logins: AtomicU64,
+    /// Clients that were not.
+    pub login_failures: AtomicU64,
+    /// Bytes that clients sent and were sent, logins left out.
+    pub traffic: Traffic,
+    /// Errors that servers answered clients with.
+    pub server_errors: AtomicU64,
+    /// Errors that Bulkhead itself answered clients with.
+    pub own_errors: AtomicU64,
+    /// Requests that were run once more.
+    pub repeats: Repeats,
+    /// Cancel requests that found their session.
+    pub cancels: AtomicU64,
+    /// Sessions pinned now, by reason.
+    pub pinned: [AtomicU64; PinReason::ALL.len()],
+    /// Times that a session became pinned, by reason.
+    pub pins: [AtomicU64; PinReason::ALL.len()],
+}
+
+/// Counters of reloads of the configuration; the start counts as the first success.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    /// Reloads that were carried out.
+    pub ok: AtomicU64,
+    /// Reloads that changed nothing because something was wrong.
+    pub failed: AtomicU64,
+    /// Whether the last one failed.
+    pub last_failed: AtomicBool,
+    /// When the last one was carried out, in seconds since 1970.
+    pub success_at_seconds: AtomicU64,
+}
+
+impl Reloads {
+    /// A configuration is in force.
+    pub fn succeeded(&self) {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.success_at_seconds.store(since_1970.as_secs(), Ordering::Relaxed);
+        self.last_failed.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Counts as long as it lives.
+#[derive(Debug)]
+pub(crate) struct SessionPin {
+    pub(crate) reason: PinReason,
+    metrics: Arc<Metrics>,
+    _in_pool: pool::CountedPin,
+}
+
+impl SessionPin {
+    pub(crate) fn new(metrics: &Arc<Metrics>, pool: &Arc<ServerPool>, reason: PinReason) -> Self {
+        metrics.pinned[reason as usize].fetch_add(1, Ordering::Relaxed);
+        metrics.pins[reason as usize].fetch_add(1, Ordering::Relaxed);
+        Self { reason, metrics: Arc::clone(metrics), _in_pool: pool::CountedPin::new(pool, reason) }
+    }
+}
+
+impl Drop for SessionPin {
+    fn drop(&mut self) {
+        self.metrics.pinned[self.reason as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Requests that were run once more, by reason.
+#[derive(Debug, Default)]
+pub struct Repeats(pub(crate) [AtomicU64; Transient::ALL.len()]);
+
+impl Repeats {
+    /// Every reason, and how often.
+    pub fn read(&self) -> impl Iterator<Item = (Transient, u64)> {
+        Transient::ALL.into_iter().zip(self.0.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+}

@@ -1,0 +1,94 @@
+//! What lives as long as the program, whatever the configuration says.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    attention::Attention, cancels::Cancels, counters::Metrics, door_log::DoorLog, judges::Judges,
+    places::Places,
+};
+use crate::{backend::statements::Statements, catalog::Catalogs, listen::Listeners};
+
+/// Everything that lives as long as the program, whatever the configuration says.
+#[derive(Debug)]
+pub struct Process {
+    /// Catalog snapshots of the databases.
+    pub catalogs: Arc<Catalogs>,
+    /// Connections that listen for sessions.
+    pub listeners: Listeners,
+    /// Prepared statements.
+    pub statements: Statements,
+    /// Where long texts are judged.
+    pub judges: Judges,
+    /// Keys given to clients.
+    pub cancels: Arc<Cancels>,
+    /// Places for clients, and the identities that hold them.
+    pub places: Arc<Places>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The log of clients that were refused.
+    pub door_log: DoorLog,
+    /// The log of clients with whom TLS did not come about.
+    pub tls_log: DoorLog,
+    /// Ends every session that is not in a transaction; set by [`Process::drain`].
+    pub draining: CancellationToken,
+    /// The same, to be asked before every request: the token takes a lock.
+    pub is_draining: AtomicBool,
+    /// Bytes of unfinished requests, of all sessions.
+    pub kept: Arc<AtomicUsize>,
+    /// Calls for sessions to look at what may have changed.
+    pub attention: Attention,
+}
+
+impl Process {
+    /// For a program that shares these prepared statements.
+    pub fn new(statements: Statements, listeners: Listeners) -> Self {
+        Self {
+            catalogs: Arc::default(),
+            listeners,
+            statements,
+            judges: Judges::default(),
+            cancels: Arc::default(),
+            places: Arc::default(),
+            metrics: Arc::default(),
+            door_log: DoorLog::default(),
+            tls_log: DoorLog::default(),
+            draining: CancellationToken::new(),
+            is_draining: AtomicBool::new(false),
+            kept: Arc::default(),
+            attention: Attention::default(),
+        }
+    }
+
+    /// Lets no session begin anything new: each ends when it is in no transaction.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::Release);
+        self.draining.cancel();
+        self.cancels.wake_all();
+    }
+
+    /// Ends every session now, and tells its client so.
+    pub fn cut_off(&self) {
+        self.attention.cut_off();
+        self.cancels.wake_all();
+    }
+
+    /// Has the sessions that hold a backend, or all of them, look at whether their peers are still there.
+    pub fn look(&self, all: bool) {
+        self.attention.call();
+        if all { self.cancels.wake_all() } else { self.cancels.wake_holders() }
+    }
+
+    /// Clients connected now.
+    pub fn clients(&self) -> u64 {
+        self.metrics.clients.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,121 @@
+//! What all sessions share: a snapshot of what the configuration says, and what outlives every snapshot.
+
+use std::{ops::Deref, sync::Arc, time::Duration};
+
+use super::{counters::Requests, greetings::Greetings, identities::Identities, process::Process};
+use crate::{
+    auth::tls::Acceptor,
+    backend::Identity,
+    pool::{Pool, ServerPool},
+    route::{PoolId, Routes},
+    sql::{Classifier, Glob},
+    topology::Health,
+};
+
+/// Bounds of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Clients, all together.
+    pub max_clients: usize,
+    /// From accept to the end of authentication.
+    pub login_timeout: Duration,
+    /// How long what a client has sent may go on when it has left.
+    pub orphan_timeout: Duration,
+    /// Bytes of a request that are kept before it is routed.
+    pub request_buffer: usize,
+    /// Bytes of unfinished requests of all sessions together.
+    pub request_buffer_total: usize,
+    /// How long a client or server may acknowledge nothing of what was sent to it; zero for no bound.
+    pub tcp_user_timeout: Duration,
+    /// Prepared statements of one client.
+    pub prepared_per_client: usize,
+    /// Bytes that these may take.
+    pub prepared_bytes_per_client: usize,
+    /// Prepared statements on one backend.
+    pub prepared_per_backend: usize,
+    /// Bytes of the names and values of one client's settings that are carried.
+    pub settings_per_client: usize,
+}
+
+/// Which sessions are workers.
+#[derive(Debug, Default)]
+pub struct Workers {
+    /// Globs on `application_name`.
+    pub application_names: Vec<Glob>,
+    /// Users.
+    pub users: Vec<String>,
+}
+
+/// The snapshot that all sessions share, and that a reload replaces as a whole ([`Current`](super::Current)).
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Which snapshot it is; each has a higher number than those before.
+    pub epoch: u64,
+    /// Bounds.
+    pub limits: Limits,
+    /// How clients get TLS.
+    pub acceptor: Acceptor,
+    /// Clients that may come in.
+    pub identities: Identities,
+    /// Text to verdict. Handed on from snapshot to snapshot as long as the rules are the same.
+    pub classifier: Arc<Classifier>,
+    /// The first snapshot that had this classifier.
+    pub classifier_epoch: u64,
+    /// Where requests go.
+    pub routes: Routes,
+    /// By [`PoolId`].
+    pub pools: Vec<Pool>,
+    /// The servers' health; handed on by their names.
+    pub health: Health,
+    /// Counters of requests, by [`PoolId`]; a pool's are handed on by its name.
+    pub requests: Vec<Arc<Requests>>,
+    /// Which sessions are workers.
+    pub workers: Workers,
+    /// What new sessions are told of the server's parameters. Handed on as long as the primary is the same.
+    pub greetings: Arc<Greetings>,
+    /// The part that is the same in every snapshot.
+    pub process: Arc<Process>,
+}
+
+/// The process's own is used as if it were the snapshot's.
+impl Deref for Snapshot {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl Snapshot {
+    /// The identity of the primary's URL, as which Bulkhead asks for its own purposes.
+    pub fn url_identity(&self) -> Option<Arc<Identity>> {
+        self.identities.identity(&self.identities.url_database, &self.identities.url_user)
+    }
+
+    /// Connections begin with other settings from now on: those that are open make room for new ones, and new sessions
+    /// are told of the new settings.
+    pub(crate) fn renew_backends(&self) {
+        self.greetings.renew();
+        self.pools.iter().flat_map(|pool| &pool.members).for_each(ServerPool::renew);
+    }
+
+    pub(crate) fn pool(&self, id: PoolId) -> &Pool {
+        &self.pools[usize::from(id.0)]
+    }
+
+    /// The pool of this name.
+    pub(crate) fn pool_named(&self, name: &str) -> Option<PoolId> {
+        self.pools.iter().position(|pool| pool.name == name).map(|at| PoolId(at as u8))
+    }
+
+    /// Whether two pools are on one server (the first one of each).
+    pub(crate) fn same_server(&self, one: PoolId, other: PoolId) -> bool {
+        self.pool(one).members[0].is_on_server_of(&self.pool(other).members[0])
+    }
+
+    pub(crate) fn is_worker(&self, user: &str, application_name: Option<&str>) -> bool {
+        let named = application_name
+            .is_some_and(|name| self.workers.application_names.iter().any(|glob| glob.matches(name)));
+        named || self.workers.users.iter().any(|worker| worker == user)
+    }
+}

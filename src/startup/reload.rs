@@ -1,0 +1,321 @@
+//! Living through changes of the configuration: SIGHUP loads it again, checks all of it, and puts it in force as a
+//! whole, or leaves everything as it was.
+//!
+//! Owns the snapshot in force, the pools that are drained because they were taken out, and the keepers of both.
+//! What is read from disk is read off the runtime's threads; what is changed is changed in one go, without a wait in
+//! between.
+
+use std::{
+    fmt::Display,
+    path::PathBuf,
+    sync::{Arc, Weak, atomic::Ordering},
+};
+
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    StartError,
+    build::{Built, Draft, Files},
+    descriptors, secrets, service,
+    signals::{Signals, Wish},
+};
+use crate::{
+    auth::Users,
+    catalog::Source,
+    config::{self, Config, LoadError, diff::Diff},
+    pool::{self, ServerPool},
+    seldom::Seldom,
+    shared::Current,
+    sql::Rules,
+    threads::Spawner,
+};
+
+/// Users whose change is logged by name in one reload; of the others only how many there are.
+const USERS_NAMED: usize = 20;
+
+/// Changes that one line tells.
+const CHANGES_TOLD: usize = 50;
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// The file that was named, if one was.
+    pub path: Option<PathBuf>,
+}
+
+impl Origin {
+    /// Reads the configuration; blocks. The environment is the process's own: nobody can change it from outside.
+    pub fn load(&self) -> Result<Config, LoadError> {
+        let presets: Vec<&str> = Rules::preset_names().collect();
+        config::load(self.path.as_deref(), &config::process_environment, &presets)
+    }
+}
+
+/// The configuration in force, and what carries out the next one.
+pub(crate) struct Running {
+    origin: Origin,
+    built: Arc<Built>,
+    current: Arc<Current>,
+    /// Taken out, and perhaps still in use.
+    draining: Vec<Weak<ServerPool>>,
+    /// What was warned of when the configuration was last read.
+    warned: Vec<String>,
+    /// Why the last reload was refused; empty if it was not.
+    refused: Vec<String>,
+    /// Lines that say that nothing is new.
+    repeats: Seldom,
+    catalog_source: watch::Sender<Source>,
+    /// For what pools do for themselves.
+    spawner: Spawner,
+    /// For keepers.
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// A new configuration that is valid, and what it changes, in words.
+struct Prepared {
+    draft: Draft,
+    changes: Vec<String>,
+    warnings: Vec<String>,
+}
+
+/// Why a reload was refused: a line for each problem.
+struct Refused(Vec<String>);
+
+impl Running {
+    /// Puts the first configuration in force.
+    pub(crate) fn start(
+        config: Config,
+        origin: Origin,
+        files: Files,
+        spawner: Spawner,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<Self, StartError> {
+        let draft = Draft::new(config, files, None, &[], &spawner)?;
+        let (built, unkept) = draft.carry_out(None);
+        let (catalog_source, source) = watch::channel(built.catalog_source());
+        let shared = Arc::clone(&built.shared);
+        shared.metrics.reloads.succeeded();
+        tasks.spawn(Arc::clone(&shared.catalogs).keep(source, stop.clone()));
+        let current = Arc::new(Current::new(shared));
+        let running = Self {
+            origin,
+            built: Arc::new(built),
+            current,
+            draining: Vec::new(),
+            warned: Vec::new(),
+            refused: Vec::new(),
+            repeats: Seldom::default(),
+            catalog_source,
+            spawner,
+            tasks,
+            stop,
+        };
+        running.keep(unkept);
+        Ok(running)
+    }
+
+    /// This was warned of, and is not to be again.
+    pub(crate) fn has_warned(&mut self, of: Vec<String>) {
+        self.warned = of;
+    }
+
+    /// Where the snapshot in force is found.
+    pub(crate) fn current(&self) -> Arc<Current> {
+        Arc::clone(&self.current)
+    }
+
+    /// The configuration in force.
+    pub(crate) fn config(&self) -> &Config {
+        &self.built.config
+    }
+
+    /// Reloads whenever somebody asks for it, one after the other, until somebody asks for the end.
+    pub(crate) async fn reload_until_end(&mut self, signals: &mut Signals) {
+        while signals.next().await == Wish::Reload {
+            service::reloading();
+            tokio::select! {
+                // Cancel safe: until its last step, which does not wait, nothing has been changed.
+                () = self.reload() => service::ready(),
+                // Cancel safe: signals that were not received are merged into the next one.
+                () = signals.end() => return,
+            }
+        }
+    }
+
+    /// Loads the configuration and puts it in force as a whole, or logs all that is wrong and changes nothing.
+    async fn reload(&mut self) {
+        let (origin, before) = (self.origin.clone(), Arc::clone(&self.built));
+        let (spawner, draining) = (self.spawner.clone(), self.still_draining());
+        let prepare = move || prepare(&origin, &before, &draining, &spawner);
+        let prepared = tokio::task::spawn_blocking(prepare)
+            .await
+            .unwrap_or_else(|error| Err(Refused(vec![format!("reading the configuration failed: {error}")])));
+        match prepared {
+            Ok(prepared) => self.put_in_force(prepared),
+            Err(refused) => self.refuse(refused),
+        }
+    }
+
+    fn refuse(&mut self, Refused(problems): Refused) {
+        let reloads = &self.built.shared.metrics.reloads;
+        reloads.failed.fetch_add(1, Ordering::Relaxed);
+        reloads.last_failed.store(true, Ordering::Relaxed);
+        if self.refused == problems {
+            if let Some(left_out) = self.repeats.is_time() {
+                let problems = problems.len();
+                tracing::error!(problems, left_out, "reload failed as the one before: nothing was changed");
+            }
+            return;
+        }
+        for problem in &problems {
+            tracing::error!(problem, "the configuration cannot be reloaded");
+        }
+        tracing::error!(problems = problems.len(), "reload failed: nothing was changed");
+        self.refused = problems;
+    }
+
+    fn put_in_force(&mut self, Prepared { draft, changes, warnings }: Prepared) {
+        for warning in warnings.iter().filter(|warning| !self.warned.contains(warning)) {
+            tracing::warn!("{warning}");
+        }
+        self.warned = warnings;
+        let before = Arc::clone(&self.built);
+        let (built, unkept) = draft.carry_out(Some(&before));
+        self.built = Arc::new(built);
+        self.current.replace(&self.built.shared);
+        self.catalog_source.send_replace(self.built.catalog_source());
+        self.keep(unkept);
+        self.drain_what_is_gone(&before);
+        self.built.shared.listeners.look();
+        let reloads = &self.built.shared.metrics.reloads;
+        reloads.ok.fetch_add(1, Ordering::Relaxed);
+        reloads.succeeded();
+        let is_mended = !std::mem::take(&mut self.refused).is_empty();
+        if !changes.is_empty() || is_mended {
+            let what = told(&changes);
+            tracing::info!(changes = changes.len(), what, "reloaded: the configuration is in force");
+        } else if let Some(left_out) = self.repeats.is_time() {
+            tracing::info!(changes = 0, left_out, "reloaded: nothing has changed; files were read again");
+        }
+    }
+
+    fn keep(&self, pools: Vec<Arc<ServerPool>>) {
+        for pool in pools {
+            self.tasks.spawn(pool::keep(pool, self.stop.clone()));
+        }
+    }
+
+    fn drain_what_is_gone(&mut self, before: &Built) {
+        let is_member = |built: &Built, pool: &Arc<ServerPool>| {
+            built.shared.pools.iter().flat_map(|pool| &pool.members).any(|member| Arc::ptr_eq(member, pool))
+        };
+        // Some have come back.
+        self.draining.retain(|pool| pool.upgrade().is_some_and(|pool| !is_member(&self.built, &pool)));
+        for pool in before.shared.pools.iter().flat_map(|pool| &pool.members) {
+            if !is_member(&self.built, pool) {
+                // A pool whose server is at another address now is another one of the same name.
+                let has_moved = self.built.shared.pool_named(&pool.name).is_some();
+                if has_moved {
+                    pool.send_on();
+                } else {
+                    pool.drain();
+                }
+                self.draining.push(Arc::downgrade(pool));
+            }
+        }
+    }
+
+    fn still_draining(&self) -> Vec<Arc<ServerPool>> {
+        self.draining.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+/// Reads, checks and compares; blocks, and changes nothing.
+fn prepare(
+    origin: &Origin,
+    before: &Built,
+    draining: &[Arc<ServerPool>],
+    spawner: &Spawner,
+) -> Result<Prepared, Refused> {
+    let mut config = origin.load().map_err(|error| match error {
+        LoadError::Problems(problems) => Refused(problems.lines()),
+        other => lines(&other),
+    })?;
+    let shortage = descriptors::fit(&mut config, descriptors::raise_limit());
+    let warnings = warnings(&config, origin, shortage);
+    let diff = Diff::of(&before.config, &config);
+    let restart: Vec<String> =
+        diff.needs_restart().map(|change| format!("{change}: needs a restart")).collect();
+    if !restart.is_empty() {
+        return Err(Refused(restart));
+    }
+    let files = Files::read(&config).map_err(|error| lines(&error))?;
+    let draft = Draft::new(config, files, Some(before), draining, spawner).map_err(|error| lines(&error))?;
+    let mut changes: Vec<String> = diff.changes.iter().map(ToString::to_string).collect();
+    changes.extend(changed_users(&before.shared.identities.users, draft.users()));
+    Ok(Prepared { draft, changes, warnings })
+}
+
+/// What a configuration is warned of: what it says, who can read it, and that there are too few file descriptors.
+pub fn warnings(config: &Config, origin: &Origin, shortage: Option<String>) -> Vec<String> {
+    let exposed = secrets::exposed(config, origin.path.as_deref());
+    shortage.into_iter().chain(exposed).chain(config.warnings.lines()).collect()
+}
+
+/// Changes in one line, the first of them if they are many.
+fn told(changes: &[String]) -> String {
+    let more = changes.len().saturating_sub(CHANGES_TOLD);
+    let told = changes[..changes.len() - more].join("; ");
+    if more > 0 { format!("{told}; and {more} more") } else { told }
+}
+
+fn lines(error: &impl Display) -> Refused {
+    Refused(error.to_string().lines().map(str::to_owned).collect())
+}
+
+/// What happened to users, a line for each as long as there are few.
+fn changed_users(before: &Users, now: &Users) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (name, user) in now.iter() {
+        match before.get(name) {
+            None => lines.push(format!("user {name:?}: added")),
+            Some(known) if known.verifier() != user.verifier() => {
+                lines.push(format!("user {name:?}: another password"));
+            }
+            Some(_) => {}
+        }
+    }
+    let removed = before.iter().filter(|(name, _)| now.get(name).is_none());
+    lines.extend(removed.map(|(name, _)| format!("user {name:?}: removed")));
+    lines.sort_unstable();
+    if lines.len() > USERS_NAMED {
+        let more = lines.len() - USERS_NAMED;
+        lines.truncate(USERS_NAMED);
+        lines.push(format!("{more} more users: added, removed, or with another password"));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{Secret, Verifier};
+
+    #[test]
+    fn users_are_compared_without_their_passwords() {
+        let users = |text: &str| Users::parse(text.as_bytes()).expect("well-formed");
+        let before = users("\"a\" \"SECRET\"\n\"b\" \"SECRET\"\n\"c\" \"SECRET\"\n");
+        let now = users("\"a\" \"SECRET\"\n\"b\" \"OTHER\"\n\"d\" \"SECRET\"\n");
+        let expected = ["user \"b\": another password", "user \"c\": removed", "user \"d\": added"];
+        assert_eq!(changed_users(&before, &now), expected);
+        assert_eq!(changed_users(&now, &now), [""; 0]);
+        let mut many = Users::default();
+        (0..50).for_each(|n| many.insert(&format!("u{n}"), Verifier::Plain(Secret::new("SECRET"))));
+        let lines = changed_users(&Users::default(), &many);
+        assert_eq!(lines.len(), USERS_NAMED + 1);
+        assert!(lines.last().is_some_and(|last| last.starts_with("30 more users")), "{lines:?}");
+    }
+}

@@ -1,0 +1,68 @@
+//! What signals ask for: SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads.
+
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::task::TaskTracker;
+
+/// The signals that the program listens to.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// The wish that a signal stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// To go down.
+    End,
+    /// To read the configuration again.
+    Reload,
+}
+
+impl Signals {
+    /// From here on the signals no longer end the process by themselves.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) -> Wish {
+        tokio::select! {
+            // Cancel safe: signals that were not received are merged into the next one.
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.interrupt.recv() => Wish::End,
+            _ = self.hangup.recv() => Wish::Reload,
+        }
+    }
+
+    async fn end_while_draining(&mut self) {
+        while self.next().await == Wish::Reload {
+            tracing::warn!("SIGHUP while going down: the configuration is not read again");
+        }
+    }
+
+    /// Waits for one that asks for the end; one that asks for a reload is kept for later.
+    pub async fn end(&mut self) {
+        tokio::select! {
+            // Cancel safe: as above.
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Waits until every task has ended, `grace` is over, or another signal comes. Returns whether all have ended.
+pub async fn drained(tasks: &TaskTracker, grace: Duration, signals: &mut Signals) -> bool {
+    tokio::select! {
+        () = tasks.wait() => true,
+        () = tokio::time::sleep(grace) => false,
+        () = signals.end_while_draining() => false,
+    }
+}
