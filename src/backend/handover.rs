@@ -112,8 +112,10 @@ impl Backend {
     async fn confirm(&mut self, sql: &str) -> Result<(), NotReady> {
         let answer = self.ask(sql).await?;
         match answer.error {
-            // What it has said were its last words: it is lost, and has refused nothing.
-            Some(_) if !self.protocol.is_answered() => Err(self.closed().into()),
+            // What it has said were its last words, perhaps behind the answer: it is lost, and has refused nothing.
+            Some(error) if error.ends_connection() || !self.protocol.is_answered() => {
+                Err(self.closed().into())
+            }
             Some(error) => Err(NotReady::Refused(error)),
             None => Ok(()),
         }

@@ -22,7 +22,7 @@ pub mod secret;
 pub mod settings;
 pub mod statements;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 pub use address::{Credentials, Identity, Server};
 pub use hosts::{HostPort, SessionAttrs};
@@ -31,7 +31,10 @@ pub use protocol::{Protocol, Quiescent};
 pub use settings::Settings;
 
 use crate::{
-    socket::{Socket, silence::Silence},
+    socket::{
+        Socket,
+        silence::{self, Silence},
+    },
     threads::Home,
 };
 
@@ -155,6 +158,34 @@ impl Backend {
     /// The error for a failed socket.
     pub fn broken(&self, error: std::io::Error) -> Broken {
         Broken::Io { server: self.server.name.clone(), error }
+    }
+
+    /// The error for a server that has acknowledged nothing for this long.
+    pub fn silent(&self, limit: Duration) -> Broken {
+        let what = format!("it acknowledged nothing for {} s", limit.as_secs_f64());
+        self.broken(std::io::Error::new(std::io::ErrorKind::TimedOut, what))
+    }
+
+    /// Reads what comes next to the end of `unread`; an error if nothing will, or if the server acknowledges nothing for
+    /// `limits.tcp_user_timeout`.
+    ///
+    /// Cancel safe: what was read is in `unread`.
+    pub async fn read_more(&mut self, unread: &mut Vec<u8>) -> Result<(), Broken> {
+        let limit = self.server.tcp_user_timeout;
+        loop {
+            tokio::select! {
+                read = self.socket.read_more(unread) => return match read {
+                    Ok(true) => Ok(()),
+                    Ok(false) => Err(self.closed()),
+                    Err(error) => Err(self.broken(error)),
+                },
+                () = tokio::time::sleep(silence::pause(limit)), if !limit.is_zero() => {
+                    if self.silence.lasts(&self.socket, limit) {
+                        return Err(self.silent(limit));
+                    }
+                }
+            }
+        }
     }
 
     /// The error for an orderly close by the server.

@@ -9,6 +9,7 @@ mod heard;
 mod known;
 pub mod naming;
 mod received;
+mod repeat;
 mod sent;
 mod shapes;
 mod steps;
@@ -19,6 +20,7 @@ use std::{
 };
 
 pub use heard::{Discarded, Failure, Heard, Transient};
+use repeat::Repeat;
 pub use steps::{Awaits, Step, Undo};
 
 use super::statements::Shape;
@@ -45,16 +47,6 @@ struct Part {
     repeat: Repeat,
     failed: bool,
     opening: Opening,
-}
-
-/// Whether the client's request can still be sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Repeat {
-    No,
-    /// The client has been told nothing.
-    Yes,
-    /// What it is told is in the chunk that is being looked at, and nothing else is.
-    Begun,
 }
 
 /// What of the client's was sent in front of its messages, of which it had been told already that it was done.
@@ -132,6 +124,9 @@ pub struct Protocol {
     kept: Vec<u8>,
     /// The steps of a request that failed by a stale plan, up to its ReadyForQuery.
     to_repeat: Option<VecDeque<Step>>,
+    /// A warning that the connection is about to end, and what came with it, of a request that may be sent again:
+    /// the client is told if it does not end.
+    last_words: Vec<u8>,
 }
 
 /// What becomes of the ReadyForQuery that tells the client that it is in no transaction.
@@ -166,6 +161,7 @@ impl Default for Protocol {
             shape: Shape::default(),
             kept: Vec::new(),
             to_repeat: None,
+            last_words: Vec::new(),
         }
     }
 }

@@ -72,14 +72,9 @@ impl Backend {
             .await
             .map_err(|error| self.broken(error))?;
         let mut chunk = Vec::new();
-        match self.socket.read_more(&mut chunk).await {
-            Ok(true) => {
-                self.server.traffic.count_received(chunk.len());
-                Ok(chunk)
-            }
-            Ok(false) => Err(self.closed()),
-            Err(error) => Err(self.broken(error)),
-        }
+        self.read_more(&mut chunk).await?;
+        self.server.traffic.count_received(chunk.len());
+        Ok(chunk)
     }
 }
 

@@ -136,15 +136,19 @@ impl DatabaseCatalog {
         Defining(Arc::clone(self))
     }
 
-    /// Waits until there is a snapshot, or it could not be read, for a while: the first statements of a session need not
-    /// be taken for the worst.
+    /// Waits until a snapshot has been read, or could not be, for a while: the first statements of all need not be taken for
+    /// the worst. When it is to be read again, logins do not wait.
     ///
     /// Cancel safe.
     pub async fn first_read(&self) {
         let known = async {
             loop {
                 let attempted = self.attempted.notified();
-                if !self.load().is_empty() || self.lock().failures > 0 {
+                let (was_read, has_failed) = {
+                    let reading = self.lock();
+                    (reading.fingerprint.is_some() || !reading.last.is_empty(), reading.failures > 0)
+                };
+                if was_read || has_failed {
                     return;
                 }
                 attempted.await;

@@ -146,10 +146,19 @@ async fn enter(
     if shared.acceptor.requires_tls() && matches!(stranger.socket, Some(Socket::Tcp(_))) {
         return Err(reply::tls_required().into());
     }
-    let counted = take_place(&start, shared)?;
-    negotiate(stranger, &start).await?;
-    authenticate(stranger, shared, &start.user).await?;
-    counted.is_let_in();
+    let mut counted = take_place(&start, shared)?;
+    let proven = async {
+        negotiate(stranger, &start).await?;
+        authenticate(stranger, shared, &start.user).await
+    };
+    let stays = tokio::select! {
+        // Cancel safe: a client that is not let in has nothing to lose.
+        proven = proven => proven.map(|()| true)?,
+        () = counted.gives_way() => false,
+    };
+    if !stays || !counted.is_let_in() {
+        return Err(reply::too_many_logins(&start.user).into());
+    }
     let pools: Vec<&str> = shared.pools.iter().map(|pool| pool.name.as_str()).collect();
     let (parameters, kind) = admit(&start, shared, home)
         .await

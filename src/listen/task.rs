@@ -125,12 +125,10 @@ impl Listener {
             };
             tokio::select! {
                 // Cancel safe: what was read is in `unread`.
-                read = lease.socket.read_more(&mut unread) => {
+                read = lease.read_more(&mut unread) => {
                     heard = Instant::now();
-                    match read {
-                        Ok(true) => {}
-                        Ok(false) => return Over::Lost("the server closed the connection".to_owned()),
-                        Err(error) => return Over::Lost(error.to_string()),
+                    if let Err(broken) = read {
+                        return Over::Lost(broken.to_string());
                     }
                     match self.take(&mut unread, &mut batch) {
                         Ok(false) => {}

@@ -35,8 +35,7 @@ impl Session {
         if let Some(lease) = &mut self.hold.leased {
             let backend = lease.backend();
             if backend.silence.lasts(&backend.socket, limit) {
-                let what = format!("it acknowledged nothing for {} s", limit.as_secs_f64());
-                let broken = lease.broken(io::Error::new(io::ErrorKind::TimedOut, what));
+                let broken = backend.silent(limit);
                 // Those that nobody has tried since lead to the same peer.
                 lease.pool().close_idle(|_| true);
                 return self.on_broken(broken);

@@ -61,8 +61,14 @@ impl Session {
             None if ends => return Err(Ended::Backend(broken.into())),
             _ => {}
         }
+        if self.under_way.is_repeated {
+            // After an error of the server's own, which the client was not told: the request begins anew already.
+            return Ok(());
+        }
+        // What is being cancelled is not to begin anew.
         if lease.protocol.has_told_nothing()
-            && let Some(reason) = repeat::reason_of_end(said.as_ref())
+            && !lease.cancel.was_hit()
+            && let Some(reason) = repeat::reason_of_end(&broken, said.as_ref())
             && self.repeat(reason)
         {
             return Ok(());

@@ -67,8 +67,9 @@ impl Session {
         } else {
             demand.verdict.effects
         };
+        let is_first = !self.under_way.is_repeated;
         match at_once {
-            Some(Checkout::Lease(lease)) if lease.is_ready(self.needs(&lease, pool, effects)) => {
+            Some(Checkout::Lease(lease)) if is_first && lease.is_ready(self.needs(&lease, pool, effects)) => {
                 self.hold(lease, pool, place);
                 Soon::now(Ok(()))
             }
@@ -93,7 +94,7 @@ impl Session {
     /// What may take time: waiting, checking a backend, going on to the primary, making it ready.
     async fn checkout_slowly(
         &mut self,
-        pool: PoolId,
+        mut pool: PoolId,
         mut first: Option<Checkout>,
         place: Option<PinPlace>,
         request: Request,
@@ -128,7 +129,12 @@ impl Session {
             match failure {
                 // It is closed with its lease. There are only so many of them.
                 NotReady::Unclean => attempt -= 1,
-                NotReady::Broken(_) if may_try => {}
+                NotReady::Broken(_) if may_try => {
+                    // Those of a replica that is going down are lost one by one.
+                    if self.may_go_on_to_primary(target) {
+                        pool = self.view.shared.routes.primary;
+                    }
+                }
                 NotReady::Broken(broken) => return Err(reply::not_sent(&broken).into()),
                 NotReady::Refused(fields) if fields.code == INTERRUPTED && may_try => give_back(lease),
                 NotReady::Refused(fields) => {
@@ -172,8 +178,9 @@ impl Session {
         loop {
             let choose = || shared.pool(target).choose().map(|member| member.checkout(&self.wants(target)));
             let refusal = match first.take().or_else(choose) {
-                Some(Checkout::Lease(lease)) => return Ok((lease, target)),
-                Some(Checkout::Stale(mut lease)) => {
+                Some(Checkout::Lease(lease)) if !self.under_way.is_repeated => return Ok((lease, target)),
+                // A connection was just lost: others may be about to be.
+                Some(Checkout::Lease(mut lease) | Checkout::Stale(mut lease)) => {
                     if lease.check().await {
                         return Ok((lease, target));
                     }
@@ -200,14 +207,19 @@ impl Session {
             }
             if let Some(refusal) = refusal {
                 // A replica that cannot be reached is no reason to fail a read.
-                let is_replica = Some(target) == shared.routes.replicas && target != shared.routes.primary;
-                let may_go_on = is_replica && self.who.bound.is_none();
+                let may_go_on = self.may_go_on_to_primary(target);
                 if !(may_go_on && matches!(refusal, Refusal::Unreachable(_))) {
                     return Err(reply::refused(&shared.pool(target).name, &refusal).into());
                 }
             }
             target = shared.routes.primary;
         }
+    }
+
+    /// Whether what the replicas' pool cannot serve is the primary's to serve.
+    fn may_go_on_to_primary(&self, pool: PoolId) -> bool {
+        let routes = &self.view.shared.routes;
+        Some(pool) == routes.replicas && pool != routes.primary && self.who.bound.is_none()
     }
 
     fn wants(&self, pool: PoolId) -> Wants<'_> {

@@ -269,8 +269,12 @@ impl Session {
             return Ok(());
         }
         lease.protocol.hold_ready();
-        // A connection that was lost shows in the mailbox.
-        if let Ok(position) = subscription.listener.fence().await {
+        let fenced = subscription.listener.fence().await;
+        if fenced.is_err() {
+            // The connection that listens is lost, which shows in the mailbox: nothing is sent that the session does not
+            // survive. Its task has another waker as soon as it waits.
+            self.watch_mail(Waker::noop())?;
+        } else if let Ok(position) = fenced {
             if begins {
                 listening.own = Some((lease.cancel.process_id, position));
             }
@@ -292,8 +296,8 @@ impl Session {
                 return Ok(());
             }
             Ok(Ok(Answer { error: Some(fields), .. })) => Reply::from_server(&fields),
-            Ok(Err(broken)) => reply::broken(&broken, None),
-            Err(_) => reply::broken(&lease.timed_out(), None),
+            Ok(Err(broken)) => reply::not_sent(&broken),
+            Err(_) => reply::not_sent(&lease.timed_out()),
         };
         self.end_lease()?;
         Err(reply.into())

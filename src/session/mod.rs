@@ -1,6 +1,19 @@
 //! One client's conversation, from its first request to its last.
 //!
-//! `serve.rs` is the journey of a request; everything else in this folder is one step of it.
+//! `serve.rs` is the journey of a request; everything else in this folder is one step of it, or one part of a session:
+//!
+//! | part | what it is | file |
+//! |---|---|---|
+//! | `client` | the client's socket, what came from it and what is to go to it | `client` |
+//! | `who` | who the client is: identity, startup settings, cancel key | `start` |
+//! | `view` | what the session goes by: the configuration and its database's definitions | `view` |
+//! | `own` | what makes it the same on any backend: settings, statements, channels | `own` |
+//! | `hold` | its transaction, and its backend with what is true of that only while it is held | `hold` |
+//! | `under_way` | the request under way | `under_way` |
+//!
+//! A request is judged by a `Judge`, which borrows the parts that it reads and can change none (`classify`, `texts`,
+//! `failed`). What becomes of the backend behind it is a pure function of what is known (`settled`), which reads the
+//! table of the kinds of state (`kinds`). Every hold on a backend ends by `Session::part`.
 
 mod aliases;
 mod answer;

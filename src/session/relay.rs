@@ -132,8 +132,9 @@ impl Session {
             Moved::Alone => Box::pin(self.relay_alone()).await?,
             Moved::Answered | Moved::Request(_) => {}
         }
-        self.under_way.sent = Vec::new();
-        self.under_way.kept_sent.shrink_to(0);
+        if !self.is_stepping() {
+            self.forget_sent();
+        }
         Ok(())
     }
 

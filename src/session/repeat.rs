@@ -3,19 +3,26 @@
 //!
 //! The request's bytes are kept from when they are sent to when the first byte of an answer goes to the client; only of
 //! what is proven to read, is in no transaction, and leaves nothing; and only as long as there is room for them
-//! (`limits.request_buffer_total`): beyond it the request cannot be run once more. A connection that ends without a word is no reason:
-//! the statement itself may have brought the server down.
+//! (`limits.request_buffer_total`): beyond it the request cannot be run once more. A connection that ends without a word is
+//! a reason as well. The statement itself may have brought its server down, which is not to be told from any other end: so
+//! nothing is run a third time.
 
 use std::sync::atomic::Ordering;
 
 use super::{Session, request::Request};
-use crate::{backend::protocol::Transient, route::Demand, sql::Effects, wire::read::ErrorFields};
+use crate::{
+    backend::{Broken, protocol::Transient},
+    route::Demand,
+    sql::Effects,
+    wire::read::ErrorFields,
+};
 
 /// What only says more of the statement, and is left nowhere.
 const HARMLESS: Effects = Effects::APP_OBJECTS.with(Effects::BIND_DECIDES);
 
 impl Session {
     /// Whether the request, which is to be sent, may be run once more.
+    /// Of one that is sent in parts it is the rest; what was sent of it before is kept already.
     pub(super) fn may_repeat(&self, request: Request, demand: &Demand) -> bool {
         let effects = demand.verdict.effects.without(HARMLESS);
         let is_whole = request.streaming == 0 && request.end.is_complete();
@@ -25,15 +32,38 @@ impl Session {
             && effects == Effects::NONE
             && self.hold.leased.as_ref().is_none_or(|leased| !leased.is_pinned() && !leased.is_kept)
             && !self.under_way.was_in_transaction
-            && !self.is_amid_pipeline()
+            && (!self.is_amid_pipeline() || self.has_told_nothing())
+    }
+
+    /// Whether the request under way, of which only a part was sent, may still be run once more.
+    fn has_told_nothing(&self) -> bool {
+        self.under_way.sent.is_some()
+            && self.hold.leased.as_ref().is_some_and(|leased| leased.protocol.has_told_nothing())
+    }
+
+    /// Keeps what was just sent, behind what was sent of the same request before. `goes_on` if there was anything.
+    pub(super) fn keep_sent(&mut self, mut bytes: Vec<u8>, goes_on: bool) {
+        let sent = &mut self.under_way.sent;
+        *sent = match sent.take().filter(|_| goes_on) {
+            Some(mut sent) => {
+                sent.append(&mut bytes);
+                Some(sent)
+            }
+            None => Some(bytes),
+        };
+    }
+
+    /// The request is not run once more.
+    pub(super) fn forget_sent(&mut self) {
+        self.under_way.sent = None;
+        self.under_way.kept_sent.shrink_to(0);
     }
 
     /// The request under way begins anew, if it can.
     pub(super) fn repeat(&mut self, reason: Transient) -> bool {
-        if self.under_way.sent.is_empty() {
-            return false;
-        }
-        let later = std::mem::replace(&mut self.client.inbox, std::mem::take(&mut self.under_way.sent));
+        let Some(sent) = self.under_way.sent.take() else { return false };
+        self.set_stepping(false);
+        let later = std::mem::replace(&mut self.client.inbox, sent);
         self.client.inbox.extend_from_slice(&later);
         self.client.kept.take_over(&mut self.under_way.kept_sent);
         self.under_way.is_repeated = true;
@@ -43,7 +73,11 @@ impl Session {
     }
 }
 
-/// Why a server ends a connection that has done nothing to deserve it.
-pub(super) fn reason_of_end(said: Option<&ErrorFields>) -> Option<Transient> {
-    said.and_then(|fields| Transient::of(fields.code.as_bytes()))
+/// Why a connection has ended that has done nothing to deserve it.
+pub(super) fn reason_of_end(broken: &Broken, said: Option<&ErrorFields>) -> Option<Transient> {
+    match said {
+        Some(fields) => Transient::of(fields.code.as_bytes()),
+        None if matches!(broken, Broken::Protocol { .. }) => None,
+        None => Some(Transient::Lost),
+    }
 }

@@ -421,6 +421,15 @@ pub(crate) fn too_many_of_identity((user, database): (&str, &str), held: usize, 
     )
 }
 
+/// Too many logins of one name are under way: the oldest gives way.
+pub(crate) fn too_many_logins(user: &str) -> Reply {
+    Reply::new(
+        "53300",
+        format!("too many logins of user \"{user}\" are under way, and this one is the oldest of them"),
+        "Connect again, and answer the request for the password at once; or raise limits.max_clients.",
+    )
+}
+
 /// The wrong password, or an unknown user: the same for both.
 pub(crate) fn authentication_failed(user: &str) -> Reply {
     Reply::new("28P01", format!("password authentication failed for user \"{user}\""), "")

@@ -52,15 +52,17 @@ impl Session {
         let mut draft = Draft::take();
         let opening = self.write_opening(&mut draft);
         write_aliases(&aliases, &mut draft);
+        let whole = request;
         let (written, request) = self.write_request(request, effects, &mut draft)?;
         let risk = self.take_risk(&written, request, &draft);
         self.note_standing(request, demand);
         self.note_effects(request, demand);
         self.note_opening(opening, aliases.len());
         let completion = self.restore_startup(request, effects);
-        let kept_bytes = if risk.is_some() { 2 * request.len } else { request.len };
-        let may_repeat = self.may_repeat(request, demand)
-            && !self.is_stepping()
+        let goes_on = self.is_amid_pipeline();
+        let sent_before = self.under_way.sent.as_ref().filter(|_| goes_on).map_or(0, Vec::len);
+        let kept_bytes = sent_before + if risk.is_some() { 2 * request.len } else { request.len };
+        let may_repeat = self.may_repeat(whole, demand)
             && self.under_way.kept_sent.grow_to(kept_bytes, self.view.shared.limits.request_buffer_total);
         let Some(lease) = &mut self.hold.leased else { return Ok(()) };
         let as_it_came = matches!(written, Written::AsItCame { .. }) && draft.is_empty();
@@ -82,7 +84,11 @@ impl Session {
         }
         let bytes = self.take_from_inbox(request);
         self.under_way.is_repeated = false;
-        self.under_way.sent = if may_repeat { bytes } else { Vec::new() };
+        if may_repeat {
+            self.keep_sent(bytes, goes_on);
+        } else {
+            self.under_way.sent = None;
+        }
         if let Err(error) = sent {
             // The relay finds the connection closed and tells the client.
             tracing::debug!(%error, "a request could not be sent");
@@ -101,6 +107,7 @@ impl Session {
     /// The server skips everything up to the Sync: it is sent as it came, and nothing is noted.
     fn send_skipped(&mut self, request: Request) {
         let bytes = self.take_from_inbox(request);
+        self.forget_sent();
         self.client.streaming = request.streaming;
         if let Some(lease) = &mut self.hold.leased {
             if request.is_extended() {

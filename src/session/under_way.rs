@@ -19,7 +19,7 @@ pub(super) struct UnderWay {
     /// Whether everything under way is proven to read only.
     pub(super) only_reads: bool,
     /// Its bytes, as long as it can be run once more.
-    pub(super) sent: Vec<u8>,
+    pub(super) sent: Option<Vec<u8>>,
     /// What `sent` counts of what all sessions may keep, and of what is sent again should a plan be stale.
     pub(super) kept_sent: Kept,
     /// It, or the request at the start of the inbox, was sent before.
@@ -36,7 +36,7 @@ impl UnderWay {
             ending: Ending::No,
             restore: None,
             only_reads: false,
-            sent: Vec::new(),
+            sent: None,
             kept_sent: Kept::of(&shared.kept),
             is_repeated: false,
         }

@@ -112,6 +112,11 @@ impl ErrorFields {
         }
         fields
     }
+
+    /// Whether the server closes the connection after it.
+    pub fn ends_connection(&self) -> bool {
+        matches!(self.severity.as_str(), "FATAL" | "PANIC")
+    }
 }
 
 impl std::fmt::Display for ErrorFields {

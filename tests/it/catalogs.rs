@@ -273,3 +273,21 @@ async fn a_database_that_cannot_be_read_is_complained_of_once() {
     }
     assert!(client.simple_query("SELECT 1").await.is_err(), "it is gone");
 }
+
+/// Only the first reading is waited for.
+#[tokio::test]
+async fn a_login_does_not_wait_for_what_is_read_again() {
+    const FIRST_READ: Duration = Duration::from_secs(2);
+    let site = Site::with_backends(1);
+    let mut client = site.client().await;
+    client.ask("BEGIN").await;
+    let answer = client.ask("CREATE FUNCTION of_mine() RETURNS int LANGUAGE sql AS 'SELECT 1'").await;
+    assert_eq!(error_code(&answer), None);
+    // Nothing is known now, and the only connection with which to read it is in use.
+    let before = Instant::now();
+    let mut other = site.client().await;
+    let waited = before.elapsed();
+    assert!(waited < FIRST_READ, "{waited:?}");
+    client.ask("ROLLBACK").await;
+    assert_eq!(other.query_value("SELECT 1").await, "1");
+}

@@ -52,6 +52,7 @@ async fn eventually_answers(client: &mut RawClient, sql: &str) -> String {
 #[tokio::test]
 async fn killed_backends_are_replaced() {
     let primary = Postgres::builder(Role::Primary).setting("restart_after_crash", "on").start();
+    primary.query("CREATE TABLE slept (a int); GRANT INSERT ON slept TO app").await;
     let proxy = Proxy::start(&ProxyConfig::primary_only(&primary).to_toml());
     let mut client = RawClient::app(proxy.port()).await;
 
@@ -61,7 +62,7 @@ async fn killed_backends_are_replaced() {
     assert_eq!(client.query_value("SELECT 1").await, "1");
 
     // In a query: its client is told, and goes on.
-    client.query("SELECT pg_sleep(30)").await;
+    client.query("INSERT INTO slept SELECT 1 FROM pg_sleep(30)").await;
     primary.kill_backend(backend_of(&primary, "pg_sleep").await).await;
     let [code_, message, hint] = client.read_error().await.expect("the statement has failed");
     assert!(["08006", "57P02"].contains(&code_.as_str()), "{code_} {message}");
@@ -356,6 +357,7 @@ async fn a_primary_that_is_down_at_the_start_is_waited_for() {
 #[tokio::test]
 async fn a_cut_network_is_told_and_a_stalled_one_is_waited_out() {
     let primary = Postgres::start(Role::Primary);
+    primary.query("CREATE TABLE slept (a int); GRANT INSERT ON slept TO app").await;
     let relay = Relay::start(primary.port());
     let url = Login::App.url(relay.port(), "app");
     let config = ProxyConfig::primary_only(&primary)
@@ -367,7 +369,7 @@ async fn a_cut_network_is_told_and_a_stalled_one_is_waited_out() {
         .set("pools.primary", "close_timeout", "300ms");
     let proxy = Proxy::start(&config.to_toml());
     let mut client = RawClient::app(proxy.port()).await;
-    client.query("SELECT pg_sleep(30)").await;
+    client.query("INSERT INTO slept SELECT 1 FROM pg_sleep(30)").await;
     primary.wait_for_app_backends("query LIKE '%pg_sleep%' AND state = 'active'", 1).await;
     relay.cut();
     let [code_, message, _] = client.read_error().await.expect("the statement has failed");

@@ -153,7 +153,7 @@ async fn of_two_primaries_the_later_one_wins_and_open_transactions_fail() {
     write_until_at(&mut open, cluster.primary.port()).await;
     open.ask("BEGIN").await;
     open.ask("INSERT INTO t VALUES (1)").await;
-    busy.query("SELECT pg_sleep(60)").await;
+    busy.query("INSERT INTO t SELECT 2 FROM pg_sleep(60)").await;
     cluster.primary.wait_for_app_backends("state = 'active'", 1).await;
     cluster.replica.promote().await;
     // Nobody stops the old one: the statement under way ends at once all the same.

@@ -45,6 +45,7 @@ mod procedures;
 mod proven;
 mod reload;
 mod repeats;
+mod repeats_lost;
 mod routing;
 mod shares;
 mod silence;

@@ -174,3 +174,35 @@ async fn an_only_user_has_all_places_for_clients() {
     assert_eq!(all.len(), 30);
     assert!(told.contains("too many clients already: 30"), "{told}");
 }
+
+/// Whoever says a user's name and no password takes places from nobody who knows it.
+#[tokio::test]
+async fn who_proves_nothing_shuts_out_nobody_of_the_same_name() {
+    const CLIENTS: usize = 20;
+    let primary = Postgres::start(Role::Primary);
+    let folder = Scratch::new();
+    let users = folder.path().join("users");
+    fs::write(&users, "\"app\" \"secret\"\n\"app_two\" \"second\"\n").expect("the folder is writable");
+    let config = ProxyConfig::primary_only(&primary).set("limits", "max_clients", CLIENTS as i64).set(
+        "auth",
+        "users_file",
+        users.to_str().expect("the path is text"),
+    );
+    let proxy = Proxy::start(&config.to_toml());
+    let mut idle = Vec::new();
+    for _ in 0..3 * CLIENTS {
+        let mut client = RawClient::open(proxy.port()).await;
+        client.startup(&[("user", "app"), ("database", "app")]).await;
+        // It is asked for its password, unless the one before it has not gone yet, and says nothing.
+        assert!(matches!(client.read_message().await.tag, b'R' | b'E'));
+        idle.push(client);
+    }
+    for login in [Login::App, Login::AppTwo] {
+        let mut client = RawClient::login(proxy.port(), login, "app").await;
+        assert_eq!(client.query_value("SELECT 1").await, "1");
+    }
+    // The oldest were told to go.
+    let told = idle[0].try_read_message().await.and_then(|message| message.field(b'M')).unwrap_or_default();
+    assert!(told.contains("too many logins of user \"app\" are under way"), "{told}");
+    assert!(proxy.metric("bulkhead_clients").await <= Some(CLIENTS as f64));
+}

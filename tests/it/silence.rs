@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Login, Postgres, Proxy, ProxyConfig, RawClient, Relay, Role, eventually};
+use crate::support::{Login, Postgres, Proxy, ProxyConfig, RawClient, Relay, Role, eventually, values};
 
 /// `tcp_user_timeout` of these tests, and when it must have taken effect.
 const LIMIT: &str = "3s";
@@ -23,6 +23,15 @@ fn start(primary: &Postgres, url: String) -> Proxy {
     Proxy::start(&config.to_toml())
 }
 
+async fn wait_until_reads_are_known(proxy: &Proxy, client: &mut RawClient) {
+    let proven = "bulkhead_requests_total{class=\"read\",pool=\"primary\",reason=\"read_only\"}";
+    eventually("reads are known as such", SOON, async || {
+        client.ask("SELECT lower('A')").await;
+        (proxy.metric(proven).await.unwrap_or(0.0) > 0.0).then_some(())
+    })
+    .await;
+}
+
 async fn wait_for_active(proxy: &Proxy, count: f64) {
     let sample = r#"bulkhead_pool_connections{pool="primary",server="primary",state="active"}"#;
     eventually(&format!("{count} active"), SOON, async || {
@@ -35,19 +44,15 @@ async fn wait_for_active(proxy: &Proxy, count: f64) {
 #[tokio::test]
 async fn a_statement_sent_into_nothing_is_answered() {
     let primary = Postgres::start(Role::Primary);
+    primary.query("CREATE TABLE written (a int); GRANT INSERT ON written TO app").await;
     let relay = Relay::start(primary.port());
     let proxy = start(&primary, Login::App.url_of_hosts(&[relay.port()], ""));
     let mut client = RawClient::app(proxy.port()).await;
     // Once the catalog is known nothing is asked after a statement, so it is the statement that is sent into nothing.
-    let proven = "bulkhead_requests_total{class=\"read\",pool=\"primary\",reason=\"read_only\"}";
-    eventually("reads are known as such", SOON, async || {
-        client.ask("SELECT lower('A')").await;
-        (proxy.metric(proven).await.unwrap_or(0.0) > 0.0).then_some(())
-    })
-    .await;
+    wait_until_reads_are_known(&proxy, &mut client).await;
     relay.vanish(true);
     let before = Instant::now();
-    client.query("SELECT 2").await;
+    client.query("INSERT INTO written VALUES (1)").await;
     let [code, message, ..] = client.read_error().await.expect("an error");
     assert_eq!(code, "08006", "{message}");
     // Whoever notices first, the watch or the system, which has the same timeout.
@@ -135,12 +140,12 @@ async fn a_host_that_vanished_costs_only_the_first_connection() {
     let mut clients = vec![RawClient::app(proxy.port()).await, RawClient::app(proxy.port()).await];
     clients[0].ask("SELECT 1").await;
     relay.vanish(true);
-    // Its connection is found out, and the other host is looked for within what waiters wait.
-    clients[0].query("SELECT 2").await;
-    assert!(clients[0].read_error().await.is_some());
+    // Its connection is found out, and the other host is looked for within what waiters wait: a read is run there.
     let before = Instant::now();
+    clients[0].query("SELECT 2").await;
+    assert_eq!(values(&clients[0].read_until_ready().await), ["2"]);
     assert_eq!(clients[0].query_value("SELECT inet_server_port()").await, primary.port().to_string());
-    assert!(before.elapsed() < Duration::from_secs(14), "{:?}", before.elapsed());
+    assert!(before.elapsed() < Duration::from_secs(17), "{:?}", before.elapsed());
     // From now on there is nothing to look for, and who has begun before goes over.
     let before = Instant::now();
     for client in &mut clients {
@@ -148,4 +153,32 @@ async fn a_host_that_vanished_costs_only_the_first_connection() {
         assert_eq!(client.query_value("SELECT 1").await, "1");
     }
     assert!(before.elapsed() < Duration::from_secs(4), "{:?}", before.elapsed());
+}
+
+/// A session that notifies waits for the connection that listens, which is given up as any other: not only when a server
+/// that is well would have answered.
+#[tokio::test]
+async fn a_notify_waits_no_longer_for_who_listens_than_for_its_own_connection() {
+    const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+    let primary = Postgres::start(Role::Primary);
+    let relay = Relay::start(primary.port());
+    let config = ProxyConfig::primary_only(&primary)
+        .set("servers.primary", "url", Login::App.url_of_hosts(&[relay.port()], ""))
+        .set("limits", "tcp_user_timeout", "1s")
+        .pool("primary", &["primary"], 2);
+    let proxy = Proxy::start(&config.to_toml());
+    let mut client = RawClient::app(proxy.port()).await;
+    // Nor before a NOTIFY.
+    wait_until_reads_are_known(&proxy, &mut client).await;
+    client.ask("LISTEN c").await;
+    let answer = client.ask("NOTIFY c").await;
+    assert!(answer.iter().any(|message| message.tag == b'A'), "{answer:?}");
+    relay.vanish(true);
+    let before = Instant::now();
+    client.query("NOTIFY c").await;
+    let told = client.try_read_message().await.expect("it is told");
+    assert_eq!(told.field(b'C').as_deref(), Some("57P01"), "{told:?}");
+    let waited = before.elapsed();
+    assert!(waited < ANSWER_TIMEOUT, "{waited:?}");
+    proxy.wait_for_log("the connection that listens for clients was lost").await;
 }

@@ -136,11 +136,13 @@ pub enum Transient {
     Conflict,
     /// `read_only_sql_transaction`: on a replica, it was no read.
     ReadOnly,
+    /// The connection was lost, and the server has not said why.
+    Lost,
 }
 
 impl Transient {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Self; 4] = [Self::Ended, Self::IdleTooLong, Self::Conflict, Self::ReadOnly];
+    pub const ALL: [Self; 5] = [Self::Ended, Self::IdleTooLong, Self::Conflict, Self::ReadOnly, Self::Lost];
 
     /// The metric label.
     pub const fn label(self) -> &'static str {
@@ -149,6 +151,7 @@ impl Transient {
             Self::IdleTooLong => "idle_session_timeout",
             Self::Conflict => "conflict",
             Self::ReadOnly => "read_only_server",
+            Self::Lost => "connection_lost",
         }
     }
 
@@ -185,7 +188,7 @@ pub(super) fn lacks_statement(body: &[u8]) -> bool {
     field(body, b'C') == Some(b"26000")
 }
 
-fn field(body: &[u8], wanted: u8) -> Option<&[u8]> {
+pub(super) fn field(body: &[u8], wanted: u8) -> Option<&[u8]> {
     let mut body = Body::new(body, "ErrorResponse");
     while let (Ok(kind), Ok(value)) = (body.byte(), body.cstring()) {
         if kind == wanted {

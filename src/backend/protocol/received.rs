@@ -96,7 +96,10 @@ impl Protocol {
             b'C' => !self.watches,
             _ => false,
         };
-        let Some(part) = self.parts.front_mut().filter(|_| is_plain) else { return false };
+        if !is_plain || !self.last_words.is_empty() {
+            return false;
+        }
+        let Some(part) = self.parts.front_mut() else { return false };
         if part.whose != Whose::Client || !part.steps.is_empty() {
             return false;
         }
@@ -115,6 +118,7 @@ impl Protocol {
             b'Z' | b'S' | b'E' => (true, INSPECTED_BYTES),
             b'A' => (self.heard_elsewhere.is_some(), INSPECTED_BYTES),
             b'C' => (self.watches, INSPECTED_BYTES),
+            b'N' => (self.may_be_repeated(), INSPECTED_BYTES),
             b'T' | b't' => (self.is_describing(), DESCRIBED_BYTES),
             _ => return 0,
         };
@@ -123,30 +127,21 @@ impl Protocol {
 
     /// One message has begun; tells whether it is for the client. `body` is whole only for inspected tags.
     fn on_message(&mut self, tag: u8, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
+        if tag != b'E' {
+            self.let_go_last_words(chunk, out);
+        }
         match tag {
             b'Z' => self.on_ready(body, chunk, out),
             b'S' => self.on_parameter(body) && self.tells(),
             b'E' => self.on_error(body, chunk, out),
-            b'N' => self.parts.front().is_none_or(|part| part.whose == Whose::Client) && self.tells(),
+            b'N' => {
+                let is_for_client = self.parts.front().is_none_or(|part| part.whose == Whose::Client);
+                is_for_client && !self.keep_last_words(body, chunk, out) && self.tells()
+            }
             // A notification belongs to the session's LISTEN, whatever is being answered.
             b'A' => !self.is_heard_elsewhere(body) && self.tells(),
             b'G' | b'W' => self.on_copy_in(),
             _ => self.on_reply(tag, body, chunk, out),
-        }
-    }
-
-    /// The client is told something: what it has sent must not be repeated.
-    fn tells(&mut self) -> bool {
-        if let Some(part) = self.parts.front_mut() {
-            part.repeat = Repeat::No;
-        }
-        true
-    }
-
-    /// The chunk ends: what was passed on of it goes to the client now.
-    fn end_chunk(&mut self) {
-        if let Some(part) = self.parts.front_mut().filter(|part| part.repeat == Repeat::Begun) {
-            part.repeat = Repeat::No;
         }
     }
 
@@ -237,15 +232,14 @@ impl Protocol {
     fn on_transient(&mut self, reason: Transient, steps: VecDeque<Step>, out: &mut Outgoing) {
         // Of this chunk nothing has been sent.
         out.clear();
-        self.kept = Vec::new();
+        (self.kept, self.last_words) = (Vec::new(), Vec::new());
         let heard = self.heard();
         heard.transient = Some(reason);
         heard.undo(steps);
     }
 
     fn on_error(&mut self, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
-        let has = |field: &[u8]| memchr::memmem::find(body, field).is_some();
-        if has(b"\0VFATAL\0") || has(b"\0VPANIC\0") {
+        if is_fatal(body) {
             self.on_fatal(body, out);
             return false;
         }
@@ -258,13 +252,13 @@ impl Protocol {
         let mut steps = std::mem::take(&mut part.steps);
         self.shape = Shape::default();
         let repeat = std::mem::replace(&mut part.repeat, Repeat::No);
-        if repeat != Repeat::No
-            && let Some(reason) = Transient::of_error(body)
-        {
+        let repeats = repeat != Repeat::No && part.kind != Kind::Open;
+        if repeats && let Some(reason) = Transient::of_error(body) {
             part.withholds_ready = true;
             self.on_transient(reason, steps, out);
             return false;
         }
+        out.insert_some(chunk, &std::mem::take(&mut self.last_words));
         let is_stale = heard::is_stale_plan(body);
         let may_repeat = is_stale && part.repeats_at > 0 && part.repeats_at == steps.len();
         if may_repeat && matches!(part.kind, Kind::Synced | Kind::Prepared) {
@@ -277,7 +271,6 @@ impl Protocol {
         if opening_failed && part.opening == Opening::Begins {
             part.opening = Opening::Failed;
         }
-        let needs_sync = opening_failed && part.kind == Kind::Simple;
         if !opening_failed && steps.iter().skip(1).any(|step| *step == Step::Simple) {
             // A message before the Query has failed, and the server skips the Query too.
             part.kind = Kind::Open;
@@ -287,12 +280,11 @@ impl Protocol {
         let lost_unnamed = std::mem::take(&mut part.parses) > 0
             || steps.iter().any(|step| *step == Step::Pass(Awaits::Parse));
         let ours = matches!(whose, Whose::Ours | Whose::Completion);
-        let skips_to_sync = part.kind == Kind::Prepared;
         let heard = self.heard.get_or_insert_default();
         heard.has_stale_plan |= is_stale;
         heard.lacks_statement |= naming::may_name(body) && heard::lacks_statement(body);
-        heard.skips_to_sync |= skips_to_sync;
-        heard.needs_sync |= needs_sync;
+        heard.skips_to_sync |= part.kind == Kind::Prepared;
+        heard.needs_sync |= opening_failed && part.kind == Kind::Simple;
         heard.lost_unnamed |= lost_unnamed && whose == Whose::Client;
         let is_refusal = matches!(steps.front(), Some(Step::Refuse { .. })) && !ours;
         let refusal = if is_refusal { steps.pop_front() } else { None };
@@ -381,4 +373,10 @@ fn insert_naming(body: &[u8], chunk: &[u8], out: &mut Outgoing) {
     let mut error = Vec::with_capacity(HEADER_BYTES + body.len());
     message::raw(&mut error, b'E', body);
     out.insert_naming(chunk, &error);
+}
+
+/// Whether an ErrorResponse ends its connection.
+fn is_fatal(body: &[u8]) -> bool {
+    let has = |field: &[u8]| memchr::memmem::find(body, field).is_some();
+    has(b"\0VFATAL\0") || has(b"\0VPANIC\0")
 }

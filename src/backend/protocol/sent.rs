@@ -136,18 +136,6 @@ impl Protocol {
         });
     }
 
-    /// Whether what was sent last may be sent again: the client has got nothing of its answer.
-    pub fn has_told_nothing(&self) -> bool {
-        self.parts.back().is_some_and(|part| part.repeat == Repeat::Yes)
-    }
-
-    /// Lets what was sent last be sent again, as long as the client has got nothing of its answer.
-    pub fn may_repeat(&mut self) {
-        if let Some(part) = self.parts.back_mut() {
-            part.repeat = Repeat::Yes;
-        }
-    }
-
     /// Nothing more will be answered: what was not, has not taken place.
     pub fn give_up(&mut self) {
         let mut undone = VecDeque::new();

@@ -369,6 +369,46 @@ fn an_error_of_the_servers_own_is_kept_from_the_client_if_it_comes_first() {
     assert!(!hear(&mut protocol, &failure("ERROR", "40001")).is_empty(), "something was told before");
 }
 
+fn warning(code: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let report = message::Report { severity: "WARNING", code, message: "no", detail: "", hint: "" };
+    message::notice(&mut bytes, report);
+    bytes
+}
+
+#[test]
+fn the_warning_of_an_end_is_told_only_if_it_is_none() {
+    let bound = vec![b'2', 0, 0, 0, 4];
+    for (code, before, kept) in
+        [("57P02", Vec::new(), true), ("57P01", bound.clone(), true), ("01000", bound.clone(), false)]
+    {
+        let mut protocol = Protocol::default();
+        protocol.sent_extended(VecDeque::new(), true);
+        protocol.may_repeat();
+        let words = [&before[..], &warning(code)].concat();
+        let told = hear(&mut protocol, &words);
+        assert_eq!(told, if kept { Vec::new() } else { words.clone() }, "{code}");
+        assert_eq!(protocol.has_told_nothing(), kept, "{code}");
+        let mut done = Vec::new();
+        message::command_complete(&mut done, "SELECT 1");
+        let expected = if kept { [&words[..], &done].concat() } else { done.clone() };
+        assert_eq!(hear(&mut protocol, &done), expected, "{code}: in its order");
+        assert!(!protocol.has_told_nothing());
+    }
+    let mut protocol = Protocol::default();
+    protocol.sent_extended(VecDeque::new(), true);
+    assert_eq!(hear(&mut protocol, &warning("57P02")), warning("57P02"), "it is not sent again");
+}
+
+#[test]
+fn an_error_that_comes_before_the_sync_was_sent_is_told() {
+    let mut protocol = Protocol::default();
+    protocol.sent_extended([Step::SwallowParsed(StatementId(1))].into(), false);
+    protocol.may_repeat();
+    assert!(!hear(&mut protocol, &failure("ERROR", "40001")).is_empty());
+    assert!(protocol.is_skipping() && !protocol.has_told_nothing());
+}
+
 #[test]
 fn the_end_of_a_connection_is_no_answer_and_what_was_not_answered_is_undone() {
     let mut protocol = Protocol::default();

@@ -1,11 +1,14 @@
 //! A connection is cut after each number of bytes, in either direction, while something is under way: what the client was
 //! told agrees with what the server did, and whoever comes next finds nothing of it.
 //!
-//! [`server`] cuts between Bulkhead and the server, [`client`] between Bulkhead and its client; [`handover`] ends and
+//! [`server`], [`reads`] and [`listen`] cut between Bulkhead and the server, [`encrypted`] on both sides, [`client`] between Bulkhead and its client; [`handover`] ends and
 //! cancels what makes a connection fit for the next session, at a moment of the test's choosing.
 
 mod client;
+mod encrypted;
 mod handover;
+mod listen;
+mod reads;
 mod server;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -15,7 +18,7 @@ use tokio::{
     task::{JoinSet, LocalSet},
 };
 
-use crate::support::{Login, Postgres, Proxy, ProxyConfig, RawClient, Relay, Role, eventually};
+use crate::support::{Certificates, Login, Postgres, Proxy, ProxyConfig, RawClient, Relay, Role, eventually};
 
 /// As many cuts are tried at the same time.
 const LANES: usize = 4;
@@ -43,6 +46,21 @@ const LEAVES: &str = "DO $$ BEGIN PERFORM set_config('app.who', 'first', false),
 /// [`STATE`] of a session that has met nobody.
 pub(crate) const NO_STATE: &str = "|\"$user\", public|4MB|app_trust|0|0|0|0|0";
 
+/// How lanes are built.
+#[derive(Clone, Copy)]
+struct Build<'a> {
+    /// Connections to the server.
+    connections: i64,
+    /// Those with TLS on both sides, for clients that want it.
+    certificates: Option<&'a Certificates>,
+}
+
+impl Build<'_> {
+    const PLAIN: Self = Self { connections: 1, certificates: None };
+    /// With one for a connection that listens.
+    const LISTENING: Self = Self { connections: 3, certificates: None };
+}
+
 /// A proxy with one connection to a database of its own, and a relay on either side of it.
 struct Lane {
     database: String,
@@ -53,20 +71,31 @@ struct Lane {
 }
 
 impl Lane {
-    async fn start(primary: &Postgres, number: usize) -> Self {
+    async fn start(primary: &Postgres, number: usize, build: Build<'_>) -> Self {
         let database = format!("lane_{number}");
         primary.query(&format!("CREATE DATABASE {database} OWNER app")).await;
         let mut observer = RawClient::login(primary.port(), Login::Trust, &database).await;
         observer.ask("CREATE TABLE cut (a int)").await;
         let to_server = Relay::start(primary.port());
-        let config = ProxyConfig::primary_only(primary)
-            .set("servers.primary", "url", Login::Trust.url(to_server.port(), &database))
+        let mut url = Login::Trust.url(to_server.port(), &database);
+        if build.certificates.is_some() {
+            url.push_str("?sslmode=require");
+        }
+        let mut config = ProxyConfig::primary_only(primary)
+            .set("servers.primary", "url", url)
             // The health check has no connection of its own: what is cut is the session's.
-            .set("servers.primary", "max_connections", 1)
+            .set("servers.primary", "max_connections", build.connections)
             .set("auth", "method", "trust")
-            .pool("primary", &["primary"], 1)
+            .pool("primary", &["primary"], build.connections)
             .set("pools.primary", "wait_timeout", "20s")
             .set("pools.primary", "close_timeout", "200ms");
+        if let Some(certificates) = build.certificates {
+            config = config.set("listen.tls", "certificate", certificates.crt("good")).set(
+                "listen.tls",
+                "key",
+                certificates.pem_key("good"),
+            );
+        }
         let proxy = Proxy::start(&config.to_toml());
         let to_client = Relay::start(proxy.port());
         Self { database, observer, proxy, to_client, to_server }
@@ -108,10 +137,18 @@ struct Lanes {
 
 impl Lanes {
     async fn start(count: usize) -> Self {
-        let primary = Postgres::start(Role::Primary);
+        Self::start_with(count, Build::PLAIN).await
+    }
+
+    async fn start_with(count: usize, build: Build<'_>) -> Self {
+        let mut primary = Postgres::builder(Role::Primary);
+        if let Some(certificates) = build.certificates {
+            primary = primary.tls(certificates);
+        }
+        let primary = primary.start();
         let mut lanes = Vec::new();
         for number in 0..count {
-            lanes.push(Lane::start(&primary, number).await);
+            lanes.push(Lane::start(&primary, number, build).await);
         }
         Self { lanes, primary }
     }

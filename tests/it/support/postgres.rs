@@ -286,7 +286,8 @@ impl Postgres {
     /// `kill -9` of one process, after which the server ends all its other backends too and recovers.
     pub(crate) async fn kill_backend(&self, pid: u32) {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
-        let ready = "ready to accept connections";
+        // A standby accepts read-only connections.
+        let ready = "database system is ready to accept";
         let before = self.log().matches(ready).count();
         kill_process(pid, Signal::KILL).expect("the harness may");
         eventually("the server has recovered", START, async || {

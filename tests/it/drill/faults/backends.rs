@@ -2,7 +2,7 @@
 
 use crate::support::eventually;
 
-use super::{BUSY, Bound, Fault, Group, LISTEN, LOST, PINNED, READ, TOLD};
+use super::{BUSY, Bound, Fault, Group, LISTEN, LOST, PINNED, TOLD};
 use crate::drill::stage::{SOON, Shape, Stage};
 
 pub(in crate::drill) static BACKENDS: Group = Group {
@@ -68,7 +68,7 @@ pub(in crate::drill) static BACKENDS: Group = Group {
             name: "all connections to the replica ended",
             bring: |stage| Box::pin(of_replica(stage)),
             own: "",
-            sees: &[(READ, "57P01 08006")],
+            sees: &[],
             bound: Bound::Wait,
         },
         Fault {

@@ -51,9 +51,6 @@ pub(super) struct Fault {
     pub(super) bound: Bound,
 }
 
-/// As long as a server has to answer a question of Bulkhead's own.
-const ASK: Duration = Duration::from_secs(5);
-
 /// How long a statement of the load may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bound {
@@ -61,8 +58,6 @@ pub(super) enum Bound {
     Wait,
     /// Until silence is taken for an end, and then for a connection.
     Silence,
-    /// The same, and for what Bulkhead itself asks on a connection in between.
-    Asked,
     /// Until the other host is looked for, and then for a connection.
     Hosts,
     /// Whatever is paused, in milliseconds.
@@ -126,12 +121,6 @@ impl Bound {
         match self {
             Self::Wait => format!("`wait_timeout` {wait} s"),
             Self::Silence => format!("`tcp_user_timeout` {silence} s + `wait_timeout` {wait} s"),
-            Self::Asked => {
-                format!(
-                    "`tcp_user_timeout` {silence} s + `wait_timeout` {wait} s + {} s for a question",
-                    ASK.as_secs()
-                )
-            }
             Self::Hosts => format!("4 s + `wait_timeout` {wait} s"),
             Self::Pause(milliseconds) => {
                 format!("the pause, {:.1} s", Duration::from_millis(milliseconds).as_secs_f64())
@@ -143,7 +132,6 @@ impl Bound {
         match self {
             Self::Wait => WAIT_TIMEOUT,
             Self::Silence => TCP_USER_TIMEOUT + WAIT_TIMEOUT,
-            Self::Asked => TCP_USER_TIMEOUT + WAIT_TIMEOUT + ASK,
             Self::Hosts => Duration::from_secs(4) + WAIT_TIMEOUT,
             Self::Pause(milliseconds) => Duration::from_millis(milliseconds),
         }

@@ -39,7 +39,14 @@ pub(in crate::drill) static NETWORKS: Group = Group {
             name: "an answer cut in the middle",
             bring: |stage| Box::pin(answer_cut(stage)),
             own: "",
-            sees: LOST,
+            // In the middle of a message that the client has a part of, nothing can be said.
+            sees: &[
+                (WRITERS, "08006 closed†"),
+                (TRANSACTION, "08007"),
+                (PIPELINE, "08006†"),
+                (LISTEN, "08006 08006† 57P01† closed†"),
+                (PINNED, "08006 08006† closed†"),
+            ],
             bound: Bound::Wait,
         },
         Fault {
@@ -67,7 +74,7 @@ pub(in crate::drill) static NETWORKS: Group = Group {
                 (LISTEN, "08006 08006† 53300 57P01†"),
                 (PINNED, "08006 08006† 53300"),
             ],
-            bound: Bound::Asked,
+            bound: Bound::Silence,
         },
         Fault {
             name: "packets to and from the replica vanish",
