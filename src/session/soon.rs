@@ -37,7 +37,9 @@ impl<E> Future for Soon<'_, E> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
-            Self::Now(outcome) => Poll::Ready(outcome.take().expect("polled once after it is ready")),
+            Self::Now(outcome) => {
+                Poll::Ready(outcome.take().expect("a future that was ready is not polled again"))
+            }
             Self::Later(waits) => waits.as_mut().poll(cx),
         }
     }
