@@ -247,7 +247,7 @@ async fn a_pin_above_the_bound_ends_when_there_is_room_again() {
     assert!(!third.is_over_bound() && poll_once(&mut waiting).is_pending(), "there are as many as may be");
     let server = pool.server();
     pool.adjust(Limits { max_pinned: 3, ..LIMITS }, &server, None);
-    let place = poll_once(&mut waiting);
-    assert!(place.is_ready(), "a reload that allows more serves who waits");
+    let turn = poll_once(&mut waiting);
+    assert!(turn.is_ready(), "a reload that allows more serves who waits");
     assert_eq!(pool.figures().pinned, 3);
 }

@@ -51,6 +51,7 @@ mod send;
 mod serve;
 mod settle;
 mod settled;
+mod soon;
 pub(crate) mod start;
 mod texts;
 mod transaction;

@@ -421,7 +421,7 @@ pub(crate) fn too_many_of_identity((user, database): (&str, &str), held: usize, 
     )
 }
 
-/// Of too many logins under way of one name the oldest gives way.
+/// Too many logins of one name are under way: the oldest gives way.
 pub(crate) fn too_many_logins(user: &str) -> Reply {
     Reply::new(
         "53300",

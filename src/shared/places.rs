@@ -38,11 +38,11 @@ struct State {
     are_several: bool,
 }
 
-/// What one identity holds.
+/// The places of one identity.
 #[derive(Debug, Default)]
 struct Held {
     places: usize,
-    /// Of these, logins under way that may be anybody's, the oldest first. Each is told to give way by it.
+    /// Logins under way among them, which may be anybody's, the oldest first. Each is told to give way by it.
     unproven: VecDeque<Arc<Notify>>,
 }
 

@@ -91,7 +91,8 @@ pub struct Messages<'a> {
 
 impl<'a> ClientMessage<'a> {
     /// Reads the body of a message with this tag.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "as for the iterator")]
+    #[inline(always)]
     pub fn read(tag: u8, body: &'a [u8]) -> Result<Self, Malformed> {
         Ok(match tag {
             b'Q' => Self::Query { text: Body::new(body, "Query").cstring()? },
@@ -184,7 +185,11 @@ impl<'a> Messages<'a> {
 impl<'a> Iterator for Messages<'a> {
     type Item = Result<Framed<'a>, Malformed>;
 
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "who looks at few kinds of messages spends nothing on reading the others"
+    )]
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         let before = self.rest;
         // What is no message at all was refused when the request's end was looked for.

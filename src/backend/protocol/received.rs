@@ -232,7 +232,7 @@ impl Protocol {
     fn on_transient(&mut self, reason: Transient, steps: VecDeque<Step>, out: &mut Outgoing) {
         // Of this chunk nothing has been sent.
         out.clear();
-        self.kept = Vec::new();
+        (self.kept, self.last_words) = (Vec::new(), Vec::new());
         let heard = self.heard();
         heard.transient = Some(reason);
         heard.undo(steps);
@@ -244,7 +244,6 @@ impl Protocol {
             return false;
         }
         self.copying_in = false;
-        let last_words = std::mem::take(&mut self.last_words);
         let Some(part) = self.parts.front_mut() else {
             self.error.get_or_insert_with(|| Box::new(ErrorFields::parse(body)));
             return false;
@@ -253,15 +252,13 @@ impl Protocol {
         let mut steps = std::mem::take(&mut part.steps);
         self.shape = Shape::default();
         let repeat = std::mem::replace(&mut part.repeat, Repeat::No);
-        if repeat != Repeat::No
-            && part.kind != Kind::Open
-            && let Some(reason) = Transient::of_error(body)
-        {
+        let repeats = repeat != Repeat::No && part.kind != Kind::Open;
+        if repeats && let Some(reason) = Transient::of_error(body) {
             part.withholds_ready = true;
             self.on_transient(reason, steps, out);
             return false;
         }
-        out.insert_some(chunk, &last_words);
+        out.insert_some(chunk, &std::mem::take(&mut self.last_words));
         let is_stale = heard::is_stale_plan(body);
         let may_repeat = is_stale && part.repeats_at > 0 && part.repeats_at == steps.len();
         if may_repeat && matches!(part.kind, Kind::Synced | Kind::Prepared) {

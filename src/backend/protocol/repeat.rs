@@ -19,7 +19,7 @@ impl Protocol {
         self.parts.back().is_some_and(|part| part.repeat == Repeat::Yes)
     }
 
-    /// What was sent last may be sent again, as long as the client has got nothing of its answer.
+    /// Lets what was sent last be sent again, as long as the client has got nothing of its answer.
     pub fn may_repeat(&mut self) {
         if let Some(part) = self.parts.back_mut() {
             part.repeat = Repeat::Yes;
@@ -39,7 +39,7 @@ impl Protocol {
         true
     }
 
-    /// What has been passed on of this chunk goes to the client now.
+    /// The chunk ends: what was passed on of it goes to the client now.
     pub(super) fn end_chunk(&mut self) {
         if let Some(part) = self.parts.front_mut().filter(|part| part.repeat == Repeat::Begun) {
             part.repeat = Repeat::No;
