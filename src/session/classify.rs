@@ -112,7 +112,7 @@ impl<'a> Judge<'a> {
         self.verdict_or_note(text, &mut Unjudged::default())
     }
 
-    /// As [`Session::verdict`]; notes a text that has none.
+    /// As [`Self::verdict`]; notes a text that has none.
     fn verdict_or_note(self, text: &[u8], unjudged: &mut Unjudged) -> Verdict {
         if let Some(unread) = Classifier::unread(self.reading, text) {
             return unread;

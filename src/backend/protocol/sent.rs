@@ -86,7 +86,7 @@ impl Protocol {
     }
 
     /// A stale plan may fail the message of the extended messages sent last after which so many steps remain, itself
-    /// among them: then they are given back as [`Heard::repeats`], and the client is told nothing.
+    /// among them: then they are given back as [`Heard::repeats`](super::Heard::repeats), and the client is told nothing.
     pub fn may_parse_anew(&mut self, remaining: usize) {
         if let Some(part) = self.parts.back_mut() {
             part.repeats_at = remaining;

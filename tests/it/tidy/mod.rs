@@ -29,7 +29,7 @@ const STATICS: [(&str, &str); 5] = [
     ("src/session/draft.rs", "the buffer of a runtime thread in which requests are put together"),
     (
         "src/sql/recent.rs",
-        "the keys of the texts that a runtime thread has seen last, which are the same anywhere",
+        "the texts that a runtime thread has seen lately, so that their keys are not made anew",
     ),
     ("src/main.rs", "the allocator, which the language wants as one"),
 ];
