@@ -106,7 +106,7 @@
 //!
 //! # Layers
 //!
-//! Dependencies point upwards in this list only; `tests/it/tidy.rs` holds it.
+//! Dependencies point upwards in this list only; `tests/it/tidy` holds it, and that no file depends on itself through others.
 //!
 //! | folder | owns |
 //! |---|---|
@@ -128,6 +128,11 @@
 //! | [`config`] | file and environment to checked values, all problems at once |
 //! | [`startup`] | putting it together: building, ports, signals, the service manager, reloads, the end |
 //! | [`commands`], [`demo`] | commands beside serving: `check`, `classify`, `health`, the demonstration |
+//!
+//! Where to look: what a client is told, word for word, is in `session/reply.rs`, a failed login's error, too
+//! (`door/login.rs` says when); what becomes of a backend when its client goes, in `session/goodbye.rs`
+//! (`Session::end`), and when it has been answered, in `session/settle.rs`; the tables, functions and channels of a job
+//! library are a preset in `sql/presets.rs`.
 //!
 //! # What is bounded, and how
 //!

@@ -16,10 +16,14 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, SendFlags},
+};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _, Interest},
     net::{TcpStream, UnixStream},
+    task::coop::has_budget_remaining,
 };
 
 use tls::TlsStream;
@@ -85,27 +89,33 @@ impl Drop for Scratch {
     }
 }
 
-/// Reads once from a socket. A read that does not fill the buffer has emptied the socket: its length goes to `partly`, and
-/// it counts as one that would block, so that the next one waits for an event and costs no system call (epoll(7),
-/// question 9).
-#[inline]
-fn receive(stream: &impl AsFd, buffer: &mut [u8], partly: &mut Option<usize>) -> io::Result<usize> {
-    let (len, _) = rustix::net::recv(stream, &mut *buffer, RecvFlags::empty())?;
-    if len == 0 || len == buffer.len() {
-        return Ok(len);
-    }
-    *partly = Some(len);
-    Err(io::ErrorKind::WouldBlock.into())
+/// What a look at a socket has found.
+enum Found {
+    /// No event was reported for it since it was empty: it was not read from.
+    NoEvent,
+    /// Nothing has arrived.
+    Nothing,
+    /// So many bytes, or an error.
+    Read(io::Result<usize>),
 }
 
-/// What such a read has come to; `None` if nothing had arrived.
+/// Reads once from a socket. A read that does not fill the buffer has emptied the socket: it counts as one that would block,
+/// so that the next one waits for an event and costs no system call (epoll(7), question 9).
 #[inline]
-fn received(partly: Option<usize>, outcome: io::Result<usize>) -> Option<io::Result<usize>> {
-    match outcome {
-        _ if partly.is_some() => partly.map(Ok),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-        outcome => Some(outcome),
-    }
+fn receive(stream: &impl AsFd, buffer: &mut [u8], found: &mut Found) -> io::Result<()> {
+    let len = match rustix::net::recv(stream, &mut *buffer, RecvFlags::empty()) {
+        Ok((len, _)) => len,
+        Err(Errno::WOULDBLOCK) => {
+            *found = Found::Nothing;
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Err(error) => {
+            *found = Found::Read(Err(error.into()));
+            return Ok(());
+        }
+    };
+    *found = Found::Read(Ok(len));
+    if len == 0 || len == buffer.len() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
 }
 
 fn send(stream: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
@@ -121,10 +131,35 @@ impl Socket {
                 Self::Unix(stream) => ready!(stream.poll_read_ready(cx))?,
                 Self::Tls(stream) => return stream.poll_read(cx, scratch.buffer()),
             }
-            if let Some(read) = self.read_now(scratch.buffer()) {
+            if let Found::Read(read) = self.look(|| scratch.buffer()) {
                 return Poll::Ready(read);
             }
         }
+    }
+
+    /// As [`Socket::poll_read`], for a socket that one task alone reads, always with the same `is_watched`: it remembers that
+    /// the task has asked to be woken by the next event, and there was none since. To ask again would cost more than to
+    /// look.
+    pub fn poll_read_watched(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+        is_watched: &mut bool,
+    ) -> Poll<io::Result<usize>> {
+        if *is_watched {
+            match self.look(|| scratch.buffer()) {
+                Found::NoEvent => return Poll::Pending,
+                Found::Nothing => {}
+                Found::Read(read) => {
+                    *is_watched = false;
+                    return Poll::Ready(read);
+                }
+            }
+        }
+        let read = self.poll_read(cx, scratch);
+        // A task whose turn is over has not been asked for, only put back in its queue.
+        *is_watched = read.is_pending() && has_budget_remaining() && !matches!(self, Self::Tls(_));
+        read
     }
 
     /// Writes as much as the socket takes now; 0 when it takes nothing. Whoever sends more afterwards must send the
@@ -173,13 +208,24 @@ impl Socket {
     /// system call as long as no event was reported for the socket.
     #[inline]
     pub fn read_now(&mut self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
-        let mut partly = None;
-        let outcome = match self {
-            Self::Tcp(stream) => stream.try_io(Interest::READABLE, || receive(stream, buffer, &mut partly)),
-            Self::Unix(stream) => stream.try_io(Interest::READABLE, || receive(stream, buffer, &mut partly)),
-            Self::Tls(stream) => return stream.read_now(buffer),
+        match self.look(|| buffer) {
+            Found::Read(read) => Some(read),
+            Found::NoEvent | Found::Nothing => None,
+        }
+    }
+
+    #[inline]
+    fn look<'b>(&mut self, buffer: impl FnOnce() -> &'b mut [u8]) -> Found {
+        let mut found = Found::NoEvent;
+        let read = match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, || receive(stream, buffer(), &mut found)),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, || receive(stream, buffer(), &mut found)),
+            // Events do not tell what is in its buffers.
+            Self::Tls(stream) => return stream.read_now(buffer()).map_or(Found::Nothing, Found::Read),
         };
-        received(partly, outcome)
+        // It only tells whether the next read waits for an event.
+        drop(read);
+        found
     }
 
     /// Writes all of `bytes`, waiting as needed.
@@ -221,5 +267,70 @@ impl Socket {
             Self::Unix(_) => return "unix".to_owned(),
         };
         tcp.peer_addr().map_or_else(|_| "gone".to_owned(), |address| address.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::{io::AsyncWriteExt as _, task::coop};
+
+    use super::*;
+
+    /// Ends the turn of the task that is running.
+    fn end_turn(cx: &mut Context<'_>) {
+        while let Poll::Ready(turn) = coop::poll_proceed(cx) {
+            turn.made_progress();
+        }
+    }
+
+    /// Reads from a socket to its end while a peer sends little by little; looks at it as often as `looks` says before it
+    /// waits, and with its turn over every `tired` reads.
+    async fn read_all(looks: usize, tired: usize) -> usize {
+        const PIECES: usize = 2000;
+        let (socket, mut peer) = UnixStream::pair().expect("a pair");
+        let mut socket = Socket::Unix(socket);
+        let sends = tokio::spawn(async move {
+            for piece in 0..PIECES {
+                peer.write_all(b"ten bytes.").await.expect("it is read");
+                if piece % 3 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        let (mut total, mut is_watched, mut reads) = (0, false, 0_usize);
+        loop {
+            reads += 1;
+            let mut is_tired = reads.is_multiple_of(tired);
+            let read = poll_fn(|cx| {
+                if std::mem::take(&mut is_tired) {
+                    end_turn(cx);
+                }
+                let mut scratch = Scratch::default();
+                for _ in 1..looks {
+                    let read = socket.poll_read_watched(cx, &mut scratch, &mut is_watched);
+                    if read.is_ready() {
+                        return read;
+                    }
+                }
+                socket.poll_read_watched(cx, &mut scratch, &mut is_watched)
+            });
+            match tokio::time::timeout(Duration::from_secs(10), read).await.expect("it is woken") {
+                Ok(0) => break,
+                read => total += read.expect("it is connected"),
+            }
+        }
+        sends.await.expect("all was sent");
+        assert_eq!(total, 10 * PIECES);
+        reads
+    }
+
+    #[tokio::test]
+    async fn no_event_of_a_watched_socket_is_lost() {
+        for (looks, tired) in [(1, usize::MAX), (2, usize::MAX), (1, 3), (3, 1), (2, 2)] {
+            let reads = read_all(looks, tired).await;
+            assert!(reads > 100, "it had to wait: {reads}");
+        }
     }
 }

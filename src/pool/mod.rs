@@ -89,3 +89,6 @@ impl Pool {
             .min_by_key(|member| member.outstanding())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,26 +109,31 @@ impl State {
             && backend.identity.is_current(&backend.credentials)
     }
 
-    /// Takes out the idle backend that suits best; of equals the one used last.
+    /// Takes out the idle backend that suits best: the one that the session had last, or else of equals the one used last.
     pub(super) fn take_idle(&mut self, wants: &Wants<'_>) -> Option<Box<Backend>> {
+        let is_own = |idle: &Idle| Arc::ptr_eq(&idle.backend.identity, wants.identity);
+        let had_last = |last| self.idle.iter().rposition(|idle| idle.id == last && is_own(idle));
+        let at = wants.last.and_then(had_last).or_else(|| self.best_idle(wants, is_own))?;
+        Some(self.idle.remove(at).backend)
+    }
+
+    fn best_idle(&self, wants: &Wants<'_>, is_own: impl Fn(&Idle) -> bool) -> Option<usize> {
+        /// Nothing suits better.
+        const BEST: u8 = 4 + 2 + 1;
         let mut best: Option<(usize, u8)> = None;
-        for (at, idle) in self.idle.iter().enumerate().rev() {
-            if !Arc::ptr_eq(&idle.backend.identity, wants.identity) {
-                continue;
-            }
-            if wants.last == Some(idle.id) {
-                best = Some((at, 0));
-                break;
-            }
+        for (at, idle) in self.idle.iter().enumerate().rev().filter(|(_, idle)| is_own(idle)) {
             // Settings cost a round trip, a reset two and every prepared statement.
             let clean = 4 * u8::from(!idle.backend.is_suspect);
             let suits =
-                1 + clean + 2 * u8::from(idle.settings == wants.settings) + u8::from(idle.home == wants.home);
+                clean + 2 * u8::from(idle.settings == wants.settings) + u8::from(idle.home == wants.home);
             if best.is_none_or(|(_, other)| other < suits) {
                 best = Some((at, suits));
             }
+            if suits == BEST {
+                break;
+            }
         }
-        best.map(|(at, _)| self.idle.remove(at).backend)
+        best.map(|(at, _)| at)
     }
 
     /// A connection for this identity is no longer being made.

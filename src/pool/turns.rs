@@ -142,45 +142,12 @@ impl ServerPool {
 
 #[cfg(test)]
 mod tests {
-    use tokio_util::task::TaskTracker;
-
     use super::*;
-    use crate::{
-        backend::Credentials,
-        pool::{Gate, Limits},
-        threads::Spawner,
-    };
-
-    const HOME: Home = Home(0);
-
-    fn identities<const N: usize>() -> [Arc<Identity>; N] {
-        std::array::from_fn(|n| Arc::new(Identity::new("d", format!("u{n}"), Credentials::of_url())))
-    }
+    use crate::pool::tests::{HOME, identities, pool_of};
 
     /// A pool of so many places, of which these have some.
-    fn pool(max_connections: usize, holders: &[(&Arc<Identity>, usize)]) -> ServerPool {
-        let text =
-            "[servers.primary]\nurl = \"postgres://u@h/d\"\n[pools.primary]\nservers = [\"primary\"]\n";
-        let config = crate::config::parse(text, "x", &|_| None, &[]).expect("a valid text");
-        let server = crate::startup::build::server_of(&config.servers[0], &Arc::default(), Duration::ZERO);
-        let limits = Limits {
-            max_connections,
-            min_connections: 0,
-            max_waiting: 10,
-            wait_timeout: Duration::from_secs(2),
-            idle_timeout: Duration::ZERO,
-            max_lifetime: Duration::ZERO,
-            connect_timeout: Duration::from_secs(5),
-            check_after: Duration::from_secs(30),
-            close_timeout: Duration::from_secs(5),
-            max_pinned: 10,
-            pinned_idle_timeout: Duration::ZERO,
-            fails_fast: false,
-        };
-        let spawner =
-            Spawner { tracker: TaskTracker::new(), threads: [tokio::runtime::Handle::current()].into() };
-        let server = Arc::new(server.expect("it names no files"));
-        let pool = ServerPool::new("primary".into(), server, Arc::new(Gate::default()), limits, spawner);
+    fn pool(max_connections: usize, holders: &[(&Arc<Identity>, usize)]) -> Arc<ServerPool> {
+        let pool = pool_of(max_connections);
         for (identity, places) in holders {
             (0..*places).for_each(|_| pool.lock().shares.add(identity));
         }

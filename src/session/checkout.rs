@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{Session, Stop, hold::Leased, reply, request::Request};
+use super::{Session, Stop, hold::Leased, reply, request::Request, soon::Soon};
 use crate::{
     backend::handover::{Needs, NotReady},
     pool::{Checkout, ConnectFailure, Lease, PinPlace, Pool, Refusal, Wants},
@@ -19,40 +19,63 @@ const INTERRUPTED: &str = "57014";
 
 impl Session {
     /// Takes a lease from the pool for a request, or says why there is none.
-    pub(crate) async fn checkout(
+    pub(super) fn checkout<'s>(
+        &'s mut self,
+        request: Request,
+        demand: &'s Demand,
+        pool: PoolId,
+    ) -> Soon<'s, Stop> {
+        if self.who.bound.is_some() && self.outlives_pool(pool) {
+            return Soon::now(Err(reply::pool_is_gone(&self.view.shared.pool(pool).name).into()));
+        }
+        if Self::listens_in(demand) || self.foreseen_pin(&demand.verdict, pool).is_some() {
+            return Soon::later(self.checkout_for_long(request, demand, pool));
+        }
+        self.checkout_with(None, request, demand, pool)
+    }
+
+    /// The same for a request that keeps its lease, or listens.
+    async fn checkout_for_long(
         &mut self,
         request: Request,
         demand: &Demand,
         pool: PoolId,
     ) -> Result<(), Stop> {
-        if self.who.bound.is_some() && self.outlives_pool(pool) {
-            return Err(reply::pool_is_gone(&self.view.shared.pool(pool).name).into());
-        }
         // The channels of a LISTEN are waited for while no backend is held.
         if Self::listens_in(demand) {
             let member = Arc::clone(&self.view.shared.pool(pool).members[0]);
-            Box::pin(self.subscribe(request, member)).await?;
+            self.subscribe(request, member).await?;
         }
         // So is a place among the pins.
         let place = match self.foreseen_pin(&demand.verdict, pool) {
-            Some(reason) => Box::pin(self.reserve_pin(reason, pool)).await?,
+            Some(reason) => self.reserve_pin(reason, pool).await?,
             None => None,
         };
+        self.checkout_with(place, request, demand, pool).await
+    }
+
+    fn checkout_with<'s>(
+        &'s mut self,
+        place: Option<PinPlace>,
+        request: Request,
+        demand: &Demand,
+        pool: PoolId,
+    ) -> Soon<'s, Stop> {
         let at_once = self.view.shared.pool(pool).choose().map(|member| member.checkout(&self.wants(pool)));
         let effects = if Self::may_see_statements(request, demand) {
             demand.verdict.effects.with(Effects::UNPROVEN)
         } else {
             demand.verdict.effects
         };
-        if let Some(Checkout::Lease(lease)) = at_once {
-            if !self.under_way.is_repeated && lease.is_ready(self.needs(&lease, pool, effects)) {
+        match at_once {
+            Some(Checkout::Lease(lease))
+                if !self.under_way.is_repeated && lease.is_ready(self.needs(&lease, pool, effects)) =>
+            {
                 self.hold(lease, pool, place);
-                return Ok(());
+                Soon::now(Ok(()))
             }
-            let first = Some(Checkout::Lease(lease));
-            return Box::pin(self.checkout_slowly(pool, first, place, request, effects)).await;
+            first => Soon::later(self.checkout_slowly(pool, first, place, request, effects)),
         }
-        Box::pin(self.checkout_slowly(pool, at_once, place, request, effects)).await
     }
 
     /// What the session needs of this backend.

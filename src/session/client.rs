@@ -1,11 +1,15 @@
 //! The client's side of a session: its socket, and the bytes from and for it.
 
-use std::time::Instant;
+use std::{
+    io,
+    task::{Context, Poll},
+    time::Instant,
+};
 
 use super::{kept::Kept, orphan::Presence};
 use crate::{
     shared::Snapshot,
-    socket::{Socket, silence::Silence},
+    socket::{Scratch, Socket, silence::Silence},
     sql::HiddenSearch,
 };
 
@@ -13,6 +17,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(super) socket: Socket,
+    /// The task is woken by the next event of the socket ([`Socket::poll_read_watched`]).
+    is_watched: bool,
     /// Bytes from the client that have not been sent on. Empty when idle.
     pub(super) inbox: Vec<u8>,
     /// What the inbox counts of what all sessions may keep.
@@ -38,6 +44,7 @@ impl Client {
     pub(crate) fn new(socket: Socket, unread: Vec<u8>, greeting: Vec<u8>, shared: &Snapshot) -> Self {
         Self {
             socket,
+            is_watched: false,
             // An empty buffer still owns its memory.
             inbox: if unread.is_empty() { Vec::new() } else { unread },
             kept: Kept::of(&shared.kept),
@@ -49,5 +56,14 @@ impl Client {
             until: None,
             silence: Silence::default(),
         }
+    }
+
+    /// Reads once from the socket: nobody else does, as long as there is a session.
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+    ) -> Poll<io::Result<usize>> {
+        self.socket.poll_read_watched(cx, scratch, &mut self.is_watched)
     }
 }

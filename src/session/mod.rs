@@ -1,6 +1,19 @@
 //! One client's conversation, from its first request to its last.
 //!
-//! `serve.rs` is the journey of a request; everything else in this folder is one step of it.
+//! `serve.rs` is the journey of a request; everything else in this folder is one step of it, or one part of a session:
+//!
+//! | part | what it is | file |
+//! |---|---|---|
+//! | `client` | the client's socket, what came from it and what is to go to it | `client` |
+//! | `who` | who the client is: identity, startup settings, cancel key | `start` |
+//! | `view` | what the session goes by: the configuration and its database's definitions | `view` |
+//! | `own` | what makes it the same on any backend: settings, statements, channels | `own` |
+//! | `hold` | its transaction, and its backend with what is true of that only while it is held | `hold` |
+//! | `under_way` | the request under way | `under_way` |
+//!
+//! A request is judged by a `Judge`, which borrows the parts that it reads and can change none (`classify`, `texts`,
+//! `failed`). What becomes of the backend behind it is a pure function of what is known (`settled`), which reads the
+//! table of the kinds of state (`kinds`). Every hold on a backend ends by `Session::part`.
 
 mod aliases;
 mod answer;
@@ -38,6 +51,7 @@ mod send;
 mod serve;
 mod settle;
 mod settled;
+mod soon;
 pub(crate) mod start;
 mod texts;
 mod transaction;
@@ -210,12 +224,20 @@ impl Statements {
 struct Unnamed {
     /// Text, zero, and the parameter types: the Parse message's body without its name.
     body: Vec<u8>,
+    /// The hash of the settings that it was parsed by, as far as they decide what it means.
+    settings: u64,
+    /// Of both.
     hash: u64,
     /// What the client was told of it.
     told: Shape,
 }
 
 impl Unnamed {
+    /// Whether it is of this Parse message's body without its name, by these settings.
+    fn is(&self, body: &[u8], settings: u64) -> bool {
+        self.settings == settings && self.body == body
+    }
+
     fn text(&self) -> &[u8] {
         self.body.split(|byte| *byte == 0).next().unwrap_or_default()
     }

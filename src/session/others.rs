@@ -29,25 +29,25 @@ impl Session {
         goes_on || demand.verdict.effects.has(NAMES.with(Effects::UNPROVEN))
     }
 
-    /// Whether others have prepared statements on the backend that is held.
-    pub(super) fn sees_others(&self) -> bool {
-        self.hold.leased.as_ref().is_some_and(|lease| lease.prepared == Prepared::Others)
-    }
-
-    /// Lets go of what others have prepared on the backend that is held, if the request may see it.
-    pub(super) async fn hide_others(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
+    /// Whether the request may see what others have prepared on the backend that is held, and they can be let go of.
+    pub(super) fn shows_others(&self, request: Request, demand: &Demand) -> bool {
+        let Some(lease) = self.hold.leased.as_ref().filter(|lease| lease.prepared == Prepared::Others) else {
+            return false;
+        };
         // SET and the like see nothing, and a question would take a snapshot before they can say what is in it.
         let sees_nothing = request.end != End::Open
             && demand.verdict.class == Class::Neutral
             && !demand.verdict.effects.has(NAMES);
-        let is_shown = Self::may_see_statements(request, demand) && !sees_nothing;
-        let can_be_asked = self.status() != TxStatus::Failed && !self.is_amid_pipeline();
-        let Some(lease) = self.hold.leased.as_mut().filter(|lease| lease.prepared == Prepared::Others) else {
-            return Ok(());
-        };
-        if !is_shown || !can_be_asked || lease.protocol.status() == TxStatus::Failed {
-            return Ok(());
-        }
+        Self::may_see_statements(request, demand)
+            && !sees_nothing
+            && self.status() != TxStatus::Failed
+            && !self.is_amid_pipeline()
+            && lease.protocol.status() != TxStatus::Failed
+    }
+
+    /// Lets go of what others have prepared on the backend that is held.
+    pub(super) async fn hide_others(&mut self) -> Result<(), Stop> {
+        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
         let asked = tokio::time::timeout(ASK_TIMEOUT, lease.ask_unhindered("DEALLOCATE ALL")).await;
         let answer = match asked {
             Ok(Ok((answer, _))) if answer.error.is_none() => answer,

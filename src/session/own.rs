@@ -57,15 +57,21 @@ impl Own {
 
     /// Remembers the unnamed statement of this text, behind which come a zero and the parameter types.
     pub(super) fn remember_unnamed(&mut self, body: &[u8]) -> u64 {
+        let settings = self.settings.parse_hash();
+        let statements = self.statements.get_or_insert_default();
+        // Many parse the same text again and again.
+        if let Some(known) = statements.unnamed.as_mut().filter(|known| known.is(body, settings)) {
+            known.told = Shape::default();
+            return known.hash;
+        }
         let mut hasher = foldhash::fast::FixedState::default().build_hasher();
         hasher.write(body);
-        hasher.write_u64(self.settings.parse_hash());
+        hasher.write_u64(settings);
         let hash = hasher.finish();
-        let statements = self.statements.get_or_insert_default();
         let mut kept = statements.unnamed.take().map(|unnamed| unnamed.body).unwrap_or_default();
         kept.clear();
         kept.extend_from_slice(body);
-        statements.unnamed = Some(Unnamed { body: kept, hash, told: Shape::default() });
+        statements.unnamed = Some(Unnamed { body: kept, settings, hash, told: Shape::default() });
         hash
     }
 }

@@ -95,7 +95,26 @@ impl Session {
         if self.may_drain() {
             return Poll::Ready(Err(Ended::Shutdown));
         }
+        if self.is_at_rest() {
+            if self.poll_client(cx)?.is_ready() {
+                if let Some(request) = self.buffered_request()? {
+                    return Poll::Ready(Ok(Moved::Request(request)));
+                }
+            } else if !self.attend()? {
+                return Poll::Pending;
+            }
+        }
         self.poll_move(cx, Until::Request)
+    }
+
+    /// Whether nothing but the client can move anything.
+    fn is_at_rest(&self) -> bool {
+        self.hold.leased.is_none()
+            && self.own.listening.is_none()
+            && self.client.inbox.is_empty()
+            && self.client.outbox.is_empty()
+            && self.client.streaming == 0
+            && self.client.presence.is_here()
     }
 
     /// Whether the session is to end because Bulkhead is going down: not within a transaction.
@@ -150,7 +169,7 @@ impl Session {
         while self.client.streaming > 0 {
             poll_fn(|cx| {
                 let mut scratch = Scratch::default();
-                let len = ready!(self.client.socket.poll_read(cx, &mut scratch)).map_err(Ended::ClientIo)?;
+                let len = ready!(self.client.poll_read(cx, &mut scratch)).map_err(Ended::ClientIo)?;
                 if len == 0 {
                     return Poll::Ready(Err(Ended::ByClient));
                 }
@@ -343,7 +362,7 @@ impl Session {
     /// Reads from the client once. Ready if something was read, or the client has closed.
     fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         let mut scratch = Scratch::default();
-        let len = match ready!(self.client.socket.poll_read(cx, &mut scratch)) {
+        let len = match ready!(self.client.poll_read(cx, &mut scratch)) {
             Ok(0) => {
                 self.client_has_closed();
                 return Poll::Ready(Ok(()));
@@ -370,7 +389,12 @@ impl Session {
         if !self.client.kept.grow_to(self.client.inbox.len() + bytes.len(), limit) {
             return Err(Ended::NoRoom(limit));
         }
-        self.client.inbox.extend_from_slice(bytes);
+        if self.client.inbox.is_empty() {
+            // As large as it must be: most requests come whole.
+            self.client.inbox = bytes.to_vec();
+        } else {
+            self.client.inbox.extend_from_slice(bytes);
+        }
         self.pass_copy_data()
     }
 

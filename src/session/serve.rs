@@ -56,8 +56,8 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         if session.listens(&demand) {
             Box::pin(session.prepare_listening(request, &demand)).await?;
         }
-        if session.sees_others() {
-            Box::pin(session.hide_others(request, &demand)).await?;
+        if session.shows_others(request, &demand) {
+            Box::pin(session.hide_others()).await?;
         }
         session.count(&demand);
         session.send(request, &demand)?;

@@ -8,6 +8,7 @@ use super::{
     hint, judge,
     key::{Key, Keys},
     reading::Reading,
+    recent,
     rules::Rules,
     verdict::{Reason, Verdict},
 };
@@ -55,7 +56,7 @@ impl Classifier {
             let verdict = if hides { Verdict::unknown(Reason::TooLong) } else { Verdict::too_long() };
             return Ok(Verdict { hint, ..verdict });
         }
-        let key = self.keys.key(text);
+        let key = recent::key(&self.keys, text);
         self.verdicts.get(&(catalog.epoch_of(text), key)).ok_or(Miss { key })
     }
 

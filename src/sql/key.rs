@@ -28,6 +28,17 @@ impl Hash for Key {
 pub(super) struct Keys {
     low: SeedableRandomState,
     high: SeedableRandomState,
+    maker: u64,
+}
+
+/// A literal that begins with a digit or a quote, and whose value is not in the key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Literal {
+    /// Where it stands in the text.
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// It is a string, and not an integer.
+    pub(super) is_text: bool,
 }
 
 /// Marks in the place of literals. As raw bytes in a text they are kept apart: see `Stream::raw`.
@@ -43,19 +54,27 @@ mod mark {
 
 impl Keys {
     pub(super) fn new() -> Self {
-        let state = || {
-            let seed = getrandom::u64().unwrap_or_else(|_| SeedableRandomState::random().hash_one(0));
-            SeedableRandomState::with_seed(seed, SharedSeed::global_random())
-        };
-        Self { low: state(), high: state() }
+        let random = || getrandom::u64().unwrap_or_else(|_| SeedableRandomState::random().hash_one(0));
+        let state = || SeedableRandomState::with_seed(random(), SharedSeed::global_random());
+        Self { low: state(), high: state(), maker: random() }
+    }
+
+    /// Tells this maker from others.
+    pub(super) const fn maker(&self) -> u64 {
+        self.maker
     }
 
     /// The key of a text.
     pub(super) fn key(&self, text: &[u8]) -> Key {
-        self.literal_free(text).unwrap_or_else(|| {
+        self.key_and_literals(text, |_| {}).0
+    }
+
+    /// The key of a text, and whether others like them may stand in the place of its literals, each of which is noted.
+    pub(super) fn key_and_literals(&self, text: &[u8], note: impl FnMut(Literal)) -> (Key, bool) {
+        self.literal_free(text, note).unwrap_or_else(|| {
             let mut stream = self.stream();
             stream.cut(text, mark::EXACT);
-            stream.finish()
+            (stream.finish(), false)
         })
     }
 
@@ -64,7 +83,7 @@ impl Keys {
     }
 
     /// `None`: the text counts as it stands.
-    fn literal_free(&self, text: &[u8]) -> Option<Key> {
+    fn literal_free(&self, text: &[u8], mut note: impl FnMut(Literal)) -> Option<(Key, bool)> {
         // What is no UTF-8 is not parsed: it is not the same as a text that is.
         if !text.is_ascii() && std::str::from_utf8(text).is_err() {
             return None;
@@ -72,6 +91,7 @@ impl Keys {
         let mut stream = self.stream();
         let mut begins = true;
         let mut run = 0;
+        let mut may_vary = true;
         if let Some(comment) = hint::comment(text) {
             stream.cut(comment, mark::HINT);
         }
@@ -96,17 +116,25 @@ impl Keys {
                     continue;
                 }
                 Kind::Space if text[token.start..token.end] == *b" " => continue,
-                Kind::Space | Kind::Comment => mark::SPACE,
+                Kind::Space => mark::SPACE,
+                Kind::Comment => {
+                    may_vary = false;
+                    mark::SPACE
+                }
                 Kind::Integer => mark::INTEGER,
                 Kind::Decimal => mark::DECIMAL,
                 Kind::Text => mark::TEXT,
                 Kind::Exotic | Kind::Broken => return None,
             };
+            let is_text = text[token.start] == b'\'';
+            if is_text || mark == mark::INTEGER {
+                note(Literal { start: token.start, end: token.end, is_text });
+            }
             stream.cut(&text[run..token.start], mark);
             run = token.end;
         }
         stream.cut(&text[run..], mark::END);
-        Some(stream.finish())
+        Some((stream.finish(), may_vary))
     }
 }
 

@@ -9,6 +9,8 @@
 //!                          Rules   Catalog
 //! ```
 //!
+//! `recent` spares the lexer the texts that a thread has seen lately, and those that differ from them in literals only.
+//!
 //! [`Classifier`] is the way in. [`Rules`] say what a job object is, a [`Catalog`] says what functions and
 //! relations of one database do. [`explain()`] gives the reasons in words.
 //!
@@ -42,6 +44,7 @@ mod proof;
 mod prove;
 mod query;
 mod reading;
+mod recent;
 mod rows;
 mod rules;
 mod seen;

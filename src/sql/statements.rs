@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn channels() {
         let channels = |text: &str| listened_channels(text.as_bytes()).join(" ");
-        assert_eq!(channels("LISTEN Heard; NOTIFY a; UNLISTEN b; listen \"A b\""), "news A b");
+        assert_eq!(channels("LISTEN News; NOTIFY a; UNLISTEN b; listen \"A b\""), "news A b");
         assert_eq!(channels("SELECT 'LISTEN a'"), "");
         assert_eq!(channels(&format!("LISTEN {}", "x".repeat(70))), "x".repeat(63));
         assert_eq!(channels(&format!("LISTEN \"{}\"", "é".repeat(40))), "é".repeat(31));

@@ -91,6 +91,8 @@ pub struct Messages<'a> {
 
 impl<'a> ClientMessage<'a> {
     /// Reads the body of a message with this tag.
+    #[expect(clippy::inline_always, reason = "as for the iterator")]
+    #[inline(always)]
     pub fn read(tag: u8, body: &'a [u8]) -> Result<Self, Malformed> {
         Ok(match tag {
             b'Q' => Self::Query { text: Body::new(body, "Query").cstring()? },
@@ -109,6 +111,7 @@ impl<'a> ClientMessage<'a> {
 
 impl<'a> Parse<'a> {
     /// Reads a Parse message's body.
+    #[inline]
     pub fn read(body: &'a [u8]) -> Result<Self, Malformed> {
         let mut body = Body::new(body, "Parse");
         let name = body.cstring()?;
@@ -119,6 +122,7 @@ impl<'a> Parse<'a> {
 
 impl<'a> Bind<'a> {
     /// Reads the names of a Bind message, of which the rest may be yet to come.
+    #[inline]
     pub fn read(body: &'a [u8]) -> Result<Self, Malformed> {
         let mut body = Body::new(body, "Bind");
         Ok(Self { portal: body.cstring()?, statement: body.cstring()?, rest: body })
@@ -158,6 +162,7 @@ impl<'a> Bind<'a> {
 }
 
 impl<'a> Item<'a> {
+    #[inline]
     fn read(body: &'a [u8], what: &'static str) -> Result<Self, Malformed> {
         let mut body = Body::new(body, what);
         let (kind, name) = (body.byte()?, body.cstring()?);
@@ -180,6 +185,11 @@ impl<'a> Messages<'a> {
 impl<'a> Iterator for Messages<'a> {
     type Item = Result<Framed<'a>, Malformed>;
 
+    #[expect(
+        clippy::inline_always,
+        reason = "who looks at few kinds of messages spends nothing on reading the others"
+    )]
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         let before = self.rest;
         // What is no message at all was refused when the request's end was looked for.

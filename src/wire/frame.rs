@@ -59,19 +59,33 @@ impl Header {
     /// messages of kinds that are short (`SocketBackend` in PostgreSQL's `postgres.c`).
     pub fn peek_client(bytes: &[u8]) -> Result<Option<Self>, BadFrame> {
         let Some(&tag) = bytes.first() else { return Ok(None) };
-        let limit = match tag {
-            b'Q' | b'F' | b'B' | b'P' | b'd' => LARGE_MESSAGE_BYTES,
-            b'C' | b'D' | b'E' | b'H' | b'S' | b'X' | b'c' | b'f' => SMALL_MESSAGE_BYTES,
-            _ => return Err(BadFrame::Tag { tag }),
-        };
-        match Self::peek(bytes)? {
-            Some(header) if header.len > limit + 1 => {
-                Err(BadFrame::Length { tag, length: header.len as u32 - 1 })
-            }
-            other => Ok(other),
+        let limit = CLIENT_LIMITS[usize::from(tag)];
+        if limit == 0 {
+            return Err(BadFrame::Tag { tag });
         }
+        let Some([_, a, b, c, d]) = bytes.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+        let length = u32::from_be_bytes([*a, *b, *c, *d]);
+        if length < 4 || length > limit {
+            return Err(BadFrame::Length { tag, length });
+        }
+        Ok(Some(Self { tag, len: length as usize + 1 }))
     }
 }
+
+/// The greatest length of a client's messages by their tag; 0 where there is no such message.
+const CLIENT_LIMITS: [u32; 256] = {
+    let mut limits = [0; 256];
+    let mut tag = 0;
+    while tag < 256 {
+        limits[tag] = match tag as u8 {
+            b'Q' | b'F' | b'B' | b'P' | b'd' => LARGE_MESSAGE_BYTES as u32,
+            b'C' | b'D' | b'E' | b'H' | b'S' | b'X' | b'c' | b'f' => SMALL_MESSAGE_BYTES as u32,
+            _ => 0,
+        };
+        tag += 1;
+    }
+    limits
+};
 
 /// A message's tag, its body, and what follows it.
 pub type Split<'a> = (u8, &'a [u8], &'a [u8]);

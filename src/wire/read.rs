@@ -8,6 +8,9 @@ pub struct Malformed {
     pub what: &'static str,
 }
 
+/// So many bytes are looked through one by one for the end of a text.
+const NEAR: usize = 8;
+
 /// A cursor over a message body.
 #[derive(Clone, Copy, Debug)]
 pub struct Body<'a> {
@@ -54,7 +57,9 @@ impl<'a> Body<'a> {
 
     /// Bytes up to the next zero, which is consumed.
     pub fn cstring(&mut self) -> Result<&'a [u8], Malformed> {
-        let end = memchr::memchr(0, self.rest).ok_or_else(|| self.malformed())?;
+        // Most names are empty or short: a search for longer ones costs more before it begins.
+        let near = self.rest.iter().take(NEAR).position(|byte| *byte == 0);
+        let end = near.or_else(|| memchr::memchr(0, self.rest)).ok_or_else(|| self.malformed())?;
         let (text, rest) = self.rest.split_at(end);
         self.rest = &rest[1..];
         Ok(text)

@@ -53,6 +53,36 @@ async fn what_reaches_a_setting_is_not_proven_and_its_siblings_are() {
     types_are_told_by_their_ids(&server, &catalog).await;
 }
 
+/// An event trigger runs with every definition, whatever it defines.
+#[tokio::test]
+async fn no_definition_is_proven_where_there_is_an_event_trigger() {
+    let server = Postgres::start(Role::Primary);
+    server.query(DEFINITIONS).await;
+    let definitions = [
+        "CREATE TABLE t (a int)",
+        "CREATE INDEX ON users (name)",
+        "DROP TABLE app.sales",
+        "CREATE SEQUENCE s",
+    ];
+    let is_every_proven = async |expected: bool| {
+        let catalog = Catalog::from_rows(1, rows(&server, Catalog::QUERY).await);
+        for text in definitions {
+            assert_eq!(is_proven(&explained(&catalog, text)), expected, "{text}");
+        }
+        assert!(is_proven(&explained(&catalog, "SELECT * FROM users")), "a read defines nothing");
+    };
+    is_every_proven(true).await;
+    server
+        .query(
+            "CREATE FUNCTION evil_event() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM evil(); END $$; \
+             CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION evil_event()",
+        )
+        .await;
+    is_every_proven(false).await;
+    server.query("ALTER EVENT TRIGGER e DISABLE").await;
+    is_every_proven(true).await;
+}
+
 async fn types_are_told_by_their_ids(server: &Postgres, catalog: &Catalog) {
     for (name, is_proven) in [
         ("mood", true),

@@ -63,18 +63,21 @@ impl Protocol {
                 self.tail.extend_from_slice(rest);
                 break;
             };
-            let limit = self.looks_into(header.tag);
-            let inspected = limit > 0 && header.len <= limit;
-            if inspected && rest.len() < header.len {
-                self.tail.extend_from_slice(rest);
-                break;
-            }
             let here = rest.len().min(header.len);
-            let body = &rest[HEADER_BYTES..here];
-            let passes = self.on_message(header.tag, body, chunk, out);
-            if header.tag == b'S' && self.has_too_many_parameters() {
-                return Err(BadFrame::Flood { tag: header.tag });
-            }
+            let passes = if self.passes_at_once(header.tag) {
+                true
+            } else {
+                let limit = self.looks_into(header.tag);
+                if here < header.len && header.len <= limit {
+                    self.tail.extend_from_slice(rest);
+                    break;
+                }
+                let passes = self.on_message(header.tag, &rest[HEADER_BYTES..here], chunk, out);
+                if header.tag == b'S' && self.has_too_many_parameters() {
+                    return Err(BadFrame::Flood { tag: header.tag });
+                }
+                passes
+            };
             if passes {
                 out.pass(chunk, at, at + here);
             }
@@ -83,6 +86,30 @@ impl Protocol {
             at += here;
         }
         Ok(())
+    }
+
+    /// Whether a message is a reply for the client of which nothing has to be known: most of what comes is.
+    #[inline]
+    fn passes_at_once(&mut self, tag: u8) -> bool {
+        let is_plain = match tag {
+            b'T' | b'D' | b'1' | b'2' | b'n' => true,
+            b'C' => !self.watches,
+            _ => false,
+        };
+        if !is_plain || !self.last_words.is_empty() {
+            return false;
+        }
+        let Some(part) = self.parts.front_mut() else { return false };
+        if part.whose != Whose::Client || !part.steps.is_empty() {
+            return false;
+        }
+        if part.repeat != Repeat::No {
+            part.repeat = Repeat::Begun;
+        }
+        if tag == b'1' {
+            part.parses = part.parses.saturating_sub(1);
+        }
+        true
     }
 
     /// Up to which length a message is looked into.
@@ -212,8 +239,7 @@ impl Protocol {
     }
 
     fn on_error(&mut self, body: &[u8], chunk: &[u8], out: &mut Outgoing) -> bool {
-        let has = |field: &[u8]| memchr::memmem::find(body, field).is_some();
-        if has(b"\0VFATAL\0") || has(b"\0VPANIC\0") {
+        if is_fatal(body) {
             self.on_fatal(body, out);
             return false;
         }
@@ -245,7 +271,6 @@ impl Protocol {
         if opening_failed && part.opening == Opening::Begins {
             part.opening = Opening::Failed;
         }
-        let needs_sync = opening_failed && part.kind == Kind::Simple;
         if !opening_failed && steps.iter().skip(1).any(|step| *step == Step::Simple) {
             // A message before the Query has failed, and the server skips the Query too.
             part.kind = Kind::Open;
@@ -255,12 +280,11 @@ impl Protocol {
         let lost_unnamed = std::mem::take(&mut part.parses) > 0
             || steps.iter().any(|step| *step == Step::Pass(Awaits::Parse));
         let ours = matches!(whose, Whose::Ours | Whose::Completion);
-        let skips_to_sync = part.kind == Kind::Prepared;
         let heard = self.heard.get_or_insert_default();
         heard.has_stale_plan |= is_stale;
         heard.lacks_statement |= naming::may_name(body) && heard::lacks_statement(body);
-        heard.skips_to_sync |= skips_to_sync;
-        heard.needs_sync |= needs_sync;
+        heard.skips_to_sync |= part.kind == Kind::Prepared;
+        heard.needs_sync |= opening_failed && part.kind == Kind::Simple;
         heard.lost_unnamed |= lost_unnamed && whose == Whose::Client;
         let is_refusal = matches!(steps.front(), Some(Step::Refuse { .. })) && !ours;
         let refusal = if is_refusal { steps.pop_front() } else { None };
@@ -349,4 +373,10 @@ fn insert_naming(body: &[u8], chunk: &[u8], out: &mut Outgoing) {
     let mut error = Vec::with_capacity(HEADER_BYTES + body.len());
     message::raw(&mut error, b'E', body);
     out.insert_naming(chunk, &error);
+}
+
+/// Whether an ErrorResponse ends its connection.
+fn is_fatal(body: &[u8]) -> bool {
+    let has = |field: &[u8]| memchr::memmem::find(body, field).is_some();
+    has(b"\0VFATAL\0") || has(b"\0VPANIC\0")
 }

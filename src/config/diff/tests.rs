@@ -68,11 +68,7 @@ fn each_change_is_a_line() {
             "presets = [\"solid_queue\"]\nrules.tables = [\"x_*\"]",
             &["jobs.presets: [\"oban\"] -> [\"solid_queue\"]", "jobs.rules.tables: [] -> [\"x_*\"]"],
         ),
-        (
-            "[jobs]\n        presets = [\"oban\"]",
-            "",
-            &["jobs.presets: [\"oban\"] -> []", "pools.jobs: removed"],
-        ),
+        ("[jobs]\n    presets = [\"oban\"]", "", &["jobs.presets: [\"oban\"] -> []", "pools.jobs: removed"]),
         (
             "[jobs]",
             "[workers]\nusers = [\"w\"]\n[jobs]",
@@ -89,7 +85,7 @@ fn each_change_is_a_line() {
             &["limits.max_clients: 10000 -> 5", "limits.request_buffer: 1048576B -> 2097152B"],
         ),
         (
-            "\n        [servers.primary]",
+            "\n    [servers.primary]",
             "databases = [\"app\"]\n[servers.primary]\nmax_connections = 99",
             &["databases: [\"*\"] -> [\"app\"]", "servers.primary.max_connections: none -> 99"],
         ),

@@ -65,3 +65,12 @@ CREATE FUNCTION evil_difference(int, int) RETURNS float8 IMMUTABLE LANGUAGE plpg
 CREATE MATERIALIZED VIEW bad_materialized AS SELECT evil() AS a WITH NO DATA;
 CREATE SCHEMA app; CREATE FUNCTION app.clock_timestamp() RETURNS int LANGUAGE sql AS $$ SELECT evil() $$;
 CREATE TABLE app.sales (a int);
+CREATE TABLE conditional_directly (id int); CREATE TRIGGER t BEFORE INSERT ON conditional_directly FOR EACH ROW WHEN (set_config('app.x', 'y', false) = 'y') EXECUTE FUNCTION touch();
+CREATE DOMAIN default_directly AS text DEFAULT set_config('app.x', 'y', false); CREATE TABLE of_default (a default_directly, b int);
+CREATE EXTENSION file_fdw; CREATE SERVER files FOREIGN DATA WRAPPER file_fdw; CREATE FOREIGN TABLE foreign_table (a text) SERVER files OPTIONS (filename '/dev/null');
+CREATE VIEW foreign_view AS SELECT * FROM foreign_table;
+CREATE TYPE sorted AS (a int); CREATE FUNCTION evil_compare(sorted, sorted) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'SET app.x = 1'; RETURN 0; END $$;
+CREATE OPERATOR CLASS bad_ops DEFAULT FOR TYPE sorted USING btree AS FUNCTION 1 evil_compare(sorted, sorted); CREATE TABLE of_sorted (a sorted);
+CREATE FUNCTION evil_less(int, int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'SET app.x = 1'; RETURN true; END $$; CREATE OPERATOR <<<! (FUNCTION = evil_less, LEFTARG = int, RIGHTARG = int);
+CREATE OPERATOR CLASS bad_int_ops FOR TYPE int USING btree AS OPERATOR 1 <<<!, FUNCTION 1 btint4cmp(int, int); CREATE TABLE sorted_badly (a int); CREATE INDEX ON sorted_badly (a bad_int_ops);
+CREATE TYPE good_pair AS (a int, b int); CREATE TABLE of_good_pairs (a good_pair);

@@ -27,3 +27,5 @@ TRUNCATE audit
 VACUUM ANALYZE users
 CREATE TEMP TABLE t (LIKE posts INCLUDING ALL)
 SELECT * FROM pg_catalog.pg_class c, pg_locks, information_schema.columns
+SELECT ROW(1, 2)::good_pair ORDER BY 1
+SELECT a FROM of_good_pairs ORDER BY a

@@ -82,3 +82,11 @@ ALTER TABLE users ALTER id TYPE int USING evil()
 ALTER TABLE parted ATTACH PARTITION x FOR VALUES FROM (evil()) TO (10)
 CREATE TABLE t (a int DEFAULT evil())
 CREATE TABLE t (LIKE defaulted INCLUDING DEFAULTS)
+INSERT INTO conditional_directly VALUES (1)
+SELECT NULL::default_directly
+INSERT INTO of_default (b) VALUES (1)
+SELECT * FROM foreign_table
+SELECT * FROM foreign_view
+SELECT ROW(1)::sorted ORDER BY 1
+SELECT a FROM of_sorted ORDER BY a
+INSERT INTO sorted_badly VALUES (1)
