@@ -140,11 +140,6 @@ fn hand_over(
     current: &Arc<Current>,
     spawner: &Spawner,
 ) {
-    let current = Arc::clone(current);
-    spawner.spawn(home, async move {
-        if let Ok(socket) = arrival.register() {
-            login::run(socket, current, home).await;
-        }
-        drop(place);
-    });
+    let register = move || arrival.register();
+    spawner.spawn(home, login::run(register, place, Arc::clone(current), home));
 }

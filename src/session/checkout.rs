@@ -18,20 +18,22 @@ const ATTEMPTS: usize = 3;
 const INTERRUPTED: &str = "57014";
 
 impl Session {
-    /// Takes a lease from the pool for a request, or says why there is none.
+    /// Takes a lease from the pool for a request, or says why there is none. Definitions had changed `judged_at` times when
+    /// the request was judged.
     pub(super) fn checkout<'s>(
         &'s mut self,
         request: Request,
         demand: &'s Demand,
+        judged_at: u64,
         pool: PoolId,
-    ) -> Soon<'s, Stop> {
+    ) -> Soon<'s, Result<(), Stop>> {
         if self.who.bound.is_some() && self.outlives_pool(pool) {
             return Soon::now(Err(reply::pool_is_gone(&self.view.shared.pool(pool).name).into()));
         }
         if Self::listens_in(demand) || self.foreseen_pin(&demand.verdict, pool).is_some() {
-            return Soon::later(self.checkout_for_long(request, demand, pool));
+            return Soon::later(self.checkout_for_long(request, demand, judged_at, pool));
         }
-        self.checkout_with(None, request, demand, pool)
+        self.checkout_with(None, request, demand, judged_at, pool)
     }
 
     /// The same for a request that keeps its lease, or listens.
@@ -39,6 +41,7 @@ impl Session {
         &mut self,
         request: Request,
         demand: &Demand,
+        judged_at: u64,
         pool: PoolId,
     ) -> Result<(), Stop> {
         // The channels of a LISTEN are waited for while no backend is held.
@@ -51,7 +54,7 @@ impl Session {
             Some(reason) => self.reserve_pin(reason, pool).await?,
             None => None,
         };
-        self.checkout_with(place, request, demand, pool).await
+        self.checkout_with(place, request, demand, judged_at, pool).await
     }
 
     fn checkout_with<'s>(
@@ -59,8 +62,9 @@ impl Session {
         place: Option<PinPlace>,
         request: Request,
         demand: &Demand,
+        judged_at: u64,
         pool: PoolId,
-    ) -> Soon<'s, Stop> {
+    ) -> Soon<'s, Result<(), Stop>> {
         let at_once = self.view.shared.pool(pool).choose().map(|member| member.checkout(&self.wants(pool)));
         let effects = if Self::may_see_statements(request, demand) {
             demand.verdict.effects.with(Effects::UNPROVEN)
@@ -71,10 +75,10 @@ impl Session {
             Some(Checkout::Lease(lease))
                 if !self.under_way.is_repeated && lease.is_ready(self.needs(&lease, pool, effects)) =>
             {
-                self.hold(lease, pool, place);
+                self.hold(lease, pool, place, judged_at);
                 Soon::now(Ok(()))
             }
-            first => Soon::later(self.checkout_slowly(pool, first, place, request, effects)),
+            first => Soon::later(self.checkout_slowly(pool, first, place, request, effects, judged_at)),
         }
     }
 
@@ -100,6 +104,7 @@ impl Session {
         place: Option<PinPlace>,
         request: Request,
         effects: Effects,
+        judged_at: u64,
     ) -> Result<(), Stop> {
         let mut attempt = 1;
         let mut settings = Arc::clone(&self.own.settings);
@@ -119,7 +124,7 @@ impl Session {
                     );
                 }
                 Ok(()) => {
-                    self.hold(lease, target, place);
+                    self.hold(lease, target, place, judged_at);
                     return Ok(());
                 }
                 Err(failure) => failure,
@@ -228,7 +233,7 @@ impl Session {
         Wants { identity: &self.who.identity, last, settings: self.own.settings.hash(), home: self.who.home }
     }
 
-    fn hold(&mut self, mut lease: Lease, pool: PoolId, place: Option<PinPlace>) {
+    fn hold(&mut self, mut lease: Lease, pool: PoolId, place: Option<PinPlace>, judged_at: u64) {
         self.who.key.holds(&lease.cancel);
         lease.protocol.watch_commands(false);
         // It stays new until something has been sent to it.
@@ -238,7 +243,7 @@ impl Session {
         lease.uses = lease.uses.wrapping_add(1);
         self.own.last = Some((pool, lease.id, lease.uses));
         let mut leased = Leased::new(lease, pool, self.keeps(pool), place);
-        leased.left.judged_at = self.under_way.judged_at;
+        leased.left.judged_at = judged_at;
         if leased.protocol.reading() != self.own.reading {
             // The request was judged as another server reads it.
             leased.left.effects |= Effects::UNPROVEN;

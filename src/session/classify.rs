@@ -3,6 +3,7 @@
 use super::{
     Ended, Own, Session, View,
     request::{End, Request},
+    soon::Soon,
     transaction::Begun,
 };
 use crate::{
@@ -61,15 +62,17 @@ impl Session {
 
 impl<'a> Judge<'a> {
     /// The demand of the request at the start of the inbox.
-    pub(super) async fn classify(self, request: Request) -> Result<Demand, Ended> {
+    pub(super) fn classify(self, request: Request) -> Soon<'a, Result<Demand, Ended>> {
         let mut unjudged = Unjudged::default();
-        let demand = self.demand(request, &mut unjudged)?;
-        if unjudged.texts.is_empty() {
-            return Ok(demand);
+        let demand = self.demand(request, &mut unjudged);
+        if demand.is_err() || unjudged.texts.is_empty() {
+            return Soon::now(demand);
         }
-        Box::pin(self.judge_elsewhere(unjudged)).await;
-        // What is still not known stays so.
-        self.demand(request, &mut Unjudged::default())
+        Soon::later(async move {
+            self.judge_elsewhere(unjudged).await;
+            // What is still not known stays so.
+            self.demand(request, &mut Unjudged::default())
+        })
     }
 
     fn demand(self, request: Request, unjudged: &mut Unjudged) -> Result<Demand, Ended> {

@@ -34,7 +34,7 @@ pub(crate) struct Client {
     /// Whether the client is still there.
     pub(super) presence: Presence,
     /// When its requests end at the latest, once it has left.
-    pub(super) until: Option<Instant>,
+    pub(super) until: Option<Box<Instant>>,
     /// Whether the client still acknowledges what it is sent.
     pub(super) silence: Silence,
 }

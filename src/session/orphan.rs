@@ -50,12 +50,13 @@ impl Client {
     /// The client leaves, one way or the other: from the first time on its requests have so long.
     fn leaves(&mut self, presence: Presence, limit: Duration) {
         self.presence = presence;
-        self.until.get_or_insert_with(|| Instant::now() + limit);
+        self.until.get_or_insert_with(|| (Instant::now() + limit).into());
     }
 
     /// What is left of the time for its requests.
     fn time_left(&self) -> Duration {
-        self.until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()))
+        let left = |until: &Instant| until.saturating_duration_since(Instant::now());
+        self.until.as_deref().map_or(Duration::MAX, left)
     }
 }
 

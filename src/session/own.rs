@@ -21,7 +21,11 @@ pub(super) struct Own {
     /// How the server reads the session's texts, as it has said last.
     pub(super) reading: Reading,
     /// Names with a dot that the session has set: the server does not list them.
-    pub(super) custom_settings: Vec<String>,
+    #[expect(
+        clippy::box_collection,
+        reason = "few sessions have any, and every idle session pays for the place"
+    )]
+    pub(super) custom_settings: Option<Box<Vec<String>>>,
     /// `SET bulkhead.route`.
     pub(super) asked: Option<Hint>,
     /// The client asked for session mode (`bulkhead.pool_mode`).
@@ -40,11 +44,12 @@ pub(super) struct Own {
 impl Own {
     /// What a session begins with that asked for these settings.
     pub(super) fn new(startup: &Arc<Settings>, reading: Reading, shared: &Snapshot) -> Self {
-        let custom = startup.iter().map(|(name, _)| name).filter(|name| name.contains('.'));
+        let names = startup.iter().map(|(name, _)| name).filter(|name| name.contains('.'));
+        let custom: Vec<_> = names.map(str::to_owned).collect();
         Self {
             settings: Arc::clone(startup),
             reading,
-            custom_settings: custom.map(str::to_owned).collect(),
+            custom_settings: (!custom.is_empty()).then(|| custom.into()),
             asked: startup.get("bulkhead.route").and_then(|route| shared.classifier.rules().hint(route)),
             in_session_mode: startup.get("bulkhead.pool_mode") == Some("session"),
             asks_sequences: false,
@@ -73,5 +78,10 @@ impl Own {
         kept.extend_from_slice(body);
         statements.unnamed = Some(Unnamed { body: kept, settings, hash, told: Shape::default() });
         hash
+    }
+
+    /// The names of [`Own::custom_settings`].
+    pub(super) fn custom_settings(&self) -> &[String] {
+        self.custom_settings.as_deref().map(Vec::as_slice).unwrap_or_default()
     }
 }

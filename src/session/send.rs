@@ -75,7 +75,7 @@ impl Session {
         }
         if completion.is_some() {
             lease.protocol.withhold_ready();
-            self.under_way.restore = completion;
+            self.under_way.restore = completion.map(Box::new);
         }
         let sent = lease.send(if as_it_came { &self.client.inbox[..request.len] } else { &draft });
         lease.protocol.insert_leading(&mut self.client.outbox);
@@ -298,7 +298,7 @@ impl Session {
 
     /// After RESET and DISCARD ALL the session's own startup values hold, not the server's: said once they have
     /// succeeded, before the client is told that they have. What the same text sets afterwards stays.
-    fn restore_startup(&self, request: Request, effects: Effects) -> Option<Box<str>> {
+    fn restore_startup(&self, request: Request, effects: Effects) -> Option<String> {
         let may_end = request.end != End::Open && request.streaming == 0;
         if !effects.has(Effects::RESETS) || self.who.startup.is_empty() || !may_end {
             return None;
@@ -315,11 +315,11 @@ impl Session {
             is_in(&names) || implied || (all && !is_user && !is_in(&set))
         });
         let restored = Settings::new(restored.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        Settings::default().change_to(&restored).map(String::into_boxed_str)
+        Settings::default().change_to(&restored)
     }
 
     /// Completes a request that resets settings, and tells the client that it is done.
-    pub(crate) async fn restore(&mut self, sql: Box<str>) -> Result<(), Ended> {
+    pub(crate) async fn restore(&mut self, sql: &str) -> Result<(), Ended> {
         let is_done = |leased: &&mut Leased| !leased.left.failed && leased.left.discarded.settings;
         let Some(lease) = self.hold.leased.as_mut().filter(is_done) else {
             let status = self.status();

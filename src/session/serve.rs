@@ -40,7 +40,6 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
     }
     let judged_at = session.view.catalog.changes();
     let demand = session.judge().classify(request).await?;
-    session.note_judged(judged_at);
     session.note_only_reads(&demand);
     if session.answers(request, &demand)? {
         return Ok(());
@@ -51,7 +50,7 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         match session.target(request, &demand) {
             Target::Torn => return Err(session.torn(request).into()),
             Target::Held => {}
-            Target::Pool(pool) => session.checkout(request, &demand, pool).await?,
+            Target::Pool(pool) => session.checkout(request, &demand, judged_at, pool).await?,
         }
         if session.listens(&demand) {
             Box::pin(session.prepare_listening(request, &demand)).await?;

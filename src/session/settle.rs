@@ -75,7 +75,7 @@ impl Session {
     /// asked what was left, if anything can have been, and the lease is kept (pinned) or given back.
     pub(crate) async fn settle(&mut self) -> Result<(), Ended> {
         if let Some(sql) = self.under_way.restore.take() {
-            Box::pin(self.restore(sql)).await?;
+            Box::pin(self.restore(&sql)).await?;
         }
         self.end_statements();
         match &self.hold.leased {
@@ -126,11 +126,6 @@ impl Session {
         }
         self.release_if_clean();
         Ok(())
-    }
-
-    /// The request was judged when definitions had changed so often.
-    pub(crate) fn note_judged(&mut self, changes: u64) {
-        self.under_way.judged_at = changes;
     }
 
     /// Ends the session's hold on its backend. Every lease ends by this, whichever way: what must follow from it cannot
@@ -188,11 +183,11 @@ impl Session {
     }
 
     fn note_custom_setting(&mut self, name: &str) {
-        if !name.contains('.') || self.own.custom_settings.iter().any(|known| known == name) {
+        if !name.contains('.') || self.own.custom_settings().iter().any(|known| known == name) {
             return;
         }
-        if self.own.custom_settings.len() < CUSTOM_SETTINGS_MAX {
-            self.own.custom_settings.push(name.to_owned());
+        if self.own.custom_settings().len() < CUSTOM_SETTINGS_MAX {
+            self.own.custom_settings.get_or_insert_default().push(name.to_owned());
         } else {
             self.note(Effects::OPAQUE_SETTINGS);
         }
@@ -297,12 +292,12 @@ impl Session {
 
     async fn probe(&mut self, settings: bool) -> Result<Option<Residue>, Broken> {
         let mut others = self.parameters_of_functions().await?;
-        others.retain(|name| !self.own.custom_settings.contains(name));
+        others.retain(|name| !self.own.custom_settings().contains(name));
         others.sort_unstable();
         others.dedup();
         let Some(lease) = &mut self.hold.leased else { return Ok(None) };
         let bytes_max = self.view.shared.limits.settings_per_client;
-        let asked = Asked { custom: &self.own.custom_settings, others: &others, bytes_max };
+        let asked = Asked { custom: self.own.custom_settings(), others: &others, bytes_max };
         lease.probe(settings.then_some(asked)).await.map(Some)
     }
 

@@ -8,34 +8,34 @@ use std::{
     task::{Context, Poll},
 };
 
-/// It is done, or has to wait.
-pub(super) enum Soon<'s, E> {
-    /// With this outcome, which is taken out once.
-    Now(Option<Result<(), E>>),
-    /// As long as this does.
-    Later(Pin<Box<dyn Future<Output = Result<(), E>> + Send + 's>>),
+/// An outcome, or what has to wait for it.
+pub(super) enum Soon<'s, O> {
+    /// The outcome, which is taken out once.
+    Now(Option<O>),
+    /// The wait for it.
+    Later(Pin<Box<dyn Future<Output = O> + Send + 's>>),
 }
 
-impl<'s, E> Soon<'s, E> {
-    /// It is done.
-    pub(super) const fn now(outcome: Result<(), E>) -> Self {
+impl<'s, O> Soon<'s, O> {
+    /// This is the outcome.
+    pub(super) const fn now(outcome: O) -> Self {
         Self::Now(Some(outcome))
     }
 
-    /// It has to wait.
-    pub(super) fn later(waits: impl Future<Output = Result<(), E>> + Send + 's) -> Self {
+    /// The outcome has to be waited for.
+    pub(super) fn later(waits: impl Future<Output = O> + Send + 's) -> Self {
         Self::Later(Box::pin(waits))
     }
 }
 
 /// The outcome is not looked at in place.
-impl<E> Unpin for Soon<'_, E> {}
+impl<O> Unpin for Soon<'_, O> {}
 
-impl<E> Future for Soon<'_, E> {
-    type Output = Result<(), E>;
+impl<O> Future for Soon<'_, O> {
+    type Output = O;
 
     #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<O> {
         match &mut *self {
             Self::Now(outcome) => {
                 Poll::Ready(outcome.take().expect("a future that was ready is not polled again"))

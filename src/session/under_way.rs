@@ -6,8 +6,6 @@ use crate::shared::{Snapshot, attention::Call};
 /// The request under way.
 #[derive(Debug)]
 pub(super) struct UnderWay {
-    /// How often definitions had changed when it was judged.
-    pub(super) judged_at: u64,
     /// The last call for attention that was followed meanwhile.
     pub(super) attended: Call,
     /// Whether it is part of an explicit transaction.
@@ -15,7 +13,11 @@ pub(super) struct UnderWay {
     /// What it may do to that.
     pub(super) ending: Ending,
     /// What completes it, if it succeeds.
-    pub(super) restore: Option<Box<str>>,
+    #[expect(
+        clippy::box_collection,
+        reason = "few requests have one, and every idle session pays for the place"
+    )]
+    pub(super) restore: Option<Box<String>>,
     /// Whether everything under way is proven to read only.
     pub(super) only_reads: bool,
     /// Its bytes, as long as it can be run once more.
@@ -31,7 +33,6 @@ impl UnderWay {
     pub(super) fn new(shared: &Snapshot) -> Self {
         Self {
             attended: shared.attention.last(),
-            judged_at: 0,
             was_in_transaction: false,
             ending: Ending::No,
             restore: None,

@@ -44,9 +44,9 @@ pub fn pause(limit: Duration) -> Duration {
     (limit / LOOKS).max(LOOK_AT_LEAST)
 }
 
-/// What is known of one peer.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Silence(Option<Unanswered>);
+/// What is known of one peer. Boxed: few are silent at any time, and every client has one.
+#[derive(Debug, Default)]
+pub struct Silence(Option<Box<Unanswered>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Unanswered {
@@ -70,13 +70,13 @@ impl Silence {
 
     // Heard => Unanswered => (Unanswered | Heard)
     fn note(&mut self, tries: u8, now: Instant, limit: Duration) -> bool {
-        self.0 = match self.0 {
+        self.0 = match self.0.take() {
             _ if tries == 0 => None,
-            Some(before) if before.tries <= tries => Some(Unanswered { tries, ..before }),
+            Some(before) if before.tries <= tries => Some(Unanswered { tries, ..*before }.into()),
             // Fewer than before: there was an answer in between.
-            _ => Some(Unanswered { since: now, tries }),
+            _ => Some(Unanswered { since: now, tries }.into()),
         };
-        self.0.is_some_and(|unanswered| now.saturating_duration_since(unanswered.since) >= limit)
+        self.0.as_ref().is_some_and(|unanswered| now.saturating_duration_since(unanswered.since) >= limit)
     }
 }
 

@@ -71,7 +71,7 @@ impl House {
         let (client, accepted) = tokio::join!(RawClient::open(port), self.listener.accept());
         let (stream, _) = accepted.expect("it was connected");
         stream.set_nodelay(true).expect("TCP sockets have the option");
-        (client, login::run(Socket::Tcp(stream), Arc::clone(&self.current), Home(0)))
+        (client, login::run(|| Ok(Socket::Tcp(stream)), (), Arc::clone(&self.current), Home(0)))
     }
 
     /// Nothing is left of a session that is gone, and the next one is served and finds nothing of it.
