@@ -18,8 +18,9 @@
 //! 1. **next_request**: bytes up to a `Query`, `Sync` or `Flush` are one [request](session).
 //! 2. **classify**: its texts get a [`Verdict`](sql::Verdict): class, effects on the session, why. A lexer makes a key
 //!    without literals, a bounded cache answers; the grammar itself (PostgreSQL's) is asked only on a miss.
-//! 3. **route**: verdict, transaction, pins and hints give a [`Target`](route::Target).
-//! 4. **admit, checkout**: a [`Lease`](pool::Lease), at once, after waiting in a bounded queue, or a clear refusal. If its
+//! 3. **answers, target**: what needs no backend is answered here; for the rest, verdict, transaction, pins and hints
+//!    give a [`Target`](route::Target).
+//! 4. **checkout**: a [`Lease`](pool::Lease), at once, after waiting in a bounded queue, or a clear refusal. If its
 //!    backend is not as the session needs it, it is made so first, and the server has confirmed it
 //!    ([`backend::handover`]).
 //! 5. **send**: one write carries a deferred `BEGIN`, missing prepared statements, and the request.
@@ -130,7 +131,7 @@
 //! | [`commands`], [`demo`] | commands beside serving: `check`, `classify`, `health`, the demonstration |
 //!
 //! Where to look: what a client is told, word for word, is in `session/reply.rs`, a failed login's error, too
-//! (`door/login.rs` says when); what becomes of a backend when its client goes, in `session/goodbye.rs`
+//! (`door/authenticate.rs` says when); what becomes of a backend when its client goes, in `session/goodbye.rs`
 //! (`Session::end`), and when it has been answered, in `session/settle.rs`; the tables, functions and channels of a job
 //! library are a preset in `sql/presets.rs`.
 //!

@@ -73,11 +73,6 @@ impl Session {
         Ok(missing)
     }
 
-    /// Whether the backend has statements under the client's own names.
-    pub(crate) fn has_aliases(&self) -> bool {
-        self.own.statements.as_ref().is_some_and(|statements| !statements.aliases.is_empty())
-    }
-
     /// The client closes a statement by the protocol: whether that is for the server to do, because the statement
     /// exists there under this name.
     pub(crate) fn closes_there(&mut self, name: &[u8]) -> bool {

@@ -146,7 +146,7 @@ impl Session {
             match framed?.message {
                 ClientMessage::Sync | ClientMessage::Flush => {}
                 ClientMessage::Close(Item::Statement(name)) if !name.is_empty() => {
-                    if self.may_have_sql_names() || self.has_aliases() {
+                    if self.may_have_sql_names() || self.own.has_aliases() {
                         return Ok(false);
                     }
                 }
@@ -200,7 +200,7 @@ impl Session {
             Some(Deallocate::Name(name)) => {
                 let name = name.as_bytes();
                 let is_known = self.own.statements.as_deref().is_some_and(|all| all.own(name).is_some());
-                if self.has_aliases() || !is_known {
+                if self.own.has_aliases() || !is_known {
                     return Ok(false);
                 }
                 self.complete(request, "DEALLOCATE")?;

@@ -1,4 +1,5 @@
-//! The end of a session that did not end by its client's wish: who it was, for the log, and the time to be told.
+//! The end of a session: what its client is told, who it was, for the log, and what becomes of its backend. What still runs
+//! when the client goes is `orphan.rs`'s, a backend that is handed back, `pins.rs`'s.
 
 use std::{future::poll_fn, time::Duration};
 
@@ -16,6 +17,7 @@ impl Session {
         self.say_goodbye(&ended);
         match ended {
             Ended::ByClient => self.hand_back().await,
+            // Nobody is there to be told; the backend is closed with the session.
             Ended::ClientIo(_) => {}
             _ => self.linger().await,
         }

@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use super::{kinds, left::Left, settled::Facts, transaction::Begun};
+use super::{Own, kinds, left::Left, settled::Facts, transaction::Begun};
 use crate::{
     backend::{Backend, probe::PinReason, statements::UnnamedText},
     pool::{Lease, PinPlace},
@@ -79,20 +79,20 @@ impl Leased {
         kinds::lasting_pin(self.left.effects, self.pin.as_ref().map(|pin| pin.reason))
     }
 
-    /// What is known of it alone that decides what becomes of it; `changes` is how often definitions have changed by now.
-    pub(super) fn facts(&self, changes: u64) -> Facts {
+    /// What decides what becomes of it; `changes` is how often definitions have changed by now.
+    pub(super) fn facts(&self, own: &Own, is_streaming: bool, changes: u64) -> Facts {
         Facts {
             is_quiescent: self.lease.protocol.quiescent().is_some(),
             effects: self.left.effects,
             pin: self.pin.as_ref().map(|pin| pin.reason),
             is_kept: self.is_kept,
             has_long_statement: self.has_long_statement(),
-            is_judged_anew: self.left.judged_at != changes,
+            is_outdated: self.left.judged_at != changes,
             lacks_statement: self.left.statements_unknown,
-            has_aliases: false,
-            listens_there: self.lease.protocol.holds_ready(),
+            has_aliases: own.has_aliases(),
+            listens_there: self.lease.protocol.holds_ready() || own.listens_there(),
             was_hit: self.lease.cancel.was_hit(),
-            is_streaming: false,
+            is_streaming,
             has_unsent: !self.lease.unsent.is_empty(),
         }
     }

@@ -83,7 +83,7 @@ enum Until {
 }
 
 impl Kind {
-    /// All of them. Of pins that apply the first one counts: it is the one that is harder to end.
+    /// All of them. Of pins that last the first one counts, which is the one that is harder to end.
     const ALL: [Self; 16] = [
         Self::Setting,
         Self::Reset,
@@ -199,23 +199,24 @@ pub(super) fn foreseen_pin(effects: Effects) -> Option<PinReason> {
     rows.find(|row| row.is_foreseen && effects.has(row.effect)).and_then(|row| row.pin)
 }
 
-/// The pin by state that the server cannot be asked for, after texts with these effects: of what they have left, or of
-/// what was there and nothing has ended.
+/// The pin by state that the server cannot be asked for, after texts with these effects: by what they have left, or by
+/// what was there and nothing has ended. Which of two effects came first is not known: what is left counts.
 pub(super) fn lasting_pin(effects: Effects, pinned: Option<PinReason>) -> Option<PinReason> {
     let is_ended = |until| match until {
         Until::Asked => true,
         Until::SessionEnds => false,
-        // It runs in no transaction, so nothing of this text's came behind it.
         Until::AllDiscarded => effects.has(Effects::DISCARDS),
         Until::SequencesDiscarded => effects.has(Effects::DISCARDS_SEQUENCES),
     };
     let mut rows = Kind::ALL.into_iter().map(Kind::row).filter(|row| row.until != Until::Asked);
-    rows.find(|row| {
-        let is_left = effects.has(row.effect) && row.until != Until::SequencesDiscarded;
-        let is_there = effects.has(row.effect) || pinned == row.pin;
-        is_left || (is_there && !is_ended(row.until))
-    })
-    .and_then(|row| row.pin)
+    rows.find(|row| effects.has(row.effect) || (pinned == row.pin && !is_ended(row.until)))
+        .and_then(|row| row.pin)
+}
+
+/// Whether texts with these effects, or those that pinned the session, have left what no reset of the backend ends.
+pub(super) fn outlives_reset(effects: Effects, pinned: Option<PinReason>) -> bool {
+    let mut rows = Kind::ALL.into_iter().map(Kind::row).filter(|row| row.until == Until::SessionEnds);
+    rows.any(|row| effects.has(row.effect) || pinned == row.pin)
 }
 
 #[cfg(test)]
@@ -254,10 +255,17 @@ mod tests {
             (Effects::OPAQUE_SETTINGS.with(discards), None, Some(HiddenSettings)),
             (Effects::CALLS_SEQUENCES, None, Some(Sequences)),
             (Effects::DISCARDS_SEQUENCES, Some(Sequences), None),
-            (Effects::CALLS_SEQUENCES.with(discards), None, None),
+            (Effects::CALLS_SEQUENCES.with(discards), None, Some(Sequences)),
         ] {
             assert_eq!(lasting_pin(effects, pinned), pin, "{effects:?} {pinned:?}");
         }
+    }
+
+    #[test]
+    fn a_library_and_a_seed_outlive_a_reset() {
+        assert!(outlives_reset(Effects::LOADS, None) && outlives_reset(Effects::NONE, Some(PinReason::Seed)));
+        let others = LEAVES_STATE.with(DEFINES).without(Effects::LOADS.with(Effects::SEEDS));
+        assert!(!outlives_reset(others, Some(PinReason::HiddenSettings)));
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! What a session may have left on its backend since it got it. It is nothing again once the session has no backend,
 //! whichever way it lost it, and so can neither reach the next one nor be taken for its state.
 
-use crate::{backend::protocol::Discarded, catalog::Defining, route::Demand, sql::Effects};
+use crate::{
+    backend::{Settings, protocol::Discarded},
+    catalog::Defining,
+    route::Demand,
+    sql::Effects,
+};
 
 /// What the statements since the last checkout have, or may have, left.
 #[derive(Debug, Default)]
@@ -36,6 +41,8 @@ pub(super) struct Noted {
     pub(super) unsure: Vec<u8>,
     /// The names of what was only added.
     pub(super) added: Vec<String>,
+    /// Startup values that hold again after a reset in a pipeline, once that has ended.
+    pub(super) restored: Settings,
 }
 
 impl Left {
@@ -54,6 +61,31 @@ impl Left {
         if let Some(noted) = &mut self.noted {
             noted.unsure = Vec::new();
         }
+    }
+
+    /// Startup values are to hold again when the pipeline has ended, besides others that are.
+    pub(super) fn restore(&mut self, values: &Settings) {
+        let restored = &mut self.noted().restored;
+        let both = restored.iter().chain(values.iter());
+        *restored = Settings::new(both.map(|(name, value)| (name.to_owned(), value.to_vec())));
+    }
+
+    /// What is set behind the reset stays.
+    pub(super) fn keep_set(&mut self, names: &[String]) {
+        if let Some(noted) = &mut self.noted {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            noted.restored = noted.restored.without(&names);
+        }
+    }
+
+    /// Whether there are such values.
+    pub(super) fn restores(&self) -> bool {
+        self.noted.as_ref().is_some_and(|noted| !noted.restored.is_empty())
+    }
+
+    /// These values, for the last time.
+    pub(super) fn take_restored(&mut self) -> Settings {
+        self.noted.as_mut().map(|noted| std::mem::take(&mut noted.restored)).unwrap_or_default()
     }
 
     /// The names of what was only added, for the last time.

@@ -62,7 +62,7 @@ const CONCERNS_CHANNELS: Effects =
 pub(super) struct Listening {
     subscriptions: Vec<Subscription>,
     /// The leased backend may listen to something.
-    on_backend: bool,
+    pub(super) on_backend: bool,
     /// What is the session's own: notifications of this process after this position.
     own: Option<(i32, u64)>,
 }
@@ -314,12 +314,6 @@ impl Session {
 // === after a request ===
 
 impl Session {
-    /// Whether the session may listen on its backend, which must not be given back before
-    /// [`Session::settle_listening`].
-    pub(crate) fn listens_there(&self) -> bool {
-        self.own.listening.as_ref().is_some_and(|listening| listening.on_backend)
-    }
-
     /// After a transaction: takes over from the backend what it listens to, and tells the client that it is ready, if
     /// that was kept back, after all that it had to hear before.
     pub(crate) async fn settle_listening(&mut self) -> Result<(), Ended> {

@@ -13,7 +13,8 @@
 //!
 //! A request is judged by a `Judge`, which borrows the parts that it reads and can change none (`classify`, `texts`,
 //! `failed`). What becomes of the backend behind it is a pure function of what is known (`settled`), which reads the
-//! table of the kinds of state (`kinds`). Every hold on a backend ends by `Session::part`.
+//! table of the kinds of state (`kinds`). Every hold on a backend ends by `Session::part`, in whatever way: what must
+//! follow from it is said there.
 
 mod aliases;
 mod answer;

@@ -84,4 +84,15 @@ impl Own {
     pub(super) fn custom_settings(&self) -> &[String] {
         self.custom_settings.as_deref().map(Vec::as_slice).unwrap_or_default()
     }
+
+    /// Whether the backend has statements under the client's own names.
+    pub(super) fn has_aliases(&self) -> bool {
+        self.statements.as_ref().is_some_and(|statements| !statements.aliases.is_empty())
+    }
+
+    /// Whether the session may listen on its backend, which must not be given back before
+    /// [`Session::settle_listening`](super::Session::settle_listening).
+    pub(super) fn listens_there(&self) -> bool {
+        self.listening.as_ref().is_some_and(|listening| listening.on_backend)
+    }
 }

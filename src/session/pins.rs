@@ -14,7 +14,7 @@ use crate::{
     pool::{PinCheckout, PinPlace, PinsFull, Refusal},
     route::PoolId,
     shared::counters::SessionPin,
-    sql::{Effects, Verdict},
+    sql::Verdict,
     wire::TxStatus,
 };
 
@@ -142,13 +142,10 @@ impl Session {
     /// A backend that was the session's own is cleaned, as PgBouncer's `server_reset_query` does, for the next one.
     /// Where that is not possible, or not enough, it is closed with its lease.
     pub(crate) async fn hand_back(&mut self) {
-        // A library stays loaded, and a seed stays set.
-        let lasts = |pin: &SessionPin| matches!(pin.reason, PinReason::Load | PinReason::Seed);
         let outlives = self.view.catalog.load().outlives_discard();
         let Some(mut lease) = self.part() else { return };
-        let lasting = lease.left.effects.has(Effects::LOADS.with(Effects::SEEDS))
-            || lease.pin.as_deref().is_some_and(lasts)
-            || (outlives && lease.is_suspect);
+        let pinned = lease.pin.as_ref().map(|pin| pin.reason);
+        let lasting = kinds::outlives_reset(lease.left.effects, pinned) || (outlives && lease.is_suspect);
         let clean =
             lease.protocol.quiescent().is_some() && lease.unsent.is_empty() && !lease.cancel.was_hit();
         if !lease.is_kept || lasting || self.client.streaming > 0 || !clean {

@@ -58,7 +58,7 @@ impl Session {
         self.note_standing(request, demand);
         self.note_effects(request, demand);
         self.note_opening(opening, aliases.len());
-        let completion = self.restore_startup(request, effects);
+        let completion = self.completion(request, effects);
         let goes_on = self.is_amid_pipeline();
         let sent_before = self.under_way.sent.as_ref().filter(|_| goes_on).map_or(0, Vec::len);
         let kept_bytes = sent_before + if risk.is_some() { 2 * request.len } else { request.len };
@@ -163,6 +163,13 @@ impl Session {
         if verdict.effects.has(Effects::SETS_UNLISTED) {
             self.note_custom_settings(request);
         }
+        if self.hold.leased.as_ref().is_some_and(|leased| leased.left.restores()) {
+            let texts = self.judge().texts(request);
+            let set: Vec<String> = texts.iter().flat_map(|text| setting_names(text)).collect();
+            if let Some(leased) = &mut self.hold.leased {
+                leased.left.keep_set(&set);
+            }
+        }
         if verdict.effects.has(Effects::UNSURE) {
             self.note_unsure(request);
         }
@@ -205,12 +212,20 @@ impl Session {
             self.own.asks_sequences = true;
             self.who.identity.asks_sequences.store(true, Ordering::Relaxed);
         }
-        if self.calls_sequences(verdict) && !self.has_lasting_pin() {
-            let Some(Leased { left, .. }) = &mut self.hold.leased else { return };
-            left.effects |= Effects::CALLS_SEQUENCES;
-            if demand.statements > demand.unread {
-                left.add_read(Effects::CALLS_SEQUENCES);
-            }
+        let discards = Effects::DISCARDS.with(Effects::DISCARDS_SEQUENCES);
+        let only_discards = verdict.effects.has(discards) && demand.statements == 1;
+        if only_discards || !self.calls_sequences(verdict) {
+            return;
+        }
+        // A pin by what was called before ends with what is discarded in the same transaction; this call's does not.
+        let may_end_pin = verdict.effects.has(discards) || self.hold.may_have_left(discards);
+        if self.has_lasting_pin() && !may_end_pin {
+            return;
+        }
+        let Some(Leased { left, .. }) = &mut self.hold.leased else { return };
+        left.effects |= Effects::CALLS_SEQUENCES;
+        if demand.statements > demand.unread {
+            left.add_read(Effects::CALLS_SEQUENCES);
         }
     }
 
@@ -298,9 +313,8 @@ impl Session {
 
     /// After RESET and DISCARD ALL the session's own startup values hold, not the server's: said once they have
     /// succeeded, before the client is told that they have. What the same text sets afterwards stays.
-    fn restore_startup(&self, request: Request, effects: Effects) -> Option<String> {
-        let may_end = request.end != End::Open && request.streaming == 0;
-        if !effects.has(Effects::RESETS) || self.who.startup.is_empty() || !may_end {
+    fn restore_startup(&self, request: Request, effects: Effects) -> Option<Settings> {
+        if !effects.has(Effects::RESETS) || self.who.startup.is_empty() || request.streaming > 0 {
             return None;
         }
         let texts = self.judge().texts(request);
@@ -314,8 +328,22 @@ impl Session {
             let is_user = matches!(*name, "role" | "session_authorization");
             is_in(&names) || implied || (all && !is_user && !is_in(&set))
         });
-        let restored = Settings::new(restored.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        Settings::default().change_to(&restored)
+        Some(Settings::new(restored.map(|(name, value)| (name.to_owned(), value.to_owned()))))
+    }
+
+    /// What completes the request, if it succeeds. Where more of a pipeline follows, that is said behind its Sync, if the
+    /// pipeline is a transaction of its own.
+    fn completion(&mut self, request: Request, effects: Effects) -> Option<String> {
+        let restored = self.restore_startup(request, effects);
+        let is_part = request.end == End::Open;
+        if restored.is_none() && (is_part || !self.hold.leased.as_ref()?.left.restores()) {
+            return None;
+        }
+        let left = &mut self.hold.leased.as_mut()?.left;
+        if !(is_part && self.under_way.was_in_transaction) {
+            left.restore(&restored.unwrap_or_default());
+        }
+        if is_part { None } else { Settings::default().change_to(&left.take_restored()) }
     }
 
     /// Completes a request that resets settings, and tells the client that it is done.

@@ -1,7 +1,7 @@
 //! The journey of a request:
 //!
 //! ```text
-//! next_request -> classify -> route -> admit -> checkout -> sync state -> relay -> settle
+//! next_request -> classify -> answers -> target -> checkout -> send -> relay -> settle
 //! ```
 //!
 //! A session in a transaction, pinned, or between a Flush and its Sync holds its lease and skips admission and

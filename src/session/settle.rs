@@ -10,7 +10,7 @@ use super::{
     hold::Leased,
     kinds::{CHANGES_SETTINGS, DEFINES, LEAVES_STATE},
     request::Request,
-    settled::{Facts, Settle, settled},
+    settled::{Settle, settled},
     transaction::Begun,
 };
 use crate::{
@@ -42,13 +42,7 @@ impl Session {
     /// What becomes of the backend.
     fn settled(&self) -> Settle {
         let Some(leased) = &self.hold.leased else { return Settle::Wait };
-        let facts = leased.facts(self.view.catalog.changes());
-        settled(Facts {
-            has_aliases: self.has_aliases(),
-            listens_there: facts.listens_there || self.listens_there(),
-            is_streaming: self.client.streaming > 0,
-            ..facts
-        })
+        settled(leased.facts(&self.own, self.client.streaming > 0, self.view.catalog.changes()))
     }
 
     /// Gives the backend back if it owes nothing and the session cannot have left anything on it.
@@ -121,6 +115,8 @@ impl Session {
         }
         if let Some(leased) = &mut self.hold.leased {
             leased.left.failed = false;
+            // Of a pipeline that has failed.
+            leased.left.take_restored();
             // What was not proven has been asked for, and another session gets the backend only after a reset.
             leased.left.judged_at = self.view.catalog.changes();
         }

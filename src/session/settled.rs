@@ -18,7 +18,7 @@ pub(super) struct Facts {
     /// The unnamed statement on it is too long to be kept elsewhere.
     pub(super) has_long_statement: bool,
     /// Definitions have changed since the texts were judged.
-    pub(super) is_judged_anew: bool,
+    pub(super) is_outdated: bool,
     /// The backend lacked a statement that it should have had.
     pub(super) lacks_statement: bool,
     /// Statements are there under the client's own names.
@@ -80,7 +80,7 @@ fn asks_for_residue(facts: &Facts) -> bool {
     // Something else than what was judged may have run; what was defined may be temporary by the search path alone; and
     // behind a long statement nothing was asked.
     facts.effects.has(asks.with(DEFINES))
-        || facts.is_judged_anew
+        || facts.is_outdated
         || facts.pin == Some(PinReason::UnnamedStatement)
 }
 
@@ -95,7 +95,7 @@ mod tests {
         pin: None,
         is_kept: false,
         has_long_statement: false,
-        is_judged_anew: false,
+        is_outdated: false,
         lacks_statement: false,
         has_aliases: false,
         listens_there: false,
@@ -129,7 +129,7 @@ mod tests {
             (Facts { effects: Effects::LOCKS, ..CLEAN }, residue),
             (Facts { effects: Effects::DDL, ..CLEAN }, residue),
             (Facts { effects: Effects::ADDS, ..CLEAN }, residue),
-            (Facts { is_judged_anew: true, ..CLEAN }, residue),
+            (Facts { is_outdated: true, ..CLEAN }, residue),
             // What leaves nothing is not.
             (Facts { effects: Effects::LOCAL, ..CLEAN }, Settle::Release),
             (Facts { effects: Effects::ENDS_STATE, ..CLEAN }, Settle::Release),
@@ -141,7 +141,7 @@ mod tests {
             (kept, Settle::Keep),
             (Facts { effects: Effects::LOCKS, ..kept }, Settle::Keep),
             (Facts { effects: Effects::SETS, ..kept }, residue),
-            (Facts { is_judged_anew: true, ..kept }, residue),
+            (Facts { is_outdated: true, ..kept }, residue),
             // The long statement comes first, and when it has gone, all is asked for.
             (Facts { has_long_statement: true, effects: Effects::UNPROVEN, ..CLEAN }, Settle::PinByStatement),
             (Facts { pin: Some(PinReason::UnnamedStatement), ..CLEAN }, residue),
@@ -170,7 +170,7 @@ mod tests {
                 pin: bit(1).then_some(PinReason::Listen),
                 is_kept: bit(2),
                 has_long_statement: bit(3),
-                is_judged_anew: bit(4),
+                is_outdated: bit(4),
                 lacks_statement: bit(5),
                 has_aliases: bit(6),
                 listens_there: bit(7),

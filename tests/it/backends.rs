@@ -38,6 +38,13 @@ async fn lastval_is_the_sessions_own() {
         other.terminate().await;
     }
     site.wait_for_pinned("sequences", 1.0).await;
+    // What comes behind a DISCARD in its transaction is not discarded.
+    client.ask("BEGIN").await;
+    client.ask("DISCARD SEQUENCES").await;
+    let inserted = client.query_value("INSERT INTO t (who) VALUES (1) RETURNING id").await;
+    client.ask("COMMIT").await;
+    shuffle(&mut others, "INSERT INTO t (who) VALUES (0); SELECT pg_sleep(0.002)").await;
+    assert_eq!(client.query_value("SELECT lastval()").await, inserted);
     client.ask("DISCARD SEQUENCES").await;
     site.wait_for_pinned("sequences", 0.0).await;
     shuffle(&mut others, "INSERT INTO t (who) VALUES (0); SELECT pg_sleep(0.002)").await;

@@ -2,6 +2,7 @@
 //! with its session.
 
 mod pinning;
+mod resets;
 
 use std::time::Duration;
 
