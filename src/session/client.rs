@@ -3,10 +3,10 @@
 use std::{
     io,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use super::{kept::Kept, orphan::Presence};
+use super::kept::Kept;
 use crate::{
     shared::Snapshot,
     socket::{Scratch, Socket, silence::Silence},
@@ -39,6 +39,28 @@ pub(crate) struct Client {
     pub(super) silence: Silence,
 }
 
+/// Where the client is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It may send, and is sent to.
+    #[default]
+    Here,
+    /// It has closed its sending side, and perhaps more than that.
+    Closed,
+    /// Its connection has failed: nothing is sent to it any more.
+    Gone,
+}
+
+impl Presence {
+    pub(super) const fn is_here(self) -> bool {
+        matches!(self, Self::Here)
+    }
+
+    pub(super) const fn is_gone(self) -> bool {
+        matches!(self, Self::Gone)
+    }
+}
+
 impl Client {
     /// A client that was let in on this socket, has sent this already, and is greeted so.
     pub(crate) fn new(socket: Socket, unread: Vec<u8>, greeting: Vec<u8>, shared: &Snapshot) -> Self {
@@ -65,5 +87,17 @@ impl Client {
         scratch: &mut Scratch,
     ) -> Poll<io::Result<usize>> {
         self.socket.poll_read_watched(cx, scratch, &mut self.is_watched)
+    }
+
+    /// The client leaves, one way or the other: from the first time on its requests have so long.
+    pub(super) fn leaves(&mut self, presence: Presence, limit: Duration) {
+        self.presence = presence;
+        self.until.get_or_insert_with(|| (Instant::now() + limit).into());
+    }
+
+    /// What is left of the time for its requests.
+    pub(super) fn time_left(&self) -> Duration {
+        let left = |until: &Instant| until.saturating_duration_since(Instant::now());
+        self.until.as_deref().map_or(Duration::MAX, left)
     }
 }

@@ -7,15 +7,11 @@
 //!
 //! What was not sent whole is never run, and a transaction whose COMMIT was not sent is rolled back with its backend.
 
-use std::{
-    future::poll_fn,
-    io,
-    time::{Duration, Instant},
-};
+use std::{future::poll_fn, io};
 
 use super::{
     Ended, Session,
-    client::Client,
+    client::Presence,
     relay::Until,
     request::{End, first_request},
 };
@@ -23,42 +19,6 @@ use crate::{
     route::Demand,
     sql::{Class, Reason},
 };
-
-/// Where the client is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Presence {
-    /// It may send, and is sent to.
-    #[default]
-    Here,
-    /// It has closed its sending side, and perhaps more than that.
-    Closed,
-    /// Its connection has failed: nothing is sent to it any more.
-    Gone,
-}
-
-impl Presence {
-    pub(super) const fn is_here(self) -> bool {
-        matches!(self, Self::Here)
-    }
-
-    pub(super) const fn is_gone(self) -> bool {
-        matches!(self, Self::Gone)
-    }
-}
-
-impl Client {
-    /// The client leaves, one way or the other: from the first time on its requests have so long.
-    fn leaves(&mut self, presence: Presence, limit: Duration) {
-        self.presence = presence;
-        self.until.get_or_insert_with(|| (Instant::now() + limit).into());
-    }
-
-    /// What is left of the time for its requests.
-    fn time_left(&self) -> Duration {
-        let left = |until: &Instant| until.saturating_duration_since(Instant::now());
-        self.until.as_deref().map_or(Duration::MAX, left)
-    }
-}
 
 impl Session {
     /// A request is looked at: whether nothing of it, nor of what runs already, can have an effect.
