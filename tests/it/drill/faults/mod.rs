@@ -58,6 +58,8 @@ pub(super) enum Bound {
     Wait,
     /// Until silence is taken for an end, and then for a connection.
     Silence,
+    /// An answer that was lost, when the question had been acknowledged: the connection that listens has so long for it.
+    Answer,
     /// Until the other host is looked for, and then for a connection.
     Hosts,
     /// Whatever is paused, in milliseconds.
@@ -121,6 +123,7 @@ impl Bound {
         match self {
             Self::Wait => format!("`wait_timeout` {wait} s"),
             Self::Silence => format!("`tcp_user_timeout` {silence} s + `wait_timeout` {wait} s"),
+            Self::Answer => format!("5 s + `wait_timeout` {wait} s"),
             Self::Hosts => format!("4 s + `wait_timeout` {wait} s"),
             Self::Pause(milliseconds) => {
                 format!("the pause, {:.1} s", Duration::from_millis(milliseconds).as_secs_f64())
@@ -132,6 +135,7 @@ impl Bound {
         match self {
             Self::Wait => WAIT_TIMEOUT,
             Self::Silence => TCP_USER_TIMEOUT + WAIT_TIMEOUT,
+            Self::Answer => Duration::from_secs(5) + WAIT_TIMEOUT,
             Self::Hosts => Duration::from_secs(4) + WAIT_TIMEOUT,
             Self::Pause(milliseconds) => Duration::from_millis(milliseconds),
         }

@@ -74,7 +74,7 @@ pub(in crate::drill) static NETWORKS: Group = Group {
                 (LISTEN, "08006 08006† 53300 57P01†"),
                 (PINNED, "08006 08006† 53300"),
             ],
-            bound: Bound::Silence,
+            bound: Bound::Answer,
         },
         Fault {
             name: "packets to and from the replica vanish",
