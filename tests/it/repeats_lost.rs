@@ -322,13 +322,10 @@ async fn what_may_have_had_an_effect_is_not_run_twice() {
         assert_eq!([after[0] - before[0], after[1] - before[1]], fault.reasons(1), "{fault:?}");
         drop(others);
         primary.wait_for_app_backends("state <> 'idle'", 0).await;
+        // Where the server has not noticed, it is done once, unless the cancel of who is gone comes before.
         let twice =
             "SELECT string_agg(a, ', ') FROM (SELECT a FROM kept GROUP BY a HAVING count(*) > 1) twice";
         assert_eq!(primary.value(twice).await, "", "{fault:?}");
-        if fault == Fault::Reset {
-            // The server has not noticed, and has done what it was asked to.
-            assert_eq!(primary.value("SELECT count(*) FROM kept WHERE a = 'insert'").await, "1");
-        }
         primary.query("TRUNCATE kept").await;
     }
 }
