@@ -184,7 +184,9 @@ async fn a_notify_waits_no_longer_for_who_listens_than_for_its_own_connection() 
     let before = Instant::now();
     client.query("NOTIFY c").await;
     let told = client.try_read_message().await.expect("it is told");
-    assert_eq!(told.field(b'C').as_deref(), Some("57P01"), "{told:?}");
+    // Whichever of the two connections is given up first.
+    let code = told.field(b'C').unwrap_or_default();
+    assert!(["57P01", "08006"].contains(&code.as_str()), "{told:?}");
     let waited = before.elapsed();
     assert!(waited < ANSWER_TIMEOUT, "{waited:?}");
     proxy.wait_for_log("the connection that listens for clients was lost").await;
