@@ -28,16 +28,11 @@ pub enum ClientMessage<'a> {
         /// The portal's name, empty for the unnamed one.
         portal: &'a [u8],
     },
-    /// FunctionCall.
-    FunctionCall {
-        /// The function's OID.
-        function: i32,
-    },
     /// Sync.
     Sync,
     /// Flush.
     Flush,
-    /// Any other: data of COPY, Terminate, a password.
+    /// Any other: FunctionCall, data of COPY, Terminate, a password.
     Other,
 }
 
@@ -101,7 +96,6 @@ impl<'a> ClientMessage<'a> {
             b'D' => Self::Describe(Item::read(body, "Describe")?),
             b'C' => Self::Close(Item::read(body, "Close")?),
             b'E' => Self::Execute { portal: Body::new(body, "Execute").cstring()? },
-            b'F' => Self::FunctionCall { function: Body::new(body, "FunctionCall").int32()? },
             b'S' => Self::Sync,
             b'H' => Self::Flush,
             _ => Self::Other,
@@ -244,9 +238,7 @@ mod tests {
 
     #[test]
     fn a_body_that_ends_too_early_is_an_error() {
-        for (tag, body) in
-            [(b'Q', &b"SELECT"[..]), (b'P', b"s\0SELECT"), (b'B', b"p\0"), (b'D', b""), (b'F', b"\0\0")]
-        {
+        for (tag, body) in [(b'Q', &b"SELECT"[..]), (b'P', b"s\0SELECT"), (b'B', b"p\0"), (b'D', b"")] {
             assert!(ClientMessage::read(tag, body).is_err(), "{}", tag.escape_ascii());
         }
         let bind = Bind::read(b"\0\0\0\0\0\x01\0\0\0\x05x").expect("its names are there");

@@ -367,6 +367,21 @@ impl RawClient {
         Some([b'C', b'M', b'H'].map(|field| error.field(field).unwrap_or_default()))
     }
 
+    /// Reads the rest of an answer that has begun, up to its ReadyForQuery or the end of the connection: it may fail once,
+    /// and does not begin again.
+    pub(crate) async fn expect_no_second_answer(&mut self) {
+        let mut errors = 0;
+        loop {
+            match self.try_read_message().await.map(|message| message.tag) {
+                Some(b'E') => errors += 1,
+                Some(b'T') => panic!("it was begun again"),
+                Some(b'Z') | None => break,
+                _ => {}
+            }
+        }
+        assert!(errors <= 1, "{errors} errors");
+    }
+
     /// The transaction status in the next ReadyForQuery, whatever comes before it.
     pub(crate) async fn read_status(&mut self) -> char {
         let answer = self.read_until_ready().await;
