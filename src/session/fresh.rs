@@ -194,6 +194,13 @@ impl Session {
         Some(self.under_way.fresh.trailing_zeros() as usize)
     }
 
+    /// Whether the answer of a replica is waited for that does not answer others, and the read can be run once more.
+    pub(super) fn waits_in_vain(&self) -> bool {
+        let progress = &self.view.shared.replicas.progress;
+        let is_stuck = |at: usize| progress.get(at).is_some_and(|replica| replica.is_stuck());
+        self.has_told_nothing() && self.replica_used().is_some_and(is_stuck)
+    }
+
     /// The session does not keep to its replica any more: whatever it has seen there must be where it reads next.
     fn leave_replica(&mut self) {
         if self.own.replica.take().is_some() {

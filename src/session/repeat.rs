@@ -9,7 +9,10 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Session, request::Request};
+use super::{
+    Session,
+    request::{Request, first_request},
+};
 use crate::{
     backend::{Broken, protocol::Transient},
     route::Demand,
@@ -36,7 +39,7 @@ impl Session {
     }
 
     /// Whether the request under way, of which only a part was sent, may still be run once more.
-    fn has_told_nothing(&self) -> bool {
+    pub(super) fn has_told_nothing(&self) -> bool {
         self.under_way.sent.is_some()
             && self.hold.leased.as_ref().is_some_and(|leased| leased.protocol.has_told_nothing())
     }
@@ -67,9 +70,24 @@ impl Session {
         self.client.inbox.extend_from_slice(&later);
         self.client.kept.take_back_sent();
         self.under_way.is_repeated = true;
+        if reason == Transient::ReadOnly {
+            self.remember_refused();
+        }
         self.view.shared.metrics.repeats.0[reason as usize].fetch_add(1, Ordering::Relaxed);
         tracing::debug!(reason = reason.label(), "a read is run once more");
         true
+    }
+}
+
+impl Session {
+    /// A replica has refused to run the request, which begins anew: its texts go to the primary from now on.
+    fn remember_refused(&mut self) {
+        let limit = self.view.shared.limits.request_buffer;
+        let Ok(Some(request)) = first_request(&self.client.inbox, limit) else { return };
+        let catalog = self.view.catalog.load();
+        for text in self.judge().texts(request) {
+            self.view.shared.classifier.refused(&catalog, text);
+        }
     }
 }
 

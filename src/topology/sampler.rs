@@ -49,6 +49,9 @@ impl ServerHealth {
     async fn wait_until_wanted(&self, asked_at: Instant, interval: Duration) {
         sleep_until(asked_at + interval).await;
         loop {
+            if self.reads().is_in_doubt() {
+                return;
+            }
             let woken = self.causal.woken();
             if self.causal.is_read() {
                 let beats = self.role == Role::Replica && asked_at.elapsed() >= HEARTBEAT;
