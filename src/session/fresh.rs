@@ -246,11 +246,11 @@ impl Session {
 
     /// An answer is there that the client has not been given: what it may be told of is stamped before.
     pub(super) fn stamp_changes(&mut self) {
-        let changed = self.view.catalog.changes();
         let Some(leased) = &mut self.hold.leased else { return };
         if leased.changes.scope.tables.is_empty() {
             return;
         }
+        let changed = self.view.catalog.changes();
         let stamps = &self.view.shared.causal.stamps;
         let changes = leased.changes;
         if changes.is_committing {

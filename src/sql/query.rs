@@ -228,6 +228,7 @@ impl<'p, 'c> Walk<'p, 'c> {
         self.found.effects |= if is_temporary(relation) { Effects::TEMP } else { Effects::DDL };
         self.prove_definition();
         if let Some(name) = relation.relname() {
+            self.found.tables |= self.catalog.tables(name, Use::Write);
             self.named_relation(relation.schemaname(), name, Access::Write);
         }
     }

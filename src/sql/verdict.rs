@@ -198,8 +198,6 @@ effects! {
 /// What may change rows of tables that are not named, or what a name means.
 const CHANGES_ANYTHING: Effects = Effects::UNPROVEN
     .with(Effects::DDL)
-    .with(Effects::ADDS)
-    .with(Effects::DROPS)
     .with(Effects::OPAQUE_SETTINGS)
     .with(Effects::UNSURE)
     .with(Effects::WANTS_DATABASE)
