@@ -104,6 +104,11 @@ impl Progress {
         self.silences.fetch_add(1, Ordering::AcqRel) + 1 == SILENCES_MAX
     }
 
+    /// The connection that it was asked on is lost: it may come back with less than it had.
+    pub fn note_lost(&self) {
+        self.replayed.store(0, Ordering::Release);
+    }
+
     /// Whether it has not answered in time, and may yet: whoever waits for it, and asks for nothing else, is to be told.
     pub fn is_in_doubt(&self) -> bool {
         (1..SILENCES_MAX).contains(&self.silences.load(Ordering::Acquire))

@@ -39,6 +39,8 @@ impl Session {
             self.count_read(ReadOn::Replica);
             return Soon::now(Ok(pool));
         }
+        // Those that come later find a sample that is new enough.
+        self.view.shared.causal.want(need);
         let replicas = &self.view.shared.replicas;
         let limit = match consistency {
             Consistency::Strong => replicas.causal_wait + replicas.sample_interval * STRONG_ROUNDS,
@@ -60,7 +62,6 @@ impl Session {
     /// Holds a read until a replica is fresh enough; false if none is by then.
     async fn wait_for_replica(&mut self, pool: PoolId, need: u64, deadline: Instant) -> Result<bool, Stop> {
         let causal = Arc::clone(&self.view.shared.causal);
-        causal.want(need);
         loop {
             let progressed = causal.progressed();
             if self.has_fresh(pool, need) {
@@ -171,17 +172,18 @@ impl Session {
             return;
         }
         let stamps = &self.view.shared.causal.stamps;
-        let keeps_to_one = self.consistency(demand) == Consistency::Session;
-        if let Some(replica) = self.replica_used().filter(|_| keeps_to_one) {
-            self.own.replica = NonZeroU8::new(replica as u8 + 1);
-            return;
-        }
         let scope = Scope { tables: demand.verdict.reads(), database: self.who.identity.database_hash };
-        if stamps.is_committing(&scope) {
-            self.own.floor = self.own.floor.max(stamps.now());
-        }
-        if keeps_to_one {
-            self.own.floor = self.own.floor.max(stamps.last(&scope));
+        let of_session = self.consistency(demand) == Consistency::Session;
+        let is_committing = stamps.is_committing(&scope);
+        match self.replica_used() {
+            // What it may have seen there only is on no other replica yet.
+            Some(replica) if of_session || is_committing => {
+                self.own.replica = NonZeroU8::new(replica as u8 + 1);
+            }
+            Some(_) => {}
+            None if is_committing => self.own.floor = self.own.floor.max(stamps.now()),
+            None if of_session => self.own.floor = self.own.floor.max(stamps.last(&scope)),
+            None => {}
         }
     }
 

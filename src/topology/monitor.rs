@@ -258,6 +258,13 @@ impl ServerHealth {
         }
     }
 
+    /// It has failed to answer, and may come back as something else.
+    pub(super) fn note_lost(&self) {
+        if self.role == Role::Replica {
+            self.progress.note_lost();
+        }
+    }
+
     /// How far it is.
     pub fn reads(&self) -> &Progress {
         &self.progress

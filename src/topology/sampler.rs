@@ -91,9 +91,8 @@ impl ServerHealth {
                 }
             }
             // What this says of the server is the health check's to find out.
-            Ok(Outcome::Failed(_) | Outcome::Unreachable(_) | Outcome::Overdue(_)) | Err(_) => {
-                self.note_silent();
-            }
+            Ok(Outcome::Failed(_) | Outcome::Unreachable(_)) => self.note_lost(),
+            Ok(Outcome::Overdue(_)) | Err(_) => self.note_silent(),
         }
     }
 }
