@@ -8,10 +8,10 @@ use pg_raw_parse::{ConstValue, Node, nodes};
 use super::{
     catalog::{Catalog, Function},
     parse::{self, qualified},
-    proof::Use,
     rules::{Object, Rules},
     seen::{Access, Seen},
     tables::Tables,
+    used::Use,
     verdict::{Effects, Reason},
 };
 

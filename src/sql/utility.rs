@@ -14,12 +14,12 @@ use super::{
     lexer::{Kind, Lexer},
     names::folded,
     parse::{Statement, qualified, span},
-    proof::Use,
     query::{Walk, is_temporary},
     rules::Object,
     seen::Access,
     tables::Tables,
     targets::targets,
+    used::Use,
     verdict::{Effects, Reason},
 };
 
