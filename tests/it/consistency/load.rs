@@ -278,7 +278,7 @@ impl Client {
     fn any_read(&mut self, form: &Form) -> Read {
         loop {
             let read = READS[self.random.below(READS.len() as u64) as usize];
-            if read.fits(form) && (self.is_raw || read != Read::CopyOut) {
+            if read.fits(form) && read.fits_session(self.is_raw) {
                 return read;
             }
         }

@@ -8,6 +8,7 @@
 //! | `session.rs`, `load.rs` | the clients |
 //! | `ledger.rs` | what was acknowledged and seen |
 //! | `traps.rs` | each form by itself, with replicas that stand still |
+//! | `moments.rs`, `ways.rs` | the same at certain moments, and for whoever comes another way |
 //!
 //! | promise | no read finds less than |
 //! |---|---|
@@ -23,9 +24,11 @@
 mod forms;
 mod ledger;
 mod load;
+mod moments;
 mod reads;
 mod session;
 mod traps;
+mod ways;
 mod world;
 
 use std::time::Duration;

@@ -21,15 +21,32 @@ pub(super) enum Read {
     Transaction,
     /// The same where all statements have one snapshot.
     Snapshot,
+    /// By a raw session only.
     CopyOut,
+    /// Behind a read of another relation, with one Sync. By a raw session only.
+    Pipeline,
 }
 
 use Read::{
-    Bound, CopyOut, Cte, Function, Join, Plain, Prepared, Several, Snapshot, Subquery, Transaction, View,
+    Bound, CopyOut, Cte, Function, Join, Pipeline, Plain, Prepared, Several, Snapshot, Subquery, Transaction,
+    View,
 };
 
-pub(super) const READS: [Read; 12] =
-    [Plain, Join, Subquery, Cte, Several, View, Function, Bound, Prepared, Transaction, Snapshot, CopyOut];
+pub(super) const READS: [Read; 13] = [
+    Plain,
+    Join,
+    Subquery,
+    Cte,
+    Several,
+    View,
+    Function,
+    Bound,
+    Prepared,
+    Transaction,
+    Snapshot,
+    CopyOut,
+    Pipeline,
+];
 
 /// What a read has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +83,11 @@ impl Read {
         form.kind != Kind::Replaces || !matches!(self, View | Function | Snapshot)
     }
 
+    /// Whether a session that is raw, or is not, can send it.
+    pub(super) fn fits_session(self, is_raw: bool) -> bool {
+        is_raw || !matches!(self, CopyOut | Pipeline)
+    }
+
     /// Reads a key of what the form writes.
     pub(super) async fn run(
         self,
@@ -80,6 +102,7 @@ impl Read {
             Bound => session.read_bound(&sql, key).await?,
             Prepared => session.read_prepared(&sql, key).await?,
             CopyOut => session.copy_out(&sql).await?,
+            Pipeline => session.pipeline(&["SELECT count(*), '' FROM keys", &sql]).await?,
             Transaction => in_transaction(session, "BEGIN READ ONLY", &sql).await?,
             Snapshot => {
                 in_transaction(session, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", &sql).await?
@@ -98,7 +121,7 @@ impl Read {
         };
         let plain = from(relation, &key.to_string());
         match self {
-            Plain | Transaction | Snapshot => plain,
+            Plain | Transaction | Snapshot | Pipeline => plain,
             Join => format!(
                 "SELECT coalesce(max(r.version), 0)::bigint, {WHERE} FROM keys k LEFT JOIN {relation} r USING (key) \
                  WHERE k.key = {key}"

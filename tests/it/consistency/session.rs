@@ -124,6 +124,16 @@ impl Session {
         Ok(rows.collect())
     }
 
+    /// Runs statements by the extended protocol with one Sync; the rows of all.
+    pub(super) async fn pipeline(&mut self, texts: &[impl AsRef<str>]) -> Result<Rows, Failed> {
+        let raw = self.raw();
+        for text in texts {
+            raw.parse("", text.as_ref()).bind("", "", &[]).execute("", 0);
+        }
+        raw.sync();
+        exchange(raw).await.map(|answer| rows_of(&answer))
+    }
+
     /// Writes a version of a key in this form and returns once it is acknowledged; [`Self::tidy`] comes after.
     pub(super) async fn write(&mut self, form: &Form, key: usize, version: u64) -> Result<(), Failed> {
         let fill = |text: &str| form.fill(text, key, version);
@@ -150,12 +160,8 @@ impl Session {
                 Ok(_) => panic!("{sql} divides by zero"),
             },
             How::Pipeline(texts) => {
-                let raw = self.raw();
-                for text in texts {
-                    raw.parse("", &fill(text)).bind("", "", &[]).execute("", 0);
-                }
-                raw.sync();
-                exchange(raw).await.map(drop)
+                let texts: Vec<String> = texts.iter().map(|text| fill(text)).collect();
+                self.pipeline(&texts).await.map(drop)
             }
             How::Function(name) => self.call(&fill(name), key, version).await,
             How::Lost(sql) => {

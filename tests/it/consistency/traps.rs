@@ -1,21 +1,11 @@
 //! Each form of write by itself, read at once from another connection while replicas stand still.
 
-use std::time::Duration;
-
-use crate::support::eventually;
-
 use super::{
     forms::{self, Form, Kind},
     reads::{READS, Read},
     session::Session,
-    world::{Mode, World},
+    world::{KEY, Mode, World},
 };
-
-/// Within which replicas that catch up are read again.
-const SOON: Duration = Duration::from_secs(10);
-
-/// The key that is written.
-const KEY: usize = 0;
 
 /// Two sessions, one of which reads what the other writes, by driver and raw.
 struct Trap<'a> {
@@ -61,7 +51,7 @@ impl<'a> Trap<'a> {
     }
 
     async fn read(&mut self, read: Read, form: &Form) -> (u64, bool) {
-        let reader = &mut self.readers[usize::from(read == Read::CopyOut)];
+        let reader = &mut self.readers[usize::from(!read.fits_session(false))];
         match read.run(reader, form, KEY, "").await {
             Ok(found) => (found.version, found.on_replica),
             Err(failed) => {
@@ -71,16 +61,9 @@ impl<'a> Trap<'a> {
         }
     }
 
-    /// Waits until a replica is read again, which has this version then.
+    /// Waits until a replica is read, which has this version then.
     async fn wait_for_replica(&mut self, form: &Form, version: u64) {
-        let reader = &mut self.readers[0];
-        let mut found = 0;
-        eventually(&format!("`{}` is read from a replica", form.name), SOON, async || {
-            let read = Read::Plain.run(reader, form, KEY, "").await.expect("the statement is valid");
-            found = read.version;
-            read.on_replica.then_some(())
-        })
-        .await;
+        let found = self.world.wait_until_read(&mut self.readers[0], form).await;
         if found != version {
             self.wrong
                 .push(format!("{}: {version} is written, a replica that is read has {found}", form.name));

@@ -11,10 +11,16 @@ use tokio::task::block_in_place;
 use crate::support::{Login, Postgres, Proxy, ProxyConfig, Random, Role, eventually};
 
 use super::{
-    forms::FORMS,
+    forms::{FORMS, Form},
     reads::{self, Read},
     session::Session,
 };
+
+/// Within which replicas that catch up are read again.
+const SOON: Duration = Duration::from_secs(10);
+
+/// The key that is written where there is one writer.
+pub(super) const KEY: usize = 0;
 
 /// What a configuration may promise of reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +34,7 @@ pub(super) enum Mode {
 pub(super) struct World {
     // Dropped first, so that it does not complain of its servers.
     pub(super) proxy: Proxy,
+    pub(super) config: ProxyConfig,
     pub(super) replicas: [Postgres; 2],
     pub(super) primary: Postgres,
 }
@@ -70,8 +77,9 @@ impl World {
             .set("servers.replica_2", "url", two)
             .pool("primary", &["primary"], 20)
             .pool("replicas", &["replica_1", "replica_2"], 10);
-        let proxy = Proxy::start(&change(config).to_toml());
-        let world = Self { proxy, replicas, primary };
+        let config = change(config);
+        let proxy = Proxy::start(&config.to_toml());
+        let world = Self { proxy, config, replicas, primary };
         world.wait_until_replicas_are_read().await;
         world
     }
@@ -80,7 +88,7 @@ impl World {
     async fn wait_until_replicas_are_read(&self) {
         let mut session = self.session(false).await;
         eventually("replicas are read", Duration::from_secs(20), async || {
-            let found = Read::Plain.run(&mut session, &FORMS[0][0], 0, "").await;
+            let found = Read::Plain.run(&mut session, &FORMS[0][0], KEY, "").await;
             found.expect("the statement is valid").on_replica.then_some(())
         })
         .await;
@@ -99,6 +107,21 @@ impl World {
         for replica in &self.replicas {
             replica.set_replay(on).await;
         }
+    }
+
+    /// Waits until this session reads what the form writes from a replica, and stops both where they are.
+    pub(super) async fn stand_still(&self, session: &mut Session, form: &Form) {
+        self.wait_until_read(session, form).await;
+        self.set_replay(false).await;
+    }
+
+    /// Waits until this session reads what the form writes from a replica, and tells what it finds there.
+    pub(super) async fn wait_until_read(&self, session: &mut Session, form: &Form) -> u64 {
+        eventually(&format!("`{}` is read from a replica", form.name), SOON, async || {
+            let found = Read::Plain.run(session, form, KEY, "").await.expect("the statement is valid");
+            found.on_replica.then_some(found.version)
+        })
+        .await
     }
 
     /// Something happens to a replica. The second is seldom behind for long, so that there is one to be read.
@@ -150,7 +173,7 @@ impl World {
     }
 }
 
-async fn set_delay(replica: &Postgres, delay_ms: u64) {
+pub(super) async fn set_delay(replica: &Postgres, delay_ms: u64) {
     let admin = replica.admin().await;
     // In a crash the server may be on its way down.
     admin.batch_execute(&format!("ALTER SYSTEM SET recovery_min_apply_delay = '{delay_ms}ms'")).await.ok();
