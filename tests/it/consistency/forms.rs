@@ -3,7 +3,7 @@
 //! In all texts `{f}` stands for the form's name, `{k}` for a key, `{v}` for a version and `{last}` for the last key.
 //! Each key belongs to one writer, and its version only grows.
 
-use How::{Bound, CopyIn, Fails, Function, Lost, Pipeline, Prepared, Steps};
+use How::{Bound, CopyIn, Fails, Function, Lost, Parsed, Pipeline, Portal, Prepared, Steps};
 
 /// One form of write, and what it is read back from.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +30,10 @@ pub(super) enum How {
     Prepared(&'static str),
     /// Statements by the extended protocol with one Sync.
     Pipeline(&'static [&'static str]),
+    /// In a transaction by a portal that was bound before the request which executes it.
+    Portal(&'static str),
+    /// Parsed as a statement of the protocol, and run by SQL's `EXECUTE`.
+    Parsed(&'static str),
     /// `COPY FROM STDIN` of one row.
     CopyIn(&'static str),
     /// The protocol's message FunctionCall, of a function with key and version.
@@ -46,6 +50,8 @@ pub(super) enum Kind {
     /// It replaces the relation or what is in it: PostgreSQL itself lets snapshots that are older than that see it empty,
     /// and nothing may depend on it. Seldom, because the catalog changes with it.
     Replaces,
+    /// Only the primary can tell it.
+    AtPrimary,
     /// It is acknowledged to nobody.
     Unknown,
 }
@@ -84,7 +90,7 @@ impl Form {
 
     /// Whether only a client that speaks the protocol message by message can send it.
     pub(super) fn is_raw(&self) -> bool {
-        matches!(self.how, Pipeline(_) | Function(_) | Lost(_) | Fails(_) | CopyIn(_))
+        !matches!(self.how, Steps(..) | Bound(_) | Prepared(_))
     }
 
     /// Statements that make the form's objects, with version 0 of every key up to `last`.
@@ -126,7 +132,8 @@ const UPDATE_BESIDE: &str = "UPDATE b_{f} SET version = {v} WHERE key = {k}";
 const TRIGGER: &str = "CREATE FUNCTION t_{f}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     UPDATE c_{f} SET version = NEW.version WHERE key = NEW.key; RETURN NEW; END $$";
 
-pub(super) const FORMS: &[&[Form]] = &[STATEMENTS, PROTOCOL, TRANSACTIONS, OBJECTS, CODE, DEFINITIONS];
+pub(super) const FORMS: &[&[Form]] =
+    &[STATEMENTS, PROTOCOL, TRANSACTIONS, OBJECTS, CODE, HIDDEN, DEFINITIONS];
 
 /// Statements by themselves.
 pub(super) const STATEMENTS: &[Form] = &[
@@ -189,7 +196,8 @@ pub(super) const STATEMENTS: &[Form] = &[
     ),
     Form::of("sequence", Steps(&["SELECT setval('c_{f}_{k}', {v})"], &[]))
         .with(&["CREATE SEQUENCE c_{f}_{k}"])
-        .read_from("(SELECT {k} AS key, last_value AS version FROM c_{f}_{k} WHERE is_called)"),
+        .read_from("(SELECT {k} AS key, last_value AS version FROM c_{f}_{k} WHERE is_called)")
+        .kind(Kind::AtPrimary),
 ];
 
 /// What the protocol offers besides Query.
@@ -200,6 +208,8 @@ pub(super) const PROTOCOL: &[Form] = &[
     Form::of("pipeline", Pipeline(&["SELECT 1", UPDATE, "SELECT 2"])),
     Form::of("pipeline_commits", Pipeline(&["BEGIN", UPDATE, "COMMIT", "SELECT 2"])),
     Form::of("commits_and_fails", Fails("BEGIN; UPDATE c_{f} SET version = {v} WHERE key = {k}; COMMIT; SELECT 1/0")),
+    Form::of("portal", Portal(UPDATE)),
+    Form::of("parsed", Parsed(UPDATE)),
     Form::of("called_by_message", Function("w_{f}")).with(&[
         STANDARD,
         "CREATE FUNCTION w_{f}(k int, v bigint) RETURNS void LANGUAGE sql AS $$ UPDATE c_{f} SET version = v WHERE key = k $$",
@@ -370,6 +380,74 @@ pub(super) const CODE: &[Form] = &[
          $$ BEGIN UPDATE c_{f} SET version = v WHERE key = k; COMMIT; PERFORM 1; END $$",
     ]),
 ];
+
+/// What is written by something that no text names.
+pub(super) const HIDDEN: &[Form] = &[
+    Form::of("default", Steps(&[UPDATE_BESIDE, "INSERT INTO d_{f} (key, version) VALUES ({k}, {v})"], &[])).with(&[
+        STANDARD,
+        BESIDE,
+        WRITER,
+        "CREATE TABLE d_{f} (key int, version bigint, done bool DEFAULT w_{f}())",
+    ]),
+    Form::of("check", Steps(&[UPDATE_BESIDE, "INSERT INTO d_{f} (key, version) VALUES ({k}, {v})"], &[])).with(&[
+        STANDARD,
+        BESIDE,
+        WRITER,
+        "CREATE TABLE d_{f} (key int, version bigint CHECK (w_{f}()))",
+    ]),
+    Form::of("domain", Steps(&[UPDATE_BESIDE, "SELECT {v}::bigint::d_{f}"], &[])).with(&[
+        STANDARD,
+        BESIDE,
+        WRITER,
+        "CREATE DOMAIN d_{f} AS bigint CHECK (w_{f}())",
+    ]),
+    Form::of("operator", Steps(&["SELECT {k} <<<~ {v}::bigint"], &[])).with(&[
+        STANDARD,
+        "CREATE FUNCTION w_{f}(k int, v bigint) RETURNS bool LANGUAGE plpgsql AS
+         $$ BEGIN UPDATE c_{f} SET version = v WHERE key = k; RETURN true; END $$;
+         CREATE OPERATOR <<<~ (leftarg = int, rightarg = bigint, function = w_{f})",
+    ]),
+    Form::of("policy", Steps(&[UPDATE_BESIDE, "SELECT * FROM d_{f}"], &[])).with(&[
+        STANDARD,
+        BESIDE,
+        WRITER,
+        "CREATE TABLE d_{f} AS SELECT 1 AS a; ALTER TABLE d_{f} ENABLE ROW LEVEL SECURITY;
+         ALTER TABLE d_{f} FORCE ROW LEVEL SECURITY; CREATE POLICY p ON d_{f} USING (w_{f}())",
+    ]),
+    Form::of("aggregate", Steps(&[UPDATE_BESIDE, "SELECT a_{f}(1)"], &[])).with(&[
+        STANDARD,
+        BESIDE,
+        WRITER,
+        "CREATE FUNCTION s_{f}(state int, value int) RETURNS int LANGUAGE sql AS
+         $$ SELECT CASE WHEN w_{f}() THEN 1 END $$;
+         CREATE AGGREGATE a_{f}(int) (sfunc = s_{f}, stype = int)",
+    ]),
+    Form::of("cascade_to_trigger", Steps(&["UPDATE b_{f} SET version = {v} WHERE key = {k}"], &[])).with(&[
+        "CREATE TABLE c_{f} (key int PRIMARY KEY, version bigint);
+         INSERT INTO c_{f} SELECT n, 0 FROM generate_series(0, {last}) n;
+         CREATE TABLE b_{f} (key int, version bigint, PRIMARY KEY (key, version));
+         INSERT INTO b_{f} SELECT n, 0 FROM generate_series(0, {last}) n;
+         CREATE TABLE d_{f} (key int PRIMARY KEY, version bigint,
+             FOREIGN KEY (key, version) REFERENCES b_{f} ON UPDATE CASCADE);
+         INSERT INTO d_{f} SELECT n, 0 FROM generate_series(0, {last}) n",
+        TRIGGER,
+        "CREATE TRIGGER t AFTER UPDATE ON d_{f} FOR EACH ROW EXECUTE FUNCTION t_{f}()",
+    ]),
+    // The longer name is cut to the shorter one.
+    Form::of("long_name", Steps(&["UPDATE c_long_name_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxyyyy SET version = {v} WHERE key = {k}"], &[]))
+        .with(&["CREATE TABLE c_long_name_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx (key int PRIMARY KEY, version bigint);
+                 INSERT INTO c_long_name_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx SELECT n, 0 FROM generate_series(0, {last}) n"])
+        .read_from("c_long_name_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"),
+    Form::of("escaped_name", Steps(&["UPDATE U&\"c_{f}\\005f!\" SET version = {v} WHERE key = {k}"], &[]))
+        .with(&["CREATE TABLE \"c_{f}_!\" (key int PRIMARY KEY, version bigint);
+                 INSERT INTO \"c_{f}_!\" SELECT n, 0 FROM generate_series(0, {last}) n"])
+        .read_from("\"c_{f}_!\""),
+];
+
+/// It brings over what is said in another table.
+const WRITER: &str = "CREATE FUNCTION w_{f}() RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
+    UPDATE c_{f} c SET version = b.version FROM b_{f} b WHERE b.key = c.key AND b.version > c.version;
+    RETURN true; END $$";
 
 /// What replaces relations.
 pub(super) const DEFINITIONS: &[Form] = &[

@@ -163,6 +163,22 @@ impl Session {
                 let texts: Vec<String> = texts.iter().map(|text| fill(text)).collect();
                 self.pipeline(&texts).await.map(drop)
             }
+            How::Portal(sql) => {
+                let raw = self.raw();
+                raw.parse("", "BEGIN").bind("", "", &[]).execute("", 0);
+                raw.parse("", &fill(sql)).bind("bound", "", &[]).sync();
+                exchange(raw).await?;
+                raw.execute("bound", 0).sync();
+                exchange(raw).await?;
+                self.text("COMMIT").await.map(drop)
+            }
+            How::Parsed(sql) => {
+                let raw = self.raw();
+                raw.parse("parsed", &fill(sql)).sync();
+                exchange(raw).await?;
+                self.text("EXECUTE parsed").await?;
+                self.text("DEALLOCATE parsed").await.map(drop)
+            }
             How::Function(name) => self.call(&fill(name), key, version).await,
             How::Lost(sql) => {
                 let raw = self.raw();
