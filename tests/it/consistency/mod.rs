@@ -6,6 +6,7 @@
 //! | `forms.rs`, `reads.rs` | the forms of writes and of reads |
 //! | `world.rs` | the servers, and what happens to replicas |
 //! | `session.rs`, `load.rs` | the clients |
+//! | `definitions.rs` | what lies between statements and tables |
 //! | `ledger.rs` | what was acknowledged and seen |
 //! | `traps.rs` | each form by itself, with replicas that stand still |
 //! | `moments.rs`, `ways.rs` | the same at certain moments, and for whoever comes another way |
@@ -21,6 +22,7 @@
 //! `make check-consistency` reads as often as `BULKHEAD_CHECK_READS` says, with other moments for another
 //! `BULKHEAD_CHECK_SEED`.
 
+mod definitions;
 mod forms;
 mod ledger;
 mod load;

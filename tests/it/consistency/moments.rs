@@ -198,6 +198,36 @@ async fn who_is_told_of_a_commit_sees_it() {
     }
 }
 
+/// A server sends what it has to say when that is a lot, whether or not the answer is at its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_told_in_the_middle_of_an_answer_counts() {
+    let world = World::start(Mode::Tables, 1).await;
+    let (mut reader, form) = (world.session(false).await, form("update"));
+    let mut writer = RawClient::app(world.proxy.port()).await;
+    let much = "SELECT repeat('x', 20000)";
+    let late = "SELECT pg_sleep(1)";
+    let update = "UPDATE c_update SET version = version + 1";
+    for (version, is_pipeline) in [(1, false), (2, true)] {
+        world.stand_still(&mut reader, form).await;
+        if is_pipeline {
+            for (sql, is_end) in [(update, true), (much, false), (late, true)] {
+                writer.parse("", sql).bind("", "", &[]).execute("", 0);
+                if is_end {
+                    writer.sync();
+                }
+            }
+            writer.flush().await;
+        } else {
+            writer.query(&format!("BEGIN; {update}; COMMIT; {much}; {late}")).await;
+        }
+        // The COMMIT, or what is a transaction by itself, is told when rows come.
+        while writer.read_message().await.tag != b'D' {}
+        assert_seen(&mut reader, form, version, "while the answer goes on").await;
+        writer.read_until_ready().await;
+        world.set_replay(true).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_is_held_until_a_replica_has_caught_up() {
     let world = World::configured(1, |config| config.set("pools.replicas", "causal_wait", "4s")).await;
