@@ -29,7 +29,7 @@ const READERS: usize = 10;
 /// Writers work for so long, and then not for about as long, so that replicas catch up now and then.
 const BURST: Duration = Duration::from_millis(700);
 
-/// One of so many writes replaces relations.
+/// One of so many writes replaces relations; so many reads leave them out for one that does not.
 const SELDOM: u64 = 40;
 
 /// So many wrong reads are told in words.
@@ -249,11 +249,16 @@ impl Client {
     }
 
     async fn read_once(&mut self) {
-        let cell = Cell {
-            form: self.random.below(count_forms() as u64) as usize,
-            writer: self.random.below(WRITERS as u64) as usize,
+        // A standby that is behind keeps the locks of what is replaced for as long.
+        let is_seldom = self.random.below(SELDOM) == 0;
+        let form = loop {
+            let form = self.random.below(count_forms() as u64) as usize;
+            if is_seldom || form_of(form).kind != Kind::Replaces {
+                break form;
+            }
         };
-        self.read_cell(cell).await;
+        let writer = self.random.below(WRITERS as u64) as usize;
+        self.read_cell(Cell { form, writer }).await;
     }
 
     async fn read_cell(&mut self, cell: Cell) {

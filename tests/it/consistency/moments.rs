@@ -63,6 +63,25 @@ async fn a_transaction_counts_from_its_end() {
     }
 }
 
+/// Its first statement says where it belongs, and reads another table.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_sees_in_all_statements_what_was_written_before_it() {
+    let world = World::start(Mode::Tables, 1).await;
+    let (mut writer, mut reader) = (world.session(false).await, world.session(false).await);
+    let form = form("update");
+    for (version, begin) in [(1, "BEGIN READ ONLY"), (2, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")]
+    {
+        world.stand_still(&mut reader, form).await;
+        writer.write(form, KEY, version).await.expect("valid");
+        reader.text(begin).await.expect("valid");
+        reader.text("SELECT count(*) FROM keys").await.expect("valid");
+        let found = find(&mut reader, form).await;
+        reader.text("COMMIT").await.expect("valid");
+        assert_eq!(found.version, version, "{begin}, on a replica: {}", found.on_replica);
+        world.set_replay(true).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_begins_after_a_write_sees_it() {
     let world = World::start(Mode::Tables, 1).await;

@@ -57,7 +57,11 @@ impl World {
             if env::var_os("TODAY").is_some() {
                 config
             } else {
-                config.set("pools.replicas", "consistency", mode.to_string())
+                if env::var_os("TODAY").is_some() {
+                    config
+                } else {
+                    config.set("pools.replicas", "consistency", mode.to_string())
+                }
             }
         })
         .await
