@@ -2,6 +2,7 @@
 
 use super::{
     Ended, Own, Session, View,
+    hold::Leased,
     request::{End, Request},
     soon::Soon,
     transaction::Begun,
@@ -9,7 +10,7 @@ use super::{
 use crate::{
     route::{Demand, Standing, Target},
     shared::{counters::Requests, judges::SHORT_TEXTS_BYTES},
-    sql::{Class, Classifier, Effects, Hint, Reading, Reason, Verdict, is_carried_name},
+    sql::{Class, Classifier, Effects, HiddenSearch, Hint, Reading, Reason, Verdict, is_carried_name},
     wire::{
         TxStatus,
         client::{Bind, ClientMessage, Item, Messages, Parse},
@@ -280,19 +281,22 @@ impl Session {
     /// The text of the request is longer than what is kept of it: what cannot be asked for is looked for as it passes.
     pub(crate) fn begin_search(&mut self, request: Request) {
         let beginning = self.client.inbox.get(..request.len).unwrap_or_default().to_vec();
-        self.client.search = Some(Box::default());
+        if let Some(leased) = &mut self.hold.leased {
+            leased.left.noted().search = Some(HiddenSearch::default());
+        }
         self.search_in(&beginning);
     }
 
     /// Looks at the next piece of a long text.
     pub(crate) fn search_in(&mut self, piece: &[u8]) {
-        let Some(search) = &mut self.client.search else { return };
+        let Some(Leased { left, .. }) = &mut self.hold.leased else { return };
+        let Some(search) = left.search() else { return };
         let found = search.finds(&self.view.catalog.load(), piece);
-        if let Some(leased) = self.hold.leased.as_mut().filter(|_| found) {
-            leased.left.effects |= Effects::OPAQUE_SETTINGS;
+        if found {
+            left.effects |= Effects::OPAQUE_SETTINGS;
         }
         if found || self.client.streaming == 0 {
-            self.client.search = None;
+            left.noted().search = None;
         }
     }
 

@@ -343,6 +343,7 @@ impl Session {
         if out.names_statements() {
             self.rename_statements(&mut out);
         }
+        self.stamp_changes();
         // The next session can have the backend before this one's client has its bytes.
         self.release_if_clean();
         let bytes = out.bytes(chunk);

@@ -56,7 +56,7 @@ impl Session {
     /// The request is not run once more.
     pub(super) fn forget_sent(&mut self) {
         self.under_way.sent = None;
-        self.under_way.kept_sent.shrink_to(0);
+        self.client.kept.forget_sent();
     }
 
     /// The request under way begins anew, if it can.
@@ -65,7 +65,7 @@ impl Session {
         self.set_stepping(false);
         let later = std::mem::replace(&mut self.client.inbox, sent);
         self.client.inbox.extend_from_slice(&later);
-        self.client.kept.take_over(&mut self.under_way.kept_sent);
+        self.client.kept.take_back_sent();
         self.under_way.is_repeated = true;
         self.view.shared.metrics.repeats.0[reason as usize].fetch_add(1, Ordering::Relaxed);
         tracing::debug!(reason = reason.label(), "a read is run once more");

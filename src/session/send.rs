@@ -57,13 +57,14 @@ impl Session {
         let risk = self.take_risk(&written, request, &draft);
         self.note_standing(request, demand);
         self.note_effects(request, demand);
+        self.note_changes(demand);
         self.note_opening(opening, aliases.len());
         let completion = self.completion(request, effects);
         let goes_on = self.is_amid_pipeline();
         let sent_before = self.under_way.sent.as_ref().filter(|_| goes_on).map_or(0, Vec::len);
         let kept_bytes = sent_before + if risk.is_some() { 2 * request.len } else { request.len };
         let may_repeat = self.may_repeat(whole, demand)
-            && self.under_way.kept_sent.grow_to(kept_bytes, self.view.shared.limits.request_buffer_total);
+            && self.client.kept.grow_sent_to(kept_bytes, self.view.shared.limits.request_buffer_total);
         let Some(lease) = &mut self.hold.leased else { return Ok(()) };
         let as_it_came = matches!(written, Written::AsItCame { .. }) && draft.is_empty();
         note_request(&mut lease.protocol, request, written);
@@ -303,8 +304,7 @@ impl Session {
             prepares: request.only_prepares(),
         };
         let is_complete = request.is_synced() || repeat.prepares;
-        if !self.under_way.kept_sent.grow_to(repeat.tail.len(), self.view.shared.limits.request_buffer_total)
-        {
+        if !self.client.kept.grow_sent_to(repeat.tail.len(), self.view.shared.limits.request_buffer_total) {
             return None;
         }
         self.own.statements.as_mut().filter(|_| is_complete)?.repeat = Some(Box::new(repeat));

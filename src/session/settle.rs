@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Ended, Session,
+    fresh::leave_changes,
     hold::Leased,
     kinds::{CHANGES_SETTINGS, DEFINES, LEAVES_STATE},
     request::Request,
@@ -135,6 +136,7 @@ impl Session {
     /// The same, when no cancel finds the backend any more.
     fn part_unreachable(&mut self) -> Option<Leased> {
         let mut leased = self.hold.leased.take()?;
+        leave_changes(&self.view.shared, &mut leased);
         self.view.note_definitions(&mut leased.left);
         Some(leased)
     }
@@ -314,6 +316,7 @@ impl Session {
             self.own.asked = settings
                 .get("bulkhead.route")
                 .and_then(|route| self.view.shared.classifier.rules().hint(route));
+            self.set_consistency(settings.get("bulkhead.consistency"));
             self.own.in_session_mode = settings.get("bulkhead.pool_mode") == Some("session");
             let keeps = self.hold.leased.as_ref().is_some_and(|leased| self.keeps(leased.pool));
             if let Some(leased) = &mut self.hold.leased {
