@@ -107,6 +107,11 @@ impl Form {
     }
 }
 
+/// The form of this name.
+pub(super) fn named(name: &str) -> &'static Form {
+    FORMS.iter().copied().flatten().find(|form| form.name == name).expect("there is such a form")
+}
+
 /// A register for each key.
 const STANDARD: &str = "CREATE TABLE c_{f} (key int PRIMARY KEY, version bigint NOT NULL);
     INSERT INTO c_{f} SELECT n, 0 FROM generate_series(0, {last}) n";

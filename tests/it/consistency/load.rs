@@ -26,8 +26,8 @@ pub(super) const WRITERS: usize = 6;
 
 const READERS: usize = 10;
 
-/// Writers work for so long, and then not for about as long, so that replicas catch up now and then.
-const BURST: Duration = Duration::from_millis(700);
+/// Writers work for so long, and then not for twice as long, so that replicas catch up now and then.
+const BURST: Duration = Duration::from_millis(500);
 
 /// One of so many writes replaces relations; so many reads leave them out for one that does not.
 const SELDOM: u64 = 40;
@@ -54,6 +54,8 @@ pub(super) struct Report {
     /// Acknowledged writes of each form.
     pub(super) forms: BTreeMap<&'static str, u64>,
     pub(super) took: Duration,
+    /// What Bulkhead counts of reads.
+    pub(super) counted: String,
 }
 
 struct Shared {
@@ -114,9 +116,12 @@ pub(super) async fn run(world: &World, mode: Mode, reads: u64, within: Duration,
     while let Some(ended) = clients.join_next().await {
         ended.expect("no client panics");
     }
+    let metrics = world.proxy.metrics().await;
     world.heal().await;
     let mut report = shared.report().clone();
     report.took = began.elapsed();
+    let counted = metrics.lines().filter(|line| line.starts_with("bulkhead_replica_reads_total"));
+    report.counted = counted.collect::<Vec<_>>().join("\n");
     report
 }
 
@@ -136,7 +141,7 @@ impl Shared {
 
     /// Whether writers are at work.
     fn is_burst(&self) -> bool {
-        (self.began.elapsed().as_millis() / BURST.as_millis()).is_multiple_of(2)
+        (self.began.elapsed().as_millis() / BURST.as_millis()).is_multiple_of(3)
     }
 }
 

@@ -7,6 +7,7 @@
 //! | `world.rs` | the servers, and what happens to replicas |
 //! | `session.rs`, `load.rs` | the clients |
 //! | `definitions.rs` | what lies between statements and tables |
+//! | `servers.rs` | servers that come back as others than they were |
 //! | `ledger.rs` | what was acknowledged and seen |
 //! | `traps.rs` | each form by itself, with replicas that stand still |
 //! | `moments.rs`, `ways.rs` | the same at certain moments, and for whoever comes another way |
@@ -28,6 +29,7 @@ mod ledger;
 mod load;
 mod moments;
 mod reads;
+mod servers;
 mod session;
 mod traps;
 mod ways;
@@ -50,7 +52,7 @@ const SHARE: u64 = 10;
 async fn short(mode: Mode) -> Report {
     let world = World::start(mode, load::WRITERS).await;
     let report = load::run(&world, mode, u64::MAX, SHORT, 1).await;
-    tell(&report.row(mode));
+    tell(&format!("{}\n{}", report.row(mode), report.counted));
     report
 }
 
@@ -65,7 +67,7 @@ impl Report {
         let wrong = self.stale + self.backward + self.invented;
         let (row, told) = (self.row(mode), self.told.join("\n"));
         assert_eq!(wrong, 0, "{row}\n{told}");
-        assert!(self.on_replicas * SHARE >= self.reads, "replicas are hardly used: {row}");
+        assert!(self.on_replicas * SHARE >= self.reads, "replicas are hardly used: {row}\n{}", self.counted);
         self.check_work(mode);
     }
 

@@ -6,7 +6,7 @@ use std::{fs, time::Duration};
 use crate::support::{Login, ProxyConfig, Scratch, connect, eventually};
 
 use super::{
-    forms::{FORMS, Form, Kind},
+    forms::{FORMS, Form, Kind, named},
     reads::{Found, READS, Read},
     session::Session,
     world::{KEY, Mode, World},
@@ -49,8 +49,9 @@ async fn session_sees_its_own_writes_in_every_form() {
                 session.tidy(form, KEY, 1).await.expect("nothing is in its way");
             }
             for read in READS.into_iter().filter(|read| read.fits(form) && read.fits_session(form.is_raw())) {
-                // A transaction may still be open, in which none begins.
-                if !is_tidied && matches!(read, Read::Transaction | Read::Snapshot) {
+                // A transaction may still be open, in which none begins; or another table may be in front.
+                if !is_tidied && (matches!(read, Read::Transaction | Read::Snapshot) || form.name == "shadow")
+                {
                     continue;
                 }
                 match read.run(&mut session, form, KEY, "").await {
@@ -208,8 +209,4 @@ async fn wait_for(world: &World, reader: &mut Session, form: &Form, version: u64
         (world.wait_until_read(reader, form).await == version).then_some(())
     })
     .await;
-}
-
-fn named(name: &str) -> &'static Form {
-    FORMS.iter().copied().flatten().find(|form| form.name == name).expect("there is such a form")
 }
