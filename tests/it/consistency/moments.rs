@@ -186,28 +186,39 @@ async fn replicas_are_read_again_after_a_write_was_lost() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_told_of_a_commit_sees_it() {
-    for mode in [Mode::Tables, Mode::Session, Mode::Strong] {
-        let world = World::start(mode, 1).await;
-        let form = form("update");
-        let mut writer = RawClient::app(world.proxy.port()).await;
-        let mut reader = world.session(true).await;
-        reader.text("LISTEN news").await.expect("valid");
-        for version in 1..=5 {
-            world.stand_still(&mut reader, form).await;
-            let sql =
-                format!("BEGIN; UPDATE c_update SET version = {version}; NOTIFY news, '{version}'; COMMIT");
-            // Whose answer is not waited for.
-            writer.query(&sql).await;
-            let Session::Raw(raw, _) = &mut reader else { panic!("it is raw") };
-            raw.expect("A").await;
-            let found = find(&mut reader, form).await;
-            assert_eq!(found.version, version, "{mode}, on a replica: {}", found.on_replica);
-            writer.read_until_ready().await;
-            world.set_replay(true).await;
-        }
+/// A notification comes with the commit, and the writer has not read its answer.
+async fn listen_and_read(mode: Mode) {
+    let world = World::start(mode, 1).await;
+    let form = form("update");
+    let mut writer = RawClient::app(world.proxy.port()).await;
+    let mut reader = world.session(true).await;
+    reader.text("LISTEN news").await.expect("valid");
+    for version in 1..=5 {
+        world.stand_still(&mut reader, form).await;
+        let sql = format!("BEGIN; UPDATE c_update SET version = {version}; NOTIFY news, '{version}'; COMMIT");
+        writer.query(&sql).await;
+        let Session::Raw(raw, _) = &mut reader else { panic!("it is raw") };
+        raw.expect("A").await;
+        let found = find(&mut reader, form).await;
+        assert_eq!(found.version, version, "{mode}, on a replica: {}", found.on_replica);
+        writer.read_until_ready().await;
+        world.set_replay(true).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_shows_a_commit_to_whom_it_notifies() {
+    listen_and_read(Mode::Tables).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn session_shows_a_commit_to_whom_it_notifies() {
+    listen_and_read(Mode::Session).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strong_shows_a_commit_to_whom_it_notifies() {
+    listen_and_read(Mode::Strong).await;
 }
 
 /// A server sends what it has to say when that is a lot, whether or not the answer is at its end.
