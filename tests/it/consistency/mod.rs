@@ -3,7 +3,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `forms.rs`, `reads.rs` | the forms of writes and of reads |
+//! | `forms.rs`, `hidden.rs`, `reads.rs` | the forms of writes and of reads |
 //! | `world.rs` | the servers, and what happens to replicas |
 //! | `session.rs`, `load.rs` | the clients |
 //! | `definitions.rs` | what lies between statements and tables |
@@ -25,6 +25,7 @@
 
 mod definitions;
 mod forms;
+mod hidden;
 mod ledger;
 mod load;
 mod moments;

@@ -92,7 +92,7 @@ async fn every_form(group: &[Form]) {
 }
 
 mod every_form_of_write_is_seen {
-    use super::{every_form, forms};
+    use super::{super::hidden, every_form, forms};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn of_statements() {
@@ -121,11 +121,11 @@ mod every_form_of_write_is_seen {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn of_what_no_text_names() {
-        every_form(forms::HIDDEN).await;
+        every_form(hidden::HIDDEN).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn of_definitions() {
-        every_form(forms::DEFINITIONS).await;
+        every_form(hidden::DEFINITIONS).await;
     }
 }
