@@ -28,6 +28,11 @@ pub struct Numbers {
 }
 
 impl Numbers {
+    /// The number of the backend that was connected last.
+    pub fn last(&self) -> u64 {
+        self.last.load(Ordering::Acquire)
+    }
+
     pub(super) fn next(&self) -> BackendId {
         let number = self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         BackendId(NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN))

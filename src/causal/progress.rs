@@ -30,6 +30,8 @@ pub struct Standing {
     pub cluster: Option<u64>,
     /// What it has replayed.
     pub position: Option<u64>,
+    /// The number of the last backend that was connected before it was asked.
+    pub backends: u64,
 }
 
 /// How far a replica is: written by whoever asks it, read by every session.
@@ -37,6 +39,9 @@ pub struct Standing {
 pub struct Progress {
     /// The time of the newest sample that it has replayed.
     replayed: AtomicU64,
+    /// The last backend that was connected before it was asked.
+    backends: AtomicU64,
+    is_to_be_asked: AtomicBool,
     /// It does not answer, or is too far behind.
     is_out: AtomicBool,
     /// How often in a row it has not answered in time.
@@ -50,6 +55,7 @@ impl Progress {
     pub fn of_primary() -> Self {
         let progress = Self::default();
         progress.replayed.store(u64::MAX, Ordering::Release);
+        progress.backends.store(u64::MAX, Ordering::Release);
         progress
     }
 
@@ -77,6 +83,7 @@ impl Progress {
     /// It has answered.
     pub fn note(&self, standing: Standing, samples: &Samples, bounds: LagBounds, now: Instant) {
         self.silences.store(0, Ordering::Release);
+        self.is_to_be_asked.store(false, Ordering::Release);
         let era = samples.era();
         let is_of =
             |era: Era| standing.timeline == Some(era.timeline) && standing.cluster == Some(era.cluster);
@@ -91,7 +98,9 @@ impl Progress {
         let lag = replayed.behind_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         self.lag_bytes.store(replayed.lag_bytes, Ordering::Relaxed);
         self.lag_ms.store(super::milliseconds(lag), Ordering::Relaxed);
+        // In this order: who knows of the new backends knows that it has no more than this.
         self.replayed.store(replayed.time, Ordering::Release);
+        self.backends.store(standing.backends, Ordering::Release);
         // What has left comes back when it is well within its bounds.
         let share = if self.is_out.load(Ordering::Acquire) { 2 } else { 1 };
         let is_late = !bounds.max_lag.is_zero() && lag > bounds.max_lag / share;
@@ -104,9 +113,20 @@ impl Progress {
         self.silences.fetch_add(1, Ordering::AcqRel) + 1 == SILENCES_MAX
     }
 
-    /// The connection that it was asked on is lost: it may come back with less than it had.
-    pub fn note_lost(&self) {
-        self.replayed.store(0, Ordering::Release);
+    /// The number of the last backend that was connected before it was asked. One that was connected later may be at
+    /// something else that has come in its place, with less than it had. To be read before [`Progress::covers`].
+    pub fn backends(&self) -> u64 {
+        self.backends.load(Ordering::Acquire)
+    }
+
+    /// A backend was met that was connected later: it is asked anew.
+    pub fn ask_anew(&self) {
+        self.is_to_be_asked.store(true, Ordering::Release);
+    }
+
+    /// Whether a backend was met that is not known.
+    pub fn is_to_be_asked(&self) -> bool {
+        self.is_to_be_asked.load(Ordering::Acquire)
     }
 
     /// Whether it has not answered in time, and may yet: whoever waits for it, and asks for nothing else, is to be told.
@@ -127,7 +147,13 @@ mod tests {
     const BOUNDS: LagBounds = LagBounds { max_lag: Duration::from_secs(10), max_lag_bytes: 1000 };
 
     fn standing(timeline: u32, position: u64) -> Standing {
-        Standing { in_recovery: true, timeline: Some(timeline), cluster: Some(7), position: Some(position) }
+        Standing {
+            in_recovery: true,
+            timeline: Some(timeline),
+            cluster: Some(7),
+            position: Some(position),
+            backends: 3,
+        }
     }
 
     fn samples(now: Instant) -> Samples {

@@ -73,7 +73,9 @@ impl Session {
         };
         match at_once {
             Some(Checkout::Lease(lease))
-                if !self.under_way.is_repeated && lease.is_ready(self.needs(&lease, pool, effects)) =>
+                if !self.under_way.is_repeated
+                    && self.is_at_replica(&lease, pool)
+                    && lease.is_ready(self.needs(&lease, pool, effects)) =>
             {
                 self.hold(lease, pool, place, judged_at);
                 Soon::now(Ok(()))
@@ -110,6 +112,14 @@ impl Session {
         let mut settings = Arc::clone(&self.own.settings);
         loop {
             let (mut lease, target) = self.any_lease(pool, first.take()).await?;
+            if !self.is_at_replica(&lease, target) {
+                // As it came.
+                if let Some(proof) = lease.protocol.quiescent() {
+                    lease.release(proof);
+                }
+                pool = self.view.shared.routes.primary;
+                continue;
+            }
             let needs = Needs { settings: &settings, ..self.needs(&lease, target, effects) };
             // A cancel finds a session that waits.
             self.who.key.waits();

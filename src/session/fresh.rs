@@ -10,9 +10,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Session, Stop, hold::Leased, reply, soon::Soon, transaction::Begun};
 use crate::{
-    causal::{progress::Progress, stamps::Scope},
+    causal::stamps::Scope,
     clock,
-    pool::{Refusal, ServerPool},
+    pool::{Lease, Refusal, ServerPool},
     route::{Demand, PoolId},
     shared::counters::ReadOn,
     sql::{Class, Consistency, Control, Tables},
@@ -20,6 +20,9 @@ use crate::{
 
 /// A strong read waits for a sample and for replicas to say that they have replayed it: so many rounds of questions.
 const STRONG_ROUNDS: u32 = 10;
+
+/// Stands for no bound on the numbers of backends.
+const ANY_BACKEND: u32 = u32::MAX;
 
 impl Session {
     /// The pool for a request that may use this one: the primary's in place of the replicas' if none of these is fresh
@@ -86,10 +89,17 @@ impl Session {
         let progress = &self.view.shared.replicas.progress;
         // What it has seen on one replica, another one may not have.
         let is_other = |at: usize| self.own.replica.is_some_and(|kept| usize::from(kept.get()) != at + 1);
-        let fits = |replica: &Progress| if need == 0 { replica.is_in() } else { replica.covers(need) };
-        let bits = progress.iter().enumerate();
-        let bits = bits.map(|(at, replica)| u32::from(!is_other(at) && fits(replica)) << at);
-        self.under_way.fresh = bits.sum();
+        let (mut fresh, mut known) = (0, ANY_BACKEND);
+        for (at, replica) in progress.iter().enumerate() {
+            let backends = replica.backends() as u32;
+            if need == 0 && replica.is_in() {
+                fresh |= 1 << at;
+            } else if need > 0 && !is_other(at) && replica.covers(need) {
+                fresh |= 1 << at;
+                known = if known == ANY_BACKEND { backends } else { earlier(known, backends) };
+            }
+        }
+        (self.under_way.fresh, self.under_way.known) = (fresh, known);
         self.member(pool).is_some()
     }
 
@@ -120,6 +130,17 @@ impl Session {
         }
         let (progress, fresh) = (&self.view.shared.replicas.progress, self.under_way.fresh);
         members.choose_where(|at| fresh & (1 << at) != 0 && progress[at].is_in())
+    }
+
+    /// Whether a backend is at the replica of which it is known what it has, if it matters.
+    pub(super) fn is_at_replica(&self, lease: &Lease, pool: PoolId) -> bool {
+        let known = self.under_way.known;
+        let id = lease.id.get() as u32;
+        if !self.may_go_on_to_primary(pool) || known == ANY_BACKEND || earlier(id, known) == id {
+            return true;
+        }
+        self.view.shared.replicas.progress.iter().for_each(|replica| replica.ask_anew());
+        false
     }
 
     /// The request has got a backend of this one.
@@ -180,10 +201,18 @@ impl Session {
             Some(replica) if of_session || is_committing => {
                 self.own.replica = NonZeroU8::new(replica as u8 + 1);
             }
-            Some(_) => {}
             None if is_committing => self.own.floor = self.own.floor.max(stamps.now()),
             None if of_session => self.own.floor = self.own.floor.max(stamps.last(&scope)),
-            None => {}
+            _ => {}
+        }
+    }
+
+    /// The client was told of commits: what it reads next shows them.
+    pub(super) fn note_told(&mut self) {
+        let shared = &self.view.shared;
+        if self.own.consistency.unwrap_or(shared.replicas.consistency) == Consistency::Session {
+            self.own.floor = shared.causal.stamps.now();
+            self.own.replica = None;
         }
     }
 
@@ -252,12 +281,12 @@ impl Session {
         if leased.changes.scope.tables.is_empty() {
             return;
         }
-        let changed = self.view.catalog.changes();
+        let defined = self.view.catalog.changes();
         let stamps = &self.view.shared.causal.stamps;
         let changes = leased.changes;
         if changes.is_committing {
             // By other definitions, it may have changed other tables.
-            let is_known = leased.left.judged_at == changed;
+            let is_known = leased.left.judged_at == defined;
             let time = stamps.stamp(if is_known { &changes.scope } else { &Scope::ALL });
             if self.own.consistency.unwrap_or(self.view.shared.replicas.consistency) == Consistency::Session {
                 self.own.floor = self.own.floor.max(time);
@@ -273,6 +302,11 @@ impl Session {
             leased.changes.scope = Scope::default();
         }
     }
+}
+
+/// The earlier of two numbers that may have gone round.
+const fn earlier(one: u32, other: u32) -> u32 {
+    if other.wrapping_sub(one).cast_signed() >= 0 { one } else { other }
 }
 
 /// The session parts with a backend. What was under way on it may still come about.

@@ -408,6 +408,7 @@ impl Session {
             (&*subscription.mailbox, (subscription, listening.own.filter(|_| is_here)))
         });
         let client_process = self.who.key.process_id();
+        let before = self.client.outbox.len();
         let rest =
             mail::empty_into(boxes, &mut self.client.outbox, room, |(subscription, own), mail, outbox| {
                 match mail {
@@ -421,7 +422,11 @@ impl Session {
                     Mail::Heard(..) => {}
                 }
             });
-        rest.map_err(ended)
+        let rest = rest.map_err(ended)?;
+        if self.client.outbox.len() > before {
+            self.note_told();
+        }
+        Ok(rest)
     }
 
     /// Has `waker` woken by the next notification; ends the session if too many wait or some were lost.

@@ -24,6 +24,8 @@ pub(super) struct UnderWay {
     pub(super) sent: Option<Vec<u8>>,
     /// The replicas that are fresh enough for it, a bit for each member of their pool.
     pub(super) fresh: u32,
+    /// Backends of these with later numbers, of which the last bits count, may be at something else.
+    pub(super) known: u32,
     /// It, or the request at the start of the inbox, was sent before.
     pub(super) is_repeated: bool,
 }
@@ -39,6 +41,7 @@ impl UnderWay {
             only_reads: false,
             sent: None,
             fresh: 0,
+            known: 0,
             is_repeated: false,
         }
     }

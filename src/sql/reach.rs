@@ -246,7 +246,9 @@ mod tests {
     fn what_reaches_many_reaches_all() {
         let mut rows = Rows::default();
         let names: Vec<String> = (0..12).map(|at| format!("t{at}")).collect();
-        names.iter().for_each(|name| rows.edge((b'r', "wide"), (b'r', name)));
+        for name in &names {
+            rows.edge((b'r', "wide"), (b'r', name));
+        }
         assert!(rows.finish(&[], |_| true).tables("wide", Use::Read).is_all());
     }
 
@@ -254,7 +256,9 @@ mod tests {
     fn partitions_are_one_table() {
         let mut rows = Rows::default();
         let names: Vec<String> = (0..1000).map(|at| format!("p{at}")).collect();
-        names.iter().for_each(|name| rows.heir("parted", name));
+        for name in &names {
+            rows.heir("parted", name);
+        }
         let reach = rows.finish(&[], |_| true);
         assert_eq!(reach.tables("parted", Use::Write), reach.tables("p999", Use::Read));
         assert_eq!(reach.tables("parted", Use::Delete).slots().count(), 1);

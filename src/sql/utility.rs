@@ -126,13 +126,16 @@ fn effects(node: Node<'_>) -> Effects {
 fn changes_named_only(node: Node<'_>) -> bool {
     match node {
         Node::DropStmt(drop) => RELATIONS.contains(&drop.remove_type),
-        Node::CreateStmt(_) | Node::CreateTableAsStmt(_) | Node::CreateSeqStmt(_) | Node::IndexStmt(_) => {
-            true
-        }
-        Node::CreateSchemaStmt(_) => true,
         // With CASCADE, also of those that refer to them.
         Node::TruncateStmt(truncate) => truncate.behavior == DropBehavior::DROP_RESTRICT,
-        Node::RefreshMatViewStmt(_) | Node::LockStmt(_) | Node::VacuumStmt(_) => true,
+        Node::CreateStmt(_)
+        | Node::CreateTableAsStmt(_)
+        | Node::CreateSeqStmt(_)
+        | Node::CreateSchemaStmt(_)
+        | Node::IndexStmt(_)
+        | Node::RefreshMatViewStmt(_)
+        | Node::LockStmt(_)
+        | Node::VacuumStmt(_) => true,
         _ => false,
     }
 }

@@ -85,6 +85,8 @@ pub(super) struct Status {
     pub(super) time: u64,
     /// Which connection it was asked on.
     pub(super) connection: u64,
+    /// The last backend that was connected before: those that live are at the same server, at least as far as it was then.
+    pub(super) backends: u64,
 }
 
 /// The connection of one server.
@@ -273,6 +275,7 @@ impl fmt::Debug for Open {
 /// Asks the server how it is, at `time` by the clock of samples.
 /// Once it has turned out that it cannot answer all, `is_plain`, it is asked what any server can answer.
 pub(super) async fn ask(backend: &mut Backend, time: u64, is_plain: &AtomicBool) -> Result<Status, String> {
+    let backends = backend.server.numbers.last();
     let question = if is_plain.load(Ordering::Relaxed) { PLAIN_QUESTION } else { QUESTION };
     let mut answer = backend.ask(question).await.map_err(|broken| broken.to_string())?;
     // Not every server has all of these functions, and not every role may call them.
@@ -309,5 +312,5 @@ pub(super) async fn ask(backend: &mut Backend, time: u64, is_plain: &AtomicBool)
         (position, ..) => position,
     };
     let cluster = size(5);
-    Ok(Status { in_recovery, timeline, position, cluster, time, connection: backend.id.get() })
+    Ok(Status { in_recovery, timeline, position, cluster, time, connection: backend.id.get(), backends })
 }

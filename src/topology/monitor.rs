@@ -232,7 +232,7 @@ impl ServerHealth {
     }
 
     fn note_position(&self, status: Status) {
-        let Status { in_recovery, timeline, position, cluster, time, connection } = status;
+        let Status { in_recovery, timeline, position, cluster, time, connection, backends } = status;
         match self.role {
             Role::Primary => {
                 let era = timeline.zip(cluster).filter(|_| !in_recovery);
@@ -241,7 +241,7 @@ impl ServerHealth {
                 }
             }
             Role::Replica => {
-                let standing = Standing { in_recovery, timeline, cluster, position };
+                let standing = Standing { in_recovery, timeline, cluster, position, backends };
                 self.progress.note(standing, &self.causal.samples(), self.bounds, std::time::Instant::now());
                 self.causal.note_progress();
             }
@@ -255,13 +255,6 @@ impl ServerHealth {
             tracing::warn!(server = %self.name, "the replica does not answer: reads under way on it are run on the primary");
             self.members.iter().for_each(|member| member.send_elsewhere("it does not answer"));
             self.members[0].server().numbers.moved.notify_one();
-        }
-    }
-
-    /// It has failed to answer, and may come back as something else.
-    pub(super) fn note_lost(&self) {
-        if self.role == Role::Replica {
-            self.progress.note_lost();
         }
     }
 

@@ -69,7 +69,7 @@ impl ServerHealth {
     fn is_wanted(&self) -> bool {
         match self.role {
             Role::Primary => self.causal.needs_sample(),
-            _ => self.reads().replayed() < self.causal.newest(),
+            _ => self.reads().replayed() < self.causal.newest() || self.reads().is_to_be_asked(),
         }
     }
 
@@ -91,7 +91,7 @@ impl ServerHealth {
                 }
             }
             // What this says of the server is the health check's to find out.
-            Ok(Outcome::Failed(_) | Outcome::Unreachable(_)) => self.note_lost(),
+            Ok(Outcome::Failed(_) | Outcome::Unreachable(_)) => {}
             Ok(Outcome::Overdue(_)) | Err(_) => self.note_silent(),
         }
     }

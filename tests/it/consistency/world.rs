@@ -53,18 +53,8 @@ impl Display for Mode {
 impl World {
     /// With a key for each of so many writers.
     pub(super) async fn start(mode: Mode, writers: usize) -> Self {
-        Self::configured(writers, |config| {
-            if env::var_os("TODAY").is_some() {
-                config
-            } else {
-                if env::var_os("TODAY").is_some() {
-                    config
-                } else {
-                    config.set("pools.replicas", "consistency", mode.to_string())
-                }
-            }
-        })
-        .await
+        Self::configured(writers, |config| config.set("pools.replicas", "consistency", mode.to_string()))
+            .await
     }
 
     pub(super) async fn configured(writers: usize, change: impl FnOnce(ProxyConfig) -> ProxyConfig) -> Self {
