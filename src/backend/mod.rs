@@ -193,11 +193,6 @@ impl Backend {
         Broken::Closed { server: self.server.name.clone() }
     }
 
-    /// The error for a server that does not answer.
-    pub fn timed_out(&self) -> Broken {
-        Broken::TimedOut { server: self.server.name.clone() }
-    }
-
     /// Whether the server is still at the host that this is connected to.
     pub fn is_at_server(&self) -> bool {
         self.server.in_use.host().is_none_or(|at| at == self.place.host)

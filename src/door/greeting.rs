@@ -1,13 +1,14 @@
 //! What a new session is told of its parameters: what the server would have said, had the client connected to it
 //! with the same startup parameters. Asked of a backend once for each identity and set of parameters.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use crate::{
-    backend::{Identity, Settings, protocol::reading_of},
+    backend::{
+        Identity, Settings,
+        protocol::reading_of,
+        query::{ASK_TIMEOUT, in_time},
+    },
     pool::Wants,
     route::PoolId,
     session::reply::{self, Reply},
@@ -19,9 +20,6 @@ use crate::{
     threads::Home,
     wire::{frame::split_message, message, read::Body},
 };
-
-/// Asking takes no longer than this.
-const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The server takes any value of it that is plain, and says it back.
 const APPLICATION_NAME: &str = "application_name";
@@ -112,10 +110,9 @@ async fn ask(
     let member = pool.choose().unwrap_or(&pool.members[0]);
     let mut lease = member.lease(&wants).await.map_err(refused)?;
     if let Some(sql) = lease.applied.change_to(startup) {
-        let answer = tokio::time::timeout(ASK_TIMEOUT, lease.ask(&sql))
-            .await
-            .map_err(|_| reply::no_answer())?
-            .map_err(|error| reply::broken(&error, None))?;
+        let server = Arc::clone(&lease.server);
+        let asked = in_time(ASK_TIMEOUT, &server, lease.ask(&sql)).await;
+        let answer = asked.map_err(|broken| reply::no_answer(&broken))?;
         if let Some(error) = answer.error {
             // It was one transaction, so nothing has changed.
             if let Some(proof) = lease.protocol.quiescent() {

@@ -10,7 +10,6 @@ use super::{
     prepared,
     reply::{self, Reply},
     request::Request,
-    settle::ASK_TIMEOUT,
 };
 use crate::{
     backend::statements::{NAME_PREFIX, Statement},
@@ -116,8 +115,7 @@ impl Session {
         if sql.is_empty() {
             return true;
         }
-        let removed = tokio::time::timeout(ASK_TIMEOUT, lease.ask_unhindered(&sql)).await;
-        matches!(removed, Ok(Ok((answer, _))) if answer.error.is_none())
+        lease.ask_unhindered(&sql).await.is_ok_and(|answer| answer.error.is_none())
     }
 }
 

@@ -1,10 +1,19 @@
 //! What a session holds: its transaction, and its backend.
 
-use std::ops::{Deref, DerefMut};
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
 
 use super::{Own, kinds, left::Left, settled::Facts, transaction::Begun};
 use crate::{
-    backend::{Backend, probe::PinReason, statements::UnnamedText},
+    backend::{
+        Backend, Broken,
+        handover::NotReady,
+        probe::{Asked, PinReason, Residue},
+        query::{ASK_TIMEOUT, Answer, in_time},
+        statements::UnnamedText,
+    },
     pool::{Lease, PinPlace},
     route::PoolId,
     shared::counters::SessionPin,
@@ -100,6 +109,30 @@ impl Leased {
     /// Whether it has an unnamed statement that is too long to be kept here.
     pub(super) fn has_long_statement(&self) -> bool {
         self.lease.statements.unnamed == UnnamedText::Streamed
+    }
+
+    /// [`Backend::ask`], with a bound on how long the session waits.
+    pub(super) async fn ask(&mut self, sql: &str) -> Result<Answer, Broken> {
+        let server = Arc::clone(&self.lease.server);
+        in_time(ASK_TIMEOUT, &server, self.lease.ask(sql)).await
+    }
+
+    /// [`Backend::ask_unhindered`], with the same bound.
+    pub(super) async fn ask_unhindered(&mut self, sql: &str) -> Result<Answer, Broken> {
+        let server = Arc::clone(&self.lease.server);
+        in_time(ASK_TIMEOUT, &server, self.lease.ask_unhindered(sql)).await.map(|(answer, _)| answer)
+    }
+
+    /// [`Backend::probe`], with the same bound.
+    pub(super) async fn probe(&mut self, asked: Option<Asked<'_>>) -> Result<Residue, Broken> {
+        let server = Arc::clone(&self.lease.server);
+        in_time(ASK_TIMEOUT, &server, self.lease.probe(asked)).await
+    }
+
+    /// [`Backend::reset`], with the same bound.
+    pub(super) async fn reset(&mut self) -> Result<(), NotReady> {
+        let server = Arc::clone(&self.lease.server);
+        in_time(ASK_TIMEOUT, &server, self.lease.reset()).await
     }
 
     /// The backend itself, to borrow parts of it side by side.

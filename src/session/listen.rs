@@ -32,7 +32,6 @@ use super::{
     mail::{self, Failed, PassesMail, Rest},
     reply::{self, Reply},
     request::{End, Request},
-    settle::ASK_TIMEOUT,
     transaction::Begun,
 };
 use crate::{
@@ -289,15 +288,13 @@ impl Session {
     /// Makes the backend listen to what the session does, before anything of the request's is sent.
     async fn preload(&mut self, channels: &str) -> Result<(), Stop> {
         let Some(lease) = &mut self.hold.leased else { return Ok(()) };
-        let asked = tokio::time::timeout(ASK_TIMEOUT, lease.ask(channels)).await;
-        let reply = match asked {
-            Ok(Ok(Answer { error: None, for_client, .. })) => {
+        let reply = match lease.ask(channels).await {
+            Ok(Answer { error: None, for_client, .. }) => {
                 self.client.outbox.extend_from_slice(&for_client);
                 return Ok(());
             }
-            Ok(Ok(Answer { error: Some(fields), .. })) => Reply::from_server(&fields),
-            Ok(Err(broken)) => reply::not_sent(&broken),
-            Err(_) => reply::not_sent(&lease.timed_out()),
+            Ok(Answer { error: Some(fields), .. }) => Reply::from_server(&fields),
+            Err(broken) => reply::not_sent(&broken),
         };
         self.end_lease()?;
         Err(reply.into())
@@ -365,8 +362,8 @@ impl Session {
         let names = subscription.channels.iter().map(|channel| &*channel.name);
         let sql = format!("SELECT pg_catalog.pg_listening_channels();{}", listen_sql("UNLISTEN", names));
         let failed_before = lease.protocol.take_error().is_some();
-        let answer = match tokio::time::timeout(ASK_TIMEOUT, lease.ask(&sql)).await {
-            Ok(Ok(answer)) if answer.error.is_none() && !failed_before => answer,
+        let answer = match lease.ask(&sql).await {
+            Ok(answer) if answer.error.is_none() && !failed_before => answer,
             _ => return self.end_lease(),
         };
         lease.protocol.set_heard_elsewhere(None);

@@ -9,7 +9,6 @@
 use super::{
     Ended, Session, Stop,
     request::{End, Request},
-    settle::ASK_TIMEOUT,
 };
 use crate::{
     backend::Prepared,
@@ -48,11 +47,10 @@ impl Session {
     /// Lets go of what others have prepared on the backend that is held.
     pub(super) async fn hide_others(&mut self) -> Result<(), Stop> {
         let Some(lease) = &mut self.hold.leased else { return Ok(()) };
-        let asked = tokio::time::timeout(ASK_TIMEOUT, lease.ask_unhindered("DEALLOCATE ALL")).await;
-        let answer = match asked {
-            Ok(Ok((answer, _))) if answer.error.is_none() => answer,
+        let answer = match lease.ask_unhindered("DEALLOCATE ALL").await {
+            Ok(answer) if answer.error.is_none() => answer,
             failed => {
-                let broken = failed.ok().and_then(Result::err).unwrap_or_else(|| lease.timed_out());
+                let broken = failed.err().unwrap_or_else(|| lease.closed());
                 self.part();
                 return Err(Ended::Backend(broken.into()).into());
             }

@@ -18,9 +18,6 @@ use crate::{
     wire::TxStatus,
 };
 
-/// The reset of a backend takes no longer than this; else it is closed.
-const RESET_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// A session whose pin is above the bound makes room for those who wait when it has idled for so long.
 const OVER_BOUND_IDLE: Duration = Duration::from_secs(5);
 
@@ -151,8 +148,7 @@ impl Session {
         if !lease.is_kept || lasting || self.client.streaming > 0 || !clean {
             return;
         }
-        let reset = tokio::time::timeout(RESET_TIMEOUT, lease.reset()).await;
-        if matches!(reset, Ok(Ok(())))
+        if lease.reset().await.is_ok()
             && let Some(proof) = lease.protocol.quiescent()
         {
             lease.into_lease().release(proof);

@@ -541,9 +541,9 @@ pub(crate) fn cannot_listen(pool: &str, failure: &ListenFailure) -> Reply {
     }
 }
 
-/// The server did not answer a question of ours.
-pub(crate) fn no_answer() -> Reply {
-    Reply::new("08006", "the server did not answer in time", "Look at the server's load and log.")
+/// The server did not answer a question of ours before the client had asked for anything.
+pub(crate) fn no_answer(error: &Broken) -> Reply {
+    Reply::new("08006", error.to_string(), "Look at the server's load and log.")
 }
 
 /// Plaintext where TLS is required.

@@ -1,9 +1,6 @@
 //! The one decision after each request: give the backend back, keep it, or close it.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     Ended, Session,
@@ -18,6 +15,7 @@ use crate::{
         Broken,
         probe::{Asked, PinReason, Residue},
         protocol::Failure,
+        query::ASK_TIMEOUT,
     },
     sql::{Catalog, Effects, added_names, setting_names},
     wire::{TxStatus, message},
@@ -34,9 +32,6 @@ const UNSURE_BYTES: usize = 64 * 1024;
 
 /// Names of settings longer than this are not carried.
 const NAME_BYTES_MAX: usize = 200;
-
-/// Our own questions to a backend take no longer than this.
-pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Session {
     /// What becomes of the backend.
@@ -210,7 +205,7 @@ impl Session {
         if lease.left.unsure().is_empty() {
             return Ok(self.view.catalog.parameters());
         }
-        let (answer, _) = lease.ask_unhindered(Catalog::PROGRAMS).await?;
+        let answer = lease.ask_unhindered(Catalog::PROGRAMS).await?;
         self.client.outbox.extend_from_slice(&answer.for_client);
         if answer.error.is_some() {
             lease.left.effects |= Effects::OPAQUE_SETTINGS;
@@ -237,9 +232,7 @@ impl Session {
         let target = Arc::clone(&lease.cancel);
         let settled = tokio::time::timeout(ASK_TIMEOUT, target.settled()).await.unwrap_or(false);
         // The first question may itself be cancelled; the second one cannot be.
-        settled
-            && matches!(tokio::time::timeout(ASK_TIMEOUT, lease.ask(";")).await, Ok(Ok(_)))
-            && lease.check().await
+        settled && lease.ask(";").await.is_ok() && lease.check().await
     }
 
     /// Asks the backend which statements it still has, if that is not known. False if it gives no answer.
@@ -263,8 +256,7 @@ impl Session {
         // Neither ours nor those that SQL can name are longer; of more than these nothing is known.
         let sql = "SELECT pg_catalog.left(name, 64) FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql \
                    LIMIT 10001";
-        let asked = self.hold.leased.as_mut()?.ask_unhindered(sql);
-        let (answer, _) = tokio::time::timeout(ASK_TIMEOUT, asked).await.ok()?.ok()?;
+        let answer = self.hold.leased.as_mut()?.ask_unhindered(sql).await.ok()?;
         if answer.error.is_some() || answer.rows.len() > 10_000 {
             return None;
         }
@@ -274,15 +266,13 @@ impl Session {
 
     async fn ask_residue(&mut self) -> Result<(), Ended> {
         let settings = self.hold.may_have_left(CHANGES_SETTINGS);
-        let asked = tokio::time::timeout(ASK_TIMEOUT, self.probe(settings)).await;
-        match asked {
-            Ok(Ok(Some(residue))) => {
+        match self.probe(settings).await {
+            Ok(Some(residue)) => {
                 self.apply(residue, settings);
                 Ok(())
             }
-            Ok(Ok(None)) => Ok(()),
-            Ok(Err(broken)) => self.end_lease_by(Some(broken)),
-            Err(_) => self.end_lease(),
+            Ok(None) => Ok(()),
+            Err(broken) => self.end_lease_by(Some(broken)),
         }
     }
 
@@ -349,9 +339,7 @@ impl Session {
     fn end_lease_by(&mut self, broken: Option<Broken>) -> Result<(), Ended> {
         let had_state = self.hold.is_pinned() || self.hold.may_have_left(LEAVES_STATE);
         match self.part() {
-            Some(lease) if had_state => {
-                Err(Ended::Backend(broken.unwrap_or_else(|| lease.timed_out()).into()))
-            }
+            Some(lease) if had_state => Err(Ended::Backend(broken.unwrap_or_else(|| lease.closed()).into())),
             _ => Ok(()),
         }
     }
@@ -417,8 +405,7 @@ impl Session {
             return Ok(());
         }
         // No such statement exists: the server's log says why the transaction was ended.
-        let failing = lease.ask("bulkhead refused a statement of this transaction");
-        if !matches!(tokio::time::timeout(ASK_TIMEOUT, failing).await, Ok(Ok(_))) {
+        if lease.ask("bulkhead refused a statement of this transaction").await.is_err() {
             self.end_lease()?;
             self.hold.begun = Begun::Failed;
         }

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     fn lost() -> Begun {
-        Begun::Lost(reply::no_answer())
+        Begun::Lost(reply::plan_changed())
     }
 
     #[test]
