@@ -125,6 +125,14 @@ pub enum Broken {
         /// The system's error.
         error: std::io::Error,
     },
+    /// Bulkhead closes the connection, though the server has not.
+    #[error("the connection to server \"{server}\" was given up: {why}")]
+    GivenUp {
+        /// The server's name.
+        server: String,
+        /// What is in the way of using it.
+        why: &'static str,
+    },
     /// The server closed the connection.
     #[error("server \"{server}\" closed the connection")]
     Closed {
@@ -191,6 +199,11 @@ impl Backend {
     /// The error for an orderly close by the server.
     pub fn closed(&self) -> Broken {
         Broken::Closed { server: self.server.name.clone() }
+    }
+
+    /// The error for a connection that works, and is of no use to anybody.
+    pub fn given_up(&self, why: &'static str) -> Broken {
+        Broken::GivenUp { server: self.server.name.clone(), why }
     }
 
     /// Whether the server is still at the host that this is connected to.

@@ -7,7 +7,7 @@ use std::{
 
 use super::{ServerPool, pin_places::PinsFull, pins::PinPlace};
 use crate::backend::{
-    Backend, Quiescent,
+    Backend, Broken, Quiescent,
     handover::{Needs, NotReady},
     query::in_time,
 };
@@ -71,11 +71,13 @@ impl Lease {
         in_time(limit, &server, self.deref_mut().make_ready(needs)).await
     }
 
-    /// Checks a backend that has been idle for long. False if it is of no use.
-    pub async fn check(&mut self) -> bool {
+    /// Checks a backend that has been idle for long. An error if it is of no use.
+    pub async fn check(&mut self) -> Result<(), Broken> {
         let (limit, server) = (self.pool.limits().connect_timeout, Arc::clone(&self.server));
-        let asked = in_time(limit, &server, self.ask(";")).await;
-        asked.is_ok_and(|answer| answer.error.is_none())
+        match in_time(limit, &server, self.ask(";")).await?.error {
+            Some(_) => Err(self.given_up("it answers an empty query with an error")),
+            None => Ok(()),
+        }
     }
 
     /// Gives the backend back. The proof says that it owes nobody an answer.

@@ -12,7 +12,10 @@ use super::{
     request::Request,
 };
 use crate::{
-    backend::statements::{NAME_PREFIX, Statement},
+    backend::{
+        Broken,
+        statements::{NAME_PREFIX, Statement},
+    },
     route::Demand,
     sql::{Effects, Verdict, statement_names},
     wire::{TxStatus, message},
@@ -92,17 +95,13 @@ impl Session {
             && (self.hold.is_pinned() || self.hold.may_have_left(Effects::PREPARES))
     }
 
-    /// After the transaction: takes the aliases away, and notes what the client has let go of. False if the backend
-    /// does not answer.
-    pub(crate) async fn remove_aliases(&mut self) -> bool {
-        let Some(statements) = self.own.statements.as_mut().filter(|all| !all.aliases.is_empty()) else {
-            return true;
+    /// After the transaction: takes the aliases away, and notes what the client has let go of.
+    pub(super) async fn remove_aliases(&mut self) -> Result<(), Broken> {
+        let (Some(statements), Some(lease)) = (&mut self.own.statements, &mut self.hold.leased) else {
+            return Ok(());
         };
         let aliases = std::mem::take(&mut statements.aliases);
-        let Some(there) = self.ask_statement_names().await else { return false };
-        let (Some(statements), Some(lease)) = (&mut self.own.statements, &mut self.hold.leased) else {
-            return true;
-        };
+        let there = lease.ask_statement_names(&mut self.client.outbox).await?;
         let mut sql = String::new();
         for alias in aliases {
             let name = String::from_utf8_lossy(&alias.name);
@@ -113,9 +112,12 @@ impl Session {
             }
         }
         if sql.is_empty() {
-            return true;
+            return Ok(());
         }
-        lease.ask_unhindered(&sql).await.is_ok_and(|answer| answer.error.is_none())
+        match lease.ask_unhindered(&sql).await?.error {
+            Some(_) => Err(lease.given_up("it does not let go of a session's statements")),
+            None => Ok(()),
+        }
     }
 }
 

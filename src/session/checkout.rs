@@ -187,7 +187,7 @@ impl Session {
                 Some(Checkout::Lease(lease)) if !self.under_way.is_repeated => return Ok((lease, target)),
                 // A connection was just lost: others may be about to be.
                 Some(Checkout::Lease(mut lease) | Checkout::Stale(mut lease)) => {
-                    if lease.check().await {
+                    if lease.check().await.is_ok() {
                         return Ok((lease, target));
                     }
                     // It is closed with its lease, and the next one is tried.

@@ -88,15 +88,17 @@ impl Leased {
         kinds::lasting_pin(self.left.effects, self.pin.as_ref().map(|pin| pin.reason))
     }
 
-    /// What decides what becomes of it; `changes` is how often definitions have changed by now.
-    pub(super) fn facts(&self, own: &Own, is_streaming: bool, changes: u64) -> Facts {
+    /// What decides what becomes of it.
+    pub(super) fn facts(&self, own: &Own, is_streaming: bool, is_outdated: bool, was_asked: bool) -> Facts {
         Facts {
             is_quiescent: self.lease.protocol.quiescent().is_some(),
             effects: self.left.effects,
             pin: self.pin.as_ref().map(|pin| pin.reason),
             is_kept: self.is_kept,
             has_long_statement: self.has_long_statement(),
-            is_outdated: self.left.judged_at != changes,
+            is_outdated,
+            has_new_objects: self.left.has_new_objects(),
+            was_asked,
             lacks_statement: self.left.statements_unknown,
             has_aliases: own.has_aliases(),
             listens_there: self.lease.protocol.holds_ready() || own.listens_there(),

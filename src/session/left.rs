@@ -39,6 +39,8 @@ pub(super) struct Left {
 pub(super) struct Noted {
     /// Texts that call what the catalog snapshot does not know.
     pub(super) unsure: Vec<u8>,
+    /// Objects were made that may be temporary, of which the server has not been asked yet.
+    pub(super) has_new_objects: bool,
     /// The names of what was only added.
     pub(super) added: Vec<String>,
     /// Startup values that hold again after a reset in a pipeline, once that has ended.
@@ -51,12 +53,33 @@ impl Left {
         self.noted.get_or_insert_default()
     }
 
+    /// Whether objects were made that may be temporary, of which the server has not been asked yet.
+    pub(super) fn has_new_objects(&self) -> bool {
+        self.noted.as_ref().is_some_and(|noted| noted.has_new_objects)
+    }
+
     /// The texts that call what is not known.
     pub(super) fn unsure(&self) -> &[u8] {
         self.noted.as_ref().map(|noted| noted.unsure.as_slice()).unwrap_or_default()
     }
 
-    /// What is known of them now is all that will be.
+    /// All is known that will be of what was left so far, when definitions have changed so often.
+    pub(super) fn begin_anew(&mut self, changes: u64) {
+        self.failed = false;
+        // Of a pipeline that has failed.
+        self.take_restored();
+        // What was not proven has been asked for, and another session gets the backend only after a reset.
+        self.judged_at = changes;
+    }
+
+    /// The server has told whether there are temporary objects, as far as it does.
+    pub(super) fn forget_new_objects(&mut self) {
+        if let Some(noted) = &mut self.noted {
+            noted.has_new_objects = false;
+        }
+    }
+
+    /// What is known now of texts that call what was not is all that will be.
     pub(super) fn forget_unsure(&mut self) {
         if let Some(noted) = &mut self.noted {
             noted.unsure = Vec::new();

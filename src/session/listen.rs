@@ -125,6 +125,12 @@ impl Drop for Subscription {
 }
 
 impl Listening {
+    /// Whether a LISTEN was sent, or was to be, of which it is not known whether it was committed.
+    pub(super) fn has_pending(&self) -> bool {
+        let mut channels = self.subscriptions.iter().flat_map(|subscription| &subscription.channels);
+        channels.any(|channel| channel.standing == Standing::Pending)
+    }
+
     fn on(&mut self, pool: &ServerPool) -> Option<&mut Subscription> {
         self.subscriptions.iter_mut().find(|subscription| subscription.is_on(pool))
     }
@@ -288,15 +294,17 @@ impl Session {
     /// Makes the backend listen to what the session does, before anything of the request's is sent.
     async fn preload(&mut self, channels: &str) -> Result<(), Stop> {
         let Some(lease) = &mut self.hold.leased else { return Ok(()) };
-        let reply = match lease.ask(channels).await {
+        let (reply, broken) = match lease.ask(channels).await {
             Ok(Answer { error: None, for_client, .. }) => {
                 self.client.outbox.extend_from_slice(&for_client);
                 return Ok(());
             }
-            Ok(Answer { error: Some(fields), .. }) => Reply::from_server(&fields),
-            Err(broken) => reply::not_sent(&broken),
+            Ok(Answer { error: Some(fields), .. }) => {
+                (Reply::from_server(&fields), lease.given_up("it refuses to listen"))
+            }
+            Err(broken) => (reply::not_sent(&broken), broken),
         };
-        self.end_lease()?;
+        self.end_lease(broken)?;
         Err(reply.into())
     }
 
@@ -349,8 +357,8 @@ impl Session {
         }
         // Without an answer it is not known what the session listens to, so it ends.
         self.note(Effects::LISTENS);
-        if !self.outlive_cancel().await {
-            return self.end_lease();
+        if let Err(broken) = self.outlive_cancel().await {
+            return self.end_lease(broken);
         }
         let (Some(lease), Some(listening)) = (&mut self.hold.leased, self.own.listening.as_deref_mut())
         else {
@@ -364,7 +372,11 @@ impl Session {
         let failed_before = lease.protocol.take_error().is_some();
         let answer = match lease.ask(&sql).await {
             Ok(answer) if answer.error.is_none() && !failed_before => answer,
-            _ => return self.end_lease(),
+            Ok(_) => {
+                let broken = lease.given_up("it does not tell what the session listens to");
+                return self.end_lease(broken);
+            }
+            Err(broken) => return self.end_lease(broken),
         };
         lease.protocol.set_heard_elsewhere(None);
         let on_backend: Vec<String> = answer.rows.into_iter().flatten().flatten().collect();

@@ -13,7 +13,7 @@
 //!
 //! A request is judged by a `Judge`, which borrows the parts that it reads and can change none (`classify`, `texts`,
 //! `failed`). What becomes of the backend behind it is a pure function of what is known (`settled`), which reads the
-//! table of the kinds of state (`kinds`). Every hold on a backend ends by `Session::part`, in whatever way: what must
+//! table of the kinds of state (`kinds`); what it wants to know is asked in `questions`. Every hold on a backend ends by `Session::part`, in whatever way: what must
 //! follow from it is said there.
 
 mod aliases;
@@ -36,12 +36,14 @@ mod listen;
 mod live;
 mod mail;
 mod named;
+mod notes;
 mod orphan;
 mod others;
 mod own;
 mod pins;
 mod prepared;
 mod prologue;
+mod questions;
 mod relay;
 mod repeat;
 pub(crate) mod replication;

@@ -7,8 +7,9 @@
 //! text that is not proven, after one that is, in one transaction or on a connection that is kept.
 
 use super::{
-    Ended, Session, Stop,
+    Session, Stop, reply,
     request::{End, Request},
+    transaction::Begun,
 };
 use crate::{
     backend::Prepared,
@@ -47,17 +48,24 @@ impl Session {
     /// Lets go of what others have prepared on the backend that is held.
     pub(super) async fn hide_others(&mut self) -> Result<(), Stop> {
         let Some(lease) = &mut self.hold.leased else { return Ok(()) };
-        let answer = match lease.ask_unhindered("DEALLOCATE ALL").await {
-            Ok(answer) if answer.error.is_none() => answer,
-            failed => {
-                let broken = failed.err().unwrap_or_else(|| lease.closed());
-                self.part();
-                return Err(Ended::Backend(broken.into()).into());
+        let in_transaction = lease.protocol.status() != TxStatus::Idle;
+        let broken = match lease.ask_unhindered("DEALLOCATE ALL").await {
+            Ok(answer) if answer.error.is_none() => {
+                lease.statements.clear();
+                lease.prepared = Prepared::Own;
+                self.client.outbox.extend_from_slice(&answer.for_client);
+                return Ok(());
             }
+            Ok(_) => lease.given_up("it does not let go of other sessions' statements"),
+            Err(broken) => broken,
         };
-        lease.statements.clear();
-        lease.prepared = Prepared::Own;
-        self.client.outbox.extend_from_slice(&answer.for_client);
-        Ok(())
+        // Nothing of the request was sent.
+        let reply =
+            if in_transaction { reply::transaction_lost(&broken, None) } else { reply::not_sent(&broken) };
+        self.end_lease(broken)?;
+        if in_transaction {
+            self.hold.begun = Begun::Failed;
+        }
+        Err(reply.into())
     }
 }

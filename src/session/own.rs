@@ -93,6 +93,6 @@ impl Own {
     /// Whether the session may listen on its backend, which must not be given back before
     /// [`Session::settle_listening`](super::Session::settle_listening).
     pub(super) fn listens_there(&self) -> bool {
-        self.listening.as_ref().is_some_and(|listening| listening.on_backend)
+        self.listening.as_ref().is_some_and(|listening| listening.on_backend || listening.has_pending())
     }
 }

@@ -53,6 +53,10 @@ impl View {
             self.shared.catalogs.doubt(&self.catalog);
         }
         left.defining = None;
+        if left.effects.has(DEFINES) {
+            // They may be temporary by the search path alone.
+            left.noted().has_new_objects = true;
+        }
         self.note_definitions(left);
         if left.effects.has(Effects::UNPROVEN) {
             // Whatever is found and carried: another session gets it only after a reset.
