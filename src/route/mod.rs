@@ -69,7 +69,9 @@ impl Demand {
         let stronger = if verdict.class > self.verdict.class { verdict } else { self.verdict };
         let control = self.verdict.control.and(verdict.control);
         let hint = self.verdict.hint.or(verdict.hint);
-        self.verdict = Verdict { control, effects, hint, ..stronger };
+        let consistency = self.verdict.consistency.or(verdict.consistency);
+        let tables = self.verdict.tables_with(&verdict);
+        self.verdict = Verdict { control, effects, hint, consistency, tables, ..stronger };
         self.statements += 1;
         if verdict.reason == Reason::Unparsed {
             self.unread += 1;
@@ -174,7 +176,7 @@ mod tests {
             Class::Neutral | Class::Job => Effects::NONE,
             Class::Read | Class::Write => Effects::APP_OBJECTS,
         };
-        Verdict { class, reason: Reason::ReadOnly, control: Control::None, effects, hint: None }
+        Verdict { effects, ..Verdict::new(class, Reason::ReadOnly) }
     }
 
     const FREE: Standing = Standing {

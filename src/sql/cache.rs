@@ -51,10 +51,10 @@ impl Classifier {
     /// of a microsecond for texts of usual size.
     pub fn lookup(&self, catalog: &Catalog, text: &[u8]) -> Result<Verdict, Miss> {
         if text.len() > self.statement_bytes {
-            let hint = hint::read(text, &self.rules);
+            let wishes = hint::read(text, &self.rules);
             let hides = HiddenSearch::default().finds(catalog, text);
             let verdict = if hides { Verdict::unknown(Reason::TooLong) } else { Verdict::too_long() };
-            return Ok(Verdict { hint, ..verdict });
+            return Ok(Verdict { hint: wishes.route, consistency: wishes.consistency, ..verdict });
         }
         let key = recent::key(&self.keys, text);
         self.verdicts.get(&(catalog.epoch_of(text), key)).ok_or(Miss { key })

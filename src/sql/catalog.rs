@@ -14,6 +14,7 @@ use foldhash::fast::RandomState;
 use super::{
     additions::Additions,
     proof::{Proof, Use},
+    tables::Tables,
     verdict::Effects,
 };
 
@@ -118,6 +119,11 @@ impl Catalog {
     pub(super) fn proves(&self, name: &str, used: Use) -> bool {
         self.content.proof.proves(name, used)
             || self.additions.has(name) && self.content.proof.proves_added(name, used)
+    }
+
+    /// The tables that a statement reaches by this name, if it is proven.
+    pub(super) fn tables(&self, name: &str, used: Use) -> Tables {
+        self.content.proof.tables(name, used)
     }
 
     /// Whether there are functions that may keep state which DISCARD ALL does not end: in a language with variables of the

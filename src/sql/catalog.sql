@@ -5,11 +5,12 @@
 --                            every function; "user" if a volatile one is not built in, "keeps" if such a one is in C,
 --                            and no extension's: it may keep what it likes; "built" if a volatile one is built in, "own"
 --                            if one is neither built in nor an extension's
---   relation                 a standby cannot answer for it: unlogged, foreign, or it reaches a volatile function, a
+--   relation                 a standby cannot answer for it: unlogged, foreign, a sequence (whose value a standby has
+--                            only roughly), or it reaches a volatile function, a
 --                            catalog or another such relation through a view, a row security policy or a partition
 --   operator, type           it reaches a volatile function
 --   program, trigger         see programs.sql, which is added to this query
---   known, oid, reach, doubt, body
+--   known, oid, reach, heir, refers, doubt, body
 --                            see proof.sql, which is added to this query
 WITH RECURSIVE routine AS (
     SELECT p.oid, p.proname::pg_catalog.text AS name,
@@ -52,7 +53,7 @@ WITH RECURSIVE routine AS (
 ), unsafe_relation AS (
     SELECT oid FROM pg_catalog.pg_class
     WHERE oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
-        AND (relkind OPERATOR(pg_catalog.=) 'f'::pg_catalog."char"
+        AND (relkind OPERATOR(pg_catalog.=) ANY ('{f,S}'::pg_catalog."char"[])
              OR relpersistence OPERATOR(pg_catalog.=) 'u'::pg_catalog."char"
                  AND relkind OPERATOR(pg_catalog.=) ANY ('{r,p,m,S}'::pg_catalog."char"[]))
     UNION

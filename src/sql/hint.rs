@@ -1,9 +1,9 @@
-//! Hints: `/* bulkhead: route=primary */` or `-- bulkhead: route=read` at the head of a text.
+//! Hints: `/* bulkhead: route=primary */` or `-- bulkhead: consistency=strong` at the head of a text.
 
 use super::{
     lexer::{Kind, Lexer},
     rules::Rules,
-    verdict::Hint,
+    verdict::{Consistency, Hint},
 };
 
 /// The first comment of a text, if it stands at its head and speaks to us.
@@ -18,11 +18,29 @@ pub(super) fn comment(text: &[u8]) -> Option<&[u8]> {
     inside(comment).starts_with(b"bulkhead:").then_some(comment)
 }
 
-/// The target asked for; unknown ones are ignored.
-pub(super) fn read(text: &[u8], rules: &Rules) -> Option<Hint> {
-    let inside = inside(comment(text)?);
-    let wish = inside.strip_prefix(b"bulkhead:")?.trim_ascii();
-    rules.target(wish.strip_prefix(b"route=")?.trim_ascii())
+/// What a comment asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wishes {
+    /// `route=..`
+    pub(super) route: Option<Hint>,
+    /// `consistency=..`
+    pub(super) consistency: Option<Consistency>,
+}
+
+/// The wishes of a text's first comment; unknown ones are ignored.
+pub(super) fn read(text: &[u8], rules: &Rules) -> Wishes {
+    let mut wishes = Wishes::default();
+    let Some(list) = comment(text).and_then(|comment| inside(comment).strip_prefix(b"bulkhead:")) else {
+        return wishes;
+    };
+    for wish in list.split(|byte| *byte == b',' || byte.is_ascii_whitespace()) {
+        if let Some(target) = wish.strip_prefix(b"route=") {
+            wishes.route = rules.target(target);
+        } else if let Some(name) = wish.strip_prefix(b"consistency=") {
+            wishes.consistency = std::str::from_utf8(name).ok().and_then(Consistency::named);
+        }
+    }
+    wishes
 }
 
 fn inside(comment: &[u8]) -> &[u8] {

@@ -13,6 +13,7 @@ use super::{
     query::{self, Walk},
     rules::Rules,
     seen::{Access, Seen},
+    tables::Tables,
     utility,
     verdict::{Class, Control, Effects, Reason, Verdict},
 };
@@ -37,8 +38,8 @@ pub(super) fn judge(rules: &Rules, catalog: &Catalog, text: &[u8], mut seen: Opt
         // A standby may not have it yet.
         (verdict.class, verdict.reason) = (Class::Write, Reason::Relation);
     }
-    verdict.hint = hint::read(text, rules);
-    verdict
+    let wishes = hint::read(text, rules);
+    Verdict { hint: wishes.route, consistency: wishes.consistency, ..verdict }
 }
 
 // === adding up ===
@@ -59,6 +60,7 @@ impl Sum {
             self.total = Some(*one);
             return;
         };
+        total.tables = total.tables_with(one);
         if one.class > total.class {
             (total.class, total.reason) = (one.class, one.reason);
         }
@@ -123,7 +125,8 @@ impl Judge<'_> {
             (None, None) => (Class::Read, Reason::ReadOnly),
         };
         let named = if found.application { Effects::APP_OBJECTS } else { Effects::NONE };
-        Verdict { control, effects: found.effects.with(named), ..Verdict::new(class, reason) }
+        let (effects, tables) = (found.effects.with(named), found.tables);
+        Verdict { control, effects, tables, ..Verdict::new(class, reason) }
     }
 
     /// Statements that do not only concern the session.
@@ -318,6 +321,8 @@ fn transaction<'p>(walk: &mut Walk<'p, '_>, statement: &'p nodes::TransactionStm
         // Two-phase commit belongs to one server.
         _ => {
             walk.found.writes(Reason::Utility);
+            // Whatever the prepared transaction has changed.
+            walk.found.tables = Tables::ALL;
             Control::Other
         }
     }

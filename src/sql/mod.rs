@@ -20,6 +20,9 @@
 //! server's catalog says (`proof_*.sql`), the audited lists of built-in functions (`audit/*.txt`) and the bodies of
 //! functions (`bodies`, `plpgsql`), and `additions` what was made since the catalog was read. Names stand for the worst of all objects of that name, so that neither `search_path`
 //! nor temporary objects matter; what is not known, or not read to its end, is not proven.
+//!
+//! Which tables a statement reaches ([`Verdict::tables`]) comes from the same rows (`reach`): what is not proven reaches
+//! all.
 
 mod additions;
 mod audit;
@@ -43,6 +46,7 @@ mod programs;
 mod proof;
 mod prove;
 mod query;
+mod reach;
 mod reading;
 mod recent;
 mod rows;
@@ -50,6 +54,7 @@ mod rules;
 mod seen;
 mod setting;
 mod statements;
+mod tables;
 mod targets;
 mod utility;
 mod verdict;
@@ -69,4 +74,5 @@ pub use statements::{
     Deallocate, StatementName, added_names, deallocate_target, listened_channels, reset_names, setting_names,
     statement_names,
 };
-pub use verdict::{Class, Control, Effects, Hint, Reason, Verdict};
+pub use tables::Tables;
+pub use verdict::{Class, Consistency, Control, Effects, Hint, Reason, Verdict};

@@ -8,7 +8,12 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
-use super::{audit, names::split_name};
+use super::{
+    audit,
+    names::split_name,
+    reach::{self, Reach},
+    tables::Tables,
+};
 
 /// The length of a name, `NAMEDATALEN` less one: the server cuts longer ones.
 const NAME_BYTES: usize = 63;
@@ -24,6 +29,8 @@ pub(super) enum Use {
     Read,
     /// Written to.
     Write,
+    /// Written to, rows being deleted.
+    Delete,
     /// A type.
     Type,
     /// An operator.
@@ -62,7 +69,9 @@ impl Flags {
             Use::Call => self.has(Self::FUNCTION | any_row) && !self.has(calls),
             Use::Attribute => !self.has(calls | Self::VISIBLE),
             Use::Read => self.has(Self::RELATION) && !self.has(Self::DOUBT_READ),
-            Use::Write => self.has(Self::RELATION) && !self.has(Self::DOUBT_READ | Self::DOUBT_WRITE),
+            Use::Write | Use::Delete => {
+                self.has(Self::RELATION) && !self.has(Self::DOUBT_READ | Self::DOUBT_WRITE)
+            }
             Use::Type => self.has(any_row) && !self.has(Self::DOUBT_TYPE | Self::DOUBT_READ),
             Use::Operator => self.has(Self::OPERATOR) && !self.has(Self::DOUBT_OPERATOR),
             Use::Mention => !self.has(calls | Self::DOUBT_WRITE | Self::VISIBLE),
@@ -89,6 +98,8 @@ pub(super) struct Proof {
     own_set_config: bool,
     /// Functions are written in languages, or come from libraries, that may keep state which DISCARD ALL does not end.
     outlives_discard: bool,
+    /// Which tables each name reaches.
+    reach: Reach,
 }
 
 impl Proof {
@@ -118,6 +129,16 @@ impl Proof {
             return false;
         }
         self.flags(name).prove(used)
+    }
+
+    /// The tables that a statement reaches by this name, if it is proven.
+    pub(super) fn tables(&self, name: &str, used: Use) -> Tables {
+        self.reach.tables(name, used)
+    }
+
+    /// The tables that operators reach which no text has to name.
+    pub(super) fn core_tables(&self) -> Tables {
+        self.reach.core()
     }
 
     /// The same, with a relation and its row type of this name that run no code.
@@ -192,6 +213,7 @@ pub(super) struct Builder {
     ids: HashMap<Node, u32, RandomState>,
     /// From whom it is reached, to whom reaches it.
     edges: Vec<(u32, u32)>,
+    reach: reach::Rows,
     doubted: Vec<u32>,
     bodies: Vec<Body>,
     /// Built-in functions that are volatile.
@@ -218,6 +240,8 @@ impl Builder {
                 }
             }
             "reach" => self.reach(rest, name),
+            "heir" => self.heir(name),
+            "refers" => self.refers(rest, name),
             "doubt" if rest == "ddl" => self.proof.ddl_doubt = true,
             "doubt" => self.doubt(rest.bytes().next().unwrap_or_default(), name),
             "body" => {
@@ -259,12 +283,34 @@ impl Builder {
     }
 
     fn reach(&mut self, letters: &str, names: &str) {
-        let (Some((from, rest)), &[from_letter, to_letter]) = (split_name(names), letters.as_bytes()) else {
+        let (Some((from, to)), &[from_letter, to_letter]) = (two_names(names), letters.as_bytes()) else {
             return;
         };
-        let Some((to, _)) = split_name(&format!("{} ", rest.trim_start())) else { return };
-        let (from, to) = (self.id(from_letter, &from), self.id(to_letter, &to));
+        self.reach.edge((from_letter, &from), (to_letter, &to));
+        self.edge((from_letter, &from), (to_letter, &to));
+    }
+
+    fn edge(&mut self, (from_letter, from): (u8, &str), (to_letter, to): (u8, &str)) {
+        let (from, to) = (self.id(from_letter, from), self.id(to_letter, to));
         self.edges.push((to, from));
+    }
+
+    /// Of a parent and its heir, or a partition.
+    fn heir(&mut self, names: &str) {
+        let Some((parent, heir)) = two_names(names) else { return };
+        self.reach.heir(&parent, &heir);
+        for letter in *b"rw" {
+            self.edge((letter, &parent), (letter, &heir));
+        }
+    }
+
+    /// Of a relation with a foreign key, and the one that it refers to.
+    fn refers(&mut self, actions: &str, names: &str) {
+        let Some((referring, referred)) = two_names(names) else { return };
+        self.reach.foreign_key(&referring, &referred, actions);
+        // A write cascades to those that refer to it, and theirs look at it.
+        self.edge((b'w', &referred), (b'w', &referring));
+        self.edge((b'r', &referring), (b'r', &referred));
     }
 
     /// Whoever uses it is not proven.
@@ -292,12 +338,13 @@ impl Builder {
 
     /// The function of this name uses another thing.
     pub(super) fn uses(&mut self, function: &str, name: &str, used: Use) {
+        self.reach.uses(function, name, used);
         let from = self.id(b'f', function);
         let letters: &[u8] = match used {
             Use::Call | Use::Attribute => b"ftr",
             Use::Mention => b"ftrw",
             Use::Read => b"r",
-            Use::Write => b"w",
+            Use::Write | Use::Delete => b"w",
             Use::Type => b"tr",
             Use::Operator => b"o",
         };
@@ -340,11 +387,19 @@ impl Builder {
             };
             proof.flag(&name, flag);
         }
+        proof.reach = self.reach.finish(&CORE_OPERATORS, |name| proof.flags(name).has(Flags::RELATION));
         proof.core_doubt = CORE_OPERATORS
             .iter()
             .any(|name| proof.names.get(*name).is_some_and(|flags| flags.has(Flags::DOUBT_OPERATOR)));
         proof
     }
+}
+
+/// Two names as `quote_ident` writes them.
+fn two_names(names: &str) -> Option<(String, String)> {
+    let (one, rest) = split_name(names)?;
+    let (other, _) = split_name(&format!("{} ", rest.trim_start()))?;
+    Some((one, other))
 }
 
 impl Body {

@@ -6,6 +6,9 @@
 --   reach <from><to>              two names, each as quote_ident writes it: whoever uses the first may run the second.
 --                                 Letters: f function, r relation read, w relation written, t type, o operator,
 --                                 c operator class
+--   heir                          two names: a parent, and its heir or partition
+--   refers <actions>              two names: a relation with a foreign key, and the one that it refers to; what the key
+--                                 does on DELETE and UPDATE, as pg_constraint has it
 --   doubt <letter>                whoever uses it may run a built-in function that is not audited, or code of others
 --   doubt ddl                     there is an event trigger
 --   body <language> [long]        a function's name and source: "tree" for a body in standard SQL, whose parts are

@@ -87,26 +87,6 @@
     WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass::pg_catalog.oid
         AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid AND d.refobjid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
     UNION
-    SELECT l.letter, p.relname, l.letter, c.relname
-    FROM pg_catalog.pg_inherits i
-        JOIN pg_catalog.pg_class p ON p.oid OPERATOR(pg_catalog.=) i.inhparent
-        JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid
-        CROSS JOIN (VALUES ('r'::pg_catalog.text), ('w'::pg_catalog.text)) AS l (letter)
-    WHERE NOT c.relkind OPERATOR(pg_catalog.=) ANY ('{i,I}'::pg_catalog."char"[])
-    UNION
-    -- A write cascades to those that refer to it, and theirs look at it.
-    SELECT 'w', p.relname, 'w', c.relname
-    FROM pg_catalog.pg_constraint k
-        JOIN pg_catalog.pg_class p ON p.oid OPERATOR(pg_catalog.=) k.confrelid
-        JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) k.conrelid
-    WHERE k.contype OPERATOR(pg_catalog.=) 'f'::pg_catalog."char"
-    UNION
-    SELECT 'r', c.relname, 'r', p.relname
-    FROM pg_catalog.pg_constraint k
-        JOIN pg_catalog.pg_class p ON p.oid OPERATOR(pg_catalog.=) k.confrelid
-        JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) k.conrelid
-    WHERE k.contype OPERATOR(pg_catalog.=) 'f'::pg_catalog."char"
-    UNION
     -- A cast comes with its types, between built-in ones with everything.
     SELECT COALESCE(t.letter, 'o'), COALESCE(t.name, '='), 'f', p.proname
     FROM pg_catalog.pg_cast k
@@ -178,6 +158,19 @@ SELECT pg_catalog.concat('reach ', by_letter, letter),
        pg_catalog.concat(pg_catalog.quote_ident(by_name::pg_catalog.text), ' ', pg_catalog.quote_ident(name::pg_catalog.text))
 FROM edge
 WHERE NOT (by_letter OPERATOR(pg_catalog.=) letter AND by_name OPERATOR(pg_catalog.=) name)
+UNION ALL
+SELECT DISTINCT 'heir', pg_catalog.concat(pg_catalog.quote_ident(p.relname::pg_catalog.text), ' ', pg_catalog.quote_ident(c.relname::pg_catalog.text))
+FROM pg_catalog.pg_inherits i
+    JOIN pg_catalog.pg_class p ON p.oid OPERATOR(pg_catalog.=) i.inhparent
+    JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid
+WHERE NOT c.relkind OPERATOR(pg_catalog.=) ANY ('{i,I}'::pg_catalog."char"[])
+UNION ALL
+SELECT DISTINCT pg_catalog.concat('refers ', k.confdeltype, k.confupdtype),
+       pg_catalog.concat(pg_catalog.quote_ident(c.relname::pg_catalog.text), ' ', pg_catalog.quote_ident(p.relname::pg_catalog.text))
+FROM pg_catalog.pg_constraint k
+    JOIN pg_catalog.pg_class p ON p.oid OPERATOR(pg_catalog.=) k.confrelid
+    JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) k.conrelid
+WHERE k.contype OPERATOR(pg_catalog.=) 'f'::pg_catalog."char"
 UNION ALL
 SELECT DISTINCT pg_catalog.concat('doubt ', t.letter), t.name::pg_catalog.text
 FROM tree t CROSS JOIN pg_catalog.regexp_matches(t.tree, ':(funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') AS m

@@ -29,6 +29,7 @@ impl<'p> Walk<'p, '_> {
         if let Some(uses) = &mut self.used {
             uses.push((name.to_owned(), used));
         }
+        self.found.tables |= self.catalog.tables(name, used);
         if !self.catalog.proves(name, used) {
             self.unproven(name);
         }
@@ -43,6 +44,7 @@ impl<'p> Walk<'p, '_> {
 
     /// Operators are everywhere, also where none is written.
     pub(super) fn prove_any(&mut self) {
+        self.found.tables |= self.catalog.proof().core_tables();
         if self.catalog.proof().proves_nothing() {
             let is_empty = self.catalog.is_empty();
             self.unproven(if is_empty {

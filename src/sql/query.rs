@@ -11,6 +11,7 @@ use super::{
     proof::Use,
     rules::{Object, Rules},
     seen::{Access, Seen},
+    tables::Tables,
     verdict::{Effects, Reason},
 };
 
@@ -27,6 +28,8 @@ pub(super) struct Found {
     /// Why it is a job statement; the first reason found.
     pub(super) job: Option<Reason>,
     pub(super) effects: Effects,
+    /// The tables that it reaches, as far as it is proven.
+    pub(super) tables: Tables,
     /// Calls only functions that name no object, and some.
     pub(super) neutral_call: bool,
     /// Names a relation, of whatever kind.
@@ -201,6 +204,9 @@ impl<'p, 'c> Walk<'p, 'c> {
         // What is written to is never a common table expression, whatever their names are.
         if let Some(target) = target {
             self.relation(target, Scope(None), Access::Write);
+            if matches!(node, Node::DeleteStmt(_) | Node::MergeStmt(_)) {
+                self.prove(target.relname().unwrap_or_default(), Use::Delete);
+            }
         }
         let scope = self.with(with, scope);
         let stack = &mut self.stack;

@@ -6,7 +6,7 @@
 
 use pg_raw_parse::{
     Node, nodes,
-    raw::{ObjectType, OnCommitAction},
+    raw::{DropBehavior, ObjectType, OnCommitAction},
 };
 
 use super::{
@@ -17,6 +17,7 @@ use super::{
     query::{Walk, is_temporary},
     rules::Object,
     seen::Access,
+    tables::Tables,
     targets::targets,
     verdict::{Effects, Reason},
 };
@@ -25,6 +26,9 @@ use super::{
 pub(super) fn statement<'p>(walk: &mut Walk<'p, '_>, text: &[u8], statement: Statement<'p>) {
     walk.found.writes(Reason::Utility);
     walk.found.effects |= effects(statement.node);
+    if !changes_named_only(statement.node) {
+        walk.found.tables = Tables::ALL;
+    }
     definitions::prove(walk, statement.node);
     for target in targets(statement.node) {
         if is_temporary(target) && is_creation(statement.node) {
@@ -112,6 +116,16 @@ fn effects(node: Node<'_>) -> Effects {
         | Node::AlterSystemStmt(_)
         | Node::ReassignOwnedStmt(_) => Effects::NONE,
         _ => Effects::DDL,
+    }
+}
+
+/// Whether it changes nothing but rows of the tables that it names.
+fn changes_named_only(node: Node<'_>) -> bool {
+    match node {
+        // With CASCADE, also of those that refer to them.
+        Node::TruncateStmt(truncate) => truncate.behavior == DropBehavior::DROP_RESTRICT,
+        Node::RefreshMatViewStmt(_) | Node::LockStmt(_) | Node::VacuumStmt(_) => true,
+        _ => false,
     }
 }
 

@@ -1,5 +1,7 @@
 //! What classification says of one SQL text.
 
+use super::tables::Tables;
+
 /// The class of a statement decides the pool it runs on.
 ///
 /// The order is the order of strength: of several statements in one text or pipeline the strongest class wins.
@@ -191,6 +193,16 @@ effects! {
     LOCAL = 50;
 }
 
+/// What may change rows of tables that are not named, or what a name means.
+const CHANGES_ANYTHING: Effects = Effects::UNPROVEN
+    .with(Effects::DDL)
+    .with(Effects::ADDS)
+    .with(Effects::DROPS)
+    .with(Effects::OPAQUE_SETTINGS)
+    .with(Effects::UNSURE)
+    .with(Effects::WANTS_DATABASE)
+    .with(Effects::CHANGES_DEFAULTS);
+
 /// The first bit of sixteen, one for each parameter that may be the name of a setting.
 const SETTING_PARAMETERS: u32 = 34;
 
@@ -256,6 +268,40 @@ pub enum Hint {
     Pool(u8),
 }
 
+/// How fresh a replica must be for a read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Consistency {
+    /// It has replayed what this instance has written to the tables that the read reaches.
+    #[default]
+    Tables,
+    /// It has replayed what this session has written, and seen.
+    Session,
+    /// It has replayed everything that was committed when the read arrived.
+    Strong,
+    /// It is within its bound on lag.
+    Eventual,
+}
+
+impl Consistency {
+    /// Every one of them.
+    pub const ALL: [Self; 4] = [Self::Tables, Self::Session, Self::Strong, Self::Eventual];
+
+    /// Its name in the configuration, in settings and hints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tables => "tables",
+            Self::Session => "session",
+            Self::Strong => "strong",
+            Self::Eventual => "eventual",
+        }
+    }
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.name() == name)
+    }
+}
+
 /// What classification says of one SQL text: small, copied, cached; never a syntax tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
@@ -269,6 +315,11 @@ pub struct Verdict {
     pub effects: Effects,
     /// A hint overrides the class.
     pub hint: Option<Hint>,
+    /// A hint overrides how fresh a replica must be.
+    pub consistency: Option<Consistency>,
+    /// Of a read the tables that it reads; of anything else those that it may change, and read. See
+    /// [`Verdict::changes`].
+    pub tables: Tables,
 }
 
 impl Class {
@@ -335,7 +386,38 @@ reasons! {
 impl Verdict {
     /// A verdict without effects.
     pub const fn new(class: Class, reason: Reason) -> Self {
-        Self { class, reason, control: Control::None, effects: Effects::NONE, hint: None }
+        Self {
+            class,
+            reason,
+            control: Control::None,
+            effects: Effects::NONE,
+            hint: None,
+            consistency: None,
+            tables: Tables::NONE,
+        }
+    }
+
+    /// The tables whose rows it may change.
+    pub fn changes(&self) -> Tables {
+        if self.class == Class::Read {
+            return Tables::NONE;
+        }
+        if self.effects.has(CHANGES_ANYTHING) { Tables::ALL } else { self.tables }
+    }
+
+    /// The tables that it reads.
+    pub fn reads(&self) -> Tables {
+        let is_known = self.class == Class::Read && !self.effects.has(Effects::UNPROVEN);
+        if is_known { self.tables } else { Tables::ALL }
+    }
+
+    /// The tables of both, where they are statements of one request: what only reads counts as long as nothing writes.
+    pub fn tables_with(&self, other: &Self) -> Tables {
+        match (self.class >= Class::Write, other.class >= Class::Write) {
+            (true, false) => self.tables,
+            (false, true) => other.tables,
+            _ => self.tables.with(other.tables),
+        }
     }
 
     /// Whether it may call `nextval`, also in a default, a trigger or a function.
@@ -382,6 +464,6 @@ mod tests {
     fn labels_are_distinct() {
         let labels: std::collections::HashSet<_> = Reason::ALL.iter().map(|reason| reason.label()).collect();
         assert_eq!(labels.len(), Reason::ALL.len());
-        assert!(std::mem::size_of::<Verdict>() <= 16);
+        assert!(std::mem::size_of::<Verdict>() <= 40);
     }
 }
