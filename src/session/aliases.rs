@@ -5,11 +5,15 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use super::{
-    Session, Statements,
+    Session,
     classify::Judge,
+    hold::Leased,
     prepared,
+    questions::Asking,
     reply::{self, Reply},
     request::Request,
+    rewrite::Rewriting,
+    sending::Sending,
 };
 use crate::{
     backend::{
@@ -44,9 +48,9 @@ impl Judge<'_> {
     }
 }
 
-impl Session {
+impl Sending<'_> {
     /// The statements of the protocol that the request names in SQL and that the backend lacks under these names.
-    pub(crate) fn missing_aliases(&mut self, request: Request, verdict: &Verdict) -> Result<Missing, Reply> {
+    pub(super) fn missing_aliases(&mut self, request: Request, verdict: &Verdict) -> Result<Missing, Reply> {
         if !verdict.effects.has(Effects::NAMES_STATEMENT) {
             return Ok(Missing::new());
         }
@@ -74,10 +78,12 @@ impl Session {
         }
         Ok(missing)
     }
+}
 
+impl Rewriting<'_> {
     /// The client closes a statement by the protocol: whether that is for the server to do, because the statement
     /// exists there under this name.
-    pub(crate) fn closes_there(&mut self, name: &[u8]) -> bool {
+    pub(super) fn closes_there(&mut self, name: &[u8]) -> bool {
         let name = prepared::key(name);
         let may_have_sql_names = self.may_have_sql_names();
         let Some(statements) = &mut self.own.statements else { return false };
@@ -89,19 +95,24 @@ impl Session {
     }
 
     /// Whether the backend may have statements that the session has prepared by SQL.
-    pub(crate) fn may_have_sql_names(&self) -> bool {
-        let has = |statements: &Statements| statements.has_sql_names;
-        self.own.statements.as_deref().is_some_and(has)
-            && (self.hold.is_pinned() || self.hold.may_have_left(Effects::PREPARES))
+    pub(super) fn may_have_sql_names(&self) -> bool {
+        self.own.has_sql_names() && self.leased.may_have_sql_names()
     }
+}
 
+impl Session {
+    /// Whether the backend, if there is one, may have statements that the session has prepared by SQL.
+    pub(super) fn may_have_sql_names(&self) -> bool {
+        self.own.has_sql_names() && self.hold.leased.as_ref().is_some_and(Leased::may_have_sql_names)
+    }
+}
+
+impl Asking<'_> {
     /// After the transaction: takes the aliases away, and notes what the client has let go of.
     pub(super) async fn remove_aliases(&mut self) -> Result<(), Broken> {
-        let (Some(statements), Some(lease)) = (&mut self.own.statements, &mut self.hold.leased) else {
-            return Ok(());
-        };
+        let Some(statements) = &mut self.own.statements else { return Ok(()) };
         let aliases = std::mem::take(&mut statements.aliases);
-        let there = lease.ask_statement_names(&mut self.client.outbox).await?;
+        let there = self.leased.ask_statement_names(&mut self.client.outbox).await?;
         let mut sql = String::new();
         for alias in aliases {
             let name = String::from_utf8_lossy(&alias.name);
@@ -114,8 +125,8 @@ impl Session {
         if sql.is_empty() {
             return Ok(());
         }
-        match lease.ask_unhindered(&sql).await?.error {
-            Some(_) => Err(lease.given_up("it does not let go of a session's statements")),
+        match self.leased.ask_unhindered(&sql).await?.error {
+            Some(_) => Err(self.leased.given_up("it does not let go of a session's statements")),
             None => Ok(()),
         }
     }

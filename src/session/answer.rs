@@ -26,7 +26,7 @@ const PROLOGUE_BYTES: usize = 4096;
 impl Session {
     /// Answers the request here if it can be; returns whether it did, and has then taken it from the inbox.
     pub(crate) fn answers(&mut self, request: Request, demand: &Demand) -> Result<bool, Ended> {
-        if request.streaming > 0 || self.is_amid_pipeline() {
+        if request.streaming > 0 || self.hold.is_amid_pipeline() {
             return Ok(false);
         }
         if demand.statements == 0 {
@@ -98,7 +98,7 @@ impl Session {
 
     /// Writes the answer to each message of the request.
     pub(super) fn complete(&mut self, request: Request, command: &str) -> Result<(), Ended> {
-        let messages = self.take_from_inbox(request);
+        let messages = self.client.take_request(request.len);
         let mut failed = false;
         for framed in Messages::of(&messages) {
             let message = framed?.message;
@@ -153,7 +153,7 @@ impl Session {
                 _ => return Ok(false),
             }
         }
-        let messages = self.take_from_inbox(request);
+        let messages = self.client.take_request(request.len);
         for framed in Messages::of(&messages).flatten() {
             if let ClientMessage::Close(item) = framed.message {
                 self.complete_close(item);
@@ -220,7 +220,7 @@ impl Session {
 
     /// Drops a request. The Sync that ends a refused one is answered.
     pub(crate) async fn drop_request(&mut self, request: Request) -> Result<(), Ended> {
-        self.take_from_inbox(request);
+        self.client.take_request(request.len);
         self.client.streaming = request.streaming;
         self.drop_streaming().await?;
         if self.client.skipping && request.end == End::Sync {
@@ -235,7 +235,7 @@ impl Session {
     /// Refuses a request: the client gets an error, an open transaction fails, the connection stays.
     pub(crate) async fn refuse(&mut self, request: Request, reply: Reply) -> Result<(), Ended> {
         let ends = matches!(self.hold.begun, Begun::Lost(_)) && self.judge().begins_with_end(request);
-        self.take_from_inbox(request);
+        self.client.take_request(request.len);
         self.client.streaming = request.streaming;
         self.drop_streaming().await?;
         if request.end == End::Query {

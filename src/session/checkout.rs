@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{Session, Stop, hold::Leased, reply, request::Request, soon::Soon};
+use super::{Session, Stop, hold::Leased, pins::keeps, reply, request::Request, soon::Soon};
 use crate::{
     backend::handover::{Needs, NotReady},
     pool::{Checkout, ConnectFailure, Lease, PinPlace, Pool, Refusal, Wants},
@@ -242,7 +242,7 @@ impl Session {
         lease.prepared = lease.prepared.taken(is_own);
         lease.uses = lease.uses.wrapping_add(1);
         self.own.last = Some((pool, lease.id, lease.uses));
-        let mut leased = Leased::new(lease, pool, self.keeps(pool), place);
+        let mut leased = Leased::new(lease, pool, keeps(pool, &self.own, &self.view, &self.who), place);
         leased.left.judged_at = judged_at;
         if leased.protocol.reading() != self.own.reading {
             // The request was judged as another server reads it.

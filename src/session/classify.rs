@@ -1,7 +1,8 @@
 //! What a request demands: the verdicts of the texts in it, and of the prepared statements that it runs.
 
 use super::{
-    Ended, Own, Session, View,
+    Client, Ended, Own, Session, View,
+    hold::Leased,
     request::{End, Request},
     soon::Soon,
     transaction::Begun,
@@ -277,25 +278,6 @@ impl<'a> Judge<'a> {
 }
 
 impl Session {
-    /// The text of the request is longer than what is kept of it: what cannot be asked for is looked for as it passes.
-    pub(crate) fn begin_search(&mut self, request: Request) {
-        let beginning = self.client.inbox.get(..request.len).unwrap_or_default().to_vec();
-        self.client.search = Some(Box::default());
-        self.search_in(&beginning);
-    }
-
-    /// Looks at the next piece of a long text.
-    pub(crate) fn search_in(&mut self, piece: &[u8]) {
-        let Some(search) = &mut self.client.search else { return };
-        let found = search.finds(&self.view.catalog.load(), piece);
-        if let Some(leased) = self.hold.leased.as_mut().filter(|_| found) {
-            leased.left.effects |= Effects::OPAQUE_SETTINGS;
-        }
-        if found || self.client.streaming == 0 {
-            self.client.search = None;
-        }
-    }
-
     /// Where a request goes.
     pub(crate) fn target(&self, request: Request, demand: &Demand) -> Target {
         let routes = &self.view.shared.routes;
@@ -343,6 +325,26 @@ impl Session {
     /// The transaction status that the client is told: of a transaction that no server knows, as long as there is one.
     pub(crate) fn status(&self) -> TxStatus {
         self.hold.status()
+    }
+}
+
+/// The text of a request, which begins with the inbox, is longer than what is kept of it: what cannot be asked for is looked
+/// for as it passes.
+pub(super) fn begin_search(client: &mut Client, view: &View, leased: &mut Leased, request: Request) {
+    let beginning = client.inbox.get(..request.len).unwrap_or_default().to_vec();
+    client.search = Some(Box::default());
+    search_in(client, view, leased, &beginning);
+}
+
+/// Looks at the next piece of a long text.
+pub(super) fn search_in(client: &mut Client, view: &View, leased: &mut Leased, piece: &[u8]) {
+    let Some(search) = &mut client.search else { return };
+    let found = search.finds(&view.catalog.load(), piece);
+    if found {
+        leased.left.effects |= Effects::OPAQUE_SETTINGS;
+    }
+    if found || client.streaming == 0 {
+        client.search = None;
     }
 }
 

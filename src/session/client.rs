@@ -89,6 +89,17 @@ impl Client {
         self.socket.poll_read_watched(cx, scratch, &mut self.is_watched)
     }
 
+    /// Takes a request's bytes, so many, out of the inbox.
+    pub(super) fn take_request(&mut self, len: usize) -> Vec<u8> {
+        if self.inbox.len() == len {
+            self.kept.shrink_to(0);
+            return std::mem::take(&mut self.inbox);
+        }
+        let rest = self.inbox.split_off(len);
+        self.kept.shrink_to(rest.len());
+        std::mem::replace(&mut self.inbox, rest)
+    }
+
     /// The client leaves, one way or the other: from the first time on its requests have so long.
     pub(super) fn leaves(&mut self, presence: Presence, limit: Duration) {
         self.presence = presence;

@@ -47,10 +47,13 @@ pub(super) struct Leased {
 impl Hold {
     /// The transaction status that the client is told: of a transaction that no server knows, as long as there is one.
     pub(super) fn status(&self) -> TxStatus {
-        match (&self.begun, &self.leased) {
-            (Begun::No, Some(leased)) => leased.protocol.status(),
-            (begun, _) => begun.status(),
-        }
+        let backend = self.leased.as_ref().map_or(TxStatus::Idle, |leased| leased.protocol.status());
+        self.begun.status_with(backend)
+    }
+
+    /// Whether the client's Sync is still to come for what was sent last.
+    pub(super) fn is_amid_pipeline(&self) -> bool {
+        self.leased.as_ref().is_some_and(|leased| leased.protocol.is_open())
     }
 
     /// Whether the session has its backend for longer than a transaction.
@@ -81,6 +84,16 @@ impl Leased {
     /// Whether it is kept for this reason.
     pub(super) fn is_pinned_by(&self, reason: PinReason) -> bool {
         self.pin.as_ref().is_some_and(|pin| pin.reason == reason)
+    }
+
+    /// Whether it is kept for the sake of state that cannot be asked for.
+    pub(super) fn has_lasting_pin(&self) -> bool {
+        self.pin.as_ref().is_some_and(|pin| pin.reason.is_lasting())
+    }
+
+    /// Whether there may be statements on it that the session has prepared by SQL.
+    pub(super) fn may_have_sql_names(&self) -> bool {
+        self.is_pinned() || self.left.effects.has(Effects::PREPARES)
     }
 
     /// The pin by state that the server cannot be asked for.

@@ -356,14 +356,16 @@ impl Session {
             return Ok(());
         }
         // Without an answer it is not known what the session listens to, so it ends.
-        self.note(Effects::LISTENS);
-        if let Err(broken) = self.outlive_cancel().await {
-            return self.end_lease(broken);
-        }
         let (Some(lease), Some(listening)) = (&mut self.hold.leased, self.own.listening.as_deref_mut())
         else {
             return Ok(());
         };
+        lease.left.effects |= Effects::LISTENS;
+        if lease.cancel.was_hit()
+            && let Err(broken) = lease.outlive_cancel().await
+        {
+            return self.end_lease(broken);
+        }
         let member = Arc::clone(lease.pool());
         listening.on_backend = false;
         let Some(subscription) = listening.on(&member) else { return Ok(()) };

@@ -1,13 +1,10 @@
 //! What a request that is sent may leave on its backend, noted before it is sent: as far as a text tells it.
 
-use super::{Session, hold::Leased, request::Request};
+use super::{request::Request, sending::Sending};
 use crate::sql::{Effects, added_names, setting_names};
 
 /// Names of what is added are kept of one transaction; of more, it is not known what was.
 const ADDED_MAX: usize = 100;
-
-/// Names of custom settings that are kept of one session; more than these cannot be carried.
-const CUSTOM_SETTINGS_MAX: usize = 100;
 
 /// Bytes of texts that call what is not known, which are kept; of more it is not known what they set.
 const UNSURE_BYTES: usize = 64 * 1024;
@@ -15,29 +12,22 @@ const UNSURE_BYTES: usize = 64 * 1024;
 /// Names of settings longer than this are not carried.
 const NAME_BYTES_MAX: usize = 200;
 
-impl Session {
-    /// A request may leave these on the backend.
-    pub(crate) fn note(&mut self, effects: Effects) {
-        if let Some(leased) = &mut self.hold.leased {
-            leased.left.effects |= effects;
-        }
-    }
-
+impl Sending<'_> {
     /// Remembers what a request adds, until its transaction has ended: nobody else sees it before.
-    pub(crate) fn note_added(&mut self, request: Request) {
+    pub(super) fn note_added(&mut self, request: Request) {
         let names = self.judge().texts(request).iter().flat_map(|text| added_names(text)).collect::<Vec<_>>();
-        let Some(leased) = &mut self.hold.leased else { return };
-        let added = &mut leased.left.noted().added;
+        let left = &mut self.leased.left;
+        let added = &mut left.noted().added;
         added.extend(names);
         if added.len() > ADDED_MAX {
             *added = Vec::new();
-            leased.left.effects |= Effects::DDL;
+            left.effects |= Effects::DDL;
         }
     }
 
     /// Remembers the names with a dot that a request may set: the server lists no settings that it does not know.
     /// A name that is itself a bound value is among the request's values.
-    pub(crate) fn note_custom_settings(&mut self, request: Request) {
+    pub(super) fn note_custom_settings(&mut self, request: Request) {
         let mut names: Vec<String> =
             self.judge().texts(request).iter().flat_map(|text| setting_names(text)).collect();
         let mut has_odd = false;
@@ -48,28 +38,19 @@ impl Session {
         });
         if has_odd {
             // It would be lost with the backend, and is nobody else's.
-            self.note(Effects::UNPROVEN);
+            self.leased.left.effects |= Effects::UNPROVEN;
         }
         for name in names {
-            self.note_custom_setting(&name);
-        }
-    }
-
-    pub(super) fn note_custom_setting(&mut self, name: &str) {
-        if !name.contains('.') || self.own.custom_settings().iter().any(|known| known == name) {
-            return;
-        }
-        if self.own.custom_settings().len() < CUSTOM_SETTINGS_MAX {
-            self.own.custom_settings.get_or_insert_default().push(name.to_owned());
-        } else {
-            self.note(Effects::OPAQUE_SETTINGS);
+            if !self.own.note_custom_setting(&name) {
+                self.leased.left.effects |= Effects::OPAQUE_SETTINGS;
+            }
         }
     }
 
     /// Remembers texts that call what the catalog snapshot does not know, until the server is asked what it does.
-    pub(crate) fn note_unsure(&mut self, request: Request) {
+    pub(super) fn note_unsure(&mut self, request: Request) {
         let texts = self.judge().texts(request).concat();
-        let Some(Leased { left, .. }) = &mut self.hold.leased else { return };
+        let left = &mut self.leased.left;
         left.noted().unsure.extend_from_slice(&texts);
         if left.unsure().len() > UNSURE_BYTES {
             left.effects |= Effects::OPAQUE_SETTINGS;

@@ -25,7 +25,7 @@ impl Session {
     pub(super) fn note_only_reads(&mut self, demand: &Demand) {
         let verdict = &demand.verdict;
         let reads = verdict.class == Class::Read && verdict.reason == Reason::ReadOnly;
-        self.under_way.only_reads = reads && (self.under_way.only_reads || !self.is_amid_pipeline());
+        self.under_way.only_reads = reads && (self.under_way.only_reads || !self.hold.is_amid_pipeline());
     }
 
     /// The client has closed its sending side.

@@ -41,7 +41,7 @@ impl Session {
         Self::may_see_statements(request, demand)
             && !sees_nothing
             && self.status() != TxStatus::Failed
-            && !self.is_amid_pipeline()
+            && !self.hold.is_amid_pipeline()
             && lease.protocol.status() != TxStatus::Failed
     }
 

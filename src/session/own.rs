@@ -10,8 +10,11 @@ use crate::{
     backend::{BackendId, Settings, statements::Shape},
     route::PoolId,
     shared::Snapshot,
-    sql::{Hint, Reading},
+    sql::{Effects, Hint, Reading, Verdict},
 };
+
+/// Names of custom settings that are kept of one session; more than these cannot be carried.
+const CUSTOM_SETTINGS_MAX: usize = 100;
 
 /// What makes the session the same on any backend.
 #[derive(Debug)]
@@ -83,6 +86,29 @@ impl Own {
     /// The names of [`Own::custom_settings`].
     pub(super) fn custom_settings(&self) -> &[String] {
         self.custom_settings.as_deref().map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Remembers the name of a setting that the server does not list. False if there is no room for it.
+    pub(super) fn note_custom_setting(&mut self, name: &str) -> bool {
+        if !name.contains('.') || self.custom_settings().iter().any(|known| known == name) {
+            return true;
+        }
+        let has_room = self.custom_settings().len() < CUSTOM_SETTINGS_MAX;
+        if has_room {
+            self.custom_settings.get_or_insert_default().push(name.to_owned());
+        }
+        has_room
+    }
+
+    /// Whether the session asks for `currval` or `lastval`, and the statement may change what they give.
+    pub(super) fn calls_sequences(&self, verdict: &Verdict) -> bool {
+        let asks = verdict.effects.has(Effects::ASKS_SEQUENCES);
+        asks || (self.asks_sequences && verdict.may_call_nextval())
+    }
+
+    /// Whether SQL's PREPARE has been used.
+    pub(super) fn has_sql_names(&self) -> bool {
+        self.statements.as_ref().is_some_and(|statements| statements.has_sql_names)
     }
 
     /// Whether the backend has statements under the client's own names.

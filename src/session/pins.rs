@@ -8,12 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Ended, PinnedIdle, Session, Stop, kinds, relay::Moved, reply, transaction::Begun};
+use super::{
+    Ended, Own, PinnedIdle, Session, Stop, View, hold::Leased, kinds, relay::Moved, reply, start::Who,
+    transaction::Begun,
+};
 use crate::{
     backend::probe::PinReason,
     pool::{PinCheckout, PinPlace, PinsFull, Refusal},
     route::PoolId,
-    shared::counters::SessionPin,
+    shared::counters::{Metrics, SessionPin},
     sql::Verdict,
     wire::TxStatus,
 };
@@ -24,25 +27,43 @@ const OVER_BOUND_IDLE: Duration = Duration::from_secs(5);
 /// How often a pinned session that idles looks whether others wait.
 const STARVED_ROUND: Duration = Duration::from_secs(1);
 
-impl Session {
-    /// Whether a lease of this pool is the session's own until it disconnects. Replicas are kept only by who asked
-    /// for them: a session that began by reading may want to write.
-    pub(crate) fn keeps(&self, pool: PoolId) -> bool {
-        let asked = self.own.in_session_mode || self.view.shared.pool(pool).keeps_sessions;
-        asked && (Some(pool) != self.view.shared.routes.replicas || self.who.bound == Some(pool))
-    }
+/// Whether a lease of this pool is the session's own until it disconnects. Replicas are kept only by who asked for them: a
+/// session that began by reading may want to write.
+pub(super) fn keeps(pool: PoolId, own: &Own, view: &View, who: &Who) -> bool {
+    let asked = own.in_session_mode || view.shared.pool(pool).keeps_sessions;
+    asked && (Some(pool) != view.shared.routes.replicas || who.bound == Some(pool))
+}
 
+impl Leased {
+    /// Pins the session, pins it by another reason, or unpins it.
+    pub(super) fn set_pin(&mut self, metrics: &Arc<Metrics>, reason: Option<PinReason>) {
+        match reason.or(self.is_kept.then_some(PinReason::SessionMode)) {
+            Some(reason) if self.is_pinned_by(reason) => {}
+            Some(reason) => {
+                self.pin_anyway();
+                self.pin = Some(Box::new(SessionPin::new(metrics, self.pool(), reason)));
+            }
+            None => {
+                self.pin = None;
+                self.unpin();
+            }
+        }
+    }
+}
+
+impl Session {
     /// Why a request that begins a lease will keep it beyond its transaction, as far as that is seen. Within a
     /// transaction it is not: what it creates it may drop again.
     pub(crate) fn foreseen_pin(&self, verdict: &Verdict, pool: PoolId) -> Option<PinReason> {
-        if self.keeps(pool) {
+        if keeps(pool, &self.own, &self.view, &self.who) {
             return Some(PinReason::SessionMode);
         }
         let effects = verdict.effects;
         if !matches!(self.hold.begun, Begun::No) || verdict.is_unread() {
             return None;
         }
-        kinds::foreseen_pin(effects).or_else(|| self.calls_sequences(verdict).then_some(PinReason::Sequences))
+        kinds::foreseen_pin(effects)
+            .or_else(|| self.own.calls_sequences(verdict).then_some(PinReason::Sequences))
     }
 
     /// Takes a place among the pool's pins for the lease that comes next, and waits for one as long as for a connection,
@@ -68,23 +89,6 @@ impl Session {
             None => Err(reply::refused(&pool.name, &Refusal::Cancelled).into()),
             Some(Err(_)) => Err(full(member.refuse_pin(), Some(limit)).into()),
             Some(Ok(place)) => Ok(Some(place)),
-        }
-    }
-
-    /// Pins the session, pins it by another reason, or unpins it.
-    pub(crate) fn set_pin(&mut self, reason: Option<PinReason>) {
-        let Some(leased) = &mut self.hold.leased else { return };
-        match reason.or(leased.is_kept.then_some(PinReason::SessionMode)) {
-            Some(reason) if leased.is_pinned_by(reason) => {}
-            Some(reason) => {
-                leased.pin_anyway();
-                let pin = SessionPin::new(&self.view.shared.metrics, leased.pool(), reason);
-                leased.pin = Some(Box::new(pin));
-            }
-            None => {
-                leased.pin = None;
-                leased.unpin();
-            }
         }
     }
 

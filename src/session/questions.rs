@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::{Session, hold::Leased, kinds::CHANGES_SETTINGS};
+use super::{Client, Own, View, hold::Leased, kinds::CHANGES_SETTINGS, pins::keeps, start::Who};
 use crate::{
     backend::{
-        Broken,
+        Broken, Settings,
         probe::{Asked, PinReason, Residue},
         query::{ASK_TIMEOUT, in_time},
     },
@@ -46,21 +46,22 @@ impl Leased {
     }
 }
 
-impl Session {
-    /// [`Leased::outlive_cancel`] of the backend that is held.
-    pub(super) async fn outlive_cancel(&mut self) -> Result<(), Broken> {
-        match &mut self.hold.leased {
-            Some(leased) if leased.cancel.was_hit() => leased.outlive_cancel().await,
-            _ => Ok(()),
-        }
-    }
+/// A session that asks, behind a request, what has become of its backend.
+#[derive(Debug)]
+pub(super) struct Asking<'s> {
+    pub(super) client: &'s mut Client,
+    pub(super) who: &'s Who,
+    pub(super) view: &'s View,
+    pub(super) own: &'s mut Own,
+    pub(super) leased: &'s mut Leased,
+}
 
-    /// Asks the backend which statements it still has.
+impl Asking<'_> {
+    /// Asks which of the protocol's statements the backend still has.
     pub(super) async fn ask_statements(&mut self) -> Result<(), Broken> {
-        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
-        let names = leased.ask_statement_names(&mut self.client.outbox).await?;
-        leased.left.statements_unknown = false;
-        let has_lost_all = leased.statements.keep(&names);
+        let names = self.leased.ask_statement_names(&mut self.client.outbox).await?;
+        self.leased.left.statements_unknown = false;
+        let has_lost_all = self.leased.statements.keep(&names);
         if let Some(statements) = self.own.statements.as_mut().filter(|_| has_lost_all) {
             statements.named.clear();
         }
@@ -69,15 +70,14 @@ impl Session {
 
     /// Asks what the session has left on the backend, and which settings are in force, if they may have changed.
     pub(super) async fn ask_residue(&mut self) -> Result<(), Broken> {
-        let asks_settings = self.hold.may_have_left(CHANGES_SETTINGS);
+        let asks_settings = self.leased.left.effects.has(CHANGES_SETTINGS);
         let mut others = self.parameters_of_functions().await?;
         others.retain(|name| !self.own.custom_settings().contains(name));
         others.sort_unstable();
         others.dedup();
-        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
         let bytes_max = self.view.shared.limits.settings_per_client;
         let asked = Asked { custom: self.own.custom_settings(), others: &others, bytes_max };
-        let residue = leased.probe(asks_settings.then_some(asked)).await?;
+        let residue = self.leased.probe(asks_settings.then_some(asked)).await?;
         self.apply(residue, asks_settings);
         Ok(())
     }
@@ -85,18 +85,18 @@ impl Session {
     /// The parameters that functions of the database set, as far as their names stand somewhere, which the last
     /// transaction may have called. The server is asked what functions do that the snapshot does not know.
     async fn parameters_of_functions(&mut self) -> Result<Vec<String>, Broken> {
-        let Some(leased) = &mut self.hold.leased else { return Ok(Vec::new()) };
+        let Self { client, view, leased, .. } = self;
         if !leased.left.effects.has(Effects::OPAQUE.with(Effects::UNPROVEN)) {
             return Ok(Vec::new());
         }
         if leased.left.unsure().is_empty() {
-            return Ok(self.view.catalog.parameters());
+            return Ok(view.catalog.parameters());
         }
         let answer = leased.ask_unhindered(Catalog::PROGRAMS).await?;
-        self.client.outbox.extend_from_slice(&answer.for_client);
+        client.outbox.extend_from_slice(&answer.for_client);
         if answer.error.is_some() {
             leased.left.effects |= Effects::OPAQUE_SETTINGS;
-            return Ok(self.view.catalog.parameters());
+            return Ok(view.catalog.parameters());
         }
         let rows = answer.rows.into_iter().filter_map(|row| {
             let mut columns = row.into_iter().flatten();
@@ -106,7 +106,7 @@ impl Session {
         if programs.hides_settings_of(leased.left.unsure()) {
             leased.left.effects |= Effects::OPAQUE_SETTINGS;
         }
-        Ok(programs.parameters().iter().cloned().chain(self.view.catalog.parameters()).collect())
+        Ok(programs.parameters().iter().cloned().chain(view.catalog.parameters()).collect())
     }
 
     fn apply(&mut self, residue: Residue, asked_settings: bool) {
@@ -116,27 +116,11 @@ impl Session {
             || residue.is_large;
         self.client.outbox.extend_from_slice(&residue.for_client);
         if let Some(settings) = residue.settings {
-            // What functions have set is asked for from now on.
-            settings.iter().for_each(|(name, _)| self.note_custom_setting(name));
-            let settings = if settings == *self.who.startup {
-                Arc::clone(&self.who.startup)
-            } else {
-                Arc::new(settings)
-            };
-            self.own.asked = settings
-                .get("bulkhead.route")
-                .and_then(|route| self.view.shared.classifier.rules().hint(route));
-            self.own.in_session_mode = settings.get("bulkhead.pool_mode") == Some("session");
-            let keeps = self.hold.leased.as_ref().is_some_and(|leased| self.keeps(leased.pool));
-            if let Some(leased) = &mut self.hold.leased {
-                leased.is_kept |= keeps;
-                leased.applied = Arc::clone(&settings);
-            }
-            self.own.settings = settings;
+            self.take_over(settings);
         }
-        let lasting = self.hold.leased.as_ref().and_then(Leased::lasting_pin);
-        self.set_pin(lasting.or(residue.pin));
-        let Some(Leased { left, .. }) = &mut self.hold.leased else { return };
+        let lasting = self.leased.lasting_pin();
+        self.leased.set_pin(&self.view.shared.metrics, lasting.or(residue.pin));
+        let left = &mut self.leased.left;
         left.forget_new_objects();
         if unknown {
             left.effects = left.effects.without(Effects::DISCARDS_SEQUENCES).with(Effects::SETS);
@@ -144,5 +128,21 @@ impl Session {
             left.effects = Effects::NONE;
             left.forget_unsure();
         }
+    }
+
+    /// The session goes by these settings from now on.
+    fn take_over(&mut self, settings: Settings) {
+        let Self { who, view, own, leased, .. } = self;
+        // What functions have set is asked for from now on.
+        if !settings.iter().all(|(name, _)| own.note_custom_setting(name)) {
+            leased.left.effects |= Effects::OPAQUE_SETTINGS;
+        }
+        let settings = if settings == *who.startup { Arc::clone(&who.startup) } else { Arc::new(settings) };
+        let rules = view.shared.classifier.rules();
+        own.asked = settings.get("bulkhead.route").and_then(|route| rules.hint(route));
+        own.in_session_mode = settings.get("bulkhead.pool_mode") == Some("session");
+        leased.is_kept |= keeps(leased.pool, own, view, who);
+        leased.applied = Arc::clone(&settings);
+        own.settings = settings;
     }
 }

@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     Ended, Session,
+    classify::search_in,
     mail::poll_mail,
     request::{End, Request, first_request},
 };
@@ -132,8 +133,8 @@ impl Session {
             Moved::Alone => Box::pin(self.relay_alone()).await?,
             Moved::Answered | Moved::Request(_) => {}
         }
-        if !self.is_stepping() {
-            self.forget_sent();
+        if !self.own.is_stepping() {
+            self.under_way.forget_sent();
         }
         Ok(())
     }
@@ -190,17 +191,6 @@ impl Session {
             return Ok(None);
         }
         Ok(first_request(&self.client.inbox, self.view.shared.limits.request_buffer)?)
-    }
-
-    /// Takes a request's bytes out of the inbox.
-    pub(crate) fn take_from_inbox(&mut self, request: Request) -> Vec<u8> {
-        if self.client.inbox.len() == request.len {
-            self.client.kept.shrink_to(0);
-            return std::mem::take(&mut self.client.inbox);
-        }
-        let rest = self.client.inbox.split_off(request.len);
-        self.client.kept.shrink_to(rest.len());
-        std::mem::replace(&mut self.client.inbox, rest)
     }
 
     /// Sends the outbox as far as the client takes it now.
@@ -270,7 +260,7 @@ impl Session {
             (Some(lease), _) if self.client.streaming > 0 || lease.protocol.copying_in() => false,
             (_, Until::Request) => return Ok(self.buffered_request()?.map(Moved::Request)),
             (Some(lease), _) if lease.protocol.is_answered() => lease.unsent.is_empty(),
-            (Some(lease), _) if self.is_stepping() && lease.protocol.awaits_replies() => false,
+            (Some(lease), _) if self.own.is_stepping() && lease.protocol.awaits_replies() => false,
             (Some(lease), _) => {
                 // COPY data that came early is not stray as long as the server may still ask for it.
                 let may_go = |next: Request| next.end != End::StrayCopy || !lease.protocol.awaits_replies();
@@ -341,7 +331,7 @@ impl Session {
             self.on_news();
         }
         if out.names_statements() {
-            self.rename_statements(&mut out);
+            self.own.rename_statements(&mut out);
         }
         // The next session can have the backend before this one's client has its bytes.
         self.release_if_clean();
@@ -378,8 +368,8 @@ impl Session {
         if self.client.streaming > 0 {
             let (now, rest) = bytes.split_at(self.client.streaming.min(bytes.len()));
             self.client.streaming -= now.len();
-            self.search_in(now);
             if let Some(lease) = &mut self.hold.leased {
+                search_in(&mut self.client, &self.view, lease, now);
                 // A failed write shows as the end of the backend's replies.
                 let _ = lease.send(now);
             }

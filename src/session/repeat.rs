@@ -9,7 +9,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Session, request::Request};
+use super::{Session, UnderWay, request::Request, sending::Sending};
 use crate::{
     backend::{Broken, protocol::Transient},
     route::Demand,
@@ -20,7 +20,7 @@ use crate::{
 /// What only says more of the statement, and is left nowhere.
 const HARMLESS: Effects = Effects::APP_OBJECTS.with(Effects::BIND_DECIDES);
 
-impl Session {
+impl Sending<'_> {
     /// Whether the request, which is to be sent, may be run once more.
     /// Of one that is sent in parts it is the rest; what was sent of it before is kept already.
     pub(super) fn may_repeat(&self, request: Request, demand: &Demand) -> bool {
@@ -30,20 +30,22 @@ impl Session {
             && !self.under_way.is_repeated
             && is_whole
             && effects == Effects::NONE
-            && self.hold.leased.as_ref().is_none_or(|leased| !leased.is_pinned() && !leased.is_kept)
+            && !self.leased.is_pinned()
+            && !self.leased.is_kept
             && !self.under_way.was_in_transaction
             && (!self.is_amid_pipeline() || self.has_told_nothing())
     }
 
     /// Whether the request under way, of which only a part was sent, may still be run once more.
     fn has_told_nothing(&self) -> bool {
-        self.under_way.sent.is_some()
-            && self.hold.leased.as_ref().is_some_and(|leased| leased.protocol.has_told_nothing())
+        self.under_way.sent.is_some() && self.leased.protocol.has_told_nothing()
     }
+}
 
+impl UnderWay {
     /// Keeps what was just sent, behind what was sent of the same request before. `goes_on` if there was anything.
     pub(super) fn keep_sent(&mut self, mut bytes: Vec<u8>, goes_on: bool) {
-        let sent = &mut self.under_way.sent;
+        let sent = &mut self.sent;
         *sent = match sent.take().filter(|_| goes_on) {
             Some(mut sent) => {
                 sent.append(&mut bytes);
@@ -55,14 +57,16 @@ impl Session {
 
     /// The request is not run once more.
     pub(super) fn forget_sent(&mut self) {
-        self.under_way.sent = None;
-        self.under_way.kept_sent.shrink_to(0);
+        self.sent = None;
+        self.kept_sent.shrink_to(0);
     }
+}
 
+impl Session {
     /// The request under way begins anew, if it can.
     pub(super) fn repeat(&mut self, reason: Transient) -> bool {
         let Some(sent) = self.under_way.sent.take() else { return false };
-        self.set_stepping(false);
+        self.own.set_stepping(false);
         let later = std::mem::replace(&mut self.client.inbox, sent);
         self.client.inbox.extend_from_slice(&later);
         self.client.kept.take_over(&mut self.under_way.kept_sent);

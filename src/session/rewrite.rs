@@ -3,14 +3,37 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use super::{Own, View, classify::Judge, hold::Leased, transaction::Begun};
 use crate::{
     backend::{
         protocol::{Awaits, Step, Undo},
         statements::{Statement, StatementId},
     },
     sql::Effects,
-    wire::message,
+    wire::{TxStatus, message},
 };
+
+/// A session whose request becomes another on its way: what that may touch, and the backend that the request is for.
+#[derive(Debug)]
+pub(super) struct Rewriting<'s> {
+    pub(super) view: &'s View,
+    pub(super) own: &'s mut Own,
+    pub(super) begun: &'s Begun,
+    pub(super) leased: &'s mut Leased,
+}
+
+impl Rewriting<'_> {
+    /// The judge of single texts: it knows no request.
+    pub(super) fn judge(&self) -> Judge<'_> {
+        let reading = self.leased.protocol.reading();
+        Judge { inbox: &[], view: self.view, own: self.own, reading }
+    }
+
+    /// The transaction status that the client is told.
+    pub(super) fn status(&self) -> TxStatus {
+        self.begun.status_with(self.leased.protocol.status())
+    }
+}
 
 /// Replies that are kept back as passing before they are spelled out.
 const PASSES_MAX: usize = 8;

@@ -7,13 +7,14 @@ use std::sync::atomic::Ordering;
 
 use super::{
     Ended, Session,
-    hold::Leased,
+    hold::{Hold, Leased},
     kinds::LEAVES_STATE,
+    questions::Asking,
     settled::{Question, Settle, settled},
     transaction::Begun,
 };
 use crate::{
-    backend::{Broken, probe::PinReason, protocol::Failure},
+    backend::{Broken, probe::PinReason, protocol::Failure, statements::UnnamedText},
     sql::Effects,
     wire::{TxStatus, message},
 };
@@ -82,14 +83,14 @@ impl Session {
                     self.ask(question).await?;
                 }
                 Settle::PinByStatement => {
-                    self.set_pin(Some(PinReason::UnnamedStatement));
+                    leased.set_pin(&self.view.shared.metrics, Some(PinReason::UnnamedStatement));
                     break;
                 }
                 Settle::Keep => {
                     leased.left.begin_anew(self.view.catalog.changes());
                     if leased.is_kept && !was_asked {
                         let lasting = leased.lasting_pin();
-                        self.set_pin(lasting);
+                        leased.set_pin(&self.view.shared.metrics, lasting);
                     }
                     break;
                 }
@@ -105,12 +106,17 @@ impl Session {
 
     /// Asks the server. Without an answer the hold on the backend ends.
     async fn ask(&mut self, question: Question) -> Result<(), Ended> {
+        if question == Question::Channels {
+            return self.settle_listening().await;
+        }
+        let Self { client, who, view, own, hold, .. } = self;
+        let Some(leased) = &mut hold.leased else { return Ok(()) };
+        let mut asking = Asking { client, who, view, own, leased };
         let answered = match question {
-            Question::Channels => return self.settle_listening().await,
-            Question::Life => self.outlive_cancel().await,
-            Question::Statements => self.ask_statements().await,
-            Question::Aliases => self.remove_aliases().await,
-            Question::Residue => self.ask_residue().await,
+            Question::Channels | Question::Life => asking.leased.outlive_cancel().await,
+            Question::Statements => asking.ask_statements().await,
+            Question::Aliases => asking.remove_aliases().await,
+            Question::Residue => asking.ask_residue().await,
         };
         answered.or_else(|broken| self.end_lease(broken))
     }
@@ -130,12 +136,6 @@ impl Session {
         Some(leased)
     }
 
-    /// Whether the backend is kept for the sake of state that cannot be asked for.
-    pub(crate) fn has_lasting_pin(&self) -> bool {
-        let pin = self.hold.leased.as_ref().and_then(|leased| leased.pin.as_ref());
-        pin.is_some_and(|pin| pin.reason.is_lasting())
-    }
-
     /// Closes the backend, for this reason: what is on it is not known. A session that may have state on it ends with it,
     /// as with any lost connection: to go on without a lock or a table that it believes to have would be worse.
     pub(super) fn end_lease(&mut self, broken: Broken) -> Result<(), Ended> {
@@ -148,44 +148,44 @@ impl Session {
     }
 
     /// What the replies told besides the bytes for the client.
-    pub(crate) fn on_news(&mut self) {
-        let Some(lease) = &mut self.hold.leased else { return };
-        let mut news = lease.protocol.take_heard();
+    pub(super) fn on_news(&mut self) {
+        let Self { client, view, own, hold: Hold { begun, leased }, .. } = self;
+        let Some(leased) = leased else { return };
+        let mut news = leased.protocol.take_heard();
         if let Some(failure) = news.failure {
-            lease.left.failed = true;
-            self.view.shared.metrics.server_errors.fetch_add(1, Ordering::Relaxed);
+            leased.left.failed = true;
+            view.shared.metrics.server_errors.fetch_add(1, Ordering::Relaxed);
             if failure == Failure::Unread {
-                lease.left.drop_unread();
+                leased.left.drop_unread();
             }
         }
         // The Sync that was sent is ours: the client's, still to come, is answered here.
-        self.client.skipping |= news.skips_to_sync;
+        client.skipping |= news.skips_to_sync;
         if news.parameter_changed {
-            lease.left.effects |= Effects::SETS;
-            self.own.reading = lease.protocol.reading();
+            leased.left.effects |= Effects::SETS;
+            own.reading = leased.protocol.reading();
         }
         if news.needs_sync {
             let mut sync = Vec::new();
             message::sync(&mut sync);
             // A failed write shows as the end of the backend's replies.
-            let _ = lease.send(&sync);
+            let _ = leased.send(&sync);
         }
         if news.begin_failed {
-            self.hold.begun = Begun::Failed;
+            *begun = Begun::Failed;
+        }
+        if news.lost_unnamed {
+            own.forget_unnamed();
+            leased.statements.unnamed = UnnamedText::None;
+        }
+        own.note_statements(leased, &mut news);
+        leased.forget_unparsed(&news.not_parsed);
+        own.undo(news.undone);
+        for id in &news.not_closed {
+            leased.statements.insert(*id);
         }
         if let Some(reason) = news.transient {
             self.repeat(reason);
-        }
-        if news.lost_unnamed {
-            self.forget_unnamed();
-        }
-        self.note_statements(&mut news);
-        self.forget_unparsed(&news.not_parsed);
-        self.undo(news.undone);
-        if let Some(lease) = &mut self.hold.leased {
-            for id in &news.not_closed {
-                lease.statements.insert(*id);
-            }
         }
     }
 

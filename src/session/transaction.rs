@@ -72,10 +72,15 @@ impl Begun {
         }
     }
 
-    /// The status that the client is told.
+    /// The status that the client is told of a session without a backend.
     pub(crate) const fn status(&self) -> TxStatus {
+        self.status_with(TxStatus::Idle)
+    }
+
+    /// The status that the client is told of a session whose backend has this one.
+    pub(crate) const fn status_with(&self, backend: TxStatus) -> TxStatus {
         match self {
-            Self::No => TxStatus::Idle,
+            Self::No => backend,
             Self::Deferred(_) => TxStatus::Open,
             Self::Failed | Self::Lost(_) => TxStatus::Failed,
         }
