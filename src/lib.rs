@@ -194,6 +194,7 @@ pub mod admin;
 pub mod auth;
 pub mod backend;
 pub mod catalog;
+pub mod causal;
 pub mod clock;
 pub mod commands;
 pub mod config;

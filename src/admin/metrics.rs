@@ -24,6 +24,7 @@
 //! | `bulkhead_request_duration_seconds` | histogram | `class`, `pool` | from a request's arrival to the end of its replies; waiting in the pool included |
 //! | `bulkhead_sessions_pinned` | gauge | `reason` | clients that keep a server connection between transactions |
 //! | `bulkhead_repeats_total` | counter | `reason` | reads that were run once more on another connection |
+//! | `bulkhead_replica_reads_total` | counter | `on`, `reason` | reads that might use a replica: `on` a `replica`, `fresh` enough at once or `held` until it was; `on` the `primary` by `fresh_write` (a table was written), `floor` (the session has seen more), `lag` (a strong read), `no_replica` |
 //! | `bulkhead_session_pins_total` | counter | `reason` | times that a client began to do so |
 //! | `bulkhead_listeners` | gauge |  | clients that listen for notifications |
 //! | `bulkhead_listen_channels` | gauge |  | channels that they listen to, each counted once for its database |
@@ -49,6 +50,9 @@
 //! | `bulkhead_pool_pinned_seconds_total` | counter | `pool`, `server` | time that server connections were kept, counted when it ends |
 //! | `bulkhead_server_up` | gauge | `server` | 1 if the server answers or has not been asked yet |
 //! | `bulkhead_server_in_recovery` | gauge | `server` | 1 if the server takes no writes; absent while that is not known |
+//! | `bulkhead_replica_lag_seconds` | gauge | `server` | how long what the replica has not replayed has been there, as it was last known |
+//! | `bulkhead_replica_lag_bytes` | gauge | `server` | bytes of WAL that it has not replayed, as it was last known |
+//! | `bulkhead_replica_serves_reads` | gauge | `server` | 1 if it answers and is within its bounds on lag |
 //! | `bulkhead_server_check_age_seconds` | gauge | `server` | time since the server was last asked |
 //! | `bulkhead_server_host_changes_total` | counter | `server` | times that it went over to another of its hosts |
 //! | `bulkhead_server_rival_hosts` | gauge | `server` | hosts of it that take writes as well, and get none |
@@ -69,7 +73,12 @@ use super::{
     pools, process,
     samples::{Sample, counters, gauges, histograms, label, read, real, sample},
 };
-use crate::{backend::probe::PinReason, shared::Snapshot, topology::Known, version};
+use crate::{
+    backend::probe::PinReason,
+    shared::Snapshot,
+    topology::{Known, Role},
+    version,
+};
 
 /// The format's name and version.
 pub(super) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -82,10 +91,11 @@ pub(super) fn text(shared: &Snapshot) -> String {
     families.extend(traffic(shared));
     families.extend(requests(shared));
     families.extend(pins(shared));
-    families.push(repeats(shared));
+    families.extend([repeats(shared), reads(shared)]);
     families.extend(listening(shared));
     families.extend(pools::families(shared));
     families.extend(servers(shared));
+    families.extend(replicas(shared));
     families.extend(process::families());
     // A name without samples says nothing, and the encoder refuses it.
     families.retain(|family| !family.get_metric().is_empty());
@@ -237,6 +247,39 @@ fn repeats(shared: &Snapshot) -> MetricFamily {
         "Reads that were run once more on another connection, by why the first one failed.",
         counts.map(|(reason, count)| sample(&[("reason", reason.label())], count)),
     )
+}
+
+fn reads(shared: &Snapshot) -> MetricFamily {
+    let counts = shared.metrics.reads.read();
+    counters(
+        "bulkhead_replica_reads_total",
+        "Reads that might use a replica, by where they ran and why.",
+        counts.map(|(read_on, count)| {
+            let (on, reason) = read_on.labels();
+            sample(&[("on", on), ("reason", reason)], count)
+        }),
+    )
+}
+
+fn replicas(shared: &Snapshot) -> [MetricFamily; 3] {
+    let replicas = || shared.health.servers.iter().filter(|server| server.role == Role::Replica);
+    [
+        gauges(
+            "bulkhead_replica_lag_seconds",
+            "How long what the replica has not replayed has been there, in seconds, as it was last known.",
+            replicas().map(|server| real(&[("server", &server.name)], server.reads().lag().1.as_secs_f64())),
+        ),
+        gauges(
+            "bulkhead_replica_lag_bytes",
+            "Bytes of WAL that the replica has not replayed, as it was last known.",
+            replicas().map(|server| sample(&[("server", &server.name)], server.reads().lag().0)),
+        ),
+        gauges(
+            "bulkhead_replica_serves_reads",
+            "1 while the replica answers and is within its bounds on lag; 0 otherwise.",
+            replicas().map(|server| sample(&[("server", &server.name)], u64::from(server.reads().is_in()))),
+        ),
+    ]
 }
 
 fn listening(shared: &Snapshot) -> [MetricFamily; 7] {

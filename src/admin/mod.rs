@@ -21,12 +21,13 @@ mod fixture {
     use crate::{
         auth::Users,
         backend::{HostPort, Server, SessionAttrs},
+        causal::progress::LagBounds,
         listen::{ListenLimits, Listeners, OnGap},
         metrics::Traffic,
         pool::{Gate, Limits, Pool, ServerPool},
         route::{PoolId, Routes},
         shared::{
-            self, Process, Snapshot, Workers,
+            self, Process, Replicas, Snapshot, Workers,
             counters::Requests,
             identities::{Identities, Method},
         },
@@ -98,10 +99,16 @@ mod fixture {
             std::time::Duration::from_secs(60),
         )
         .expect("the system gives random bytes");
-        let health = Health::new(&pools, PoolId(0), Some(PoolId(1)), None);
-        let spawner = Spawner { tracker: TaskTracker::new(), threads: Arc::new([]) };
-        let limits = ListenLimits { bytes_per_session: 1_000, on_gap: OnGap::Disconnect };
-        let listeners = Listeners::new(spawner, limits);
+        let process = Arc::new(Process::new(
+            crate::backend::statements::Statements::new(10, 100_000),
+            Listeners::new(
+                Spawner { tracker: TaskTracker::new(), threads: Arc::new([]) },
+                ListenLimits { bytes_per_session: 1_000, on_gap: OnGap::Disconnect },
+            ),
+        ));
+        let health =
+            Health::new(&pools, (PoolId(0), Some(PoolId(1))), &process.causal, LagBounds::default(), None);
+        let progress = pools[1].members.iter().filter_map(|member| health.progress(member)).collect();
         Snapshot {
             acceptor: crate::auth::tls::Acceptor::default(),
             epoch: 1,
@@ -131,11 +138,9 @@ mod fixture {
             pools,
             requests,
             workers: Workers::default(),
+            replicas: Replicas { progress, ..Replicas::default() },
             greetings: Arc::default(),
-            process: Arc::new(Process::new(
-                crate::backend::statements::Statements::new(10, 100_000),
-                listeners,
-            )),
+            process,
         }
     }
 }

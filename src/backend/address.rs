@@ -1,6 +1,7 @@
 //! Where a server is and who logs in there.
 
 use std::{
+    hash::BuildHasher,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -29,6 +30,8 @@ pub struct Identity {
     pub database: String,
     /// The user.
     pub user: String,
+    /// Stands for the database, for what is kept of several in one place. Two may share it.
+    pub database_hash: u16,
     /// Startup parameters of its connections besides user and database. An identity that has some is one session's
     /// own: its connections serve nobody else.
     pub startup: Vec<(String, String)>,
@@ -130,9 +133,12 @@ impl Identity {
     /// A pair and how it logs in.
     pub fn new(database: impl Into<String>, user: impl Into<String>, credentials: Credentials) -> Self {
         let credentials = ArcSwap::from_pointee(Credentials { generation: 0, ..credentials });
+        let database = database.into();
+        let hash = BuildHasher::hash_one(&foldhash::fast::FixedState::default(), &database);
         Self {
-            database: database.into(),
+            database,
             user: user.into(),
+            database_hash: (hash >> 16) as u16,
             startup: Vec::new(),
             credentials,
             generation: AtomicU32::new(0),

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, io, sync::Arc};
 
 use super::{
-    Backend, Identity, Protocol, Server, Settings,
+    Backend, Changes, Identity, Protocol, Server, Settings,
     address::Login,
     cancel::Target,
     connect_error::ConnectError,
@@ -173,6 +173,7 @@ async fn attempt(
         cancel: Arc::new(Target::new(Arc::clone(server), route, key.0, key.1)),
         place: Place::default(),
         silence: Silence::default(),
+        changes: Changes::default(),
         uses: 0,
         generation: 0,
         opened_at: 0,

@@ -31,6 +31,7 @@ pub use protocol::{Protocol, Quiescent};
 pub use settings::Settings;
 
 use crate::{
+    causal::stamps::Scope,
     socket::{
         Socket,
         silence::{self, Silence},
@@ -72,6 +73,8 @@ pub struct Backend {
     pub place: in_use::Place,
     /// Whether the server still acknowledges what it is sent.
     pub silence: Silence,
+    /// What the transaction on it may have changed.
+    pub changes: Changes,
     /// How often a session took it, and so whether another one has had it since.
     pub uses: u32,
     /// The pool's generation when it was connected.
@@ -82,6 +85,15 @@ pub struct Backend {
     pub idle_since: u64,
     /// When it has lived long enough, in milliseconds of its pool's clock.
     pub expires_at: u64,
+}
+
+/// What a transaction may have changed, and clients may not know of yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Changes {
+    /// The tables.
+    pub scope: Scope,
+    /// What was sent may commit it: it counts as a commit under way.
+    pub is_committing: bool,
 }
 
 /// The sessions whose statements are prepared on a backend: `pg_prepared_statements` shows their texts.

@@ -11,6 +11,13 @@ use tokio::sync::Notify;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BackendId(NonZeroU64);
 
+impl BackendId {
+    /// The number itself.
+    pub const fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
 /// The count of backends, and the word that a server has moved: all servers of the process share one.
 #[derive(Debug, Default)]
 pub struct Numbers {

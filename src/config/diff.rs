@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    AcceptorSettings, Auth, Config, ConnectorSettings, HostPort, JobRules, Jobs, Limits, Listen, Pool,
+    AcceptorSettings, Auth, Config, ConnectorSettings, HostPort, JobRules, Jobs, Limits, Listen, Pool, Reads,
     Server, Workers,
 };
 
@@ -371,7 +371,9 @@ impl Diff {
                 mode,
                 max_pinned,
                 pinned_idle_timeout,
+                reads,
             } = pool;
+            let Reads { consistency, causal_wait, sample_interval, max_lag, max_lag_bytes } = reads;
             let [max, min, waiting, pinned] =
                 [max_connections, min_connections, max_waiting, max_pinned].map(usize::to_string);
             let durations = [
@@ -382,8 +384,12 @@ impl Diff {
                 check_after,
                 close_timeout,
                 pinned_idle_timeout,
+                causal_wait,
+                sample_interval,
+                max_lag,
             ];
-            let [wait, idle, lifetime, connect, check, close, pinned_idle] = durations.map(shown);
+            let [wait, idle, lifetime, connect, check, close, pinned_idle, causal, sample, lag] =
+                durations.map(shown);
             [
                 list(&server_names(pool, config)),
                 max,
@@ -398,6 +404,11 @@ impl Diff {
                 format!("{mode:?}").to_lowercase(),
                 pinned,
                 pinned_idle,
+                consistency.name().to_owned(),
+                causal,
+                sample,
+                lag,
+                max_lag_bytes.to_string(),
             ]
         };
         let names = [
@@ -414,6 +425,11 @@ impl Diff {
             "mode",
             "max_pinned",
             "pinned_idle_timeout",
+            "consistency",
+            "causal_wait",
+            "sample_interval",
+            "max_lag",
+            "max_lag_bytes",
         ];
         self.section(&format!("pools.{}", new.name), names, show(old, old_config), show(new, new_config));
     }

@@ -23,6 +23,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("BULKHEAD_USERS_FILE", "auth.users_file"),
     ("BULKHEAD_MAX_CONNECTIONS", "pools.primary.max_connections"),
     ("BULKHEAD_REPLICA_MAX_CONNECTIONS", "pools.replicas.max_connections"),
+    ("BULKHEAD_CONSISTENCY", "pools.replicas.consistency"),
     ("BULKHEAD_JOBS_MAX_CONNECTIONS", "pools.jobs.max_connections"),
 ];
 const REPLICAS: &str = "REPLICA_URLS";

@@ -146,6 +146,11 @@ pub const KEYS: &[KeySection] = &[
         ("mode", Text, r#""transaction""#, Reload, "`transaction`: a session gives its connection back after each transaction. `session`: it keeps its first one until it disconnects."),
         ("max_pinned", Count, "all but a quarter of `max_connections`, at least 1", Reload, "Connections that pinned sessions may keep. At the bound, statements that will pin their session wait for `wait_timeout` until another one gives its place up, and are refused then. Within a transaction, and of what is seen too late (a function that makes a temporary table), only what is left afterwards counts: such pins above the bound are counted and warned of, and end when they idle while others wait in vain."),
         ("pinned_idle_timeout", Duration, r#""0s""#, Reload, "A session that is pinned, in no transaction, and idle for longer is ended if all connections are taken and others wait; `0s` for never."),
+        ("consistency", Text, r#""tables""#, Reload, "Of the pool `replicas`: which replica a read may use. `tables`: one that has what was written through Bulkhead to the tables that the read reaches. `session`: one that has what its session has written and seen. `strong`: one that has everything that was committed when the read came. `eventual`: any within `max_lag`. What no replica can serve, the primary does. A session may ask for another one (`SET bulkhead.consistency`), and a statement (`/* bulkhead: consistency=strong */`)."),
+        ("causal_wait", Duration, r#""0s""#, Reload, "Of the pool `replicas`: how long a read may be held for a replica to have what it needs, before it goes to the primary."),
+        ("sample_interval", Duration, r#""10ms""#, Reload, "Of the pool `replicas`: the primary, and each replica, is asked at most once in so long where its WAL is; not at all while nobody reads, or nobody writes."),
+        ("max_lag", Duration, r#""10s""#, Reload, "Of the pool `replicas`: a replica that is behind by more serves no reads, until it is behind by less than half; `0s` for no bound."),
+        ("max_lag_bytes", Size, r#""0B""#, Reload, "The same, in bytes of WAL; `0B` for no bound."),
     ]),
     section!("jobs", "What a job statement is: one that names an object of a preset or a rule.", [
         ("presets", Texts, "[]", Reload, "Job systems that Bulkhead knows, such as `oban`."),

@@ -34,6 +34,7 @@ pub use crate::auth::tls::{
     SslMode,
 };
 pub use crate::backend::{HostPort, SessionAttrs};
+pub use crate::sql::Consistency;
 pub use env::VARIABLES;
 pub use expand::{Environment, process_environment};
 pub use load::{FILE_BYTES_MAX, LoadError, load, load_in};
@@ -248,6 +249,35 @@ pub struct Pool {
     pub max_pinned: usize,
     /// A pinned session that idles for longer is ended if others wait in vain; zero means never.
     pub pinned_idle_timeout: Duration,
+    /// Of the pool `replicas`: what its reads need.
+    pub reads: Reads,
+}
+
+/// What reads on replicas need, and how it is found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reads {
+    /// How fresh a replica must be.
+    pub consistency: Consistency,
+    /// How long a read may be held for a replica to be so; zero for not at all.
+    pub causal_wait: Duration,
+    /// The least time between two questions to a server for its position.
+    pub sample_interval: Duration,
+    /// A replica that is behind by more in time serves no reads; zero for no bound.
+    pub max_lag: Duration,
+    /// A replica that is behind by more in bytes serves no reads; zero for no bound.
+    pub max_lag_bytes: usize,
+}
+
+impl Default for Reads {
+    fn default() -> Self {
+        Self {
+            consistency: Consistency::Tables,
+            causal_wait: Duration::ZERO,
+            sample_interval: Duration::from_millis(10),
+            max_lag: Duration::from_secs(10),
+            max_lag_bytes: 0,
+        }
+    }
 }
 
 /// How long a session keeps a backend of a pool.
@@ -356,6 +386,7 @@ impl Default for Pool {
             mode: PoolMode::Transaction,
             max_pinned: pools::pinned_share(20),
             pinned_idle_timeout: Duration::ZERO,
+            reads: Reads::default(),
         }
     }
 }

@@ -6,12 +6,16 @@
 use std::time::Duration;
 
 use super::{
-    Jobs, PRIMARY, Pool, PoolMode, Workers,
+    Jobs, PRIMARY, Pool, PoolMode, Reads, Workers,
     file::Section,
     keys::nearest,
     problem::{Wrong, shown},
     servers::{CONNECTIONS_MAX, MILLISECOND, Named},
 };
+use crate::sql::Consistency;
+
+/// A read remembers by a bit for each which replicas are fresh enough.
+const REPLICAS_MAX: usize = 32;
 
 /// The pools of the file, and those that exist without being written.
 pub(super) fn pools(root: &Section<'_>, servers: &[Named<'_>], jobs: &Jobs, workers: &Workers) -> Vec<Pool> {
@@ -58,11 +62,16 @@ fn pool(name: &str, section: &Section<'_>, servers: &[Named<'_>]) -> Pool {
         mode,
         max_pinned: section.count("max_pinned", max_pinned, &(0..=CONNECTIONS_MAX)),
         pinned_idle_timeout: duration("pinned_idle_timeout", default.pinned_idle_timeout),
+        reads: reads(name, section),
     };
     if mode == PoolMode::Session && section.has("max_pinned") {
         let wrong =
             Wrong::new("has no meaning with mode = \"session\"", "leave it out, or set max_connections");
         section.problem("max_pinned", wrong);
+    }
+    if pool.servers.len() > REPLICAS_MAX {
+        let message = format!("are {}, and a pool has at most {REPLICAS_MAX}", pool.servers.len());
+        section.problem("servers", Wrong::new(message, "write fewer"));
     }
     if pool.max_pinned > pool.max_connections {
         let message = format!("{} is more than max_connections, which is {max_connections}", pool.max_pinned);
@@ -79,6 +88,36 @@ fn pool(name: &str, section: &Section<'_>, servers: &[Named<'_>]) -> Pool {
         );
     }
     pool
+}
+
+/// What reads on replicas need.
+fn reads(name: &str, section: &Section<'_>) -> Reads {
+    let default = Reads::default();
+    if name != "replicas" {
+        for key in ["consistency", "causal_wait", "sample_interval", "max_lag", "max_lag_bytes"] {
+            if section.has(key) {
+                let wrong =
+                    Wrong::new("has a meaning for the pool replicas only", "write it below [pools.replicas]");
+                section.problem(key, wrong);
+            }
+        }
+        return default;
+    }
+    let duration = |key, default, least| section.duration(key, default, least);
+    Reads {
+        consistency: section.parsed("consistency", default.consistency, consistency),
+        causal_wait: duration("causal_wait", default.causal_wait, Duration::ZERO),
+        sample_interval: duration("sample_interval", default.sample_interval, MILLISECOND),
+        max_lag: duration("max_lag", default.max_lag, Duration::ZERO),
+        max_lag_bytes: section.size("max_lag_bytes", default.max_lag_bytes, &(0..=1 << 50)),
+    }
+}
+
+fn consistency(text: &str) -> Result<Consistency, Wrong> {
+    Consistency::named(text).ok_or_else(|| {
+        let names = Consistency::ALL.map(|one| format!("\"{}\"", one.name())).join(", ");
+        Wrong::new(format!("{} is no consistency", shown(text)), format!("write one of {names}"))
+    })
 }
 
 /// The share of a pool that pinned sessions may have unless the file says otherwise: a quarter is always left to

@@ -83,9 +83,15 @@ impl Pool {
         if let [only] = self.members.as_slice() {
             return Some(only);
         }
-        self.members
-            .iter()
-            .filter(|member| !member.gate().is_down())
+        self.choose_where(|_| true)
+    }
+
+    /// The same among those that fit, by their positions. Also a single one must be reachable.
+    pub fn choose_where(&self, fits: impl Fn(usize) -> bool) -> Option<&Arc<ServerPool>> {
+        let members = self.members.iter().enumerate();
+        members
+            .filter(|(at, member)| !member.gate().is_down() && fits(*at))
+            .map(|(_, member)| member)
             .min_by_key(|member| member.outstanding())
     }
 }

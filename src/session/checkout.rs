@@ -65,7 +65,7 @@ impl Session {
         judged_at: u64,
         pool: PoolId,
     ) -> Soon<'s, Result<(), Stop>> {
-        let at_once = self.view.shared.pool(pool).choose().map(|member| member.checkout(&self.wants(pool)));
+        let at_once = self.member(pool).map(|member| member.checkout(&self.wants(pool)));
         let effects = if Self::may_see_statements(request, demand) {
             demand.verdict.effects.with(Effects::UNPROVEN)
         } else {
@@ -182,7 +182,7 @@ impl Session {
         let mut shared = Arc::clone(&self.view.shared);
         let mut target = pool;
         loop {
-            let choose = || shared.pool(target).choose().map(|member| member.checkout(&self.wants(target)));
+            let choose = || self.member(target).map(|member| member.checkout(&self.wants(target)));
             let refusal = match first.take().or_else(choose) {
                 Some(Checkout::Lease(lease)) if !self.under_way.is_repeated => return Ok((lease, target)),
                 // A connection was just lost: others may be about to be.
@@ -223,7 +223,7 @@ impl Session {
     }
 
     /// Whether what the replicas' pool cannot serve is the primary's to serve.
-    fn may_go_on_to_primary(&self, pool: PoolId) -> bool {
+    pub(super) fn may_go_on_to_primary(&self, pool: PoolId) -> bool {
         let routes = &self.view.shared.routes;
         Some(pool) == routes.replicas && pool != routes.primary && self.who.bound.is_none()
     }
@@ -235,6 +235,7 @@ impl Session {
 
     fn hold(&mut self, mut lease: Lease, pool: PoolId, place: Option<PinPlace>, judged_at: u64) {
         self.who.key.holds(&lease.cancel);
+        self.note_member(pool, lease.pool());
         lease.protocol.watch_commands(false);
         // It stays new until something has been sent to it.
         let is_own = self.own.last == Some((pool, lease.id, lease.uses));

@@ -1,7 +1,7 @@
 //! What a request demands: the verdicts of the texts in it, and of the prepared statements that it runs.
 
 use super::{
-    Client, Ended, Own, Session, View,
+    Ended, Own, Session, View,
     hold::Leased,
     request::{End, Request},
     soon::Soon,
@@ -10,7 +10,7 @@ use super::{
 use crate::{
     route::{Demand, Standing, Target},
     shared::{counters::Requests, judges::SHORT_TEXTS_BYTES},
-    sql::{Class, Classifier, Effects, Hint, Reading, Reason, Verdict, is_carried_name},
+    sql::{Class, Classifier, Effects, HiddenSearch, Hint, Reading, Reason, Verdict, is_carried_name},
     wire::{
         TxStatus,
         client::{Bind, ClientMessage, Item, Messages, Parse},
@@ -328,23 +328,23 @@ impl Session {
     }
 }
 
-/// The text of a request, which begins with the inbox, is longer than what is kept of it: what cannot be asked for is looked
-/// for as it passes.
-pub(super) fn begin_search(client: &mut Client, view: &View, leased: &mut Leased, request: Request) {
-    let beginning = client.inbox.get(..request.len).unwrap_or_default().to_vec();
-    client.search = Some(Box::default());
-    search_in(client, view, leased, &beginning);
+/// The text of a request, which begins so, is longer than what is kept of it: what cannot be asked for is looked for as it
+/// passes.
+pub(super) fn begin_search(view: &View, leased: &mut Leased, beginning: &[u8]) {
+    leased.left.noted().search = Some(HiddenSearch::default());
+    search_in(view, leased, beginning, false);
 }
 
 /// Looks at the next piece of a long text.
-pub(super) fn search_in(client: &mut Client, view: &View, leased: &mut Leased, piece: &[u8]) {
-    let Some(search) = &mut client.search else { return };
+pub(super) fn search_in(view: &View, leased: &mut Leased, piece: &[u8], is_last: bool) {
+    let left = &mut leased.left;
+    let Some(search) = left.search() else { return };
     let found = search.finds(&view.catalog.load(), piece);
     if found {
-        leased.left.effects |= Effects::OPAQUE_SETTINGS;
+        left.effects |= Effects::OPAQUE_SETTINGS;
     }
-    if found || client.streaming == 0 {
-        client.search = None;
+    if found || is_last {
+        left.noted().search = None;
     }
 }
 

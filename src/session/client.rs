@@ -10,7 +10,6 @@ use super::kept::Kept;
 use crate::{
     shared::Snapshot,
     socket::{Scratch, Socket, silence::Silence},
-    sql::HiddenSearch,
 };
 
 /// The client's side: its socket, and what came from it or is to go to it.
@@ -27,8 +26,6 @@ pub(crate) struct Client {
     pub(super) outbox: Vec<u8>,
     /// Bytes of the client's current message still to be sent on.
     pub(super) streaming: usize,
-    /// What is looked for in it, if it is a text.
-    pub(super) search: Option<Box<HiddenSearch>>,
     /// A refused extended request: everything up to its Sync is dropped.
     pub(super) skipping: bool,
     /// Whether the client is still there.
@@ -72,7 +69,6 @@ impl Client {
             kept: Kept::of(&shared.kept),
             outbox: greeting,
             streaming: 0,
-            search: None,
             skipping: false,
             presence: Presence::Here,
             until: None,

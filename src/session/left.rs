@@ -5,7 +5,7 @@ use crate::{
     backend::{Settings, protocol::Discarded},
     catalog::Defining,
     route::Demand,
-    sql::Effects,
+    sql::{Effects, HiddenSearch},
 };
 
 /// What the statements since the last checkout have, or may have, left.
@@ -43,6 +43,8 @@ pub(super) struct Noted {
     pub(super) has_new_objects: bool,
     /// The names of what was only added.
     pub(super) added: Vec<String>,
+    /// What is looked for in a text that is sent on as it comes.
+    pub(super) search: Option<HiddenSearch>,
     /// Startup values that hold again after a reset in a pipeline, once that has ended.
     pub(super) restored: Settings,
 }
@@ -84,6 +86,11 @@ impl Left {
         if let Some(noted) = &mut self.noted {
             noted.unsure = Vec::new();
         }
+    }
+
+    /// What is looked for in a text that is sent on as it comes, if there is one.
+    pub(super) fn search(&mut self) -> Option<&mut HiddenSearch> {
+        self.noted.as_mut()?.search.as_mut()
     }
 
     /// Startup values are to hold again when the pipeline has ended, besides others that are.

@@ -47,6 +47,7 @@ impl Session {
             Some((PoolId(at as u8), backend, uses))
         });
         let rules = shared.classifier.rules();
+        self.under_way.fresh = 0;
         self.own.asked = self.own.settings.get("bulkhead.route").and_then(|route| rules.hint(route));
         self.who.is_worker =
             shared.is_worker(&self.who.identity.user, self.who.startup.get("application_name"));

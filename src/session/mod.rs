@@ -26,6 +26,7 @@ mod client;
 mod draft;
 mod extended;
 mod failed;
+mod fresh;
 mod goodbye;
 mod hold;
 mod idle;

@@ -2,6 +2,7 @@
 
 use std::{
     hash::{BuildHasher, Hasher},
+    num::NonZeroU8,
     sync::Arc,
 };
 
@@ -10,7 +11,7 @@ use crate::{
     backend::{BackendId, Settings, statements::Shape},
     route::PoolId,
     shared::Snapshot,
-    sql::{Effects, Hint, Reading, Verdict},
+    sql::{Consistency, Effects, Hint, Reading, Verdict},
 };
 
 /// Names of custom settings that are kept of one session; more than these cannot be carried.
@@ -31,6 +32,12 @@ pub(super) struct Own {
     pub(super) custom_settings: Option<Box<Vec<String>>>,
     /// `SET bulkhead.route`.
     pub(super) asked: Option<Hint>,
+    /// `SET bulkhead.consistency`.
+    pub(super) consistency: Option<Consistency>,
+    /// After this time by the clock of samples a replica must be, not to fall behind what the session has seen.
+    pub(super) floor: u64,
+    /// The replica that it has read on last, by its place in the pool, if it keeps to that one.
+    pub(super) replica: Option<NonZeroU8>,
     /// The client asked for session mode (`bulkhead.pool_mode`).
     pub(super) in_session_mode: bool,
     /// Whether the session has asked for `currval` or `lastval`.
@@ -54,6 +61,9 @@ impl Own {
             reading,
             custom_settings: (!custom.is_empty()).then(|| custom.into()),
             asked: startup.get("bulkhead.route").and_then(|route| shared.classifier.rules().hint(route)),
+            consistency: startup.get("bulkhead.consistency").and_then(Consistency::named),
+            floor: 0,
+            replica: None,
             in_session_mode: startup.get("bulkhead.pool_mode") == Some("session"),
             asks_sequences: false,
             statements: None,

@@ -140,6 +140,7 @@ impl Asking<'_> {
         let settings = if settings == *who.startup { Arc::clone(&who.startup) } else { Arc::new(settings) };
         let rules = view.shared.classifier.rules();
         own.asked = settings.get("bulkhead.route").and_then(|route| rules.hint(route));
+        own.set_consistency(settings.get("bulkhead.consistency"), view);
         own.in_session_mode = settings.get("bulkhead.pool_mode") == Some("session");
         leased.is_kept |= keeps(leased.pool, own, view, who);
         leased.applied = Arc::clone(&settings);

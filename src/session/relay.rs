@@ -134,7 +134,7 @@ impl Session {
             Moved::Answered | Moved::Request(_) => {}
         }
         if !self.own.is_stepping() {
-            self.under_way.forget_sent();
+            self.under_way.forget_sent(&mut self.client.kept);
         }
         Ok(())
     }
@@ -333,6 +333,7 @@ impl Session {
         if out.names_statements() {
             self.own.rename_statements(&mut out);
         }
+        self.stamp_changes();
         // The next session can have the backend before this one's client has its bytes.
         self.release_if_clean();
         let bytes = out.bytes(chunk);
@@ -369,7 +370,7 @@ impl Session {
             let (now, rest) = bytes.split_at(self.client.streaming.min(bytes.len()));
             self.client.streaming -= now.len();
             if let Some(lease) = &mut self.hold.leased {
-                search_in(&mut self.client, &self.view, lease, now);
+                search_in(&self.view, lease, now, self.client.streaming == 0);
                 // A failed write shows as the end of the backend's replies.
                 let _ = lease.send(now);
             }

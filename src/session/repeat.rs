@@ -9,7 +9,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Session, UnderWay, request::Request, sending::Sending};
+use super::{Session, UnderWay, kept::Kept, request::Request, sending::Sending};
 use crate::{
     backend::{Broken, protocol::Transient},
     route::Demand,
@@ -56,9 +56,9 @@ impl UnderWay {
     }
 
     /// The request is not run once more.
-    pub(super) fn forget_sent(&mut self) {
+    pub(super) fn forget_sent(&mut self, kept: &mut Kept) {
         self.sent = None;
-        self.kept_sent.shrink_to(0);
+        kept.forget_sent();
     }
 }
 
@@ -69,7 +69,7 @@ impl Session {
         self.own.set_stepping(false);
         let later = std::mem::replace(&mut self.client.inbox, sent);
         self.client.inbox.extend_from_slice(&later);
-        self.client.kept.take_over(&mut self.under_way.kept_sent);
+        self.client.kept.take_back_sent();
         self.under_way.is_repeated = true;
         self.view.shared.metrics.repeats.0[reason as usize].fetch_add(1, Ordering::Relaxed);
         tracing::debug!(reason = reason.label(), "a read is run once more");

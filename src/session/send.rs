@@ -67,13 +67,14 @@ impl Sending<'_> {
         let risk = self.take_risk(&written, request, &draft);
         self.note_standing(request, demand);
         self.note_effects(request, demand);
+        self.note_changes(demand);
         self.note_opening(opening, aliases.len());
         let completion = self.completion(request, effects);
         let goes_on = self.is_amid_pipeline();
         let sent_before = self.under_way.sent.as_ref().filter(|_| goes_on).map_or(0, Vec::len);
         let kept_bytes = sent_before + if risk.is_some() { 2 * request.len } else { request.len };
         let may_repeat = self.may_repeat(whole, demand)
-            && self.under_way.kept_sent.grow_to(kept_bytes, self.view.shared.limits.request_buffer_total);
+            && self.client.kept.grow_sent_to(kept_bytes, self.view.shared.limits.request_buffer_total);
         let as_it_came = matches!(written, Written::AsItCame { .. }) && draft.is_empty();
         let leased = &mut *self.leased;
         note_request(&mut leased.protocol, request, written);
@@ -117,7 +118,7 @@ impl Sending<'_> {
     /// The server skips everything up to the Sync: it is sent as it came, and nothing is noted.
     fn send_skipped(&mut self, request: Request) {
         let bytes = self.client.take_request(request.len);
-        self.under_way.forget_sent();
+        self.under_way.forget_sent(&mut self.client.kept);
         self.client.streaming = request.streaming;
         if request.is_extended() {
             self.leased.protocol.sent_extended(VecDeque::new(), request.is_synced());
@@ -177,7 +178,8 @@ impl Sending<'_> {
         }
         self.client.streaming = request.streaming;
         if verdict.reason == Reason::TooLong && request.streaming > 0 {
-            begin_search(self.client, self.view, self.leased, request);
+            let beginning = self.client.inbox.get(..request.len).unwrap_or_default();
+            begin_search(self.view, self.leased, beginning);
         }
         if request.end == End::Query {
             // It ends the unnamed statement.
@@ -301,8 +303,7 @@ impl Sending<'_> {
             prepares: request.only_prepares(),
         };
         let is_complete = request.is_synced() || repeat.prepares;
-        if !self.under_way.kept_sent.grow_to(repeat.tail.len(), self.view.shared.limits.request_buffer_total)
-        {
+        if !self.client.kept.grow_sent_to(repeat.tail.len(), self.view.shared.limits.request_buffer_total) {
             return None;
         }
         self.own.statements.as_mut().filter(|_| is_complete)?.repeat = Some(Box::new(repeat));

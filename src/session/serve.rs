@@ -50,7 +50,10 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         match session.target(request, &demand) {
             Target::Torn => return Err(session.torn(request).into()),
             Target::Held => {}
-            Target::Pool(pool) => session.checkout(request, &demand, judged_at, pool).await?,
+            Target::Pool(pool) => {
+                let pool = session.fresh_pool(&demand, pool).await?;
+                session.checkout(request, &demand, judged_at, pool).await?;
+            }
         }
         if session.listens(&demand) {
             Box::pin(session.prepare_listening(request, &demand)).await?;
@@ -62,6 +65,7 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         session.send(request, &demand)?;
         session.relay().await?;
         session.settle().await?;
+        session.saw(&demand);
         session.took(&demand, start);
         Ok(())
     };

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::{
     Ended, Session,
+    fresh::leave_changes,
     hold::{Hold, Leased},
     kinds::LEAVES_STATE,
     questions::Asking,
@@ -132,6 +133,7 @@ impl Session {
     /// The same, when no cancel finds the backend any more.
     fn part_unreachable(&mut self) -> Option<Leased> {
         let mut leased = self.hold.leased.take()?;
+        leave_changes(&self.view.shared, &mut leased);
         self.view.note_definitions(&mut leased.left);
         Some(leased)
     }

@@ -1,6 +1,6 @@
 //! The request under way.
 
-use super::{kept::Kept, transaction::Ending};
+use super::transaction::Ending;
 use crate::shared::{Snapshot, attention::Call};
 
 /// The request under way.
@@ -22,8 +22,8 @@ pub(super) struct UnderWay {
     pub(super) only_reads: bool,
     /// Its bytes, as long as it can be run once more.
     pub(super) sent: Option<Vec<u8>>,
-    /// What `sent` counts of what all sessions may keep, and of what is sent again should a plan be stale.
-    pub(super) kept_sent: Kept,
+    /// The replicas that are fresh enough for it, a bit for each member of their pool.
+    pub(super) fresh: u32,
     /// It, or the request at the start of the inbox, was sent before.
     pub(super) is_repeated: bool,
 }
@@ -38,7 +38,7 @@ impl UnderWay {
             restore: None,
             only_reads: false,
             sent: None,
-            kept_sent: Kept::of(&shared.kept),
+            fresh: 0,
             is_repeated: false,
         }
     }

@@ -81,6 +81,8 @@ pub struct Metrics {
     pub server_errors: AtomicU64,
     /// Errors that Bulkhead itself answered clients with.
     pub own_errors: AtomicU64,
+    /// Reads that might use a replica, by where they ran, and why not there.
+    pub reads: Reads,
     /// Requests that were run once more.
     pub repeats: Repeats,
     /// Cancel requests that found their session.
@@ -132,6 +134,52 @@ impl SessionPin {
 impl Drop for SessionPin {
     fn drop(&mut self) {
         self.metrics.pinned[self.reason as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Where a read ran that might use a replica, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadOn {
+    /// On a replica, at once.
+    Replica,
+    /// On a replica, after it was held for one to be fresh enough.
+    ReplicaLater,
+    /// On the primary: what was written to its tables has not been replayed.
+    FreshWrite,
+    /// On the primary: what its session has seen or written has not been replayed.
+    Floor,
+    /// On the primary: not everything that was committed when it came has been replayed.
+    Behind,
+    /// On the primary: no replica serves reads, because none answers, or each is too far behind.
+    NoReplica,
+}
+
+impl ReadOn {
+    /// Every one of them, in the order of their discriminants.
+    pub const ALL: [Self; 6] =
+        [Self::Replica, Self::ReplicaLater, Self::FreshWrite, Self::Floor, Self::Behind, Self::NoReplica];
+
+    /// The labels of the metric: where, and why.
+    pub const fn labels(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Replica => ("replica", "fresh"),
+            Self::ReplicaLater => ("replica", "held"),
+            Self::FreshWrite => ("primary", "fresh_write"),
+            Self::Floor => ("primary", "floor"),
+            Self::Behind => ("primary", "lag"),
+            Self::NoReplica => ("primary", "no_replica"),
+        }
+    }
+}
+
+/// Reads that might use a replica, by where they ran.
+#[derive(Debug, Default)]
+pub struct Reads(pub(crate) [AtomicU64; ReadOn::ALL.len()]);
+
+impl Reads {
+    /// Each, and how often.
+    pub fn read(&self) -> impl Iterator<Item = (ReadOn, u64)> {
+        ReadOn::ALL.into_iter().zip(self.0.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 }
 

@@ -19,4 +19,4 @@ pub use greetings::Greetings;
 pub use judges::Judges;
 pub use places::Places;
 pub use process::Process;
-pub use snapshot::{Limits, Snapshot, Workers};
+pub use snapshot::{Limits, Replicas, Snapshot, Workers};

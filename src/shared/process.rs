@@ -11,13 +11,15 @@ use super::{
     attention::Attention, cancels::Cancels, counters::Metrics, door_log::DoorLog, judges::Judges,
     places::Places,
 };
-use crate::{backend::statements::Statements, catalog::Catalogs, listen::Listeners};
+use crate::{backend::statements::Statements, catalog::Catalogs, causal::Causal, listen::Listeners};
 
 /// Everything that lives as long as the program, whatever the configuration says.
 #[derive(Debug)]
 pub struct Process {
     /// Catalog snapshots of the databases.
     pub catalogs: Arc<Catalogs>,
+    /// What is known of writes, and of replicas.
+    pub causal: Arc<Causal>,
     /// Connections that listen for sessions.
     pub listeners: Listeners,
     /// Prepared statements.
@@ -49,6 +51,7 @@ impl Process {
     pub fn new(statements: Statements, listeners: Listeners) -> Self {
         Self {
             catalogs: Arc::default(),
+            causal: Arc::default(),
             listeners,
             statements,
             judges: Judges::default(),

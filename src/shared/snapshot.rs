@@ -6,9 +6,10 @@ use super::{counters::Requests, greetings::Greetings, identities::Identities, pr
 use crate::{
     auth::tls::Acceptor,
     backend::Identity,
+    causal::progress::Progress,
     pool::{Pool, ServerPool},
     route::{PoolId, Routes},
-    sql::{Classifier, Glob},
+    sql::{Classifier, Consistency, Glob},
     topology::Health,
 };
 
@@ -46,6 +47,19 @@ pub struct Workers {
     pub users: Vec<String>,
 }
 
+/// How reads use replicas; by default there are none.
+#[derive(Debug, Default)]
+pub struct Replicas {
+    /// How fresh a replica must be, unless a session or a statement asks for something else.
+    pub consistency: Consistency,
+    /// How long a read may be held for one to be so.
+    pub causal_wait: Duration,
+    /// How often servers may be asked for their positions.
+    pub sample_interval: Duration,
+    /// How far each is, in the order of the pool's members.
+    pub progress: Vec<Arc<Progress>>,
+}
+
 /// The snapshot that all sessions share, and that a reload replaces as a whole ([`Current`](super::Current)).
 #[derive(Debug)]
 pub struct Snapshot {
@@ -71,6 +85,8 @@ pub struct Snapshot {
     pub requests: Vec<Arc<Requests>>,
     /// Which sessions are workers.
     pub workers: Workers,
+    /// How reads use replicas.
+    pub replicas: Replicas,
     /// What new sessions are told of the server's parameters. Handed on as long as the primary is the same.
     pub greetings: Arc<Greetings>,
     /// The part that is the same in every snapshot.

@@ -7,12 +7,13 @@ use crate::{
     auth::{Secret, Users, Verifier, tls},
     backend::{Server, number::Numbers, secret::LoginSecret, statements::Statements},
     catalog::Source,
+    causal::progress::{LagBounds, Progress},
     config::{self, AuthMethod, Config, ListenOnGap},
     listen::{ListenLimits, Listeners, OnGap},
     pool::{self, Gate, Pool, ServerPool},
     route::{PoolId, Routes},
     shared::{
-        Limits, Process, Snapshot, Workers,
+        Limits, Process, Replicas, Snapshot, Workers,
         counters::Requests,
         identities::{Identities, Method},
     },
@@ -115,12 +116,31 @@ impl Draft {
             })
             .collect();
         let routes = routes(&config);
+        let process = earlier.as_ref().map_or_else(
+            || {
+                let listeners = Listeners::new(spawner.clone(), listen_limits(&config.limits));
+                let limits = &config.limits;
+                let statements = Statements::new(limits.verdict_cache, limits.prepared_bytes);
+                Arc::new(Process::new(statements, listeners))
+            },
+            |shared| Arc::clone(&shared.process),
+        );
+        let reads = config.pools.iter().find(|pool| pool.name == "replicas").map(|pool| pool.reads);
+        let reads = reads.unwrap_or_default();
+        let bounds = LagBounds { max_lag: reads.max_lag, max_lag_bytes: reads.max_lag_bytes as u64 };
         let health = Health::new(
             &pools,
-            routes.primary,
-            routes.replicas,
+            (routes.primary, routes.replicas),
+            &process.causal,
+            bounds,
             earlier.as_ref().map(|shared| &shared.health),
         );
+        let replicas = Replicas {
+            consistency: reads.consistency,
+            causal_wait: reads.causal_wait,
+            sample_interval: reads.sample_interval,
+            progress: progress(&pools, &routes, &health),
+        };
         let limits = &config.limits;
         let shared = Snapshot {
             health,
@@ -135,14 +155,8 @@ impl Draft {
             requests,
             workers: workers(&config),
             greetings: same_primary.map_or_else(Arc::default, |before| Arc::clone(&before.shared.greetings)),
-            process: earlier.map_or_else(
-                || {
-                    let listeners = Listeners::new(spawner.clone(), listen_limits(limits));
-                    let statements = Statements::new(limits.verdict_cache, limits.prepared_bytes);
-                    Arc::new(Process::new(statements, listeners))
-                },
-                |shared| Arc::clone(&shared.process),
-            ),
+            replicas,
+            process,
         };
         Ok(Self { config, shared, servers, adjustments })
     }
@@ -194,6 +208,12 @@ impl Built {
         let primary = &self.shared.pools[usize::from(self.shared.routes.primary.0)].members[0];
         Source { primary: Arc::clone(primary), refresh: self.config.limits.catalog_refresh }
     }
+}
+
+/// How far each server of the replicas' pool is.
+fn progress(pools: &[Pool], routes: &Routes, health: &Health) -> Vec<Arc<Progress>> {
+    let members = routes.replicas.map(|replicas| pools[usize::from(replicas.0)].members.iter());
+    members.into_iter().flatten().filter_map(|member| health.progress(member)).collect()
 }
 
 fn session_limits(limits: &config::Limits) -> Limits {

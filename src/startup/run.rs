@@ -173,7 +173,7 @@ async fn watch_health(current: Arc<Current>, stop: CancellationToken) {
         let identity = shared.url_identity();
         let watch = async {
             match &identity {
-                Some(identity) => shared.health.watch(identity).await,
+                Some(identity) => shared.health.watch(identity, shared.replicas.sample_interval).await,
                 // There are too many of them at the moment.
                 None => tokio::time::sleep(PAUSE_WITHOUT_IDENTITY).await,
             }

@@ -3,8 +3,17 @@
 //! It is kept open, so that it hangs when open connections hang, though new ones could be made; and a question that is
 //! not answered in time stays asked, so that its answer tells when the server goes on. It takes a place at the server
 //! beside those of the pools, if the server's bound has one more than its pools may take.
+//!
+//! One question serves all who want to know something of a server: whether it lives, what it is, and where its WAL is.
 
-use std::{fmt, pin::Pin, sync::Arc};
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
@@ -12,14 +21,32 @@ use crate::{
     backend::{
         Backend, Identity, Server,
         connect_error::ConnectError,
-        search::{TIMELINE, connect, read_timeline},
+        search::{connect, read_timeline},
+    },
+    causal::{
+        samples::{end_of_record, read_position},
+        stamps::Stamps,
     },
     pool::{CheckPlace, ServerPool},
     threads::Home,
-    wire::message,
+    wire::{message, read::ErrorFields},
 };
 
-const QUESTION: &str = "SELECT pg_catalog.pg_is_in_recovery()";
+/// Whether the server is in recovery; where its WAL is: as far as it has been written, or replayed; the timeline, in
+/// hexadecimal for a primary; and the sizes of pages and segments. A role that may see it is told which timeline a
+/// replica receives; any other one, which it has come to with its last restartpoint.
+const QUESTION: &str = "SELECT r, \
+     CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END, \
+     CASE WHEN r THEN GREATEST((SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver LIMIT 1), \
+     (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()), \
+     (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()))::pg_catalog.text \
+     ELSE pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END, \
+     pg_catalog.current_setting('wal_block_size'), \
+     pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')) \
+     FROM (SELECT pg_catalog.pg_is_in_recovery()) AS f (r)";
+
+/// What any server can answer.
+const PLAIN_QUESTION: &str = "SELECT pg_catalog.pg_is_in_recovery()";
 
 /// The name of the connection in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "bulkhead health check";
@@ -32,14 +59,29 @@ const YIELDS_FOR: Duration = Duration::from_secs(60);
 pub(super) enum Outcome {
     /// The server has no place for a connection beside those of the pools.
     NoPlace,
-    /// The server has answered whether it is in recovery.
-    Answered(bool),
+    /// The server has answered.
+    Answered(Status),
     /// The server has answered with an error, or not as it should.
     Failed(String),
     /// No connection could be made.
     Unreachable(ConnectError),
     /// It has not answered yet, and was asked then.
     Overdue(Instant),
+}
+
+/// What a server has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Status {
+    /// Whether it is in recovery.
+    pub(super) in_recovery: bool,
+    /// The timeline that it writes to, or follows; `None` if it does not tell.
+    pub(super) timeline: Option<u32>,
+    /// The end of the last record that it has written, or replayed.
+    pub(super) position: Option<u64>,
+    /// The time by the clock of samples when it was asked.
+    pub(super) time: u64,
+    /// Which connection it was asked on.
+    pub(super) connection: u64,
 }
 
 /// The connection of one server.
@@ -59,6 +101,8 @@ struct Open {
     /// What it is called differs from what sessions' connections are called.
     own: Arc<Identity>,
     talk: Talk,
+    /// It cannot answer all that is asked.
+    is_plain: Arc<AtomicBool>,
     _place: CheckPlace,
 }
 
@@ -68,7 +112,7 @@ enum Talk {
 }
 
 /// A question under way; with its answer the connection comes back, if it is still of use.
-type Question = Pin<Box<dyn Future<Output = (Option<Box<Backend>>, Result<bool, String>)> + Send>>;
+type Question = Pin<Box<dyn Future<Output = (Option<Box<Backend>>, Result<Status, String>)> + Send>>;
 
 impl Check {
     /// Asks the server, or goes on waiting for its answer. Returns after `limit` at the latest, counted from the
@@ -80,6 +124,7 @@ impl Check {
         member: &ServerPool,
         identity: &Arc<Identity>,
         others_wait: bool,
+        stamps: &Stamps,
         limit: Duration,
     ) -> Outcome {
         let server = member.server();
@@ -93,10 +138,10 @@ impl Check {
             self.close();
         }
         let was_open = self.open.is_some();
-        match self.ask_once(member, &server, identity, limit).await {
+        match self.ask_once(member, &server, identity, stamps, limit).await {
             // It may have been closed long ago, and for no fault of the server's as it is now.
             Outcome::Failed(_) if was_open && self.open.is_none() => {
-                self.ask_once(member, &server, identity, limit).await
+                self.ask_once(member, &server, identity, stamps, limit).await
             }
             outcome => outcome,
         }
@@ -107,6 +152,7 @@ impl Check {
         member: &ServerPool,
         server: &Arc<Server>,
         identity: &Arc<Identity>,
+        stamps: &Stamps,
         limit: Duration,
     ) -> Outcome {
         let open = match &mut self.open {
@@ -125,7 +171,7 @@ impl Check {
             }
         };
         if let Talk::Idle(_) = open.talk {
-            open.begin();
+            open.begin(stamps.tick());
         }
         let Talk::Asked { since, question } = &mut open.talk else { unreachable!("it has just been asked") };
         let since = *since;
@@ -172,6 +218,7 @@ impl Open {
             turn: backend.place.turn,
             own,
             talk: Talk::Idle(backend),
+            is_plain: Arc::default(),
             _place: place,
         })
     }
@@ -189,14 +236,15 @@ impl Open {
         }
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, time: u64) {
         // The place of the moment in between is never looked at.
         let waits = Box::pin(std::future::pending());
         let before =
             std::mem::replace(&mut self.talk, Talk::Asked { since: Instant::now(), question: waits });
         if let Talk::Idle(mut backend) = before {
+            let is_plain = Arc::clone(&self.is_plain);
             let question = Box::pin(async move {
-                let answer = ask(&mut backend).await;
+                let answer = ask(&mut backend, time, &is_plain).await;
                 (backend.protocol.quiescent().is_some().then_some(backend), answer)
             });
             self.talk = Talk::Asked { since: Instant::now(), question };
@@ -219,20 +267,43 @@ impl fmt::Debug for Open {
     }
 }
 
-/// Whether the server is in recovery.
-pub(super) async fn ask(backend: &mut Backend) -> Result<bool, String> {
-    let has_several = backend.server.hosts.len() > 1;
-    let question = if has_several { format!("{QUESTION}, {TIMELINE}") } else { QUESTION.to_owned() };
-    let answer = backend.ask(&question).await.map_err(|broken| broken.to_string())?;
-    if let Some([_, timeline]) = answer.rows.first().map(Vec::as_slice) {
-        backend.server.in_use.note_timeline(backend.place, read_timeline(timeline.as_deref()));
+/// Asks the server how it is, at `time` by the clock of samples.
+/// Once it has turned out that it cannot answer all, `is_plain`, it is asked what any server can answer.
+pub(super) async fn ask(backend: &mut Backend, time: u64, is_plain: &AtomicBool) -> Result<Status, String> {
+    let question = if is_plain.load(Ordering::Relaxed) { PLAIN_QUESTION } else { QUESTION };
+    let mut answer = backend.ask(question).await.map_err(|broken| broken.to_string())?;
+    // Not every server has all of these functions, and not every role may call them.
+    let lacks_rights = |error: &ErrorFields| error.code.starts_with("42") || error.code.starts_with("0A");
+    if let Some(error) = answer.error.take_if(|error| lacks_rights(error)) {
+        is_plain.store(true, Ordering::Relaxed);
+        tracing::warn!(server = %backend.server.name, %error, "the server does not tell where its WAL is");
+        answer = backend.ask(PLAIN_QUESTION).await.map_err(|broken| broken.to_string())?;
     }
     if let Some(error) = answer.error {
         return Err(error.to_string());
     }
-    match answer.rows.first().and_then(|row| row.first()?.as_deref()) {
-        Some("t") => Ok(true),
-        Some("f") => Ok(false),
-        other => Err(format!("it answered {other:?} to {QUESTION}")),
+    let row = answer.rows.first().map(Vec::as_slice).unwrap_or_default();
+    let column = |at: usize| row.get(at).and_then(|value| value.as_deref());
+    let in_recovery = match column(0) {
+        Some("t") => true,
+        Some("f") => false,
+        other => return Err(format!("it answered {other:?} to {PLAIN_QUESTION}")),
+    };
+    let timeline = if in_recovery {
+        column(2).and_then(|timeline| timeline.parse().ok())
+    } else {
+        read_timeline(column(2))
+    };
+    if !in_recovery {
+        backend.server.in_use.note_timeline(backend.place, timeline);
     }
+    let size = |at: usize| column(at).and_then(|size| size.parse::<u64>().ok()).filter(|size| *size > 0);
+    let position = column(1).and_then(read_position);
+    let position = match (position, size(3), size(4)) {
+        (Some(position), Some(block), Some(segment)) if !in_recovery => {
+            Some(end_of_record(position, block, segment))
+        }
+        (position, ..) => position,
+    };
+    Ok(Status { in_recovery, timeline, position, time, connection: backend.id.get() })
 }

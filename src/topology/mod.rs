@@ -2,5 +2,6 @@
 
 mod check;
 mod monitor;
+mod sampler;
 
 pub use monitor::{Health, Known, Role, ServerHealth};

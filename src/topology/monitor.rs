@@ -22,9 +22,14 @@ use std::{
 
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::check::{self, Check, Outcome};
+use super::check::{self, Check, Outcome, Status};
 use crate::{
     backend::{Identity, connect_error::ConnectError, dial, number::Numbers, search::look_around},
+    causal::{
+        Causal,
+        progress::{LagBounds, Progress, Standing},
+        samples::Era,
+    },
     metrics::Traffic,
     pool::{Pool, Refusal, ServerPool, Wants},
     route::PoolId,
@@ -99,16 +104,23 @@ pub struct ServerHealth {
     /// The purpose of the server.
     pub role: Role,
     /// The pools on it.
-    members: Vec<Arc<ServerPool>>,
+    pub(super) members: Vec<Arc<ServerPool>>,
     last: Mutex<Last>,
     /// The connection that it is asked on; the same in every snapshot.
-    own: Arc<tokio::sync::Mutex<Check>>,
+    pub(super) own: Arc<tokio::sync::Mutex<Check>>,
     /// Whether that is open.
     has_own: AtomicBool,
     /// Bytes received by the time of the last check.
     received: AtomicU64,
     /// When its other hosts are looked at next.
     looks_around_at: Mutex<Option<Instant>>,
+    /// In a pool it cannot answer all that is asked.
+    is_plain: AtomicBool,
+    /// What is known of writes and positions.
+    pub(super) causal: Arc<Causal>,
+    /// How far it is, if it is a replica; the same in every snapshot.
+    progress: Arc<Progress>,
+    pub(super) bounds: LagBounds,
 }
 
 /// The last that was found, and when.
@@ -136,7 +148,13 @@ pub struct Health {
 
 impl Health {
     /// Of servers that `before` had, what was known there; of the others nothing yet.
-    pub fn new(pools: &[Pool], primary: PoolId, replicas: Option<PoolId>, before: Option<&Self>) -> Self {
+    pub fn new(
+        pools: &[Pool],
+        (primary, replicas): (PoolId, Option<PoolId>),
+        causal: &Arc<Causal>,
+        bounds: LagBounds,
+        before: Option<&Self>,
+    ) -> Self {
         let mut servers: Vec<ServerHealth> = Vec::new();
         // The primary's pool first, then the replicas', so that each server gets its strongest role.
         let mut order: Vec<usize> = (0..pools.len()).collect();
@@ -161,6 +179,13 @@ impl Health {
                         has_own: AtomicBool::new(false),
                         received: AtomicU64::new(0),
                         looks_around_at: Mutex::new(None),
+                        is_plain: AtomicBool::new(false),
+                        causal: Arc::clone(causal),
+                        progress: match role {
+                            Role::Primary => Arc::new(Progress::of_primary()),
+                            _ => before.and_then(|before| before.progress(member)).unwrap_or_default(),
+                        },
+                        bounds,
                     }),
                 }
             }
@@ -171,14 +196,15 @@ impl Health {
     /// Asks every server again and again, as `identity`: each at its own pace, so that one that hangs holds up nobody else.
     ///
     /// Cancel safe but for a connection of a pool that a question is asked on, which is closed then.
-    pub async fn watch(&self, identity: &Arc<Identity>) {
+    pub async fn watch(&self, identity: &Arc<Identity>, sampling: Duration) {
         let each = self.servers.iter().map(|server| Box::pin(server.watch(identity)));
-        all(each.collect()).await;
+        let positions = self.follow_positions(identity, sampling);
+        tokio::join!(all(each.collect()), positions);
     }
 }
 
 /// Waits for all of them, which are few.
-async fn all(mut checks: Vec<impl Future<Output = ()> + Unpin>) {
+pub(super) async fn all(mut checks: Vec<impl Future<Output = ()> + Unpin>) {
     std::future::poll_fn(|cx| {
         checks.retain_mut(|check| std::pin::Pin::new(check).poll(cx).is_pending());
         if checks.is_empty() { Poll::Ready(()) } else { Poll::Pending }
@@ -196,6 +222,12 @@ impl Health {
     fn last(&self, member: &ServerPool) -> Last {
         let server = self.servers.iter().find(|server| server.is_of(member));
         server.map_or_else(Last::default, |server| server.lock().clone())
+    }
+
+    /// How far the server is that a pool is on.
+    pub fn progress(&self, member: &ServerPool) -> Option<Arc<Progress>> {
+        let server = self.servers.iter().find(|server| server.is_of(member))?;
+        Some(Arc::clone(&server.progress))
     }
 
     /// The connection that the server is asked on that a pool is on.
@@ -231,7 +263,8 @@ impl ServerHealth {
         let halfway = Instant::now() + CHECK_TIMEOUT / 2;
         let outcome = {
             let others_wait = self.members.iter().any(|member| member.figures().waiting > 0);
-            let mut asked = Box::pin(own.ask(&self.members[0], identity, others_wait, CHECK_TIMEOUT));
+            let stamps = &self.causal.stamps;
+            let mut asked = Box::pin(own.ask(&self.members[0], identity, others_wait, stamps, CHECK_TIMEOUT));
             tokio::select! {
                 // Cancel safe, as it says; it is not dropped in between.
                 outcome = &mut asked => outcome,
@@ -243,7 +276,7 @@ impl ServerHealth {
             }
         };
         match outcome {
-            Outcome::Answered(in_recovery) => self.note_reached(in_recovery),
+            Outcome::Answered(status) => self.note_reached(status),
             Outcome::Failed(error) => self.note(Known::Down { error }),
             Outcome::NoPlace => self.check_in_pool(identity).await,
             Outcome::Unreachable(error) => self.note_unreachable(&error, identity).await,
@@ -273,10 +306,41 @@ impl ServerHealth {
         }
     }
 
-    fn note_reached(&self, in_recovery: bool) {
-        self.note(Known::Up { in_recovery });
+    /// It has answered.
+    pub(super) fn note_reached(&self, status: Status) {
+        self.note(Known::Up { in_recovery: status.in_recovery });
+        self.note_position(status);
         // Where it is, is known from now on.
         self.members[0].server().in_use.note_use();
+    }
+
+    fn note_position(&self, status: Status) {
+        let Status { in_recovery, timeline, position, time, connection } = status;
+        match self.role {
+            Role::Primary => {
+                if let (false, Some(timeline), Some(position)) = (in_recovery, timeline, position) {
+                    self.causal.note_sample(Era { connection, timeline }, time, position);
+                }
+            }
+            Role::Replica => {
+                let standing = Standing { in_recovery, timeline, position };
+                self.progress.note(standing, &self.causal.samples(), self.bounds, std::time::Instant::now());
+                self.causal.note_progress();
+            }
+            Role::Other => {}
+        }
+    }
+
+    /// It has not answered in time whether it has replayed what reads wait for.
+    pub(super) fn note_silent(&self) {
+        if self.role == Role::Replica {
+            self.progress.note_silent();
+        }
+    }
+
+    /// How far it is.
+    pub fn reads(&self) -> &Progress {
+        &self.progress
     }
 
     /// The question on the connection of its own has not been answered in time.
@@ -295,12 +359,12 @@ impl ServerHealth {
             ),
         });
         let asked = timeout(CHECK_TIMEOUT, self.ask_in_pool(identity)).await;
-        if let Ok(Some(known @ Known::Up { .. })) = asked
+        if let Ok(Some(Ok(status))) = asked
             && (in_use == 0 || is_long_ago)
         {
             // It is that one connection that hangs.
             own.close();
-            self.note(known);
+            self.note_reached(status);
         }
     }
 
@@ -311,7 +375,8 @@ impl ServerHealth {
             return;
         }
         match timeout(CHECK_TIMEOUT, self.ask_in_pool(identity)).await {
-            Ok(Some(known)) => self.note(known),
+            Ok(Some(Ok(status))) => self.note_reached(status),
+            Ok(Some(Err(error))) => self.note(Known::Down { error }),
             // No place for a question: others have taken them, and wait for their answers, too.
             Ok(None) => self.look_for_life().await,
             Err(_) => self.note(Known::Down { error: format!("no answer within {CHECK_TIMEOUT:?}") }),
@@ -319,7 +384,7 @@ impl ServerHealth {
     }
 
     /// Asks on a connection that a pool has a place for. `None` without one.
-    async fn ask_in_pool(&self, identity: &Arc<Identity>) -> Option<Known> {
+    pub(super) async fn ask_in_pool(&self, identity: &Arc<Identity>) -> Option<Result<Status, String>> {
         let has_place = |member: &&Arc<ServerPool>| {
             let figures = member.figures();
             let is_full = member.gate().full_for().is_some();
@@ -330,16 +395,13 @@ impl ServerHealth {
         let wants = Wants { identity, last: None, settings: 0, home: Home(0) };
         match member.lease(&wants).await {
             Ok(mut lease) => {
-                let answer = check::ask(&mut lease).await;
+                let answer = check::ask(&mut lease, self.causal.stamps.tick(), &self.is_plain).await;
                 if let Some(proof) = lease.protocol.quiescent() {
                     lease.release(proof);
                 }
-                Some(
-                    answer
-                        .map_or_else(|error| Known::Down { error }, |in_recovery| Known::Up { in_recovery }),
-                )
+                Some(answer)
             }
-            Err(refusal @ Refusal::Unreachable(_)) => Some(Known::Down { error: refusal.to_string() }),
+            Err(refusal @ Refusal::Unreachable(_)) => Some(Err(refusal.to_string())),
             // Others were quicker. A server that lets nobody in makes connecting fail, and is down by that.
             Err(_) => None,
         }

@@ -10,12 +10,13 @@ use bulkhead::{
     auth::{Secret, Users, Verifier},
     backend::statements::Statements,
     catalog::Source,
+    causal::progress::LagBounds,
     door::login,
     listen::{ListenLimits, Listeners, OnGap},
     pool::{Gate, Pool, ServerPool, keep},
     route::{PoolId, Routes},
     shared::{
-        self, Current, Process, Snapshot, Workers,
+        self, Current, Process, Replicas, Snapshot, Workers,
         counters::Requests,
         identities::{Identities, Method},
     },
@@ -119,6 +120,7 @@ fn shared(pool: &Arc<ServerPool>, spawner: Spawner) -> Snapshot {
         Identities::new(Method::Trust, users, HashMap::new(), url, vec!["*".to_owned()], Duration::ZERO);
     let listeners =
         Listeners::new(spawner, ListenLimits { bytes_per_session: 1_000, on_gap: OnGap::Disconnect });
+    let process = Arc::new(Process::new(Statements::new(100, 1_000_000), listeners));
     Snapshot {
         epoch: 1,
         limits: shared::Limits {
@@ -144,12 +146,13 @@ fn shared(pool: &Arc<ServerPool>, spawner: Spawner) -> Snapshot {
             workers: None,
             jobs_elsewhere: false,
         },
-        health: Health::new(&pools, PoolId(0), None, None),
+        health: Health::new(&pools, (PoolId(0), None), &process.causal, LagBounds::default(), None),
         requests: pools.iter().map(|_| Arc::new(Requests::default())).collect(),
         pools,
         workers: Workers::default(),
         greetings: Arc::default(),
-        process: Arc::new(Process::new(Statements::new(100, 1_000_000), listeners)),
+        replicas: Replicas::default(),
+        process,
     }
 }
 

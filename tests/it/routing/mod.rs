@@ -1,6 +1,7 @@
 //! Where statements go, seen in the logs of the servers themselves: each statement carries a mark of its own, and
 //! every server logs every statement.
 
+mod fresh;
 mod shapes;
 
 use std::time::Duration;
@@ -46,8 +47,10 @@ const SCHEMA: &str = "
 ";
 
 impl Routed {
+    /// Where what was written a moment ago does not count.
     async fn start() -> Self {
-        Self::configured(ProxyConfig::of).await
+        Self::configured(|cluster| ProxyConfig::of(cluster).set("pools.replicas", "consistency", "eventual"))
+            .await
     }
 
     async fn configured(config: impl Fn(&Cluster) -> ProxyConfig) -> Self {

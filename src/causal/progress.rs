@@ -1,0 +1,155 @@
+//! How far one replica is.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use super::samples::Samples;
+
+/// How far a replica may be behind; by default without a bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LagBounds {
+    /// In time; zero for no bound.
+    pub max_lag: Duration,
+    /// In bytes of WAL; zero for no bound.
+    pub max_lag_bytes: u64,
+}
+
+/// What a replica says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// Whether it is in recovery: otherwise it is no replica.
+    pub in_recovery: bool,
+    /// The timeline that it follows.
+    pub timeline: Option<u32>,
+    /// What it has replayed.
+    pub position: Option<u64>,
+}
+
+/// How far a replica is: written by whoever asks it, read by every session.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// The time of the newest sample that it has replayed.
+    replayed: AtomicU64,
+    /// It does not answer, or is too far behind.
+    is_out: AtomicBool,
+    /// It has not answered in time.
+    is_silent: AtomicBool,
+    lag_bytes: AtomicU64,
+    lag_ms: AtomicU64,
+}
+
+impl Progress {
+    /// Of the primary itself.
+    pub fn of_primary() -> Self {
+        let progress = Self::default();
+        progress.replayed.store(u64::MAX, Ordering::Release);
+        progress
+    }
+
+    /// Whether a read may use it that needs what was stamped at `time`.
+    pub fn covers(&self, time: u64) -> bool {
+        self.replayed.load(Ordering::Acquire) > time && self.is_in()
+    }
+
+    /// Whether a read may use it that needs nothing.
+    pub fn is_in(&self) -> bool {
+        !self.is_out.load(Ordering::Acquire) && !self.is_silent.load(Ordering::Acquire)
+    }
+
+    /// The time of the newest sample that it has replayed.
+    pub fn replayed(&self) -> u64 {
+        self.replayed.load(Ordering::Acquire)
+    }
+
+    /// How far it is behind, in bytes and in time, as it was last known.
+    pub fn lag(&self) -> (u64, Duration) {
+        let (bytes, time) = (&self.lag_bytes, &self.lag_ms);
+        (bytes.load(Ordering::Relaxed), Duration::from_millis(time.load(Ordering::Relaxed)))
+    }
+
+    /// It has answered.
+    pub fn note(&self, standing: Standing, samples: &Samples, bounds: LagBounds, now: Instant) {
+        self.is_silent.store(false, Ordering::Release);
+        let follows = standing.in_recovery && standing.timeline.is_some();
+        let position = standing.position.filter(|_| follows && standing.timeline == samples.timeline());
+        let Some(replayed) = position.and_then(|position| samples.replayed(position)) else {
+            self.replayed.store(0, Ordering::Release);
+            // Of a replica that follows another timeline, or none, nothing is known.
+            self.is_out.store(samples.timeline().is_some() && !follows, Ordering::Release);
+            return;
+        };
+        let lag = replayed.behind_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.lag_bytes.store(replayed.lag_bytes, Ordering::Relaxed);
+        self.lag_ms.store(super::milliseconds(lag), Ordering::Relaxed);
+        self.replayed.store(replayed.time, Ordering::Release);
+        // What has left comes back when it is well within its bounds.
+        let share = if self.is_out.load(Ordering::Acquire) { 2 } else { 1 };
+        let is_late = !bounds.max_lag.is_zero() && lag > bounds.max_lag / share;
+        let is_far = bounds.max_lag_bytes > 0 && replayed.lag_bytes > bounds.max_lag_bytes / u64::from(share);
+        self.is_out.store(is_late || is_far, Ordering::Release);
+    }
+
+    /// It has not answered in time.
+    pub fn note_silent(&self) {
+        self.is_silent.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::samples::Era, *};
+
+    const BOUNDS: LagBounds = LagBounds { max_lag: Duration::from_secs(10), max_lag_bytes: 1000 };
+
+    fn standing(timeline: u32, position: u64) -> Standing {
+        Standing { in_recovery: true, timeline: Some(timeline), position: Some(position) }
+    }
+
+    fn samples(now: Instant) -> Samples {
+        let mut samples = Samples::default();
+        samples.begin(Era { connection: 1, timeline: 2 });
+        samples.add(5, 500, now);
+        samples.add(9, 900, now);
+        samples
+    }
+
+    #[test]
+    fn a_replica_serves_what_it_has() {
+        let (progress, now) = (Progress::default(), Instant::now());
+        assert!(!progress.covers(0), "nothing is known");
+        let samples = samples(now);
+        progress.note(standing(2, 600), &samples, BOUNDS, now);
+        assert!(
+            progress.covers(4) && !progress.covers(5),
+            "a stamp of the sample's own time is later than it"
+        );
+        progress.note_silent();
+        assert!(!progress.covers(4) && !progress.is_in());
+        progress.note(standing(2, 900), &samples, BOUNDS, now);
+        assert!(progress.covers(8) && !progress.covers(9));
+        // Of another timeline, or no replica any more.
+        progress.note(standing(1, 2000), &samples, BOUNDS, now);
+        assert!(!progress.covers(0));
+        let promoted = Standing { in_recovery: false, ..standing(2, 2000) };
+        progress.note(promoted, &samples, BOUNDS, now);
+        assert!(!progress.covers(0) && !progress.is_in());
+    }
+
+    #[test]
+    fn who_is_too_far_behind_leaves_and_comes_back_late() {
+        let (progress, now) = (Progress::default(), Instant::now());
+        let samples = samples(now);
+        for (position, seconds, is_in) in [(600, 9, true), (600, 11, false), (600, 6, false), (600, 4, true)]
+        {
+            progress.note(standing(2, position), &samples, BOUNDS, now + Duration::from_secs(seconds));
+            assert_eq!(progress.is_in(), is_in, "{position} {seconds}");
+        }
+        let narrow = LagBounds { max_lag_bytes: 200, ..BOUNDS };
+        for (position, is_in) in [(600, false), (750, false), (850, true), (700, true)] {
+            progress.note(standing(2, position), &samples, narrow, now);
+            assert_eq!(progress.is_in(), is_in, "{position}");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Whether a replica is fresh enough for a read, and what must be remembered so that it can be told: see
+//! [`causal`](crate::causal).
+
+use std::{
+    num::NonZeroU8,
+    sync::{Arc, atomic::Ordering},
+};
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    Own, Session, Stop, View, hold::Leased, reply, sending::Sending, soon::Soon, transaction::Begun,
+};
+use crate::{
+    causal::{progress::Progress, stamps::Scope},
+    clock,
+    pool::{Refusal, ServerPool},
+    route::{Demand, PoolId},
+    shared::counters::ReadOn,
+    sql::{Class, Consistency, Control, Tables},
+};
+
+/// A strong read waits for a sample and for replicas to say that they have replayed it: so many rounds of questions.
+const STRONG_ROUNDS: u32 = 10;
+
+impl Session {
+    /// The pool for a request that may use this one: the primary's in place of the replicas' if none of these is fresh
+    /// enough.
+    pub(super) fn fresh_pool<'s>(
+        &'s mut self,
+        demand: &'s Demand,
+        pool: PoolId,
+    ) -> Soon<'s, Result<PoolId, Stop>> {
+        if !self.may_go_on_to_primary(pool) {
+            return Soon::now(Ok(pool));
+        }
+        let consistency = self.consistency(demand);
+        self.view.shared.causal.note_read(clock::last_tick());
+        let need = self.need(consistency, demand);
+        if self.has_fresh(pool, need) {
+            self.count_read(ReadOn::Replica);
+            return Soon::now(Ok(pool));
+        }
+        let replicas = &self.view.shared.replicas;
+        let limit = match consistency {
+            Consistency::Strong => replicas.causal_wait + replicas.sample_interval * STRONG_ROUNDS,
+            _ => replicas.causal_wait,
+        };
+        if limit.is_zero() || !self.has_replica() {
+            return Soon::now(Ok(self.not_on_replica(consistency, demand)));
+        }
+        let deadline = Instant::now() + limit;
+        Soon::later(async move {
+            if self.wait_for_replica(pool, need, deadline).await? {
+                self.count_read(ReadOn::ReplicaLater);
+                return Ok(pool);
+            }
+            Ok(self.not_on_replica(consistency, demand))
+        })
+    }
+
+    /// Holds a read until a replica is fresh enough; false if none is by then.
+    async fn wait_for_replica(&mut self, pool: PoolId, need: u64, deadline: Instant) -> Result<bool, Stop> {
+        let causal = Arc::clone(&self.view.shared.causal);
+        causal.want(need);
+        loop {
+            let progressed = causal.progressed();
+            if self.has_fresh(pool, need) {
+                return Ok(true);
+            }
+            if !self.has_replica() {
+                return Ok(false);
+            }
+            match self.wait(Box::pin(timeout_at(deadline, progressed))).await? {
+                Some(Ok(())) => {}
+                Some(Err(_)) => return Ok(false),
+                None => {
+                    let pool = &self.view.shared.pool(pool).name;
+                    return Err(reply::refused(pool, &Refusal::Cancelled).into());
+                }
+            }
+        }
+    }
+
+    /// Looks which replicas are fresh enough for a read; whether any is that can be reached.
+    fn has_fresh(&mut self, pool: PoolId, need: u64) -> bool {
+        let progress = &self.view.shared.replicas.progress;
+        // What it has seen on one replica, another one may not have.
+        let is_other = |at: usize| self.own.replica.is_some_and(|kept| usize::from(kept.get()) != at + 1);
+        let fits = |replica: &Progress| if need == 0 { replica.is_in() } else { replica.covers(need) };
+        let bits = progress.iter().enumerate();
+        let bits = bits.map(|(at, replica)| u32::from(!is_other(at) && fits(replica)) << at);
+        self.under_way.fresh = bits.sum();
+        self.member(pool).is_some()
+    }
+
+    /// The primary's pool, for a read that no replica can serve.
+    fn not_on_replica(&mut self, consistency: Consistency, demand: &Demand) -> PoolId {
+        let last = || self.view.shared.causal.stamps.last(&self.read_scope(demand));
+        let why = match consistency {
+            _ if !self.has_replica() => ReadOn::NoReplica,
+            Consistency::Strong => ReadOn::Behind,
+            Consistency::Session => ReadOn::Floor,
+            _ if self.own.floor > last() => ReadOn::Floor,
+            _ => ReadOn::FreshWrite,
+        };
+        self.count_read(why);
+        self.leave_replica();
+        self.view.shared.routes.primary
+    }
+
+    fn count_read(&self, on: ReadOn) {
+        self.view.shared.metrics.reads.0[on as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The member of a pool to use next; of the replicas' one that is fresh enough for the request under way.
+    pub(super) fn member(&self, pool: PoolId) -> Option<&Arc<ServerPool>> {
+        let members = self.view.shared.pool(pool);
+        if !self.may_go_on_to_primary(pool) {
+            return members.choose();
+        }
+        let (progress, fresh) = (&self.view.shared.replicas.progress, self.under_way.fresh);
+        members.choose_where(|at| fresh & (1 << at) != 0 && progress[at].is_in())
+    }
+
+    /// The request has got a backend of this one.
+    pub(super) fn note_member(&mut self, pool: PoolId, member: &Arc<ServerPool>) {
+        if self.may_go_on_to_primary(pool) {
+            let members = &self.view.shared.pool(pool).members;
+            let at = members.iter().position(|known| Arc::ptr_eq(known, member));
+            self.under_way.fresh = at.map_or(0, |at| 1 << at);
+        }
+    }
+
+    /// Whether any replica serves reads at all.
+    fn has_replica(&self) -> bool {
+        let shared = &self.view.shared;
+        let fits = |at: usize| shared.replicas.progress.get(at).is_some_and(|replica| replica.is_in());
+        shared.routes.replicas.is_some_and(|pool| shared.pool(pool).choose_where(fits).is_some())
+    }
+
+    /// How fresh a replica must be for a request.
+    fn consistency(&self, demand: &Demand) -> Consistency {
+        let of_session = self.own.consistency.unwrap_or(self.view.shared.replicas.consistency);
+        match demand.verdict.consistency {
+            // What the session has seen was not noted.
+            Some(Consistency::Session) if of_session != Consistency::Session => Consistency::Tables,
+            asked => asked.unwrap_or(of_session),
+        }
+    }
+
+    /// The time by the clock of samples after which a replica must be; zero if any replica will do.
+    fn need(&self, consistency: Consistency, demand: &Demand) -> u64 {
+        let stamps = &self.view.shared.causal.stamps;
+        match consistency {
+            Consistency::Tables => stamps.last(&self.read_scope(demand)).max(self.own.floor),
+            Consistency::Session => stamps.voided().max(self.own.floor),
+            Consistency::Strong => stamps.now(),
+            Consistency::Eventual => 0,
+        }
+    }
+
+    /// The tables that a read may come to read on the backend that it gets.
+    fn read_scope(&self, demand: &Demand) -> Scope {
+        let goes_on = matches!(self.hold.begun, Begun::Deferred(_));
+        let tables = if goes_on { Tables::ALL } else { demand.verdict.reads() };
+        Scope { tables, database: self.who.identity.database_hash }
+    }
+
+    /// Remembers what a read that was answered may have shown: later ones on replicas must not fall behind it.
+    pub(crate) fn saw(&mut self, demand: &Demand) {
+        if demand.verdict.class != Class::Read || self.view.shared.replicas.progress.is_empty() {
+            return;
+        }
+        let stamps = &self.view.shared.causal.stamps;
+        let keeps_to_one = self.consistency(demand) == Consistency::Session;
+        if let Some(replica) = self.replica_used().filter(|_| keeps_to_one) {
+            self.own.replica = NonZeroU8::new(replica as u8 + 1);
+            return;
+        }
+        let scope = Scope { tables: demand.verdict.reads(), database: self.who.identity.database_hash };
+        if stamps.is_committing(&scope) {
+            self.own.floor = self.own.floor.max(stamps.now());
+        }
+        if keeps_to_one {
+            self.own.floor = self.own.floor.max(stamps.last(&scope));
+        }
+    }
+
+    /// The replica on which the request has run, by its place in the pool.
+    fn replica_used(&self) -> Option<usize> {
+        let (pool, ..) = self.own.last?;
+        if !self.may_go_on_to_primary(pool) {
+            return None;
+        }
+        Some(self.under_way.fresh.trailing_zeros() as usize)
+    }
+
+    /// The session does not keep to its replica any more: whatever it has seen there must be where it reads next.
+    fn leave_replica(&mut self) {
+        if self.own.replica.take().is_some() {
+            self.own.floor = self.view.shared.causal.stamps.now();
+        }
+    }
+
+    /// An answer is there that the client has not been given: what it may be told of is stamped before.
+    pub(super) fn stamp_changes(&mut self) {
+        let changed = self.view.catalog.changes();
+        let Some(leased) = &mut self.hold.leased else { return };
+        if leased.changes.scope.tables.is_empty() {
+            return;
+        }
+        let stamps = &self.view.shared.causal.stamps;
+        let changes = leased.changes;
+        if changes.is_committing {
+            // By other definitions, it may have changed other tables.
+            let is_known = leased.left.judged_at == changed;
+            let time = stamps.stamp(if is_known { &changes.scope } else { &Scope::ALL });
+            if self.own.consistency.unwrap_or(self.view.shared.replicas.consistency) == Consistency::Session {
+                self.own.floor = self.own.floor.max(time);
+            }
+        }
+        if leased.protocol.is_answered() {
+            if changes.is_committing {
+                stamps.end_commit(&changes.scope);
+            }
+            leased.changes.is_committing = false;
+        }
+        if leased.protocol.quiescent().is_some() {
+            leased.changes.scope = Scope::default();
+        }
+    }
+}
+
+impl Sending<'_> {
+    /// A request is sent that may change tables, or commit what was changed before.
+    pub(super) fn note_changes(&mut self, demand: &Demand) {
+        let leased = &mut *self.leased;
+        let changes = demand.verdict.changes();
+        let before = leased.changes;
+        if before.scope.tables.is_empty() && changes.is_empty() {
+            return;
+        }
+        let database = self.who.identity.database_hash;
+        let scope = Scope { tables: before.scope.tables.with(changes), database };
+        leased.changes.scope = scope;
+        // Inside a transaction only what ends it commits.
+        let may_commit = !self.under_way.was_in_transaction
+            || demand.verdict.control != Control::None
+            || demand.verdict.is_unread()
+            || demand.unread > 0;
+        let stamps = &self.view.shared.causal.stamps;
+        if may_commit || before.is_committing {
+            leased.changes.is_committing = true;
+            stamps.begin_commit(&scope);
+        }
+        if before.is_committing {
+            stamps.end_commit(&before.scope);
+        }
+    }
+}
+
+impl Own {
+    /// The session asks for this consistency from now on.
+    pub(super) fn set_consistency(&mut self, name: Option<&str>, view: &View) {
+        let asked = name.and_then(Consistency::named);
+        if asked != self.consistency {
+            self.consistency = asked;
+            // What it has seen until now was perhaps not noted.
+            self.floor = view.shared.causal.stamps.now();
+        }
+    }
+}
+
+/// The session parts with a backend. What was under way on it may still come about.
+pub(super) fn leave_changes(shared: &crate::shared::Snapshot, leased: &mut Leased) {
+    let changes = std::mem::take(&mut leased.changes);
+    if changes.is_committing {
+        shared.causal.stamps.doubt(changes.scope);
+    }
+}

@@ -1,0 +1,125 @@
+//! Reads use a replica that has what they need, and otherwise the primary.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use tokio_postgres::Client;
+
+use super::{Place, Primary, ProxyConfig, Replica, Routed};
+use crate::support::{connect, eventually};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// Numbers the marks.
+static MARKS: AtomicU32 = AtomicU32::new(0);
+
+impl Routed {
+    /// Runs a read, and tells where it ran and what it gave.
+    async fn read(&self, client: &Client, sql: &str) -> (Place, String) {
+        let mark = format!("fresh {}", MARKS.fetch_add(1, Ordering::Relaxed));
+        let row =
+            client.query_one(&format!("{sql} /* {mark} */"), &[]).await.expect("the statement is valid");
+        let [place] = self.places(&mark)[..] else { panic!("{sql}: {:?}", self.places(&mark)) };
+        (place, row.get::<_, i64>(0).to_string())
+    }
+
+    /// Waits until a read is served by the replica.
+    async fn read_on_replica(&self, client: &Client, sql: &str) {
+        eventually(&format!("{sql} runs on the replica"), SOON, async || {
+            (self.read(client, sql).await.0 == Replica).then_some(())
+        })
+        .await;
+    }
+}
+
+const ITEMS: &str = "SELECT count(*) FROM items";
+const OTHERS: &str = "SELECT count(*) FROM others";
+
+async fn site(consistency: &str) -> (Routed, Client, Client) {
+    let site = Routed::configured(|cluster| {
+        ProxyConfig::of(cluster).set("pools.replicas", "consistency", consistency)
+    })
+    .await;
+    site.cluster.primary.query("SET ROLE app; CREATE TABLE others (id int)").await;
+    site.cluster.wait_for_replay().await;
+    let one = connect(&site.proxy.url()).await.expect("the proxy accepts connections");
+    let other = connect(&site.proxy.url()).await.expect("the proxy accepts connections");
+    for sql in [ITEMS, OTHERS] {
+        site.read_on_replica(&one, sql).await;
+    }
+    (site, one, other)
+}
+
+#[tokio::test]
+async fn what_anybody_has_written_is_seen_by_everybody() {
+    let (site, one, other) = site("tables").await;
+    site.cluster.replica.set_replay(false).await;
+    one.batch_execute("INSERT INTO items (name) VALUES ('new')").await.expect("valid");
+    for client in [&one, &other] {
+        assert_eq!(site.read(client, ITEMS).await, (Primary, "21".to_owned()));
+        // Nobody has written to this one.
+        assert_eq!(site.read(client, OTHERS).await, (Replica, "0".to_owned()));
+    }
+    site.cluster.replica.set_replay(true).await;
+    site.read_on_replica(&other, ITEMS).await;
+    assert_eq!(site.read(&other, ITEMS).await, (Replica, "21".to_owned()));
+    // A quiet primary does not keep its replica unused.
+    site.cluster.primary.query("SELECT pg_switch_wal()").await;
+    one.batch_execute("UPDATE items SET name = 'again' WHERE id = 1").await.expect("valid");
+    site.read_on_replica(&one, ITEMS).await;
+}
+
+#[tokio::test]
+async fn a_session_sees_what_it_has_written() {
+    let (site, one, other) = site("session").await;
+    site.cluster.replica.set_replay(false).await;
+    one.batch_execute("INSERT INTO items (name) VALUES ('new')").await.expect("valid");
+    assert_eq!(site.read(&one, ITEMS).await, (Primary, "21".to_owned()));
+    assert_eq!(site.read(&one, OTHERS).await.0, Primary, "it has seen more than the replica");
+    assert_eq!(site.read(&other, ITEMS).await, (Replica, "20".to_owned()), "another session's write");
+    // Once it has seen it, it never goes back.
+    let seen = site.read(&other, "/* bulkhead: route=primary */ SELECT count(*) FROM items").await;
+    assert_eq!(seen, (Primary, "21".to_owned()));
+    assert_eq!(site.read(&other, ITEMS).await, (Primary, "21".to_owned()));
+    site.cluster.replica.set_replay(true).await;
+    site.read_on_replica(&one, ITEMS).await;
+    site.read_on_replica(&other, ITEMS).await;
+}
+
+#[tokio::test]
+async fn a_strong_read_sees_what_was_written_elsewhere() {
+    let (site, one, other) = site("strong").await;
+    assert_eq!(
+        site.read(&one, ITEMS).await,
+        (Replica, "20".to_owned()),
+        "it waits for the replica to say so"
+    );
+    site.cluster.replica.set_replay(false).await;
+    site.cluster.primary.query("INSERT INTO items (name) VALUES ('past the proxy')").await;
+    for client in [&one, &other] {
+        assert_eq!(site.read(client, ITEMS).await, (Primary, "21".to_owned()));
+    }
+    site.cluster.replica.set_replay(true).await;
+    site.read_on_replica(&one, ITEMS).await;
+}
+
+#[tokio::test]
+async fn statements_and_sessions_ask_for_a_consistency() {
+    let (site, one, other) = site("tables").await;
+    site.cluster.replica.set_replay(false).await;
+    one.batch_execute("INSERT INTO items (name) VALUES ('new')").await.expect("valid");
+    let asks = |consistency: &str| format!("/* bulkhead: consistency={consistency} */ {ITEMS}");
+    assert_eq!(site.read(&other, &asks("eventual")).await, (Replica, "20".to_owned()));
+    assert_eq!(site.read(&other, &asks("strong")).await, (Primary, "21".to_owned()));
+    assert_eq!(site.read(&other, &asks("session")).await.0, Primary, "what it has seen was not noted");
+    other.batch_execute("SET bulkhead.consistency = 'eventual'").await.expect("any value may be set");
+    assert_eq!(site.read(&other, ITEMS).await, (Replica, "20".to_owned()));
+    other.batch_execute("RESET bulkhead.consistency").await.expect("it was set");
+    assert_eq!(site.read(&other, ITEMS).await, (Primary, "21".to_owned()));
+    let url = format!("{}?options=-c%20bulkhead.consistency%3Deventual", site.proxy.url());
+    let third = connect(&url).await.expect("the proxy accepts connections");
+    assert_eq!(site.read(&third, ITEMS).await, (Replica, "20".to_owned()));
+    site.cluster.replica.set_replay(true).await;
+}
