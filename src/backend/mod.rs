@@ -70,7 +70,7 @@ pub struct Backend {
     /// How to cancel it, shared with whoever may have to.
     pub cancel: Arc<cancel::Target>,
     /// Which of the server's hosts it is at, and the turn in which that one was in use.
-    pub place: in_use::Place,
+    pub place: in_use::HostTurn,
     /// Whether the server still acknowledges what it is sent.
     pub silence: Silence,
     /// What the transaction on it may have changed.

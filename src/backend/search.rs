@@ -12,7 +12,7 @@ use super::{
     Backend, Identity, Server, SessionAttrs,
     connect::{Sought, log_in},
     connect_error::ConnectError,
-    in_use::{HostStanding, Place},
+    in_use::{HostStanding, HostTurn},
     query::in_time,
 };
 use crate::{threads::Home, wire::message};
@@ -259,7 +259,7 @@ impl Login<'_> {
 }
 
 fn placed(mut backend: Box<Backend>, turn: u32) -> Box<Backend> {
-    backend.place = Place { turn, ..backend.place };
+    backend.place = HostTurn { turn, ..backend.place };
     backend
 }
 

@@ -28,7 +28,7 @@ impl Session {
         pool: PoolId,
     ) -> Soon<'s, Result<(), Stop>> {
         if self.who.bound.is_some() && self.outlives_pool(pool) {
-            return Soon::now(Err(reply::pool_is_gone(&self.view.shared.pool(pool).name).into()));
+            return Soon::now(Err(reply::pool_is_gone(&self.view.snapshot.pool(pool).name).into()));
         }
         if Self::listens_in(demand) || self.foreseen_pin(&demand.verdict, pool).is_some() {
             return Soon::later(self.checkout_for_long(request, demand, judged_at, pool));
@@ -46,7 +46,7 @@ impl Session {
     ) -> Result<(), Stop> {
         // The channels of a LISTEN are waited for while no backend is held.
         if Self::listens_in(demand) {
-            let member = Arc::clone(&self.view.shared.pool(pool).members[0]);
+            let member = Arc::clone(&self.view.snapshot.pool(pool).members[0]);
             self.subscribe(request, member).await?;
         }
         // So is a place among the pins.
@@ -120,7 +120,7 @@ impl Session {
                 Ok(()) if is_cancelled => {
                     give_back(lease);
                     return Err(
-                        reply::refused(&self.view.shared.pool(target).name, &Refusal::Cancelled).into()
+                        reply::refused(&self.view.snapshot.pool(target).name, &Refusal::Cancelled).into()
                     );
                 }
                 Ok(()) => {
@@ -138,7 +138,7 @@ impl Session {
                 NotReady::Broken(_) if may_try => {
                     // Those of a replica that is going down are lost one by one.
                     if self.may_go_on_to_primary(target) {
-                        pool = self.view.shared.routes.primary;
+                        pool = self.view.snapshot.routes.primary;
                     }
                 }
                 NotReady::Broken(broken) => return Err(reply::not_sent(&broken).into()),
@@ -179,7 +179,7 @@ impl Session {
         pool: PoolId,
         mut first: Option<Checkout>,
     ) -> Result<(Lease, PoolId), Stop> {
-        let mut shared = Arc::clone(&self.view.shared);
+        let mut snapshot = Arc::clone(&self.view.snapshot);
         let mut target = pool;
         loop {
             let choose = || self.member(target).map(|member| member.checkout(&self.wants(target)));
@@ -201,13 +201,13 @@ impl Session {
                 }
                 Some(Checkout::Refused(refusal)) => Some(refusal),
                 // None of the pool's servers can be reached.
-                None if self.who.bound.is_some() => Some(unreachable(shared.pool(target))),
+                None if self.who.bound.is_some() => Some(unreachable(snapshot.pool(target))),
                 None => None,
             };
             if let Some(Refusal::Moved) = refusal
                 && let Some(pool) = self.follow(target)
             {
-                shared = Arc::clone(&self.view.shared);
+                snapshot = Arc::clone(&self.view.snapshot);
                 target = pool;
                 continue;
             }
@@ -215,16 +215,16 @@ impl Session {
                 // A replica that cannot be reached is no reason to fail a read.
                 let may_go_on = self.may_go_on_to_primary(target);
                 if !(may_go_on && matches!(refusal, Refusal::Unreachable(_))) {
-                    return Err(reply::refused(&shared.pool(target).name, &refusal).into());
+                    return Err(reply::refused(&snapshot.pool(target).name, &refusal).into());
                 }
             }
-            target = shared.routes.primary;
+            target = snapshot.routes.primary;
         }
     }
 
     /// Whether what the replicas' pool cannot serve is the primary's to serve.
     pub(super) fn may_go_on_to_primary(&self, pool: PoolId) -> bool {
-        let routes = &self.view.shared.routes;
+        let routes = &self.view.snapshot.routes;
         Some(pool) == routes.replicas && pool != routes.primary && self.who.bound.is_none()
     }
 

@@ -5,7 +5,7 @@ use super::{
     hold::Leased,
     request::{End, Request},
     soon::Soon,
-    transaction::Begun,
+    transaction::LocalTransaction,
 };
 use crate::{
     route::{Demand, Standing, Target},
@@ -96,13 +96,13 @@ impl<'a> Judge<'a> {
 
     /// Judges texts on another thread, so that their verdicts are known, unless too many are being judged already.
     async fn judge_elsewhere(self, unjudged: Unjudged) {
-        let (shared, catalog) = (self.view.shared.clone(), self.view.catalog.clone());
+        let (snapshot, catalog) = (self.view.snapshot.clone(), self.view.catalog.clone());
         let judge = move || {
             for text in &unjudged.texts {
-                shared.classifier.classify(&catalog.load(), text);
+                snapshot.classifier.classify(&catalog.load(), text);
             }
         };
-        self.view.shared.judges.run(judge).await;
+        self.view.snapshot.judges.run(judge).await;
     }
 
     /// The text of a Query.
@@ -121,7 +121,7 @@ impl<'a> Judge<'a> {
         if let Some(unread) = Classifier::unread(self.reading, text) {
             return unread;
         }
-        let (classifier, catalog) = (&self.view.shared.classifier, self.view.catalog.load());
+        let (classifier, catalog) = (&self.view.snapshot.classifier, self.view.catalog.load());
         match classifier.lookup(&catalog, text) {
             Ok(verdict) => verdict,
             Err(miss) if unjudged.judged + text.len() <= SHORT_TEXTS_BYTES => {
@@ -153,7 +153,7 @@ impl<'a> Judge<'a> {
 
     /// By which rules and which catalog this text is judged now.
     pub(super) fn epochs(self, text: &[u8]) -> (u64, u64) {
-        (self.view.shared.classifier_epoch, self.view.catalog.load().epoch_of(text))
+        (self.view.snapshot.classifier_epoch, self.view.catalog.load().epoch_of(text))
     }
 
     fn extended_demand(self, request: Request, unjudged: &mut Unjudged) -> Result<Demand, Ended> {
@@ -266,7 +266,7 @@ impl<'a> Judge<'a> {
         if !verdict.effects.has(Effects::BIND_DECIDES) {
             return Ok(verdict);
         }
-        let rules = self.view.shared.classifier.rules();
+        let rules = self.view.snapshot.classifier.rules();
         let mut names_job = false;
         bind.for_each_value(|value| names_job |= rules.value_names_job(value))?;
         if names_job {
@@ -280,11 +280,11 @@ impl<'a> Judge<'a> {
 impl Session {
     /// Where a request goes.
     pub(crate) fn target(&self, request: Request, demand: &Demand) -> Target {
-        let routes = &self.view.shared.routes;
+        let routes = &self.view.snapshot.routes;
         let held = self.hold.leased.as_ref().map(|leased| leased.pool);
-        let on_jobs = |pool| routes.jobs.is_some_and(|jobs| self.view.shared.same_server(pool, jobs));
-        let begun_read_write = match &self.hold.begun {
-            Begun::Deferred(deferred) => !deferred.fits_standby,
+        let on_jobs = |pool| routes.jobs.is_some_and(|jobs| self.view.snapshot.same_server(pool, jobs));
+        let begun_read_write = match &self.hold.transaction {
+            LocalTransaction::Deferred(deferred) => !deferred.fits_standby,
             // What follows before the Sync belongs to the same transaction, and may write.
             _ => request.end == End::Open && !request.only_prepares(),
         };
@@ -305,7 +305,7 @@ impl Session {
 
     /// The counters of the pool that serves the request, or has just served it.
     fn requests(&self) -> Option<&Requests> {
-        self.own.last.map(|(pool, ..)| &*self.view.shared.requests[usize::from(pool.0)])
+        self.own.last.map(|(pool, ..)| &*self.view.snapshot.requests[usize::from(pool.0)])
     }
 
     /// Counts a request for the metrics.

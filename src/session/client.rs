@@ -60,13 +60,13 @@ impl Presence {
 
 impl Client {
     /// A client that was let in on this socket, has sent this already, and is greeted so.
-    pub(crate) fn new(socket: Socket, unread: Vec<u8>, greeting: Vec<u8>, shared: &Snapshot) -> Self {
+    pub(crate) fn new(socket: Socket, unread: Vec<u8>, greeting: Vec<u8>, snapshot: &Snapshot) -> Self {
         Self {
             socket,
             is_watched: false,
             // An empty buffer still owns its memory.
             inbox: if unread.is_empty() { Vec::new() } else { unread },
-            kept: Kept::of(&shared.kept),
+            kept: Kept::of(&snapshot.kept),
             outbox: greeting,
             streaming: 0,
             skipping: false,

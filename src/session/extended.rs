@@ -7,7 +7,7 @@ use super::{
     prepared::{UNNAMED, key, means_its_own},
     reply::{self, Reply},
     request::{End, Request},
-    rewrite::{Done, Rewrite, Rewriting, Rewritten, There},
+    rewrite::{Done, Rewrite, Rewriting, Rewritten, ServerName},
 };
 use crate::{
     backend::{
@@ -172,7 +172,7 @@ impl Rewriting<'_> {
         match tag {
             b'B' => self.rewrite_bind(Bind::read(body)?, request.streaming, rewrite),
             b'P' if body.first() != Some(&0) => {
-                Err(reply::statement_too_long(self.view.shared.limits.request_buffer).into())
+                Err(reply::statement_too_long(self.view.snapshot.limits.request_buffer).into())
             }
             _ => {
                 // Its text is not kept, so it cannot be parsed anywhere else: as long as it lives, the session stays.
@@ -224,7 +224,7 @@ impl Rewriting<'_> {
         if is_there {
             rewrite.close(statement.id);
         }
-        self.parse_there(&statement, rewrite);
+        self.parse_new(&statement, rewrite);
         rewrite.push(Step::PassParsed(statement.id, name));
         Ok(Done::Sent)
     }
@@ -235,7 +235,7 @@ impl Rewriting<'_> {
         streaming: usize,
         rewrite: &mut Rewrite<'_>,
     ) -> Result<Done, Stop> {
-        let there = match self.name_there(name, rewrite)? {
+        let there = match self.server_name(name, rewrite)? {
             Ok(there) => there,
             Err(done) => return Ok(done),
         };
@@ -256,7 +256,7 @@ impl Rewriting<'_> {
     ) -> Result<Done, Stop> {
         let told = match item {
             Item::Statement(name) => {
-                let there = match self.name_there(name, rewrite)? {
+                let there = match self.server_name(name, rewrite)? {
                     Ok(there) => there,
                     Err(done) => return Ok(done),
                 };
@@ -320,15 +320,15 @@ impl Rewriting<'_> {
     }
 
     /// The name of a statement on the backend; parsed there first if it is missing.
-    fn name_there<'a>(
+    fn server_name<'a>(
         &mut self,
         name: &'a [u8],
         rewrite: &mut Rewrite<'_>,
-    ) -> Result<Result<There<'a>, Done>, Reply> {
+    ) -> Result<Result<ServerName<'a>, Done>, Reply> {
         rewrite.is_untold = name.is_empty();
         if name.is_empty() {
             let done = self.settle_unnamed(rewrite)?;
-            return Ok(done.map_or(Ok(There::Unnamed), Err));
+            return Ok(done.map_or(Ok(ServerName::Unnamed), Err));
         }
         if name.starts_with(NAME_PREFIX) {
             return Err(reply::no_such_statement(name));
@@ -336,7 +336,7 @@ impl Rewriting<'_> {
         let Some((id, told, is_used)) = self.own.named(name) else {
             // SQL's PREPARE shares the names; a session that has used it is pinned to its backend.
             return if self.leased.may_have_sql_names() {
-                Ok(Ok(There::Theirs(name)))
+                Ok(Ok(ServerName::Theirs(name)))
             } else {
                 Err(reply::no_such_statement(name))
             };
@@ -345,20 +345,20 @@ impl Rewriting<'_> {
         let known = self.leased.statements.touch(id);
         match known {
             Known::There(shape) if is_used && (!told.is_told() || told.fits(shape)) => {
-                Ok(Ok(There::Ours(id)))
+                Ok(Ok(ServerName::Ours(id)))
             }
-            _ => self.settle_there(name, known, rewrite),
+            _ => self.settle_named(name, known, rewrite),
         }
     }
 
-    fn parse_there(&mut self, statement: &Statement, rewrite: &mut Rewrite<'_>) {
+    fn parse_new(&mut self, statement: &Statement, rewrite: &mut Rewrite<'_>) {
         message::parse(rewrite.out, &statement.id, &statement.text, &statement.types);
         self.leased.statements.insert(statement.id);
     }
 
     /// Closes the statements that the backend has too many of.
     fn close_surplus(&mut self, rewrite: &mut Rewrite<'_>) {
-        let limit = self.view.shared.limits.prepared_per_backend;
+        let limit = self.view.snapshot.limits.prepared_per_backend;
         for id in self.leased.statements.evict(limit) {
             rewrite.close(id);
         }
@@ -400,7 +400,7 @@ impl Session {
         }
         let judge = self.judge();
         let judged = (judge.verdict(parse.text), judge.epochs(parse.text));
-        let is_own = means_its_own(&self.hold.begun, self.hold.leased.as_ref());
+        let is_own = means_its_own(&self.hold.transaction, self.hold.leased.as_ref());
         self.own.remember_named(parse, judged, is_own, &self.view)?;
         Ok(())
     }

@@ -9,7 +9,8 @@ use std::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Own, Session, Stop, View, hold::Leased, reply, sending::Sending, soon::Soon, transaction::Begun,
+    Own, Session, Stop, View, hold::Leased, reply, sending::Sending, soon::Soon,
+    transaction::LocalTransaction,
 };
 use crate::{
     causal::{progress::Progress, stamps::Scope},
@@ -35,13 +36,13 @@ impl Session {
             return Soon::now(Ok(pool));
         }
         let consistency = self.consistency(demand);
-        self.view.shared.causal.note_read(clock::last_tick());
+        self.view.snapshot.causal.note_read(clock::last_tick());
         let need = self.need(consistency, demand);
         if self.has_fresh(pool, need) {
             self.count_read(ReadOn::Replica);
             return Soon::now(Ok(pool));
         }
-        let replicas = &self.view.shared.replicas;
+        let replicas = &self.view.snapshot.replicas;
         let limit = match consistency {
             Consistency::Strong => replicas.causal_wait + replicas.sample_interval * STRONG_ROUNDS,
             _ => replicas.causal_wait,
@@ -61,7 +62,7 @@ impl Session {
 
     /// Holds a read until a replica is fresh enough; false if none is by then.
     async fn wait_for_replica(&mut self, pool: PoolId, need: u64, deadline: Instant) -> Result<bool, Stop> {
-        let causal = Arc::clone(&self.view.shared.causal);
+        let causal = Arc::clone(&self.view.snapshot.causal);
         causal.want(need);
         loop {
             let progressed = causal.progressed();
@@ -75,7 +76,7 @@ impl Session {
                 Some(Ok(())) => {}
                 Some(Err(_)) => return Ok(false),
                 None => {
-                    let pool = &self.view.shared.pool(pool).name;
+                    let pool = &self.view.snapshot.pool(pool).name;
                     return Err(reply::refused(pool, &Refusal::Cancelled).into());
                 }
             }
@@ -84,7 +85,7 @@ impl Session {
 
     /// Looks which replicas are fresh enough for a read; whether any is that can be reached.
     fn has_fresh(&mut self, pool: PoolId, need: u64) -> bool {
-        let progress = &self.view.shared.replicas.progress;
+        let progress = &self.view.snapshot.replicas.progress;
         // What it has seen on one replica, another one may not have.
         let is_other = |at: usize| self.own.replica.is_some_and(|kept| usize::from(kept.get()) != at + 1);
         let fits = |replica: &Progress| if need == 0 { replica.is_in() } else { replica.covers(need) };
@@ -96,7 +97,7 @@ impl Session {
 
     /// The primary's pool, for a read that no replica can serve.
     fn not_on_replica(&mut self, consistency: Consistency, demand: &Demand) -> PoolId {
-        let last = || self.view.shared.causal.stamps.last(&self.read_scope(demand));
+        let last = || self.view.snapshot.causal.stamps.last(&self.read_scope(demand));
         let why = match consistency {
             _ if !self.has_replica() => ReadOn::NoReplica,
             Consistency::Strong => ReadOn::Behind,
@@ -106,27 +107,27 @@ impl Session {
         };
         self.count_read(why);
         self.leave_replica();
-        self.view.shared.routes.primary
+        self.view.snapshot.routes.primary
     }
 
     fn count_read(&self, on: ReadOn) {
-        self.view.shared.metrics.reads.0[on as usize].fetch_add(1, Ordering::Relaxed);
+        self.view.snapshot.metrics.reads.0[on as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// The member of a pool to use next; of the replicas' one that is fresh enough for the request under way.
     pub(super) fn member(&self, pool: PoolId) -> Option<&Arc<ServerPool>> {
-        let members = self.view.shared.pool(pool);
+        let members = self.view.snapshot.pool(pool);
         if !self.may_go_on_to_primary(pool) {
             return members.choose();
         }
-        let (progress, fresh) = (&self.view.shared.replicas.progress, self.under_way.fresh);
+        let (progress, fresh) = (&self.view.snapshot.replicas.progress, self.under_way.fresh);
         members.choose_where(|at| fresh & (1 << at) != 0 && progress[at].is_in())
     }
 
     /// The request has got a backend of this one.
     pub(super) fn note_member(&mut self, pool: PoolId, member: &Arc<ServerPool>) {
         if self.may_go_on_to_primary(pool) {
-            let members = &self.view.shared.pool(pool).members;
+            let members = &self.view.snapshot.pool(pool).members;
             let at = members.iter().position(|known| Arc::ptr_eq(known, member));
             self.under_way.fresh = at.map_or(0, |at| 1 << at);
         }
@@ -134,14 +135,14 @@ impl Session {
 
     /// Whether any replica serves reads at all.
     fn has_replica(&self) -> bool {
-        let shared = &self.view.shared;
-        let fits = |at: usize| shared.replicas.progress.get(at).is_some_and(|replica| replica.is_in());
-        shared.routes.replicas.is_some_and(|pool| shared.pool(pool).choose_where(fits).is_some())
+        let snapshot = &self.view.snapshot;
+        let fits = |at: usize| snapshot.replicas.progress.get(at).is_some_and(|replica| replica.is_in());
+        snapshot.routes.replicas.is_some_and(|pool| snapshot.pool(pool).choose_where(fits).is_some())
     }
 
     /// How fresh a replica must be for a request.
     fn consistency(&self, demand: &Demand) -> Consistency {
-        let of_session = self.own.consistency.unwrap_or(self.view.shared.replicas.consistency);
+        let of_session = self.own.consistency.unwrap_or(self.view.snapshot.replicas.consistency);
         match demand.verdict.consistency {
             // What the session has seen was not noted.
             Some(Consistency::Session) if of_session != Consistency::Session => Consistency::Tables,
@@ -151,7 +152,7 @@ impl Session {
 
     /// The time by the clock of samples after which a replica must be; zero if any replica will do.
     fn need(&self, consistency: Consistency, demand: &Demand) -> u64 {
-        let stamps = &self.view.shared.causal.stamps;
+        let stamps = &self.view.snapshot.causal.stamps;
         match consistency {
             Consistency::Tables => stamps.last(&self.read_scope(demand)).max(self.own.floor),
             Consistency::Session => stamps.voided().max(self.own.floor),
@@ -162,17 +163,17 @@ impl Session {
 
     /// The tables that a read may come to read on the backend that it gets.
     fn read_scope(&self, demand: &Demand) -> Scope {
-        let goes_on = matches!(self.hold.begun, Begun::Deferred(_));
+        let goes_on = matches!(self.hold.transaction, LocalTransaction::Deferred(_));
         let tables = if goes_on { Tables::ALL } else { demand.verdict.reads() };
         Scope { tables, database: self.who.identity.database_hash }
     }
 
     /// Remembers what a read that was answered may have shown: later ones on replicas must not fall behind it.
     pub(crate) fn saw(&mut self, demand: &Demand) {
-        if demand.verdict.class != Class::Read || self.view.shared.replicas.progress.is_empty() {
+        if demand.verdict.class != Class::Read || self.view.snapshot.replicas.progress.is_empty() {
             return;
         }
-        let stamps = &self.view.shared.causal.stamps;
+        let stamps = &self.view.snapshot.causal.stamps;
         let keeps_to_one = self.consistency(demand) == Consistency::Session;
         if let Some(replica) = self.replica_used().filter(|_| keeps_to_one) {
             self.own.replica = NonZeroU8::new(replica as u8 + 1);
@@ -199,7 +200,7 @@ impl Session {
     /// The session does not keep to its replica any more: whatever it has seen there must be where it reads next.
     fn leave_replica(&mut self) {
         if self.own.replica.take().is_some() {
-            self.own.floor = self.view.shared.causal.stamps.now();
+            self.own.floor = self.view.snapshot.causal.stamps.now();
         }
     }
 
@@ -210,13 +211,14 @@ impl Session {
         if leased.changes.scope.tables.is_empty() {
             return;
         }
-        let stamps = &self.view.shared.causal.stamps;
+        let stamps = &self.view.snapshot.causal.stamps;
         let changes = leased.changes;
         if changes.is_committing {
             // By other definitions, it may have changed other tables.
             let is_known = leased.left.judged_at == changed;
             let time = stamps.stamp(if is_known { &changes.scope } else { &Scope::ALL });
-            if self.own.consistency.unwrap_or(self.view.shared.replicas.consistency) == Consistency::Session {
+            if self.own.consistency.unwrap_or(self.view.snapshot.replicas.consistency) == Consistency::Session
+            {
                 self.own.floor = self.own.floor.max(time);
             }
         }
@@ -249,7 +251,7 @@ impl Sending<'_> {
             || demand.verdict.control != Control::None
             || demand.verdict.is_unread()
             || demand.unread > 0;
-        let stamps = &self.view.shared.causal.stamps;
+        let stamps = &self.view.snapshot.causal.stamps;
         if may_commit || before.is_committing {
             leased.changes.is_committing = true;
             stamps.begin_commit(&scope);
@@ -267,15 +269,15 @@ impl Own {
         if asked != self.consistency {
             self.consistency = asked;
             // What it has seen until now was perhaps not noted.
-            self.floor = view.shared.causal.stamps.now();
+            self.floor = view.snapshot.causal.stamps.now();
         }
     }
 }
 
 /// The session parts with a backend. What was under way on it may still come about.
-pub(super) fn leave_changes(shared: &crate::shared::Snapshot, leased: &mut Leased) {
+pub(super) fn leave_changes(snapshot: &crate::shared::Snapshot, leased: &mut Leased) {
     let changes = std::mem::take(&mut leased.changes);
     if changes.is_committing {
-        shared.causal.stamps.doubt(changes.scope);
+        snapshot.causal.stamps.doubt(changes.scope);
     }
 }

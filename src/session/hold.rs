@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Own, kinds, left::Left, settled::Facts, transaction::Begun};
+use super::{Own, kinds, left::Left, settled::Facts, transaction::LocalTransaction};
 use crate::{
     backend::{
         Backend, Broken,
@@ -25,7 +25,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Hold {
     /// A transaction that exists here only.
-    pub(super) begun: Begun,
+    pub(super) transaction: LocalTransaction,
     /// The backend, while the session holds one.
     pub(super) leased: Option<Leased>,
 }
@@ -48,7 +48,7 @@ impl Hold {
     /// The transaction status that the client is told: of a transaction that no server knows, as long as there is one.
     pub(super) fn status(&self) -> TxStatus {
         let backend = self.leased.as_ref().map_or(TxStatus::Idle, |leased| leased.protocol.status());
-        self.begun.status_with(backend)
+        self.transaction.status_with(backend)
     }
 
     /// Whether the client's Sync is still to come for what was sent last.

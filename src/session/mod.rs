@@ -23,7 +23,6 @@ mod broken;
 mod checkout;
 mod classify;
 mod client;
-mod draft;
 mod extended;
 mod failed;
 mod fresh;
@@ -60,6 +59,7 @@ mod settled;
 mod soon;
 pub(crate) mod start;
 mod texts;
+mod thread_buffer;
 mod transaction;
 mod under_way;
 mod view;
@@ -204,9 +204,9 @@ impl Drop for Session {
 
 /// A session's prepared statements.
 #[derive(Debug, Default)]
-struct Statements {
+struct SessionStatements {
     named: Named,
-    unnamed: Option<Unnamed>,
+    unnamed: Option<UnnamedStatement>,
     /// Those that exist on the leased backend under the client's own names.
     aliases: Vec<aliases::Alias>,
     /// SQL's PREPARE has been used.
@@ -219,7 +219,7 @@ struct Statements {
     repeat: Option<Box<prepared::Repeat>>,
 }
 
-impl Statements {
+impl SessionStatements {
     /// The session's statement of this name.
     fn own(&self, name: &[u8]) -> Option<&OwnStatement> {
         self.named.get(prepared::key(name))
@@ -228,7 +228,7 @@ impl Statements {
 
 /// The unnamed statement, as it was last parsed.
 #[derive(Debug)]
-struct Unnamed {
+struct UnnamedStatement {
     /// Text, zero, and the parameter types: the Parse message's body without its name.
     body: Vec<u8>,
     /// The hash of the settings that it was parsed by, as far as they decide what it means.
@@ -239,7 +239,7 @@ struct Unnamed {
     told: Shape,
 }
 
-impl Unnamed {
+impl UnnamedStatement {
     /// Whether it is of this Parse message's body without its name, by these settings.
     fn is(&self, body: &[u8], settings: u64) -> bool {
         self.settings == settings && self.body == body

@@ -9,7 +9,7 @@
 use super::{
     Session, Stop, reply,
     request::{End, Request},
-    transaction::Begun,
+    transaction::LocalTransaction,
 };
 use crate::{
     backend::Prepared,
@@ -31,7 +31,8 @@ impl Session {
 
     /// Whether the request may see what others have prepared on the backend that is held, and they can be let go of.
     pub(super) fn shows_others(&self, request: Request, demand: &Demand) -> bool {
-        let Some(lease) = self.hold.leased.as_ref().filter(|lease| lease.prepared == Prepared::Others) else {
+        let Some(leased) = self.hold.leased.as_ref().filter(|leased| leased.prepared == Prepared::Others)
+        else {
             return false;
         };
         // SET and the like see nothing, and a question would take a snapshot before they can say what is in it.
@@ -42,21 +43,21 @@ impl Session {
             && !sees_nothing
             && self.status() != TxStatus::Failed
             && !self.hold.is_amid_pipeline()
-            && lease.protocol.status() != TxStatus::Failed
+            && leased.protocol.status() != TxStatus::Failed
     }
 
     /// Lets go of what others have prepared on the backend that is held.
     pub(super) async fn hide_others(&mut self) -> Result<(), Stop> {
-        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
-        let in_transaction = lease.protocol.status() != TxStatus::Idle;
-        let broken = match lease.ask_unhindered("DEALLOCATE ALL").await {
+        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+        let in_transaction = leased.protocol.status() != TxStatus::Idle;
+        let broken = match leased.ask_unhindered("DEALLOCATE ALL").await {
             Ok(answer) if answer.error.is_none() => {
-                lease.statements.clear();
-                lease.prepared = Prepared::Own;
+                leased.statements.clear();
+                leased.prepared = Prepared::Own;
                 self.client.outbox.extend_from_slice(&answer.for_client);
                 return Ok(());
             }
-            Ok(_) => lease.given_up("it does not let go of other sessions' statements"),
+            Ok(_) => leased.given_up("it does not let go of other sessions' statements"),
             Err(broken) => broken,
         };
         // Nothing of the request was sent.
@@ -64,7 +65,7 @@ impl Session {
             if in_transaction { reply::transaction_lost(&broken, None) } else { reply::not_sent(&broken) };
         self.end_lease(broken)?;
         if in_transaction {
-            self.hold.begun = Begun::Failed;
+            self.hold.transaction = LocalTransaction::Failed;
         }
         Err(reply.into())
     }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Statements, Unnamed, listen::Listening};
+use super::{SessionStatements, UnnamedStatement, listen::Listening};
 use crate::{
     backend::{BackendId, Settings, statements::Shape},
     route::PoolId,
@@ -42,7 +42,7 @@ pub(super) struct Own {
     pub(super) in_session_mode: bool,
     /// Whether the session has asked for `currval` or `lastval`.
     pub(super) asks_sequences: bool,
-    pub(super) statements: Option<Box<Statements>>,
+    pub(super) statements: Option<Box<SessionStatements>>,
     /// What the session listens to.
     pub(super) listening: Option<Box<Listening>>,
     /// The backend used last, to be preferred, and how often it had been taken by then.
@@ -53,14 +53,14 @@ pub(super) struct Own {
 
 impl Own {
     /// What a session begins with that asked for these settings.
-    pub(super) fn new(startup: &Arc<Settings>, reading: Reading, shared: &Snapshot) -> Self {
+    pub(super) fn new(startup: &Arc<Settings>, reading: Reading, snapshot: &Snapshot) -> Self {
         let names = startup.iter().map(|(name, _)| name).filter(|name| name.contains('.'));
         let custom: Vec<_> = names.map(str::to_owned).collect();
         Self {
             settings: Arc::clone(startup),
             reading,
             custom_settings: (!custom.is_empty()).then(|| custom.into()),
-            asked: startup.get("bulkhead.route").and_then(|route| shared.classifier.rules().hint(route)),
+            asked: startup.get("bulkhead.route").and_then(|route| snapshot.classifier.rules().hint(route)),
             consistency: startup.get("bulkhead.consistency").and_then(Consistency::named),
             floor: 0,
             replica: None,
@@ -89,7 +89,7 @@ impl Own {
         let mut kept = statements.unnamed.take().map(|unnamed| unnamed.body).unwrap_or_default();
         kept.clear();
         kept.extend_from_slice(body);
-        statements.unnamed = Some(Unnamed { body: kept, settings, hash, told: Shape::default() });
+        statements.unnamed = Some(UnnamedStatement { body: kept, settings, hash, told: Shape::default() });
         hash
     }
 

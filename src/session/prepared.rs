@@ -10,12 +10,12 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
-    Own, Session, Statements,
+    Own, Session, SessionStatements,
     hold::Leased,
     reply::{self, Reply},
     request::Request,
-    rewrite::{Done, Rewrite, Rewriting, There},
-    transaction::Begun,
+    rewrite::{Done, Rewrite, Rewriting, ServerName},
+    transaction::LocalTransaction,
 };
 use crate::{
     backend::{
@@ -72,8 +72,8 @@ pub(super) fn keeps_columns(text: &[u8]) -> bool {
 }
 
 /// Whether a text may mean here and now what it would mean to no other session.
-pub(super) fn means_its_own(begun: &Begun, leased: Option<&Leased>) -> bool {
-    let is_begun = matches!(begun, Begun::Deferred(deferred) if deferred.texts.len() > 1);
+pub(super) fn means_its_own(transaction: &LocalTransaction, leased: Option<&Leased>) -> bool {
+    let is_begun = matches!(transaction, LocalTransaction::Deferred(deferred) if deferred.texts.len() > 1);
     let has_own = |leased: &Leased| {
         leased.is_pinned_by(PinReason::TempObjects) || leased.left.effects.has(CHANGES_MEANING)
     };
@@ -84,26 +84,26 @@ impl Rewriting<'_> {
     /// Whether a text behind what is written already may mean what it would mean to no other session.
     pub(super) fn means_its_own(&self, rewrite: &Rewrite<'_>) -> bool {
         let executed = rewrite.executed && rewrite.effects.has(CHANGES_MEANING);
-        executed || means_its_own(self.begun, Some(self.leased))
+        executed || means_its_own(self.transaction, Some(self.leased))
     }
 
     /// Whether a stale plan in the way of the request's first message that uses a statement would have done nothing.
     pub(super) fn may_parse_anew(&self, request: Request) -> bool {
         (request.is_synced() || request.only_prepares())
             && request.streaming == 0
-            && matches!(self.begun, Begun::No)
+            && matches!(self.transaction, LocalTransaction::No)
             && self.leased.protocol.status() == TxStatus::Idle
             && !self.leased.protocol.is_open()
     }
 
     /// The name on the backend of the session's own statement, which is used by it for the first time or is not known
     /// to be there as the client was told. `known` is what is known of it there.
-    pub(super) fn settle_there<'a>(
+    pub(super) fn settle_named<'a>(
         &mut self,
         name: &[u8],
         known: Known,
         rewrite: &mut Rewrite<'_>,
-    ) -> Result<Result<There<'a>, Done>, Reply> {
+    ) -> Result<Result<ServerName<'a>, Done>, Reply> {
         let Some(own) = self.own.statements.as_mut().and_then(|all| all.named.get_mut(key(name))) else {
             return Err(reply::no_such_statement(name));
         };
@@ -114,7 +114,7 @@ impl Rewriting<'_> {
             Known::There(shape) if told.is_told() => {
                 // In a failed transaction nothing is parsed, and nothing run that gives rows.
                 if told.fits(shape) && shape.is_told() || self.status() == TxStatus::Failed {
-                    return Ok(Ok(There::Ours(id)));
+                    return Ok(Ok(ServerName::Ours(id)));
                 }
                 if self.take_confirmed(id).is_some() {
                     return Ok(Err(Done::Changed));
@@ -129,15 +129,15 @@ impl Rewriting<'_> {
             }
             Known::There(_) if !was_used && self.leased.statements.is_suspect(id) => {
                 rewrite.close(id);
-                Ok(Ok(There::Ours(self.parse_missing(name, &statement, rewrite))))
+                Ok(Ok(ServerName::Ours(self.parse_missing(name, &statement, rewrite))))
             }
             Known::There(_) => {
                 if !was_used {
                     rewrite.risk(&statement);
                 }
-                Ok(Ok(There::Ours(id)))
+                Ok(Ok(ServerName::Ours(id)))
             }
-            Known::Missing => Ok(Ok(There::Ours(self.parse_missing(name, &statement, rewrite)))),
+            Known::Missing => Ok(Ok(ServerName::Ours(self.parse_missing(name, &statement, rewrite)))),
         }
     }
 
@@ -171,7 +171,7 @@ impl Rewriting<'_> {
 
     fn unshare(&mut self, name: &[u8], statement: &Statement) -> Arc<Statement> {
         let judged = (statement.verdict, statement.epochs);
-        let new = self.view.shared.statements.unshared(&statement.text, &statement.types, judged);
+        let new = self.view.snapshot.statements.unshared(&statement.text, &statement.types, judged);
         if let Some(own) = self.own.statements.as_mut().and_then(|all| all.named.get_mut(key(name))) {
             own.statement = Arc::clone(&new);
         }
@@ -292,7 +292,7 @@ impl Session {
     }
 }
 
-impl Statements {
+impl SessionStatements {
     fn note_told(&mut self, name: &[u8], id: StatementId, shape: Shape) {
         let unnamed = self.unnamed.as_mut().filter(|unnamed| name.is_empty() && unnamed.hash == id.0);
         let named = self.named.get_mut(name).filter(|own: &&mut OwnStatement| own.id == id);

@@ -75,7 +75,7 @@ impl Asking<'_> {
         others.retain(|name| !self.own.custom_settings().contains(name));
         others.sort_unstable();
         others.dedup();
-        let bytes_max = self.view.shared.limits.settings_per_client;
+        let bytes_max = self.view.snapshot.limits.settings_per_client;
         let asked = Asked { custom: self.own.custom_settings(), others: &others, bytes_max };
         let residue = self.leased.probe(asks_settings.then_some(asked)).await?;
         self.apply(residue, asks_settings);
@@ -119,7 +119,7 @@ impl Asking<'_> {
             self.take_over(settings);
         }
         let lasting = self.leased.lasting_pin();
-        self.leased.set_pin(&self.view.shared.metrics, lasting.or(residue.pin));
+        self.leased.set_pin(&self.view.snapshot.metrics, lasting.or(residue.pin));
         let left = &mut self.leased.left;
         left.forget_new_objects();
         if unknown {
@@ -138,7 +138,7 @@ impl Asking<'_> {
             leased.left.effects |= Effects::OPAQUE_SETTINGS;
         }
         let settings = if settings == *who.startup { Arc::clone(&who.startup) } else { Arc::new(settings) };
-        let rules = view.shared.classifier.rules();
+        let rules = view.snapshot.classifier.rules();
         own.asked = settings.get("bulkhead.route").and_then(|route| rules.hint(route));
         own.set_consistency(settings.get("bulkhead.consistency"), view);
         own.in_session_mode = settings.get("bulkhead.pool_mode") == Some("session");

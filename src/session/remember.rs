@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Own, Statements, View, named,
+    Own, SessionStatements, View, named,
     prepared::{keeps_columns, key},
     reply::{self, Reply},
 };
@@ -49,9 +49,10 @@ impl Own {
         if name.starts_with(NAME_PREFIX) {
             return Err(reply::reserved_name());
         }
-        let Limits { prepared_per_client: limit, prepared_bytes_per_client: bytes, .. } = view.shared.limits;
-        let world = (view.shared.catalogs.generation(), self.settings.parse_hash());
-        let statements = &view.shared.statements;
+        let Limits { prepared_per_client: limit, prepared_bytes_per_client: bytes, .. } =
+            view.snapshot.limits;
+        let world = (view.snapshot.catalogs.generation(), self.settings.parse_hash());
+        let statements = &view.snapshot.statements;
         // The server keeps the columns of what it names, which is another session's own.
         let statement = if judged.0.effects.has(Effects::NAMES_STATEMENT) || is_own {
             statements.unshared(text, types, judged)
@@ -83,7 +84,7 @@ impl Own {
     /// statements is undone.
     pub(super) fn undo(&mut self, undone: Vec<Undo>) {
         for undo in undone.into_iter().rev() {
-            let Some(Statements { named, .. }) = self.statements.as_deref_mut() else { return };
+            let Some(SessionStatements { named, .. }) = self.statements.as_deref_mut() else { return };
             match undo {
                 Undo::Parse(name) => drop(named.remove(&name)),
                 Undo::Close(name, statement) => drop(named.insert(name, statement)),
@@ -112,7 +113,8 @@ impl Own {
         match &mut self.statements {
             Some(statements) => statements.is_stepping = is_stepping,
             None if is_stepping => {
-                self.statements = Some(Box::new(Statements { is_stepping, ..Statements::default() }));
+                self.statements =
+                    Some(Box::new(SessionStatements { is_stepping, ..SessionStatements::default() }));
             }
             None => {}
         }

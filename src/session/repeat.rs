@@ -71,7 +71,7 @@ impl Session {
         self.client.inbox.extend_from_slice(&later);
         self.client.kept.take_back_sent();
         self.under_way.is_repeated = true;
-        self.view.shared.metrics.repeats.0[reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.view.snapshot.metrics.repeats.0[reason as usize].fetch_add(1, Ordering::Relaxed);
         tracing::debug!(reason = reason.label(), "a read is run once more");
         true
     }

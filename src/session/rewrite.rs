@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{Own, View, classify::Judge, hold::Leased, transaction::Begun};
+use super::{Own, View, classify::Judge, hold::Leased, transaction::LocalTransaction};
 use crate::{
     backend::{
         protocol::{Awaits, Step, Undo},
@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Rewriting<'s> {
     pub(super) view: &'s View,
     pub(super) own: &'s mut Own,
-    pub(super) begun: &'s Begun,
+    pub(super) transaction: &'s LocalTransaction,
     pub(super) leased: &'s mut Leased,
 }
 
@@ -31,7 +31,7 @@ impl Rewriting<'_> {
 
     /// The transaction status that the client is told.
     pub(super) fn status(&self) -> TxStatus {
-        self.begun.status_with(self.leased.protocol.status())
+        self.transaction.status_with(self.leased.protocol.status())
     }
 }
 
@@ -197,19 +197,19 @@ impl<'a> Rewrite<'a> {
 
 /// What the client's name for a statement stands for on the backend.
 #[derive(Clone, Copy)]
-pub(super) enum There<'a> {
+pub(super) enum ServerName<'a> {
     Unnamed,
     Ours(StatementId),
     /// The client's own name: SQL's PREPARE gave it.
     Theirs(&'a [u8]),
 }
 
-impl message::Name for There<'_> {
+impl message::Name for ServerName<'_> {
     fn write(&self, out: &mut Vec<u8>) {
         match self {
-            There::Unnamed => {}
-            There::Ours(id) => id.write(out),
-            There::Theirs(name) => out.extend_from_slice(name),
+            ServerName::Unnamed => {}
+            ServerName::Ours(id) => id.write(out),
+            ServerName::Theirs(name) => out.extend_from_slice(name),
         }
     }
 }

@@ -10,14 +10,14 @@ use super::{
     Ended, Session, Stop,
     aliases::write_aliases,
     classify::begin_search,
-    draft::Draft,
     hold::{Hold, Leased},
     kinds::CHANGES_SETTINGS,
     prepared::Repeat,
     request::{End, Request},
     rewrite::{Rewriting, Rewritten},
     sending::Sending,
-    transaction::Begun,
+    thread_buffer::ThreadBuffer,
+    transaction::LocalTransaction,
 };
 use crate::{
     backend::{Protocol, Settings, statements::UnnamedText},
@@ -45,9 +45,9 @@ enum Written {
 impl Session {
     /// Sends the request. A refusal means that nothing was sent.
     pub(super) fn send(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
-        let Self { client, who, view, own, hold: Hold { begun, leased }, under_way } = self;
+        let Self { client, who, view, own, hold: Hold { transaction, leased }, under_way } = self;
         let leased = leased.as_mut().expect("what is neither answered nor refused has its backend");
-        Sending { client, who, view, own, begun, leased, under_way }.send(request, demand)
+        Sending { client, who, view, own, transaction, leased, under_way }.send(request, demand)
     }
 }
 
@@ -59,7 +59,7 @@ impl Sending<'_> {
             return Ok(());
         }
         let aliases = self.missing_aliases(request, &demand.verdict)?;
-        let mut draft = Draft::take();
+        let mut draft = ThreadBuffer::take();
         let opening = self.write_opening(&mut draft);
         write_aliases(&aliases, &mut draft);
         let whole = request;
@@ -74,7 +74,7 @@ impl Sending<'_> {
         let sent_before = self.under_way.sent.as_ref().filter(|_| goes_on).map_or(0, Vec::len);
         let kept_bytes = sent_before + if risk.is_some() { 2 * request.len } else { request.len };
         let may_repeat = self.may_repeat(whole, demand)
-            && self.client.kept.grow_sent_to(kept_bytes, self.view.shared.limits.request_buffer_total);
+            && self.client.kept.grow_sent_to(kept_bytes, self.view.snapshot.limits.request_buffer_total);
         let as_it_came = matches!(written, Written::AsItCame { .. }) && draft.is_empty();
         let leased = &mut *self.leased;
         note_request(&mut leased.protocol, request, written);
@@ -110,7 +110,7 @@ impl Sending<'_> {
     /// A database with idle backends cannot be dropped, renamed or copied: the server waits a while for them to go.
     fn leave_other_databases(&self) {
         let own = &self.who.identity.database;
-        for member in self.view.shared.pools.iter().flat_map(|pool| &pool.members) {
+        for member in self.view.snapshot.pools.iter().flat_map(|pool| &pool.members) {
             member.close_idle(|identity| identity.database != *own);
         }
     }
@@ -158,7 +158,7 @@ impl Sending<'_> {
             if verdict.control == Control::Other {
                 self.leased.left.defining = Some(self.view.catalog.define());
             }
-            self.view.shared.catalogs.changed(&self.view.catalog);
+            self.view.snapshot.catalogs.changed(&self.view.catalog);
         } else if verdict.effects.has(Effects::ADDS) {
             self.note_added(request);
         }
@@ -238,7 +238,7 @@ impl Sending<'_> {
     /// sent as Parse, Bind and Execute without a Sync. If one of them fails, whatever the reason, the server skips the
     /// request behind it, so it cannot run outside of its transaction. Gives how many statements there are.
     fn write_opening(&mut self, draft: &mut Vec<u8>) -> usize {
-        let Begun::Deferred(deferred) = &*self.begun else { return 0 };
+        let LocalTransaction::Deferred(deferred) = &*self.transaction else { return 0 };
         for text in &deferred.texts {
             message::parse(draft, b"".as_slice(), text, &[0, 0]);
             message::bind_plain(draft);
@@ -258,7 +258,7 @@ impl Sending<'_> {
             self.leased.left.effects |= Effects::LOCAL;
         }
         if statements > 0 {
-            *self.begun = Begun::No;
+            *self.transaction = LocalTransaction::No;
         }
     }
 
@@ -270,10 +270,10 @@ impl Sending<'_> {
         effects: Effects,
         draft: &mut Vec<u8>,
     ) -> Result<(Written, Request), Stop> {
-        let Self { client, view, own, begun, leased, .. } = self;
+        let Self { client, view, own, transaction, leased, .. } = self;
         let was_open = leased.protocol.is_open();
         let is_unchanged = leased.passes_unchanged(request);
-        let mut rewriting = Rewriting { view, own, begun, leased };
+        let mut rewriting = Rewriting { view, own, transaction, leased };
         if is_unchanged {
             let parses = rewriting.remember_unchanged(&client.inbox, request)?;
             if !draft.is_empty() {
@@ -303,7 +303,7 @@ impl Sending<'_> {
             prepares: request.only_prepares(),
         };
         let is_complete = request.is_synced() || repeat.prepares;
-        if !self.client.kept.grow_sent_to(repeat.tail.len(), self.view.shared.limits.request_buffer_total) {
+        if !self.client.kept.grow_sent_to(repeat.tail.len(), self.view.snapshot.limits.request_buffer_total) {
             return None;
         }
         self.own.statements.as_mut().filter(|_| is_complete)?.repeat = Some(Box::new(repeat));
@@ -362,7 +362,7 @@ impl Session {
         // A failed write shows as the end of the backend's replies.
         let _ = leased.send(&query);
         self.relay().await?;
-        match self.hold.leased.as_mut().and_then(|lease| lease.protocol.take_error()) {
+        match self.hold.leased.as_mut().and_then(|leased| leased.protocol.take_error()) {
             // What is in force is not what the client believes.
             Some(error) => Err(Ended::ByServer(Box::new(error))),
             None => Ok(()),

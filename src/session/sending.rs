@@ -1,6 +1,8 @@
 //! What the steps that send a request may touch: the session's parts side by side, and its backend as a fact.
 
-use super::{Client, Own, UnderWay, View, classify::Judge, hold::Leased, start::Who, transaction::Begun};
+use super::{
+    Client, Own, UnderWay, View, classify::Judge, hold::Leased, start::Who, transaction::LocalTransaction,
+};
 use crate::wire::TxStatus;
 
 /// A session that sends a request to the backend that it holds.
@@ -10,7 +12,7 @@ pub(super) struct Sending<'s> {
     pub(super) who: &'s Who,
     pub(super) view: &'s View,
     pub(super) own: &'s mut Own,
-    pub(super) begun: &'s mut Begun,
+    pub(super) transaction: &'s mut LocalTransaction,
     pub(super) leased: &'s mut Leased,
     pub(super) under_way: &'s mut UnderWay,
 }
@@ -24,7 +26,7 @@ impl Sending<'_> {
 
     /// The transaction status that the client is told.
     pub(super) fn status(&self) -> TxStatus {
-        self.begun.status_with(self.leased.protocol.status())
+        self.transaction.status_with(self.leased.protocol.status())
     }
 
     /// Whether the client's Sync is still to come for what was sent last.

@@ -12,7 +12,7 @@ use super::{
     kinds::LEAVES_STATE,
     questions::Asking,
     settled::{Question, Settle, settled},
-    transaction::Begun,
+    transaction::LocalTransaction,
 };
 use crate::{
     backend::{Broken, probe::PinReason, protocol::Failure, statements::UnnamedText},
@@ -84,14 +84,14 @@ impl Session {
                     self.ask(question).await?;
                 }
                 Settle::PinByStatement => {
-                    leased.set_pin(&self.view.shared.metrics, Some(PinReason::UnnamedStatement));
+                    leased.set_pin(&self.view.snapshot.metrics, Some(PinReason::UnnamedStatement));
                     break;
                 }
                 Settle::Keep => {
                     leased.left.begin_anew(self.view.catalog.changes());
                     if leased.is_kept && !was_asked {
                         let lasting = leased.lasting_pin();
-                        leased.set_pin(&self.view.shared.metrics, lasting);
+                        leased.set_pin(&self.view.snapshot.metrics, lasting);
                     }
                     break;
                 }
@@ -133,7 +133,7 @@ impl Session {
     /// The same, when no cancel finds the backend any more.
     fn part_unreachable(&mut self) -> Option<Leased> {
         let mut leased = self.hold.leased.take()?;
-        leave_changes(&self.view.shared, &mut leased);
+        leave_changes(&self.view.snapshot, &mut leased);
         self.view.note_definitions(&mut leased.left);
         Some(leased)
     }
@@ -151,12 +151,12 @@ impl Session {
 
     /// What the replies told besides the bytes for the client.
     pub(super) fn on_news(&mut self) {
-        let Self { client, view, own, hold: Hold { begun, leased }, .. } = self;
+        let Self { client, view, own, hold: Hold { transaction, leased }, .. } = self;
         let Some(leased) = leased else { return };
         let mut news = leased.protocol.take_heard();
         if let Some(failure) = news.failure {
             leased.left.failed = true;
-            view.shared.metrics.server_errors.fetch_add(1, Ordering::Relaxed);
+            view.snapshot.metrics.server_errors.fetch_add(1, Ordering::Relaxed);
             if failure == Failure::Unread {
                 leased.left.drop_unread();
             }
@@ -174,7 +174,7 @@ impl Session {
             let _ = leased.send(&sync);
         }
         if news.begin_failed {
-            *begun = Begun::Failed;
+            *transaction = LocalTransaction::Failed;
         }
         if news.lost_unnamed {
             own.forget_unnamed();
@@ -193,27 +193,27 @@ impl Session {
 
     /// An open transaction on the backend fails too when a statement of it was refused here.
     pub(crate) async fn fail_transaction(&mut self) -> Result<(), Ended> {
-        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
-        let in_transaction = self.under_way.was_in_transaction || lease.protocol.status() != TxStatus::Idle;
-        if lease.protocol.is_open() {
+        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+        let in_transaction = self.under_way.was_in_transaction || leased.protocol.status() != TxStatus::Idle;
+        if leased.protocol.is_open() {
             // Replies are still to come, and a Sync is not ours to send: what was begun ends with its backend.
-            let broken = lease.given_up("a statement was refused before it had answered those before it");
-            if lease.protocol.is_amid_message() {
+            let broken = leased.given_up("a statement was refused before it had answered those before it");
+            if leased.protocol.is_amid_message() {
                 return Err(Ended::Amid(broken.into()));
             }
             self.end_lease(broken)?;
             if in_transaction {
-                self.hold.begun = Begun::Failed;
+                self.hold.transaction = LocalTransaction::Failed;
             }
             return Ok(());
         }
-        if lease.protocol.status() != TxStatus::Open {
+        if leased.protocol.status() != TxStatus::Open {
             return Ok(());
         }
         // No such statement exists: the server's log says why the transaction was ended.
-        if let Err(broken) = lease.ask("bulkhead refused a statement of this transaction").await {
+        if let Err(broken) = leased.ask("bulkhead refused a statement of this transaction").await {
             self.end_lease(broken)?;
-            self.hold.begun = Begun::Failed;
+            self.hold.transaction = LocalTransaction::Failed;
         }
         Ok(())
     }

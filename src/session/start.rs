@@ -43,16 +43,16 @@ impl Start {
         self,
         client: Client,
         key: CancelKey,
-        shared: Arc<Snapshot>,
+        snapshot: Arc<Snapshot>,
         live: Arc<Current>,
         home: Home,
     ) -> Box<Session> {
         let Self { identity, startup, reading, bound } = self;
-        let is_worker = shared.is_worker(&identity.user, startup.get("application_name"));
+        let is_worker = snapshot.is_worker(&identity.user, startup.get("application_name"));
         let who = Who { identity, home, key, startup, is_worker, bound };
-        let own = Own::new(&who.startup, reading, &shared);
-        let under_way = UnderWay::new(&shared);
-        let view = View::new(live, shared, &who.identity);
+        let own = Own::new(&who.startup, reading, &snapshot);
+        let under_way = UnderWay::new(&snapshot);
+        let view = View::new(live, snapshot, &who.identity);
         Box::new(Session { client, who, view, own, hold: Hold::default(), under_way })
     }
 }

@@ -10,7 +10,7 @@ use crate::{sql::Control, wire::TxStatus};
 
 /// A transaction without a backend.
 #[derive(Debug, Default)]
-pub(crate) enum Begun {
+pub(crate) enum LocalTransaction {
     /// None.
     #[default]
     No,
@@ -45,7 +45,7 @@ pub(crate) enum Ending {
     Commit,
 }
 
-impl Begun {
+impl LocalTransaction {
     /// BEGIN as the client wrote it.
     pub(crate) fn begin(text: &[u8], control: Control) -> Self {
         let fits_standby = matches!(control, Control::Begin { read_only: true, serializable: false });
@@ -103,24 +103,27 @@ impl Ending {
 mod tests {
     use super::*;
 
-    fn lost() -> Begun {
-        Begun::Lost(reply::plan_changed())
+    fn lost() -> LocalTransaction {
+        LocalTransaction::Lost(reply::plan_changed())
     }
 
     #[test]
     fn a_loss_is_told_once_and_then_only_an_end_is_accepted() {
-        for (mut begun, ends, after) in [
+        for (mut transaction, ends, after) in [
             (lost(), false, TxStatus::Failed),
             (lost(), true, TxStatus::Idle),
-            (Begun::begin(b"BEGIN", Control::None), false, TxStatus::Failed),
-            (Begun::No, false, TxStatus::Idle),
-            (Begun::Failed, true, TxStatus::Failed),
+            (LocalTransaction::begin(b"BEGIN", Control::None), false, TxStatus::Failed),
+            (LocalTransaction::No, false, TxStatus::Idle),
+            (LocalTransaction::Failed, true, TxStatus::Failed),
         ] {
-            let tells = matches!(begun, Begun::Lost(_));
-            assert_eq!(begun.check().is_err(), tells || matches!(begun, Begun::Failed));
-            begun.told(ends);
-            assert_eq!(begun.status(), after, "{begun:?}");
-            assert!(!matches!(begun, Begun::Lost(_)));
+            let tells = matches!(transaction, LocalTransaction::Lost(_));
+            assert_eq!(
+                transaction.check().is_err(),
+                tells || matches!(transaction, LocalTransaction::Failed)
+            );
+            transaction.told(ends);
+            assert_eq!(transaction.status(), after, "{transaction:?}");
+            assert!(!matches!(transaction, LocalTransaction::Lost(_)));
         }
     }
 

@@ -30,9 +30,9 @@ pub(super) struct UnderWay {
 
 impl UnderWay {
     /// No request is under way.
-    pub(super) fn new(shared: &Snapshot) -> Self {
+    pub(super) fn new(snapshot: &Snapshot) -> Self {
         Self {
-            attended: shared.attention.last(),
+            attended: snapshot.attention.last(),
             was_in_transaction: false,
             ending: Ending::No,
             restore: None,

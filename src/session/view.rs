@@ -13,15 +13,15 @@ use crate::{
 /// What the session goes by: the configuration in force when it last looked, and the definitions of its database.
 #[derive(Debug)]
 pub(super) struct View {
-    pub(super) shared: Arc<Snapshot>,
+    pub(super) snapshot: Arc<Snapshot>,
     pub(super) live: Arc<Current>,
     pub(super) catalog: Arc<DatabaseCatalog>,
 }
 
 impl View {
     /// The view of an identity's sessions on what is in force.
-    pub(super) fn new(live: Arc<Current>, shared: Arc<Snapshot>, identity: &Arc<Identity>) -> Self {
-        Self { catalog: shared.catalogs.of(identity), live, shared }
+    pub(super) fn new(live: Arc<Current>, snapshot: Arc<Snapshot>, identity: &Arc<Identity>) -> Self {
+        Self { catalog: snapshot.catalogs.of(identity), live, snapshot }
     }
 
     /// Definitions may have changed: classification and shared statements must follow.
@@ -29,14 +29,14 @@ impl View {
         let is_proven = !left.effects.has(Effects::UNPROVEN) && left.judged_at == self.catalog.changes();
         let added = left.take_added();
         if left.effects.has(Effects::DDL) || left.effects.has(Effects::ADDS) && !is_proven {
-            self.shared.catalogs.changed(&self.catalog);
+            self.snapshot.catalogs.changed(&self.catalog);
         } else if left.effects.has(Effects::ADDS) {
-            self.shared.catalogs.added(&self.catalog, &added);
+            self.snapshot.catalogs.added(&self.catalog, &added);
         } else if left.effects.has(Effects::DROPS) {
-            self.shared.catalogs.dropped();
+            self.snapshot.catalogs.dropped();
         }
         if left.effects.has(Effects::CHANGES_DEFAULTS) {
-            self.shared.renew_backends();
+            self.snapshot.renew_backends();
         }
         let noted = DEFINES.with(Effects::DROPS).with(Effects::CHANGES_DEFAULTS);
         left.effects = left.effects.without(noted);
@@ -50,7 +50,7 @@ impl View {
             left.effects |= Effects::UNPROVEN;
         }
         if left.effects.has(Effects::OPAQUE) && left.effects.has(Effects::UNPROVEN) {
-            self.shared.catalogs.doubt(&self.catalog);
+            self.snapshot.catalogs.doubt(&self.catalog);
         }
         left.defining = None;
         if left.effects.has(DEFINES) {
