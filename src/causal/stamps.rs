@@ -10,9 +10,6 @@ use std::{
 
 use crate::sql::Tables;
 
-/// Tables of all databases share so many slots.
-const SLOTS: usize = 4096;
-
 /// A commit whose connection was lost may still come about for so long.
 const DOUBT_LASTS: Duration = Duration::from_secs(60);
 
@@ -66,7 +63,7 @@ impl Default for Stamps {
     fn default() -> Self {
         let stamps = Self {
             clock: AtomicU64::new(1),
-            slots: (0..SLOTS).map(|_| Slot::default()).collect(),
+            slots: (0..Tables::SLOTS).map(|_| Slot::default()).collect(),
             all: Slot::default(),
             any: Slot::default(),
             voided: AtomicU64::new(0),
@@ -177,8 +174,9 @@ impl Stamps {
         self.voided.load(SeqCst)
     }
 
-    fn of<'a>(&'a self, scope: &'a Scope) -> impl Iterator<Item = &'a Slot> {
-        scope.tables.slots().iter().map(|slot| &self.slots[usize::from(slot ^ scope.database) % SLOTS])
+    fn of(&self, scope: &Scope) -> impl Iterator<Item = &Slot> {
+        let scope = *scope;
+        scope.tables.slots().map(move |slot| &self.slots[usize::from(slot ^ scope.database) % Tables::SLOTS])
     }
 
     /// The slots in which a write of these tables is noted.
@@ -260,7 +258,7 @@ mod tests {
     #[test]
     fn many_doubts_are_one_of_all_tables() {
         let stamps = Stamps::default();
-        for at in 0..DOUBTS_MAX + 10 {
+        for at in 0..DOUBTS_MAX + 500 {
             let scope = scope(&format!("t{at}"));
             stamps.begin_commit(&scope);
             stamps.doubt(scope);

@@ -371,9 +371,8 @@ impl Diff {
                 mode,
                 max_pinned,
                 pinned_idle_timeout,
-                reads,
+                reads: _,
             } = pool;
-            let Reads { consistency, causal_wait, sample_interval, max_lag, max_lag_bytes } = reads;
             let [max, min, waiting, pinned] =
                 [max_connections, min_connections, max_waiting, max_pinned].map(usize::to_string);
             let durations = [
@@ -384,12 +383,8 @@ impl Diff {
                 check_after,
                 close_timeout,
                 pinned_idle_timeout,
-                causal_wait,
-                sample_interval,
-                max_lag,
             ];
-            let [wait, idle, lifetime, connect, check, close, pinned_idle, causal, sample, lag] =
-                durations.map(shown);
+            let [wait, idle, lifetime, connect, check, close, pinned_idle] = durations.map(shown);
             [
                 list(&server_names(pool, config)),
                 max,
@@ -404,11 +399,6 @@ impl Diff {
                 format!("{mode:?}").to_lowercase(),
                 pinned,
                 pinned_idle,
-                consistency.name().to_owned(),
-                causal,
-                sample,
-                lag,
-                max_lag_bytes.to_string(),
             ]
         };
         let names = [
@@ -425,13 +415,21 @@ impl Diff {
             "mode",
             "max_pinned",
             "pinned_idle_timeout",
-            "consistency",
-            "causal_wait",
-            "sample_interval",
-            "max_lag",
-            "max_lag_bytes",
         ];
-        self.section(&format!("pools.{}", new.name), names, show(old, old_config), show(new, new_config));
+        let section = format!("pools.{}", new.name);
+        self.section(&section, names, show(old, old_config), show(new, new_config));
+        self.reads(&section, old.reads, new.reads);
+    }
+
+    fn reads(&mut self, section: &str, old: Reads, new: Reads) {
+        let show = |reads: Reads| {
+            let Reads { consistency, causal_wait, sample_interval, max_lag, max_lag_bytes } = reads;
+            let [wait, interval, lag] =
+                [causal_wait, sample_interval, max_lag].map(|duration| shown(&duration));
+            [consistency.name().to_owned(), wait, interval, lag, max_lag_bytes.to_string()]
+        };
+        let names = ["consistency", "causal_wait", "sample_interval", "max_lag", "max_lag_bytes"];
+        self.section(section, names, show(old), show(new));
     }
 
     fn section<const N: usize>(

@@ -28,11 +28,11 @@ pub struct Demand {
     /// The strongest class.
     pub verdict: Verdict,
     /// How many statements the request runs or prepares.
-    pub statements: u32,
+    pub statements: u16,
     /// Job objects and application objects are named in one statement, or in several of the request.
     pub mixed: bool,
     /// How many of the statements the grammar refuses.
-    pub unread: u32,
+    pub unread: u16,
     /// The effects of all others.
     pub read_effects: Effects,
 }
@@ -51,7 +51,7 @@ impl Demand {
             verdict.class == Class::Job && verdict.effects.has(Effects::MIXED.with(Effects::APP_OBJECTS));
         let is_unread = verdict.reason == Reason::Unparsed;
         let read_effects = if is_unread { Effects::NONE } else { verdict.effects };
-        Self { verdict, statements: 1, mixed, unread: u32::from(is_unread), read_effects }
+        Self { verdict, statements: 1, mixed, unread: u16::from(is_unread), read_effects }
     }
 
     /// Adds another statement of the same request: the strongest class wins.
@@ -72,9 +72,9 @@ impl Demand {
         let consistency = self.verdict.consistency.or(verdict.consistency);
         let tables = self.verdict.tables_with(&verdict);
         self.verdict = Verdict { control, effects, hint, consistency, tables, ..stronger };
-        self.statements += 1;
+        self.statements = self.statements.saturating_add(1);
         if verdict.reason == Reason::Unparsed {
-            self.unread += 1;
+            self.unread = self.unread.saturating_add(1);
         } else {
             self.read_effects |= verdict.effects;
         }

@@ -135,7 +135,7 @@ impl Left {
             self.read = self.effects;
         }
         self.read |= demand.read_effects;
-        self.has_unread = demand.unread + u32::from(earlier) == 1;
+        self.has_unread = demand.unread.saturating_add(u16::from(earlier)) == 1;
     }
 
     /// A statement that could be read has this effect, which its verdict does not tell.

@@ -464,6 +464,6 @@ mod tests {
     fn labels_are_distinct() {
         let labels: std::collections::HashSet<_> = Reason::ALL.iter().map(|reason| reason.label()).collect();
         assert_eq!(labels.len(), Reason::ALL.len());
-        assert!(std::mem::size_of::<Verdict>() <= 40);
+        assert!(std::mem::size_of::<Verdict>() <= 32);
     }
 }

@@ -116,23 +116,14 @@ impl Draft {
             })
             .collect();
         let routes = routes(&config);
-        let process = earlier.as_ref().map_or_else(
-            || {
-                let listeners = Listeners::new(spawner.clone(), listen_limits(&config.limits));
-                let limits = &config.limits;
-                let statements = Statements::new(limits.verdict_cache, limits.prepared_bytes);
-                Arc::new(Process::new(statements, listeners))
-            },
-            |shared| Arc::clone(&shared.process),
-        );
-        let reads = config.pools.iter().find(|pool| pool.name == "replicas").map(|pool| pool.reads);
-        let reads = reads.unwrap_or_default();
-        let bounds = LagBounds { max_lag: reads.max_lag, max_lag_bytes: reads.max_lag_bytes as u64 };
+        let process =
+            earlier.as_ref().map_or_else(|| process(&config, spawner), |shared| Arc::clone(&shared.process));
+        let reads = reads(&config);
         let health = Health::new(
             &pools,
             (routes.primary, routes.replicas),
             &process.causal,
-            bounds,
+            LagBounds { max_lag: reads.max_lag, max_lag_bytes: reads.max_lag_bytes as u64 },
             earlier.as_ref().map(|shared| &shared.health),
         );
         let replicas = Replicas {
@@ -141,12 +132,11 @@ impl Draft {
             sample_interval: reads.sample_interval,
             progress: progress(&pools, &routes, &health),
         };
-        let limits = &config.limits;
         let shared = Snapshot {
             health,
             epoch,
             acceptor: tls::acceptor(&config.listen.tls)?,
-            limits: session_limits(limits),
+            limits: session_limits(&config.limits),
             identities: identities(&config, files)?,
             classifier,
             classifier_epoch,
@@ -208,6 +198,19 @@ impl Built {
         let primary = &self.shared.pools[usize::from(self.shared.routes.primary.0)].members[0];
         Source { primary: Arc::clone(primary), refresh: self.config.limits.catalog_refresh }
     }
+}
+
+/// What lives as long as the program.
+fn process(config: &Config, spawner: &Spawner) -> Arc<Process> {
+    let limits = &config.limits;
+    let statements = Statements::new(limits.verdict_cache, limits.prepared_bytes);
+    Arc::new(Process::new(statements, Listeners::new(spawner.clone(), listen_limits(limits))))
+}
+
+/// What reads on replicas need.
+fn reads(config: &Config) -> config::Reads {
+    let pool = config.pools.iter().find(|pool| pool.name == "replicas");
+    pool.map(|pool| pool.reads).unwrap_or_default()
 }
 
 /// How far each server of the replicas' pool is.

@@ -1,5 +1,6 @@
 //! How the servers are: whether each answers, and whether it takes writes.
 
+mod asking;
 mod check;
 mod monitor;
 mod sampler;

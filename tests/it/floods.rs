@@ -71,7 +71,7 @@ async fn serve(mut stream: TcpStream, what: Flood, sent: Arc<Mutex<usize>>) -> s
         let mut body = vec![0; len as usize - 4];
         stream.read_exact(&mut body).await?;
         match tag {
-            b'Q' if body.starts_with(b"SELECT pg_catalog.pg_is_in_recovery()") => {
+            b'Q' if memchr::memmem::find(&body, b"pg_catalog.pg_is_in_recovery()").is_some() => {
                 let mut answer = message(b'D', &[&[0, 1, 0, 0, 0, 1][..], b"f"].concat());
                 answer.extend(message(b'C', b"SELECT 1\0"));
                 answer.extend(message(b'Z', b"I"));
