@@ -33,7 +33,7 @@ pub(super) struct Alias {
     may_go: bool,
 }
 
-/// What must be parsed under the client's own names before a request.
+/// Statements that must be parsed under the client's own names before a request.
 pub(super) type Missing = Vec<(Box<[u8]>, Arc<Statement>)>;
 
 impl Judge<'_> {

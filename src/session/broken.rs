@@ -24,14 +24,14 @@ const IDLE_IN_TRANSACTION: &str = "25P03";
 /// SQLSTATE `protocol_violation`.
 const PROTOCOL_VIOLATION: &str = "08P01";
 
-/// What a client waits for.
+/// The thing that a client waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Awaits {
     /// Nothing: it has been answered.
     Nothing,
     /// Nothing, between a Flush and its Sync.
     NothingYet,
-    /// That it may go on behind its Sync: it has been told an error.
+    /// The end of a request of which it has been told an error: it may go on behind its Sync.
     Sync,
     /// The answer to something.
     Answer,

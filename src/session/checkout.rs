@@ -11,7 +11,7 @@ use crate::{
     sql::Effects,
 };
 
-/// So many backends in a row may fail to be made ready. What fails on each of them is the session's own.
+/// Backends in a row that may fail to be made ready. What fails on each of them is the session's own.
 const ATTEMPTS: usize = 3;
 
 /// SQLSTATE `query_canceled`: a timeout, or a cancel by another user of the server.
@@ -82,7 +82,7 @@ impl Session {
         }
     }
 
-    /// What the session needs of this backend.
+    /// The session's needs of this backend.
     fn needs(&self, lease: &Lease, pool: PoolId, effects: Effects) -> Needs<'_> {
         let is_own = self.own.last == Some((pool, lease.id, lease.uses));
         // What `currval` and `lastval` would give is another session's.
@@ -96,7 +96,7 @@ impl Session {
         Needs { settings: &self.own.settings, is_own, forgets_sequences, forgets_statements, closes }
     }
 
-    /// What may take time: waiting, checking a backend, going on to the primary, making it ready.
+    /// Checks a backend out where that may take time: waiting, checking it, going on to the primary, making it ready.
     async fn checkout_slowly(
         &mut self,
         mut pool: PoolId,

@@ -116,7 +116,7 @@ impl<'a> Judge<'a> {
         self.verdict_or_note(text, &mut Unjudged::default())
     }
 
-    /// As [`Self::verdict`]; notes a text that has none.
+    /// The verdict of a text, as [`Self::verdict`] gives it; a text that has none is noted.
     fn verdict_or_note(self, text: &[u8], unjudged: &mut Unjudged) -> Verdict {
         if let Some(unread) = Classifier::unread(self.reading, text) {
             return unread;

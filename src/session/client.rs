@@ -20,7 +20,7 @@ pub(crate) struct Client {
     is_watched: bool,
     /// Bytes from the client that have not been sent on. Empty when idle.
     pub(super) inbox: Vec<u8>,
-    /// What the inbox counts of what all sessions may keep.
+    /// The inbox's part of the bytes that all sessions may keep.
     pub(super) kept: Kept,
     /// Bytes for the client that its socket has not taken. Empty when idle.
     pub(super) outbox: Vec<u8>,
@@ -39,12 +39,12 @@ pub(crate) struct Client {
 /// Where the client is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Presence {
-    /// It may send, and is sent to.
+    /// The client may send, and is sent to.
     #[default]
     Here,
-    /// It has closed its sending side, and perhaps more than that.
+    /// The client has closed its sending side, and perhaps more than that.
     Closed,
-    /// Its connection has failed: nothing is sent to it any more.
+    /// The client's connection has failed: nothing is sent to it any more.
     Gone,
 }
 
@@ -102,7 +102,7 @@ impl Client {
         self.until.get_or_insert_with(|| (Instant::now() + limit).into());
     }
 
-    /// What is left of the time for its requests.
+    /// The time that is left for its requests.
     pub(super) fn time_left(&self) -> Duration {
         let left = |until: &Instant| until.saturating_duration_since(Instant::now());
         self.until.as_deref().map_or(Duration::MAX, left)

@@ -308,7 +308,7 @@ impl Rewriting<'_> {
         }
     }
 
-    /// What the backend has of it does no harm to anybody, unless it is long.
+    /// Closes the unnamed statement. Where the backend still has one, it does no harm to anybody, unless it is long.
     fn close_unnamed(&mut self, whole: &[u8], rewrite: &mut Rewrite<'_>) {
         if let Some(closed) = self.own.statements.as_mut().and_then(|all| all.unnamed.take()) {
             rewrite.insert_closed(Undo::CloseUnnamed(closed.body.into()));

@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// What the server answers to the end of a failed transaction, COMMIT or not.
+/// The server's answer to the end of a failed transaction, COMMIT or not.
 const ENDED: &str = "ROLLBACK";
 
 impl Judge<'_> {
@@ -69,7 +69,7 @@ impl Judge<'_> {
         matches!(self.control_of(text), Control::Commit | Control::Rollback)
     }
 
-    /// What a text does to the transaction, however it is to be read otherwise.
+    /// The effect of a text on the transaction, however it is to be read otherwise.
     fn control_of(self, text: &[u8]) -> Control {
         self.view.snapshot.classifier.classify(&self.view.catalog.load(), text).control
     }
@@ -83,7 +83,7 @@ impl Judge<'_> {
         texts.first().is_some_and(|text| self.is_end(text) || leading_end(text).is_some())
     }
 
-    /// What a request may do to the transaction that it is part of.
+    /// The effect that a request may have on the transaction that it is part of.
     pub(super) fn ending(self, request: Request, demand: &Demand) -> Ending {
         let verdict = &demand.verdict;
         match verdict.control {

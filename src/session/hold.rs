@@ -36,11 +36,11 @@ pub(super) struct Leased {
     lease: Lease,
     /// The pool that it is of.
     pub(super) pool: PoolId,
-    /// It is the session's own until the session ends.
+    /// The backend is the session's own until the session ends.
     pub(super) is_kept: bool,
     /// Why it is kept between transactions.
     pub(super) pin: Option<Box<SessionPin>>,
-    /// What statements have, or may have, left on it since the checkout.
+    /// State that statements have, or may have, left on it since the checkout.
     pub(super) left: Left,
 }
 
@@ -101,7 +101,7 @@ impl Leased {
         kinds::lasting_pin(self.left.effects, self.pin.as_ref().map(|pin| pin.reason))
     }
 
-    /// What decides what becomes of it.
+    /// The facts by which it is decided whether the backend is kept, asked or given back.
     pub(super) fn facts(&self, own: &Own, is_streaming: bool, is_outdated: bool, was_asked: bool) -> Facts {
         Facts {
             is_quiescent: self.lease.protocol.quiescent().is_some(),

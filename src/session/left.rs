@@ -8,23 +8,23 @@ use crate::{
     sql::{Effects, HiddenSearch},
 };
 
-/// What the statements since the last checkout have, or may have, left.
+/// State that the statements since the last checkout have, or may have, left.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub(super) struct Left {
-    /// Their effects.
+    /// The statements' effects.
     pub(super) effects: Effects,
     /// The same without the one text, of the request under way or since the last Sync, that could not be read: what is
     /// left should the server be unable to read it, too.
     read: Effects,
-    /// There is such a text.
+    /// One text could not be read.
     has_unread: bool,
     noted: Option<Box<Noted>>,
     /// The server has answered the request under way with an error.
     pub(super) failed: bool,
     /// The backend lacked a statement that it should have had: a function or DO block has let go of them.
     pub(super) statements_unknown: bool,
-    /// What the client's commands have discarded since the request began, or its pipeline.
+    /// State that the client's commands have discarded since the request began, or its pipeline.
     pub(super) discarded: Discarded,
     /// A portal may be of a DISCARD ALL or DEALLOCATE ALL.
     pub(super) may_discard: bool,
@@ -34,7 +34,7 @@ pub(super) struct Left {
     pub(super) defining: Option<Defining>,
 }
 
-/// What few sessions have to note.
+/// Notes that few sessions have to make.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
     /// Texts that call what the catalog snapshot does not know.
@@ -43,14 +43,14 @@ pub(super) struct Noted {
     pub(super) has_new_objects: bool,
     /// The names of what was only added.
     pub(super) added: Vec<String>,
-    /// What is looked for in a text that is sent on as it comes.
+    /// The search in a text that is sent on as it comes.
     pub(super) search: Option<HiddenSearch>,
     /// Startup values that hold again after a reset in a pipeline, once that has ended.
     pub(super) restored: Settings,
 }
 
 impl Left {
-    /// What is noted, to add to it.
+    /// The notes, to add to them.
     pub(super) fn noted(&mut self) -> &mut Noted {
         self.noted.get_or_insert_default()
     }
@@ -81,14 +81,14 @@ impl Left {
         }
     }
 
-    /// What is known now of texts that call what was not is all that will be.
+    /// Forgets the texts that call what is not known: what is known of them now is all that will be.
     pub(super) fn forget_unsure(&mut self) {
         if let Some(noted) = &mut self.noted {
             noted.unsure = Vec::new();
         }
     }
 
-    /// What is looked for in a text that is sent on as it comes, if there is one.
+    /// The search in a text that is sent on as it comes, if there is one.
     pub(super) fn search(&mut self) -> Option<&mut HiddenSearch> {
         self.noted.as_mut()?.search.as_mut()
     }
@@ -100,7 +100,7 @@ impl Left {
         *restored = Settings::new(both.map(|(name, value)| (name.to_owned(), value.to_vec())));
     }
 
-    /// What is set behind the reset stays.
+    /// Keeps settings that are set behind the reset: no startup value is restored in their place.
     pub(super) fn keep_set(&mut self, names: &[String]) {
         if let Some(noted) = &mut self.noted {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -113,7 +113,7 @@ impl Left {
         self.noted.as_ref().is_some_and(|noted| !noted.restored.is_empty())
     }
 
-    /// These values, for the last time.
+    /// The startup values that are to hold again, for the last time.
     pub(super) fn take_restored(&mut self) -> Settings {
         self.noted.as_mut().map(|noted| std::mem::take(&mut noted.restored)).unwrap_or_default()
     }

@@ -49,20 +49,20 @@ const CHANNELS_MAX: usize = 1000;
 /// A closing connection is replaced at once; more often than this something else is wrong.
 const ATTEMPTS: usize = 3;
 
-/// As long as so many bytes wait for the client, its notifications stay in the mailbox, which is bounded.
+/// Bytes that wait for the client, from which on its notifications stay in the mailbox, which is bounded.
 const OUTBOX_BYTES: usize = 64 * 1024;
 
 /// Effects before which the backend must have the session's channels.
 const CONCERNS_CHANNELS: Effects =
     Effects::LISTENS.with(Effects::UNLISTENS).with(Effects::ASKS_CHANNELS).with(Effects::OPAQUE);
 
-/// What a session listens to, by server.
+/// The channels that a session listens to, by server.
 #[derive(Debug, Default)]
 pub(super) struct Listening {
     subscriptions: Vec<Subscription>,
     /// The leased backend may listen to something.
     pub(super) on_backend: bool,
-    /// What is the session's own: notifications of this process after this position.
+    /// The session's own notifications: those of this process after this position.
     own: Option<(i32, u64)>,
 }
 
@@ -396,7 +396,7 @@ impl Session {
         Ok(())
     }
 
-    /// What was not committed never will be.
+    /// Forgets the channels whose LISTEN was not committed: it never will be.
     fn forget_pending(&mut self) {
         for subscription in self.own.listening.iter_mut().flat_map(|listening| &mut listening.subscriptions) {
             if subscription.channels.iter().any(|channel| channel.standing == Standing::Pending) {

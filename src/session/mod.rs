@@ -108,7 +108,7 @@ pub enum Ended {
     /// The backend broke when the client had got a message in part: nothing more can be said.
     #[error("{0}")]
     Amid(Box<Broken>),
-    /// What the client had sent before it left did not end within this.
+    /// The client's last requests, sent before it left, did not end within this.
     #[error("its client left, and it did not end within {0:?}")]
     Orphaned(std::time::Duration),
     /// Bulkhead is going down.
@@ -123,22 +123,22 @@ pub enum Ended {
     /// The connection that listened for it was lost.
     #[error("the connection that listened was lost")]
     ListenerLost,
-    /// It was pinned and idle while others waited.
+    /// The session was pinned and idle while others waited.
     #[error("{0}")]
     PinnedIdle(Box<PinnedIdle>),
 }
 
-/// What a session was pinned by that was idle while others waited.
+/// The pin of a session that was idle while others waited.
 #[derive(Debug, thiserror::Error)]
 #[error("pinned by {reason} and idle for {idle:?} while others waited for pool \"{pool}\"")]
 pub struct PinnedIdle {
     /// The pool that it kept a backend of.
     pool: String,
-    /// What kept it.
+    /// The reason why it kept the backend.
     reason: &'static str,
     /// `pinned_idle_timeout`; of one above the bound, how long it was left alone.
     idle: std::time::Duration,
-    /// Its pin was one more than `max_pinned` allows.
+    /// The pin was one more than `max_pinned` allows.
     is_over_bound: bool,
 }
 
@@ -207,15 +207,15 @@ impl Drop for Session {
 struct SessionStatements {
     named: Named,
     unnamed: Option<UnnamedStatement>,
-    /// Those that exist on the leased backend under the client's own names.
+    /// Statements that exist on the leased backend under the client's own names.
     aliases: Vec<aliases::Alias>,
     /// SQL's PREPARE has been used.
     has_sql_names: bool,
-    /// What the backend has just told us of a statement that it was sent for this.
+    /// The backend's answer to the question what a statement is, which was sent in front of a request.
     confirmed: Option<(StatementId, Shape)>,
     /// Only a part of the request was sent: what the replies tell decides what becomes of the rest.
     is_stepping: bool,
-    /// What is sent again should a stale plan be in the way of the request under way.
+    /// A part of the request under way that is sent again should a stale plan be in its way.
     repeat: Option<Box<prepared::Repeat>>,
 }
 
@@ -233,9 +233,9 @@ struct UnnamedStatement {
     body: Vec<u8>,
     /// The hash of the settings that it was parsed by, as far as they decide what it means.
     settings: u64,
-    /// Of both.
+    /// The hash of body and settings.
     hash: u64,
-    /// What the client was told of it.
+    /// The shape that the client was told of.
     told: Shape,
 }
 

@@ -59,7 +59,7 @@ impl Sending<'_> {
     }
 }
 
-/// What a bound value is, should it be the name of a setting.
+/// A bound value, should it be the name of a setting.
 enum BoundName {
     /// One that the server lists, or none at all.
     None,

@@ -18,7 +18,7 @@ use crate::{
     wire::TxStatus,
 };
 
-/// What names statements by SQL.
+/// Effects of texts that name statements by SQL.
 const NAMES: Effects = Effects::PREPARES.with(Effects::NAMES_STATEMENT);
 
 impl Session {

@@ -17,7 +17,7 @@ use crate::{
 /// Names of custom settings that are kept of one session; more than these cannot be carried.
 const CUSTOM_SETTINGS_MAX: usize = 100;
 
-/// What makes the session the same on any backend.
+/// The part of a session that is the same on any backend.
 #[derive(Debug)]
 pub(super) struct Own {
     /// The settings in force.
@@ -43,16 +43,16 @@ pub(super) struct Own {
     /// Whether the session has asked for `currval` or `lastval`.
     pub(super) asks_sequences: bool,
     pub(super) statements: Option<Box<SessionStatements>>,
-    /// What the session listens to.
+    /// The channels that the session listens to.
     pub(super) listening: Option<Box<Listening>>,
     /// The backend used last, to be preferred, and how often it had been taken by then.
     pub(super) last: Option<(PoolId, BackendId, u32)>,
-    /// Another session had the backend since this one did, or nobody did.
+    /// The backend is new to the session: another session had it since, or nobody did.
     pub(super) is_new_backend: bool,
 }
 
 impl Own {
-    /// What a session begins with that asked for these settings.
+    /// The beginning of a session that asked for these settings.
     pub(super) fn new(startup: &Arc<Settings>, reading: Reading, snapshot: &Snapshot) -> Self {
         let names = startup.iter().map(|(name, _)| name).filter(|name| name.contains('.'));
         let custom: Vec<_> = names.map(str::to_owned).collect();

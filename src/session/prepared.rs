@@ -54,7 +54,7 @@ pub(super) struct Repeat {
     pub(super) statement: Arc<Statement>,
     /// From the message that uses it to the end of the request.
     pub(super) tail: Box<[u8]>,
-    /// It ends with a Sync of ours.
+    /// The request ends with a Sync of ours.
     pub(super) prepares: bool,
 }
 
@@ -207,7 +207,7 @@ impl Rewriting<'_> {
         Ok(Some(Done::Cut))
     }
 
-    /// What the backend has just told us of a statement, if it was this one.
+    /// The backend's answer to the question what a statement is, if the question was of this one.
     fn take_confirmed(&mut self, id: StatementId) -> Option<Shape> {
         let confirmed = self.own.statements.as_mut()?.confirmed.take()?;
         (confirmed.0 == id).then_some(confirmed.1)
@@ -215,7 +215,7 @@ impl Rewriting<'_> {
 }
 
 impl Own {
-    /// What the replies of the backend told of statements.
+    /// Takes in what the replies of the backend told of statements.
     pub(super) fn note_statements(&mut self, leased: &mut Leased, news: &mut Heard) {
         if news.has_stale_plan {
             leased.statements.suspect_all();

@@ -20,10 +20,10 @@ use crate::{
     wire::{TxStatus, frame::Header},
 };
 
-/// As long as so many bytes wait for the client, nothing more is read from it.
+/// Bytes that wait for the client, from which on nothing more is read from it.
 const OUTBOX_BYTES: usize = 64 * 1024;
 
-/// What a turn of moving bytes waits for.
+/// The event that a turn of moving bytes waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Until {
     /// A whole request in the inbox.
@@ -34,7 +34,7 @@ pub(super) enum Until {
     AnsweredAlone,
 }
 
-/// What it has come to.
+/// The event that a turn of moving bytes has come to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Moved {
     /// The request at the start of the inbox.
@@ -253,7 +253,7 @@ impl Session {
         }
     }
 
-    /// What moving bytes has come to, if that is what was waited for.
+    /// The event that moving bytes has come to, if that is what was waited for.
     fn moved(&self, until: Until) -> Result<Option<Moved>, Ended> {
         let is_over = match (&self.hold.leased, until) {
             (None, Until::Answered | Until::AnsweredAlone) => true,

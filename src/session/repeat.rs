@@ -17,7 +17,7 @@ use crate::{
     wire::read::ErrorFields,
 };
 
-/// What only says more of the statement, and is left nowhere.
+/// Effects that only say more of the statement, and leave nothing.
 const HARMLESS: Effects = Effects::APP_OBJECTS.with(Effects::BIND_DECIDES);
 
 impl Sending<'_> {

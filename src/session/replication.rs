@@ -59,7 +59,7 @@ pub(crate) async fn open(
 }
 
 impl Dedicated {
-    /// What the server reported at its start.
+    /// The parameters that the server reported at its start.
     pub(crate) fn parameters(&self) -> &[(String, String)] {
         self.lease.protocol.parameters()
     }

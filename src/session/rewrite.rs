@@ -44,17 +44,17 @@ const PASSES_MAX: usize = 8;
 pub(super) struct Rewrite<'a> {
     pub(super) out: &'a mut Vec<u8>,
     steps: VecDeque<Step>,
-    /// As long as every reply passes, they need not be looked at: then there are no steps, and this is what they await.
+    /// The messages whose replies pass. As long as all do, they need not be looked at, and there are no steps.
     passes: [Awaits; PASSES_MAX],
     passing: usize,
     /// Every reply counts: more messages will follow before the Sync, or have come before, or one of these replies
     /// does not pass.
     exact: bool,
-    /// What all of the request may do.
+    /// Effects that all of the request may have.
     pub(super) effects: Effects,
     /// Something of it is run.
     pub(super) executed: bool,
-    /// As long as nothing was bound, described or run, a stale plan may be replaced.
+    /// A stale plan may be replaced: nothing was bound, described or run yet.
     pub(super) may_repeat: bool,
     risk: Option<(Risk, usize)>,
     /// The statement named last is one that the client was told nothing of, as far as is known.
@@ -69,14 +69,14 @@ pub(super) struct Rewrite<'a> {
 /// A portal, the client's name for its statement, and the statement.
 type Bound = (Box<[u8]>, Box<[u8]>, StatementId);
 
-/// What became of a message.
+/// The outcome of rewriting a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Done {
-    /// It is sent, or answered.
+    /// The message is sent, or answered.
     Sent,
-    /// It is not sent before what was sent for it is answered.
+    /// The message is not sent before what was sent for it is answered.
     Cut,
-    /// It is refused: the statement's columns are others than the client was told.
+    /// The message is refused: the statement's columns are others than the client was told.
     Changed,
 }
 
@@ -88,12 +88,12 @@ pub(super) struct Risk {
     pub(super) at: usize,
 }
 
-/// What becomes of the replies.
+/// A request that was rewritten, as far as its replies are concerned.
 #[derive(Debug)]
 pub(super) struct Rewritten {
     /// None if all of them pass.
     pub(super) steps: VecDeque<Step>,
-    /// Then so many are to Parse messages.
+    /// The number of replies to Parse messages, if all replies pass.
     pub(super) parses: usize,
     /// A message that may meet a stale plan, and how many steps remain at it.
     pub(super) risk: Option<(Risk, usize)>,
@@ -134,7 +134,7 @@ impl<'a> Rewrite<'a> {
         }
     }
 
-    /// It does not.
+    /// The reply to what was sent does not pass, but is dealt with so.
     pub(super) fn push(&mut self, step: Step) {
         self.spell_out();
         self.steps.push_back(step);
@@ -195,7 +195,7 @@ impl<'a> Rewrite<'a> {
     }
 }
 
-/// What the client's name for a statement stands for on the backend.
+/// The name by which the backend knows what the client calls a statement.
 #[derive(Clone, Copy)]
 pub(super) enum ServerName<'a> {
     Unnamed,

@@ -26,7 +26,7 @@ use crate::{
     wire::{TxStatus, message},
 };
 
-/// What may discard something that the session has on its backend: the tags of commands tell whether it has.
+/// Effects that may discard something that the session has on its backend: the tags of commands tell whether they have.
 const DISCARDING: Effects = Effects::DISCARDS
     .with(Effects::DISCARDS_SEQUENCES)
     .with(Effects::RESETS)
@@ -36,7 +36,7 @@ const DISCARDING: Effects = Effects::DISCARDS
 /// How a request was written.
 #[derive(Debug)]
 enum Written {
-    /// As it came, with so many Parse messages.
+    /// The request as it came, with so many Parse messages.
     AsItCame { parses: usize },
     /// In other words: the buffer has all of it.
     Anew(Rewritten),
@@ -138,7 +138,7 @@ impl Sending<'_> {
         self.note_sequences(demand);
     }
 
-    /// What the request, which will be sent, does to the session.
+    /// Notes what the request, which will be sent, does to the session.
     fn note_effects(&mut self, request: Request, demand: &Demand) {
         let verdict = &demand.verdict;
         // What is discarded is told when it is.
@@ -330,8 +330,8 @@ impl Sending<'_> {
         Some(Settings::new(restored.map(|(name, value)| (name.to_owned(), value.to_owned()))))
     }
 
-    /// What completes the request, if it succeeds. Where more of a pipeline follows, that is said behind its Sync, if the
-    /// pipeline is a transaction of its own.
+    /// The text that completes the request, if it succeeds. Where more of a pipeline follows, it is said behind its Sync,
+    /// if the pipeline is a transaction of its own.
     fn completion(&mut self, request: Request, effects: Effects) -> Option<String> {
         let restored = self.restore_startup(request, effects);
         let is_part = request.end == End::Open;

@@ -149,7 +149,7 @@ impl Session {
         Ok(())
     }
 
-    /// What the replies told besides the bytes for the client.
+    /// Takes in what the replies told besides the bytes for the client.
     pub(super) fn on_news(&mut self) {
         let Self { client, view, own, hold: Hold { transaction, leased }, .. } = self;
         let Some(leased) = leased else { return };

@@ -3,15 +3,15 @@
 use super::kinds::{CHANGES_SETTINGS, DEFINES, LEAVES_STATE};
 use crate::{backend::probe::PinReason, sql::Effects};
 
-/// What is known of a backend and of the session that holds it.
+/// The facts about a backend and the session that holds it.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub(super) struct Facts {
     /// The server has answered everything, and is in no transaction.
     pub(super) is_quiescent: bool,
-    /// What the texts since the checkout may have left.
+    /// Effects that the texts since the checkout may have had.
     pub(super) effects: Effects,
-    /// What the session is pinned by.
+    /// The pin of the session.
     pub(super) pin: Option<PinReason>,
     /// The backend is the session's own until the session ends.
     pub(super) is_kept: bool,
@@ -33,11 +33,11 @@ pub(super) struct Facts {
     pub(super) was_hit: bool,
     /// A message of the client is under way to it.
     pub(super) is_streaming: bool,
-    /// Its socket has not taken everything yet.
+    /// The backend's socket has not taken everything yet.
     pub(super) has_unsent: bool,
 }
 
-/// What is to be done.
+/// The next step with a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Settle {
     /// Nothing yet: a transaction is open, or an answer is still to come.
@@ -53,7 +53,7 @@ pub(super) enum Settle {
     Release,
 }
 
-/// What the server is asked, in this order. The answer to each ends the reason for it, or the hold on the backend.
+/// A question to the server; they come in this order. The answer to each ends the reason for it, or the hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Question {
     /// The channels that the session listens to there, which are taken over.
@@ -68,7 +68,7 @@ pub(super) enum Question {
     Residue,
 }
 
-/// What is to be done with a backend of which this is known.
+/// The next step with a backend of which this is known.
 pub(super) fn settled(facts: Facts) -> Settle {
     if !facts.is_quiescent {
         return Settle::Wait;

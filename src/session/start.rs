@@ -11,14 +11,14 @@ use crate::{
     threads::Home,
 };
 
-/// Who the client is: fixed when it was let in, but for what a reload changes of it.
+/// The client's identity: fixed when it was let in, but for what a reload changes of it.
 #[derive(Debug)]
 pub(super) struct Who {
     pub(super) identity: Arc<Identity>,
     pub(super) home: Home,
     /// The key that cancels this session.
     pub(super) key: CancelKey,
-    /// What the client asked for at startup: where RESET goes back to.
+    /// The settings that the client asked for at startup: where RESET goes back to.
     pub(super) startup: Arc<Settings>,
     pub(super) is_worker: bool,
     /// The pool that everything goes to (`dbname=app@jobs`).
@@ -27,9 +27,9 @@ pub(super) struct Who {
 
 /// Everything that a session starts with.
 pub(crate) struct Start {
-    /// Who the client is to servers.
+    /// The client's identity to servers.
     pub(crate) identity: Arc<Identity>,
-    /// What it asked for.
+    /// The settings that the client asked for.
     pub(crate) startup: Arc<Settings>,
     /// How the server reads its texts.
     pub(crate) reading: Reading,

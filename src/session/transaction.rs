@@ -19,29 +19,29 @@ pub(crate) enum LocalTransaction {
     /// The transaction has failed before it reached a server, or its server is gone, and the client was told so: only
     /// its end is accepted.
     Failed,
-    /// Its server is gone, and nothing was owed to the client that could have told it: its next request is answered by
+    /// The server is gone, and nothing was owed to the client that could have told it: its next request is answered by
     /// the error, whatever it is. A COMMIT, too: nothing of the transaction is there.
     Lost(Reply),
 }
 
-/// What must be sent to open the transaction.
+/// The statements that must be sent to open the transaction.
 #[derive(Debug)]
 pub(crate) struct Deferred {
     /// BEGIN as the client wrote it, then SAVEPOINT, SET LOCAL and the like.
     pub(crate) texts: Vec<Box<[u8]>>,
-    /// It may be opened on a standby.
+    /// The transaction may be opened on a standby.
     pub(crate) fits_standby: bool,
 }
 
-/// What the request under way may do to the transaction that it is part of, for the case that its answer never comes.
+/// The effect that the request under way may have on its transaction, for the case that its answer never comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// It leaves it open.
+    /// The request leaves it open.
     #[default]
     No,
-    /// It ends it without a commit.
+    /// The request ends it without a commit.
     Rollback,
-    /// It may commit it.
+    /// The request may commit it.
     Commit,
 }
 
@@ -88,7 +88,7 @@ impl LocalTransaction {
 }
 
 impl Ending {
-    /// Of two requests before one Sync, the later one being `other`.
+    /// The ending of two requests before one Sync, the later one being `other`.
     #[must_use]
     pub(crate) fn and(self, other: Self) -> Self {
         match (self, other) {

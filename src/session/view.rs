@@ -10,7 +10,7 @@ use crate::{
     sql::Effects,
 };
 
-/// What the session goes by: the configuration in force when it last looked, and the definitions of its database.
+/// The session's view of the world: the configuration when it last looked, and the definitions of its database.
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) snapshot: Arc<Snapshot>,
