@@ -1,7 +1,7 @@
 # `make help` lists the targets. Every one installs what it needs first (scripts/setup.sh; silent when all is there).
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test attack drill conformance bench fmt lint setup help
+.PHONY: build demo test attack drill check-consistency conformance bench fmt lint setup help
 
 build: ## the release binary: target/release/bulkhead
 	@scripts/setup.sh build
@@ -27,6 +27,10 @@ drill: ## every fault of README's table, at random moments; ROUNDS of each (20),
 	@scripts/setup.sh build test
 	BULKHEAD_DRILL_ROUNDS=$(or $(ROUNDS),20) BULKHEAD_DRILL_ONLY='$(ONLY)' cargo test --locked --test it -- --exact drill::long --ignored --nocapture
 
+check-consistency: ## reads of replicas that fall behind, stop and crash, against every acknowledged write; READS of each promise (1000000)
+	@scripts/setup.sh build test
+	BULKHEAD_CHECK_READS=$(or $(READS),1000000) cargo test --locked --test it -- --exact consistency::long --ignored --nocapture
+
 conformance: ## PostgreSQL's own regression suite, straight at a server and through Bulkhead: the output must be the same; ARGS=--churn
 	@scripts/setup.sh build test
 	scripts/conformance.sh $(ARGS)
@@ -47,4 +51,4 @@ setup: ## install everything that the other targets use
 	@scripts/setup.sh build demo test bench
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\): ## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\): ## /\1\t/p' Makefile

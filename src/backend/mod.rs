@@ -213,6 +213,11 @@ impl Backend {
         Broken::Closed { server: self.server.name.clone() }
     }
 
+    /// The error for a server that does not answer.
+    pub fn timed_out(&self) -> Broken {
+        Broken::TimedOut { server: self.server.name.clone() }
+    }
+
     /// The error for a connection that works, and is of no use to anybody.
     pub fn given_up(&self, why: &'static str) -> Broken {
         Broken::GivenUp { server: self.server.name.clone(), why }

@@ -23,7 +23,7 @@ impl BackendId {
 pub struct Numbers {
     /// The last backend's number.
     last: AtomicU64,
-    /// Tells that a server is at another host now.
+    /// Tells that a server is at another host now, or does not answer: who waits for it is to look.
     pub moved: Notify,
 }
 

@@ -1,11 +1,14 @@
 //! How far one replica is.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
-use super::samples::Samples;
+use super::samples::{Era, Samples};
+
+/// A replica that has so often not answered in time does not work on what it was asked either, as far as can be told.
+const SILENCES_MAX: u32 = 2;
 
 /// How far a replica may be behind; by default without a bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub struct Standing {
     pub in_recovery: bool,
     /// The timeline that it follows.
     pub timeline: Option<u32>,
+    /// The cluster that it is of.
+    pub cluster: Option<u64>,
     /// What it has replayed.
     pub position: Option<u64>,
 }
@@ -34,8 +39,8 @@ pub struct Progress {
     replayed: AtomicU64,
     /// It does not answer, or is too far behind.
     is_out: AtomicBool,
-    /// It has not answered in time.
-    is_silent: AtomicBool,
+    /// How often in a row it has not answered in time.
+    silences: AtomicU32,
     lag_bytes: AtomicU64,
     lag_ms: AtomicU64,
 }
@@ -55,7 +60,7 @@ impl Progress {
 
     /// Whether a read may use it that needs nothing.
     pub fn is_in(&self) -> bool {
-        !self.is_out.load(Ordering::Acquire) && !self.is_silent.load(Ordering::Acquire)
+        !self.is_out.load(Ordering::Acquire) && self.silences.load(Ordering::Acquire) == 0
     }
 
     /// The time of the newest sample that it has replayed.
@@ -71,13 +76,16 @@ impl Progress {
 
     /// It has answered.
     pub fn note(&self, standing: Standing, samples: &Samples, bounds: LagBounds, now: Instant) {
-        self.is_silent.store(false, Ordering::Release);
-        let follows = standing.in_recovery && standing.timeline.is_some();
-        let position = standing.position.filter(|_| follows && standing.timeline == samples.timeline());
+        self.silences.store(0, Ordering::Release);
+        let era = samples.era();
+        let is_of =
+            |era: Era| standing.timeline == Some(era.timeline) && standing.cluster == Some(era.cluster);
+        let follows = standing.in_recovery && era.is_none_or(is_of);
+        let position = standing.position.filter(|_| follows && era.is_some());
         let Some(replayed) = position.and_then(|position| samples.replayed(position)) else {
             self.replayed.store(0, Ordering::Release);
-            // Of a replica that follows another timeline, or none, nothing is known.
-            self.is_out.store(samples.timeline().is_some() && !follows, Ordering::Release);
+            // Of one that follows another primary, or none, nothing is known.
+            self.is_out.store(!follows, Ordering::Release);
             return;
         };
         let lag = replayed.behind_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
@@ -91,25 +99,40 @@ impl Progress {
         self.is_out.store(is_late || is_far, Ordering::Release);
     }
 
-    /// It has not answered in time.
-    pub fn note_silent(&self) {
-        self.is_silent.store(true, Ordering::Release);
+    /// It has not answered in time. Whether that was so before, too: what it has been asked is not waited for any more.
+    pub fn note_silent(&self) -> bool {
+        self.silences.fetch_add(1, Ordering::AcqRel) + 1 == SILENCES_MAX
+    }
+
+    /// The connection that it was asked on is lost: it may come back with less than it had.
+    pub fn note_lost(&self) {
+        self.replayed.store(0, Ordering::Release);
+    }
+
+    /// Whether it has not answered in time, and may yet: whoever waits for it, and asks for nothing else, is to be told.
+    pub fn is_in_doubt(&self) -> bool {
+        (1..SILENCES_MAX).contains(&self.silences.load(Ordering::Acquire))
+    }
+
+    /// Whether what it has been asked is not waited for any more.
+    pub fn is_stuck(&self) -> bool {
+        self.silences.load(Ordering::Acquire) >= SILENCES_MAX
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::samples::Era, *};
+    use super::*;
 
     const BOUNDS: LagBounds = LagBounds { max_lag: Duration::from_secs(10), max_lag_bytes: 1000 };
 
     fn standing(timeline: u32, position: u64) -> Standing {
-        Standing { in_recovery: true, timeline: Some(timeline), position: Some(position) }
+        Standing { in_recovery: true, timeline: Some(timeline), cluster: Some(7), position: Some(position) }
     }
 
     fn samples(now: Instant) -> Samples {
         let mut samples = Samples::default();
-        samples.begin(Era { connection: 1, timeline: 2 });
+        samples.begin(Era { connection: 1, timeline: 2, cluster: 7 });
         samples.add(5, 500, now);
         samples.add(9, 900, now);
         samples
@@ -125,13 +148,16 @@ mod tests {
             progress.covers(4) && !progress.covers(5),
             "a stamp of the sample's own time is later than it"
         );
-        progress.note_silent();
+        assert!(!progress.note_silent() && !progress.is_stuck() && progress.is_in_doubt());
         assert!(!progress.covers(4) && !progress.is_in());
+        assert!(progress.note_silent() && progress.is_stuck() && !progress.is_in_doubt());
         progress.note(standing(2, 900), &samples, BOUNDS, now);
         assert!(progress.covers(8) && !progress.covers(9));
         // Of another timeline, or no replica any more.
         progress.note(standing(1, 2000), &samples, BOUNDS, now);
         assert!(!progress.covers(0));
+        progress.note(Standing { cluster: Some(8), ..standing(2, 2000) }, &samples, BOUNDS, now);
+        assert!(!progress.covers(0) && !progress.is_in(), "of another cluster");
         let promoted = Standing { in_recovery: false, ..standing(2, 2000) };
         progress.note(promoted, &samples, BOUNDS, now);
         assert!(!progress.covers(0) && !progress.is_in());

@@ -12,6 +12,8 @@ pub struct Era {
     pub connection: u64,
     /// The timeline that the primary writes to.
     pub timeline: u32,
+    /// Which cluster it is of.
+    pub cluster: u64,
 }
 
 /// One sample.
@@ -69,9 +71,9 @@ impl Samples {
         true
     }
 
-    /// The timeline that positions are of.
-    pub fn timeline(&self) -> Option<u32> {
-        self.era.map(|era| era.timeline)
+    /// What positions are of.
+    pub fn era(&self) -> Option<Era> {
+        self.era
     }
 
     /// How far somebody is who has replayed up to a position; `None` if that is behind all samples.
@@ -118,7 +120,7 @@ pub fn read_position(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const ERA: Era = Era { connection: 1, timeline: 1 };
+    const ERA: Era = Era { connection: 1, timeline: 1, cluster: 7 };
 
     #[test]
     fn positions_are_read() {

@@ -186,6 +186,15 @@ impl ServerPool {
         }
     }
 
+    /// Lets those go elsewhere who wait, if they can.
+    pub fn send_elsewhere(&self, why: &str) {
+        let mut state = self.lock();
+        if state.limits.fails_fast {
+            let failure = Arc::new(ConnectFailure::unreachable(&self.server_name, why.to_owned()));
+            self.refuse_waiters(&mut state, |_| true, &Refusal::Unreachable(failure));
+        }
+    }
+
     /// Refuses everybody for whom `leaves` holds.
     pub(super) fn refuse_waiters(
         &self,

@@ -24,6 +24,12 @@ impl Session {
             let broken = leased.left_behind();
             return self.on_broken(broken);
         }
+        if self.waits_in_vain()
+            && let Some(lease) = &self.hold.leased
+        {
+            let broken = lease.timed_out();
+            return self.on_broken(broken);
+        }
         let limit = self.view.snapshot.limits.tcp_user_timeout;
         if limit.is_zero() {
             return Ok(());

@@ -153,7 +153,9 @@ impl<'a> Judge<'a> {
 
     /// By which rules and which catalog this text is judged now.
     pub(super) fn epochs(self, text: &[u8]) -> (u64, u64) {
-        (self.view.snapshot.classifier_epoch, self.view.catalog.load().epoch_of(text))
+        let snapshot = &self.view.snapshot;
+        let judged = snapshot.classifier_epoch ^ snapshot.classifier.refusals() << 32;
+        (judged, self.view.catalog.load().epoch_of(text))
     }
 
     fn extended_demand(self, request: Request, unjudged: &mut Unjudged) -> Result<Demand, Ended> {

@@ -42,6 +42,8 @@ impl Session {
             self.count_read(ReadOn::Replica);
             return Soon::now(Ok(pool));
         }
+        // Those that come later find a sample that is new enough.
+        self.view.snapshot.causal.want(need);
         let replicas = &self.view.snapshot.replicas;
         let limit = match consistency {
             Consistency::Strong => replicas.causal_wait + replicas.sample_interval * STRONG_ROUNDS,
@@ -63,7 +65,6 @@ impl Session {
     /// Holds a read until a replica is fresh enough; false if none is by then.
     async fn wait_for_replica(&mut self, pool: PoolId, need: u64, deadline: Instant) -> Result<bool, Stop> {
         let causal = Arc::clone(&self.view.snapshot.causal);
-        causal.want(need);
         loop {
             let progressed = causal.progressed();
             if self.has_fresh(pool, need) {
@@ -174,17 +175,18 @@ impl Session {
             return;
         }
         let stamps = &self.view.snapshot.causal.stamps;
-        let keeps_to_one = self.consistency(demand) == Consistency::Session;
-        if let Some(replica) = self.replica_used().filter(|_| keeps_to_one) {
-            self.own.replica = NonZeroU8::new(replica as u8 + 1);
-            return;
-        }
         let scope = Scope { tables: demand.verdict.reads(), database: self.who.identity.database_hash };
-        if stamps.is_committing(&scope) {
-            self.own.floor = self.own.floor.max(stamps.now());
-        }
-        if keeps_to_one {
-            self.own.floor = self.own.floor.max(stamps.last(&scope));
+        let of_session = self.consistency(demand) == Consistency::Session;
+        let is_committing = stamps.is_committing(&scope);
+        match self.replica_used() {
+            // What it may have seen there only is on no other replica yet.
+            Some(replica) if of_session || is_committing => {
+                self.own.replica = NonZeroU8::new(replica as u8 + 1);
+            }
+            Some(_) => {}
+            None if is_committing => self.own.floor = self.own.floor.max(stamps.now()),
+            None if of_session => self.own.floor = self.own.floor.max(stamps.last(&scope)),
+            None => {}
         }
     }
 
@@ -197,6 +199,13 @@ impl Session {
         Some(self.under_way.fresh.trailing_zeros() as usize)
     }
 
+    /// Whether the answer of a replica is waited for that does not answer others, and the read can be run once more.
+    pub(super) fn waits_in_vain(&self) -> bool {
+        let progress = &self.view.snapshot.replicas.progress;
+        let is_stuck = |at: usize| progress.get(at).is_some_and(|replica| replica.is_stuck());
+        self.has_told_nothing() && self.replica_used().is_some_and(is_stuck)
+    }
+
     /// The session does not keep to its replica any more: whatever it has seen there must be where it reads next.
     fn leave_replica(&mut self) {
         if self.own.replica.take().is_some() {
@@ -206,11 +215,11 @@ impl Session {
 
     /// An answer is there that the client has not been given: what it may be told of is stamped before.
     pub(super) fn stamp_changes(&mut self) {
-        let changed = self.view.catalog.changes();
         let Some(leased) = &mut self.hold.leased else { return };
         if leased.changes.scope.tables.is_empty() {
             return;
         }
+        let changed = self.view.catalog.changes();
         let stamps = &self.view.snapshot.causal.stamps;
         let changes = leased.changes;
         if changes.is_committing {

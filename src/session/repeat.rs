@@ -9,7 +9,12 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Session, UnderWay, kept::Kept, request::Request, sending::Sending};
+use super::{
+    Session, UnderWay,
+    kept::Kept,
+    request::{Request, first_request},
+    sending::Sending,
+};
 use crate::{
     backend::{Broken, protocol::Transient},
     route::Demand,
@@ -63,6 +68,12 @@ impl UnderWay {
 }
 
 impl Session {
+    /// Whether the request under way may still be run once more: nothing of an answer was told.
+    pub(super) fn has_told_nothing(&self) -> bool {
+        self.under_way.sent.is_some()
+            && self.hold.leased.as_ref().is_some_and(|leased| leased.protocol.has_told_nothing())
+    }
+
     /// The request under way begins anew, if it can.
     pub(super) fn repeat(&mut self, reason: Transient) -> bool {
         let Some(sent) = self.under_way.sent.take() else { return false };
@@ -71,9 +82,24 @@ impl Session {
         self.client.inbox.extend_from_slice(&later);
         self.client.kept.take_back_sent();
         self.under_way.is_repeated = true;
+        if reason == Transient::ReadOnly {
+            self.remember_refused();
+        }
         self.view.snapshot.metrics.repeats.0[reason as usize].fetch_add(1, Ordering::Relaxed);
         tracing::debug!(reason = reason.label(), "a read is run once more");
         true
+    }
+}
+
+impl Session {
+    /// A replica has refused to run the request, which begins anew: its texts go to the primary from now on.
+    fn remember_refused(&mut self) {
+        let limit = self.view.snapshot.limits.request_buffer;
+        let Ok(Some(request)) = first_request(&self.client.inbox, limit) else { return };
+        let catalog = self.view.catalog.load();
+        for text in self.judge().texts(request) {
+            self.view.snapshot.classifier.refused(&catalog, text);
+        }
     }
 }
 

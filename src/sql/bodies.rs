@@ -5,9 +5,10 @@ use pg_raw_parse::Node;
 use super::{
     catalog::Catalog,
     parse, plpgsql,
-    proof::{Body, Source, Use},
+    proof::{Body, Source},
     query::Walk,
     rules::Rules,
+    used::Use,
     verdict::Effects,
 };
 

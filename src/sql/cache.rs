@@ -1,5 +1,7 @@
 //! The verdicts of texts already judged, bounded.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use quick_cache::sync::Cache;
 
 use super::{
@@ -10,7 +12,8 @@ use super::{
     reading::Reading,
     recent,
     rules::Rules,
-    verdict::{Reason, Verdict},
+    tables::Tables,
+    verdict::{Class, Reason, Verdict},
 };
 
 /// Judges texts by one set of rules and remembers what it judged.
@@ -19,6 +22,7 @@ pub struct Classifier {
     keys: Keys,
     verdicts: Cache<(u64, Key), Verdict, quick_cache::UnitWeighter, foldhash::fast::RandomState>,
     statement_bytes: usize,
+    refusals: AtomicU64,
 }
 
 /// A text that was not judged yet, for [`Classifier::judge`] of the same classifier.
@@ -39,7 +43,7 @@ impl Classifier {
             foldhash::fast::RandomState::default(),
             quick_cache::sync::DefaultLifecycle::default(),
         );
-        Self { rules, keys: Keys::new(), verdicts, statement_bytes }
+        Self { rules, keys: Keys::new(), verdicts, statement_bytes, refusals: AtomicU64::new(0) }
     }
 
     /// The rules that this classifier judges by.
@@ -65,6 +69,23 @@ impl Classifier {
         let verdict = judge::judge(&self.rules, catalog, text, None);
         self.verdicts.insert((catalog.epoch_of(text), miss.key), verdict);
         verdict
+    }
+
+    /// A standby has refused to run this text, though it was judged to read only: it writes, whatever the catalog says.
+    pub fn refused(&self, catalog: &Catalog, text: &[u8]) {
+        let verdict = self.classify(catalog, text);
+        if verdict.class != Class::Read || text.len() > self.statement_bytes {
+            return;
+        }
+        let written =
+            Verdict { class: Class::Write, reason: Reason::Refused, tables: Tables::ALL, ..verdict };
+        self.verdicts.insert((catalog.epoch_of(text), recent::key(&self.keys, text)), written);
+        self.refusals.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often a text was found to be something else than it was judged to be: what was judged before is judged anew.
+    pub fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::Acquire)
     }
 
     /// The verdict of a text that the server reads otherwise than it is classified: it may do anything.

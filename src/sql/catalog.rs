@@ -11,12 +11,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::{
-    additions::Additions,
-    proof::{Proof, Use},
-    tables::Tables,
-    verdict::Effects,
-};
+use super::{additions::Additions, proof::Proof, tables::Tables, used::Use, verdict::Effects};
 
 /// Names of functions that are looked for in a text that is too long to be parsed; of more, one is taken to be in it.
 const HIDDEN_MAX: usize = 100;

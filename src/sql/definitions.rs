@@ -8,10 +8,10 @@ use pg_raw_parse::{
 
 use super::{
     parse::qualified,
-    proof::Use,
     query::{Walk, is_system},
     seen::Access,
     targets::{ranges, targets},
+    used::Use,
 };
 
 /// Proves a statement that is no query, or says that it does not.

@@ -56,6 +56,7 @@ mod setting;
 mod statements;
 mod tables;
 mod targets;
+mod used;
 mod utility;
 mod verdict;
 

@@ -6,8 +6,9 @@
 
 use super::{
     lexer::{Kind, Lexer},
-    proof::{Proof, Use},
+    proof::Proof,
     setting,
+    used::Use,
 };
 
 /// Something of a program, without white space and comments.

@@ -13,31 +13,11 @@ use super::{
     names::split_name,
     reach::{self, Reach},
     tables::Tables,
+    used::Use,
 };
 
 /// The length of a name, `NAMEDATALEN` less one: the server cuts longer ones.
 const NAME_BYTES: usize = 63;
-
-/// What a name is used as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Use {
-    /// Called.
-    Call,
-    /// `x.name`: a column, or a call.
-    Attribute,
-    /// Read from.
-    Read,
-    /// Written to.
-    Write,
-    /// Written to, rows being deleted.
-    Delete,
-    /// A type.
-    Type,
-    /// An operator.
-    Operator,
-    /// Named in a program, as whatever.
-    Mention,
-}
 
 /// What is known of one name, as bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

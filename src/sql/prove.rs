@@ -8,10 +8,10 @@ use super::{
     catalog::Catalog,
     lexer::{Kind, Lexer, Token},
     names::folded,
-    proof::Use,
     query::{Walk, is_system, is_true},
     seen::Access,
     setting,
+    used::Use,
     verdict::Effects,
 };
 

@@ -8,10 +8,10 @@ use pg_raw_parse::{ConstValue, Node, nodes};
 use super::{
     catalog::{Catalog, Function},
     parse::{self, qualified},
-    proof::Use,
     rules::{Object, Rules},
     seen::{Access, Seen},
     tables::Tables,
+    used::Use,
     verdict::{Effects, Reason},
 };
 
@@ -228,6 +228,7 @@ impl<'p, 'c> Walk<'p, 'c> {
         self.found.effects |= if is_temporary(relation) { Effects::TEMP } else { Effects::DDL };
         self.prove_definition();
         if let Some(name) = relation.relname() {
+            self.found.tables |= self.catalog.tables(name, Use::Write);
             self.named_relation(relation.schemaname(), name, Access::Write);
         }
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use super::{proof::Use, tables::Tables};
+use super::{tables::Tables, used::Use};
 
 /// A letter (see `proof_head.sql`, and `d` for rows that are deleted) and a name.
 type Node = (u8, Box<str>);

@@ -19,6 +19,7 @@ use super::{
     seen::Access,
     tables::Tables,
     targets::targets,
+    used::Use,
     verdict::{Effects, Reason},
 };
 
@@ -26,9 +27,8 @@ use super::{
 pub(super) fn statement<'p>(walk: &mut Walk<'p, '_>, text: &[u8], statement: Statement<'p>) {
     walk.found.writes(Reason::Utility);
     walk.found.effects |= effects(statement.node);
-    if !changes_named_only(statement.node) {
-        walk.found.tables = Tables::ALL;
-    }
+    let named = if changes_named_only(statement.node) { defined(walk, statement.node) } else { Tables::ALL };
+    walk.found.tables |= named;
     definitions::prove(walk, statement.node);
     for target in targets(statement.node) {
         if is_temporary(target) && is_creation(statement.node) {
@@ -67,15 +67,17 @@ fn function<'p>(walk: &mut Walk<'p, '_>, create: &'p nodes::CreateFunctionStmt) 
     }
 }
 
+/// What has rows.
+const RELATIONS: [ObjectType::Type; 4] = [
+    ObjectType::OBJECT_TABLE,
+    ObjectType::OBJECT_VIEW,
+    ObjectType::OBJECT_MATVIEW,
+    ObjectType::OBJECT_FOREIGN_TABLE,
+];
+
 /// DROP TABLE and the like: each object is a list of the parts of its name.
 fn dropped<'p>(walk: &mut Walk<'p, '_>, drop: &'p nodes::DropStmt) {
-    let relations = [
-        ObjectType::OBJECT_TABLE,
-        ObjectType::OBJECT_VIEW,
-        ObjectType::OBJECT_MATVIEW,
-        ObjectType::OBJECT_FOREIGN_TABLE,
-    ];
-    if !relations.contains(&drop.remove_type) {
+    if !RELATIONS.contains(&drop.remove_type) {
         return;
     }
     for object in drop.objects() {
@@ -119,14 +121,32 @@ fn effects(node: Node<'_>) -> Effects {
     }
 }
 
-/// Whether it changes nothing but rows of the tables that it names.
+/// Whether it changes nothing but the tables that it names. Of definitions this counts only if they make nothing but what
+/// runs no code ([`Effects::ADDS`]), or take relations away.
 fn changes_named_only(node: Node<'_>) -> bool {
     match node {
+        Node::DropStmt(drop) => RELATIONS.contains(&drop.remove_type),
+        Node::CreateStmt(_) | Node::CreateTableAsStmt(_) | Node::CreateSeqStmt(_) | Node::IndexStmt(_) => {
+            true
+        }
+        Node::CreateSchemaStmt(_) => true,
         // With CASCADE, also of those that refer to them.
         Node::TruncateStmt(truncate) => truncate.behavior == DropBehavior::DROP_RESTRICT,
         Node::RefreshMatViewStmt(_) | Node::LockStmt(_) | Node::VacuumStmt(_) => true,
         _ => false,
     }
+}
+
+/// The relations that it makes or takes away.
+fn defined<'p>(walk: &Walk<'p, '_>, node: Node<'p>) -> Tables {
+    let mut names: Vec<&str> = targets(node).into_iter().filter_map(nodes::RangeVar::relname).collect();
+    if let Node::DropStmt(drop) = node {
+        names.extend(drop.objects().iter().filter_map(|object| match object {
+            Node::NodeList(parts) => Some(qualified(parts.iter()).1),
+            _ => None,
+        }));
+    }
+    names.into_iter().fold(Tables::NONE, |all, name| all.with(walk.catalog.tables(name, Use::Delete)))
 }
 
 fn is_creation(node: Node<'_>) -> bool {

@@ -62,6 +62,8 @@ pub enum Reason {
     Empty,
     /// The fast-path function call message.
     FunctionCall,
+    /// Judged to be a read, and refused by a replica because it writes.
+    Refused,
 }
 
 /// What a text that is exactly one statement does to the transaction.
@@ -196,8 +198,6 @@ effects! {
 /// What may change rows of tables that are not named, or what a name means.
 const CHANGES_ANYTHING: Effects = Effects::UNPROVEN
     .with(Effects::DDL)
-    .with(Effects::ADDS)
-    .with(Effects::DROPS)
     .with(Effects::OPAQUE_SETTINGS)
     .with(Effects::UNSURE)
     .with(Effects::WANTS_DATABASE)
@@ -381,6 +381,7 @@ reasons! {
     OldStrings: "old_strings", "standard_conforming_strings is off";
     Empty: "empty", "it is empty";
     FunctionCall: "function_call", "it is a fast-path function call";
+    Refused: "refused", "a replica has refused to run it";
 }
 
 impl Verdict {

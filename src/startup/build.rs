@@ -119,19 +119,10 @@ impl Draft {
         let process =
             earlier.as_ref().map_or_else(|| process(&config, spawner), |shared| Arc::clone(&shared.process));
         let reads = reads(&config);
-        let health = Health::new(
-            &pools,
-            (routes.primary, routes.replicas),
-            &process.causal,
-            LagBounds { max_lag: reads.max_lag, max_lag_bytes: reads.max_lag_bytes as u64 },
-            earlier.as_ref().map(|shared| &shared.health),
-        );
-        let replicas = Replicas {
-            consistency: reads.consistency,
-            causal_wait: reads.causal_wait,
-            sample_interval: reads.sample_interval,
-            progress: progress(&pools, &routes, &health),
-        };
+        let bounds = LagBounds { max_lag: reads.max_lag, max_lag_bytes: reads.max_lag_bytes as u64 };
+        let known = earlier.as_ref().map(|shared| &shared.health);
+        let health = Health::new(&pools, (routes.primary, routes.replicas), &process.causal, bounds, known);
+        let replicas = replicas(reads, progress(&pools, &routes, &health));
         let shared = Snapshot {
             health,
             epoch,
@@ -211,6 +202,11 @@ fn process(config: &Config, spawner: &Spawner) -> Arc<Process> {
 fn reads(config: &Config) -> config::Reads {
     let pool = config.pools.iter().find(|pool| pool.name == "replicas");
     pool.map(|pool| pool.reads).unwrap_or_default()
+}
+
+fn replicas(reads: config::Reads, progress: Vec<Arc<Progress>>) -> Replicas {
+    let config::Reads { consistency, causal_wait, sample_interval, .. } = reads;
+    Replicas { consistency, causal_wait, sample_interval, progress }
 }
 
 /// How far each server of the replicas' pool is.

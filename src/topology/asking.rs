@@ -71,9 +71,15 @@ impl ServerHealth {
         };
         match outcome {
             Outcome::Answered(status) => self.note_reached(status),
-            Outcome::Failed(error) => self.note(Known::Down { error }),
+            Outcome::Failed(error) => {
+                self.note_lost();
+                self.note(Known::Down { error });
+            }
             Outcome::NoPlace => self.check_in_pool(identity).await,
-            Outcome::Unreachable(error) => self.note_unreachable(&error, identity).await,
+            Outcome::Unreachable(error) => {
+                self.note_lost();
+                self.note_unreachable(&error, identity).await;
+            }
             Outcome::Overdue(since) => self.check_others(&mut own, since, identity).await,
         }
         self.has_own.store(own.is_open(), Ordering::Relaxed);

@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Whether the server is in recovery; where its WAL is: as far as it has been written, or replayed; the timeline, in
-/// hexadecimal for a primary; and the sizes of pages and segments. A role that may see it is told which timeline a
+/// hexadecimal for a primary; the sizes of pages and segments; and of which cluster it is. A role that may see it is told which timeline a
 /// replica receives; any other one, which it has come to with its last restartpoint.
 const QUESTION: &str = "SELECT r, \
      CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END, \
@@ -42,7 +42,8 @@ const QUESTION: &str = "SELECT r, \
      (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()))::pg_catalog.text \
      ELSE pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END, \
      pg_catalog.current_setting('wal_block_size'), \
-     pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')) \
+     pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')), \
+     (SELECT system_identifier FROM pg_catalog.pg_control_system()) \
      FROM (SELECT pg_catalog.pg_is_in_recovery()) AS f (r)";
 
 /// What any server can answer.
@@ -78,6 +79,8 @@ pub(super) struct Status {
     pub(super) timeline: Option<u32>,
     /// The end of the last record that it has written, or replayed.
     pub(super) position: Option<u64>,
+    /// The cluster that it is of: a primary, its replicas, and nobody else (`system_identifier`).
+    pub(super) cluster: Option<u64>,
     /// The time by the clock of samples when it was asked.
     pub(super) time: u64,
     /// Which connection it was asked on.
@@ -305,5 +308,6 @@ pub(super) async fn ask(backend: &mut Backend, time: u64, is_plain: &AtomicBool)
         }
         (position, ..) => position,
     };
-    Ok(Status { in_recovery, timeline, position, time, connection: backend.id.get() })
+    let cluster = size(5);
+    Ok(Status { in_recovery, timeline, position, cluster, time, connection: backend.id.get() })
 }

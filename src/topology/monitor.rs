@@ -232,15 +232,16 @@ impl ServerHealth {
     }
 
     fn note_position(&self, status: Status) {
-        let Status { in_recovery, timeline, position, time, connection } = status;
+        let Status { in_recovery, timeline, position, cluster, time, connection } = status;
         match self.role {
             Role::Primary => {
-                if let (false, Some(timeline), Some(position)) = (in_recovery, timeline, position) {
-                    self.causal.note_sample(Era { connection, timeline }, time, position);
+                let era = timeline.zip(cluster).filter(|_| !in_recovery);
+                if let (Some((timeline, cluster)), Some(position)) = (era, position) {
+                    self.causal.note_sample(Era { connection, timeline, cluster }, time, position);
                 }
             }
             Role::Replica => {
-                let standing = Standing { in_recovery, timeline, position };
+                let standing = Standing { in_recovery, timeline, cluster, position };
                 self.progress.note(standing, &self.causal.samples(), self.bounds, std::time::Instant::now());
                 self.causal.note_progress();
             }
@@ -250,8 +251,17 @@ impl ServerHealth {
 
     /// It has not answered in time whether it has replayed what reads wait for.
     pub(super) fn note_silent(&self) {
+        if self.role == Role::Replica && self.progress.note_silent() {
+            tracing::warn!(server = %self.name, "the replica does not answer: reads under way on it are run on the primary");
+            self.members.iter().for_each(|member| member.send_elsewhere("it does not answer"));
+            self.members[0].server().numbers.moved.notify_one();
+        }
+    }
+
+    /// It has failed to answer, and may come back as something else.
+    pub(super) fn note_lost(&self) {
         if self.role == Role::Replica {
-            self.progress.note_silent();
+            self.progress.note_lost();
         }
     }
 

@@ -49,6 +49,9 @@ impl ServerHealth {
     async fn wait_until_wanted(&self, asked_at: Instant, interval: Duration) {
         sleep_until(asked_at + interval).await;
         loop {
+            if self.reads().is_in_doubt() {
+                return;
+            }
             let woken = self.causal.woken();
             if self.causal.is_read() {
                 let beats = self.role == Role::Replica && asked_at.elapsed() >= HEARTBEAT;
@@ -88,9 +91,8 @@ impl ServerHealth {
                 }
             }
             // What this says of the server is the health check's to find out.
-            Ok(Outcome::Failed(_) | Outcome::Unreachable(_) | Outcome::Overdue(_)) | Err(_) => {
-                self.note_silent();
-            }
+            Ok(Outcome::Failed(_) | Outcome::Unreachable(_)) => self.note_lost(),
+            Ok(Outcome::Overdue(_)) | Err(_) => self.note_silent(),
         }
     }
 }

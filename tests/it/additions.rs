@@ -95,6 +95,7 @@ async fn tables_that_come_and_go_are_nobody_elses_trouble() {
         .set("servers.replica", "url", replica.url(Login::App))
         .pool("primary", &["primary"], 1)
         .pool("replicas", &["replica"], 1)
+        .set("pools.replicas", "consistency", "eventual")
         .set("auth", "method", "trust");
     let proxy = Proxy::start(&config.to_toml());
     let servers = [&primary, &replica];

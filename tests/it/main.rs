@@ -8,6 +8,7 @@ mod bounds;
 mod cancel;
 mod catalogs;
 mod check;
+mod consistency;
 mod conversation;
 mod corners;
 mod cuts;

@@ -8,6 +8,7 @@ mod queries;
 mod questions;
 mod same_key;
 mod session;
+mod tables;
 
 use super::{Catalog, Custom, Rules, Verdict, judge};
 

@@ -77,12 +77,12 @@ const OWN: &[(&str, &str)] = &[
 ];
 
 /// An empty database with more in it.
-fn catalog_with<'r>(more: impl IntoIterator<Item = (&'r str, &'r str)>) -> Catalog {
+pub(super) fn catalog_with<'r>(more: impl IntoIterator<Item = (&'r str, &'r str)>) -> Catalog {
     let empty = EMPTY.lines().filter_map(|line| line.split_once('|'));
     Catalog::from_rows(1, empty.chain(more))
 }
 
-fn explained(catalog: &Catalog, text: &str) -> Explanation {
+pub(super) fn explained(catalog: &Catalog, text: &str) -> Explanation {
     explain(&rules(), catalog, text.as_bytes())
 }
 

@@ -105,7 +105,9 @@ impl Stage {
             Shape::Replicated => config
                 .set("servers.primary", "url", Login::App.url(primary.port(), "app"))
                 .set("servers.replica_1", "url", Login::App.url(replica.port(), "app"))
-                .pool("replicas", &["replica_1"], 4),
+                .pool("replicas", &["replica_1"], 4)
+                // What this is about is faults: reads go on where the primary does not.
+                .set("pools.replicas", "consistency", "eventual"),
             Shape::Paired => {
                 let parameters = "?target_session_attrs=read-write";
                 let url = Login::App.url_of_hosts(&[primary.port(), replica.port()], parameters);

@@ -123,3 +123,61 @@ async fn statements_and_sessions_ask_for_a_consistency() {
     assert_eq!(site.read(&third, ITEMS).await, (Replica, "20".to_owned()));
     site.cluster.replica.set_replay(true).await;
 }
+
+#[tokio::test]
+async fn a_text_that_a_replica_has_refused_goes_to_the_primary() {
+    let (site, one, _) = site("tables").await;
+    site.cluster
+        .primary
+        .query(
+            "SET ROLE app; CREATE FUNCTION next_number() RETURNS bigint LANGUAGE plpgsql STABLE \
+             AS $$ BEGIN RETURN nextval('numbers'); END $$",
+        )
+        .await;
+    let refused = || async { site.proxy.metric("bulkhead_repeats_total{reason=\"read_only_server\"}").await };
+    // Once the catalog has been read, it is taken for a read.
+    let mut tries = 0;
+    eventually("the function is taken at its word", SOON, async || {
+        tries += 1;
+        let sql = format!("SELECT next_number() + {tries} /* taken {tries} */");
+        one.simple_query(&sql).await.expect("the client notices nothing");
+        (site.places(&format!("taken {tries}")) == [Primary, Replica]).then_some(())
+    })
+    .await;
+    assert_eq!(refused().await, Some(1.0));
+    let statement = one.prepare("SELECT next_number() + 1 /* prepared */").await.expect("valid");
+    for _ in 0..3 {
+        one.query_one(&statement, &[]).await.expect("valid");
+    }
+    one.simple_query("SELECT next_number() + 7 /* once more */").await.expect("valid");
+    assert_eq!((site.places("once more"), site.places("prepared")), (vec![Primary], vec![Primary]));
+    assert_eq!(refused().await, Some(1.0), "it is remembered");
+}
+
+#[tokio::test]
+async fn reads_on_a_replica_that_hangs_are_run_on_the_primary() {
+    let (site, one, other) = site("tables").await;
+    let read = tokio::spawn(async move {
+        let row = one
+            .query_one("SELECT count(*), pg_sleep(2)::text FROM items", &[])
+            .await
+            .expect("it is run once more");
+        (row.get::<_, i64>(0), one)
+    });
+    site.cluster.replica.wait_for_app_backends("query LIKE '%pg_sleep(2)%' AND state = 'active'", 1).await;
+    site.cluster.replica.pause();
+    let paused = std::time::Instant::now();
+    // Others keep reading; whatever waits for the replica goes on as soon as it is known to hang.
+    let mut longest = Duration::ZERO;
+    while paused.elapsed() < Duration::from_secs(4) {
+        let began = std::time::Instant::now();
+        other.query_one(ITEMS, &[]).await.expect("it runs somewhere");
+        longest = longest.max(began.elapsed());
+    }
+    assert!(longest < Duration::from_secs(3), "{longest:?}");
+    let (count, one) = read.await.expect("no panic");
+    assert_eq!(count, 20);
+    assert_eq!(site.read(&one, ITEMS).await.0, Primary);
+    site.cluster.replica.resume();
+    site.read_on_replica(&one, ITEMS).await;
+}
