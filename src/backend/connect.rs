@@ -9,7 +9,7 @@ use super::{
     connect_error::ConnectError,
     dial::{self, Dialled},
     hosts::{HostPort, SessionAttrs},
-    in_use::Place,
+    in_use::HostTurn,
     statements::Held,
 };
 use crate::{
@@ -171,7 +171,7 @@ async fn attempt(
         prepared: super::Prepared::Nothing,
         statements: Held::default(),
         cancel: Arc::new(Target::new(Arc::clone(server), route, key.0, key.1)),
-        place: Place::default(),
+        place: HostTurn::default(),
         silence: Silence::default(),
         changes: Changes::default(),
         uses: 0,

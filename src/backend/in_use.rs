@@ -51,7 +51,7 @@ pub struct HostStanding {
 
 /// Where and when a backend was connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct HostTurn {
     /// The host's place among the server's hosts.
     pub host: usize,
     /// The turn.
@@ -145,7 +145,7 @@ impl InUse {
     }
 
     /// The host in use writes to this timeline.
-    pub fn note_timeline(&self, place: Place, timeline: Option<u32>) {
+    pub fn note_timeline(&self, place: HostTurn, timeline: Option<u32>) {
         let mut state = self.lock();
         if let Some(chosen) = state.chosen.as_mut().filter(|chosen| chosen.host == place.host)
             && timeline > chosen.timeline

@@ -70,7 +70,7 @@ pub struct Backend {
     /// How to cancel it, shared with whoever may have to.
     pub cancel: Arc<cancel::Target>,
     /// Which of the server's hosts it is at, and the turn in which that one was in use.
-    pub place: in_use::Place,
+    pub place: in_use::HostTurn,
     /// Whether the server still acknowledges what it is sent.
     pub silence: Silence,
     /// What the transaction on it may have changed.
@@ -136,6 +136,14 @@ pub enum Broken {
         server: String,
         /// The system's error.
         error: std::io::Error,
+    },
+    /// Bulkhead closes the connection, though the server has not.
+    #[error("the connection to server \"{server}\" was given up: {why}")]
+    GivenUp {
+        /// The server's name.
+        server: String,
+        /// What is in the way of using it.
+        why: &'static str,
     },
     /// The server closed the connection.
     #[error("server \"{server}\" closed the connection")]
@@ -208,6 +216,11 @@ impl Backend {
     /// The error for a server that does not answer.
     pub fn timed_out(&self) -> Broken {
         Broken::TimedOut { server: self.server.name.clone() }
+    }
+
+    /// The error for a connection that works, and is of no use to anybody.
+    pub fn given_up(&self, why: &'static str) -> Broken {
+        Broken::GivenUp { server: self.server.name.clone(), why }
     }
 
     /// Whether the server is still at the host that this is connected to.

@@ -1,6 +1,10 @@
 //! Asking a backend ourselves: a Query on a backend that is in no transaction and answers nobody else.
 
-use super::{Backend, Broken, outgoing::Outgoing, statements::UnnamedText};
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+use super::{Backend, Broken, Server, outgoing::Outgoing, statements::UnnamedText};
 use crate::wire::{
     frame, message,
     read::{Body, ErrorFields},
@@ -8,6 +12,20 @@ use crate::wire::{
 
 /// An answer to a question of ours takes no more memory than this, nor more bytes on its way, whatever the server sends.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
+
+/// A question of ours to a backend that somebody waits for takes no longer than this.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The outcome of what `server` is asked, or, if that is not there within `limit`, that the server did not answer in time.
+/// A backend whose question was given up halfway is not quiescent.
+pub async fn in_time<T, E: From<Broken>>(
+    limit: Duration,
+    server: &Arc<Server>,
+    asked: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let timed_out = |_| Err(Broken::TimedOut { server: server.name.clone() }.into());
+    timeout(limit, asked).await.unwrap_or_else(timed_out)
+}
 
 /// The answer to a question of ours.
 #[derive(Debug, Default)]

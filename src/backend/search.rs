@@ -12,7 +12,8 @@ use super::{
     Backend, Identity, Server, SessionAttrs,
     connect::{Sought, log_in},
     connect_error::ConnectError,
-    in_use::{HostStanding, Place},
+    in_use::{HostStanding, HostTurn},
+    query::in_time,
 };
 use crate::{threads::Home, wire::message};
 
@@ -258,7 +259,7 @@ impl Login<'_> {
 }
 
 fn placed(mut backend: Box<Backend>, turn: u32) -> Box<Backend> {
-    backend.place = Place { turn, ..backend.place };
+    backend.place = HostTurn { turn, ..backend.place };
     backend
 }
 
@@ -268,8 +269,9 @@ async fn standing(backend: &mut Backend, limit: Duration) -> HostStanding {
     if !backend.server.session_attrs.may_be_primary() {
         return HostStanding { host, timeline: None };
     }
-    let asked = timeout(limit, backend.ask(&format!("SELECT {TIMELINE}"))).await;
-    let answer = asked.ok().and_then(Result::ok).and_then(|answer| answer.rows.into_iter().flatten().next());
+    let server = Arc::clone(&backend.server);
+    let asked = in_time(limit, &server, backend.ask(&format!("SELECT {TIMELINE}"))).await;
+    let answer = asked.ok().and_then(|answer| answer.rows.into_iter().flatten().next());
     HostStanding { host, timeline: read_timeline(answer.flatten().as_deref()) }
 }
 

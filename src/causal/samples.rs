@@ -71,7 +71,7 @@ impl Samples {
         true
     }
 
-    /// What positions are of.
+    /// The source of positions.
     pub fn era(&self) -> Option<Era> {
         self.era
     }

@@ -25,10 +25,10 @@ const NO_DATA: i32 = -1;
 
 pub(super) async fn authenticate(
     stranger: &mut Stranger,
-    shared: &Snapshot,
+    snapshot: &Snapshot,
     user: &str,
 ) -> Result<(), Refused> {
-    let identities = &shared.identities;
+    let identities = &snapshot.identities;
     let known = identities.users.get(user);
     let only_scram = known.is_some_and(|known| matches!(known.verifier(), Verifier::Scram(_)));
     match identities.method {
@@ -37,8 +37,8 @@ pub(super) async fn authenticate(
             stranger.why = Some("there is no such user".to_owned());
             Err(reply::authentication_failed(user).into())
         }
-        Method::Md5 if !only_scram => check_md5(stranger, shared, user).await,
-        Method::Md5 | Method::ScramSha256 => check_scram(stranger, shared, user).await,
+        Method::Md5 if !only_scram => check_md5(stranger, snapshot, user).await,
+        Method::Md5 | Method::ScramSha256 => check_scram(stranger, snapshot, user).await,
     }
 }
 
@@ -56,8 +56,8 @@ async fn failed(
     reply::authentication_failed(user).into()
 }
 
-async fn check_md5(stranger: &mut Stranger, shared: &Snapshot, user: &str) -> Result<(), Refused> {
-    let known = shared.identities.users.get(user);
+async fn check_md5(stranger: &mut Stranger, snapshot: &Snapshot, user: &str) -> Result<(), Refused> {
+    let known = snapshot.identities.users.get(user);
     let challenge = match md5::Challenge::new() {
         Ok(challenge) => challenge,
         Err(error) => return Err(failed(stranger, user, known.is_some(), error, Instant::now()).await),
@@ -74,10 +74,10 @@ async fn check_md5(stranger: &mut Stranger, shared: &Snapshot, user: &str) -> Re
     }
 }
 
-async fn check_scram(stranger: &mut Stranger, shared: &Snapshot, user: &str) -> Result<(), Refused> {
-    let identities = &shared.identities;
+async fn check_scram(stranger: &mut Stranger, snapshot: &Snapshot, user: &str) -> Result<(), Refused> {
+    let identities = &snapshot.identities;
     let known = identities.users.get(user);
-    let (first, channel) = first_message(stranger, shared).await?;
+    let (first, channel) = first_message(stranger, snapshot).await?;
     let since = Instant::now();
     let server = identities.users.scram_server(user, &identities.mock).on(channel);
     let (challenge, text) = match server.first(&first) {
@@ -119,11 +119,11 @@ async fn derive(user: &Arc<User>, salt: &[u8]) -> Option<ScramVerifier> {
 /// Offers SCRAM, and takes the client's choice and its first message.
 async fn first_message(
     stranger: &mut Stranger,
-    shared: &Snapshot,
+    snapshot: &Snapshot,
 ) -> Result<(Vec<u8>, scram::Channel), Refused> {
     // The certificate that the client sees is ours: a login can be bound to it.
     let end_point = match stranger.socket {
-        Some(Socket::Tls(_)) => shared.acceptor.end_point(),
+        Some(Socket::Tls(_)) => snapshot.acceptor.end_point(),
         _ => None,
     };
     let mut out = Vec::new();

@@ -1,13 +1,14 @@
 //! What a new session is told of its parameters: what the server would have said, had the client connected to it
 //! with the same startup parameters. Asked of a backend once for each identity and set of parameters.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use crate::{
-    backend::{Identity, Settings, protocol::reading_of},
+    backend::{
+        Identity, Settings,
+        protocol::reading_of,
+        query::{ASK_TIMEOUT, in_time},
+    },
     pool::Wants,
     route::PoolId,
     session::reply::{self, Reply},
@@ -20,9 +21,6 @@ use crate::{
     wire::{frame::split_message, message, read::Body},
 };
 
-/// Asking takes no longer than this.
-const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// The server takes any value of it that is plain, and says it back.
 const APPLICATION_NAME: &str = "application_name";
 
@@ -31,7 +29,7 @@ const NAME_BYTES: usize = 63;
 
 /// The greeting of a new session with these startup settings; an error ends it.
 pub(super) async fn greeting(
-    shared: &Arc<Snapshot>,
+    snapshot: &Arc<Snapshot>,
     identity: &Arc<Identity>,
     pool: PoolId,
     startup: Settings,
@@ -40,20 +38,20 @@ pub(super) async fn greeting(
     let pairs: Vec<(String, Vec<u8>)> =
         startup.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     // An identity lives as long as anybody has remembered it: its address tells it from any other.
-    let generation = shared.greetings.generation.load(Ordering::Acquire);
+    let generation = snapshot.greetings.generation.load(Ordering::Acquire);
     let key = (generation, Arc::as_ptr(identity) as usize, pool, pairs);
-    if let Some(known) = shared.greetings.known.get(&key) {
+    if let Some(known) = snapshot.greetings.known.get(&key) {
         return Ok(known);
     }
     let startup = Arc::new(startup);
-    let parameters = match renamed(shared, &key) {
+    let parameters = match renamed(snapshot, &key) {
         Some(parameters) => parameters,
-        None => ask(shared, identity, pool, &startup, home).await?,
+        None => ask(snapshot, identity, pool, &startup, home).await?,
     };
     let reading = reading(&parameters);
     let greeting = Greeting { parameters, startup, reading, _identity: Arc::clone(identity) };
-    shared.greetings.known.insert(unnamed(&key), greeting.clone());
-    shared.greetings.known.insert(key, greeting.clone());
+    snapshot.greetings.known.insert(unnamed(&key), greeting.clone());
+    snapshot.greetings.known.insert(key, greeting.clone());
     Ok(greeting)
 }
 
@@ -66,11 +64,11 @@ fn unnamed((generation, identity, pool, pairs): &Key) -> Key {
 }
 
 /// What is known of a session that differs in nothing but its `application_name`: a new name alone needs no server.
-fn renamed(shared: &Arc<Snapshot>, key: &Key) -> Option<Arc<[u8]>> {
+fn renamed(snapshot: &Arc<Snapshot>, key: &Key) -> Option<Arc<[u8]>> {
     let (_, name) = key.3.iter().find(|(name, _)| name == APPLICATION_NAME)?;
     let is_plain = name.len() <= NAME_BYTES && name.iter().all(|byte| (b' '..=b'~').contains(byte));
     let name = std::str::from_utf8(name).ok()?;
-    let known = shared.greetings.known.get(&unnamed(key)).filter(|_| is_plain)?;
+    let known = snapshot.greetings.known.get(&unnamed(key)).filter(|_| is_plain)?;
     let mut messages = Vec::new();
     let mut rest = &*known.parameters;
     while let Ok(Some((_, body, after))) = split_message(rest) {
@@ -100,22 +98,21 @@ fn reading(mut messages: &[u8]) -> Reading {
 }
 
 async fn ask(
-    shared: &Arc<Snapshot>,
+    snapshot: &Arc<Snapshot>,
     identity: &Arc<Identity>,
     pool: PoolId,
     startup: &Arc<Settings>,
     home: Home,
 ) -> Result<Arc<[u8]>, Reply> {
-    let pool = shared.pool(pool);
+    let pool = snapshot.pool(pool);
     let refused = |refusal| reply::refused(&pool.name, &refusal);
     let wants = Wants { identity, last: None, settings: startup.hash(), home };
     let member = pool.choose().unwrap_or(&pool.members[0]);
     let mut lease = member.lease(&wants).await.map_err(refused)?;
     if let Some(sql) = lease.applied.change_to(startup) {
-        let answer = tokio::time::timeout(ASK_TIMEOUT, lease.ask(&sql))
-            .await
-            .map_err(|_| reply::no_answer())?
-            .map_err(|error| reply::broken(&error, None))?;
+        let server = Arc::clone(&lease.server);
+        let asked = in_time(ASK_TIMEOUT, &server, lease.ask(&sql)).await;
+        let answer = asked.map_err(|broken| reply::no_answer(&broken))?;
         if let Some(error) = answer.error {
             // It was one transaction, so nothing has changed.
             if let Some(proof) = lease.protocol.quiescent() {

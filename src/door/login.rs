@@ -59,28 +59,28 @@ pub fn run(
 
 async fn log_in(socket: Socket, current: Arc<Current>, home: Home) -> Option<(Box<Session>, CountedClient)> {
     // The whole login goes by one snapshot.
-    let shared = current.load();
+    let snapshot = current.load();
     let mut stranger = Stranger::new(socket);
     let entered = tokio::select! {
         // Cancel safe: a client that is not let in has nothing to lose; a cancel that is dropped counts as lost.
-        entered = enter(&mut stranger, &shared, home) => entered,
-        () = tokio::time::sleep(shared.limits.login_timeout) => {
+        entered = enter(&mut stranger, &snapshot, home) => entered,
+        () = tokio::time::sleep(snapshot.limits.login_timeout) => {
             Err(Refused::Silently("no login within limits.login_timeout"))
         }
-        () = shared.draining.cancelled() => Err(reply::shutting_down().into()),
+        () = snapshot.draining.cancelled() => Err(reply::shutting_down().into()),
     };
     let refused = match entered {
         Ok(Some((admitted, counted))) => {
-            shared.metrics.logins.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            snapshot.metrics.logins.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let Admitted { kind, key, greeting } = admitted;
             let (socket, unread) = (stranger.socket.expect("the login has ended on it"), stranger.unread);
             return match kind {
                 Kind::Session(start) => {
-                    let client = Client::new(socket, unread, greeting, &shared);
-                    Some((start.into_session(client, key, shared, current, home), counted))
+                    let client = Client::new(socket, unread, greeting, &snapshot);
+                    Some((start.into_session(client, key, snapshot, current, home), counted))
                 }
                 Kind::Replication(backend) => {
-                    replication::run(socket, greeting, &unread, backend, &key, &shared).await;
+                    replication::run(socket, greeting, &unread, backend, &key, &snapshot).await;
                     None
                 }
             };
@@ -88,22 +88,22 @@ async fn log_in(socket: Socket, current: Arc<Current>, home: Home) -> Option<(Bo
         Ok(None) => return None,
         Err(refused) => refused,
     };
-    refuse(stranger, &shared, refused);
+    refuse(stranger, &snapshot, refused);
     None
 }
 
-fn refuse(mut stranger: Stranger, shared: &Snapshot, refused: Refused) {
-    shared.metrics.login_failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+fn refuse(mut stranger: Stranger, snapshot: &Snapshot, refused: Refused) {
+    snapshot.metrics.login_failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let peer = stranger.socket.as_ref().map_or_else(|| "gone".to_owned(), Socket::peer);
     match refused {
         Refused::Silently(why) => tracing::debug!(peer, why, "a client was not let in"),
         Refused::Tls { peer, why } => {
-            if let Some(left_out) = shared.tls_log.admits() {
+            if let Some(left_out) = snapshot.tls_log.admits() {
                 tracing::info!(peer, why, left_out, "TLS with a client failed");
             }
         }
         Refused::With(reply) => {
-            if let Some(left_out) = shared.door_log.admits() {
+            if let Some(left_out) = snapshot.door_log.admits() {
                 let Claim { user, database, application_name } = &stranger.claim;
                 let (user, database, application_name) = (Cut(user), Cut(database), Cut(application_name));
                 let why = stranger.why.take().unwrap_or_else(|| reply.message.clone());
@@ -134,15 +134,15 @@ enum Kind {
 
 async fn enter(
     stranger: &mut Stranger,
-    shared: &Arc<Snapshot>,
+    snapshot: &Arc<Snapshot>,
     home: Home,
 ) -> Result<Option<(Admitted, CountedClient)>, Refused> {
-    let start = match stranger.first_packet(&shared.acceptor).await? {
+    let start = match stranger.first_packet(&snapshot.acceptor).await? {
         FirstPacket::Start(start) => start,
         FirstPacket::Cancel { process_id, secret } => {
             // The answer to a cancel is always the same: none.
-            if let Some(found) = shared.cancels.find(process_id, &secret) {
-                shared.metrics.cancels.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if let Some(found) = snapshot.cancels.find(process_id, &secret) {
+                snapshot.metrics.cancels.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 if let Found::Backend(under_way) = found {
                     under_way.send(CANCEL_TIMEOUT).await;
                 }
@@ -154,13 +154,13 @@ async fn enter(
         }
     };
     stranger.claim = claim_of(&start);
-    if shared.acceptor.requires_tls() && matches!(stranger.socket, Some(Socket::Tcp(_))) {
+    if snapshot.acceptor.requires_tls() && matches!(stranger.socket, Some(Socket::Tcp(_))) {
         return Err(reply::tls_required().into());
     }
-    let mut counted = take_place(&start, shared)?;
+    let mut counted = take_place(&start, snapshot)?;
     let proven = async {
         negotiate(stranger, &start).await?;
-        authenticate(stranger, shared, &start.user).await
+        authenticate(stranger, snapshot, &start.user).await
     };
     let stays = tokio::select! {
         // Cancel safe: a client that is not let in has nothing to lose.
@@ -170,13 +170,13 @@ async fn enter(
     if !stays || !counted.is_let_in() {
         return Err(reply::too_many_logins(&start.user).into());
     }
-    let pools: Vec<&str> = shared.pools.iter().map(|pool| pool.name.as_str()).collect();
-    let (parameters, kind) = admit(&start, shared, home)
+    let pools: Vec<&str> = snapshot.pools.iter().map(|pool| pool.name.as_str()).collect();
+    let (parameters, kind) = admit(&start, snapshot, home)
         .await
         .map_err(|reply| reply::hint_at_pools(reply, &start.database, &pools))?;
     let long_key = start.minor >= 2;
     let (key, secret) =
-        shared.cancels.issue(long_key).map_err(|_| Refused::Silently("no random bytes from the system"))?;
+        snapshot.cancels.issue(long_key).map_err(|_| Refused::Silently("no random bytes from the system"))?;
 
     let mut greeting = Vec::new();
     message::authentication(&mut greeting, 0, &[]);
@@ -187,15 +187,17 @@ async fn enter(
 }
 
 /// A place for whom the client says it is.
-fn take_place(start: &Startup, shared: &Snapshot) -> Result<CountedClient, Reply> {
-    let limit = shared.limits.max_clients;
-    let (database, _) = database::split(&start.database, |name| shared.pool_named(name));
-    let others_known = shared.identities.users.iter().nth(1).is_some();
+fn take_place(start: &Startup, snapshot: &Snapshot) -> Result<CountedClient, Reply> {
+    let limit = snapshot.limits.max_clients;
+    let (database, _) = database::split(&start.database, |name| snapshot.pool_named(name));
+    let others_known = snapshot.identities.users.iter().nth(1).is_some();
     let name = (start.user.as_str(), database);
-    CountedClient::new(&shared.metrics, &shared.places, name, limit, others_known).map_err(|why| match why {
-        NoPlace::Full => reply::too_many_clients(limit),
-        NoPlace::Kept { held, reserve } => reply::too_many_of_identity(name, held, reserve),
-    })
+    CountedClient::new(&snapshot.metrics, &snapshot.places, name, limit, others_known).map_err(
+        |why| match why {
+            NoPlace::Full => reply::too_many_clients(limit),
+            NoPlace::Kept { held, reserve } => reply::too_many_of_identity(name, held, reserve),
+        },
+    )
 }
 
 fn claim_of(start: &Startup) -> Claim {
@@ -208,10 +210,10 @@ fn claim_of(start: &Startup) -> Claim {
 }
 
 /// What an authenticated client gets, and the parameters (ParameterStatus) that it is told.
-async fn admit(start: &Startup, shared: &Arc<Snapshot>, home: Home) -> Result<(Arc<[u8]>, Kind), Reply> {
-    let (database, bound) = database::split(&start.database, |name| shared.pool_named(name));
-    let identities = &shared.identities;
-    let pool = bound.unwrap_or(shared.routes.primary);
+async fn admit(start: &Startup, snapshot: &Arc<Snapshot>, home: Home) -> Result<(Arc<[u8]>, Kind), Reply> {
+    let (database, bound) = database::split(&start.database, |name| snapshot.pool_named(name));
+    let identities = &snapshot.identities;
+    let pool = bound.unwrap_or(snapshot.routes.primary);
     if replication::is_asked(start.replication.as_deref()) {
         // Physical replication is of the whole server: it names no database.
         let physical = start.replication.as_deref() != Some("database");
@@ -219,7 +221,7 @@ async fn admit(start: &Startup, shared: &Arc<Snapshot>, home: Home) -> Result<(A
             return Err(reply::unknown_database(database));
         }
         let identity = identities.one_sessions(database, &start.user, replication_parameters(start));
-        let backend = replication::open(shared, identity, pool, home).await?;
+        let backend = replication::open(snapshot, identity, pool, home).await?;
         let mut parameters = Vec::new();
         for (name, value) in backend.parameters() {
             message::parameter_status(&mut parameters, name, value);
@@ -231,17 +233,17 @@ async fn admit(start: &Startup, shared: &Arc<Snapshot>, home: Home) -> Result<(A
     }
     let identity = identities
         .identity(database, &start.user)
-        .ok_or_else(|| reply::too_many_clients(shared.limits.max_clients))?;
+        .ok_or_else(|| reply::too_many_clients(snapshot.limits.max_clients))?;
     let settings = startup_settings(start)?;
     if let Some(other) =
         settings.get("bulkhead.pool_mode").filter(|mode| !["session", "transaction"].contains(mode))
     {
         return Err(reply::bad_pool_mode(other));
     }
-    reprove::prove(shared, &identity, pool, home).await?;
-    shared.catalogs.of(&identity).first_read().await;
+    reprove::prove(snapshot, &identity, pool, home).await?;
+    snapshot.catalogs.of(&identity).first_read().await;
     let Greeting { parameters, startup, reading, .. } =
-        greeting(shared, &identity, pool, settings, home).await?;
+        greeting(snapshot, &identity, pool, settings, home).await?;
     Ok((parameters, Kind::Session(Start { identity, startup, reading, bound })))
 }
 

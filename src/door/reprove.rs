@@ -27,22 +27,22 @@ const INVALID_AUTHORIZATION: &str = "28";
 
 /// Lets a login pass that its server has let in not long ago, or lets in now.
 pub(super) async fn prove(
-    shared: &Snapshot,
+    snapshot: &Snapshot,
     identity: &Arc<Identity>,
     pool: PoolId,
     home: Home,
 ) -> Result<(), Reply> {
-    let pool = shared.pool(pool);
+    let pool = snapshot.pool(pool);
     // Without a server that can be reached there is nobody to ask.
     let Some(member) = pool.choose() else { return Ok(()) };
     let (server, now) = (&member.server_name, Instant::now());
-    if identity.proofs.is_proven(server, shared.identities.reprove_after, now) {
+    if identity.proofs.is_proven(server, snapshot.identities.reprove_after, now) {
         return Ok(());
     }
     let _turn = identity.proofs.turn().await;
     let outcome = match identity.proofs.found_since(server, now) {
         Some(outcome) => outcome,
-        None => ask(shared, identity, member, home).await,
+        None => ask(snapshot, identity, member, home).await,
     };
     match outcome {
         Outcome::Proven | Outcome::Unknown => Ok(()),
@@ -54,19 +54,19 @@ pub(super) async fn prove(
     }
 }
 
-async fn ask(shared: &Snapshot, identity: &Arc<Identity>, member: &Arc<ServerPool>, home: Home) -> Outcome {
+async fn ask(snapshot: &Snapshot, identity: &Arc<Identity>, member: &Arc<ServerPool>, home: Home) -> Outcome {
     let began = Instant::now();
     // The client is to be told before its time is over.
-    let limit = member.limits().connect_timeout.min(shared.limits.login_timeout / 2);
+    let limit = member.limits().connect_timeout.min(snapshot.limits.login_timeout / 2);
     let outcome = member.prove(identity, home, limit).await;
     if let Outcome::Refused(fields) = &outcome {
-        revoke(shared, identity, fields);
+        revoke(snapshot, identity, fields);
     }
     identity.proofs.note(&member.server_name, began, outcome.clone());
     outcome
 }
 
-fn revoke(shared: &Snapshot, identity: &Identity, refusal: &ErrorFields) {
-    shared.identities.revoke(identity, refusal.code.starts_with(INVALID_AUTHORIZATION));
-    shared.pools.iter().flat_map(|pool| &pool.members).for_each(ServerPool::close_outdated);
+fn revoke(snapshot: &Snapshot, identity: &Identity, refusal: &ErrorFields) {
+    snapshot.identities.revoke(identity, refusal.code.starts_with(INVALID_AUTHORIZATION));
+    snapshot.pools.iter().flat_map(|pool| &pool.members).for_each(ServerPool::close_outdated);
 }

@@ -106,7 +106,7 @@ impl ServerPool {
                 Checkout::Wait(waiting) => waiting.await?,
                 Checkout::Refused(refusal) => return Err(refusal),
                 Checkout::Stale(mut lease) => {
-                    if !lease.check().await {
+                    if lease.check().await.is_err() {
                         // It is closed with its lease, and the next one is tried.
                         continue;
                     }

@@ -7,8 +7,9 @@ use std::{
 
 use super::{ServerPool, pin_places::PinsFull, pins::PinPlace};
 use crate::backend::{
-    Backend, Quiescent,
+    Backend, Broken, Quiescent,
     handover::{Needs, NotReady},
+    query::in_time,
 };
 
 /// A backend in use. Given back with [`Lease::release`]; dropped in any other way, its backend is closed.
@@ -66,20 +67,17 @@ impl Lease {
 
     /// Makes the backend ready for whoever has it now, within the pool's `connect_timeout`. On failure drop the lease.
     pub async fn make_ready(&mut self, needs: Needs<'_>) -> Result<(), NotReady> {
-        let limit = self.pool.limits().connect_timeout;
-        match tokio::time::timeout(limit, self.deref_mut().make_ready(needs)).await {
-            Ok(made) => made,
-            Err(_) => Err(NotReady::Broken(self.timed_out())),
-        }
+        let (limit, server) = (self.pool.limits().connect_timeout, Arc::clone(&self.server));
+        in_time(limit, &server, self.deref_mut().make_ready(needs)).await
     }
 
-    /// Checks a backend that has been idle for long. False if it is of no use.
-    pub async fn check(&mut self) -> bool {
-        let limits = self.pool.limits();
-        matches!(
-            tokio::time::timeout(limits.connect_timeout, self.ask(";")).await,
-            Ok(Ok(answer)) if answer.error.is_none()
-        )
+    /// Checks a backend that has been idle for long. An error if it is of no use.
+    pub async fn check(&mut self) -> Result<(), Broken> {
+        let (limit, server) = (self.pool.limits().connect_timeout, Arc::clone(&self.server));
+        match in_time(limit, &server, self.ask(";")).await?.error {
+            Some(_) => Err(self.given_up("it answers an empty query with an error")),
+            None => Ok(()),
+        }
     }
 
     /// Gives the backend back. The proof says that it owes nobody an answer.

@@ -5,15 +5,21 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use super::{
-    Session, Statements,
+    Session,
     classify::Judge,
+    hold::Leased,
     prepared,
+    questions::Asking,
     reply::{self, Reply},
     request::Request,
-    settle::ASK_TIMEOUT,
+    rewrite::Rewriting,
+    sending::Sending,
 };
 use crate::{
-    backend::statements::{NAME_PREFIX, Statement},
+    backend::{
+        Broken,
+        statements::{NAME_PREFIX, Statement},
+    },
     route::Demand,
     sql::{Effects, Verdict, statement_names},
     wire::{TxStatus, message},
@@ -27,7 +33,7 @@ pub(super) struct Alias {
     may_go: bool,
 }
 
-/// What must be parsed under the client's own names before a request.
+/// Statements that must be parsed under the client's own names before a request.
 pub(super) type Missing = Vec<(Box<[u8]>, Arc<Statement>)>;
 
 impl Judge<'_> {
@@ -42,9 +48,9 @@ impl Judge<'_> {
     }
 }
 
-impl Session {
+impl Sending<'_> {
     /// The statements of the protocol that the request names in SQL and that the backend lacks under these names.
-    pub(crate) fn missing_aliases(&mut self, request: Request, verdict: &Verdict) -> Result<Missing, Reply> {
+    pub(super) fn missing_aliases(&mut self, request: Request, verdict: &Verdict) -> Result<Missing, Reply> {
         if !verdict.effects.has(Effects::NAMES_STATEMENT) {
             return Ok(Missing::new());
         }
@@ -72,10 +78,12 @@ impl Session {
         }
         Ok(missing)
     }
+}
 
+impl Rewriting<'_> {
     /// The client closes a statement by the protocol: whether that is for the server to do, because the statement
     /// exists there under this name.
-    pub(crate) fn closes_there(&mut self, name: &[u8]) -> bool {
+    pub(super) fn closes_there(&mut self, name: &[u8]) -> bool {
         let name = prepared::key(name);
         let may_have_sql_names = self.may_have_sql_names();
         let Some(statements) = &mut self.own.statements else { return false };
@@ -87,23 +95,24 @@ impl Session {
     }
 
     /// Whether the backend may have statements that the session has prepared by SQL.
-    pub(crate) fn may_have_sql_names(&self) -> bool {
-        let has = |statements: &Statements| statements.has_sql_names;
-        self.own.statements.as_deref().is_some_and(has)
-            && (self.hold.is_pinned() || self.hold.may_have_left(Effects::PREPARES))
+    pub(super) fn may_have_sql_names(&self) -> bool {
+        self.own.has_sql_names() && self.leased.may_have_sql_names()
     }
+}
 
-    /// After the transaction: takes the aliases away, and notes what the client has let go of. False if the backend
-    /// does not answer.
-    pub(crate) async fn remove_aliases(&mut self) -> bool {
-        let Some(statements) = self.own.statements.as_mut().filter(|all| !all.aliases.is_empty()) else {
-            return true;
-        };
+impl Session {
+    /// Whether the backend, if there is one, may have statements that the session has prepared by SQL.
+    pub(super) fn may_have_sql_names(&self) -> bool {
+        self.own.has_sql_names() && self.hold.leased.as_ref().is_some_and(Leased::may_have_sql_names)
+    }
+}
+
+impl Asking<'_> {
+    /// After the transaction: takes the aliases away, and notes what the client has let go of.
+    pub(super) async fn remove_aliases(&mut self) -> Result<(), Broken> {
+        let Some(statements) = &mut self.own.statements else { return Ok(()) };
         let aliases = std::mem::take(&mut statements.aliases);
-        let Some(there) = self.ask_statement_names().await else { return false };
-        let (Some(statements), Some(lease)) = (&mut self.own.statements, &mut self.hold.leased) else {
-            return true;
-        };
+        let there = self.leased.ask_statement_names(&mut self.client.outbox).await?;
         let mut sql = String::new();
         for alias in aliases {
             let name = String::from_utf8_lossy(&alias.name);
@@ -114,10 +123,12 @@ impl Session {
             }
         }
         if sql.is_empty() {
-            return true;
+            return Ok(());
         }
-        let removed = tokio::time::timeout(ASK_TIMEOUT, lease.ask_unhindered(&sql)).await;
-        matches!(removed, Ok(Ok((answer, _))) if answer.error.is_none())
+        match self.leased.ask_unhindered(&sql).await?.error {
+            Some(_) => Err(self.leased.given_up("it does not let go of a session's statements")),
+            None => Ok(()),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     Ended, Session, Stop, prepared, prologue,
     reply::{self, Reply},
     request::{End, Request},
-    transaction::Begun,
+    transaction::LocalTransaction,
 };
 use crate::{
     route::Demand,
@@ -26,17 +26,17 @@ const PROLOGUE_BYTES: usize = 4096;
 impl Session {
     /// Answers the request here if it can be; returns whether it did, and has then taken it from the inbox.
     pub(crate) fn answers(&mut self, request: Request, demand: &Demand) -> Result<bool, Ended> {
-        if request.streaming > 0 || self.is_amid_pipeline() {
+        if request.streaming > 0 || self.hold.is_amid_pipeline() {
             return Ok(false);
         }
         if demand.statements == 0 {
             return self.answers_bookkeeping(request);
         }
-        match &self.hold.begun {
+        match &self.hold.transaction {
             // Refused, by what has become of it.
-            Begun::Lost(_) => return Ok(false),
+            LocalTransaction::Lost(_) => return Ok(false),
             // Whether or not it holds a backend, which knows nothing of it.
-            Begun::Failed => return self.answers_failed(request),
+            LocalTransaction::Failed => return self.answers_failed(request),
             _ => {}
         }
         if demand.verdict.effects.has(Effects::DEALLOCATES) && self.answers_deallocate(request)? {
@@ -45,7 +45,7 @@ impl Session {
         if self.hold.leased.is_some() || demand.statements > 1 {
             return Ok(false);
         }
-        let concerns_begun = !matches!(self.hold.begun, Begun::No);
+        let concerns_begun = !matches!(self.hold.transaction, LocalTransaction::No);
         if !concerns_begun && !matches!(demand.verdict.control, Control::Begin { .. }) {
             return Ok(false);
         }
@@ -57,25 +57,25 @@ impl Session {
 
     /// The command tag of the statement if it can be answered here; changes the transaction's state.
     fn local(&mut self, text: Box<[u8]>, control: Control) -> Option<&'static str> {
-        match (&mut self.hold.begun, control) {
+        match (&mut self.hold.transaction, control) {
             // No => Deferred
-            (Begun::No, Control::Begin { .. }) => {
-                self.hold.begun = Begun::begin(&text, control);
+            (LocalTransaction::No, Control::Begin { .. }) => {
+                self.hold.transaction = LocalTransaction::begin(&text, control);
                 Some(if starts_with_word(&text, b"start") { "START TRANSACTION" } else { "BEGIN" })
             }
             // Deferred => No
-            (Begun::Deferred(_), Control::Commit) => {
-                self.hold.begun = Begun::No;
+            (LocalTransaction::Deferred(_), Control::Commit) => {
+                self.hold.transaction = LocalTransaction::No;
                 Some("COMMIT")
             }
             // Deferred => No
-            (Begun::Deferred(_), Control::Rollback) => {
-                self.hold.begun = Begun::No;
+            (LocalTransaction::Deferred(_), Control::Rollback) => {
+                self.hold.transaction = LocalTransaction::No;
                 Some("ROLLBACK")
             }
             // Deferred => Deferred
-            (Begun::Deferred(deferred), Control::Prologue) => {
-                if self.view.shared.pools.len() == 1 {
+            (LocalTransaction::Deferred(deferred), Control::Prologue) => {
+                if self.view.snapshot.pools.len() == 1 {
                     // There is nothing to wait for, and the server's own answer is better.
                     return None;
                 }
@@ -98,7 +98,7 @@ impl Session {
 
     /// Writes the answer to each message of the request.
     pub(super) fn complete(&mut self, request: Request, command: &str) -> Result<(), Ended> {
-        let messages = self.take_from_inbox(request);
+        let messages = self.client.take_request(request.len);
         let mut failed = false;
         for framed in Messages::of(&messages) {
             let message = framed?.message;
@@ -153,7 +153,7 @@ impl Session {
                 _ => return Ok(false),
             }
         }
-        let messages = self.take_from_inbox(request);
+        let messages = self.client.take_request(request.len);
         for framed in Messages::of(&messages).flatten() {
             if let ClientMessage::Close(item) = framed.message {
                 self.complete_close(item);
@@ -220,7 +220,7 @@ impl Session {
 
     /// Drops a request. The Sync that ends a refused one is answered.
     pub(crate) async fn drop_request(&mut self, request: Request) -> Result<(), Ended> {
-        self.take_from_inbox(request);
+        self.client.take_request(request.len);
         self.client.streaming = request.streaming;
         self.drop_streaming().await?;
         if self.client.skipping && request.end == End::Sync {
@@ -234,17 +234,18 @@ impl Session {
 
     /// Refuses a request: the client gets an error, an open transaction fails, the connection stays.
     pub(crate) async fn refuse(&mut self, request: Request, reply: Reply) -> Result<(), Ended> {
-        let ends = matches!(self.hold.begun, Begun::Lost(_)) && self.judge().begins_with_end(request);
-        self.take_from_inbox(request);
+        let ends = matches!(self.hold.transaction, LocalTransaction::Lost(_))
+            && self.judge().begins_with_end(request);
+        self.client.take_request(request.len);
         self.client.streaming = request.streaming;
         self.drop_streaming().await?;
         if request.end == End::Query {
             self.forget_unnamed();
         }
-        self.hold.begun.told(ends);
+        self.hold.transaction.told(ends);
         // It was for a lease that has not come.
         self.fail_transaction().await?;
-        self.view.shared.metrics.own_errors.fetch_add(1, Ordering::Relaxed);
+        self.view.snapshot.metrics.own_errors.fetch_add(1, Ordering::Relaxed);
         reply.error(&mut self.client.outbox);
         if request.end == End::Open {
             self.client.skipping = true;
@@ -263,11 +264,11 @@ impl Session {
         {
             return reply::pinned_elsewhere(pin.reason.label());
         }
-        let routes = &self.view.shared.routes;
-        let name = |pool| self.view.shared.pool(pool).name.as_str();
+        let routes = &self.view.snapshot.routes;
+        let name = |pool| self.view.snapshot.pool(pool).name.as_str();
         let jobs = routes.jobs.map_or("", name);
         let texts = self.judge().texts(request);
-        let (rules, catalog) = (self.view.shared.classifier.rules(), self.view.catalog.load());
+        let (rules, catalog) = (self.view.snapshot.classifier.rules(), self.view.catalog.load());
         let (mut job_tables, mut app_tables) = (Vec::new(), Vec::new());
         for text in &texts {
             let explained = crate::sql::explain(rules, &catalog, text);

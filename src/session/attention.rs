@@ -10,7 +10,7 @@ impl Session {
     /// Follows a call, if there was one since the last time: whether there was.
     #[inline]
     pub(crate) fn attend(&mut self) -> Result<bool, Ended> {
-        let call = self.view.shared.attention.last();
+        let call = self.view.snapshot.attention.last();
         if self.under_way.attended == call { Ok(false) } else { self.follow_call(call).map(|()| true) }
     }
 
@@ -20,8 +20,8 @@ impl Session {
         if call.is_the_end() {
             return Err(Ended::Shutdown);
         }
-        if let Some(lease) = self.hold.leased.as_ref().filter(|lease| !lease.is_at_server()) {
-            let broken = lease.left_behind();
+        if let Some(leased) = self.hold.leased.as_ref().filter(|leased| !leased.is_at_server()) {
+            let broken = leased.left_behind();
             return self.on_broken(broken);
         }
         if self.waits_in_vain()
@@ -30,7 +30,7 @@ impl Session {
             let broken = lease.timed_out();
             return self.on_broken(broken);
         }
-        let limit = self.view.shared.limits.tcp_user_timeout;
+        let limit = self.view.snapshot.limits.tcp_user_timeout;
         if limit.is_zero() {
             return Ok(());
         }
@@ -38,12 +38,12 @@ impl Session {
             self.log_disconnected("it acknowledged nothing within limits.tcp_user_timeout, or has vanished");
             self.lose_client(io::ErrorKind::TimedOut.into())?;
         }
-        if let Some(lease) = &mut self.hold.leased {
-            let backend = lease.backend();
+        if let Some(leased) = &mut self.hold.leased {
+            let backend = leased.backend();
             if backend.silence.lasts(&backend.socket, limit) {
                 let broken = backend.silent(limit);
                 // Those that nobody has tried since lead to the same peer.
-                lease.pool().close_idle(|_| true);
+                leased.pool().close_idle(|_| true);
                 return self.on_broken(broken);
             }
         }

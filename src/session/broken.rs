@@ -8,12 +8,13 @@
 //! the server's connection.
 
 use super::{
-    Ended, Session, repeat, reply,
-    transaction::{Begun, Ending},
+    Ended, Session,
+    hold::Leased,
+    repeat, reply,
+    transaction::{Ending, LocalTransaction},
 };
 use crate::{
     backend::Broken,
-    pool::Lease,
     wire::{TxStatus, message, read::ErrorFields},
 };
 
@@ -23,14 +24,14 @@ const IDLE_IN_TRANSACTION: &str = "25P03";
 /// SQLSTATE `protocol_violation`.
 const PROTOCOL_VIOLATION: &str = "08P01";
 
-/// What a client waits for.
+/// The thing that a client waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Awaits {
     /// Nothing: it has been answered.
     Nothing,
     /// Nothing, between a Flush and its Sync.
     NothingYet,
-    /// That it may go on behind its Sync: it has been told an error.
+    /// The end of a request of which it has been told an error: it may go on behind its Sync.
     Sync,
     /// The answer to something.
     Answer,
@@ -39,21 +40,21 @@ enum Awaits {
 impl Session {
     /// The backend is gone.
     pub(super) fn on_broken(&mut self, broken: Broken) -> Result<(), Ended> {
-        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
-        let awaits = match &lease.protocol {
+        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+        let awaits = match &leased.protocol {
             protocol if protocol.is_skipping() => Awaits::Sync,
             protocol if protocol.awaits_client() => Awaits::NothingYet,
             protocol if self.under_way.restore.is_some() || protocol.owes_client() => Awaits::Answer,
             _ => Awaits::Nothing,
         };
-        lease.protocol.give_up();
+        leased.protocol.give_up();
         self.on_news();
         let ends = self.hold.is_pinned() || self.client.streaming > 0 || awaits == Awaits::NothingYet;
         // The error answers the request.
         self.under_way.restore = None;
-        let Some(mut lease) = self.part() else { return Ok(()) };
-        let said = lease.protocol.take_error();
-        if lease.protocol.is_amid_message() {
+        let Some(mut leased) = self.part() else { return Ok(()) };
+        let said = leased.protocol.take_error();
+        if leased.protocol.is_amid_message() {
             return Err(Ended::Amid(broken.into()));
         }
         match said {
@@ -66,47 +67,51 @@ impl Session {
             return Ok(());
         }
         // What is being cancelled is not to begin anew.
-        if lease.protocol.has_told_nothing()
-            && !lease.cancel.was_hit()
+        if leased.protocol.has_told_nothing()
+            && !leased.cancel.was_hit()
             && let Some(reason) = repeat::reason_of_end(&broken, said.as_ref())
             && self.repeat(reason)
         {
             return Ok(());
         }
-        if lease.protocol.take_held_ready() {
+        if leased.protocol.take_held_ready() {
             message::ready(&mut self.client.outbox, TxStatus::Idle);
         }
-        self.tell_loss(awaits, &lease, &broken, said.as_ref());
+        self.tell_loss(awaits, &leased, &broken, said.as_ref());
         Ok(())
     }
 
     /// Tells the client, or notes what it is to be told.
-    fn tell_loss(&mut self, awaits: Awaits, lease: &Lease, broken: &Broken, said: Option<&ErrorFields>) {
-        let had_begun = lease.protocol.status() != TxStatus::Idle;
+    fn tell_loss(&mut self, awaits: Awaits, leased: &Leased, broken: &Broken, said: Option<&ErrorFields>) {
+        let had_begun = leased.protocol.status() != TxStatus::Idle;
         let is_explicit = had_begun || (awaits != Awaits::Nothing && self.under_way.was_in_transaction);
         match awaits {
             Awaits::Nothing if !is_explicit => {}
             Awaits::Sync => {
                 self.client.skipping = true;
-                self.hold.begun = if is_explicit { Begun::Failed } else { Begun::No };
+                self.hold.transaction =
+                    if is_explicit { LocalTransaction::Failed } else { LocalTransaction::No };
             }
             Awaits::Nothing | Awaits::NothingYet => {
-                self.hold.begun = Begun::Lost(reply::transaction_lost(broken, said));
+                self.hold.transaction = LocalTransaction::Lost(reply::transaction_lost(broken, said));
             }
             Awaits::Answer => {
                 let reply = match (said, self.under_way.ending) {
-                    (Some(fields), _) if lease.protocol.is_answering_ours() => reply::settings_failed(fields),
+                    (Some(fields), _) if leased.protocol.is_answering_ours() => {
+                        reply::settings_failed(fields)
+                    }
                     (_, Ending::Commit) if is_explicit => reply::commit_unknown(broken, said),
                     _ if is_explicit => reply::transaction_lost(broken, said),
                     _ => reply::broken(broken, said),
                 };
                 // What has ended the transaction, or was to, has done so in any case.
                 let is_failed = is_explicit && self.under_way.ending == Ending::No;
-                self.hold.begun = if is_failed { Begun::Failed } else { Begun::No };
-                self.client.skipping = lease.protocol.lacks_sync();
+                self.hold.transaction =
+                    if is_failed { LocalTransaction::Failed } else { LocalTransaction::No };
+                self.client.skipping = leased.protocol.lacks_sync();
                 reply.error(&mut self.client.outbox);
                 if !self.client.skipping {
-                    message::ready(&mut self.client.outbox, self.hold.begun.status());
+                    message::ready(&mut self.client.outbox, self.hold.transaction.status());
                 }
             }
         }

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{Session, Stop, hold::Leased, reply, request::Request, soon::Soon};
+use super::{Session, Stop, hold::Leased, pins::keeps, reply, request::Request, soon::Soon};
 use crate::{
     backend::handover::{Needs, NotReady},
     pool::{Checkout, ConnectFailure, Lease, PinPlace, Pool, Refusal, Wants},
@@ -11,7 +11,7 @@ use crate::{
     sql::Effects,
 };
 
-/// So many backends in a row may fail to be made ready. What fails on each of them is the session's own.
+/// Backends in a row that may fail to be made ready. What fails on each of them is the session's own.
 const ATTEMPTS: usize = 3;
 
 /// SQLSTATE `query_canceled`: a timeout, or a cancel by another user of the server.
@@ -28,7 +28,7 @@ impl Session {
         pool: PoolId,
     ) -> Soon<'s, Result<(), Stop>> {
         if self.who.bound.is_some() && self.outlives_pool(pool) {
-            return Soon::now(Err(reply::pool_is_gone(&self.view.shared.pool(pool).name).into()));
+            return Soon::now(Err(reply::pool_is_gone(&self.view.snapshot.pool(pool).name).into()));
         }
         if Self::listens_in(demand) || self.foreseen_pin(&demand.verdict, pool).is_some() {
             return Soon::later(self.checkout_for_long(request, demand, judged_at, pool));
@@ -46,7 +46,7 @@ impl Session {
     ) -> Result<(), Stop> {
         // The channels of a LISTEN are waited for while no backend is held.
         if Self::listens_in(demand) {
-            let member = Arc::clone(&self.view.shared.pool(pool).members[0]);
+            let member = Arc::clone(&self.view.snapshot.pool(pool).members[0]);
             self.subscribe(request, member).await?;
         }
         // So is a place among the pins.
@@ -84,7 +84,7 @@ impl Session {
         }
     }
 
-    /// What the session needs of this backend.
+    /// The session's needs of this backend.
     fn needs(&self, lease: &Lease, pool: PoolId, effects: Effects) -> Needs<'_> {
         let is_own = self.own.last == Some((pool, lease.id, lease.uses));
         // What `currval` and `lastval` would give is another session's.
@@ -98,7 +98,7 @@ impl Session {
         Needs { settings: &self.own.settings, is_own, forgets_sequences, forgets_statements, closes }
     }
 
-    /// What may take time: waiting, checking a backend, going on to the primary, making it ready.
+    /// Checks a backend out where that may take time: waiting, checking it, going on to the primary, making it ready.
     async fn checkout_slowly(
         &mut self,
         mut pool: PoolId,
@@ -117,7 +117,7 @@ impl Session {
                 if let Some(proof) = lease.protocol.quiescent() {
                     lease.release(proof);
                 }
-                pool = self.view.shared.routes.primary;
+                pool = self.view.snapshot.routes.primary;
                 continue;
             }
             let needs = Needs { settings: &settings, ..self.needs(&lease, target, effects) };
@@ -130,7 +130,7 @@ impl Session {
                 Ok(()) if is_cancelled => {
                     give_back(lease);
                     return Err(
-                        reply::refused(&self.view.shared.pool(target).name, &Refusal::Cancelled).into()
+                        reply::refused(&self.view.snapshot.pool(target).name, &Refusal::Cancelled).into()
                     );
                 }
                 Ok(()) => {
@@ -148,7 +148,7 @@ impl Session {
                 NotReady::Broken(_) if may_try => {
                     // Those of a replica that is going down are lost one by one.
                     if self.may_go_on_to_primary(target) {
-                        pool = self.view.shared.routes.primary;
+                        pool = self.view.snapshot.routes.primary;
                     }
                 }
                 NotReady::Broken(broken) => return Err(reply::not_sent(&broken).into()),
@@ -189,7 +189,7 @@ impl Session {
         pool: PoolId,
         mut first: Option<Checkout>,
     ) -> Result<(Lease, PoolId), Stop> {
-        let mut shared = Arc::clone(&self.view.shared);
+        let mut snapshot = Arc::clone(&self.view.snapshot);
         let mut target = pool;
         loop {
             let choose = || self.member(target).map(|member| member.checkout(&self.wants(target)));
@@ -197,7 +197,7 @@ impl Session {
                 Some(Checkout::Lease(lease)) if !self.under_way.is_repeated => return Ok((lease, target)),
                 // A connection was just lost: others may be about to be.
                 Some(Checkout::Lease(mut lease) | Checkout::Stale(mut lease)) => {
-                    if lease.check().await {
+                    if lease.check().await.is_ok() {
                         return Ok((lease, target));
                     }
                     // It is closed with its lease, and the next one is tried.
@@ -211,13 +211,13 @@ impl Session {
                 }
                 Some(Checkout::Refused(refusal)) => Some(refusal),
                 // None of the pool's servers can be reached.
-                None if self.who.bound.is_some() => Some(unreachable(shared.pool(target))),
+                None if self.who.bound.is_some() => Some(unreachable(snapshot.pool(target))),
                 None => None,
             };
             if let Some(Refusal::Moved) = refusal
                 && let Some(pool) = self.follow(target)
             {
-                shared = Arc::clone(&self.view.shared);
+                snapshot = Arc::clone(&self.view.snapshot);
                 target = pool;
                 continue;
             }
@@ -225,16 +225,16 @@ impl Session {
                 // A replica that cannot be reached is no reason to fail a read.
                 let may_go_on = self.may_go_on_to_primary(target);
                 if !(may_go_on && matches!(refusal, Refusal::Unreachable(_))) {
-                    return Err(reply::refused(&shared.pool(target).name, &refusal).into());
+                    return Err(reply::refused(&snapshot.pool(target).name, &refusal).into());
                 }
             }
-            target = shared.routes.primary;
+            target = snapshot.routes.primary;
         }
     }
 
     /// Whether what the replicas' pool cannot serve is the primary's to serve.
     pub(super) fn may_go_on_to_primary(&self, pool: PoolId) -> bool {
-        let routes = &self.view.shared.routes;
+        let routes = &self.view.snapshot.routes;
         Some(pool) == routes.replicas && pool != routes.primary && self.who.bound.is_none()
     }
 
@@ -253,7 +253,7 @@ impl Session {
         lease.prepared = lease.prepared.taken(is_own);
         lease.uses = lease.uses.wrapping_add(1);
         self.own.last = Some((pool, lease.id, lease.uses));
-        let mut leased = Leased::new(lease, pool, self.keeps(pool), place);
+        let mut leased = Leased::new(lease, pool, keeps(pool, &self.own, &self.view, &self.who), place);
         leased.left.judged_at = judged_at;
         if leased.protocol.reading() != self.own.reading {
             // The request was judged as another server reads it.

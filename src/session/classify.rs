@@ -5,7 +5,7 @@ use super::{
     hold::Leased,
     request::{End, Request},
     soon::Soon,
-    transaction::Begun,
+    transaction::LocalTransaction,
 };
 use crate::{
     route::{Demand, Standing, Target},
@@ -96,13 +96,13 @@ impl<'a> Judge<'a> {
 
     /// Judges texts on another thread, so that their verdicts are known, unless too many are being judged already.
     async fn judge_elsewhere(self, unjudged: Unjudged) {
-        let (shared, catalog) = (self.view.shared.clone(), self.view.catalog.clone());
+        let (snapshot, catalog) = (self.view.snapshot.clone(), self.view.catalog.clone());
         let judge = move || {
             for text in &unjudged.texts {
-                shared.classifier.classify(&catalog.load(), text);
+                snapshot.classifier.classify(&catalog.load(), text);
             }
         };
-        self.view.shared.judges.run(judge).await;
+        self.view.snapshot.judges.run(judge).await;
     }
 
     /// The text of a Query.
@@ -116,12 +116,12 @@ impl<'a> Judge<'a> {
         self.verdict_or_note(text, &mut Unjudged::default())
     }
 
-    /// As [`Self::verdict`]; notes a text that has none.
+    /// The verdict of a text, as [`Self::verdict`] gives it; a text that has none is noted.
     fn verdict_or_note(self, text: &[u8], unjudged: &mut Unjudged) -> Verdict {
         if let Some(unread) = Classifier::unread(self.reading, text) {
             return unread;
         }
-        let (classifier, catalog) = (&self.view.shared.classifier, self.view.catalog.load());
+        let (classifier, catalog) = (&self.view.snapshot.classifier, self.view.catalog.load());
         match classifier.lookup(&catalog, text) {
             Ok(verdict) => verdict,
             Err(miss) if unjudged.judged + text.len() <= SHORT_TEXTS_BYTES => {
@@ -153,8 +153,8 @@ impl<'a> Judge<'a> {
 
     /// By which rules and which catalog this text is judged now.
     pub(super) fn epochs(self, text: &[u8]) -> (u64, u64) {
-        let shared = &self.view.shared;
-        let judged = shared.classifier_epoch ^ shared.classifier.refusals() << 32;
+        let snapshot = &self.view.snapshot;
+        let judged = snapshot.classifier_epoch ^ snapshot.classifier.refusals() << 32;
         (judged, self.view.catalog.load().epoch_of(text))
     }
 
@@ -268,7 +268,7 @@ impl<'a> Judge<'a> {
         if !verdict.effects.has(Effects::BIND_DECIDES) {
             return Ok(verdict);
         }
-        let rules = self.view.shared.classifier.rules();
+        let rules = self.view.snapshot.classifier.rules();
         let mut names_job = false;
         bind.for_each_value(|value| names_job |= rules.value_names_job(value))?;
         if names_job {
@@ -280,35 +280,13 @@ impl<'a> Judge<'a> {
 }
 
 impl Session {
-    /// The text of the request is longer than what is kept of it: what cannot be asked for is looked for as it passes.
-    pub(crate) fn begin_search(&mut self, request: Request) {
-        let beginning = self.client.inbox.get(..request.len).unwrap_or_default().to_vec();
-        if let Some(leased) = &mut self.hold.leased {
-            leased.left.noted().search = Some(HiddenSearch::default());
-        }
-        self.search_in(&beginning);
-    }
-
-    /// Looks at the next piece of a long text.
-    pub(crate) fn search_in(&mut self, piece: &[u8]) {
-        let Some(Leased { left, .. }) = &mut self.hold.leased else { return };
-        let Some(search) = left.search() else { return };
-        let found = search.finds(&self.view.catalog.load(), piece);
-        if found {
-            left.effects |= Effects::OPAQUE_SETTINGS;
-        }
-        if found || self.client.streaming == 0 {
-            left.noted().search = None;
-        }
-    }
-
     /// Where a request goes.
     pub(crate) fn target(&self, request: Request, demand: &Demand) -> Target {
-        let routes = &self.view.shared.routes;
+        let routes = &self.view.snapshot.routes;
         let held = self.hold.leased.as_ref().map(|leased| leased.pool);
-        let on_jobs = |pool| routes.jobs.is_some_and(|jobs| self.view.shared.same_server(pool, jobs));
-        let begun_read_write = match &self.hold.begun {
-            Begun::Deferred(deferred) => !deferred.fits_standby,
+        let on_jobs = |pool| routes.jobs.is_some_and(|jobs| self.view.snapshot.same_server(pool, jobs));
+        let begun_read_write = match &self.hold.transaction {
+            LocalTransaction::Deferred(deferred) => !deferred.fits_standby,
             // What follows before the Sync belongs to the same transaction, and may write.
             _ => request.end == End::Open && !request.only_prepares(),
         };
@@ -329,7 +307,7 @@ impl Session {
 
     /// The counters of the pool that serves the request, or has just served it.
     fn requests(&self) -> Option<&Requests> {
-        self.own.last.map(|(pool, ..)| &*self.view.shared.requests[usize::from(pool.0)])
+        self.own.last.map(|(pool, ..)| &*self.view.snapshot.requests[usize::from(pool.0)])
     }
 
     /// Counts a request for the metrics.
@@ -349,6 +327,26 @@ impl Session {
     /// The transaction status that the client is told: of a transaction that no server knows, as long as there is one.
     pub(crate) fn status(&self) -> TxStatus {
         self.hold.status()
+    }
+}
+
+/// The text of a request, which begins so, is longer than what is kept of it: what cannot be asked for is looked for as it
+/// passes.
+pub(super) fn begin_search(view: &View, leased: &mut Leased, beginning: &[u8]) {
+    leased.left.noted().search = Some(HiddenSearch::default());
+    search_in(view, leased, beginning, false);
+}
+
+/// Looks at the next piece of a long text.
+pub(super) fn search_in(view: &View, leased: &mut Leased, piece: &[u8], is_last: bool) {
+    let left = &mut leased.left;
+    let Some(search) = left.search() else { return };
+    let found = search.finds(&view.catalog.load(), piece);
+    if found {
+        left.effects |= Effects::OPAQUE_SETTINGS;
+    }
+    if found || is_last {
+        left.noted().search = None;
     }
 }
 

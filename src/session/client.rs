@@ -20,7 +20,7 @@ pub(crate) struct Client {
     is_watched: bool,
     /// Bytes from the client that have not been sent on. Empty when idle.
     pub(super) inbox: Vec<u8>,
-    /// What the inbox counts of what all sessions may keep.
+    /// The inbox's part of the bytes that all sessions may keep.
     pub(super) kept: Kept,
     /// Bytes for the client that its socket has not taken. Empty when idle.
     pub(super) outbox: Vec<u8>,
@@ -39,12 +39,12 @@ pub(crate) struct Client {
 /// Where the client is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Presence {
-    /// It may send, and is sent to.
+    /// The client may send, and is sent to.
     #[default]
     Here,
-    /// It has closed its sending side, and perhaps more than that.
+    /// The client has closed its sending side, and perhaps more than that.
     Closed,
-    /// Its connection has failed: nothing is sent to it any more.
+    /// The client's connection has failed: nothing is sent to it any more.
     Gone,
 }
 
@@ -60,13 +60,13 @@ impl Presence {
 
 impl Client {
     /// A client that was let in on this socket, has sent this already, and is greeted so.
-    pub(crate) fn new(socket: Socket, unread: Vec<u8>, greeting: Vec<u8>, shared: &Snapshot) -> Self {
+    pub(crate) fn new(socket: Socket, unread: Vec<u8>, greeting: Vec<u8>, snapshot: &Snapshot) -> Self {
         Self {
             socket,
             is_watched: false,
             // An empty buffer still owns its memory.
             inbox: if unread.is_empty() { Vec::new() } else { unread },
-            kept: Kept::of(&shared.kept),
+            kept: Kept::of(&snapshot.kept),
             outbox: greeting,
             streaming: 0,
             skipping: false,
@@ -85,13 +85,24 @@ impl Client {
         self.socket.poll_read_watched(cx, scratch, &mut self.is_watched)
     }
 
+    /// Takes a request's bytes, so many, out of the inbox.
+    pub(super) fn take_request(&mut self, len: usize) -> Vec<u8> {
+        if self.inbox.len() == len {
+            self.kept.shrink_to(0);
+            return std::mem::take(&mut self.inbox);
+        }
+        let rest = self.inbox.split_off(len);
+        self.kept.shrink_to(rest.len());
+        std::mem::replace(&mut self.inbox, rest)
+    }
+
     /// The client leaves, one way or the other: from the first time on its requests have so long.
     pub(super) fn leaves(&mut self, presence: Presence, limit: Duration) {
         self.presence = presence;
         self.until.get_or_insert_with(|| (Instant::now() + limit).into());
     }
 
-    /// What is left of the time for its requests.
+    /// The time that is left for its requests.
     pub(super) fn time_left(&self) -> Duration {
         let left = |until: &Instant| until.saturating_duration_since(Instant::now());
         self.until.as_deref().map_or(Duration::MAX, left)

@@ -1,21 +1,19 @@
 //! Prepared statements of the protocol, made independent of the backend: a client's name stands for a text; the
 //! text has one name on every backend and is parsed there when it is missing (`prepared.rs`).
 
-use std::sync::Arc;
-
 use super::{
-    Session, Statements, Stop, named,
-    prepared::{UNNAMED, keeps_columns, key},
+    Session, Stop,
+    hold::Leased,
+    prepared::{UNNAMED, key, means_its_own},
     reply::{self, Reply},
     request::{End, Request},
-    rewrite::{Done, Rewrite, Rewritten, There},
+    rewrite::{Done, Rewrite, Rewriting, Rewritten, ServerName},
 };
 use crate::{
     backend::{
         protocol::{Awaits, Step, Undo},
-        statements::{Known, NAME_PREFIX, OwnStatement, Shape, Statement, StatementId, UnnamedText},
+        statements::{Known, NAME_PREFIX, Statement, StatementId, UnnamedText},
     },
-    shared::Limits,
     sql::Effects,
     wire::{
         TxStatus,
@@ -29,45 +27,50 @@ use crate::{
 /// Stands for a statement that is closed as soon as it is parsed, or that never was.
 const NOBODYS: StatementId = StatementId(u64::MAX);
 
-impl Session {
+impl Leased {
     /// Whether the request can be sent as it is: it names no prepared statement, and uses the unnamed one only
     /// after parsing it.
-    pub(crate) fn passes_unchanged(&self, request: Request) -> bool {
+    pub(super) fn passes_unchanged(&self, request: Request) -> bool {
         // What is described and not used at once will be used later, and then must be what it was.
         let is_for_later = request.about.describes_unnamed && !request.about.portals;
         !request.is_extended() || !(self.counts_replies(request) || request.about.statements || is_for_later)
     }
 
-    /// Whether the client's Sync is still to come for what was sent last.
-    pub(crate) fn is_amid_pipeline(&self) -> bool {
-        self.hold.leased.as_ref().is_some_and(|lease| lease.protocol.is_open())
-    }
-
     /// Between a Flush and its Sync every reply must be told from the others.
     fn counts_replies(&self, request: Request) -> bool {
-        request.end == End::Open || self.is_amid_pipeline()
+        request.end == End::Open || self.protocol.is_open()
     }
 
-    /// Writes the request for the leased backend to `out`, with the statements that the backend lacks, or a part of the
-    /// request, if what becomes of the rest depends on the replies. A refusal means that nothing was noted.
+    /// The server did not take the Parse of these statements: neither it nor the session has them.
+    pub(super) fn forget_unparsed(&mut self, ids: &[StatementId]) {
+        for id in ids {
+            self.statements.remove(*id);
+            if *id == UNNAMED {
+                self.statements.unnamed = UnnamedText::None;
+            }
+        }
+    }
+}
+
+impl Rewriting<'_> {
+    /// Writes the request, which is in `inbox`, for the backend to `out`, with the statements that the backend lacks, or a
+    /// part of the request, if what becomes of the rest depends on the replies. A refusal means that nothing was noted.
     pub(super) fn rewrite(
         &mut self,
+        inbox: &[u8],
         request: Request,
         effects: Effects,
         out: &mut Vec<u8>,
     ) -> Result<Rewritten, Stop> {
-        let mut rewrite = Rewrite::new(out, self.counts_replies(request), effects);
+        let mut rewrite = Rewrite::new(out, self.leased.counts_replies(request), effects);
         rewrite.may_repeat = self.may_parse_anew(request);
-        let messages = std::mem::take(&mut self.client.inbox);
-        let written = self.rewrite_messages(&messages[..request.len], request, &mut rewrite);
-        self.client.inbox = messages;
-        written.map(|()| rewrite.finish())
+        self.rewrite_messages(&inbox[..request.len], request, &mut rewrite)?;
+        Ok(rewrite.finish())
     }
 
     /// Whether what was executed last may let go of all statements, and more follows that may name some.
     fn ends_part(&self, mut after: Messages<'_>, request: Request, rewrite: &Rewrite<'_>) -> bool {
-        let may_discard = self.hold.leased.as_ref().is_some_and(|leased| leased.left.may_discard);
-        if !(may_discard || rewrite.effects.has(Effects::DISCARDS)) {
+        if !(self.leased.left.may_discard || rewrite.effects.has(Effects::DISCARDS)) {
             return false;
         }
         let is_end =
@@ -169,28 +172,18 @@ impl Session {
         match tag {
             b'B' => self.rewrite_bind(Bind::read(body)?, request.streaming, rewrite),
             b'P' if body.first() != Some(&0) => {
-                Err(reply::statement_too_long(self.view.shared.limits.request_buffer).into())
+                Err(reply::statement_too_long(self.view.snapshot.limits.request_buffer).into())
             }
             _ => {
                 // Its text is not kept, so it cannot be parsed anywhere else: as long as it lives, the session stays.
-                self.forget_unnamed();
-                if let Some(held) = self.held().filter(|_| tag == b'P') {
-                    held.unnamed = UnnamedText::Streamed;
-                }
+                self.own.forget_unnamed();
+                let is_parsed = tag == b'P';
+                self.leased.statements.unnamed =
+                    if is_parsed { UnnamedText::Streamed } else { UnnamedText::None };
                 rewrite.send(part);
                 rewrite.pass(Awaits::Parse);
                 Ok(Done::Sent)
             }
-        }
-    }
-
-    /// The unnamed statement is not known any more.
-    pub(crate) fn forget_unnamed(&mut self) {
-        if let Some(statements) = &mut self.own.statements {
-            statements.unnamed = None;
-        }
-        if let Some(held) = self.held() {
-            held.unnamed = UnnamedText::None;
         }
     }
 
@@ -201,15 +194,16 @@ impl Session {
         rewrite: &mut Rewrite<'_>,
     ) -> Result<Done, Stop> {
         if parse.name.is_empty() {
-            let hash = self.remember_unnamed(parse.body);
-            if let Some(held) = self.held() {
-                held.unnamed = UnnamedText::Kept(hash);
-            }
+            let hash = self.own.remember_unnamed(parse.body);
+            self.leased.statements.unnamed = UnnamedText::Kept(hash);
             rewrite.send(whole);
             rewrite.pass(Awaits::Parse);
             return Ok(Done::Sent);
         }
-        let statement = self.remember_named(parse, Some(rewrite))?;
+        let judge = self.judge();
+        let judged = (judge.verdict(parse.text), judge.epochs(parse.text));
+        let is_own = self.means_its_own(rewrite);
+        let statement = self.own.remember_named(parse, judged, is_own, self.view)?;
         let name: Box<[u8]> = key(parse.name).into();
         if self.may_have_sql_names() {
             // If SQL has prepared one of this name, the server says so.
@@ -218,11 +212,11 @@ impl Session {
             message::close_statement(rewrite.out, &*name);
             rewrite.push(Step::SwallowClosed(NOBODYS));
         }
-        let known = self.held().map_or(Known::Missing, |held| held.touch(statement.id));
+        let known = self.leased.statements.touch(statement.id);
         let is_there = known != Known::Missing;
         // Few texts may be parsed in a failed transaction, and the server knows which ones.
-        let must_be_new = self.status() == TxStatus::Failed
-            || self.held().is_some_and(|held| held.is_suspect(statement.id));
+        let must_be_new =
+            self.status() == TxStatus::Failed || self.leased.statements.is_suspect(statement.id);
         if is_there && !must_be_new {
             rewrite.insert_parsed(Undo::Parse(name));
             return Ok(Done::Sent);
@@ -230,7 +224,7 @@ impl Session {
         if is_there {
             rewrite.close(statement.id);
         }
-        self.parse_there(&statement, rewrite);
+        self.parse_new(&statement, rewrite);
         rewrite.push(Step::PassParsed(statement.id, name));
         Ok(Done::Sent)
     }
@@ -241,7 +235,7 @@ impl Session {
         streaming: usize,
         rewrite: &mut Rewrite<'_>,
     ) -> Result<Done, Stop> {
-        let there = match self.name_there(name, rewrite)? {
+        let there = match self.server_name(name, rewrite)? {
             Ok(there) => there,
             Err(done) => return Ok(done),
         };
@@ -249,7 +243,7 @@ impl Session {
         rewrite.pass(Awaits::Bind);
         rewrite.bound = None;
         if rewrite.is_untold {
-            rewrite.bound = self.untold(name).map(|id| (portal.into(), key(name).into(), id));
+            rewrite.bound = self.own.untold(name).map(|id| (portal.into(), key(name).into(), id));
         }
         Ok(Done::Sent)
     }
@@ -262,12 +256,12 @@ impl Session {
     ) -> Result<Done, Stop> {
         let told = match item {
             Item::Statement(name) => {
-                let there = match self.name_there(name, rewrite)? {
+                let there = match self.server_name(name, rewrite)? {
                     Ok(there) => there,
                     Err(done) => return Ok(done),
                 };
                 message::describe_statement(rewrite.out, &there);
-                self.untold(name).filter(|_| rewrite.is_untold).map(|id| (key(name).into(), id))
+                self.own.untold(name).filter(|_| rewrite.is_untold).map(|id| (key(name).into(), id))
             }
             Item::Portal(name) => {
                 rewrite.send(whole);
@@ -281,18 +275,6 @@ impl Session {
             None => rewrite.pass(Awaits::Describe),
         }
         Ok(Done::Sent)
-    }
-
-    /// The identity of the session's statement of this name, if the client was told nothing of it yet.
-    fn untold(&self, name: &[u8]) -> Option<StatementId> {
-        let statements = self.own.statements.as_deref()?;
-        if name.is_empty() {
-            let unnamed = statements.unnamed.as_ref().filter(|unnamed| !unnamed.told.is_told())?;
-            return keeps_columns(unnamed.text()).then_some(StatementId(unnamed.hash));
-        }
-        let own = statements.own(name).filter(|own| !own.told.is_told())?;
-        let names_another = own.verdict.effects.has(Effects::NAMES_STATEMENT);
-        (!names_another && keeps_columns(&own.text)).then_some(own.id)
     }
 
     fn rewrite_close(&mut self, item: Item<'_>, whole: &[u8], rewrite: &mut Rewrite<'_>) {
@@ -312,7 +294,7 @@ impl Session {
             return;
         }
         if self.closes_there(name) {
-            self.note(Effects::ENDS_STATE);
+            self.leased.left.effects |= Effects::ENDS_STATE;
             rewrite.send(whole);
             rewrite.pass(Awaits::Close);
             return;
@@ -326,160 +308,100 @@ impl Session {
         }
     }
 
-    /// What the backend has of it does no harm to anybody, unless it is long.
+    /// Closes the unnamed statement. Where the backend still has one, it does no harm to anybody, unless it is long.
     fn close_unnamed(&mut self, whole: &[u8], rewrite: &mut Rewrite<'_>) {
         if let Some(closed) = self.own.statements.as_mut().and_then(|all| all.unnamed.take()) {
             rewrite.insert_closed(Undo::CloseUnnamed(closed.body.into()));
             return;
         }
-        self.forget_unnamed();
+        self.leased.statements.unnamed = UnnamedText::None;
         rewrite.send(whole);
         rewrite.pass(Awaits::Close);
     }
 
     /// The name of a statement on the backend; parsed there first if it is missing.
-    fn name_there<'a>(
+    fn server_name<'a>(
         &mut self,
         name: &'a [u8],
         rewrite: &mut Rewrite<'_>,
-    ) -> Result<Result<There<'a>, Done>, Reply> {
+    ) -> Result<Result<ServerName<'a>, Done>, Reply> {
         rewrite.is_untold = name.is_empty();
         if name.is_empty() {
             let done = self.settle_unnamed(rewrite)?;
-            return Ok(done.map_or(Ok(There::Unnamed), Err));
+            return Ok(done.map_or(Ok(ServerName::Unnamed), Err));
         }
         if name.starts_with(NAME_PREFIX) {
             return Err(reply::no_such_statement(name));
         }
-        let Some((id, told, is_used)) = self.named(name) else {
+        let Some((id, told, is_used)) = self.own.named(name) else {
             // SQL's PREPARE shares the names; a session that has used it is pinned to its backend.
-            let may_have = self.hold.is_pinned() || self.hold.may_have_left(Effects::PREPARES);
-            return if may_have { Ok(Ok(There::Theirs(name))) } else { Err(reply::no_such_statement(name)) };
+            return if self.leased.may_have_sql_names() {
+                Ok(Ok(ServerName::Theirs(name)))
+            } else {
+                Err(reply::no_such_statement(name))
+            };
         };
         rewrite.is_untold = !told.is_told();
-        let known = self.held().map_or(Known::Missing, |held| held.touch(id));
+        let known = self.leased.statements.touch(id);
         match known {
             Known::There(shape) if is_used && (!told.is_told() || told.fits(shape)) => {
-                Ok(Ok(There::Ours(id)))
+                Ok(Ok(ServerName::Ours(id)))
             }
-            _ => self.settle_there(name, known, rewrite),
+            _ => self.settle_named(name, known, rewrite),
         }
     }
 
-    fn parse_there(&mut self, statement: &Statement, rewrite: &mut Rewrite<'_>) {
+    fn parse_new(&mut self, statement: &Statement, rewrite: &mut Rewrite<'_>) {
         message::parse(rewrite.out, &statement.id, &statement.text, &statement.types);
-        if let Some(held) = self.held() {
-            held.insert(statement.id);
-        }
+        self.leased.statements.insert(statement.id);
     }
 
     /// Closes the statements that the backend has too many of.
     fn close_surplus(&mut self, rewrite: &mut Rewrite<'_>) {
-        let limit = self.view.shared.limits.prepared_per_backend;
-        let surplus = self.held().map(|held| held.evict(limit)).unwrap_or_default();
-        for id in surplus {
+        let limit = self.view.snapshot.limits.prepared_per_backend;
+        for id in self.leased.statements.evict(limit) {
             rewrite.close(id);
         }
     }
 
-    /// The session's statement of this name, what the client was told of it, and whether it has used it.
-    fn named(&self, name: &[u8]) -> Option<(StatementId, Shape, bool)> {
-        let own = self.own.statements.as_deref()?.own(name)?;
-        Some((own.id, own.told, own.is_used))
-    }
-
-    // --- what the session remembers ---
-
-    /// Remembers the statement of a Parse that is answered here.
-    pub(crate) fn remember_parsed(&mut self, parse: Parse<'_>) -> Result<(), Stop> {
-        if parse.name.is_empty() {
-            self.remember_unnamed(parse.body);
-        } else {
-            self.remember_named(parse, None)?;
-        }
-        Ok(())
-    }
-
-    /// Remembers the unnamed statements of a request that is sent as it is. Gives how many there are.
-    pub(crate) fn remember_unchanged(&mut self, request: Request) -> Result<usize, Malformed> {
+    /// Remembers the unnamed statements of a request, in `inbox`, that is sent as it is. Gives how many there are.
+    pub(super) fn remember_unchanged(&mut self, inbox: &[u8], request: Request) -> Result<usize, Malformed> {
         if !request.about.parses {
             return Ok(0);
         }
         let (mut last, mut count) = (None, 0);
-        for framed in Messages::of(&self.client.inbox[..request.len]) {
+        for framed in Messages::of(&inbox[..request.len]) {
             if let ClientMessage::Parse(parse) = framed?.message {
                 last = Some(self.own.remember_unnamed(parse.body));
                 count += 1;
             }
         }
-        if let (Some(hash), Some(held)) = (last, self.held()) {
-            held.unnamed = UnnamedText::Kept(hash);
+        if let Some(hash) = last {
+            self.leased.statements.unnamed = UnnamedText::Kept(hash);
         }
         Ok(count)
     }
+}
 
-    fn remember_unnamed(&mut self, body: &[u8]) -> u64 {
-        self.own.remember_unnamed(body)
-    }
-
-    fn remember_named(
-        &mut self,
-        Parse { name, text, types, .. }: Parse<'_>,
-        rewrite: Option<&Rewrite<'_>>,
-    ) -> Result<Arc<Statement>, Stop> {
-        if name.starts_with(NAME_PREFIX) {
-            return Err(reply::reserved_name().into());
-        }
-        let judged = (self.judge().verdict(text), self.judge().epochs(text));
-        let Limits { prepared_per_client: limit, prepared_bytes_per_client: bytes, .. } =
-            self.view.shared.limits;
-        let generation = self.view.shared.catalogs.generation();
-        let world = (generation, self.own.settings.parse_hash());
-        let statements = &self.view.shared.statements;
-        // The server keeps the columns of what it names, which is another session's own.
-        let is_own = judged.0.effects.has(Effects::NAMES_STATEMENT) || self.means_its_own(rewrite);
-        let statement = if is_own {
-            statements.unshared(text, types, judged)
-        } else {
-            statements.intern(world, text, types, judged)
-        };
-        let statements = self.own.statements.get_or_insert_default();
-        if statements.named.contains_key(key(name)) {
-            return Err(reply::statement_exists(name).into());
-        }
-        if statements.named.len() >= limit {
-            return Err(reply::too_many_statements(limit).into());
-        }
-        if statements.named.bytes() + named::cost(name, text, types) > bytes {
-            return Err(reply::statements_too_large(bytes).into());
-        }
-        statements.named.insert(key(name).into(), OwnStatement::new(Arc::clone(&statement)));
-        Ok(statement)
-    }
-
-    /// The server did not take the Parse of these statements: neither it nor the session has them.
-    pub(crate) fn forget_unparsed(&mut self, ids: &[StatementId]) {
-        for id in ids {
-            if let Some(held) = self.held() {
-                held.remove(*id);
-                if *id == UNNAMED {
-                    held.unnamed = UnnamedText::None;
-                }
-            }
+impl Session {
+    /// The unnamed statement is not known any more, neither here nor on the backend, if there is one.
+    pub(super) fn forget_unnamed(&mut self) {
+        self.own.forget_unnamed();
+        if let Some(leased) = &mut self.hold.leased {
+            leased.statements.unnamed = UnnamedText::None;
         }
     }
 
-    /// The server has skipped messages of the client, or failed at its Parse: what they had done to the client's
-    /// statements is undone.
-    pub(crate) fn undo(&mut self, undone: Vec<Undo>) {
-        for undo in undone.into_iter().rev() {
-            let Some(Statements { named, .. }) = self.own.statements.as_deref_mut() else { return };
-            match undo {
-                Undo::Parse(name) => drop(named.remove(&name)),
-                Undo::Close(name, statement) => drop(named.insert(name, statement)),
-                // It was read once, so it can be again.
-                Undo::CloseUnnamed(body) => drop(self.remember_unnamed(&body)),
-            }
+    /// Remembers the statement of a Parse that is answered here.
+    pub(super) fn remember_parsed(&mut self, parse: Parse<'_>) -> Result<(), Stop> {
+        if parse.name.is_empty() {
+            self.own.remember_unnamed(parse.body);
+            return Ok(());
         }
+        let judge = self.judge();
+        let judged = (judge.verdict(parse.text), judge.epochs(parse.text));
+        let is_own = means_its_own(&self.hold.transaction, self.hold.leased.as_ref());
+        self.own.remember_named(parse, judged, is_own, &self.view)?;
+        Ok(())
     }
 }

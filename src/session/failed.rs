@@ -7,7 +7,7 @@ use super::{
     Ended, Session,
     classify::Judge,
     request::{End, Request},
-    transaction::{Begun, Ending},
+    transaction::{Ending, LocalTransaction},
 };
 use crate::{
     route::Demand,
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// What the server answers to the end of a failed transaction, COMMIT or not.
+/// The server's answer to the end of a failed transaction, COMMIT or not.
 const ENDED: &str = "ROLLBACK";
 
 impl Judge<'_> {
@@ -69,9 +69,9 @@ impl Judge<'_> {
         matches!(self.control_of(text), Control::Commit | Control::Rollback)
     }
 
-    /// What a text does to the transaction, however it is to be read otherwise.
+    /// The effect of a text on the transaction, however it is to be read otherwise.
     fn control_of(self, text: &[u8]) -> Control {
-        self.view.shared.classifier.classify(&self.view.catalog.load(), text).control
+        self.view.snapshot.classifier.classify(&self.view.catalog.load(), text).control
     }
 
     /// Whether a request begins with the end of its transaction.
@@ -83,7 +83,7 @@ impl Judge<'_> {
         texts.first().is_some_and(|text| self.is_end(text) || leading_end(text).is_some())
     }
 
-    /// What a request may do to the transaction that it is part of.
+    /// The effect that a request may have on the transaction that it is part of.
     pub(super) fn ending(self, request: Request, demand: &Demand) -> Ending {
         let verdict = &demand.verdict;
         match verdict.control {
@@ -117,7 +117,7 @@ impl Session {
             return match judge.control_of(judge.query_text(request)?) {
                 // Failed => No
                 Control::Commit | Control::Rollback => {
-                    self.hold.begun = Begun::No;
+                    self.hold.transaction = LocalTransaction::No;
                     self.complete(request, ENDED)?;
                     Ok(true)
                 }
@@ -127,7 +127,7 @@ impl Session {
         let Some((len, ends)) = self.judge().answerable(request)? else { return Ok(false) };
         if ends {
             // Failed => No
-            self.hold.begun = Begun::No;
+            self.hold.transaction = LocalTransaction::No;
         }
         // What comes behind is a request of its own.
         let end = if len == request.len { request.end } else { End::Open };
@@ -143,14 +143,14 @@ impl Session {
         let Some(end) = leading_end(text) else { return Ok(false) };
         // Failed => No
         if end.eq_ignore_ascii_case(ENDED.as_bytes()) {
-            self.hold.begun = Begun::No;
+            self.hold.transaction = LocalTransaction::No;
             return Ok(false);
         }
         let behind = &text.trim_ascii_start()[end.len()..];
         let mut query = Vec::with_capacity(request.len + ENDED.len());
         message::query(&mut query, &[ENDED.as_bytes(), behind].concat());
         self.client.inbox.splice(..request.len, query);
-        self.hold.begun = Begun::No;
+        self.hold.transaction = LocalTransaction::No;
         Ok(true)
     }
 }

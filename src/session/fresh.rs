@@ -8,7 +8,10 @@ use std::{
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Session, Stop, hold::Leased, reply, soon::Soon, transaction::Begun};
+use super::{
+    Own, Session, Stop, View, hold::Leased, reply, sending::Sending, soon::Soon,
+    transaction::LocalTransaction,
+};
 use crate::{
     causal::stamps::Scope,
     clock,
@@ -36,15 +39,15 @@ impl Session {
             return Soon::now(Ok(pool));
         }
         let consistency = self.consistency(demand);
-        self.view.shared.causal.note_read(clock::last_tick());
+        self.view.snapshot.causal.note_read(clock::last_tick());
         let need = self.need(consistency, demand);
         if self.has_fresh(pool, need) {
             self.count_read(ReadOn::Replica);
             return Soon::now(Ok(pool));
         }
         // Those that come later find a sample that is new enough.
-        self.view.shared.causal.want(need);
-        let replicas = &self.view.shared.replicas;
+        self.view.snapshot.causal.want(need);
+        let replicas = &self.view.snapshot.replicas;
         let limit = match consistency {
             Consistency::Strong => replicas.causal_wait + replicas.sample_interval * STRONG_ROUNDS,
             _ => replicas.causal_wait,
@@ -64,7 +67,7 @@ impl Session {
 
     /// Holds a read until a replica is fresh enough; false if none is by then.
     async fn wait_for_replica(&mut self, pool: PoolId, need: u64, deadline: Instant) -> Result<bool, Stop> {
-        let causal = Arc::clone(&self.view.shared.causal);
+        let causal = Arc::clone(&self.view.snapshot.causal);
         loop {
             let progressed = causal.progressed();
             if self.has_fresh(pool, need) {
@@ -77,7 +80,7 @@ impl Session {
                 Some(Ok(())) => {}
                 Some(Err(_)) => return Ok(false),
                 None => {
-                    let pool = &self.view.shared.pool(pool).name;
+                    let pool = &self.view.snapshot.pool(pool).name;
                     return Err(reply::refused(pool, &Refusal::Cancelled).into());
                 }
             }
@@ -86,7 +89,7 @@ impl Session {
 
     /// Looks which replicas are fresh enough for a read; whether any is that can be reached.
     fn has_fresh(&mut self, pool: PoolId, need: u64) -> bool {
-        let progress = &self.view.shared.replicas.progress;
+        let progress = &self.view.snapshot.replicas.progress;
         // What it has seen on one replica, another one may not have.
         let is_other = |at: usize| self.own.replica.is_some_and(|kept| usize::from(kept.get()) != at + 1);
         let (mut fresh, mut known) = (0, ANY_BACKEND);
@@ -105,7 +108,7 @@ impl Session {
 
     /// The primary's pool, for a read that no replica can serve.
     fn not_on_replica(&mut self, consistency: Consistency, demand: &Demand) -> PoolId {
-        let last = || self.view.shared.causal.stamps.last(&self.read_scope(demand));
+        let last = || self.view.snapshot.causal.stamps.last(&self.read_scope(demand));
         let why = match consistency {
             _ if !self.has_replica() => ReadOn::NoReplica,
             Consistency::Strong => ReadOn::Behind,
@@ -115,20 +118,20 @@ impl Session {
         };
         self.count_read(why);
         self.leave_replica();
-        self.view.shared.routes.primary
+        self.view.snapshot.routes.primary
     }
 
     fn count_read(&self, on: ReadOn) {
-        self.view.shared.metrics.reads.0[on as usize].fetch_add(1, Ordering::Relaxed);
+        self.view.snapshot.metrics.reads.0[on as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// The member of a pool to use next; of the replicas' one that is fresh enough for the request under way.
     pub(super) fn member(&self, pool: PoolId) -> Option<&Arc<ServerPool>> {
-        let members = self.view.shared.pool(pool);
+        let members = self.view.snapshot.pool(pool);
         if !self.may_go_on_to_primary(pool) {
             return members.choose();
         }
-        let (progress, fresh) = (&self.view.shared.replicas.progress, self.under_way.fresh);
+        let (progress, fresh) = (&self.view.snapshot.replicas.progress, self.under_way.fresh);
         members.choose_where(|at| fresh & (1 << at) != 0 && progress[at].is_in())
     }
 
@@ -139,14 +142,14 @@ impl Session {
         if !self.may_go_on_to_primary(pool) || known == ANY_BACKEND || earlier(id, known) == id {
             return true;
         }
-        self.view.shared.replicas.progress.iter().for_each(|replica| replica.ask_anew());
+        self.view.snapshot.replicas.progress.iter().for_each(|replica| replica.ask_anew());
         false
     }
 
     /// The request has got a backend of this one.
     pub(super) fn note_member(&mut self, pool: PoolId, member: &Arc<ServerPool>) {
         if self.may_go_on_to_primary(pool) {
-            let members = &self.view.shared.pool(pool).members;
+            let members = &self.view.snapshot.pool(pool).members;
             let at = members.iter().position(|known| Arc::ptr_eq(known, member));
             self.under_way.fresh = at.map_or(0, |at| 1 << at);
         }
@@ -154,14 +157,14 @@ impl Session {
 
     /// Whether any replica serves reads at all.
     fn has_replica(&self) -> bool {
-        let shared = &self.view.shared;
-        let fits = |at: usize| shared.replicas.progress.get(at).is_some_and(|replica| replica.is_in());
-        shared.routes.replicas.is_some_and(|pool| shared.pool(pool).choose_where(fits).is_some())
+        let snapshot = &self.view.snapshot;
+        let fits = |at: usize| snapshot.replicas.progress.get(at).is_some_and(|replica| replica.is_in());
+        snapshot.routes.replicas.is_some_and(|pool| snapshot.pool(pool).choose_where(fits).is_some())
     }
 
     /// How fresh a replica must be for a request.
     fn consistency(&self, demand: &Demand) -> Consistency {
-        let of_session = self.own.consistency.unwrap_or(self.view.shared.replicas.consistency);
+        let of_session = self.own.consistency.unwrap_or(self.view.snapshot.replicas.consistency);
         match demand.verdict.consistency {
             // What the session has seen was not noted.
             Some(Consistency::Session) if of_session != Consistency::Session => Consistency::Tables,
@@ -171,7 +174,7 @@ impl Session {
 
     /// The time by the clock of samples after which a replica must be; zero if any replica will do.
     fn need(&self, consistency: Consistency, demand: &Demand) -> u64 {
-        let stamps = &self.view.shared.causal.stamps;
+        let stamps = &self.view.snapshot.causal.stamps;
         match consistency {
             Consistency::Tables => stamps.last(&self.read_scope(demand)).max(self.own.floor),
             Consistency::Session => stamps.voided().max(self.own.floor),
@@ -182,17 +185,17 @@ impl Session {
 
     /// The tables that a read may come to read on the backend that it gets.
     fn read_scope(&self, demand: &Demand) -> Scope {
-        let goes_on = matches!(self.hold.begun, Begun::Deferred(_));
+        let goes_on = matches!(self.hold.transaction, LocalTransaction::Deferred(_));
         let tables = if goes_on { Tables::ALL } else { demand.verdict.reads() };
         Scope { tables, database: self.who.identity.database_hash }
     }
 
     /// Remembers what a read that was answered may have shown: later ones on replicas must not fall behind it.
     pub(crate) fn saw(&mut self, demand: &Demand) {
-        if demand.verdict.class != Class::Read || self.view.shared.replicas.progress.is_empty() {
+        if demand.verdict.class != Class::Read || self.view.snapshot.replicas.progress.is_empty() {
             return;
         }
-        let stamps = &self.view.shared.causal.stamps;
+        let stamps = &self.view.snapshot.causal.stamps;
         let scope = Scope { tables: demand.verdict.reads(), database: self.who.identity.database_hash };
         let of_session = self.consistency(demand) == Consistency::Session;
         let is_committing = stamps.is_committing(&scope);
@@ -209,9 +212,9 @@ impl Session {
 
     /// The client was told of commits: what it reads next shows them.
     pub(super) fn note_told(&mut self) {
-        let shared = &self.view.shared;
-        if self.own.consistency.unwrap_or(shared.replicas.consistency) == Consistency::Session {
-            self.own.floor = shared.causal.stamps.now();
+        let snapshot = &self.view.snapshot;
+        if self.own.consistency.unwrap_or(snapshot.replicas.consistency) == Consistency::Session {
+            self.own.floor = snapshot.causal.stamps.now();
             self.own.replica = None;
         }
     }
@@ -227,7 +230,7 @@ impl Session {
 
     /// Whether the answer of a replica is waited for that does not answer others, and the read can be run once more.
     pub(super) fn waits_in_vain(&self) -> bool {
-        let progress = &self.view.shared.replicas.progress;
+        let progress = &self.view.snapshot.replicas.progress;
         let is_stuck = |at: usize| progress.get(at).is_some_and(|replica| replica.is_stuck());
         self.has_told_nothing() && self.replica_used().is_some_and(is_stuck)
     }
@@ -235,43 +238,7 @@ impl Session {
     /// The session does not keep to its replica any more: whatever it has seen there must be where it reads next.
     fn leave_replica(&mut self) {
         if self.own.replica.take().is_some() {
-            self.own.floor = self.view.shared.causal.stamps.now();
-        }
-    }
-
-    /// The session asks for this consistency from now on.
-    pub(super) fn set_consistency(&mut self, name: Option<&str>) {
-        let asked = name.and_then(Consistency::named);
-        if asked != self.own.consistency {
-            self.own.consistency = asked;
-            // What it has seen until now was perhaps not noted.
-            self.own.floor = self.view.shared.causal.stamps.now();
-        }
-    }
-
-    /// A request is sent that may change tables, or commit what was changed before.
-    pub(super) fn note_changes(&mut self, demand: &Demand) {
-        let Some(leased) = &mut self.hold.leased else { return };
-        let changes = demand.verdict.changes();
-        let before = leased.changes;
-        if before.scope.tables.is_empty() && changes.is_empty() {
-            return;
-        }
-        let database = self.who.identity.database_hash;
-        let scope = Scope { tables: before.scope.tables.with(changes), database };
-        leased.changes.scope = scope;
-        // Inside a transaction only what ends it commits.
-        let may_commit = !self.under_way.was_in_transaction
-            || demand.verdict.control != Control::None
-            || demand.verdict.is_unread()
-            || demand.unread > 0;
-        let stamps = &self.view.shared.causal.stamps;
-        if may_commit || before.is_committing {
-            leased.changes.is_committing = true;
-            stamps.begin_commit(&scope);
-        }
-        if before.is_committing {
-            stamps.end_commit(&before.scope);
+            self.own.floor = self.view.snapshot.causal.stamps.now();
         }
     }
 
@@ -282,13 +249,14 @@ impl Session {
             return;
         }
         let defined = self.view.catalog.changes();
-        let stamps = &self.view.shared.causal.stamps;
+        let stamps = &self.view.snapshot.causal.stamps;
         let changes = leased.changes;
         if changes.is_committing {
             // By other definitions, it may have changed other tables.
             let is_known = leased.left.judged_at == defined;
             let time = stamps.stamp(if is_known { &changes.scope } else { &Scope::ALL });
-            if self.own.consistency.unwrap_or(self.view.shared.replicas.consistency) == Consistency::Session {
+            if self.own.consistency.unwrap_or(self.view.snapshot.replicas.consistency) == Consistency::Session
+            {
                 self.own.floor = self.own.floor.max(time);
             }
         }
@@ -309,10 +277,50 @@ const fn earlier(one: u32, other: u32) -> u32 {
     if other.wrapping_sub(one).cast_signed() >= 0 { one } else { other }
 }
 
+impl Sending<'_> {
+    /// A request is sent that may change tables, or commit what was changed before.
+    pub(super) fn note_changes(&mut self, demand: &Demand) {
+        let leased = &mut *self.leased;
+        let changes = demand.verdict.changes();
+        let before = leased.changes;
+        if before.scope.tables.is_empty() && changes.is_empty() {
+            return;
+        }
+        let database = self.who.identity.database_hash;
+        let scope = Scope { tables: before.scope.tables.with(changes), database };
+        leased.changes.scope = scope;
+        // Inside a transaction only what ends it commits.
+        let may_commit = !self.under_way.was_in_transaction
+            || demand.verdict.control != Control::None
+            || demand.verdict.is_unread()
+            || demand.unread > 0;
+        let stamps = &self.view.snapshot.causal.stamps;
+        if may_commit || before.is_committing {
+            leased.changes.is_committing = true;
+            stamps.begin_commit(&scope);
+        }
+        if before.is_committing {
+            stamps.end_commit(&before.scope);
+        }
+    }
+}
+
+impl Own {
+    /// The session asks for this consistency from now on.
+    pub(super) fn set_consistency(&mut self, name: Option<&str>, view: &View) {
+        let asked = name.and_then(Consistency::named);
+        if asked != self.consistency {
+            self.consistency = asked;
+            // What it has seen until now was perhaps not noted.
+            self.floor = view.snapshot.causal.stamps.now();
+        }
+    }
+}
+
 /// The session parts with a backend. What was under way on it may still come about.
-pub(super) fn leave_changes(shared: &crate::shared::Snapshot, leased: &mut Leased) {
+pub(super) fn leave_changes(snapshot: &crate::shared::Snapshot, leased: &mut Leased) {
     let changes = std::mem::take(&mut leased.changes);
     if changes.is_committing {
-        shared.causal.stamps.doubt(changes.scope);
+        snapshot.causal.stamps.doubt(changes.scope);
     }
 }

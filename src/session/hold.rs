@@ -1,10 +1,19 @@
 //! What a session holds: its transaction, and its backend.
 
-use std::ops::{Deref, DerefMut};
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
 
-use super::{Own, kinds, left::Left, settled::Facts, transaction::Begun};
+use super::{Own, kinds, left::Left, settled::Facts, transaction::LocalTransaction};
 use crate::{
-    backend::{Backend, probe::PinReason, statements::UnnamedText},
+    backend::{
+        Backend, Broken,
+        handover::NotReady,
+        probe::{Asked, PinReason, Residue},
+        query::{ASK_TIMEOUT, Answer, in_time},
+        statements::UnnamedText,
+    },
     pool::{Lease, PinPlace},
     route::PoolId,
     shared::counters::SessionPin,
@@ -16,7 +25,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Hold {
     /// A transaction that exists here only.
-    pub(super) begun: Begun,
+    pub(super) transaction: LocalTransaction,
     /// The backend, while the session holds one.
     pub(super) leased: Option<Leased>,
 }
@@ -27,21 +36,24 @@ pub(super) struct Leased {
     lease: Lease,
     /// The pool that it is of.
     pub(super) pool: PoolId,
-    /// It is the session's own until the session ends.
+    /// The backend is the session's own until the session ends.
     pub(super) is_kept: bool,
     /// Why it is kept between transactions.
     pub(super) pin: Option<Box<SessionPin>>,
-    /// What statements have, or may have, left on it since the checkout.
+    /// State that statements have, or may have, left on it since the checkout.
     pub(super) left: Left,
 }
 
 impl Hold {
     /// The transaction status that the client is told: of a transaction that no server knows, as long as there is one.
     pub(super) fn status(&self) -> TxStatus {
-        match (&self.begun, &self.leased) {
-            (Begun::No, Some(leased)) => leased.protocol.status(),
-            (begun, _) => begun.status(),
-        }
+        let backend = self.leased.as_ref().map_or(TxStatus::Idle, |leased| leased.protocol.status());
+        self.transaction.status_with(backend)
+    }
+
+    /// Whether the client's Sync is still to come for what was sent last.
+    pub(super) fn is_amid_pipeline(&self) -> bool {
+        self.leased.as_ref().is_some_and(|leased| leased.protocol.is_open())
     }
 
     /// Whether the session has its backend for longer than a transaction.
@@ -74,20 +86,32 @@ impl Leased {
         self.pin.as_ref().is_some_and(|pin| pin.reason == reason)
     }
 
+    /// Whether it is kept for the sake of state that cannot be asked for.
+    pub(super) fn has_lasting_pin(&self) -> bool {
+        self.pin.as_ref().is_some_and(|pin| pin.reason.is_lasting())
+    }
+
+    /// Whether there may be statements on it that the session has prepared by SQL.
+    pub(super) fn may_have_sql_names(&self) -> bool {
+        self.is_pinned() || self.left.effects.has(Effects::PREPARES)
+    }
+
     /// The pin by state that the server cannot be asked for.
     pub(super) fn lasting_pin(&self) -> Option<PinReason> {
         kinds::lasting_pin(self.left.effects, self.pin.as_ref().map(|pin| pin.reason))
     }
 
-    /// What decides what becomes of it; `changes` is how often definitions have changed by now.
-    pub(super) fn facts(&self, own: &Own, is_streaming: bool, changes: u64) -> Facts {
+    /// The facts by which it is decided whether the backend is kept, asked or given back.
+    pub(super) fn facts(&self, own: &Own, is_streaming: bool, is_outdated: bool, was_asked: bool) -> Facts {
         Facts {
             is_quiescent: self.lease.protocol.quiescent().is_some(),
             effects: self.left.effects,
             pin: self.pin.as_ref().map(|pin| pin.reason),
             is_kept: self.is_kept,
             has_long_statement: self.has_long_statement(),
-            is_outdated: self.left.judged_at != changes,
+            is_outdated,
+            has_new_objects: self.left.has_new_objects(),
+            was_asked,
             lacks_statement: self.left.statements_unknown,
             has_aliases: own.has_aliases(),
             listens_there: self.lease.protocol.holds_ready() || own.listens_there(),
@@ -100,6 +124,30 @@ impl Leased {
     /// Whether it has an unnamed statement that is too long to be kept here.
     pub(super) fn has_long_statement(&self) -> bool {
         self.lease.statements.unnamed == UnnamedText::Streamed
+    }
+
+    /// [`Backend::ask`], with a bound on how long the session waits.
+    pub(super) async fn ask(&mut self, sql: &str) -> Result<Answer, Broken> {
+        let server = Arc::clone(&self.lease.server);
+        in_time(ASK_TIMEOUT, &server, self.lease.ask(sql)).await
+    }
+
+    /// [`Backend::ask_unhindered`], with the same bound.
+    pub(super) async fn ask_unhindered(&mut self, sql: &str) -> Result<Answer, Broken> {
+        let server = Arc::clone(&self.lease.server);
+        in_time(ASK_TIMEOUT, &server, self.lease.ask_unhindered(sql)).await.map(|(answer, _)| answer)
+    }
+
+    /// [`Backend::probe`], with the same bound.
+    pub(super) async fn probe(&mut self, asked: Option<Asked<'_>>) -> Result<Residue, Broken> {
+        let server = Arc::clone(&self.lease.server);
+        in_time(ASK_TIMEOUT, &server, self.lease.probe(asked)).await
+    }
+
+    /// [`Backend::reset`], with the same bound.
+    pub(super) async fn reset(&mut self) -> Result<(), NotReady> {
+        let server = Arc::clone(&self.lease.server);
+        in_time(ASK_TIMEOUT, &server, self.lease.reset()).await
     }
 
     /// The backend itself, to borrow parts of it side by side.

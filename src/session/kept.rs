@@ -6,13 +6,13 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// What a session keeps up to this is not counted: so much comes with one read, and most requests are smaller.
+/// Bytes of a session that are not counted: so much comes with one read, and most requests are smaller.
 const FREE: usize = crate::socket::SCRATCH_BYTES;
 
 /// Larger ones are counted in steps.
 const STEP: usize = 64 * 1024;
 
-/// What one session keeps. Dropped, it is given back.
+/// The bytes that one session keeps. Dropped, they are given back.
 #[derive(Debug)]
 pub(super) struct Kept {
     all: Arc<AtomicUsize>,
@@ -39,7 +39,7 @@ impl Kept {
         grow(&self.all, &mut self.sent, bytes, limit)
     }
 
-    /// What may be run once more is an unfinished request again.
+    /// A request that may be run once more is an unfinished one again.
     pub(super) fn take_back_sent(&mut self) {
         self.own += std::mem::take(&mut self.sent);
     }

@@ -16,7 +16,7 @@ pub(super) enum Kind {
     Reset,
     /// A setting with a dot in its name, which the server does not list.
     Unlisted,
-    /// What a function or DO block may have set whose body is known.
+    /// Settings that a function or DO block may have set whose body is known.
     Opaque,
     /// Anything: what has run is not proven.
     Unproven,
@@ -40,21 +40,21 @@ pub(super) enum Kind {
     Seed,
     /// A setting with a dot whose name stands nowhere.
     Hidden,
-    /// What `currval` and `lastval` give.
+    /// The values that `currval` and `lastval` give.
     Sequences,
 }
 
-/// What is true of a kind.
+/// A row of the table: the facts about one kind.
 struct Row {
     /// The effect of a text that may leave it.
     effect: Effects,
     /// How it is known whether it is there.
     known: Known,
-    /// What a session is pinned by that has it.
+    /// The pin of a session that has such state.
     pin: Option<PinReason>,
     /// The pin is seen before the text runs.
     is_foreseen: bool,
-    /// What ends it, if the server cannot be asked for it.
+    /// The end of such state, if the server cannot be asked for it.
     until: Until,
 }
 
@@ -69,12 +69,12 @@ enum Known {
     Chance,
 }
 
-/// What ends state that cannot be asked for.
+/// The end of state that cannot be asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Until {
-    /// It can be asked for.
+    /// None is needed: the server can be asked.
     Asked,
-    /// It lasts as long as the session.
+    /// The end of the session.
     SessionEnds,
     /// DISCARD ALL.
     AllDiscarded,
@@ -154,7 +154,7 @@ impl Row {
 /// Effects after which the session has state on its backend, or may have.
 pub(super) const LEAVES_STATE: Effects = every(Column::Leaves);
 
-/// Of those, the ones that may have changed settings.
+/// Effects that leave state and may have changed settings.
 pub(super) const CHANGES_SETTINGS: Effects = every(Column::ChangesSettings);
 
 /// Effects that may make objects, which are temporary by the search path alone.
@@ -190,7 +190,7 @@ const fn every(column: Column) -> Effects {
     effects
 }
 
-/// What a text with these effects will pin its session by, if it outlasts its transaction.
+/// The pin by which a text with these effects will tie its session, if its state outlasts the transaction.
 pub(super) fn foreseen_pin(effects: Effects) -> Option<PinReason> {
     if !effects.has(PINNING) {
         return None;

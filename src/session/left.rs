@@ -8,23 +8,23 @@ use crate::{
     sql::{Effects, HiddenSearch},
 };
 
-/// What the statements since the last checkout have, or may have, left.
+/// State that the statements since the last checkout have, or may have, left.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub(super) struct Left {
-    /// Their effects.
+    /// The statements' effects.
     pub(super) effects: Effects,
     /// The same without the one text, of the request under way or since the last Sync, that could not be read: what is
     /// left should the server be unable to read it, too.
     read: Effects,
-    /// There is such a text.
+    /// One text could not be read.
     has_unread: bool,
     noted: Option<Box<Noted>>,
     /// The server has answered the request under way with an error.
     pub(super) failed: bool,
     /// The backend lacked a statement that it should have had: a function or DO block has let go of them.
     pub(super) statements_unknown: bool,
-    /// What the client's commands have discarded since the request began, or its pipeline.
+    /// State that the client's commands have discarded since the request began, or its pipeline.
     pub(super) discarded: Discarded,
     /// A portal may be of a DISCARD ALL or DEALLOCATE ALL.
     pub(super) may_discard: bool,
@@ -34,23 +34,30 @@ pub(super) struct Left {
     pub(super) defining: Option<Defining>,
 }
 
-/// What few sessions have to note.
+/// Notes that few sessions have to make.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
     /// Texts that call what the catalog snapshot does not know.
     pub(super) unsure: Vec<u8>,
+    /// Objects were made that may be temporary, of which the server has not been asked yet.
+    pub(super) has_new_objects: bool,
     /// The names of what was only added.
     pub(super) added: Vec<String>,
-    /// What is looked for in a text that is sent on as it comes.
+    /// The search in a text that is sent on as it comes.
     pub(super) search: Option<HiddenSearch>,
     /// Startup values that hold again after a reset in a pipeline, once that has ended.
     pub(super) restored: Settings,
 }
 
 impl Left {
-    /// What is noted, to add to it.
+    /// The notes, to add to them.
     pub(super) fn noted(&mut self) -> &mut Noted {
         self.noted.get_or_insert_default()
+    }
+
+    /// Whether objects were made that may be temporary, of which the server has not been asked yet.
+    pub(super) fn has_new_objects(&self) -> bool {
+        self.noted.as_ref().is_some_and(|noted| noted.has_new_objects)
     }
 
     /// The texts that call what is not known.
@@ -58,14 +65,30 @@ impl Left {
         self.noted.as_ref().map(|noted| noted.unsure.as_slice()).unwrap_or_default()
     }
 
-    /// What is known of them now is all that will be.
+    /// All is known that will be of what was left so far, when definitions have changed so often.
+    pub(super) fn begin_anew(&mut self, changes: u64) {
+        self.failed = false;
+        // Of a pipeline that has failed.
+        self.take_restored();
+        // What was not proven has been asked for, and another session gets the backend only after a reset.
+        self.judged_at = changes;
+    }
+
+    /// The server has told whether there are temporary objects, as far as it does.
+    pub(super) fn forget_new_objects(&mut self) {
+        if let Some(noted) = &mut self.noted {
+            noted.has_new_objects = false;
+        }
+    }
+
+    /// Forgets the texts that call what is not known: what is known of them now is all that will be.
     pub(super) fn forget_unsure(&mut self) {
         if let Some(noted) = &mut self.noted {
             noted.unsure = Vec::new();
         }
     }
 
-    /// What is looked for in a text that is sent on as it comes, if there is one.
+    /// The search in a text that is sent on as it comes, if there is one.
     pub(super) fn search(&mut self) -> Option<&mut HiddenSearch> {
         self.noted.as_mut()?.search.as_mut()
     }
@@ -77,7 +100,7 @@ impl Left {
         *restored = Settings::new(both.map(|(name, value)| (name.to_owned(), value.to_vec())));
     }
 
-    /// What is set behind the reset stays.
+    /// Keeps settings that are set behind the reset: no startup value is restored in their place.
     pub(super) fn keep_set(&mut self, names: &[String]) {
         if let Some(noted) = &mut self.noted {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -90,7 +113,7 @@ impl Left {
         self.noted.as_ref().is_some_and(|noted| !noted.restored.is_empty())
     }
 
-    /// These values, for the last time.
+    /// The startup values that are to hold again, for the last time.
     pub(super) fn take_restored(&mut self) -> Settings {
         self.noted.as_mut().map(|noted| std::mem::take(&mut noted.restored)).unwrap_or_default()
     }

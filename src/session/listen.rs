@@ -32,8 +32,7 @@ use super::{
     mail::{self, Failed, PassesMail, Rest},
     reply::{self, Reply},
     request::{End, Request},
-    settle::ASK_TIMEOUT,
-    transaction::Begun,
+    transaction::LocalTransaction,
 };
 use crate::{
     backend::query::Answer,
@@ -50,20 +49,20 @@ const CHANNELS_MAX: usize = 1000;
 /// A closing connection is replaced at once; more often than this something else is wrong.
 const ATTEMPTS: usize = 3;
 
-/// As long as so many bytes wait for the client, its notifications stay in the mailbox, which is bounded.
+/// Bytes that wait for the client, from which on its notifications stay in the mailbox, which is bounded.
 const OUTBOX_BYTES: usize = 64 * 1024;
 
 /// Effects before which the backend must have the session's channels.
 const CONCERNS_CHANNELS: Effects =
     Effects::LISTENS.with(Effects::UNLISTENS).with(Effects::ASKS_CHANNELS).with(Effects::OPAQUE);
 
-/// What a session listens to, by server.
+/// The channels that a session listens to, by server.
 #[derive(Debug, Default)]
 pub(super) struct Listening {
     subscriptions: Vec<Subscription>,
     /// The leased backend may listen to something.
     pub(super) on_backend: bool,
-    /// What is the session's own: notifications of this process after this position.
+    /// The session's own notifications: those of this process after this position.
     own: Option<(i32, u64)>,
 }
 
@@ -126,6 +125,12 @@ impl Drop for Subscription {
 }
 
 impl Listening {
+    /// Whether a LISTEN was sent, or was to be, of which it is not known whether it was committed.
+    pub(super) fn has_pending(&self) -> bool {
+        let mut channels = self.subscriptions.iter().flat_map(|subscription| &subscription.channels);
+        channels.any(|channel| channel.standing == Standing::Pending)
+    }
+
     fn on(&mut self, pool: &ServerPool) -> Option<&mut Subscription> {
         self.subscriptions.iter_mut().find(|subscription| subscription.is_on(pool))
     }
@@ -182,7 +187,7 @@ impl Session {
         let listening = self.own.listening.get_or_insert_default();
         if listening.on(member).is_none() {
             // Without one the session keeps its backend.
-            let Some(listener) = self.view.shared.listeners.of(member, &self.who.identity) else {
+            let Some(listener) = self.view.snapshot.listeners.of(member, &self.who.identity) else {
                 return Ok(Ok(()));
             };
             let mailbox = listener.mailbox();
@@ -227,21 +232,21 @@ impl Session {
             self.subscribe(request, member).await?;
         }
         let prepares = request.only_prepares();
-        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
-        if lease.protocol.is_open() {
+        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+        if leased.protocol.is_open() {
             return Ok(());
         }
         let Some(listening) = self.own.listening.as_deref_mut() else { return Ok(()) };
-        let member = Arc::clone(lease.pool());
+        let member = Arc::clone(leased.pool());
         let Some(at) = listening.subscriptions.iter().position(|known| known.is_on(&member)) else {
             return Ok(());
         };
         let subscription = &mut listening.subscriptions[at];
         let verdict = demand.verdict;
         let controls = verdict.control != Control::None;
-        let in_transaction = lease.protocol.status() != TxStatus::Idle;
+        let in_transaction = leased.protocol.status() != TxStatus::Idle;
         let opens = controls
-            || matches!(self.hold.begun, Begun::Deferred(_))
+            || matches!(self.hold.transaction, LocalTransaction::Deferred(_))
             || verdict.effects.has(CONCERNS_CHANNELS)
             || (request.end == End::Open && !prepares);
         let channels = if !in_transaction && opens {
@@ -253,14 +258,14 @@ impl Session {
         if listening.on_backend {
             let names: HashSet<Box<str>> =
                 subscription.channels.iter().map(|channel| channel.name.clone()).collect();
-            lease.protocol.set_heard_elsewhere(Some(Arc::new(names)));
+            leased.protocol.set_heard_elsewhere(Some(Arc::new(names)));
         }
         let notifies = verdict.class >= Class::Write || verdict.effects.has(Effects::NOTIFIES);
         let begins = listening.own.is_none() && (in_transaction || opens || notifies);
         if !channels.is_empty() {
             self.preload(&channels).await?;
         }
-        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
+        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
         let Some(listening) = self.own.listening.as_deref_mut() else { return Ok(()) };
         let subscription = &mut listening.subscriptions[at];
         let is_pending = |channel: &Channel| channel.standing == Standing::Pending;
@@ -268,7 +273,7 @@ impl Session {
         if !begins && !may_commit {
             return Ok(());
         }
-        lease.protocol.hold_ready();
+        leased.protocol.hold_ready();
         let fenced = subscription.listener.fence().await;
         if fenced.is_err() {
             // The connection that listens is lost, which shows in the mailbox: nothing is sent that the session does not
@@ -276,7 +281,7 @@ impl Session {
             self.watch_mail(Waker::noop())?;
         } else if let Ok(position) = fenced {
             if begins {
-                listening.own = Some((lease.cancel.process_id, position));
+                listening.own = Some((leased.cancel.process_id, position));
             }
             if may_commit {
                 let pending = subscription.channels.iter_mut().filter(|channel| is_pending(channel));
@@ -288,18 +293,18 @@ impl Session {
 
     /// Makes the backend listen to what the session does, before anything of the request's is sent.
     async fn preload(&mut self, channels: &str) -> Result<(), Stop> {
-        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
-        let asked = tokio::time::timeout(ASK_TIMEOUT, lease.ask(channels)).await;
-        let reply = match asked {
-            Ok(Ok(Answer { error: None, for_client, .. })) => {
+        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+        let (reply, broken) = match leased.ask(channels).await {
+            Ok(Answer { error: None, for_client, .. }) => {
                 self.client.outbox.extend_from_slice(&for_client);
                 return Ok(());
             }
-            Ok(Ok(Answer { error: Some(fields), .. })) => Reply::from_server(&fields),
-            Ok(Err(broken)) => reply::not_sent(&broken),
-            Err(_) => reply::not_sent(&lease.timed_out()),
+            Ok(Answer { error: Some(fields), .. }) => {
+                (Reply::from_server(&fields), leased.given_up("it refuses to listen"))
+            }
+            Err(broken) => (reply::not_sent(&broken), broken),
         };
-        self.end_lease()?;
+        self.end_lease(broken)?;
         Err(reply.into())
     }
 
@@ -317,12 +322,12 @@ impl Session {
     /// After a transaction: takes over from the backend what it listens to, and tells the client that it is ready, if
     /// that was kept back, after all that it had to hear before.
     pub(crate) async fn settle_listening(&mut self) -> Result<(), Ended> {
-        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
-        let is_owed_ready = lease.protocol.take_held_ready();
+        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+        let is_owed_ready = leased.protocol.take_held_ready();
         let taken = self.take_over_channels().await;
-        if let (Some(listening), Some(lease)) = (self.own.listening.as_deref_mut(), &self.hold.leased)
+        if let (Some(listening), Some(leased)) = (self.own.listening.as_deref_mut(), &self.hold.leased)
             && is_owed_ready
-            && let Some(subscription) = listening.on(lease.pool())
+            && let Some(subscription) = listening.on(leased.pool())
         {
             // A connection that was lost shows in the mailbox.
             let _ = subscription.listener.fence().await;
@@ -351,25 +356,31 @@ impl Session {
             return Ok(());
         }
         // Without an answer it is not known what the session listens to, so it ends.
-        self.note(Effects::LISTENS);
-        if !self.outlive_cancel().await {
-            return self.end_lease();
-        }
-        let (Some(lease), Some(listening)) = (&mut self.hold.leased, self.own.listening.as_deref_mut())
+        let (Some(leased), Some(listening)) = (&mut self.hold.leased, self.own.listening.as_deref_mut())
         else {
             return Ok(());
         };
-        let member = Arc::clone(lease.pool());
+        leased.left.effects |= Effects::LISTENS;
+        if leased.cancel.was_hit()
+            && let Err(broken) = leased.outlive_cancel().await
+        {
+            return self.end_lease(broken);
+        }
+        let member = Arc::clone(leased.pool());
         listening.on_backend = false;
         let Some(subscription) = listening.on(&member) else { return Ok(()) };
         let names = subscription.channels.iter().map(|channel| &*channel.name);
         let sql = format!("SELECT pg_catalog.pg_listening_channels();{}", listen_sql("UNLISTEN", names));
-        let failed_before = lease.protocol.take_error().is_some();
-        let answer = match tokio::time::timeout(ASK_TIMEOUT, lease.ask(&sql)).await {
-            Ok(Ok(answer)) if answer.error.is_none() && !failed_before => answer,
-            _ => return self.end_lease(),
+        let failed_before = leased.protocol.take_error().is_some();
+        let answer = match leased.ask(&sql).await {
+            Ok(answer) if answer.error.is_none() && !failed_before => answer,
+            Ok(_) => {
+                let broken = leased.given_up("it does not tell what the session listens to");
+                return self.end_lease(broken);
+            }
+            Err(broken) => return self.end_lease(broken),
         };
-        lease.protocol.set_heard_elsewhere(None);
+        leased.protocol.set_heard_elsewhere(None);
         let on_backend: Vec<String> = answer.rows.into_iter().flatten().flatten().collect();
         let is_in = |name: &str| on_backend.iter().any(|other| other == name);
         // Pending => (Committed | gone), Committed => (Committed | gone)
@@ -379,13 +390,13 @@ impl Session {
         }
         let is_rest = |name: &String| !subscription.has(name);
         if !on_backend.iter().any(is_rest) {
-            lease.left.effects = lease.left.effects.without(Effects::LISTENS);
+            leased.left.effects = leased.left.effects.without(Effects::LISTENS);
         }
         self.client.outbox.extend_from_slice(&answer.for_client);
         Ok(())
     }
 
-    /// What was not committed never will be.
+    /// Forgets the channels whose LISTEN was not committed: it never will be.
     fn forget_pending(&mut self) {
         for subscription in self.own.listening.iter_mut().flat_map(|listening| &mut listening.subscriptions) {
             if subscription.channels.iter().any(|channel| channel.standing == Standing::Pending) {
@@ -399,12 +410,12 @@ impl Session {
         let is_quiet = self.status() == TxStatus::Idle
             && self.client.streaming == 0
             && !self.client.skipping
-            && self.hold.leased.as_ref().is_none_or(|lease| lease.protocol.quiescent().is_some());
+            && self.hold.leased.as_ref().is_none_or(|leased| leased.protocol.quiescent().is_some());
         let Some(listening) = self.own.listening.as_deref().filter(|_| is_quiet) else {
             return Ok(Rest::Nothing);
         };
         let boxes = listening.subscriptions.iter().map(|subscription| {
-            let is_here = self.hold.leased.as_ref().is_some_and(|lease| subscription.is_on(lease.pool()));
+            let is_here = self.hold.leased.as_ref().is_some_and(|leased| subscription.is_on(leased.pool()));
             (&*subscription.mailbox, (subscription, listening.own.filter(|_| is_here)))
         });
         let client_process = self.who.key.process_id();

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::listen::{Fate, Mail, Mailbox};
 
-/// What is left in the mailboxes.
+/// The mail that is left in the mailboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rest {
     /// Nothing, or nothing whose time has come: the next mail wakes.
@@ -24,7 +24,7 @@ pub(super) struct Failed {
     pub(super) limit_bytes: usize,
 }
 
-/// Whose mail is passed on.
+/// A session, as far as its mail is passed on.
 pub(super) trait PassesMail {
     type Error;
 
@@ -92,7 +92,7 @@ mod tests {
     const ROOM: usize = 2 * MAIL;
     const SOCKET: usize = 25;
 
-    /// What may happen next. Everything happens at any time, but a poll only to a task that was woken.
+    /// An event. Every one may come at any time, but a poll only to a task that was woken.
     #[derive(Clone, Copy, Debug)]
     enum Act {
         Comes(usize),

@@ -13,7 +13,7 @@
 //!
 //! A request is judged by a `Judge`, which borrows the parts that it reads and can change none (`classify`, `texts`,
 //! `failed`). What becomes of the backend behind it is a pure function of what is known (`settled`), which reads the
-//! table of the kinds of state (`kinds`). Every hold on a backend ends by `Session::part`, in whatever way: what must
+//! table of the kinds of state (`kinds`); what it wants to know is asked in `questions`. Every hold on a backend ends by `Session::part`, in whatever way: what must
 //! follow from it is said there.
 
 mod aliases;
@@ -23,7 +23,6 @@ mod broken;
 mod checkout;
 mod classify;
 mod client;
-mod draft;
 mod extended;
 mod failed;
 mod fresh;
@@ -37,25 +36,30 @@ mod listen;
 mod live;
 mod mail;
 mod named;
+mod notes;
 mod orphan;
 mod others;
 mod own;
 mod pins;
 mod prepared;
 mod prologue;
+mod questions;
 mod relay;
+mod remember;
 mod repeat;
 pub(crate) mod replication;
 pub(crate) mod reply;
 mod request;
 mod rewrite;
 mod send;
+mod sending;
 mod serve;
 mod settle;
 mod settled;
 mod soon;
 pub(crate) mod start;
 mod texts;
+mod thread_buffer;
 mod transaction;
 mod under_way;
 mod view;
@@ -104,7 +108,7 @@ pub enum Ended {
     /// The backend broke when the client had got a message in part: nothing more can be said.
     #[error("{0}")]
     Amid(Box<Broken>),
-    /// What the client had sent before it left did not end within this.
+    /// The client's last requests, sent before it left, did not end within this.
     #[error("its client left, and it did not end within {0:?}")]
     Orphaned(std::time::Duration),
     /// Bulkhead is going down.
@@ -119,22 +123,22 @@ pub enum Ended {
     /// The connection that listened for it was lost.
     #[error("the connection that listened was lost")]
     ListenerLost,
-    /// It was pinned and idle while others waited.
+    /// The session was pinned and idle while others waited.
     #[error("{0}")]
     PinnedIdle(Box<PinnedIdle>),
 }
 
-/// What a session was pinned by that was idle while others waited.
+/// The pin of a session that was idle while others waited.
 #[derive(Debug, thiserror::Error)]
 #[error("pinned by {reason} and idle for {idle:?} while others waited for pool \"{pool}\"")]
 pub struct PinnedIdle {
     /// The pool that it kept a backend of.
     pool: String,
-    /// What kept it.
+    /// The reason why it kept the backend.
     reason: &'static str,
     /// `pinned_idle_timeout`; of one above the bound, how long it was left alone.
     idle: std::time::Duration,
-    /// Its pin was one more than `max_pinned` allows.
+    /// The pin was one more than `max_pinned` allows.
     is_over_bound: bool,
 }
 
@@ -200,22 +204,22 @@ impl Drop for Session {
 
 /// A session's prepared statements.
 #[derive(Debug, Default)]
-struct Statements {
+struct SessionStatements {
     named: Named,
-    unnamed: Option<Unnamed>,
-    /// Those that exist on the leased backend under the client's own names.
+    unnamed: Option<UnnamedStatement>,
+    /// Statements that exist on the leased backend under the client's own names.
     aliases: Vec<aliases::Alias>,
     /// SQL's PREPARE has been used.
     has_sql_names: bool,
-    /// What the backend has just told us of a statement that it was sent for this.
+    /// The backend's answer to the question what a statement is, which was sent in front of a request.
     confirmed: Option<(StatementId, Shape)>,
     /// Only a part of the request was sent: what the replies tell decides what becomes of the rest.
     is_stepping: bool,
-    /// What is sent again should a stale plan be in the way of the request under way.
+    /// A part of the request under way that is sent again should a stale plan be in its way.
     repeat: Option<Box<prepared::Repeat>>,
 }
 
-impl Statements {
+impl SessionStatements {
     /// The session's statement of this name.
     fn own(&self, name: &[u8]) -> Option<&OwnStatement> {
         self.named.get(prepared::key(name))
@@ -224,18 +228,18 @@ impl Statements {
 
 /// The unnamed statement, as it was last parsed.
 #[derive(Debug)]
-struct Unnamed {
+struct UnnamedStatement {
     /// Text, zero, and the parameter types: the Parse message's body without its name.
     body: Vec<u8>,
     /// The hash of the settings that it was parsed by, as far as they decide what it means.
     settings: u64,
-    /// Of both.
+    /// The hash of body and settings.
     hash: u64,
-    /// What the client was told of it.
+    /// The shape that the client was told of.
     told: Shape,
 }
 
-impl Unnamed {
+impl UnnamedStatement {
     /// Whether it is of this Parse message's body without its name, by these settings.
     fn is(&self, body: &[u8], settings: u64) -> bool {
         self.settings == settings && self.body == body

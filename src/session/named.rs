@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::backend::statements::OwnStatement;
 
-/// What a statement takes besides its name, its text and its types: the entries here and on backends.
+/// Bytes of a statement besides its name, its text and its types: the entries here and on backends.
 const ENTRY_BYTES: usize = 256;
 
 /// By the client's own names, as long as the server keeps them.
@@ -14,7 +14,7 @@ pub(super) struct Named {
     bytes: usize,
 }
 
-/// What a statement of this name takes.
+/// The bytes that a statement of this name takes.
 pub(super) const fn cost(name: &[u8], text: &[u8], types: &[u8]) -> usize {
     name.len() + text.len() + types.len() + ENTRY_BYTES
 }
@@ -24,7 +24,7 @@ impl Named {
         self.statements.len()
     }
 
-    /// What all of them take, as if nobody else had them.
+    /// The bytes that all of them take, as if nobody else had them.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

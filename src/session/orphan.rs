@@ -25,28 +25,28 @@ impl Session {
     pub(super) fn note_only_reads(&mut self, demand: &Demand) {
         let verdict = &demand.verdict;
         let reads = verdict.class == Class::Read && verdict.reason == Reason::ReadOnly;
-        self.under_way.only_reads = reads && (self.under_way.only_reads || !self.is_amid_pipeline());
+        self.under_way.only_reads = reads && (self.under_way.only_reads || !self.hold.is_amid_pipeline());
     }
 
     /// The client has closed its sending side.
     pub(super) fn client_has_closed(&mut self) {
         // Here => Closed
         if self.client.presence.is_here() {
-            self.client.leaves(Presence::Closed, self.view.shared.limits.orphan_timeout);
+            self.client.leaves(Presence::Closed, self.view.snapshot.limits.orphan_timeout);
         }
     }
 
     /// The client's connection has failed. An error if there is no reason to go on without it.
     pub(super) fn lose_client(&mut self, error: io::Error) -> Result<(), Ended> {
         // Here, Closed => Gone
-        self.client.leaves(Presence::Gone, self.view.shared.limits.orphan_timeout);
+        self.client.leaves(Presence::Gone, self.view.snapshot.limits.orphan_timeout);
         self.client.outbox = Vec::new();
         if self.is_unattended() { Err(Ended::ClientIo(error)) } else { Ok(()) }
     }
 
     /// Whether nobody is there for what is under way, and it can have no effect.
     pub(super) fn is_unattended(&self) -> bool {
-        let is_idle = self.hold.leased.as_ref().is_none_or(|lease| lease.protocol.is_answered());
+        let is_idle = self.hold.leased.as_ref().is_none_or(|leased| leased.protocol.is_answered());
         (is_idle || self.under_way.only_reads) && self.has_left(0)
     }
 
@@ -55,7 +55,7 @@ impl Session {
         if self.client.presence.is_here() {
             return false;
         }
-        let first = first_request(&self.client.inbox, self.view.shared.limits.request_buffer);
+        let first = first_request(&self.client.inbox, self.view.snapshot.limits.request_buffer);
         // What is not whole will never be run.
         let Ok(Some(request)) = first else { return true };
         request.streaming > 0 || (self.under_way.only_reads && self.has_left(request.len))
@@ -73,14 +73,14 @@ impl Session {
     }
 
     fn has_request(&self, bytes: &[u8]) -> bool {
-        let first = first_request(bytes, self.view.shared.limits.request_buffer);
+        let first = first_request(bytes, self.view.snapshot.limits.request_buffer);
         matches!(first, Ok(Some(request)) if request.streaming == 0 && request.end != End::Terminate)
     }
 
     /// Whether what is under way, or comes next, can be done without another byte of the client.
     pub(super) fn goes_on_alone(&self) -> bool {
-        let waits_for_client = self.hold.leased.as_ref().is_some_and(|lease| {
-            lease.protocol.copying_in() || (lease.protocol.is_open() && !lease.protocol.awaits_replies())
+        let waits_for_client = self.hold.leased.as_ref().is_some_and(|leased| {
+            leased.protocol.copying_in() || (leased.protocol.is_open() && !leased.protocol.awaits_replies())
         });
         self.client.streaming == 0 && !waits_for_client
     }
@@ -108,7 +108,7 @@ impl Session {
     }
 
     fn orphaned(&self) -> Ended {
-        let limit = self.view.shared.limits.orphan_timeout;
+        let limit = self.view.snapshot.limits.orphan_timeout;
         tracing::info!(
             user = self.who.identity.user,
             database = self.who.identity.database,

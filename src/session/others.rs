@@ -7,9 +7,9 @@
 //! text that is not proven, after one that is, in one transaction or on a connection that is kept.
 
 use super::{
-    Ended, Session, Stop,
+    Session, Stop, reply,
     request::{End, Request},
-    settle::ASK_TIMEOUT,
+    transaction::LocalTransaction,
 };
 use crate::{
     backend::Prepared,
@@ -18,7 +18,7 @@ use crate::{
     wire::TxStatus,
 };
 
-/// What names statements by SQL.
+/// Effects of texts that name statements by SQL.
 const NAMES: Effects = Effects::PREPARES.with(Effects::NAMES_STATEMENT);
 
 impl Session {
@@ -31,7 +31,8 @@ impl Session {
 
     /// Whether the request may see what others have prepared on the backend that is held, and they can be let go of.
     pub(super) fn shows_others(&self, request: Request, demand: &Demand) -> bool {
-        let Some(lease) = self.hold.leased.as_ref().filter(|lease| lease.prepared == Prepared::Others) else {
+        let Some(leased) = self.hold.leased.as_ref().filter(|leased| leased.prepared == Prepared::Others)
+        else {
             return false;
         };
         // SET and the like see nothing, and a question would take a snapshot before they can say what is in it.
@@ -41,25 +42,31 @@ impl Session {
         Self::may_see_statements(request, demand)
             && !sees_nothing
             && self.status() != TxStatus::Failed
-            && !self.is_amid_pipeline()
-            && lease.protocol.status() != TxStatus::Failed
+            && !self.hold.is_amid_pipeline()
+            && leased.protocol.status() != TxStatus::Failed
     }
 
     /// Lets go of what others have prepared on the backend that is held.
     pub(super) async fn hide_others(&mut self) -> Result<(), Stop> {
-        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
-        let asked = tokio::time::timeout(ASK_TIMEOUT, lease.ask_unhindered("DEALLOCATE ALL")).await;
-        let answer = match asked {
-            Ok(Ok((answer, _))) if answer.error.is_none() => answer,
-            failed => {
-                let broken = failed.ok().and_then(Result::err).unwrap_or_else(|| lease.timed_out());
-                self.part();
-                return Err(Ended::Backend(broken.into()).into());
+        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+        let in_transaction = leased.protocol.status() != TxStatus::Idle;
+        let broken = match leased.ask_unhindered("DEALLOCATE ALL").await {
+            Ok(answer) if answer.error.is_none() => {
+                leased.statements.clear();
+                leased.prepared = Prepared::Own;
+                self.client.outbox.extend_from_slice(&answer.for_client);
+                return Ok(());
             }
+            Ok(_) => leased.given_up("it does not let go of other sessions' statements"),
+            Err(broken) => broken,
         };
-        lease.statements.clear();
-        lease.prepared = Prepared::Own;
-        self.client.outbox.extend_from_slice(&answer.for_client);
-        Ok(())
+        // Nothing of the request was sent.
+        let reply =
+            if in_transaction { reply::transaction_lost(&broken, None) } else { reply::not_sent(&broken) };
+        self.end_lease(broken)?;
+        if in_transaction {
+            self.hold.transaction = LocalTransaction::Failed;
+        }
+        Err(reply.into())
     }
 }

@@ -6,15 +6,18 @@ use std::{
     sync::Arc,
 };
 
-use super::{Statements, Unnamed, listen::Listening};
+use super::{SessionStatements, UnnamedStatement, listen::Listening};
 use crate::{
     backend::{BackendId, Settings, statements::Shape},
     route::PoolId,
     shared::Snapshot,
-    sql::{Consistency, Hint, Reading},
+    sql::{Consistency, Effects, Hint, Reading, Verdict},
 };
 
-/// What makes the session the same on any backend.
+/// Names of custom settings that are kept of one session; more than these cannot be carried.
+const CUSTOM_SETTINGS_MAX: usize = 100;
+
+/// The part of a session that is the same on any backend.
 #[derive(Debug)]
 pub(super) struct Own {
     /// The settings in force.
@@ -39,25 +42,25 @@ pub(super) struct Own {
     pub(super) in_session_mode: bool,
     /// Whether the session has asked for `currval` or `lastval`.
     pub(super) asks_sequences: bool,
-    pub(super) statements: Option<Box<Statements>>,
-    /// What the session listens to.
+    pub(super) statements: Option<Box<SessionStatements>>,
+    /// The channels that the session listens to.
     pub(super) listening: Option<Box<Listening>>,
     /// The backend used last, to be preferred, and how often it had been taken by then.
     pub(super) last: Option<(PoolId, BackendId, u32)>,
-    /// Another session had the backend since this one did, or nobody did.
+    /// The backend is new to the session: another session had it since, or nobody did.
     pub(super) is_new_backend: bool,
 }
 
 impl Own {
-    /// What a session begins with that asked for these settings.
-    pub(super) fn new(startup: &Arc<Settings>, reading: Reading, shared: &Snapshot) -> Self {
+    /// The beginning of a session that asked for these settings.
+    pub(super) fn new(startup: &Arc<Settings>, reading: Reading, snapshot: &Snapshot) -> Self {
         let names = startup.iter().map(|(name, _)| name).filter(|name| name.contains('.'));
         let custom: Vec<_> = names.map(str::to_owned).collect();
         Self {
             settings: Arc::clone(startup),
             reading,
             custom_settings: (!custom.is_empty()).then(|| custom.into()),
-            asked: startup.get("bulkhead.route").and_then(|route| shared.classifier.rules().hint(route)),
+            asked: startup.get("bulkhead.route").and_then(|route| snapshot.classifier.rules().hint(route)),
             consistency: startup.get("bulkhead.consistency").and_then(Consistency::named),
             floor: 0,
             replica: None,
@@ -86,13 +89,36 @@ impl Own {
         let mut kept = statements.unnamed.take().map(|unnamed| unnamed.body).unwrap_or_default();
         kept.clear();
         kept.extend_from_slice(body);
-        statements.unnamed = Some(Unnamed { body: kept, settings, hash, told: Shape::default() });
+        statements.unnamed = Some(UnnamedStatement { body: kept, settings, hash, told: Shape::default() });
         hash
     }
 
     /// The names of [`Own::custom_settings`].
     pub(super) fn custom_settings(&self) -> &[String] {
         self.custom_settings.as_deref().map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Remembers the name of a setting that the server does not list. False if there is no room for it.
+    pub(super) fn note_custom_setting(&mut self, name: &str) -> bool {
+        if !name.contains('.') || self.custom_settings().iter().any(|known| known == name) {
+            return true;
+        }
+        let has_room = self.custom_settings().len() < CUSTOM_SETTINGS_MAX;
+        if has_room {
+            self.custom_settings.get_or_insert_default().push(name.to_owned());
+        }
+        has_room
+    }
+
+    /// Whether the session asks for `currval` or `lastval`, and the statement may change what they give.
+    pub(super) fn calls_sequences(&self, verdict: &Verdict) -> bool {
+        let asks = verdict.effects.has(Effects::ASKS_SEQUENCES);
+        asks || (self.asks_sequences && verdict.may_call_nextval())
+    }
+
+    /// Whether SQL's PREPARE has been used.
+    pub(super) fn has_sql_names(&self) -> bool {
+        self.statements.as_ref().is_some_and(|statements| statements.has_sql_names)
     }
 
     /// Whether the backend has statements under the client's own names.
@@ -103,6 +129,6 @@ impl Own {
     /// Whether the session may listen on its backend, which must not be given back before
     /// [`Session::settle_listening`](super::Session::settle_listening).
     pub(super) fn listens_there(&self) -> bool {
-        self.listening.as_ref().is_some_and(|listening| listening.on_backend)
+        self.listening.as_ref().is_some_and(|listening| listening.on_backend || listening.has_pending())
     }
 }

@@ -8,18 +8,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Ended, PinnedIdle, Session, Stop, kinds, relay::Moved, reply, transaction::Begun};
+use super::{
+    Ended, Own, PinnedIdle, Session, Stop, View, hold::Leased, kinds, relay::Moved, reply, start::Who,
+    transaction::LocalTransaction,
+};
 use crate::{
     backend::probe::PinReason,
     pool::{PinCheckout, PinPlace, PinsFull, Refusal},
     route::PoolId,
-    shared::counters::SessionPin,
+    shared::counters::{Metrics, SessionPin},
     sql::Verdict,
     wire::TxStatus,
 };
-
-/// The reset of a backend takes no longer than this; else it is closed.
-const RESET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A session whose pin is above the bound makes room for those who wait when it has idled for so long.
 const OVER_BOUND_IDLE: Duration = Duration::from_secs(5);
@@ -27,25 +27,43 @@ const OVER_BOUND_IDLE: Duration = Duration::from_secs(5);
 /// How often a pinned session that idles looks whether others wait.
 const STARVED_ROUND: Duration = Duration::from_secs(1);
 
-impl Session {
-    /// Whether a lease of this pool is the session's own until it disconnects. Replicas are kept only by who asked
-    /// for them: a session that began by reading may want to write.
-    pub(crate) fn keeps(&self, pool: PoolId) -> bool {
-        let asked = self.own.in_session_mode || self.view.shared.pool(pool).keeps_sessions;
-        asked && (Some(pool) != self.view.shared.routes.replicas || self.who.bound == Some(pool))
-    }
+/// Whether a lease of this pool is the session's own until it disconnects. Replicas are kept only by who asked for them: a
+/// session that began by reading may want to write.
+pub(super) fn keeps(pool: PoolId, own: &Own, view: &View, who: &Who) -> bool {
+    let asked = own.in_session_mode || view.snapshot.pool(pool).keeps_sessions;
+    asked && (Some(pool) != view.snapshot.routes.replicas || who.bound == Some(pool))
+}
 
+impl Leased {
+    /// Pins the session, pins it by another reason, or unpins it.
+    pub(super) fn set_pin(&mut self, metrics: &Arc<Metrics>, reason: Option<PinReason>) {
+        match reason.or(self.is_kept.then_some(PinReason::SessionMode)) {
+            Some(reason) if self.is_pinned_by(reason) => {}
+            Some(reason) => {
+                self.pin_anyway();
+                self.pin = Some(Box::new(SessionPin::new(metrics, self.pool(), reason)));
+            }
+            None => {
+                self.pin = None;
+                self.unpin();
+            }
+        }
+    }
+}
+
+impl Session {
     /// Why a request that begins a lease will keep it beyond its transaction, as far as that is seen. Within a
     /// transaction it is not: what it creates it may drop again.
     pub(crate) fn foreseen_pin(&self, verdict: &Verdict, pool: PoolId) -> Option<PinReason> {
-        if self.keeps(pool) {
+        if keeps(pool, &self.own, &self.view, &self.who) {
             return Some(PinReason::SessionMode);
         }
         let effects = verdict.effects;
-        if !matches!(self.hold.begun, Begun::No) || verdict.is_unread() {
+        if !matches!(self.hold.transaction, LocalTransaction::No) || verdict.is_unread() {
             return None;
         }
-        kinds::foreseen_pin(effects).or_else(|| self.calls_sequences(verdict).then_some(PinReason::Sequences))
+        kinds::foreseen_pin(effects)
+            .or_else(|| self.own.calls_sequences(verdict).then_some(PinReason::Sequences))
     }
 
     /// Takes a place among the pool's pins for the lease that comes next, and waits for one as long as for a connection,
@@ -55,8 +73,8 @@ impl Session {
         reason: PinReason,
         pool: PoolId,
     ) -> Result<Option<PinPlace>, Stop> {
-        let shared = Arc::clone(&self.view.shared);
-        let pool = shared.pool(pool);
+        let snapshot = Arc::clone(&self.view.snapshot);
+        let pool = snapshot.pool(pool);
         // Of a pool of which no server can be reached the checkout tells.
         let Some(member) = pool.choose() else { return Ok(None) };
         let full =
@@ -74,34 +92,17 @@ impl Session {
         }
     }
 
-    /// Pins the session, pins it by another reason, or unpins it.
-    pub(crate) fn set_pin(&mut self, reason: Option<PinReason>) {
-        let Some(leased) = &mut self.hold.leased else { return };
-        match reason.or(leased.is_kept.then_some(PinReason::SessionMode)) {
-            Some(reason) if leased.is_pinned_by(reason) => {}
-            Some(reason) => {
-                leased.pin_anyway();
-                let pin = SessionPin::new(&self.view.shared.metrics, leased.pool(), reason);
-                leased.pin = Some(Box::new(pin));
-            }
-            None => {
-                leased.pin = None;
-                leased.unpin();
-            }
-        }
-    }
-
     /// `pools.*.pinned_idle_timeout`, where it concerns the session as it stands.
     pub(crate) fn pinned_idle_timeout(&self) -> Option<Duration> {
-        let lease = self.hold.leased.as_ref().filter(|leased| leased.is_pinned())?;
-        let limit = lease.pool().limits().pinned_idle_timeout;
+        let leased = self.hold.leased.as_ref().filter(|leased| leased.is_pinned())?;
+        let limit = leased.pool().limits().pinned_idle_timeout;
         let limit = if limit.is_zero() { Duration::MAX } else { limit };
-        let limit = if lease.is_pinned_over_bound() { limit.min(OVER_BOUND_IDLE) } else { limit };
+        let limit = if leased.is_pinned_over_bound() { limit.min(OVER_BOUND_IDLE) } else { limit };
         (limit < Duration::MAX && self.idles()).then_some(limit)
     }
 
     fn idles(&self) -> bool {
-        let quiet = self.hold.leased.as_ref().is_some_and(|lease| lease.protocol.quiescent().is_some());
+        let quiet = self.hold.leased.as_ref().is_some_and(|leased| leased.protocol.quiescent().is_some());
         quiet && self.status() == TxStatus::Idle && self.client.inbox.is_empty() && self.client.streaming == 0
     }
 
@@ -118,13 +119,13 @@ impl Session {
                 () = tokio::time::sleep(pause) => {}
             }
             pause = STARVED_ROUND.min(limit);
-            let Some(lease) = &self.hold.leased else { continue };
-            let Some(pin) = &lease.pin else { continue };
-            let is_over_bound = lease.is_pinned_over_bound();
+            let Some(leased) = &self.hold.leased else { continue };
+            let Some(pin) = &leased.pin else { continue };
+            let is_over_bound = leased.is_pinned_over_bound();
             // One that is above the bound would give its place to nobody.
-            let is_wanted = lease.pool().is_starved() || (!is_over_bound && lease.pool().wants_pins());
+            let is_wanted = leased.pool().is_starved() || (!is_over_bound && leased.pool().wants_pins());
             if began.elapsed() >= limit && self.idles() && is_wanted {
-                let (pool, reason) = (lease.pool().name.clone(), pin.reason.label());
+                let (pool, reason) = (leased.pool().name.clone(), pin.reason.label());
                 tracing::warn!(
                     pool,
                     reason,
@@ -143,19 +144,18 @@ impl Session {
     /// Where that is not possible, or not enough, it is closed with its lease.
     pub(crate) async fn hand_back(&mut self) {
         let outlives = self.view.catalog.load().outlives_discard();
-        let Some(mut lease) = self.part() else { return };
-        let pinned = lease.pin.as_ref().map(|pin| pin.reason);
-        let lasting = kinds::outlives_reset(lease.left.effects, pinned) || (outlives && lease.is_suspect);
+        let Some(mut leased) = self.part() else { return };
+        let pinned = leased.pin.as_ref().map(|pin| pin.reason);
+        let lasting = kinds::outlives_reset(leased.left.effects, pinned) || (outlives && leased.is_suspect);
         let clean =
-            lease.protocol.quiescent().is_some() && lease.unsent.is_empty() && !lease.cancel.was_hit();
-        if !lease.is_kept || lasting || self.client.streaming > 0 || !clean {
+            leased.protocol.quiescent().is_some() && leased.unsent.is_empty() && !leased.cancel.was_hit();
+        if !leased.is_kept || lasting || self.client.streaming > 0 || !clean {
             return;
         }
-        let reset = tokio::time::timeout(RESET_TIMEOUT, lease.reset()).await;
-        if matches!(reset, Ok(Ok(())))
-            && let Some(proof) = lease.protocol.quiescent()
+        if leased.reset().await.is_ok()
+            && let Some(proof) = leased.protocol.quiescent()
         {
-            lease.into_lease().release(proof);
+            leased.into_lease().release(proof);
         }
     }
 }

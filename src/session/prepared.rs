@@ -10,18 +10,18 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
-    Session, Statements,
+    Own, Session, SessionStatements,
+    hold::Leased,
     reply::{self, Reply},
     request::Request,
-    rewrite::{Done, Rewrite, There},
-    transaction::Begun,
+    rewrite::{Done, Rewrite, Rewriting, ServerName},
+    transaction::LocalTransaction,
 };
 use crate::{
     backend::{
-        outgoing::Outgoing,
         probe::PinReason,
-        protocol::{Heard, Step, naming},
-        statements::{Held, Known, OwnStatement, Shape, Statement, StatementId, UnnamedText},
+        protocol::{Heard, Step},
+        statements::{Known, OwnStatement, Shape, Statement, StatementId, UnnamedText},
     },
     sql::Effects,
     wire::{TxStatus, message},
@@ -54,7 +54,7 @@ pub(super) struct Repeat {
     pub(super) statement: Arc<Statement>,
     /// From the message that uses it to the end of the request.
     pub(super) tail: Box<[u8]>,
-    /// It ends with a Sync of ours.
+    /// The request ends with a Sync of ours.
     pub(super) prepares: bool,
 }
 
@@ -71,34 +71,39 @@ pub(super) fn keeps_columns(text: &[u8]) -> bool {
     !begins(b"execute") && !begins(b"fetch")
 }
 
-impl Session {
-    /// Whether a text may mean here and now what it would mean to no other session.
-    pub(super) fn means_its_own(&self, rewrite: Option<&Rewrite<'_>>) -> bool {
-        let in_temp =
-            self.hold.leased.as_ref().is_some_and(|leased| leased.is_pinned_by(PinReason::TempObjects));
-        let is_begun = matches!(&self.hold.begun, Begun::Deferred(deferred) if deferred.texts.len() > 1);
-        let executed =
-            rewrite.is_some_and(|rewrite| rewrite.executed && rewrite.effects.has(CHANGES_MEANING));
-        in_temp || is_begun || executed || self.hold.may_have_left(CHANGES_MEANING)
+/// Whether a text may mean here and now what it would mean to no other session.
+pub(super) fn means_its_own(transaction: &LocalTransaction, leased: Option<&Leased>) -> bool {
+    let is_begun = matches!(transaction, LocalTransaction::Deferred(deferred) if deferred.texts.len() > 1);
+    let has_own = |leased: &Leased| {
+        leased.is_pinned_by(PinReason::TempObjects) || leased.left.effects.has(CHANGES_MEANING)
+    };
+    is_begun || leased.is_some_and(has_own)
+}
+
+impl Rewriting<'_> {
+    /// Whether a text behind what is written already may mean what it would mean to no other session.
+    pub(super) fn means_its_own(&self, rewrite: &Rewrite<'_>) -> bool {
+        let executed = rewrite.executed && rewrite.effects.has(CHANGES_MEANING);
+        executed || means_its_own(self.transaction, Some(self.leased))
     }
 
     /// Whether a stale plan in the way of the request's first message that uses a statement would have done nothing.
     pub(super) fn may_parse_anew(&self, request: Request) -> bool {
         (request.is_synced() || request.only_prepares())
             && request.streaming == 0
-            && self.status() == TxStatus::Idle
-            && matches!(self.hold.begun, Begun::No)
-            && !self.is_amid_pipeline()
+            && matches!(self.transaction, LocalTransaction::No)
+            && self.leased.protocol.status() == TxStatus::Idle
+            && !self.leased.protocol.is_open()
     }
 
     /// The name on the backend of the session's own statement, which is used by it for the first time or is not known
     /// to be there as the client was told. `known` is what is known of it there.
-    pub(super) fn settle_there<'a>(
+    pub(super) fn settle_named<'a>(
         &mut self,
         name: &[u8],
         known: Known,
         rewrite: &mut Rewrite<'_>,
-    ) -> Result<Result<There<'a>, Done>, Reply> {
+    ) -> Result<Result<ServerName<'a>, Done>, Reply> {
         let Some(own) = self.own.statements.as_mut().and_then(|all| all.named.get_mut(key(name))) else {
             return Err(reply::no_such_statement(name));
         };
@@ -109,7 +114,7 @@ impl Session {
             Known::There(shape) if told.is_told() => {
                 // In a failed transaction nothing is parsed, and nothing run that gives rows.
                 if told.fits(shape) && shape.is_told() || self.status() == TxStatus::Failed {
-                    return Ok(Ok(There::Ours(id)));
+                    return Ok(Ok(ServerName::Ours(id)));
                 }
                 if self.take_confirmed(id).is_some() {
                     return Ok(Err(Done::Changed));
@@ -122,17 +127,17 @@ impl Session {
                 self.confirm(name, &statement, rewrite);
                 Ok(Err(Done::Cut))
             }
-            Known::There(_) if !was_used && self.held().is_some_and(|held| held.is_suspect(id)) => {
+            Known::There(_) if !was_used && self.leased.statements.is_suspect(id) => {
                 rewrite.close(id);
-                Ok(Ok(There::Ours(self.parse_missing(name, &statement, rewrite))))
+                Ok(Ok(ServerName::Ours(self.parse_missing(name, &statement, rewrite))))
             }
             Known::There(_) => {
                 if !was_used {
                     rewrite.risk(&statement);
                 }
-                Ok(Ok(There::Ours(id)))
+                Ok(Ok(ServerName::Ours(id)))
             }
-            Known::Missing => Ok(Ok(There::Ours(self.parse_missing(name, &statement, rewrite)))),
+            Known::Missing => Ok(Ok(ServerName::Ours(self.parse_missing(name, &statement, rewrite)))),
         }
     }
 
@@ -151,19 +156,22 @@ impl Session {
         statement: &Arc<Statement>,
         rewrite: &mut Rewrite<'_>,
     ) -> StatementId {
-        let own_meaning = self.means_its_own(Some(rewrite));
+        let own_meaning = self.means_its_own(rewrite);
         let statement = if own_meaning { self.unshare(name, statement) } else { Arc::clone(statement) };
         message::parse(rewrite.out, &statement.id, &statement.text, &statement.types);
         rewrite.push(Step::SwallowParsed(statement.id));
-        if let Some(held) = self.held() {
-            if own_meaning { held.insert_local(statement.id) } else { held.insert(statement.id) }
+        let there = &mut self.leased.statements;
+        if own_meaning {
+            there.insert_local(statement.id);
+        } else {
+            there.insert(statement.id);
         }
         statement.id
     }
 
     fn unshare(&mut self, name: &[u8], statement: &Statement) -> Arc<Statement> {
         let judged = (statement.verdict, statement.epochs);
-        let new = self.view.shared.statements.unshared(&statement.text, &statement.types, judged);
+        let new = self.view.snapshot.statements.unshared(&statement.text, &statement.types, judged);
         if let Some(own) = self.own.statements.as_mut().and_then(|all| all.named.get_mut(key(name))) {
             own.statement = Arc::clone(&new);
         }
@@ -172,7 +180,7 @@ impl Session {
 
     /// The unnamed statement is on the backend when this returns `None`.
     pub(super) fn settle_unnamed(&mut self, rewrite: &mut Rewrite<'_>) -> Result<Option<Done>, Reply> {
-        let there = self.hold.leased.as_ref().map(|lease| lease.statements.unnamed).unwrap_or_default();
+        let there = self.leased.statements.unnamed;
         let Some(unnamed) = self.own.statements.as_ref().and_then(|all| all.unnamed.as_ref()) else {
             // What another session has left there is none of this one's.
             let is_own = there == UnnamedText::Streamed;
@@ -184,14 +192,12 @@ impl Session {
                 told.is_told() && self.take_confirmed(UNNAMED).is_some_and(|shape| !told.fits(shape));
             if changed {
                 // It is not what the client has prepared.
-                self.held().into_iter().for_each(|held| held.unnamed = UnnamedText::None);
+                self.leased.statements.unnamed = UnnamedText::None;
             }
             return Ok(changed.then_some(Done::Changed));
         }
         message::raw(rewrite.out, b'P', &[&[0], unnamed.body.as_slice()].concat());
-        if let Some(held) = self.held() {
-            held.unnamed = wanted;
-        }
+        self.leased.statements.unnamed = wanted;
         rewrite.push(Step::SwallowParsed(UNNAMED));
         if !told.is_told() {
             return Ok(None);
@@ -201,118 +207,92 @@ impl Session {
         Ok(Some(Done::Cut))
     }
 
-    /// What the backend has just told us of a statement, if it was this one.
+    /// The backend's answer to the question what a statement is, if the question was of this one.
     fn take_confirmed(&mut self, id: StatementId) -> Option<Shape> {
         let confirmed = self.own.statements.as_mut()?.confirmed.take()?;
         (confirmed.0 == id).then_some(confirmed.1)
     }
+}
 
-    pub(super) fn held(&mut self) -> Option<&mut Held> {
-        self.hold.leased.as_mut().map(|lease| &mut lease.statements)
-    }
-
-    /// What the replies told of statements.
-    pub(super) fn note_statements(&mut self, news: &mut Heard) {
-        let Some(lease) = &mut self.hold.leased else { return };
+impl Own {
+    /// Takes in what the replies of the backend told of statements.
+    pub(super) fn note_statements(&mut self, leased: &mut Leased, news: &mut Heard) {
         if news.has_stale_plan {
-            lease.statements.suspect_all();
+            leased.statements.suspect_all();
         }
-        lease.left.statements_unknown |= news.lacks_statement;
-        if let Some(statements) = &mut self.own.statements {
+        leased.left.statements_unknown |= news.lacks_statement;
+        if let Some(statements) = &mut self.statements {
             for (name, id, shape) in news.described.drain(..) {
                 statements.note_told(&name, id, shape);
-                lease.statements.describe(id, shape);
+                leased.statements.describe(id, shape);
             }
             for (id, shape) in news.confirmed.drain(..) {
                 statements.confirmed = Some((id, shape));
-                lease.statements.describe(id, shape);
+                leased.statements.describe(id, shape);
             }
         }
-        lease.left.discarded = lease.left.discarded.and(news.discarded);
+        leased.left.discarded = leased.left.discarded.and(news.discarded);
         if news.discarded.statements {
-            lease.statements.clear();
-            if let Some(statements) = &mut self.own.statements {
+            leased.statements.clear();
+            if let Some(statements) = &mut self.statements {
                 statements.named.clear();
                 statements.aliases.clear();
             }
         }
         if news.discarded.sequences {
-            lease.left.effects |= Effects::DISCARDS_SEQUENCES;
+            leased.left.effects |= Effects::DISCARDS_SEQUENCES;
         }
         if news.discarded.all {
-            lease.left.effects |= Effects::DISCARDS.with(Effects::RESETS);
+            leased.left.effects |= Effects::DISCARDS.with(Effects::RESETS);
         }
-        if let Some(steps) = news.repeats.take() {
-            self.parse_anew(steps);
+        if let Some(steps) = news.repeats.take()
+            && let Some(repeat) = self.statements.as_mut().and_then(|all| all.repeat.take())
+        {
+            leased.parse_anew(*repeat, steps);
         }
     }
+}
 
+impl Leased {
     /// Sends what a stale plan has kept from being done, with the statement parsed anew.
-    fn parse_anew(&mut self, mut steps: VecDeque<Step>) {
-        let repeat = self.own.statements.as_mut().and_then(|all| all.repeat.take());
-        let (Some(Repeat { statement, tail, prepares }), Some(lease)) =
-            (repeat.map(|repeat| *repeat), &mut self.hold.leased)
-        else {
-            return;
-        };
+    fn parse_anew(&mut self, repeat: Repeat, mut steps: VecDeque<Step>) {
+        let Repeat { statement, tail, prepares } = repeat;
         let mut bytes = Vec::with_capacity(tail.len() + statement.text.len() + 64);
         message::close_statement(&mut bytes, &statement.id);
         message::parse(&mut bytes, &statement.id, &statement.text, &statement.types);
         bytes.extend_from_slice(&tail);
         steps.push_front(Step::SwallowParsed(statement.id));
         steps.push_front(Step::SwallowClosed(statement.id));
-        lease.statements.insert(statement.id);
+        self.statements.insert(statement.id);
         if prepares {
-            lease.protocol.sent_prepared(steps);
+            self.protocol.sent_prepared(steps);
         } else {
-            lease.protocol.sent_extended(steps, true);
+            self.protocol.sent_extended(steps, true);
         }
         // A failed write shows as the end of the backend's replies.
-        let _ = lease.send(&bytes);
+        let _ = self.send(&bytes);
     }
+}
 
+impl Session {
     /// After a request: nothing of it is sent again, and what its transaction has parsed for itself is used no more.
     pub(super) fn end_statements(&mut self) {
-        if self.is_amid_pipeline() {
+        if self.hold.is_amid_pipeline() {
             return;
         }
         if let Some(statements) = &mut self.own.statements {
             statements.repeat = None;
             statements.confirmed = None;
         }
-        if let Some(lease) = self.hold.leased.as_mut().filter(|lease| lease.protocol.quiescent().is_some()) {
-            lease.statements.end_transaction();
-            lease.left.may_discard = false;
-        }
-    }
-
-    /// Errors of the server that name statements as they are called there name them as the client does.
-    pub(super) fn rename_statements(&self, out: &mut Outgoing) {
-        let named = |id| {
-            let statements = self.own.statements.as_deref()?;
-            let own = statements.named.iter().find(|(_, own)| own.id == id)?;
-            Some(own.0)
-        };
-        out.rename(|error| naming::rename(error, named));
-    }
-
-    /// Whether what was sent of a request must be answered before the rest is.
-    pub(crate) fn is_stepping(&self) -> bool {
-        self.own.statements.as_deref().is_some_and(|statements| statements.is_stepping)
-    }
-
-    pub(super) fn set_stepping(&mut self, is_stepping: bool) {
-        match &mut self.own.statements {
-            Some(statements) => statements.is_stepping = is_stepping,
-            None if is_stepping => {
-                self.own.statements = Some(Box::new(Statements { is_stepping, ..Statements::default() }));
-            }
-            None => {}
+        if let Some(leased) = self.hold.leased.as_mut().filter(|leased| leased.protocol.quiescent().is_some())
+        {
+            leased.statements.end_transaction();
+            leased.left.may_discard = false;
         }
     }
 }
 
-impl Statements {
+impl SessionStatements {
     fn note_told(&mut self, name: &[u8], id: StatementId, shape: Shape) {
         let unnamed = self.unnamed.as_mut().filter(|unnamed| name.is_empty() && unnamed.hash == id.0);
         let named = self.named.get_mut(name).filter(|own: &&mut OwnStatement| own.id == id);

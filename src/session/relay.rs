@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     Ended, Session,
+    classify::search_in,
     mail::poll_mail,
     request::{End, Request, first_request},
 };
@@ -19,10 +20,10 @@ use crate::{
     wire::{TxStatus, frame::Header},
 };
 
-/// As long as so many bytes wait for the client, nothing more is read from it.
+/// Bytes that wait for the client, from which on nothing more is read from it.
 const OUTBOX_BYTES: usize = 64 * 1024;
 
-/// What a turn of moving bytes waits for.
+/// The event that a turn of moving bytes waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Until {
     /// A whole request in the inbox.
@@ -33,7 +34,7 @@ pub(super) enum Until {
     AnsweredAlone,
 }
 
-/// What it has come to.
+/// The event that a turn of moving bytes has come to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Moved {
     /// The request at the start of the inbox.
@@ -119,7 +120,7 @@ impl Session {
 
     /// Whether the session is to end because Bulkhead is going down: not within a transaction.
     fn may_drain(&self) -> bool {
-        self.view.shared.is_draining()
+        self.view.snapshot.is_draining()
             && self.client.inbox.is_empty()
             && self.client.outbox.is_empty()
             && self.client.streaming == 0
@@ -132,8 +133,8 @@ impl Session {
             Moved::Alone => Box::pin(self.relay_alone()).await?,
             Moved::Answered | Moved::Request(_) => {}
         }
-        if !self.is_stepping() {
-            self.forget_sent();
+        if !self.own.is_stepping() {
+            self.under_way.forget_sent(&mut self.client.kept);
         }
         Ok(())
     }
@@ -189,18 +190,7 @@ impl Session {
         if self.client.inbox.is_empty() || self.client.streaming > 0 {
             return Ok(None);
         }
-        Ok(first_request(&self.client.inbox, self.view.shared.limits.request_buffer)?)
-    }
-
-    /// Takes a request's bytes out of the inbox.
-    pub(crate) fn take_from_inbox(&mut self, request: Request) -> Vec<u8> {
-        if self.client.inbox.len() == request.len {
-            self.client.kept.shrink_to(0);
-            return std::mem::take(&mut self.client.inbox);
-        }
-        let rest = self.client.inbox.split_off(request.len);
-        self.client.kept.shrink_to(rest.len());
-        std::mem::replace(&mut self.client.inbox, rest)
+        Ok(first_request(&self.client.inbox, self.view.snapshot.limits.request_buffer)?)
     }
 
     /// Sends the outbox as far as the client takes it now.
@@ -213,7 +203,7 @@ impl Session {
             Ok(sent) => sent,
             Err(error) => return self.lose_client(error),
         };
-        self.view.shared.metrics.traffic.count_sent(sent);
+        self.view.snapshot.metrics.traffic.count_sent(sent);
         if sent == self.client.outbox.len() {
             self.client.outbox = Vec::new();
         } else {
@@ -263,25 +253,25 @@ impl Session {
         }
     }
 
-    /// What moving bytes has come to, if that is what was waited for.
+    /// The event that moving bytes has come to, if that is what was waited for.
     fn moved(&self, until: Until) -> Result<Option<Moved>, Ended> {
         let is_over = match (&self.hold.leased, until) {
             (None, Until::Answered | Until::AnsweredAlone) => true,
-            (Some(lease), _) if self.client.streaming > 0 || lease.protocol.copying_in() => false,
+            (Some(leased), _) if self.client.streaming > 0 || leased.protocol.copying_in() => false,
             (_, Until::Request) => return Ok(self.buffered_request()?.map(Moved::Request)),
-            (Some(lease), _) if lease.protocol.is_answered() => lease.unsent.is_empty(),
-            (Some(lease), _) if self.is_stepping() && lease.protocol.awaits_replies() => false,
-            (Some(lease), _) => {
+            (Some(leased), _) if leased.protocol.is_answered() => leased.unsent.is_empty(),
+            (Some(leased), _) if self.own.is_stepping() && leased.protocol.awaits_replies() => false,
+            (Some(leased), _) => {
                 // COPY data that came early is not stray as long as the server may still ask for it.
-                let may_go = |next: Request| next.end != End::StrayCopy || !lease.protocol.awaits_replies();
-                lease.protocol.is_open() && self.buffered_request()?.is_some_and(may_go)
+                let may_go = |next: Request| next.end != End::StrayCopy || !leased.protocol.awaits_replies();
+                leased.protocol.is_open() && self.buffered_request()?.is_some_and(may_go)
             }
         };
         Ok(is_over.then_some(Moved::Answered))
     }
 
     fn inbox_has_room(&self) -> bool {
-        self.client.inbox.len() < self.view.shared.limits.request_buffer
+        self.client.inbox.len() < self.view.snapshot.limits.request_buffer
     }
 
     #[inline]
@@ -296,18 +286,18 @@ impl Session {
         }
         let before = self.client.outbox.len();
         let flushed = self.client.socket.poll_flush(cx, &mut self.client.outbox);
-        self.view.shared.metrics.traffic.count_sent(before - self.client.outbox.len());
+        self.view.snapshot.metrics.traffic.count_sent(before - self.client.outbox.len());
         let flushed = ready!(flushed);
         self.client.outbox = Vec::new();
         Poll::Ready(flushed.or_else(|error| self.lose_client(error)))
     }
 
     fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        let Some(lease) = &mut self.hold.leased else { return Poll::Ready(Ok(())) };
-        if lease.unsent.is_empty() {
+        let Some(leased) = &mut self.hold.leased else { return Poll::Ready(Ok(())) };
+        if leased.unsent.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        let backend = lease.backend();
+        let backend = leased.backend();
         if ready!(backend.socket.poll_flush(cx, &mut backend.unsent)).is_err() {
             // What it still had to say is read, and then its end.
             backend.unsent.clear();
@@ -317,31 +307,31 @@ impl Session {
 
     /// Reads from the backend once. Ready if something was read.
     fn poll_backend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        let Some(lease) = &mut self.hold.leased else { return Poll::Pending };
+        let Some(leased) = &mut self.hold.leased else { return Poll::Pending };
         let mut scratch = Scratch::default();
-        let broken = match ready!(lease.socket.poll_read(cx, &mut scratch)) {
-            Ok(0) => lease.closed(),
+        let broken = match ready!(leased.socket.poll_read(cx, &mut scratch)) {
+            Ok(0) => leased.closed(),
             Ok(len) => {
-                lease.server.traffic.count_received(len);
+                leased.server.traffic.count_received(len);
                 return Poll::Ready(self.on_backend_bytes(scratch.filled(len)));
             }
-            Err(error) => lease.broken(error),
+            Err(error) => leased.broken(error),
         };
         Poll::Ready(self.on_broken(broken))
     }
 
     fn on_backend_bytes(&mut self, chunk: &[u8]) -> Result<(), Ended> {
-        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
+        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
         let mut out = Outgoing::default();
-        if let Err(bad) = lease.protocol.receive(chunk, &mut out) {
-            let broken = lease.nonsense(&bad);
+        if let Err(bad) = leased.protocol.receive(chunk, &mut out) {
+            let broken = leased.nonsense(&bad);
             return self.on_broken(broken);
         }
-        if lease.protocol.has_heard() {
+        if leased.protocol.has_heard() {
             self.on_news();
         }
         if out.names_statements() {
-            self.rename_statements(&mut out);
+            self.own.rename_statements(&mut out);
         }
         self.stamp_changes();
         // The next session can have the backend before this one's client has its bytes.
@@ -351,7 +341,7 @@ impl Session {
             let sent = if self.client.outbox.is_empty() { self.client.socket.send_now(bytes) } else { Ok(0) };
             match sent {
                 Ok(sent) => {
-                    self.view.shared.metrics.traffic.count_sent(sent);
+                    self.view.snapshot.metrics.traffic.count_sent(sent);
                     self.client.outbox.extend_from_slice(&bytes[sent..]);
                 }
                 Err(error) => self.lose_client(error)?,
@@ -371,7 +361,7 @@ impl Session {
             Ok(len) => len,
             Err(error) => return Poll::Ready(self.lose_client(error)),
         };
-        self.view.shared.metrics.traffic.count_received(len);
+        self.view.snapshot.metrics.traffic.count_received(len);
         Poll::Ready(self.on_client_bytes(scratch.filled(len)))
     }
 
@@ -379,14 +369,14 @@ impl Session {
         if self.client.streaming > 0 {
             let (now, rest) = bytes.split_at(self.client.streaming.min(bytes.len()));
             self.client.streaming -= now.len();
-            self.search_in(now);
-            if let Some(lease) = &mut self.hold.leased {
+            if let Some(leased) = &mut self.hold.leased {
+                search_in(&self.view, leased, now, self.client.streaming == 0);
                 // A failed write shows as the end of the backend's replies.
-                let _ = lease.send(now);
+                let _ = leased.send(now);
             }
             bytes = rest;
         }
-        let limit = self.view.shared.limits.request_buffer_total;
+        let limit = self.view.snapshot.limits.request_buffer_total;
         if !self.client.kept.grow_to(self.client.inbox.len() + bytes.len(), limit) {
             return Err(Ended::NoRoom(limit));
         }
@@ -409,8 +399,8 @@ impl Session {
 
     /// Passes CopyData on as it comes, and the message that ends it.
     fn pass_copy_data(&mut self) -> Result<(), Ended> {
-        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
-        if !lease.protocol.copying_in() || self.client.streaming > 0 {
+        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+        if !leased.protocol.copying_in() || self.client.streaming > 0 {
             return Ok(());
         }
         let mut at = 0;
@@ -426,11 +416,11 @@ impl Session {
             }
             // Flush and Sync mean nothing to a server that copies.
             if !matches!(header.tag, b'S' | b'H') {
-                let _ = lease.send(&self.client.inbox[at..at + here]);
+                let _ = leased.send(&self.client.inbox[at..at + here]);
             }
             at += here;
             if ends {
-                lease.protocol.sent_copy_end();
+                leased.protocol.sent_copy_end();
                 break;
             }
             self.client.streaming = header.len - here;

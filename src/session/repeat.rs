@@ -10,8 +10,10 @@
 use std::sync::atomic::Ordering;
 
 use super::{
-    Session,
+    Session, UnderWay,
+    kept::Kept,
     request::{Request, first_request},
+    sending::Sending,
 };
 use crate::{
     backend::{Broken, protocol::Transient},
@@ -20,10 +22,10 @@ use crate::{
     wire::read::ErrorFields,
 };
 
-/// What only says more of the statement, and is left nowhere.
+/// Effects that only say more of the statement, and leave nothing.
 const HARMLESS: Effects = Effects::APP_OBJECTS.with(Effects::BIND_DECIDES);
 
-impl Session {
+impl Sending<'_> {
     /// Whether the request, which is to be sent, may be run once more.
     /// Of one that is sent in parts it is the rest; what was sent of it before is kept already.
     pub(super) fn may_repeat(&self, request: Request, demand: &Demand) -> bool {
@@ -33,20 +35,22 @@ impl Session {
             && !self.under_way.is_repeated
             && is_whole
             && effects == Effects::NONE
-            && self.hold.leased.as_ref().is_none_or(|leased| !leased.is_pinned() && !leased.is_kept)
+            && !self.leased.is_pinned()
+            && !self.leased.is_kept
             && !self.under_way.was_in_transaction
             && (!self.is_amid_pipeline() || self.has_told_nothing())
     }
 
     /// Whether the request under way, of which only a part was sent, may still be run once more.
-    pub(super) fn has_told_nothing(&self) -> bool {
-        self.under_way.sent.is_some()
-            && self.hold.leased.as_ref().is_some_and(|leased| leased.protocol.has_told_nothing())
+    fn has_told_nothing(&self) -> bool {
+        self.under_way.sent.is_some() && self.leased.protocol.has_told_nothing()
     }
+}
 
+impl UnderWay {
     /// Keeps what was just sent, behind what was sent of the same request before. `goes_on` if there was anything.
     pub(super) fn keep_sent(&mut self, mut bytes: Vec<u8>, goes_on: bool) {
-        let sent = &mut self.under_way.sent;
+        let sent = &mut self.sent;
         *sent = match sent.take().filter(|_| goes_on) {
             Some(mut sent) => {
                 sent.append(&mut bytes);
@@ -57,15 +61,23 @@ impl Session {
     }
 
     /// The request is not run once more.
-    pub(super) fn forget_sent(&mut self) {
-        self.under_way.sent = None;
-        self.client.kept.forget_sent();
+    pub(super) fn forget_sent(&mut self, kept: &mut Kept) {
+        self.sent = None;
+        kept.forget_sent();
+    }
+}
+
+impl Session {
+    /// Whether the request under way may still be run once more: nothing of an answer was told.
+    pub(super) fn has_told_nothing(&self) -> bool {
+        self.under_way.sent.is_some()
+            && self.hold.leased.as_ref().is_some_and(|leased| leased.protocol.has_told_nothing())
     }
 
     /// The request under way begins anew, if it can.
     pub(super) fn repeat(&mut self, reason: Transient) -> bool {
         let Some(sent) = self.under_way.sent.take() else { return false };
-        self.set_stepping(false);
+        self.own.set_stepping(false);
         let later = std::mem::replace(&mut self.client.inbox, sent);
         self.client.inbox.extend_from_slice(&later);
         self.client.kept.take_back_sent();
@@ -73,7 +85,7 @@ impl Session {
         if reason == Transient::ReadOnly {
             self.remember_refused();
         }
-        self.view.shared.metrics.repeats.0[reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.view.snapshot.metrics.repeats.0[reason as usize].fetch_add(1, Ordering::Relaxed);
         tracing::debug!(reason = reason.label(), "a read is run once more");
         true
     }
@@ -82,11 +94,11 @@ impl Session {
 impl Session {
     /// A replica has refused to run the request, which begins anew: its texts go to the primary from now on.
     fn remember_refused(&mut self) {
-        let limit = self.view.shared.limits.request_buffer;
+        let limit = self.view.snapshot.limits.request_buffer;
         let Ok(Some(request)) = first_request(&self.client.inbox, limit) else { return };
         let catalog = self.view.catalog.load();
         for text in self.judge().texts(request) {
-            self.view.shared.classifier.refused(&catalog, text);
+            self.view.snapshot.classifier.refused(&catalog, text);
         }
     }
 }

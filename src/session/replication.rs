@@ -39,12 +39,12 @@ pub(crate) struct Dedicated {
 
 /// Opens a backend with the client's own startup parameters. Its place is waited for as any other.
 pub(crate) async fn open(
-    shared: &Arc<Snapshot>,
+    snapshot: &Arc<Snapshot>,
     identity: Identity,
     pool: PoolId,
     home: Home,
 ) -> Result<Dedicated, Reply> {
-    let pool = shared.pool(pool);
+    let pool = snapshot.pool(pool);
     let refused = |refusal| reply::refused(&pool.name, &refusal);
     let identity = Arc::new(identity);
     let wants = Wants { identity: &identity, last: None, settings: 0, home };
@@ -54,12 +54,12 @@ pub(crate) async fn open(
     lease.try_pin().map_err(|full| {
         reply::pins_full(&pool.name, full.max_pinned, PinReason::Replication.label(), None)
     })?;
-    let pin = SessionPin::new(&shared.metrics, lease.pool(), PinReason::Replication);
+    let pin = SessionPin::new(&snapshot.metrics, lease.pool(), PinReason::Replication);
     Ok(Dedicated { lease, _pin: pin })
 }
 
 impl Dedicated {
-    /// What the server reported at its start.
+    /// The parameters that the server reported at its start.
     pub(crate) fn parameters(&self) -> &[(String, String)] {
         self.lease.protocol.parameters()
     }
@@ -118,7 +118,7 @@ pub(crate) async fn run(
     unread: &[u8],
     dedicated: Dedicated,
     key: &CancelKey,
-    shared: &Snapshot,
+    snapshot: &Snapshot,
 ) {
     let Dedicated { lease, _pin } = dedicated;
     key.holds(&lease.cancel);
@@ -126,7 +126,7 @@ pub(crate) async fn run(
     let mut replication =
         Replication { socket, outbox: greeting, lease, boundary: Boundary::default(), over: None };
     let _ = replication.lease.send(unread);
-    let mut draining = pin!(shared.draining.cancelled());
+    let mut draining = pin!(snapshot.draining.cancelled());
     let ended = poll_fn(|cx| {
         let drains = draining.as_mut().poll(cx).is_ready();
         if drains && replication.boundary.is_between_messages() && replication.outbox.is_empty() {

@@ -19,7 +19,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reply(Box<Fields>);
 
-/// What it says.
+/// The text of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fields {
     /// SQLSTATE.
@@ -28,7 +28,7 @@ pub(crate) struct Fields {
     pub(crate) message: String,
     /// More about the cause.
     pub(crate) detail: String,
-    /// What to do.
+    /// The advice what to do.
     pub(crate) hint: String,
 }
 
@@ -43,12 +43,12 @@ impl Reply {
         self
     }
 
-    /// As an ErrorResponse that leaves the connection open.
+    /// Writes an ErrorResponse that leaves the connection open.
     pub(crate) fn error(&self, out: &mut Vec<u8>) {
         self.write(out, "ERROR");
     }
 
-    /// As an ErrorResponse that is the last message.
+    /// Writes an ErrorResponse that is the last message.
     pub(crate) fn fatal(&self, out: &mut Vec<u8>) {
         self.write(out, "FATAL");
     }
@@ -385,7 +385,7 @@ pub(crate) fn unexpected_in_copy(tag: u8) -> Reply {
     Reply::new("08P01", format!("unexpected message type 0x{tag:02X} during COPY from stdin"), "")
 }
 
-/// What the server says then, and closes.
+/// The server's last words to a client whose messages it cannot follow any more.
 pub(crate) fn lost_synchronization() -> Reply {
     Reply::new("08P01", "terminating connection because protocol synchronization was lost", "")
 }
@@ -527,7 +527,7 @@ pub(crate) fn notifications_missed(out: &mut Vec<u8>) {
     );
 }
 
-/// There is no connection that listens.
+/// No connection listens for the session.
 pub(crate) fn cannot_listen(pool: &str, failure: &ListenFailure) -> Reply {
     match failure {
         ListenFailure::Refused(refusal) => refused(pool, refusal)
@@ -541,9 +541,9 @@ pub(crate) fn cannot_listen(pool: &str, failure: &ListenFailure) -> Reply {
     }
 }
 
-/// The server did not answer a question of ours.
-pub(crate) fn no_answer() -> Reply {
-    Reply::new("08006", "the server did not answer in time", "Look at the server's load and log.")
+/// The server did not answer a question of ours before the client had asked for anything.
+pub(crate) fn no_answer(error: &Broken) -> Reply {
+    Reply::new("08006", error.to_string(), "Look at the server's load and log.")
 }
 
 /// Plaintext where TLS is required.

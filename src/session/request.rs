@@ -5,7 +5,7 @@ use crate::wire::{
     read::{Body, Malformed},
 };
 
-/// What ends a request.
+/// The message that ends a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// One Query message.
@@ -32,13 +32,13 @@ impl End {
 /// A request at the start of a session's inbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
-    /// What it is.
+    /// The end that tells the kind of request.
     pub(crate) end: End,
-    /// Its bytes in the inbox.
+    /// The length of the request in the inbox, in bytes.
     pub(crate) len: usize,
     /// Bytes of its last message that have not been read yet: it is too long to be kept in memory.
     pub(crate) streaming: usize,
-    /// What its messages are about.
+    /// The subjects of its messages.
     pub(crate) about: About,
 }
 
@@ -70,18 +70,18 @@ impl Request {
     }
 }
 
-/// What the messages of an extended request are about, found while looking for its end.
+/// The subjects of the messages of an extended request, found while looking for its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub(crate) struct About {
-    /// They name prepared statements, or use the unnamed one without having parsed it: they depend on more than
+    /// The messages name prepared statements, or use the unnamed one without having parsed it: they depend on more than
     /// themselves.
     pub(crate) statements: bool,
-    /// They make, describe, run or close portals.
+    /// The messages make, describe, run or close portals.
     pub(crate) portals: bool,
-    /// They parse statements.
+    /// The messages parse statements.
     pub(crate) parses: bool,
-    /// They describe the unnamed statement.
+    /// The messages describe the unnamed statement.
     pub(crate) describes_unnamed: bool,
 }
 
@@ -113,7 +113,7 @@ fn names_statement(body: &[u8]) -> Result<bool, Malformed> {
     Ok(!body.cstring()?.is_empty())
 }
 
-/// Of a pipeline longer than this what has come is passed on before its end: the server works on it meanwhile, and a
+/// Bytes of a pipeline from which on it is passed on before its end: the server works on it meanwhile, and a
 /// client learns of an error before it has sent everything.
 const PIPELINE_BYTES: usize = 64 * 1024;
 

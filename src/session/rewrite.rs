@@ -3,14 +3,37 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use super::{Own, View, classify::Judge, hold::Leased, transaction::LocalTransaction};
 use crate::{
     backend::{
         protocol::{Awaits, Step, Undo},
         statements::{Statement, StatementId},
     },
     sql::Effects,
-    wire::message,
+    wire::{TxStatus, message},
 };
+
+/// A session whose request becomes another on its way: what that may touch, and the backend that the request is for.
+#[derive(Debug)]
+pub(super) struct Rewriting<'s> {
+    pub(super) view: &'s View,
+    pub(super) own: &'s mut Own,
+    pub(super) transaction: &'s LocalTransaction,
+    pub(super) leased: &'s mut Leased,
+}
+
+impl Rewriting<'_> {
+    /// The judge of single texts: it knows no request.
+    pub(super) fn judge(&self) -> Judge<'_> {
+        let reading = self.leased.protocol.reading();
+        Judge { inbox: &[], view: self.view, own: self.own, reading }
+    }
+
+    /// The transaction status that the client is told.
+    pub(super) fn status(&self) -> TxStatus {
+        self.transaction.status_with(self.leased.protocol.status())
+    }
+}
 
 /// Replies that are kept back as passing before they are spelled out.
 const PASSES_MAX: usize = 8;
@@ -21,17 +44,17 @@ const PASSES_MAX: usize = 8;
 pub(super) struct Rewrite<'a> {
     pub(super) out: &'a mut Vec<u8>,
     steps: VecDeque<Step>,
-    /// As long as every reply passes, they need not be looked at: then there are no steps, and this is what they await.
+    /// The messages whose replies pass. As long as all do, they need not be looked at, and there are no steps.
     passes: [Awaits; PASSES_MAX],
     passing: usize,
     /// Every reply counts: more messages will follow before the Sync, or have come before, or one of these replies
     /// does not pass.
     exact: bool,
-    /// What all of the request may do.
+    /// Effects that all of the request may have.
     pub(super) effects: Effects,
     /// Something of it is run.
     pub(super) executed: bool,
-    /// As long as nothing was bound, described or run, a stale plan may be replaced.
+    /// A stale plan may be replaced: nothing was bound, described or run yet.
     pub(super) may_repeat: bool,
     risk: Option<(Risk, usize)>,
     /// The statement named last is one that the client was told nothing of, as far as is known.
@@ -46,14 +69,14 @@ pub(super) struct Rewrite<'a> {
 /// A portal, the client's name for its statement, and the statement.
 type Bound = (Box<[u8]>, Box<[u8]>, StatementId);
 
-/// What became of a message.
+/// The outcome of rewriting a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Done {
-    /// It is sent, or answered.
+    /// The message is sent, or answered.
     Sent,
-    /// It is not sent before what was sent for it is answered.
+    /// The message is not sent before what was sent for it is answered.
     Cut,
-    /// It is refused: the statement's columns are others than the client was told.
+    /// The message is refused: the statement's columns are others than the client was told.
     Changed,
 }
 
@@ -65,12 +88,12 @@ pub(super) struct Risk {
     pub(super) at: usize,
 }
 
-/// What becomes of the replies.
+/// A request that was rewritten, as far as its replies are concerned.
 #[derive(Debug)]
 pub(super) struct Rewritten {
     /// None if all of them pass.
     pub(super) steps: VecDeque<Step>,
-    /// Then so many are to Parse messages.
+    /// The number of replies to Parse messages, if all replies pass.
     pub(super) parses: usize,
     /// A message that may meet a stale plan, and how many steps remain at it.
     pub(super) risk: Option<(Risk, usize)>,
@@ -111,7 +134,7 @@ impl<'a> Rewrite<'a> {
         }
     }
 
-    /// It does not.
+    /// The reply to what was sent does not pass, but is dealt with so.
     pub(super) fn push(&mut self, step: Step) {
         self.spell_out();
         self.steps.push_back(step);
@@ -172,21 +195,21 @@ impl<'a> Rewrite<'a> {
     }
 }
 
-/// What the client's name for a statement stands for on the backend.
+/// The name by which the backend knows what the client calls a statement.
 #[derive(Clone, Copy)]
-pub(super) enum There<'a> {
+pub(super) enum ServerName<'a> {
     Unnamed,
     Ours(StatementId),
     /// The client's own name: SQL's PREPARE gave it.
     Theirs(&'a [u8]),
 }
 
-impl message::Name for There<'_> {
+impl message::Name for ServerName<'_> {
     fn write(&self, out: &mut Vec<u8>) {
         match self {
-            There::Unnamed => {}
-            There::Ours(id) => id.write(out),
-            There::Theirs(name) => out.extend_from_slice(name),
+            ServerName::Unnamed => {}
+            ServerName::Ours(id) => id.write(out),
+            ServerName::Theirs(name) => out.extend_from_slice(name),
         }
     }
 }

@@ -9,22 +9,24 @@ use std::{
 use super::{
     Ended, Session, Stop,
     aliases::write_aliases,
-    draft::Draft,
-    hold::Leased,
+    classify::begin_search,
+    hold::{Hold, Leased},
     kinds::CHANGES_SETTINGS,
     prepared::Repeat,
     request::{End, Request},
-    rewrite::Rewritten,
-    transaction::Begun,
+    rewrite::{Rewriting, Rewritten},
+    sending::Sending,
+    thread_buffer::ThreadBuffer,
+    transaction::LocalTransaction,
 };
 use crate::{
     backend::{Protocol, Settings, statements::UnnamedText},
     route::Demand,
-    sql::{Control, Effects, Reason, Verdict, reset_names, setting_names},
+    sql::{Control, Effects, Reason, reset_names, setting_names},
     wire::{TxStatus, message},
 };
 
-/// What may discard something that the session has on its backend: the tags of commands tell whether it has.
+/// Effects that may discard something that the session has on its backend: the tags of commands tell whether they have.
 const DISCARDING: Effects = Effects::DISCARDS
     .with(Effects::DISCARDS_SEQUENCES)
     .with(Effects::RESETS)
@@ -34,7 +36,7 @@ const DISCARDING: Effects = Effects::DISCARDS
 /// How a request was written.
 #[derive(Debug)]
 enum Written {
-    /// As it came, with so many Parse messages.
+    /// The request as it came, with so many Parse messages.
     AsItCame { parses: usize },
     /// In other words: the buffer has all of it.
     Anew(Rewritten),
@@ -42,14 +44,22 @@ enum Written {
 
 impl Session {
     /// Sends the request. A refusal means that nothing was sent.
-    pub(crate) fn send(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
+    pub(super) fn send(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
+        let Self { client, who, view, own, hold: Hold { transaction, leased }, under_way } = self;
+        let leased = leased.as_mut().expect("what is neither answered nor refused has its backend");
+        Sending { client, who, view, own, transaction, leased, under_way }.send(request, demand)
+    }
+}
+
+impl Sending<'_> {
+    fn send(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
         let effects = demand.verdict.effects;
-        if self.hold.leased.as_ref().is_some_and(|lease| lease.protocol.is_skipping()) {
+        if self.leased.protocol.is_skipping() {
             self.send_skipped(request);
             return Ok(());
         }
         let aliases = self.missing_aliases(request, &demand.verdict)?;
-        let mut draft = Draft::take();
+        let mut draft = ThreadBuffer::take();
         let opening = self.write_opening(&mut draft);
         write_aliases(&aliases, &mut draft);
         let whole = request;
@@ -64,29 +74,29 @@ impl Session {
         let sent_before = self.under_way.sent.as_ref().filter(|_| goes_on).map_or(0, Vec::len);
         let kept_bytes = sent_before + if risk.is_some() { 2 * request.len } else { request.len };
         let may_repeat = self.may_repeat(whole, demand)
-            && self.client.kept.grow_sent_to(kept_bytes, self.view.shared.limits.request_buffer_total);
-        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
+            && self.client.kept.grow_sent_to(kept_bytes, self.view.snapshot.limits.request_buffer_total);
         let as_it_came = matches!(written, Written::AsItCame { .. }) && draft.is_empty();
-        note_request(&mut lease.protocol, request, written);
+        let leased = &mut *self.leased;
+        note_request(&mut leased.protocol, request, written);
         if effects.has(DISCARDING) {
-            lease.protocol.watch_commands(true);
+            leased.protocol.watch_commands(true);
         }
         if let Some(remaining) = risk.filter(|_| completion.is_none()) {
-            lease.protocol.may_parse_anew(remaining);
+            leased.protocol.may_parse_anew(remaining);
         }
         if completion.is_some() {
-            lease.protocol.withhold_ready();
+            leased.protocol.withhold_ready();
             self.under_way.restore = completion.map(Box::new);
         }
-        let sent = lease.send(if as_it_came { &self.client.inbox[..request.len] } else { &draft });
-        lease.protocol.insert_leading(&mut self.client.outbox);
+        let sent = leased.send(if as_it_came { &self.client.inbox[..request.len] } else { &draft });
+        leased.protocol.insert_leading(&mut self.client.outbox);
         if may_repeat {
-            lease.protocol.may_repeat();
+            leased.protocol.may_repeat();
         }
-        let bytes = self.take_from_inbox(request);
+        let bytes = self.client.take_request(request.len);
         self.under_way.is_repeated = false;
         if may_repeat {
-            self.keep_sent(bytes, goes_on);
+            self.under_way.keep_sent(bytes, goes_on);
         } else {
             self.under_way.sent = None;
         }
@@ -100,23 +110,21 @@ impl Session {
     /// A database with idle backends cannot be dropped, renamed or copied: the server waits a while for them to go.
     fn leave_other_databases(&self) {
         let own = &self.who.identity.database;
-        for member in self.view.shared.pools.iter().flat_map(|pool| &pool.members) {
+        for member in self.view.snapshot.pools.iter().flat_map(|pool| &pool.members) {
             member.close_idle(|identity| identity.database != *own);
         }
     }
 
     /// The server skips everything up to the Sync: it is sent as it came, and nothing is noted.
     fn send_skipped(&mut self, request: Request) {
-        let bytes = self.take_from_inbox(request);
-        self.forget_sent();
+        let bytes = self.client.take_request(request.len);
+        self.under_way.forget_sent(&mut self.client.kept);
         self.client.streaming = request.streaming;
-        if let Some(lease) = &mut self.hold.leased {
-            if request.is_extended() {
-                lease.protocol.sent_extended(VecDeque::new(), request.is_synced());
-            }
-            // A failed write shows as the end of the backend's replies.
-            let _ = lease.send(&bytes);
+        if request.is_extended() {
+            self.leased.protocol.sent_extended(VecDeque::new(), request.is_synced());
         }
+        // A failed write shows as the end of the backend's replies.
+        let _ = self.leased.send(&bytes);
     }
 
     /// Where the session stands as the request begins.
@@ -126,35 +134,31 @@ impl Session {
             self.status() != TxStatus::Idle || (was_open && self.under_way.was_in_transaction);
         let ending = self.judge().ending(request, demand);
         self.under_way.ending = if was_open { self.under_way.ending.and(ending) } else { ending };
-        if let Some(leased) = &mut self.hold.leased {
-            leased.left.begin(demand, was_open);
-        }
+        self.leased.left.begin(demand, was_open);
         self.note_sequences(demand);
     }
 
-    /// What the request, which will be sent, does to the session.
+    /// Notes what the request, which will be sent, does to the session.
     fn note_effects(&mut self, request: Request, demand: &Demand) {
         let verdict = &demand.verdict;
         // What is discarded is told when it is.
         let discards = Effects::DISCARDS.with(Effects::DISCARDS_SEQUENCES);
-        self.note(verdict.effects.without(discards));
-        if let Some(leased) = &mut self.hold.leased {
-            leased.left.may_discard |= verdict.effects.has(Effects::DISCARDS);
-        }
+        self.leased.left.effects |= verdict.effects.without(discards);
+        self.leased.left.may_discard |= verdict.effects.has(Effects::DISCARDS);
         let goes_on = demand.statements > 1 || request.end == End::Open;
         if goes_on
             && verdict.effects.has(CHANGES_SETTINGS)
             && self.may_change_reading(request, verdict.effects)
         {
             // What follows before the server has said so may be read in another way than it was judged.
-            self.note(Effects::UNPROVEN);
+            self.leased.left.effects |= Effects::UNPROVEN;
         }
         if verdict.effects.has(Effects::DDL) {
             // It may be committed long before it has been answered.
-            if let Some(leased) = self.hold.leased.as_mut().filter(|_| verdict.control == Control::Other) {
-                leased.left.defining = Some(self.view.catalog.define());
+            if verdict.control == Control::Other {
+                self.leased.left.defining = Some(self.view.catalog.define());
             }
-            self.view.shared.catalogs.changed(&self.view.catalog);
+            self.view.snapshot.catalogs.changed(&self.view.catalog);
         } else if verdict.effects.has(Effects::ADDS) {
             self.note_added(request);
         }
@@ -164,23 +168,23 @@ impl Session {
         if verdict.effects.has(Effects::SETS_UNLISTED) {
             self.note_custom_settings(request);
         }
-        if self.hold.leased.as_ref().is_some_and(|leased| leased.left.restores()) {
+        if self.leased.left.restores() {
             let texts = self.judge().texts(request);
             let set: Vec<String> = texts.iter().flat_map(|text| setting_names(text)).collect();
-            if let Some(leased) = &mut self.hold.leased {
-                leased.left.keep_set(&set);
-            }
+            self.leased.left.keep_set(&set);
         }
         if verdict.effects.has(Effects::UNSURE) {
             self.note_unsure(request);
         }
         self.client.streaming = request.streaming;
         if verdict.reason == Reason::TooLong && request.streaming > 0 {
-            self.begin_search(request);
+            let beginning = self.client.inbox.get(..request.len).unwrap_or_default();
+            begin_search(self.view, self.leased, beginning);
         }
         if request.end == End::Query {
             // It ends the unnamed statement.
-            self.forget_unnamed();
+            self.own.forget_unnamed();
+            self.leased.statements.unnamed = UnnamedText::None;
         }
     }
 
@@ -215,54 +219,46 @@ impl Session {
         }
         let discards = Effects::DISCARDS.with(Effects::DISCARDS_SEQUENCES);
         let only_discards = verdict.effects.has(discards) && demand.statements == 1;
-        if only_discards || !self.calls_sequences(verdict) {
+        if only_discards || !self.own.calls_sequences(verdict) {
             return;
         }
         // A pin by what was called before ends with what is discarded in the same transaction; this call's does not.
-        let may_end_pin = verdict.effects.has(discards) || self.hold.may_have_left(discards);
-        if self.has_lasting_pin() && !may_end_pin {
+        let may_end_pin = verdict.effects.has(discards) || self.leased.left.effects.has(discards);
+        if self.leased.has_lasting_pin() && !may_end_pin {
             return;
         }
-        let Some(Leased { left, .. }) = &mut self.hold.leased else { return };
+        let left = &mut self.leased.left;
         left.effects |= Effects::CALLS_SEQUENCES;
         if demand.statements > demand.unread {
             left.add_read(Effects::CALLS_SEQUENCES);
         }
     }
 
-    /// Whether the session asks for `currval` or `lastval`, and the statement may change what they give.
-    pub(crate) fn calls_sequences(&self, verdict: &Verdict) -> bool {
-        let asks = verdict.effects.has(Effects::ASKS_SEQUENCES);
-        asks || (self.own.asks_sequences && verdict.may_call_nextval())
-    }
-
     /// Writes what opens the client's transaction, if it was told that it has begun: BEGIN, and what followed it. Each is
     /// sent as Parse, Bind and Execute without a Sync. If one of them fails, whatever the reason, the server skips the
     /// request behind it, so it cannot run outside of its transaction. Gives how many statements there are.
     fn write_opening(&mut self, draft: &mut Vec<u8>) -> usize {
-        let (Begun::Deferred(deferred), Some(lease)) = (&self.hold.begun, &mut self.hold.leased) else {
-            return 0;
-        };
+        let LocalTransaction::Deferred(deferred) = &*self.transaction else { return 0 };
         for text in &deferred.texts {
             message::parse(draft, b"".as_slice(), text, &[0, 0]);
             message::bind_plain(draft);
             message::execute(draft);
         }
         // It was the client's or another's.
-        lease.statements.unnamed = UnnamedText::None;
+        self.leased.statements.unnamed = UnnamedText::None;
         deferred.texts.len()
     }
 
     fn note_opening(&mut self, statements: usize, aliases: usize) {
         self.own.is_new_backend = false;
-        if let Some(lease) = self.hold.leased.as_mut().filter(|_| statements + aliases > 0) {
-            lease.protocol.sends_opening(statements, aliases);
+        if statements + aliases > 0 {
+            self.leased.protocol.sends_opening(statements, aliases);
         }
         if statements > 1 {
-            self.note(Effects::LOCAL);
+            self.leased.left.effects |= Effects::LOCAL;
         }
         if statements > 0 {
-            self.hold.begun = Begun::No;
+            *self.transaction = LocalTransaction::No;
         }
     }
 
@@ -274,17 +270,20 @@ impl Session {
         effects: Effects,
         draft: &mut Vec<u8>,
     ) -> Result<(Written, Request), Stop> {
-        if self.passes_unchanged(request) {
-            let parses = self.remember_unchanged(request)?;
+        let Self { client, view, own, transaction, leased, .. } = self;
+        let was_open = leased.protocol.is_open();
+        let is_unchanged = leased.passes_unchanged(request);
+        let mut rewriting = Rewriting { view, own, transaction, leased };
+        if is_unchanged {
+            let parses = rewriting.remember_unchanged(&client.inbox, request)?;
             if !draft.is_empty() {
-                draft.extend_from_slice(&self.client.inbox[..request.len]);
+                draft.extend_from_slice(&client.inbox[..request.len]);
             }
-            self.set_stepping(false);
+            own.set_stepping(false);
             return Ok((Written::AsItCame { parses }, request));
         }
-        let was_open = self.is_amid_pipeline();
-        let rewritten = self.rewrite(request, effects, draft)?;
-        self.set_stepping(rewritten.cut.is_some());
+        let rewritten = rewriting.rewrite(&client.inbox, request, effects, draft)?;
+        own.set_stepping(rewritten.cut.is_some());
         let request = rewritten.cut.map_or(request, Request::beginning);
         if request.end == End::Open && request.streaming == 0 {
             // What follows a Flush may depend on the replies, such as COPY data.
@@ -304,7 +303,7 @@ impl Session {
             prepares: request.only_prepares(),
         };
         let is_complete = request.is_synced() || repeat.prepares;
-        if !self.client.kept.grow_sent_to(repeat.tail.len(), self.view.shared.limits.request_buffer_total) {
+        if !self.client.kept.grow_sent_to(repeat.tail.len(), self.view.snapshot.limits.request_buffer_total) {
             return None;
         }
         self.own.statements.as_mut().filter(|_| is_complete)?.repeat = Some(Box::new(repeat));
@@ -331,37 +330,39 @@ impl Session {
         Some(Settings::new(restored.map(|(name, value)| (name.to_owned(), value.to_owned()))))
     }
 
-    /// What completes the request, if it succeeds. Where more of a pipeline follows, that is said behind its Sync, if the
-    /// pipeline is a transaction of its own.
+    /// The text that completes the request, if it succeeds. Where more of a pipeline follows, it is said behind its Sync,
+    /// if the pipeline is a transaction of its own.
     fn completion(&mut self, request: Request, effects: Effects) -> Option<String> {
         let restored = self.restore_startup(request, effects);
         let is_part = request.end == End::Open;
-        if restored.is_none() && (is_part || !self.hold.leased.as_ref()?.left.restores()) {
+        let left = &mut self.leased.left;
+        if restored.is_none() && (is_part || !left.restores()) {
             return None;
         }
-        let left = &mut self.hold.leased.as_mut()?.left;
         if !(is_part && self.under_way.was_in_transaction) {
             left.restore(&restored.unwrap_or_default());
         }
         if is_part { None } else { Settings::default().change_to(&left.take_restored()) }
     }
+}
 
+impl Session {
     /// Completes a request that resets settings, and tells the client that it is done.
     pub(crate) async fn restore(&mut self, sql: &str) -> Result<(), Ended> {
         let is_done = |leased: &&mut Leased| !leased.left.failed && leased.left.discarded.settings;
-        let Some(lease) = self.hold.leased.as_mut().filter(is_done) else {
+        let Some(leased) = self.hold.leased.as_mut().filter(is_done) else {
             let status = self.status();
             message::ready(&mut self.client.outbox, status);
             return self.flush_now();
         };
         let mut query = Vec::new();
         message::query(&mut query, sql.as_bytes());
-        lease.protocol.sent_completion();
-        lease.statements.unnamed = UnnamedText::None;
+        leased.protocol.sent_completion();
+        leased.statements.unnamed = UnnamedText::None;
         // A failed write shows as the end of the backend's replies.
-        let _ = lease.send(&query);
+        let _ = leased.send(&query);
         self.relay().await?;
-        match self.hold.leased.as_mut().and_then(|lease| lease.protocol.take_error()) {
+        match self.hold.leased.as_mut().and_then(|leased| leased.protocol.take_error()) {
             // What is in force is not what the client believes.
             Some(error) => Err(Ended::ByServer(Box::new(error))),
             None => Ok(()),

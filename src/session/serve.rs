@@ -46,7 +46,7 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
     }
     // What is refused from here on was not sent. A block and not a function, whose arguments would be kept twice.
     let served = async {
-        session.hold.begun.check()?;
+        session.hold.transaction.check()?;
         match session.target(request, &demand) {
             Target::Torn => return Err(session.torn(request).into()),
             Target::Held => {}

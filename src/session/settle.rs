@@ -1,56 +1,37 @@
 //! The one decision after each request: give the backend back, keep it, or close it.
+//!
+//! What is known is looked at, `settled` decides, and what it has decided is done. If that was a question to the server,
+//! its answer is known too, and is looked at with the rest.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::atomic::Ordering;
 
 use super::{
     Ended, Session,
     fresh::leave_changes,
-    hold::Leased,
-    kinds::{CHANGES_SETTINGS, DEFINES, LEAVES_STATE},
-    request::Request,
-    settled::{Settle, settled},
-    transaction::Begun,
+    hold::{Hold, Leased},
+    kinds::LEAVES_STATE,
+    questions::Asking,
+    settled::{Question, Settle, settled},
+    transaction::LocalTransaction,
 };
 use crate::{
-    backend::{
-        Broken,
-        probe::{Asked, PinReason, Residue},
-        protocol::Failure,
-    },
-    sql::{Catalog, Effects, added_names, setting_names},
+    backend::{Broken, probe::PinReason, protocol::Failure, statements::UnnamedText},
+    sql::Effects,
     wire::{TxStatus, message},
 };
 
-/// Names of what is added are kept of one transaction; of more, it is not known what was.
-const ADDED_MAX: usize = 100;
-
-/// Names of custom settings that are kept of one session; more than these cannot be carried.
-const CUSTOM_SETTINGS_MAX: usize = 100;
-
-/// Of texts that call what is not known so much is kept; of more it is not known what they set.
-const UNSURE_BYTES: usize = 64 * 1024;
-
-/// Names of settings longer than this are not carried.
-const NAME_BYTES_MAX: usize = 200;
-
-/// Our own questions to a backend take no longer than this.
-pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-
 impl Session {
-    /// What becomes of the backend.
-    fn settled(&self) -> Settle {
-        let Some(leased) = &self.hold.leased else { return Settle::Wait };
-        settled(leased.facts(&self.own, self.client.streaming > 0, self.view.catalog.changes()))
+    /// Gives the backend back if it owes nothing and the session cannot have left anything on it.
+    pub(super) fn release_if_clean(&mut self) {
+        let Some(leased) = &self.hold.leased else { return };
+        let is_outdated = leased.left.judged_at != self.view.catalog.changes();
+        let facts = leased.facts(&self.own, self.client.streaming > 0, is_outdated, false);
+        if settled(facts) == Settle::Release {
+            self.give_back();
+        }
     }
 
-    /// Gives the backend back if it owes nothing and the session cannot have left anything on it.
-    pub(crate) fn release_if_clean(&mut self) {
-        if self.settled() != Settle::Release {
-            return;
-        }
+    fn give_back(&mut self) {
         // In this order: once the session holds nothing, no cancel from another thread can be registered any more.
         self.who.key.holds_none();
         let Some(leased) = &self.hold.leased else { return };
@@ -68,13 +49,13 @@ impl Session {
 
     /// After a request: in a transaction or between Flush and Sync the lease is kept; otherwise the server is
     /// asked what was left, if anything can have been, and the lease is kept (pinned) or given back.
-    pub(crate) async fn settle(&mut self) -> Result<(), Ended> {
+    pub(super) async fn settle(&mut self) -> Result<(), Ended> {
         if let Some(sql) = self.under_way.restore.take() {
             Box::pin(self.restore(&sql)).await?;
         }
         self.end_statements();
         match &self.hold.leased {
-            Some(lease) if lease.protocol.quiescent().is_some() => Box::pin(self.settle_held()).await,
+            Some(leased) if leased.protocol.quiescent().is_some() => Box::pin(self.settle_held()).await,
             _ => Ok(()),
         }
     }
@@ -84,45 +65,61 @@ impl Session {
         // backend from being given back.
         self.who.key.holds_none();
         let settled = self.settle_answered().await;
-        if let Some(lease) = &self.hold.leased {
-            self.who.key.holds(&lease.cancel);
+        if let Some(leased) = &self.hold.leased {
+            self.who.key.holds(&leased.cancel);
         }
         settled
     }
 
     async fn settle_answered(&mut self) -> Result<(), Ended> {
-        let pins = self.settled() == Settle::PinByStatement;
-        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
-        // What is created may be temporary by the search path alone.
-        let defines = leased.left.effects.has(DEFINES);
-        self.view.note_traces(leased);
-        if pins {
-            self.set_pin(Some(PinReason::UnnamedStatement));
-            return Ok(());
+        if let Some(leased) = &mut self.hold.leased {
+            // From here on it counts as not proven if definitions have changed: what changes later has not touched it.
+            self.view.note_traces(leased);
         }
-        if self.own.listening.is_some() {
-            self.settle_listening().await?;
-            if self.hold.leased.is_none() {
-                return Ok(());
+        let mut was_asked = false;
+        while let Some(leased) = &mut self.hold.leased {
+            match settled(leased.facts(&self.own, self.client.streaming > 0, false, was_asked)) {
+                Settle::Ask(question) => {
+                    was_asked |= question == Question::Residue;
+                    self.ask(question).await?;
+                }
+                Settle::PinByStatement => {
+                    leased.set_pin(&self.view.snapshot.metrics, Some(PinReason::UnnamedStatement));
+                    break;
+                }
+                Settle::Keep => {
+                    leased.left.begin_anew(self.view.catalog.changes());
+                    if leased.is_kept && !was_asked {
+                        let lasting = leased.lasting_pin();
+                        leased.set_pin(&self.view.snapshot.metrics, lasting);
+                    }
+                    break;
+                }
+                Settle::Release => {
+                    self.give_back();
+                    break;
+                }
+                Settle::Wait => break,
             }
         }
-        if !self.outlive_cancel().await || !self.ask_statements().await || !self.remove_aliases().await {
-            return self.end_lease();
-        }
-        if defines || self.settled() == (Settle::Ask { for_residue: true }) {
-            self.ask_residue().await?;
-        } else if let Some(leased) = self.hold.leased.as_ref().filter(|leased| leased.is_kept) {
-            self.set_pin(leased.lasting_pin());
-        }
-        if let Some(leased) = &mut self.hold.leased {
-            leased.left.failed = false;
-            // Of a pipeline that has failed.
-            leased.left.take_restored();
-            // What was not proven has been asked for, and another session gets the backend only after a reset.
-            leased.left.judged_at = self.view.catalog.changes();
-        }
-        self.release_if_clean();
         Ok(())
+    }
+
+    /// Asks the server. Without an answer the hold on the backend ends.
+    async fn ask(&mut self, question: Question) -> Result<(), Ended> {
+        if question == Question::Channels {
+            return self.settle_listening().await;
+        }
+        let Self { client, who, view, own, hold, .. } = self;
+        let Some(leased) = &mut hold.leased else { return Ok(()) };
+        let mut asking = Asking { client, who, view, own, leased };
+        let answered = match question {
+            Question::Channels | Question::Life => asking.leased.outlive_cancel().await,
+            Question::Statements => asking.ask_statements().await,
+            Question::Aliases => asking.remove_aliases().await,
+            Question::Residue => asking.ask_residue().await,
+        };
+        answered.or_else(|broken| self.end_lease(broken))
     }
 
     /// Ends the session's hold on its backend. Every lease ends by this, whichever way: what must follow from it cannot
@@ -136,318 +133,88 @@ impl Session {
     /// The same, when no cancel finds the backend any more.
     fn part_unreachable(&mut self) -> Option<Leased> {
         let mut leased = self.hold.leased.take()?;
-        leave_changes(&self.view.shared, &mut leased);
+        leave_changes(&self.view.snapshot, &mut leased);
         self.view.note_definitions(&mut leased.left);
         Some(leased)
     }
 
-    /// A request may leave these on the backend.
-    pub(crate) fn note(&mut self, effects: Effects) {
-        if let Some(leased) = &mut self.hold.leased {
-            leased.left.effects |= effects;
-        }
-    }
-
-    /// Remembers what a request adds, until its transaction has ended: nobody else sees it before.
-    pub(crate) fn note_added(&mut self, request: Request) {
-        let names = self.judge().texts(request).iter().flat_map(|text| added_names(text)).collect::<Vec<_>>();
-        let Some(leased) = &mut self.hold.leased else { return };
-        let added = &mut leased.left.noted().added;
-        added.extend(names);
-        if added.len() > ADDED_MAX {
-            *added = Vec::new();
-            leased.left.effects |= Effects::DDL;
-        }
-    }
-
-    /// Remembers the names with a dot that a request may set: the server lists no settings that it does not know.
-    /// A name that is itself a bound value is among the request's values.
-    pub(crate) fn note_custom_settings(&mut self, request: Request) {
-        let mut names: Vec<String> =
-            self.judge().texts(request).iter().flat_map(|text| setting_names(text)).collect();
-        let mut has_odd = false;
-        self.judge().for_each_bound_value(request, |value| match bound_name(value) {
-            BoundName::None => {}
-            BoundName::Carried(name) => names.push(name),
-            BoundName::Odd => has_odd = true,
-        });
-        if has_odd {
-            // It would be lost with the backend, and is nobody else's.
-            self.note(Effects::UNPROVEN);
-        }
-        for name in names {
-            self.note_custom_setting(&name);
-        }
-    }
-
-    fn note_custom_setting(&mut self, name: &str) {
-        if !name.contains('.') || self.own.custom_settings().iter().any(|known| known == name) {
-            return;
-        }
-        if self.own.custom_settings().len() < CUSTOM_SETTINGS_MAX {
-            self.own.custom_settings.get_or_insert_default().push(name.to_owned());
-        } else {
-            self.note(Effects::OPAQUE_SETTINGS);
-        }
-    }
-
-    /// Remembers texts that call what the catalog snapshot does not know, until the server is asked what it does.
-    pub(crate) fn note_unsure(&mut self, request: Request) {
-        let texts = self.judge().texts(request).concat();
-        let Some(Leased { left, .. }) = &mut self.hold.leased else { return };
-        left.noted().unsure.extend_from_slice(&texts);
-        if left.unsure().len() > UNSURE_BYTES {
-            left.effects |= Effects::OPAQUE_SETTINGS;
-            left.forget_unsure();
-        }
-    }
-
-    /// The parameters that functions of the database set, as far as their names stand somewhere, which the last
-    /// transaction may have called. The server is asked what functions do that the snapshot does not know.
-    async fn parameters_of_functions(&mut self) -> Result<Vec<String>, Broken> {
-        let Some(lease) = &mut self.hold.leased else { return Ok(Vec::new()) };
-        if !lease.left.effects.has(Effects::OPAQUE.with(Effects::UNPROVEN)) {
-            return Ok(Vec::new());
-        }
-        if lease.left.unsure().is_empty() {
-            return Ok(self.view.catalog.parameters());
-        }
-        let (answer, _) = lease.ask_unhindered(Catalog::PROGRAMS).await?;
-        self.client.outbox.extend_from_slice(&answer.for_client);
-        if answer.error.is_some() {
-            lease.left.effects |= Effects::OPAQUE_SETTINGS;
-            return Ok(self.view.catalog.parameters());
-        }
-        let rows = answer.rows.into_iter().filter_map(|row| {
-            let mut columns = row.into_iter().flatten();
-            Some((columns.next()?, columns.next()?))
-        });
-        let programs = Catalog::from_rows(0, rows);
-        if programs.hides_settings_of(lease.left.unsure()) {
-            lease.left.effects |= Effects::OPAQUE_SETTINGS;
-        }
-        Ok(programs.parameters().iter().cloned().chain(self.view.catalog.parameters()).collect())
-    }
-
-    /// A cancel that came late must hit nobody else: waits for it, and then asks the backend for a sign of life
-    /// that takes the blow. False if the backend gives none.
-    pub(crate) async fn outlive_cancel(&mut self) -> bool {
-        let Some(lease) = &mut self.hold.leased else { return true };
-        if !lease.cancel.was_hit() {
-            return true;
-        }
-        let target = Arc::clone(&lease.cancel);
-        let settled = tokio::time::timeout(ASK_TIMEOUT, target.settled()).await.unwrap_or(false);
-        // The first question may itself be cancelled; the second one cannot be.
-        settled
-            && matches!(tokio::time::timeout(ASK_TIMEOUT, lease.ask(";")).await, Ok(Ok(_)))
-            && lease.check().await
-    }
-
-    /// Asks the backend which statements it still has, if that is not known. False if it gives no answer.
-    async fn ask_statements(&mut self) -> bool {
-        if !self.hold.leased.as_ref().is_some_and(|leased| leased.left.statements_unknown) {
-            return true;
-        }
-        let Some(names) = self.ask_statement_names().await else { return false };
-        let lost_all = self.hold.leased.as_mut().is_some_and(|lease| {
-            lease.left.statements_unknown = false;
-            lease.statements.keep(&names)
-        });
-        if let Some(statements) = self.own.statements.as_mut().filter(|_| lost_all) {
-            statements.named.clear();
-        }
-        true
-    }
-
-    /// The names of the protocol's statements on the backend, if it tells them.
-    pub(crate) async fn ask_statement_names(&mut self) -> Option<Vec<String>> {
-        // Neither ours nor those that SQL can name are longer; of more than these nothing is known.
-        let sql = "SELECT pg_catalog.left(name, 64) FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql \
-                   LIMIT 10001";
-        let asked = self.hold.leased.as_mut()?.ask_unhindered(sql);
-        let (answer, _) = tokio::time::timeout(ASK_TIMEOUT, asked).await.ok()?.ok()?;
-        if answer.error.is_some() || answer.rows.len() > 10_000 {
-            return None;
-        }
-        self.client.outbox.extend_from_slice(&answer.for_client);
-        Some(answer.rows.into_iter().flatten().flatten().collect())
-    }
-
-    async fn ask_residue(&mut self) -> Result<(), Ended> {
-        let settings = self.hold.may_have_left(CHANGES_SETTINGS);
-        let asked = tokio::time::timeout(ASK_TIMEOUT, self.probe(settings)).await;
-        match asked {
-            Ok(Ok(Some(residue))) => {
-                self.apply(residue, settings);
-                Ok(())
-            }
-            Ok(Ok(None)) => Ok(()),
-            Ok(Err(broken)) => self.end_lease_by(Some(broken)),
-            Err(_) => self.end_lease(),
-        }
-    }
-
-    async fn probe(&mut self, settings: bool) -> Result<Option<Residue>, Broken> {
-        let mut others = self.parameters_of_functions().await?;
-        others.retain(|name| !self.own.custom_settings().contains(name));
-        others.sort_unstable();
-        others.dedup();
-        let Some(lease) = &mut self.hold.leased else { return Ok(None) };
-        let bytes_max = self.view.shared.limits.settings_per_client;
-        let asked = Asked { custom: self.own.custom_settings(), others: &others, bytes_max };
-        lease.probe(settings.then_some(asked)).await.map(Some)
-    }
-
-    fn apply(&mut self, residue: Residue, asked_settings: bool) {
-        // What could not be asked for is asked for again, after the next request.
-        let unknown = matches!(residue.pin, Some(PinReason::Unknown))
-            || (asked_settings && residue.settings.is_none())
-            || residue.is_large;
-        self.client.outbox.extend_from_slice(&residue.for_client);
-        if let Some(settings) = residue.settings {
-            // What functions have set is asked for from now on.
-            settings.iter().for_each(|(name, _)| self.note_custom_setting(name));
-            let settings = if settings == *self.who.startup {
-                Arc::clone(&self.who.startup)
-            } else {
-                Arc::new(settings)
-            };
-            self.own.asked = settings
-                .get("bulkhead.route")
-                .and_then(|route| self.view.shared.classifier.rules().hint(route));
-            self.set_consistency(settings.get("bulkhead.consistency"));
-            self.own.in_session_mode = settings.get("bulkhead.pool_mode") == Some("session");
-            let keeps = self.hold.leased.as_ref().is_some_and(|leased| self.keeps(leased.pool));
-            if let Some(leased) = &mut self.hold.leased {
-                leased.is_kept |= keeps;
-                leased.applied = Arc::clone(&settings);
-            }
-            self.own.settings = settings;
-        }
-        let lasting = self.hold.leased.as_ref().and_then(Leased::lasting_pin);
-        self.set_pin(lasting.or(residue.pin));
-        let Some(Leased { left, .. }) = &mut self.hold.leased else { return };
-        if unknown {
-            left.effects = left.effects.without(Effects::DISCARDS_SEQUENCES).with(Effects::SETS);
-        } else {
-            left.effects = Effects::NONE;
-            left.forget_unsure();
-        }
-    }
-
-    /// Whether the backend is kept for the sake of state that cannot be asked for.
-    pub(crate) fn has_lasting_pin(&self) -> bool {
-        let pin = self.hold.leased.as_ref().and_then(|leased| leased.pin.as_ref());
-        pin.is_some_and(|pin| pin.reason.is_lasting())
-    }
-
-    /// Closes the backend: what is on it is not known. A session that may have state on it ends with it, as with any
-    /// lost connection: to go on without a lock or a table that it believes to have would be worse.
-    pub(crate) fn end_lease(&mut self) -> Result<(), Ended> {
-        self.end_lease_by(None)
-    }
-
-    /// The same, if it is known what has become of the backend.
-    fn end_lease_by(&mut self, broken: Option<Broken>) -> Result<(), Ended> {
+    /// Closes the backend, for this reason: what is on it is not known. A session that may have state on it ends with it,
+    /// as with any lost connection: to go on without a lock or a table that it believes to have would be worse.
+    pub(super) fn end_lease(&mut self, broken: Broken) -> Result<(), Ended> {
         let had_state = self.hold.is_pinned() || self.hold.may_have_left(LEAVES_STATE);
-        match self.part() {
-            Some(lease) if had_state => {
-                Err(Ended::Backend(broken.unwrap_or_else(|| lease.timed_out()).into()))
-            }
-            _ => Ok(()),
+        if self.part().is_some() && had_state {
+            return Err(Ended::Backend(broken.into()));
         }
+        tracing::debug!(%broken, "a backend is closed");
+        Ok(())
     }
 
-    /// What the replies told besides the bytes for the client.
-    pub(crate) fn on_news(&mut self) {
-        let Some(lease) = &mut self.hold.leased else { return };
-        let mut news = lease.protocol.take_heard();
+    /// Takes in what the replies told besides the bytes for the client.
+    pub(super) fn on_news(&mut self) {
+        let Self { client, view, own, hold: Hold { transaction, leased }, .. } = self;
+        let Some(leased) = leased else { return };
+        let mut news = leased.protocol.take_heard();
         if let Some(failure) = news.failure {
-            lease.left.failed = true;
-            self.view.shared.metrics.server_errors.fetch_add(1, Ordering::Relaxed);
+            leased.left.failed = true;
+            view.snapshot.metrics.server_errors.fetch_add(1, Ordering::Relaxed);
             if failure == Failure::Unread {
-                lease.left.drop_unread();
+                leased.left.drop_unread();
             }
         }
         // The Sync that was sent is ours: the client's, still to come, is answered here.
-        self.client.skipping |= news.skips_to_sync;
+        client.skipping |= news.skips_to_sync;
         if news.parameter_changed {
-            lease.left.effects |= Effects::SETS;
-            self.own.reading = lease.protocol.reading();
+            leased.left.effects |= Effects::SETS;
+            own.reading = leased.protocol.reading();
         }
         if news.needs_sync {
             let mut sync = Vec::new();
             message::sync(&mut sync);
             // A failed write shows as the end of the backend's replies.
-            let _ = lease.send(&sync);
+            let _ = leased.send(&sync);
         }
         if news.begin_failed {
-            self.hold.begun = Begun::Failed;
+            *transaction = LocalTransaction::Failed;
+        }
+        if news.lost_unnamed {
+            own.forget_unnamed();
+            leased.statements.unnamed = UnnamedText::None;
+        }
+        own.note_statements(leased, &mut news);
+        leased.forget_unparsed(&news.not_parsed);
+        own.undo(news.undone);
+        for id in &news.not_closed {
+            leased.statements.insert(*id);
         }
         if let Some(reason) = news.transient {
             self.repeat(reason);
-        }
-        if news.lost_unnamed {
-            self.forget_unnamed();
-        }
-        self.note_statements(&mut news);
-        self.forget_unparsed(&news.not_parsed);
-        self.undo(news.undone);
-        if let Some(lease) = &mut self.hold.leased {
-            for id in &news.not_closed {
-                lease.statements.insert(*id);
-            }
         }
     }
 
     /// An open transaction on the backend fails too when a statement of it was refused here.
     pub(crate) async fn fail_transaction(&mut self) -> Result<(), Ended> {
-        let Some(lease) = &mut self.hold.leased else { return Ok(()) };
-        let in_transaction = self.under_way.was_in_transaction || lease.protocol.status() != TxStatus::Idle;
-        if lease.protocol.is_open() {
-            if lease.protocol.is_amid_message() {
-                return Err(Ended::Protocol("a statement was refused in the middle of a reply".to_owned()));
-            }
+        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+        let in_transaction = self.under_way.was_in_transaction || leased.protocol.status() != TxStatus::Idle;
+        if leased.protocol.is_open() {
             // Replies are still to come, and a Sync is not ours to send: what was begun ends with its backend.
-            self.end_lease()?;
+            let broken = leased.given_up("a statement was refused before it had answered those before it");
+            if leased.protocol.is_amid_message() {
+                return Err(Ended::Amid(broken.into()));
+            }
+            self.end_lease(broken)?;
             if in_transaction {
-                self.hold.begun = Begun::Failed;
+                self.hold.transaction = LocalTransaction::Failed;
             }
             return Ok(());
         }
-        if lease.protocol.status() != TxStatus::Open {
+        if leased.protocol.status() != TxStatus::Open {
             return Ok(());
         }
         // No such statement exists: the server's log says why the transaction was ended.
-        let failing = lease.ask("bulkhead refused a statement of this transaction");
-        if !matches!(tokio::time::timeout(ASK_TIMEOUT, failing).await, Ok(Ok(_))) {
-            self.end_lease()?;
-            self.hold.begun = Begun::Failed;
+        if let Err(broken) = leased.ask("bulkhead refused a statement of this transaction").await {
+            self.end_lease(broken)?;
+            self.hold.transaction = LocalTransaction::Failed;
         }
         Ok(())
     }
-}
-
-/// What a bound value is, should it be the name of a setting.
-enum BoundName {
-    /// One that the server lists, or none at all.
-    None,
-    /// One with a dot, which is asked for by this name.
-    Carried(String),
-    /// One with a dot that is long, or has other characters than ASCII.
-    Odd,
-}
-
-/// Names with a dot have letters, digits, `_` and `$` (`valid_custom_variable_name` in PostgreSQL's guc.c).
-fn bound_name(value: &[u8]) -> BoundName {
-    let fits =
-        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$') || *byte >= 0x80;
-    if !value.contains(&b'.') || !value.iter().all(fits) {
-        return BoundName::None;
-    }
-    std::str::from_utf8(value)
-        .ok()
-        .filter(|name| name.is_ascii() && name.len() <= NAME_BYTES_MAX)
-        .map_or(BoundName::Odd, |name| BoundName::Carried(name.to_owned()))
 }

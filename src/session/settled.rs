@@ -3,15 +3,15 @@
 use super::kinds::{CHANGES_SETTINGS, DEFINES, LEAVES_STATE};
 use crate::{backend::probe::PinReason, sql::Effects};
 
-/// What is known of a backend and of the session that holds it.
+/// The facts about a backend and the session that holds it.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub(super) struct Facts {
     /// The server has answered everything, and is in no transaction.
     pub(super) is_quiescent: bool,
-    /// What the texts since the checkout may have left.
+    /// Effects that the texts since the checkout may have had.
     pub(super) effects: Effects,
-    /// What the session is pinned by.
+    /// The pin of the session.
     pub(super) pin: Option<PinReason>,
     /// The backend is the session's own until the session ends.
     pub(super) is_kept: bool,
@@ -19,6 +19,10 @@ pub(super) struct Facts {
     pub(super) has_long_statement: bool,
     /// Definitions have changed since the texts were judged.
     pub(super) is_outdated: bool,
+    /// Objects were made, as others have been told, that are temporary by the search path alone, if at all.
+    pub(super) has_new_objects: bool,
+    /// The server has told what was left, as far as it can be asked.
+    pub(super) was_asked: bool,
     /// The backend lacked a statement that it should have had.
     pub(super) lacks_statement: bool,
     /// Statements are there under the client's own names.
@@ -29,11 +33,11 @@ pub(super) struct Facts {
     pub(super) was_hit: bool,
     /// A message of the client is under way to it.
     pub(super) is_streaming: bool,
-    /// Its socket has not taken everything yet.
+    /// The backend's socket has not taken everything yet.
     pub(super) has_unsent: bool,
 }
 
-/// What is to be done.
+/// The next step with a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Settle {
     /// Nothing yet: a transaction is open, or an answer is still to come.
@@ -41,18 +45,30 @@ pub(super) enum Settle {
     /// A question of ours would end the unnamed statement: the session is pinned by it, and all else is asked for when
     /// it is gone.
     PinByStatement,
-    /// The server is asked, first of all for a sign of life if a cancel was meant for it.
-    Ask {
-        /// It is asked for state that was left, and for settings.
-        for_residue: bool,
-    },
+    /// The server is asked this, and then it is decided anew.
+    Ask(Question),
     /// The session goes on with it.
     Keep,
     /// The next session may have it.
     Release,
 }
 
-/// What is to be done with a backend of which this is known.
+/// A question to the server; they come in this order. The answer to each ends the reason for it, or the hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    /// The channels that the session listens to there, which are taken over.
+    Channels,
+    /// A sign of life, which takes the blow of a cancel that is late.
+    Life,
+    /// The protocol's statements that exist there.
+    Statements,
+    /// The same, to take away those that have the client's own names.
+    Aliases,
+    /// State that was left, and settings.
+    Residue,
+}
+
+/// The next step with a backend of which this is known.
 pub(super) fn settled(facts: Facts) -> Settle {
     if !facts.is_quiescent {
         return Settle::Wait;
@@ -60,17 +76,34 @@ pub(super) fn settled(facts: Facts) -> Settle {
     if facts.has_long_statement {
         return Settle::PinByStatement;
     }
-    let for_residue = asks_for_residue(&facts);
-    if for_residue || facts.lacks_statement || facts.has_aliases || facts.listens_there || facts.was_hit {
-        return Settle::Ask { for_residue };
+    if let Some(question) = question(&facts) {
+        return Settle::Ask(question);
     }
-    if facts.pin.is_some() || facts.is_kept || facts.is_streaming || facts.has_unsent {
+    // What could not be asked for is asked for after the next request: nobody else gets it before.
+    if leaves_residue(&facts)
+        || facts.pin.is_some()
+        || facts.is_kept
+        || facts.is_streaming
+        || facts.has_unsent
+    {
         return Settle::Keep;
     }
     Settle::Release
 }
 
-fn asks_for_residue(facts: &Facts) -> bool {
+fn question(facts: &Facts) -> Option<Question> {
+    match facts {
+        Facts { listens_there: true, .. } => Some(Question::Channels),
+        Facts { was_hit: true, .. } => Some(Question::Life),
+        Facts { lacks_statement: true, .. } => Some(Question::Statements),
+        Facts { has_aliases: true, .. } => Some(Question::Aliases),
+        Facts { was_asked: false, .. } => leaves_residue(facts).then_some(Question::Residue),
+        _ => None,
+    }
+}
+
+/// Whether something may have been left that the server can be asked for.
+fn leaves_residue(facts: &Facts) -> bool {
     let asks = match facts.pin {
         // Nothing else can end a pin that lasts as long as the session.
         _ if facts.is_kept => CHANGES_SETTINGS,
@@ -80,6 +113,7 @@ fn asks_for_residue(facts: &Facts) -> bool {
     // Something else than what was judged may have run; what was defined may be temporary by the search path alone; and
     // behind a long statement nothing was asked.
     facts.effects.has(asks.with(DEFINES))
+        || facts.has_new_objects
         || facts.is_outdated
         || facts.pin == Some(PinReason::UnnamedStatement)
 }
@@ -96,6 +130,8 @@ mod tests {
         is_kept: false,
         has_long_statement: false,
         is_outdated: false,
+        has_new_objects: false,
+        was_asked: false,
         lacks_statement: false,
         has_aliases: false,
         listens_there: false,
@@ -116,8 +152,7 @@ mod tests {
 
     #[test]
     fn what_becomes_of_a_backend() {
-        let residue = Settle::Ask { for_residue: true };
-        let only_asks = Settle::Ask { for_residue: false };
+        let residue = Settle::Ask(Question::Residue);
         let pinned = Facts { pin: Some(PinReason::TempObjects), ..CLEAN };
         let kept = Facts { is_kept: true, ..CLEAN };
         for (facts, expected) in [
@@ -130,6 +165,7 @@ mod tests {
             (Facts { effects: Effects::DDL, ..CLEAN }, residue),
             (Facts { effects: Effects::ADDS, ..CLEAN }, residue),
             (Facts { is_outdated: true, ..CLEAN }, residue),
+            (Facts { has_new_objects: true, ..CLEAN }, residue),
             // What leaves nothing is not.
             (Facts { effects: Effects::LOCAL, ..CLEAN }, Settle::Release),
             (Facts { effects: Effects::ENDS_STATE, ..CLEAN }, Settle::Release),
@@ -146,11 +182,16 @@ mod tests {
             (Facts { has_long_statement: true, effects: Effects::UNPROVEN, ..CLEAN }, Settle::PinByStatement),
             (Facts { pin: Some(PinReason::UnnamedStatement), ..CLEAN }, residue),
             // What is on the backend for this session only is taken away first.
-            (Facts { lacks_statement: true, ..CLEAN }, only_asks),
-            (Facts { has_aliases: true, ..CLEAN }, only_asks),
-            (Facts { listens_there: true, ..CLEAN }, only_asks),
-            (Facts { was_hit: true, ..CLEAN }, only_asks),
-            (Facts { was_hit: true, ..pinned }, only_asks),
+            (Facts { lacks_statement: true, ..CLEAN }, Settle::Ask(Question::Statements)),
+            (Facts { has_aliases: true, ..CLEAN }, Settle::Ask(Question::Aliases)),
+            (Facts { listens_there: true, ..CLEAN }, Settle::Ask(Question::Channels)),
+            (Facts { was_hit: true, ..CLEAN }, Settle::Ask(Question::Life)),
+            (Facts { was_hit: true, ..pinned }, Settle::Ask(Question::Life)),
+            (Facts { was_hit: true, was_asked: true, ..CLEAN }, Settle::Ask(Question::Life)),
+            // What the server does not tell is not asked again and again, and nobody else gets it.
+            (Facts { effects: Effects::SETS, was_asked: true, ..pinned }, Settle::Keep),
+            (Facts { effects: Effects::SETS, was_asked: true, ..CLEAN }, Settle::Keep),
+            (Facts { was_asked: true, ..CLEAN }, Settle::Release),
             // The rest of a message belongs to nobody else.
             (Facts { is_streaming: true, ..CLEAN }, Settle::Keep),
             (Facts { has_unsent: true, ..CLEAN }, Settle::Keep),
@@ -177,11 +218,42 @@ mod tests {
                 was_hit: bit(8),
                 is_streaming: bit(9),
                 has_unsent: bit(10),
+                has_new_objects: bit(11),
+                was_asked: bit(12),
             };
             let is_clean = facts.is_quiescent
                 && !facts.effects.has(LEAVES_STATE.with(DEFINES))
-                && bits & 0b111_1111_1110 == 0;
+                && bits & 0b1111_1111_1110 == 0;
             proptest::prop_assert_eq!(settled(facts) == Settle::Release, is_clean);
+        }
+
+        /// Questions come to an end, and each is asked once, in the order that they have.
+        #[test]
+        fn nothing_is_asked_twice(bits in proptest::prelude::any::<u8>(), effects in proptest::prelude::any::<u64>()) {
+            let bit = |at: u32| bits & (1 << at) != 0;
+            let mut facts = Facts {
+                effects: Effects::from_bits(effects),
+                pin: bit(0).then_some(PinReason::Listen),
+                is_kept: bit(1),
+                has_new_objects: bit(2),
+                lacks_statement: bit(3),
+                has_aliases: bit(4),
+                listens_there: bit(5),
+                was_hit: bit(6),
+                ..CLEAN
+            };
+            let mut asked = Vec::new();
+            while let Settle::Ask(question) = settled(facts) {
+                asked.push(question as u8);
+                match question {
+                    Question::Channels => facts.listens_there = false,
+                    Question::Life => facts.was_hit = false,
+                    Question::Statements => facts.lacks_statement = false,
+                    Question::Aliases => facts.has_aliases = false,
+                    Question::Residue => facts.was_asked = true,
+                }
+                proptest::prop_assert!(asked.is_sorted_by(|one, next| one < next), "{asked:?}");
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ pub(super) enum Soon<'s, O> {
 }
 
 impl<'s, O> Soon<'s, O> {
-    /// This is the outcome.
+    /// An outcome that is there already.
     pub(super) const fn now(outcome: O) -> Self {
         Self::Now(Some(outcome))
     }

@@ -11,14 +11,14 @@ use crate::{
     threads::Home,
 };
 
-/// Who the client is: fixed when it was let in, but for what a reload changes of it.
+/// The client's identity: fixed when it was let in, but for what a reload changes of it.
 #[derive(Debug)]
 pub(super) struct Who {
     pub(super) identity: Arc<Identity>,
     pub(super) home: Home,
     /// The key that cancels this session.
     pub(super) key: CancelKey,
-    /// What the client asked for at startup: where RESET goes back to.
+    /// The settings that the client asked for at startup: where RESET goes back to.
     pub(super) startup: Arc<Settings>,
     pub(super) is_worker: bool,
     /// The pool that everything goes to (`dbname=app@jobs`).
@@ -27,9 +27,9 @@ pub(super) struct Who {
 
 /// Everything that a session starts with.
 pub(crate) struct Start {
-    /// Who the client is to servers.
+    /// The client's identity to servers.
     pub(crate) identity: Arc<Identity>,
-    /// What it asked for.
+    /// The settings that the client asked for.
     pub(crate) startup: Arc<Settings>,
     /// How the server reads its texts.
     pub(crate) reading: Reading,
@@ -43,16 +43,16 @@ impl Start {
         self,
         client: Client,
         key: CancelKey,
-        shared: Arc<Snapshot>,
+        snapshot: Arc<Snapshot>,
         live: Arc<Current>,
         home: Home,
     ) -> Box<Session> {
         let Self { identity, startup, reading, bound } = self;
-        let is_worker = shared.is_worker(&identity.user, startup.get("application_name"));
+        let is_worker = snapshot.is_worker(&identity.user, startup.get("application_name"));
         let who = Who { identity, home, key, startup, is_worker, bound };
-        let own = Own::new(&who.startup, reading, &shared);
-        let under_way = UnderWay::new(&shared);
-        let view = View::new(live, shared, &who.identity);
+        let own = Own::new(&who.startup, reading, &snapshot);
+        let under_way = UnderWay::new(&snapshot);
+        let view = View::new(live, snapshot, &who.identity);
         Box::new(Session { client, who, view, own, hold: Hold::default(), under_way })
     }
 }

@@ -95,12 +95,12 @@ impl<'a> Judge<'a> {
 
     /// Whether this Parse fails: then nothing of what follows it is executed.
     pub(super) fn refuses_statement(self, Parse { name, text, types, .. }: Parse<'_>) -> bool {
-        let limits = &self.view.shared.limits;
-        let full = |all: &super::Statements| {
+        let limits = &self.view.snapshot.limits;
+        let full = |all: &super::SessionStatements| {
             all.named.len() >= limits.prepared_per_client
                 || all.named.bytes() + named::cost(name, text, types) > limits.prepared_bytes_per_client
         };
-        let known = |all: &super::Statements| all.own(name).is_some();
+        let known = |all: &super::SessionStatements| all.own(name).is_some();
         name.starts_with(NAME_PREFIX)
             || (!name.is_empty() && self.own.statements.as_deref().is_some_and(|all| known(all) || full(all)))
     }

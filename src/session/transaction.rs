@@ -10,7 +10,7 @@ use crate::{sql::Control, wire::TxStatus};
 
 /// A transaction without a backend.
 #[derive(Debug, Default)]
-pub(crate) enum Begun {
+pub(crate) enum LocalTransaction {
     /// None.
     #[default]
     No,
@@ -19,33 +19,33 @@ pub(crate) enum Begun {
     /// The transaction has failed before it reached a server, or its server is gone, and the client was told so: only
     /// its end is accepted.
     Failed,
-    /// Its server is gone, and nothing was owed to the client that could have told it: its next request is answered by
+    /// The server is gone, and nothing was owed to the client that could have told it: its next request is answered by
     /// the error, whatever it is. A COMMIT, too: nothing of the transaction is there.
     Lost(Reply),
 }
 
-/// What must be sent to open the transaction.
+/// The statements that must be sent to open the transaction.
 #[derive(Debug)]
 pub(crate) struct Deferred {
     /// BEGIN as the client wrote it, then SAVEPOINT, SET LOCAL and the like.
     pub(crate) texts: Vec<Box<[u8]>>,
-    /// It may be opened on a standby.
+    /// The transaction may be opened on a standby.
     pub(crate) fits_standby: bool,
 }
 
-/// What the request under way may do to the transaction that it is part of, for the case that its answer never comes.
+/// The effect that the request under way may have on its transaction, for the case that its answer never comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// It leaves it open.
+    /// The request leaves it open.
     #[default]
     No,
-    /// It ends it without a commit.
+    /// The request ends it without a commit.
     Rollback,
-    /// It may commit it.
+    /// The request may commit it.
     Commit,
 }
 
-impl Begun {
+impl LocalTransaction {
     /// BEGIN as the client wrote it.
     pub(crate) fn begin(text: &[u8], control: Control) -> Self {
         let fits_standby = matches!(control, Control::Begin { read_only: true, serializable: false });
@@ -72,10 +72,15 @@ impl Begun {
         }
     }
 
-    /// The status that the client is told.
+    /// The status that the client is told of a session without a backend.
     pub(crate) const fn status(&self) -> TxStatus {
+        self.status_with(TxStatus::Idle)
+    }
+
+    /// The status that the client is told of a session whose backend has this one.
+    pub(crate) const fn status_with(&self, backend: TxStatus) -> TxStatus {
         match self {
-            Self::No => TxStatus::Idle,
+            Self::No => backend,
             Self::Deferred(_) => TxStatus::Open,
             Self::Failed | Self::Lost(_) => TxStatus::Failed,
         }
@@ -83,7 +88,7 @@ impl Begun {
 }
 
 impl Ending {
-    /// Of two requests before one Sync, the later one being `other`.
+    /// The ending of two requests before one Sync, the later one being `other`.
     #[must_use]
     pub(crate) fn and(self, other: Self) -> Self {
         match (self, other) {
@@ -98,24 +103,27 @@ impl Ending {
 mod tests {
     use super::*;
 
-    fn lost() -> Begun {
-        Begun::Lost(reply::no_answer())
+    fn lost() -> LocalTransaction {
+        LocalTransaction::Lost(reply::plan_changed())
     }
 
     #[test]
     fn a_loss_is_told_once_and_then_only_an_end_is_accepted() {
-        for (mut begun, ends, after) in [
+        for (mut transaction, ends, after) in [
             (lost(), false, TxStatus::Failed),
             (lost(), true, TxStatus::Idle),
-            (Begun::begin(b"BEGIN", Control::None), false, TxStatus::Failed),
-            (Begun::No, false, TxStatus::Idle),
-            (Begun::Failed, true, TxStatus::Failed),
+            (LocalTransaction::begin(b"BEGIN", Control::None), false, TxStatus::Failed),
+            (LocalTransaction::No, false, TxStatus::Idle),
+            (LocalTransaction::Failed, true, TxStatus::Failed),
         ] {
-            let tells = matches!(begun, Begun::Lost(_));
-            assert_eq!(begun.check().is_err(), tells || matches!(begun, Begun::Failed));
-            begun.told(ends);
-            assert_eq!(begun.status(), after, "{begun:?}");
-            assert!(!matches!(begun, Begun::Lost(_)));
+            let tells = matches!(transaction, LocalTransaction::Lost(_));
+            assert_eq!(
+                transaction.check().is_err(),
+                tells || matches!(transaction, LocalTransaction::Failed)
+            );
+            transaction.told(ends);
+            assert_eq!(transaction.status(), after, "{transaction:?}");
+            assert!(!matches!(transaction, LocalTransaction::Lost(_)));
         }
     }
 

@@ -10,9 +10,9 @@ pub(super) struct UnderWay {
     pub(super) attended: Call,
     /// Whether it is part of an explicit transaction.
     pub(super) was_in_transaction: bool,
-    /// What it may do to that.
+    /// The effect that it may have on that transaction.
     pub(super) ending: Ending,
-    /// What completes it, if it succeeds.
+    /// The statement that completes it, if it succeeds.
     #[expect(
         clippy::box_collection,
         reason = "few requests have one, and every idle session pays for the place"
@@ -20,21 +20,21 @@ pub(super) struct UnderWay {
     pub(super) restore: Option<Box<String>>,
     /// Whether everything under way is proven to read only.
     pub(super) only_reads: bool,
-    /// Its bytes, as long as it can be run once more.
+    /// The request's bytes, as long as it can be run once more.
     pub(super) sent: Option<Vec<u8>>,
     /// The replicas that are fresh enough for it, a bit for each member of their pool.
     pub(super) fresh: u32,
     /// Backends of these with later numbers, of which the last bits count, may be at something else.
     pub(super) known: u32,
-    /// It, or the request at the start of the inbox, was sent before.
+    /// The request, or the one at the start of the inbox, was sent before.
     pub(super) is_repeated: bool,
 }
 
 impl UnderWay {
     /// No request is under way.
-    pub(super) fn new(shared: &Snapshot) -> Self {
+    pub(super) fn new(snapshot: &Snapshot) -> Self {
         Self {
-            attended: shared.attention.last(),
+            attended: snapshot.attention.last(),
             was_in_transaction: false,
             ending: Ending::No,
             restore: None,

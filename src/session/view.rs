@@ -10,18 +10,18 @@ use crate::{
     sql::Effects,
 };
 
-/// What the session goes by: the configuration in force when it last looked, and the definitions of its database.
+/// The session's view of the world: the configuration when it last looked, and the definitions of its database.
 #[derive(Debug)]
 pub(super) struct View {
-    pub(super) shared: Arc<Snapshot>,
+    pub(super) snapshot: Arc<Snapshot>,
     pub(super) live: Arc<Current>,
     pub(super) catalog: Arc<DatabaseCatalog>,
 }
 
 impl View {
     /// The view of an identity's sessions on what is in force.
-    pub(super) fn new(live: Arc<Current>, shared: Arc<Snapshot>, identity: &Arc<Identity>) -> Self {
-        Self { catalog: shared.catalogs.of(identity), live, shared }
+    pub(super) fn new(live: Arc<Current>, snapshot: Arc<Snapshot>, identity: &Arc<Identity>) -> Self {
+        Self { catalog: snapshot.catalogs.of(identity), live, snapshot }
     }
 
     /// Definitions may have changed: classification and shared statements must follow.
@@ -29,14 +29,14 @@ impl View {
         let is_proven = !left.effects.has(Effects::UNPROVEN) && left.judged_at == self.catalog.changes();
         let added = left.take_added();
         if left.effects.has(Effects::DDL) || left.effects.has(Effects::ADDS) && !is_proven {
-            self.shared.catalogs.changed(&self.catalog);
+            self.snapshot.catalogs.changed(&self.catalog);
         } else if left.effects.has(Effects::ADDS) {
-            self.shared.catalogs.added(&self.catalog, &added);
+            self.snapshot.catalogs.added(&self.catalog, &added);
         } else if left.effects.has(Effects::DROPS) {
-            self.shared.catalogs.dropped();
+            self.snapshot.catalogs.dropped();
         }
         if left.effects.has(Effects::CHANGES_DEFAULTS) {
-            self.shared.renew_backends();
+            self.snapshot.renew_backends();
         }
         let noted = DEFINES.with(Effects::DROPS).with(Effects::CHANGES_DEFAULTS);
         left.effects = left.effects.without(noted);
@@ -50,9 +50,13 @@ impl View {
             left.effects |= Effects::UNPROVEN;
         }
         if left.effects.has(Effects::OPAQUE) && left.effects.has(Effects::UNPROVEN) {
-            self.shared.catalogs.doubt(&self.catalog);
+            self.snapshot.catalogs.doubt(&self.catalog);
         }
         left.defining = None;
+        if left.effects.has(DEFINES) {
+            // They may be temporary by the search path alone.
+            left.noted().has_new_objects = true;
+        }
         self.note_definitions(left);
         if left.effects.has(Effects::UNPROVEN) {
             // Whatever is found and carried: another session gets it only after a reset.

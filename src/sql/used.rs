@@ -1,6 +1,6 @@
 //! What a name in a statement is used as.
 
-/// What a name is used as.
+/// The use of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Use {
     /// Called.

@@ -67,7 +67,7 @@ fn function<'p>(walk: &mut Walk<'p, '_>, create: &'p nodes::CreateFunctionStmt) 
     }
 }
 
-/// What has rows.
+/// A relation that has rows.
 const RELATIONS: [ObjectType::Type; 4] = [
     ObjectType::OBJECT_TABLE,
     ObjectType::OBJECT_VIEW,

@@ -1,7 +1,11 @@
 //! The texts that sessions have prepared are nobody else's: `pg_prepared_statements` shows none of another session, by
 //! whatever way it is read.
 
-use crate::support::{RawClient, Site, error_of, values};
+use std::time::Duration;
+
+use crate::support::{
+    Login, Postgres, Proxy, ProxyConfig, RawClient, Relay, Role, Site, error_of, eventually, values,
+};
 
 const OBJECTS: &str = "\
 SET ROLE app; \
@@ -131,4 +135,40 @@ async fn proven_texts_leave_what_is_prepared() {
     owner.bind("", "kept", &[Some("1")]).execute("", 0);
     assert_eq!(owner.exchange().await, "2DCZ");
     assert_eq!(parsed(), 2);
+}
+
+/// A server that does not answer in time cannot let go of what others have prepared: nothing is run, the transaction is
+/// said to be lost, and the session, which has nothing else there, goes on.
+#[tokio::test]
+async fn a_session_goes_on_when_the_texts_of_others_cannot_be_hidden() {
+    let primary = Postgres::start(Role::Primary);
+    primary.query("CREATE TABLE kept (a int); GRANT SELECT, INSERT ON kept TO app").await;
+    let relay = Relay::start(primary.port());
+    let config = ProxyConfig::primary_only(&primary)
+        .set("servers.primary", "url", Login::App.url(relay.port(), "app"))
+        .set("servers.primary", "max_connections", 1)
+        .pool("primary", &["primary"], 1);
+    let proxy = Proxy::start(&config.to_toml());
+    let mut owner = RawClient::login(proxy.port(), Login::App, "app").await;
+    let mut reader = RawClient::login(proxy.port(), Login::App, "app").await;
+    let proven = r#"bulkhead_requests_total{class="read",pool="primary",reason="read_only"}"#;
+    eventually("reads are known", Duration::from_secs(20), async || {
+        owner.ask("SELECT count(*) FROM kept").await;
+        proxy.metric(proven).await.filter(|count| *count > 0.0)
+    })
+    .await;
+    prepare(&mut owner, "own").await;
+    for text in ["BEGIN", "SELECT count(*) FROM kept", "INSERT INTO kept VALUES (1)"] {
+        assert_eq!(error_of(&reader.ask(text).await), None);
+    }
+    relay.stall(true);
+    let answer = reader.ask(WAYS[0]).await;
+    relay.stall(false);
+    let [code, message, ..] = error_of(&answer).expect("an error");
+    assert_eq!(code, "08006");
+    assert!(message.contains("did not answer in time; its open transaction was rolled back"), "{message}");
+    let refused = error_of(&reader.ask("SELECT 1").await).map(|[code, ..]| code);
+    assert_eq!(refused.as_deref(), Some("25P02"));
+    assert_eq!(error_of(&reader.ask("ROLLBACK").await), None);
+    assert_eq!(reader.query_value("SELECT count(*) FROM kept").await, "0");
 }

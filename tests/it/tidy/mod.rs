@@ -26,7 +26,7 @@ const TOP: [&str; 2] = ["src/lib.rs", "src/main.rs"];
 const STATICS: [(&str, &str); 5] = [
     ("src/clock.rs", "the time of a runtime thread, so that a request costs one look at the clock"),
     ("src/socket.rs", "the scratch buffer of a runtime thread, shared by its sessions"),
-    ("src/session/draft.rs", "the buffer of a runtime thread in which requests are put together"),
+    ("src/session/thread_buffer.rs", "the buffer of a runtime thread in which requests are put together"),
     (
         "src/sql/recent.rs",
         "the texts that a runtime thread has seen lately, so that their keys are not made anew",

@@ -14,16 +14,16 @@ thread_local! {
 
 /// An empty buffer, on loan until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Draft(Vec<u8>);
+pub(crate) struct ThreadBuffer(Vec<u8>);
 
-impl Draft {
+impl ThreadBuffer {
     /// Takes the buffer.
     pub(crate) fn take() -> Self {
         Self(BUFFER.take())
     }
 }
 
-impl Deref for Draft {
+impl Deref for ThreadBuffer {
     type Target = Vec<u8>;
 
     fn deref(&self) -> &Vec<u8> {
@@ -31,13 +31,13 @@ impl Deref for Draft {
     }
 }
 
-impl DerefMut for Draft {
+impl DerefMut for ThreadBuffer {
     fn deref_mut(&mut self) -> &mut Vec<u8> {
         &mut self.0
     }
 }
 
-impl Drop for Draft {
+impl Drop for ThreadBuffer {
     fn drop(&mut self) {
         if self.0.capacity() <= KEPT_BYTES {
             self.0.clear();
@@ -52,15 +52,15 @@ mod tests {
 
     #[test]
     fn nothing_of_one_request_is_in_the_next() {
-        Draft::take().extend_from_slice(b"one");
-        let kept = Draft::take();
+        ThreadBuffer::take().extend_from_slice(b"one");
+        let kept = ThreadBuffer::take();
         assert!(kept.is_empty() && kept.capacity() >= 3);
-        assert!(Draft::take().capacity() == 0, "it is on loan");
+        assert!(ThreadBuffer::take().capacity() == 0, "it is on loan");
     }
 
     #[test]
     fn a_large_one_is_not_kept() {
-        Draft::take().reserve(KEPT_BYTES + 1);
-        assert_eq!(Draft::take().capacity(), 0);
+        ThreadBuffer::take().reserve(KEPT_BYTES + 1);
+        assert_eq!(ThreadBuffer::take().capacity(), 0);
     }
 }
