@@ -28,6 +28,8 @@ pub struct Standing {
     pub timeline: Option<u32>,
     /// The cluster that it is of.
     pub cluster: Option<u64>,
+    /// The time by the clock of samples when it was asked.
+    pub time: u64,
     /// What it has replayed.
     pub position: Option<u64>,
     /// The number of the last backend that was connected before it was asked.
@@ -39,6 +41,8 @@ pub struct Standing {
 pub struct Progress {
     /// The time of the newest sample that it has replayed.
     replayed: AtomicU64,
+    /// The time of the last question that it has answered.
+    asked: AtomicU64,
     /// The last backend that was connected before it was asked.
     backends: AtomicU64,
     is_to_be_asked: AtomicBool,
@@ -84,6 +88,7 @@ impl Progress {
     pub fn note(&self, standing: Standing, samples: &Samples, bounds: LagBounds, now: Instant) {
         self.silences.store(0, Ordering::Release);
         self.is_to_be_asked.store(false, Ordering::Release);
+        self.asked.store(standing.time, Ordering::Release);
         let era = samples.era();
         let is_of =
             |era: Era| standing.timeline == Some(era.timeline) && standing.cluster == Some(era.cluster);
@@ -124,6 +129,11 @@ impl Progress {
         self.is_to_be_asked.store(true, Ordering::Release);
     }
 
+    /// Whether it has answered what it was asked after `time`, by the clock of samples.
+    pub fn has_answered_since(&self, time: u64) -> bool {
+        self.asked.load(Ordering::Acquire) > time
+    }
+
     /// Whether a backend was met that is not known.
     pub fn is_to_be_asked(&self) -> bool {
         self.is_to_be_asked.load(Ordering::Acquire)
@@ -151,6 +161,7 @@ mod tests {
             in_recovery: true,
             timeline: Some(timeline),
             cluster: Some(7),
+            time: 9,
             position: Some(position),
             backends: 3,
         }

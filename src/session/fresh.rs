@@ -55,9 +55,9 @@ impl Session {
         if limit.is_zero() || !self.has_replica() {
             return Soon::now(Ok(self.not_on_replica(consistency, demand)));
         }
-        let deadline = Instant::now() + limit;
+        let until = (Instant::now() + replicas.causal_wait, Instant::now() + limit);
         Soon::later(async move {
-            if self.wait_for_replica(pool, need, deadline).await? {
+            if self.wait_for_replica(pool, need, until).await? {
                 self.count_read(ReadOn::ReplicaLater);
                 return Ok(pool);
             }
@@ -65,15 +65,22 @@ impl Session {
         })
     }
 
-    /// Holds a read until a replica is fresh enough; false if none is by then.
-    async fn wait_for_replica(&mut self, pool: PoolId, need: u64, deadline: Instant) -> Result<bool, Stop> {
+    /// Holds a read until a replica is fresh enough; false if none is by then, or, after the first of both moments, all have
+    /// said that they are not.
+    async fn wait_for_replica(
+        &mut self,
+        pool: PoolId,
+        need: u64,
+        (patient_until, deadline): (Instant, Instant),
+    ) -> Result<bool, Stop> {
         let causal = Arc::clone(&self.view.snapshot.causal);
         loop {
             let progressed = causal.progressed();
             if self.has_fresh(pool, need) {
                 return Ok(true);
             }
-            if !self.has_replica() {
+            let is_settled = || causal.newest() > need && self.have_answered_since(causal.newest());
+            if !self.has_replica() || Instant::now() >= patient_until && is_settled() {
                 return Ok(false);
             }
             match self.wait(Box::pin(timeout_at(deadline, progressed))).await? {
@@ -85,6 +92,12 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Whether all replicas that serve reads have answered since then.
+    fn have_answered_since(&self, time: u64) -> bool {
+        let mut progress = self.view.snapshot.replicas.progress.iter();
+        progress.all(|replica| !replica.is_in() || replica.has_answered_since(time))
     }
 
     /// Looks which replicas are fresh enough for a read; whether any is that can be reached.

@@ -11,6 +11,7 @@ use super::{
     parse::{self, Statement, source},
     programs, prove,
     query::{self, Walk},
+    reach,
     rules::Rules,
     seen::{Access, Seen},
     tables::Tables,
@@ -125,7 +126,10 @@ impl Judge<'_> {
             (None, None) => (Class::Read, Reason::ReadOnly),
         };
         let named = if found.application { Effects::APP_OBJECTS } else { Effects::NONE };
-        let (effects, tables) = (found.effects.with(named), found.tables);
+        let effects = found.effects.with(named);
+        // Who writes is no slower by what it asks.
+        let asked = class == Class::Read && found.asks_definitions;
+        let tables = if asked { found.tables.with(reach::definitions()) } else { found.tables };
         Verdict { control, effects, tables, ..Verdict::new(class, reason) }
     }
 

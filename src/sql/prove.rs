@@ -9,6 +9,7 @@ use super::{
     lexer::{Kind, Lexer, Token},
     names::folded,
     query::{Walk, is_system, is_true},
+    reach,
     seen::Access,
     setting,
     used::Use,
@@ -30,6 +31,8 @@ impl<'p> Walk<'p, '_> {
             uses.push((name.to_owned(), used));
         }
         self.found.tables |= self.catalog.tables(name, used);
+        self.found.asks_definitions |=
+            matches!(used, Use::Call | Use::Attribute | Use::Type) && reach::asks_definitions(name);
         if !self.catalog.proves(name, used) {
             self.unproven(name);
         }

@@ -8,6 +8,7 @@ use pg_raw_parse::{ConstValue, Node, nodes};
 use super::{
     catalog::{Catalog, Function},
     parse::{self, qualified},
+    reach,
     rules::{Object, Rules},
     seen::{Access, Seen},
     tables::Tables,
@@ -30,6 +31,8 @@ pub(super) struct Found {
     pub(super) effects: Effects,
     /// The tables that it reaches, as far as it is proven.
     pub(super) tables: Tables,
+    /// What it gives may depend on which relations and schemas there are.
+    pub(super) asks_definitions: bool,
     /// Calls only functions that name no object, and some.
     pub(super) neutral_call: bool,
     /// Names a relation, of whatever kind.
@@ -228,7 +231,7 @@ impl<'p, 'c> Walk<'p, 'c> {
         self.found.effects |= if is_temporary(relation) { Effects::TEMP } else { Effects::DDL };
         self.prove_definition();
         if let Some(name) = relation.relname() {
-            self.found.tables |= self.catalog.tables(name, Use::Write);
+            self.found.tables |= self.catalog.tables(name, Use::Write).with(reach::definitions());
             self.named_relation(relation.schemaname(), name, Access::Write);
         }
     }

@@ -29,7 +29,7 @@ impl Reach {
     pub(super) fn tables(&self, name: &str, used: Use) -> Tables {
         let own = match used {
             // Those of the server do not follow what clients write.
-            _ if name.starts_with("pg_") => Tables::NONE,
+            Use::Read | Use::Write | Use::Delete if name.starts_with("pg_") => Tables::NONE,
             Use::Read | Use::Write | Use::Delete => Tables::named(self.family(name)),
             _ => Tables::NONE,
         };
@@ -139,10 +139,13 @@ impl Rows {
         let mut tables = vec![Tables::NONE; self.ids.len()];
         let mut stack = Vec::new();
         for ((letter, name), id) in &self.ids {
-            if matches!(letter, b'r' | b'w' | b'd') && is_relation(name) {
-                tables[*id as usize] = Tables::named(reach.family(name));
-                stack.push(*id);
-            }
+            let own = match letter {
+                b'r' | b'w' | b'd' if is_relation(name) => Tables::named(reach.family(name)),
+                b'f' | b't' if asks_definitions(name) => definitions(),
+                _ => continue,
+            };
+            tables[*id as usize] = own;
+            stack.push(*id);
         }
         // Each set grows a few times at most, then it is all tables.
         while let Some(id) = stack.pop() {
@@ -165,6 +168,19 @@ impl Rows {
         reach.nodes.values_mut().for_each(|nodes| nodes.sort_unstable_by_key(|(letter, _)| *letter));
         reach
     }
+}
+
+/// Stands for which relations and schemas there are: those who make one or take one away change it, besides its own name.
+pub(super) fn definitions() -> Tables {
+    // No table can have this name.
+    Tables::named("")
+}
+
+/// Whether the answer of a function, or a value of a type, of this name may tell which relations and schemas there are.
+pub(super) fn asks_definitions(name: &str) -> bool {
+    ["pg_", "to_reg", "reg", "has_"].iter().any(|prefix| name.starts_with(prefix))
+        || name.ends_with("_description")
+        || matches!(name, "format_type" | "current_schema" | "current_schemas" | "row_security_active")
 }
 
 /// Of each name that is an heir's or parent's: the first name of all that it is related to.

@@ -15,6 +15,7 @@ use super::{
     names::folded,
     parse::{Statement, qualified, span},
     query::{Walk, is_temporary},
+    reach,
     rules::Object,
     seen::Access,
     tables::Tables,
@@ -149,7 +150,13 @@ fn defined<'p>(walk: &Walk<'p, '_>, node: Node<'p>) -> Tables {
             _ => None,
         }));
     }
-    names.into_iter().fold(Tables::NONE, |all, name| all.with(walk.catalog.tables(name, Use::Delete)))
+    let all = if is_definition(node) { reach::definitions() } else { Tables::NONE };
+    names.into_iter().fold(all, |all, name| all.with(walk.catalog.tables(name, Use::Delete)))
+}
+
+/// Whether it makes something, or takes it away.
+fn is_definition(node: Node<'_>) -> bool {
+    matches!(node, Node::DropStmt(_) | Node::CreateSchemaStmt(_) | Node::IndexStmt(_)) || is_creation(node)
 }
 
 fn is_creation(node: Node<'_>) -> bool {

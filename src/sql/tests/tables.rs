@@ -1,7 +1,7 @@
 //! Which tables a statement may change, and which a read reaches.
 
 use super::proven::{catalog_with, explained};
-use crate::sql::{Class, Tables};
+use crate::sql::{Class, Tables, reach::definitions};
 
 /// A database with everything that leads from one table to another.
 const OWN: &[(&str, &str)] = &[
@@ -29,6 +29,8 @@ const OWN: &[(&str, &str)] = &[
     ("body sql", "adds INSERT INTO log VALUES (1)"),
     ("function volatile user own", "in_python"),
     ("body other", "in_python "),
+    ("function own", "shows_where"),
+    ("body sql", "shows_where SELECT to_regclass('x')::text"),
 ];
 
 /// Statements, and the tables that they change; `*` for all.
@@ -57,10 +59,11 @@ const CHANGES: &[(&str, &str)] = &[
     ("MERGE INTO lines USING log ON true WHEN MATCHED THEN DELETE", "lines log"),
     ("UPDATE log SET id = 1; SELECT * FROM users; DELETE FROM lines", "log lines"),
     ("BEGIN; INSERT INTO log VALUES (1); COMMIT", "log"),
-    ("CREATE TABLE made (id int)", "made"),
+    ("CREATE TABLE made (id int)", "made DEFINITIONS"),
     ("CREATE TABLE made (id int REFERENCES users)", "*"),
-    ("CREATE INDEX ON lines (id)", "lines"),
-    ("DROP TABLE lines", "lines"),
+    ("CREATE INDEX ON lines (id)", "lines DEFINITIONS"),
+    ("DROP TABLE lines", "lines DEFINITIONS"),
+    ("CREATE SCHEMA other", "DEFINITIONS"),
     ("DROP FUNCTION recent", "*"),
     ("ALTER TABLE lines ADD COLUMN x int", "*"),
     ("CREATE VIEW v AS SELECT 1", "*"),
@@ -89,6 +92,10 @@ const READS: &[(&str, &str)] = &[
     ("COPY (SELECT * FROM lines) TO STDOUT", "lines"),
     ("EXPLAIN SELECT * FROM lines", "lines"),
     ("SELECT * FROM pg_temp.users", "users"),
+    ("SELECT to_regclass('lines')", "DEFINITIONS"),
+    ("SELECT 'lines'::regclass", "DEFINITIONS"),
+    ("SELECT current_schema(), pg_size_pretty(1)", "DEFINITIONS"),
+    ("SELECT shows_where() FROM log", "log DEFINITIONS"),
     ("SELECT * FROM a, b, c, d, e, f, g, h, i, j, k", "*"),
 ];
 
@@ -96,7 +103,8 @@ fn set(names: &str) -> Tables {
     if names == "*" {
         return Tables::ALL;
     }
-    names.split_whitespace().fold(Tables::NONE, |all, name| all.with(Tables::named(name)))
+    let one = |name| if name == "DEFINITIONS" { definitions() } else { Tables::named(name) };
+    names.split_whitespace().fold(Tables::NONE, |all, name| all.with(one(name)))
 }
 
 /// Whether both are the same set, in whatever order.

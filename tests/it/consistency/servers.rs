@@ -51,7 +51,9 @@ async fn watch(world: &World, mode: Mode, sessions: &mut [Session], form: &Form,
 async fn seldom_asked(mode: Mode) -> World {
     World::configured(1, |config| {
         let config = config.set("pools.replicas", "consistency", mode.to_string());
-        config.set("pools.replicas", "sample_interval", "2s")
+        // A strong read waits until they are.
+        let interval = if mode == Mode::Strong { "50ms" } else { "2s" };
+        config.set("pools.replicas", "sample_interval", interval)
     })
     .await
 }
