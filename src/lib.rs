@@ -116,10 +116,11 @@
 //! | [`metrics`] | counters and histograms |
 //! | [`auth`] | SCRAM-SHA-256 and md5, both sides; TLS; the users file |
 //! | [`sql`] | pure: text to verdict and proof; presets of job libraries; catalog snapshots; audited built-in functions |
+//! | [`causal`] | pure: which tables were written when, and what each replica has replayed |
 //! | [`route`] | pure: verdict and standing to target |
 //! | [`backend`] | one server connection: which host, login, protocol state, settings, statements, handing over, cancel |
 //! | [`pool`] | bounds, shares, queue, pins, leases, connecting, proving logins, closing |
-//! | [`topology`] | how the servers are: which answers, which takes writes |
+//! | [`topology`] | how the servers are: which answers, which takes writes, where its WAL is |
 //! | [`catalog`] | the catalog snapshots that classification goes by, one of each database |
 //! | [`listen`] | notifications: one connection for each database listens for all sessions |
 //! | [`shared`] | what all sessions share: the snapshot of the configuration, identities, cancel keys, counters |
@@ -131,7 +132,7 @@
 //! | [`commands`], [`demo`] | commands beside serving: `check`, `classify`, `health`, the demonstration |
 //!
 //! Where to look: what a client is told, word for word, is in `session/reply.rs`, a failed login's error, too
-//! (`door/authenticate.rs` says when); what becomes of a backend when its client goes, in `session/goodbye.rs`
+//! (`door/authenticate.rs` says when); why a read runs where it does, in `session/fresh.rs`; what becomes of a backend when its client goes, in `session/goodbye.rs`
 //! (`Session::end`), and when it has been answered, in `session/settle.rs`; the tables, functions and channels of a job
 //! library are a preset in `sql/presets.rs`.
 //!

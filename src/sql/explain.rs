@@ -8,7 +8,7 @@ use super::{
     judge,
     rules::Rules,
     seen::Seen,
-    verdict::{Effects, Verdict},
+    verdict::{Class, Effects, Verdict},
 };
 
 /// A verdict and what was met on the way to it. Names are as written, qualified if they were.
@@ -45,6 +45,29 @@ pub fn explain(rules: &Rules, catalog: &Catalog, text: &[u8]) -> Explanation {
     }
 }
 
+impl Explanation {
+    /// What a read needs of a replica, or what becomes of reads behind a write, in words.
+    fn on_replicas(&self) -> String {
+        let verdict = &self.verdict;
+        let (tables, names) = match verdict.class {
+            Class::Read => (verdict.reads(), &self.read_tables),
+            _ => (verdict.changes(), &self.written_tables),
+        };
+        let more = if tables.slots().count() > names.len() { " and what these reach" } else { "" };
+        let named = match names.as_slice() {
+            _ if tables.is_all() => "any table".to_owned(),
+            [] => "what it calls".to_owned(),
+            names => format!("{}{more}", names.join(", ")),
+        };
+        match verdict.class {
+            Class::Read if tables.is_empty() => "any will do".to_owned(),
+            Class::Read => format!("one that has what was last written to {named}"),
+            _ if tables.is_empty() => "reads do not wait for it".to_owned(),
+            _ => format!("reads of {named} wait for it to be replayed"),
+        }
+    }
+}
+
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = &self.verdict;
@@ -63,6 +86,7 @@ impl fmt::Display for Explanation {
                 writeln!(f, "{title:<11}{}", names.join(", "))?;
             }
         }
+        writeln!(f, "replicas   {}", self.on_replicas())?;
         let proof = match (verdict.effects.has(Effects::UNPROVEN), &*self.unproven) {
             (false, _) => "proven to leave nothing on its backend that is not carried".to_owned(),
             (true, []) => "not proven to leave nothing on its backend: it is not read".to_owned(),

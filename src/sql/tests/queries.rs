@@ -278,6 +278,7 @@ fn an_explanation_reads_well() {
          app        posts, drafts\n\
          reads      drafts\n\
          writes     posts\n\
-         calls      lower\nstate      not proven to leave nothing on its backend: posts, drafts\n"
+         calls      lower\n\
+         replicas   reads of any table wait for it to be replayed\nstate      not proven to leave nothing on its backend: posts, drafts\n"
     );
 }

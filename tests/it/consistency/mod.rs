@@ -9,6 +9,7 @@
 //! | `definitions.rs` | what lies between statements and tables |
 //! | `servers.rs` | servers that come back as others than they were |
 //! | `ledger.rs` | what was acknowledged and seen |
+//! | `share.rs` | how many reads stay on a replica that is behind |
 //! | `traps.rs` | each form by itself, with replicas that stand still |
 //! | `moments.rs`, `ways.rs` | the same at certain moments, and for whoever comes another way |
 //!
@@ -32,6 +33,7 @@ mod moments;
 mod reads;
 mod servers;
 mod session;
+mod share;
 mod traps;
 mod ways;
 mod world;
