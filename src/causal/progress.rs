@@ -1,7 +1,7 @@
 //! How far one replica is.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -28,6 +28,8 @@ pub struct Standing {
     pub timeline: Option<u32>,
     /// The cluster that it is of.
     pub cluster: Option<u64>,
+    /// The connection that it has answered on.
+    pub connection: u64,
     /// The time by the clock of samples when it was asked.
     pub time: u64,
     /// What it has replayed.
@@ -43,6 +45,9 @@ pub struct Progress {
     replayed: AtomicU64,
     /// The time of the last question that it has answered.
     asked: AtomicU64,
+    /// The connection that it has answered on, and how often that was another one than before.
+    connection: AtomicU64,
+    life: AtomicU8,
     /// The last backend that was connected before it was asked.
     backends: AtomicU64,
     is_to_be_asked: AtomicBool,
@@ -89,6 +94,9 @@ impl Progress {
         self.silences.store(0, Ordering::Release);
         self.is_to_be_asked.store(false, Ordering::Release);
         self.asked.store(standing.time, Ordering::Release);
+        if self.connection.swap(standing.connection, Ordering::AcqRel) != standing.connection {
+            self.life.fetch_add(1, Ordering::AcqRel);
+        }
         let era = samples.era();
         let is_of =
             |era: Era| standing.timeline == Some(era.timeline) && standing.cluster == Some(era.cluster);
@@ -122,6 +130,12 @@ impl Progress {
     /// something else that has come in its place, with less than it had. To be read before [`Progress::covers`].
     pub fn backends(&self) -> u64 {
         self.backends.load(Ordering::Acquire)
+    }
+
+    /// Changes when it may have come back as something else, with less than it had: as long as it does not, whoever has read
+    /// on it does not go back there.
+    pub fn life(&self) -> u8 {
+        self.life.load(Ordering::Acquire)
     }
 
     /// A backend was met that was connected later: it is asked anew.
@@ -161,6 +175,7 @@ mod tests {
             in_recovery: true,
             timeline: Some(timeline),
             cluster: Some(7),
+            connection: 1,
             time: 9,
             position: Some(position),
             backends: 3,

@@ -154,8 +154,22 @@ impl Stamps {
         self.any.stamp.load(SeqCst)
     }
 
+    /// Somebody was shown these tables, of which some may show more than has been stamped: these are stamped. Whether any
+    /// table may, because it is not known what a commit under way has changed; then nothing is stamped for it.
+    pub fn note_shown(&self, scope: &Scope) -> bool {
+        if scope.tables.is_all() {
+            return self.is_committing(scope);
+        }
+        let now = self.now();
+        for slot in self.of(scope).filter(|slot| slot.committing.load(SeqCst) > 0) {
+            slot.stamp.fetch_max(now, SeqCst);
+            self.any.stamp.fetch_max(now, SeqCst);
+        }
+        self.all.committing.load(SeqCst) > 0
+    }
+
     /// Whether these tables may show more than has been stamped.
-    pub fn is_committing(&self, scope: &Scope) -> bool {
+    fn is_committing(&self, scope: &Scope) -> bool {
         let is_busy = |slot: &Slot| slot.committing.load(SeqCst) > 0;
         if scope.tables.is_all() {
             return is_busy(&self.any);
@@ -234,8 +248,15 @@ mod tests {
         assert!(!stamps.is_committing(&scope("b")));
         stamps.end_commit(&scope("a"));
         assert!(!stamps.is_committing(&scope("a")) && !stamps.is_committing(&Scope::ALL));
+        stamps.begin_commit(&scope("a"));
+        let asked = stamps.tick();
+        assert!(!stamps.note_shown(&scope("b")) && stamps.last(&scope("b")) < asked);
+        assert!(!stamps.note_shown(&scope("a")) && stamps.last(&scope("a")) == asked);
+        assert!(stamps.note_shown(&Scope::ALL));
+        stamps.end_commit(&scope("a"));
         stamps.begin_commit(&Scope::ALL);
-        assert!(stamps.is_committing(&scope("b")));
+        assert!(stamps.is_committing(&scope("b")) && stamps.note_shown(&scope("b")));
+        assert!(stamps.last(&scope("b")) < asked, "that would be a stamp of all tables for each read");
         stamps.end_commit(&Scope::ALL);
         assert!(!stamps.is_committing(&scope("b")));
     }

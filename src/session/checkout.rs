@@ -61,7 +61,7 @@ impl Session {
         &'s mut self,
         place: Option<PinPlace>,
         request: Request,
-        demand: &Demand,
+        demand: &'s Demand,
         judged_at: u64,
         pool: PoolId,
     ) -> Soon<'s, Result<(), Stop>> {
@@ -80,7 +80,9 @@ impl Session {
                 self.hold(lease, pool, place, judged_at);
                 Soon::now(Ok(()))
             }
-            first => Soon::later(self.checkout_slowly(pool, first, place, request, effects, judged_at)),
+            first => {
+                Soon::later(self.checkout_slowly(pool, first, place, request, (demand, effects), judged_at))
+            }
         }
     }
 
@@ -105,14 +107,14 @@ impl Session {
         mut first: Option<Checkout>,
         place: Option<PinPlace>,
         request: Request,
-        effects: Effects,
+        (demand, effects): (&Demand, Effects),
         judged_at: u64,
     ) -> Result<(), Stop> {
         let mut attempt = 1;
         let mut settings = Arc::clone(&self.own.settings);
         loop {
             let (mut lease, target) = self.any_lease(pool, first.take()).await?;
-            if !self.is_at_replica(&lease, target) {
+            if !self.is_at_replica(&lease, target) && !self.get_to_know(&lease, demand, target).await? {
                 // As it came.
                 if let Some(proof) = lease.protocol.quiescent() {
                     lease.release(proof);

@@ -24,6 +24,9 @@ use crate::{
 /// A strong read waits for a sample and for replicas to say that they have replayed it: so many rounds of questions.
 const STRONG_ROUNDS: u32 = 10;
 
+/// A new connection to a replica waits for an answer of that: so many rounds of questions.
+const KNOWN_ROUNDS: u32 = 5;
+
 /// Stands for no bound on the numbers of backends.
 const ANY_BACKEND: u32 = u32::MAX;
 
@@ -94,6 +97,31 @@ impl Session {
         }
     }
 
+    /// Waits until it is known what the replica has that a new backend is at; false if that takes too long, or is not enough.
+    pub(super) async fn get_to_know(
+        &mut self,
+        lease: &Lease,
+        demand: &Demand,
+        pool: PoolId,
+    ) -> Result<bool, Stop> {
+        let causal = Arc::clone(&self.view.snapshot.causal);
+        let deadline = Instant::now() + self.view.snapshot.replicas.sample_interval * KNOWN_ROUNDS;
+        let consistency = self.consistency(demand);
+        loop {
+            let progressed = causal.progressed();
+            let need = self.need(consistency, demand);
+            if !self.has_fresh(pool, need) {
+                return Ok(false);
+            }
+            if self.is_at_replica(lease, pool) {
+                return Ok(true);
+            }
+            if !matches!(self.wait(Box::pin(timeout_at(deadline, progressed))).await?, Some(Ok(()))) {
+                return Ok(false);
+            }
+        }
+    }
+
     /// Whether all replicas that serve reads have answered since then.
     fn have_answered_since(&self, time: u64) -> bool {
         let mut progress = self.view.snapshot.replicas.progress.iter();
@@ -104,7 +132,12 @@ impl Session {
     fn has_fresh(&mut self, pool: PoolId, need: u64) -> bool {
         let progress = &self.view.snapshot.replicas.progress;
         // What it has seen on one replica, another one may not have.
-        let is_other = |at: usize| self.own.replica.is_some_and(|kept| usize::from(kept.get()) != at + 1);
+        let is_other = |at: usize| {
+            let is_same = |kept: NonZeroU8| {
+                usize::from(kept.get()) == at + 1 && progress[at].life() == self.own.replica_life
+            };
+            self.own.replica.is_some_and(|kept| !is_same(kept))
+        };
         let (mut fresh, mut known) = (0, ANY_BACKEND);
         for (at, replica) in progress.iter().enumerate() {
             let backends = replica.backends() as u32;
@@ -165,6 +198,8 @@ impl Session {
             let members = &self.view.snapshot.pool(pool).members;
             let at = members.iter().position(|known| Arc::ptr_eq(known, member));
             self.under_way.fresh = at.map_or(0, |at| 1 << at);
+            let progress = at.and_then(|at| self.view.snapshot.replicas.progress.get(at));
+            self.own.replica_life = progress.map_or(0, |replica| replica.life());
         }
     }
 
@@ -211,13 +246,13 @@ impl Session {
         let stamps = &self.view.snapshot.causal.stamps;
         let scope = Scope { tables: demand.verdict.reads(), database: self.who.identity.database_hash };
         let of_session = self.consistency(demand) == Consistency::Session;
-        let is_committing = stamps.is_committing(&scope);
+        let may_show_anything = stamps.note_shown(&scope);
         match self.replica_used() {
             // What it may have seen there only is on no other replica yet.
-            Some(replica) if of_session || is_committing => {
+            Some(replica) if of_session || may_show_anything => {
                 self.own.replica = NonZeroU8::new(replica as u8 + 1);
             }
-            None if is_committing => self.own.floor = self.own.floor.max(stamps.now()),
+            None if may_show_anything => self.own.floor = self.own.floor.max(stamps.now()),
             None if of_session => self.own.floor = self.own.floor.max(stamps.last(&scope)),
             _ => {}
         }

@@ -215,6 +215,8 @@ struct SessionStatements {
     confirmed: Option<(StatementId, Shape)>,
     /// Only a part of the request was sent: what the replies tell decides what becomes of the rest.
     is_stepping: bool,
+    /// A statement of the session has asked for `currval` or `lastval`.
+    asks_sequences: bool,
     /// A part of the request under way that is sent again should a stale plan be in its way.
     repeat: Option<Box<prepared::Repeat>>,
 }

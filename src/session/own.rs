@@ -38,10 +38,10 @@ pub(super) struct Own {
     pub(super) floor: u64,
     /// The replica that it has read on last, by its place in the pool, if it keeps to that one.
     pub(super) replica: Option<NonZeroU8>,
+    /// The life of the replica that it has read on last.
+    pub(super) replica_life: u8,
     /// The client asked for session mode (`bulkhead.pool_mode`).
     pub(super) in_session_mode: bool,
-    /// Whether the session has asked for `currval` or `lastval`.
-    pub(super) asks_sequences: bool,
     pub(super) statements: Option<Box<SessionStatements>>,
     /// The channels that the session listens to.
     pub(super) listening: Option<Box<Listening>>,
@@ -64,8 +64,8 @@ impl Own {
             consistency: startup.get("bulkhead.consistency").and_then(Consistency::named),
             floor: 0,
             replica: None,
+            replica_life: 0,
             in_session_mode: startup.get("bulkhead.pool_mode") == Some("session"),
-            asks_sequences: false,
             statements: None,
             listening: None,
             last: None,
@@ -113,7 +113,8 @@ impl Own {
     /// Whether the session asks for `currval` or `lastval`, and the statement may change what they give.
     pub(super) fn calls_sequences(&self, verdict: &Verdict) -> bool {
         let asks = verdict.effects.has(Effects::ASKS_SEQUENCES);
-        asks || (self.asks_sequences && verdict.may_call_nextval())
+        let has_asked = || self.statements.as_ref().is_some_and(|statements| statements.asks_sequences);
+        asks || (verdict.may_call_nextval() && has_asked())
     }
 
     /// Whether SQL's PREPARE has been used.

@@ -214,7 +214,7 @@ impl Sending<'_> {
         let verdict = &demand.verdict;
         let asks = verdict.effects.has(Effects::ASKS_SEQUENCES);
         if asks {
-            self.own.asks_sequences = true;
+            self.own.statements.get_or_insert_default().asks_sequences = true;
             self.who.identity.asks_sequences.store(true, Ordering::Relaxed);
         }
         let discards = Effects::DISCARDS.with(Effects::DISCARDS_SEQUENCES);

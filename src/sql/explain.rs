@@ -54,16 +54,16 @@ impl Explanation {
             _ => (verdict.changes(), &self.written_tables),
         };
         let more = if tables.slots().count() > names.len() { " and what these reach" } else { "" };
-        let named = match names.as_slice() {
+        let which = match names.as_slice() {
             _ if tables.is_all() => "any table".to_owned(),
             [] => "what it calls".to_owned(),
             names => format!("{}{more}", names.join(", ")),
         };
         match verdict.class {
             Class::Read if tables.is_empty() => "any will do".to_owned(),
-            Class::Read => format!("one that has what was last written to {named}"),
+            Class::Read => format!("one that has what was last written to {which}"),
             _ if tables.is_empty() => "reads do not wait for it".to_owned(),
-            _ => format!("reads of {named} wait for it to be replayed"),
+            _ => format!("reads of {which} wait for it to be replayed"),
         }
     }
 }

@@ -241,7 +241,8 @@ impl ServerHealth {
                 }
             }
             Role::Replica => {
-                let standing = Standing { in_recovery, timeline, cluster, time, position, backends };
+                let standing =
+                    Standing { in_recovery, timeline, cluster, connection, time, position, backends };
                 self.progress.note(standing, &self.causal.samples(), self.bounds, std::time::Instant::now());
                 self.causal.note_progress();
             }
