@@ -12,7 +12,7 @@
 //! already: a session that may have seen it remembers the time, as a floor under its later reads.
 //!
 //! Positions mean nothing across timelines, and nothing is known at the start: with every new connection on which the
-//! primary is asked, all tables count as just written ([`Causal::void`]).
+//! primary is asked, all tables count as just written ([`Stamps::void`]).
 
 pub mod progress;
 pub mod samples;
