@@ -1,11 +1,13 @@
-//! What Bulkhead adds to a transaction besides system calls: walking a server's reply, and taking a backend from
-//! a pool and giving it back.
+//! What Bulkhead adds to a transaction besides system calls: walking a server's reply, taking a backend from a
+//! pool and giving it back, and telling which replica is fresh enough.
 
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use bulkhead::{
     backend::{Credentials, HostPort, Identity, Protocol, Server, SessionAttrs, outgoing::Outgoing},
+    causal::{Causal, progress::Progress, stamps::Scope},
     pool::{Checkout, Limits, ServerPool, Wants},
+    sql::Tables,
     threads::{Home, Spawner},
     wire::{TxStatus, message},
 };
@@ -123,5 +125,30 @@ fn checkout(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, walk, checkout);
+/// What a request costs by that it writes or reads tables, where there are replicas.
+fn causal(criterion: &mut Criterion) {
+    let causal = Causal::default();
+    let names = ["orders", "lines", "users"];
+    let tables = names.iter().fold(Tables::NONE, |all, name| all.with(Tables::named(name)));
+    let scope = Scope { tables, database: 7 };
+    criterion.bench_function("a write of three tables", |bencher| {
+        bencher.iter(|| {
+            causal.stamps.begin_commit(black_box(&scope));
+            causal.stamps.stamp(black_box(&scope));
+            causal.stamps.end_commit(black_box(&scope));
+        });
+    });
+    let replicas = [Progress::default(), Progress::default()];
+    criterion.bench_function("a read of three tables, with two replicas", |bencher| {
+        bencher.iter(|| {
+            causal.note_read(bulkhead::clock::last_tick());
+            let need = causal.stamps.last(black_box(&scope));
+            let fresh =
+                replicas.iter().filter(|replica| replica.backends() > 0 || replica.covers(need)).count();
+            (fresh, causal.stamps.note_shown(black_box(&scope)))
+        });
+    });
+}
+
+criterion_group!(benches, walk, checkout, causal);
 criterion_main!(benches);

@@ -6,7 +6,10 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::futures::Notified,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     Own, Session, Stop, View, hold::Leased, reply, sending::Sending, soon::Soon,
@@ -86,15 +89,24 @@ impl Session {
             if !self.has_replica() || Instant::now() >= patient_until && is_settled() {
                 return Ok(false);
             }
-            match self.wait(Box::pin(timeout_at(deadline, progressed))).await? {
-                Some(Ok(())) => {}
-                Some(Err(_)) => return Ok(false),
-                None => {
-                    let pool = &self.view.snapshot.pool(pool).name;
-                    return Err(reply::refused(pool, &Refusal::Cancelled).into());
-                }
+            if !self.wait_until(deadline, progressed, pool).await? {
+                return Ok(false);
             }
         }
+    }
+
+    /// Waits for that, while watching the client; false if it has not come by then.
+    async fn wait_until(
+        &mut self,
+        deadline: Instant,
+        progressed: Notified<'_>,
+        pool: PoolId,
+    ) -> Result<bool, Stop> {
+        if let Some(outcome) = self.wait(Box::pin(timeout_at(deadline, progressed))).await? {
+            return Ok(outcome.is_ok());
+        }
+        let pool = &self.view.snapshot.pool(pool).name;
+        Err(reply::refused(pool, &Refusal::Cancelled).into())
     }
 
     /// Waits until it is known what the replica has that a new backend is at; false if that takes too long, or is not enough.
@@ -116,7 +128,7 @@ impl Session {
             if self.is_at_replica(lease, pool) {
                 return Ok(true);
             }
-            if !matches!(self.wait(Box::pin(timeout_at(deadline, progressed))).await?, Some(Ok(()))) {
+            if !self.wait_until(deadline, progressed, pool).await? {
                 return Ok(false);
             }
         }

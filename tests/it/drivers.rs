@@ -76,6 +76,21 @@ fn asyncpg() {
     Target::start().run_script(&mut python(), "asyncpg.py");
 }
 
+/// How often each driver writes and reads: `BULKHEAD_OWN_WRITES` asks for more.
+const OWN_WRITES: &str = "300";
+
+/// A replica that is behind is no reason not to find what was just written.
+#[tokio::test]
+async fn what_was_written_is_found() {
+    let target = Target::start();
+    target.cluster.replica.query("ALTER SYSTEM SET recovery_min_apply_delay = '50ms'").await;
+    target.cluster.replica.query("SELECT pg_reload_conf()").await;
+    let rounds = env::var("BULKHEAD_OWN_WRITES").unwrap_or_else(|_| OWN_WRITES.to_owned());
+    for (mut command, script) in [(python(), "own_writes.py"), (node(), "own_writes.mjs")] {
+        target.run_script(command.env("ROUNDS", &rounds), script);
+    }
+}
+
 #[test]
 fn losses_in_transactions() {
     Target::start().run_script(&mut python(), "losses.py");
