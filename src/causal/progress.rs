@@ -1,7 +1,10 @@
 //! How far one replica is.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -38,6 +41,9 @@ pub struct Standing {
     pub backends: u64,
 }
 
+/// A replica that comes back has all of its weight after so long, and an eighth more of it after each eighth.
+const SLOW_START: Duration = Duration::from_secs(10);
+
 /// How far a replica is: written by whoever asks it, read by every session.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -55,6 +61,10 @@ pub struct Progress {
     is_out: AtomicBool,
     /// How often in a row it has not answered in time.
     silences: AtomicU32,
+    /// Since when it has been in, once it is.
+    came_in: Mutex<Option<Instant>>,
+    /// How many eighths of its weight it lacks.
+    lacks_eighths: AtomicUsize,
     lag_bytes: AtomicU64,
     lag_ms: AtomicU64,
 }
@@ -91,7 +101,7 @@ impl Progress {
 
     /// It has answered.
     pub fn note(&self, standing: Standing, samples: &Samples, bounds: LagBounds, now: Instant) {
-        self.silences.store(0, Ordering::Release);
+        let was_silent = self.silences.swap(0, Ordering::AcqRel) > 0;
         self.is_to_be_asked.store(false, Ordering::Release);
         self.asked.store(standing.time, Ordering::Release);
         if self.connection.swap(standing.connection, Ordering::AcqRel) != standing.connection {
@@ -118,7 +128,26 @@ impl Progress {
         let share = if self.is_out.load(Ordering::Acquire) { 2 } else { 1 };
         let is_late = !bounds.max_lag.is_zero() && lag > bounds.max_lag / share;
         let is_far = bounds.max_lag_bytes > 0 && replayed.lag_bytes > bounds.max_lag_bytes / u64::from(share);
-        self.is_out.store(is_late || is_far, Ordering::Release);
+        let was_out = self.is_out.swap(is_late || is_far, Ordering::AcqRel) || was_silent;
+        self.warm_up(was_out, now);
+    }
+
+    /// It is in; whether it was out before.
+    fn warm_up(&self, was_out: bool, now: Instant) {
+        let mut came_in = self.came_in.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = match *came_in {
+            Some(since) if !was_out => since,
+            // At the start all are new.
+            None => *came_in.insert(now.checked_sub(SLOW_START).unwrap_or(now)),
+            Some(_) => *came_in.insert(now),
+        };
+        let passed = now.saturating_duration_since(since).as_millis() * 8 / SLOW_START.as_millis();
+        self.lacks_eighths.store(7_usize.saturating_sub(passed as usize), Ordering::Release);
+    }
+
+    /// How many eighths of its weight count.
+    pub fn eighths(&self) -> usize {
+        8 - self.lacks_eighths.load(Ordering::Acquire).min(7)
     }
 
     /// It has not answered in time. Whether that was so before, too: what it has been asked is not waited for any more.
@@ -224,6 +253,11 @@ mod tests {
             progress.note(standing(2, position), &samples, BOUNDS, now + Duration::from_secs(seconds));
             assert_eq!(progress.is_in(), is_in, "{position} {seconds}");
         }
+        assert_eq!(progress.eighths(), 1, "it has just come back");
+        progress.note(standing(2, 900), &samples, BOUNDS, now + Duration::from_secs(4 + 5));
+        assert_eq!(progress.eighths(), 5);
+        progress.note(standing(2, 900), &samples, BOUNDS, now + Duration::from_secs(4 + 10));
+        assert_eq!(progress.eighths(), 8);
         let narrow = LagBounds { max_lag_bytes: 200, ..BOUNDS };
         for (position, is_in) in [(600, false), (750, false), (850, true), (700, true)] {
             progress.note(standing(2, position), &samples, narrow, now);

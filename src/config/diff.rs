@@ -270,6 +270,7 @@ impl Diff {
             password,
             database,
             max_connections,
+            weight,
             tls,
             connect_timeout,
             application_name,
@@ -305,6 +306,7 @@ impl Diff {
                     optional(application_name.as_ref()),
                 ),
                 ("url (require_auth)", old.require_auth.to_string(), require_auth.to_string()),
+                ("weight", old.weight.to_string(), weight.to_string()),
                 (
                     "max_connections",
                     optional(old.max_connections.as_ref()),

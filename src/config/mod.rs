@@ -190,6 +190,8 @@ pub struct Server {
     pub database: String,
     /// Connections over all pools, `None` means the sum of its pools.
     pub max_connections: Option<usize>,
+    /// The share of reads that it gets beside other replicas.
+    pub weight: usize,
     /// `sslmode` of the URL, and what else it says of TLS.
     pub tls: ConnectorSettings,
     /// `connect_timeout` of the URL: where given, it is used in place of the pools'.
@@ -210,6 +212,7 @@ impl fmt::Debug for Server {
             .field("password", &self.password.as_ref().map(|_| "***"))
             .field("database", &self.database)
             .field("max_connections", &self.max_connections)
+            .field("weight", &self.weight)
             .field("tls", &self.tls)
             .field("connect_timeout", &self.connect_timeout)
             .field("application_name", &self.application_name)

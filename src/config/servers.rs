@@ -8,6 +8,8 @@ use super::{PRIMARY, Server, file::Section, problem::Wrong, url::ServerUrl};
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 /// Far above what Postgres can hold; catches a slipped digit.
 pub(super) const CONNECTIONS_MAX: usize = 100_000;
+/// The largest share of reads that a replica can have.
+const WEIGHT_MAX: usize = 100;
 /// A server's section, and the server unless its URL is wrong.
 pub(super) struct Named<'a> {
     pub(super) name: String,
@@ -35,8 +37,10 @@ fn server(name: String, section: Section<'_>) -> Named<'_> {
         section.problem("url", Wrong::new("is missing", hint));
     }
     let url = section.parsed("url", None, |text| ServerUrl::parse(text).map(Some));
+    let weight = section.count("weight", 1, &(1..=WEIGHT_MAX));
     let server = url.map(|url| Server {
         name: name.clone(),
+        weight,
         hosts: url.hosts,
         session_attrs: url.session_attrs,
         user: url.user,

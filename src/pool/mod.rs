@@ -83,16 +83,20 @@ impl Pool {
         if let [only] = self.members.as_slice() {
             return Some(only);
         }
-        self.choose_where(|_| true)
+        self.choose_by(|_| 1)
     }
 
-    /// The same among those that fit, by their positions. Also a single one must be reachable.
-    pub fn choose_where(&self, fits: impl Fn(usize) -> bool) -> Option<&Arc<ServerPool>> {
-        let members = self.members.iter().enumerate();
-        members
-            .filter(|(at, member)| !member.gate().is_down() && fits(*at))
-            .map(|(_, member)| member)
-            .min_by_key(|member| member.outstanding())
+    /// The same among those that have a weight, by their positions: one with twice the weight gets twice as much. Also a
+    /// single one must be reachable.
+    pub fn choose_by(&self, weight: impl Fn(usize) -> usize) -> Option<&Arc<ServerPool>> {
+        /// Larger than any weight, so that none is lost when it divides.
+        const SCALE: usize = 1 << 20;
+        let reachable = self.members.iter().enumerate().filter(|(_, member)| !member.gate().is_down());
+        let weighted = reachable.filter_map(|(at, member)| {
+            let weight = weight(at);
+            (weight > 0).then(|| ((member.outstanding() + 1) * SCALE / weight, member))
+        });
+        weighted.min_by_key(|(load, _)| *load).map(|(_, member)| member)
     }
 }
 

@@ -251,3 +251,23 @@ async fn a_pin_above_the_bound_ends_when_there_is_room_again() {
     assert!(turn.is_ready(), "a reload that allows more serves who waits");
     assert_eq!(pool.figures().pinned, 3);
 }
+
+/// Who has more weight gets more; who has none, or cannot be reached, nothing.
+#[tokio::test]
+async fn members_are_chosen_by_weight_and_load() {
+    let members: Vec<_> = (0..3).map(|_| pool_of(10)).collect();
+    let pool = Pool { name: "replicas".to_owned(), members, keeps_sessions: false };
+    let chosen = |weights: [usize; 3]| {
+        let member = pool.choose_by(|at| weights[at])?;
+        pool.members.iter().position(|known| Arc::ptr_eq(known, member))
+    };
+    assert_eq!([chosen([1, 0, 4]), chosen([0, 1, 0]), chosen([0, 0, 0])], [Some(2), Some(1), None]);
+    // Sessions that wait count as load: nine times as much is more than four times the weight.
+    let [user] = identities::<1>();
+    let wants = Wants { identity: &user, last: None, settings: 0, home: HOME };
+    let waiting: Vec<_> = (0..8).map(|_| pool.members[2].checkout(&wants)).collect();
+    assert_eq!([chosen([1, 0, 4]), chosen([1, 0, 20])], [Some(0), Some(2)]);
+    drop(waiting);
+    pool.members[2].gate().failed("it is gone");
+    assert_eq!([chosen([1, 0, 20]), chosen([0, 0, 1])], [Some(0), None]);
+}

@@ -190,7 +190,11 @@ impl Session {
             return members.choose();
         }
         let (progress, fresh) = (&self.view.snapshot.replicas.progress, self.under_way.fresh);
-        members.choose_where(|at| fresh & (1 << at) != 0 && progress[at].is_in())
+        let weights = &self.view.snapshot.replicas.weights;
+        members.choose_by(|at| {
+            let fits = fresh & (1 << at) != 0 && progress[at].is_in();
+            if fits { weights.get(at).map_or(1, |weight| weight * progress[at].eighths()) } else { 0 }
+        })
     }
 
     /// Whether a backend is at the replica of which it is known what it has, if it matters.
@@ -218,8 +222,9 @@ impl Session {
     /// Whether any replica serves reads at all.
     fn has_replica(&self) -> bool {
         let snapshot = &self.view.snapshot;
-        let fits = |at: usize| snapshot.replicas.progress.get(at).is_some_and(|replica| replica.is_in());
-        snapshot.routes.replicas.is_some_and(|pool| snapshot.pool(pool).choose_where(fits).is_some())
+        let is_in = |at: usize| snapshot.replicas.progress.get(at).is_some_and(|replica| replica.is_in());
+        let weight = |at| usize::from(is_in(at));
+        snapshot.routes.replicas.is_some_and(|pool| snapshot.pool(pool).choose_by(weight).is_some())
     }
 
     /// How fresh a replica must be for a request.

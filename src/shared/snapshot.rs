@@ -58,6 +58,8 @@ pub struct Replicas {
     pub sample_interval: Duration,
     /// How far each is, in the order of the pool's members.
     pub progress: Vec<Arc<Progress>>,
+    /// The share of reads that each gets, in the same order.
+    pub weights: Vec<usize>,
 }
 
 /// The snapshot that all sessions share, and that a reload replaces as a whole ([`Current`](super::Current)).

@@ -122,7 +122,7 @@ impl Draft {
         let bounds = LagBounds { max_lag: reads.max_lag, max_lag_bytes: reads.max_lag_bytes as u64 };
         let known = earlier.as_ref().map(|shared| &shared.health);
         let health = Health::new(&pools, (routes.primary, routes.replicas), &process.causal, bounds, known);
-        let replicas = replicas(reads, progress(&pools, &routes, &health));
+        let replicas = replicas(reads, progress(&pools, &routes, &health), weights(&config));
         let shared = Snapshot {
             health,
             epoch,
@@ -204,9 +204,16 @@ fn reads(config: &Config) -> config::Reads {
     pool.map(|pool| pool.reads).unwrap_or_default()
 }
 
-fn replicas(reads: config::Reads, progress: Vec<Arc<Progress>>) -> Replicas {
+fn replicas(reads: config::Reads, progress: Vec<Arc<Progress>>, weights: Vec<usize>) -> Replicas {
     let config::Reads { consistency, causal_wait, sample_interval, .. } = reads;
-    Replicas { consistency, causal_wait, sample_interval, progress }
+    Replicas { consistency, causal_wait, sample_interval, progress, weights }
+}
+
+/// The shares of reads of the servers of the replicas' pool.
+fn weights(config: &Config) -> Vec<usize> {
+    let pool = config.pools.iter().find(|pool| pool.name == "replicas");
+    let servers = pool.into_iter().flat_map(|pool| &pool.servers);
+    servers.map(|at| config.servers[*at].weight).collect()
 }
 
 /// How far each server of the replicas' pool is.
@@ -311,6 +318,7 @@ fn is_reached_alike(one: &config::Server, other: &config::Server) -> bool {
     // These two say how many and how patiently, not how.
     let bare = |server: &config::Server| config::Server {
         max_connections: None,
+        weight: 1,
         connect_timeout: None,
         ..server.clone()
     };
