@@ -35,7 +35,7 @@ pub struct Standing {
     pub connection: u64,
     /// The time by the clock of samples when it was asked.
     pub time: u64,
-    /// What it has replayed.
+    /// The position up to which it has replayed.
     pub position: Option<u64>,
     /// The number of the last backend that was connected before it was asked.
     pub backends: u64,
@@ -57,7 +57,7 @@ pub struct Progress {
     /// The last backend that was connected before it was asked.
     backends: AtomicU64,
     is_to_be_asked: AtomicBool,
-    /// It does not answer, or is too far behind.
+    /// The replica follows another primary, or is too far behind.
     is_out: AtomicBool,
     /// How often in a row it has not answered in time.
     silences: AtomicU32,
@@ -99,7 +99,7 @@ impl Progress {
         (bytes.load(Ordering::Relaxed), Duration::from_millis(time.load(Ordering::Relaxed)))
     }
 
-    /// It has answered.
+    /// The replica has answered this.
     pub fn note(&self, standing: Standing, samples: &Samples, bounds: LagBounds, now: Instant) {
         let was_silent = self.silences.swap(0, Ordering::AcqRel) > 0;
         self.is_to_be_asked.store(false, Ordering::Release);
@@ -132,7 +132,7 @@ impl Progress {
         self.warm_up(was_out, now);
     }
 
-    /// It is in; whether it was out before.
+    /// The replica serves reads, or has just begun to, if it was out before.
     fn warm_up(&self, was_out: bool, now: Instant) {
         let mut came_in = self.came_in.lock().unwrap_or_else(PoisonError::into_inner);
         let since = match *came_in {
@@ -150,7 +150,7 @@ impl Progress {
         8 - self.lacks_eighths.load(Ordering::Acquire).min(7)
     }
 
-    /// It has not answered in time. Whether that was so before, too: what it has been asked is not waited for any more.
+    /// The replica has not answered in time. True if that is the last time that is waited for.
     pub fn note_silent(&self) -> bool {
         self.silences.fetch_add(1, Ordering::AcqRel) + 1 == SILENCES_MAX
     }
@@ -172,7 +172,7 @@ impl Progress {
         self.is_to_be_asked.store(true, Ordering::Release);
     }
 
-    /// Whether it has answered what it was asked after `time`, by the clock of samples.
+    /// True once the replica has answered what it was asked after `time`, by the clock of samples.
     pub fn has_answered_since(&self, time: u64) -> bool {
         self.asked.load(Ordering::Acquire) > time
     }
@@ -182,12 +182,12 @@ impl Progress {
         self.is_to_be_asked.load(Ordering::Acquire)
     }
 
-    /// Whether it has not answered in time, and may yet: whoever waits for it, and asks for nothing else, is to be told.
+    /// True while the replica has not answered in time, and may yet: whoever waits for it, and asks for nothing else, is to be told.
     pub fn is_in_doubt(&self) -> bool {
         (1..SILENCES_MAX).contains(&self.silences.load(Ordering::Acquire))
     }
 
-    /// Whether what it has been asked is not waited for any more.
+    /// True once what the replica has been asked is not waited for any more.
     pub fn is_stuck(&self) -> bool {
         self.silences.load(Ordering::Acquire) >= SILENCES_MAX
     }

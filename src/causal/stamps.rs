@@ -30,7 +30,7 @@ impl Scope {
     pub const ALL: Self = Self { tables: Tables::ALL, database: 0 };
 }
 
-/// What is known of one slot.
+/// One slot: when its tables were written, and how many commits of them are under way.
 #[derive(Debug, Default)]
 struct Slot {
     stamp: AtomicU64,
@@ -50,9 +50,9 @@ struct Doubt {
 pub struct Stamps {
     clock: AtomicU64,
     slots: Box<[Slot]>,
-    /// Of all tables at once.
+    /// Writes of all tables at once.
     all: Slot,
-    /// Of whichever table.
+    /// Writes of whichever table.
     any: Slot,
     /// When what was sampled before came to mean nothing.
     voided: AtomicU64,
@@ -177,7 +177,7 @@ impl Stamps {
         is_busy(&self.all) || self.of(scope).any(is_busy)
     }
 
-    /// What was sampled until now means nothing: all tables are taken for just written.
+    /// Samples until now mean nothing: all tables are taken for just written.
     pub fn void(&self) {
         let now = self.stamp(&Scope::ALL);
         self.voided.fetch_max(now, SeqCst);

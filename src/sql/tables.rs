@@ -40,12 +40,12 @@ impl Tables {
         (self.0[1] >> COUNT_AT) as u32
     }
 
-    /// Whether it is every table.
+    /// True for the set of every table.
     pub fn is_all(self) -> bool {
         self.count() == ALL
     }
 
-    /// Whether there is none.
+    /// True for the set of none.
     pub fn is_empty(self) -> bool {
         self.count() == 0
     }
