@@ -83,16 +83,20 @@ impl ServerHealth {
             }
         });
         match asked.await {
-            Ok(Outcome::Answered(status)) => self.note_reached(status),
+            Ok(Outcome::Answered(status)) => return self.note_reached(status),
             Ok(Outcome::NoPlace) => {
                 // The health check has no connection of its own, or is about to make one.
                 if let Ok(Some(Ok(status))) = timeout(ANSWER_TIMEOUT, self.ask_in_pool(identity)).await {
-                    self.note_reached(status);
+                    return self.note_reached(status);
                 }
             }
+            Ok(Outcome::Overdue(_)) | Err(_) => return self.note_silent(),
             // What this says of the server is the health check's to find out.
             Ok(Outcome::Failed(_) | Outcome::Unreachable(_)) => {}
-            Ok(Outcome::Overdue(_)) | Err(_) => self.note_silent(),
+        }
+        if self.reads().is_in_doubt() {
+            // It was silent before it was gone: nobody waits for it any more, nor asks again and again.
+            self.note_silent();
         }
     }
 }
