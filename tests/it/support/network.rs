@@ -1,6 +1,10 @@
 //! Ports, connections and HTTP.
 
-use std::{net::TcpListener, time::Duration};
+use std::{
+    hash::{BuildHasher, RandomState},
+    net::TcpListener,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -9,10 +13,17 @@ use tokio::{
 };
 use tokio_postgres::{Client, Config, NoTls};
 
+/// Below the range from which the system takes the ports of outgoing connections (`net.ipv4.ip_local_port_range`): a
+/// connection of another test, or a test's own to a port where nobody listens yet, cannot take one of these.
+const PORTS: std::ops::Range<u16> = 10_240..32_768;
+
 /// A port of this machine that nobody listens on. Whoever uses it must be ready to find it taken after all.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback interface has a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
+    // Tests run at the same time, each as a process of its own: chance keeps them apart.
+    let seeds = std::iter::repeat_with(|| RandomState::new().hash_one(()));
+    let ports = seeds.map(|seed| PORTS.start + (seed % PORTS.len() as u64) as u16);
+    let mut free = ports.take(1_000).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().expect("the loopback interface has a free port")
 }
 
 /// A client of `url`, whose connection is driven by a task of its own.
