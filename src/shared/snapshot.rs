@@ -7,6 +7,7 @@ use crate::{
     auth::tls::Acceptor,
     backend::Identity,
     causal::progress::Progress,
+    outbox::Outbox,
     pool::{Pool, ServerPool},
     route::{PoolId, Routes},
     sql::{Classifier, Consistency, Glob},
@@ -89,6 +90,9 @@ pub struct Snapshot {
     pub workers: Workers,
     /// How reads use replicas.
     pub replicas: Replicas,
+    /// Where jobs of the primary's transactions are left for the job database, if there is one. Handed on from snapshot to
+    /// snapshot.
+    pub outbox: Option<Arc<Outbox>>,
     /// What new sessions are told of the server's parameters. Handed on as long as the primary is the same.
     pub greetings: Arc<Greetings>,
     /// The part that is the same in every snapshot.
