@@ -112,6 +112,7 @@ mod fixture {
         Snapshot {
             acceptor: crate::auth::tls::Acceptor::default(),
             outbox: None,
+            relay: None,
             epoch: 1,
             health,
             limits: shared::Limits {
