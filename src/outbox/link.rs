@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The name of the connections in `pg_stat_activity`.
-pub const APPLICATION_NAME: &str = "bulkhead outbox";
+pub(super) const APPLICATION_NAME: &str = "bulkhead outbox";
 
 /// A question takes no longer than this.
 const ASK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,7 +34,7 @@ const PIECE_BYTES: usize = 64 << 10;
 /// So much of the first row is kept: enough for its key.
 const FIRST_ROW_BYTES: usize = 8 << 10;
 
-/// Session settings: names mean PostgreSQL's own, values have one text on both servers, what is missing is an error and
+/// Session settings: names mean PostgreSQL's own (but where triggers run), values have one text on both servers, what is missing is an error and
 /// not an absence (`row_security`), no time is without bound, and a server notices by itself that this side has vanished.
 const SETTINGS: &str = "SET search_path = ''; SET client_encoding = 'UTF8'; SET standard_conforming_strings = on; \
     SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'; SET extra_float_digits = 3; \

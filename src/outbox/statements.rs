@@ -1,10 +1,18 @@
 //! What the relay says to the servers, for one table. Pure text.
+//!
+//! A session has an empty search path. Where triggers of the library may run, the path is the one that the role has
+//! otherwise, since they may name tables without their schemas. So these statements look up no operator by its name alone.
 
 use super::{
     COUNTED_MAX,
     tables::{Table, source_literal},
     text::{literal, name},
 };
+
+const EQUALS: &str = "OPERATOR(pg_catalog.=)";
+
+/// Triggers run as they do for everybody of this role.
+const PATH_OF_TRIGGERS: &str = "SET LOCAL search_path TO DEFAULT";
 
 /// The statements for one table. `at` tells its objects in the job database's session from those of others.
 #[derive(Clone, Debug)]
@@ -44,9 +52,9 @@ impl Statements {
         match self.table.key.as_slice() {
             [one] => {
                 let kind = self.table.column(one).map_or("pg_catalog.text", |column| &column.type_name);
-                format!("{row}.{} = ({key})::{kind}", name(one))
+                format!("{row}.{} {EQUALS} ({key})::{kind}", name(one))
             }
-            _ => format!("{} = {key}", self.key(row)),
+            _ => format!("{} {EQUALS} {key}", self.key(row)),
         }
     }
 
@@ -56,7 +64,7 @@ impl Statements {
     }
 
     fn same_key(&self, one: &str, other: &str) -> String {
-        let same = self.table.key.iter().map(|key| format!("{one}.{0} = {other}.{0}", name(key)));
+        let same = self.table.key.iter().map(|key| format!("{one}.{0} {EQUALS} {other}.{0}", name(key)));
         same.collect::<Vec<_>>().join(" AND ")
     }
 
@@ -72,7 +80,7 @@ impl Statements {
     pub(super) fn take(&self, limit: usize) -> String {
         let relation = self.relation();
         format!(
-            "BEGIN; COPY (WITH picked AS (SELECT {picked} FROM {relation} AS k ORDER BY {picked} LIMIT {limit} \
+            "BEGIN; {PATH_OF_TRIGGERS}; COPY (WITH picked AS (SELECT {picked} FROM {relation} AS k ORDER BY {picked} LIMIT {limit} \
              FOR UPDATE SKIP LOCKED) DELETE FROM {relation} AS j USING picked AS k WHERE {same} \
              RETURNING {key}, {columns}) TO STDOUT",
             picked = self.key_columns("k"),
@@ -93,24 +101,28 @@ impl Statements {
         format!(
             "CREATE TEMPORARY TABLE bulkhead_stage_{at} ON COMMIT DELETE ROWS AS \
              SELECT ''::pg_catalog.text AS bulkhead_key, {of_table} FROM {relation} AS j WITH NO DATA; \
+             SET search_path TO DEFAULT; \
              PREPARE bulkhead_put_{at} AS \
              WITH given AS MATERIALIZED (SELECT j.*, pg_catalog.hashtextextended((j.*)::pg_catalog.text, 0) AS bulkhead_digest \
              FROM {stage} AS j), \
              fresh AS (INSERT INTO bulkhead.relayed (source_table, key, digest) \
              SELECT {source}, g.bulkhead_key, g.bulkhead_digest FROM given AS g ON CONFLICT DO NOTHING RETURNING key), \
              put AS (INSERT INTO {relation} ({columns}) OVERRIDING SYSTEM VALUE \
-             SELECT {of_given} FROM given AS g JOIN fresh AS f ON f.key = g.bulkhead_key ORDER BY {order} \
+             SELECT {of_given} FROM given AS g JOIN fresh AS f ON f.key {EQUALS} g.bulkhead_key ORDER BY {order} \
              ON CONFLICT DO NOTHING RETURNING 1), \
              counted AS (SELECT (SELECT pg_catalog.count(*) FROM fresh) AS fresh, (SELECT pg_catalog.count(*) FROM put) AS put), \
-             noted AS (UPDATE bulkhead.outbox AS o SET relayed = o.relayed + c.fresh, \
-             conflicts = o.conflicts + c.fresh - c.put, relayed_at = pg_catalog.now() \
-             FROM counted AS c WHERE o.source_table = {source} AND c.fresh > 0) \
+             noted AS (UPDATE bulkhead.outbox AS o SET relayed = o.relayed OPERATOR(pg_catalog.+) c.fresh, \
+             conflicts = o.conflicts OPERATOR(pg_catalog.+) (c.fresh OPERATOR(pg_catalog.-) c.put), \
+             relayed_at = pg_catalog.now() \
+             FROM counted AS c WHERE o.source_table {EQUALS} {source}) \
              SELECT c.fresh, c.put, \
-             (SELECT pg_catalog.count(*) FROM given AS g JOIN fresh AS f ON f.key = g.bulkhead_key \
+             (SELECT pg_catalog.count(*) FROM given AS g JOIN fresh AS f ON f.key {EQUALS} g.bulkhead_key \
              JOIN {relation} AS j ON {same}), \
              (SELECT pg_catalog.count(*) FROM given AS g JOIN bulkhead.relayed AS r \
-             ON r.source_table = {source} AND r.key = g.bulkhead_key WHERE r.digest <> g.bulkhead_digest) \
+             ON r.source_table {EQUALS} {source} AND r.key {EQUALS} g.bulkhead_key \
+             WHERE r.digest OPERATOR(pg_catalog.<>) g.bulkhead_digest) \
              FROM counted AS c; \
+             SET search_path = ''; \
              PREPARE bulkhead_tell_{at} AS {tell}",
             at = self.at,
             of_table = self.columns("j"),
@@ -141,15 +153,19 @@ impl Statements {
 
     /// In the job database, behind the rows.
     pub(super) fn put(&self) -> [String; 2] {
-        [format!("EXECUTE bulkhead_put_{}", self.at), format!("EXECUTE bulkhead_tell_{}", self.at)]
+        [
+            format!("{PATH_OF_TRIGGERS}; EXECUTE bulkhead_put_{}", self.at),
+            // Some triggers run at COMMIT only.
+            format!("SET LOCAL search_path = ''; EXECUTE bulkhead_tell_{}; {PATH_OF_TRIGGERS}", self.at),
+        ]
     }
 
     /// On the primary: sets a row aside that the job database refuses.
     pub(super) fn set_aside(&self, key: &str, error: &str) -> String {
         format!(
-            "WITH gone AS (DELETE FROM {relation} AS j WHERE {has_key} RETURNING j.*) \
+            "BEGIN; {PATH_OF_TRIGGERS}; WITH gone AS (DELETE FROM {relation} AS j WHERE {has_key} RETURNING j.*) \
              INSERT INTO bulkhead.refused (source_table, key, row, error) \
-             SELECT {source}, {key}, pg_catalog.to_jsonb(g.*), {error} FROM gone AS g",
+             SELECT {source}, {key}, pg_catalog.to_jsonb(g.*), {error} FROM gone AS g; COMMIT",
             relation = self.relation(),
             has_key = self.has_key("j", &literal(key)),
             source = source_literal(&self.table),

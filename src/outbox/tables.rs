@@ -193,7 +193,7 @@ pub fn has_rows(table: &Table) -> String {
 }
 
 /// Why rows cannot be moved from one table to the other; empty if they can.
-pub fn misfits(from: &Table, to: &Table) -> Vec<String> {
+pub(super) fn misfits(from: &Table, to: &Table) -> Vec<String> {
     let source = from.source();
     let mut found = Vec::new();
     if from.key.is_empty() {
