@@ -185,9 +185,15 @@ fn text(plan: &Plan) -> String {
     let mut text = String::new();
     for step in &plan.steps {
         let (side, rights) = if step.on_primary {
-            ("the primary", "SELECT, UPDATE and DELETE on the tables that are moved")
+            (
+                "the primary",
+                "SELECT, UPDATE and DELETE on the tables that are moved, SELECT on their sequences",
+            )
         } else {
-            ("the job database", "SELECT and INSERT on the same tables, and TEMPORARY on the database")
+            (
+                "the job database",
+                "SELECT and INSERT on the tables that are moved, SELECT on their sequences, TEMPORARY on the database",
+            )
         };
         let _ = writeln!(
             text,

@@ -1,7 +1,7 @@
 //! Comparing what a job library has on both sides: the relay needs the tables to fit, and a library that is migrated in one
 //! place only will fail in the other one sooner or later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::link::{Failure, Link};
 use crate::sql::Rules;
@@ -66,8 +66,8 @@ async fn facts(link: &mut Link, rules: &Rules) -> Result<Facts, Failure> {
 
 fn compare(primary: &Facts, jobs: &Facts) -> Drift {
     let mut lines = Vec::new();
-    let all: BTreeMap<&[String; 3], ()> = primary.keys().chain(jobs.keys()).map(|key| (key, ())).collect();
-    for key in all.keys() {
+    let all: BTreeSet<&[String; 3]> = primary.keys().chain(jobs.keys()).collect();
+    for key in &all {
         let [schema, table, what] = key;
         let name = format!("{schema}.{table}: {what}");
         match (primary.get(*key), jobs.get(*key)) {

@@ -10,10 +10,11 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     link::{Failure, Link},
+    mirror::Mirror,
     round::{Outcome, round},
     state::Outbox,
     statements::Statements,
-    tables::{self, INSTALLED, Side, problems},
+    tables::{self, INSTALLED, Side, missing, problems},
     text::{array, literal},
 };
 use crate::{pool::ServerPool, sql::Outgoing};
@@ -93,6 +94,7 @@ pub struct Relay {
     /// What is installed on the primary, as it was last read.
     side: Side,
     tables: Vec<Moving>,
+    mirrors: Vec<Mirror>,
     /// What was wrong when both sides were last compared; `None` if they have never been.
     compared: Option<Vec<String>>,
     compare_at: Instant,
@@ -122,6 +124,7 @@ impl Relay {
             jobs: None,
             side: Side::default(),
             tables: Vec::new(),
+            mirrors: Vec::new(),
             compared: None,
             compare_at: now,
             measure_at: now,
@@ -143,7 +146,11 @@ impl Relay {
             match self.look().await {
                 Ok(next) => {
                     failures = 0;
-                    self.tell(None).await;
+                    let missing = missing(&self.side);
+                    let trouble = (!missing.is_empty()).then(|| {
+                        format!("{} is not installed: run `bulkhead jobs init`", missing.join(", "))
+                    });
+                    self.tell(trouble).await;
                     if matches!(next, Next::Nothing) {
                         self.rest().await;
                     }
@@ -212,12 +219,12 @@ impl Relay {
         }
         let next = moved?;
         if self.prune_at <= Instant::now() {
-            let pruned = self.prune().await;
-            if pruned.is_err() {
+            let kept = self.keep_up().await;
+            if kept.is_err() {
                 self.leave_primary();
                 self.leave_jobs();
             }
-            pruned?;
+            kept?;
         }
         Ok(next)
     }
@@ -250,7 +257,8 @@ impl Relay {
             return Err(Trouble::NotReady(format!("the outbox is not installed on the primary: {hint}")));
         }
         // As long as the job database has not been seen, the primary's word is taken.
-        self.outbox.set_ready(self.compared.as_ref().is_none_or(Vec::is_empty));
+        let fits = self.compared.as_ref().is_none_or(Vec::is_empty);
+        self.outbox.set_ready(fits && missing(&side).is_empty());
         if self.side.is_alike(&side) {
             return Ok(());
         }
@@ -264,6 +272,10 @@ impl Relay {
                 first: None,
             });
         }
+        let first = self.tables.len();
+        let mirrored = side.mirrored.iter().enumerate();
+        self.mirrors =
+            mirrored.map(|(at, table)| Mirror::new(Statements::new(table.clone(), first + at))).collect();
         self.side = side;
         Ok(())
     }
@@ -449,6 +461,17 @@ impl Relay {
         Ok(())
     }
 
+    /// What is to be done now and then beside moving rows.
+    async fn keep_up(&mut self) -> Result<(), Trouble> {
+        self.prune().await?;
+        if let (Some(primary), Some(jobs)) = (&mut self.primary, &mut self.jobs) {
+            for mirror in &mut self.mirrors {
+                mirror.renew(primary, jobs).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes what is old from the ledger: entries whose rows are not on the primary any more. That also tells the job
     /// database that this one lives.
     async fn prune(&mut self) -> Result<(), Trouble> {
@@ -494,9 +517,10 @@ impl Relay {
             return;
         }
         self.outbox.set_trouble(trouble.clone());
-        match &trouble {
-            Some(trouble) => tracing::warn!(trouble, "jobs wait on the primary"),
-            None => tracing::info!("jobs are moved from the primary to the job database again"),
+        if let Some(trouble) = &trouble {
+            tracing::warn!(trouble, "jobs wait on the primary");
+        } else {
+            tracing::info!("jobs are moved from the primary to the job database again");
         }
         if let (Some(trouble), Some(primary), false) =
             (&trouble, &mut self.primary, self.side.installed.is_empty())

@@ -147,7 +147,7 @@ mod tests {
         for at in 0..3 {
             let mut replies = replies(["1", "1", "0", "0"]);
             replies[at].error = Some(ErrorFields { code: "22P02".to_owned(), ..ErrorFields::default() });
-            assert_eq!(judge(&replies).map(|_| ()).unwrap_err().code, "22P02");
+            assert_eq!(judge(&replies).err().map(|error| error.code).as_deref(), Some("22P02"));
         }
     }
 
