@@ -134,6 +134,7 @@ mod fixture {
                 jobs: Some(PoolId(2)),
                 workers: None,
                 jobs_elsewhere: false,
+                relays: false,
             },
             pools,
             requests,

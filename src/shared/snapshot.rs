@@ -117,6 +117,14 @@ impl Snapshot {
         self.pools.iter().flat_map(|pool| &pool.members).for_each(ServerPool::renew);
     }
 
+    /// Whether jobs may be added on the primary now.
+    pub(crate) fn takes_jobs(&self) -> bool {
+        true
+    }
+
+    /// Jobs may have been added on the primary, and committed.
+    pub(crate) fn added_jobs(&self) {}
+
     pub(crate) fn pool(&self, id: PoolId) -> &Pool {
         &self.pools[usize::from(id.0)]
     }

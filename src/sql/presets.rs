@@ -18,7 +18,23 @@ pub(super) struct Preset {
     pub(super) channels: &'static [&'static str],
     /// A preset that this one adds to.
     pub(super) extends: Option<&'static str>,
+    /// How it adds jobs.
+    pub(super) enqueues: Enqueues,
 }
+
+/// How jobs are added that can be relayed from the primary to a job database. A statement that uses nothing else of the
+/// library's may run in a transaction of the application.
+#[derive(Debug)]
+pub(super) struct Enqueues {
+    /// The tables that jobs are added to.
+    pub(super) tables: &'static [&'static str],
+    /// What decides on additions, such as the queues: the same on both sides.
+    pub(super) mirrored: &'static [&'static str],
+    /// Functions that do nothing but add jobs, or only compute.
+    pub(super) functions: &'static [&'static str],
+}
+
+const NO_ENQUEUES: Enqueues = Enqueues { tables: &[], mirrored: &[], functions: &[] };
 
 const NOTHING: Preset = Preset {
     name: "",
@@ -29,6 +45,7 @@ const NOTHING: Preset = Preset {
     indexes: &[],
     channels: &[],
     extends: None,
+    enqueues: NO_ENQUEUES,
 };
 
 /// All presets, by name.
@@ -40,6 +57,7 @@ pub(super) const PRESETS: &[Preset] = &[
         types: &["oban_job_state"],
         indexes: &["oban_jobs_*", "oban_peers_*"],
         channels: &["{schema}.oban_*", "oban_insert"],
+        enqueues: Enqueues { tables: &["oban_jobs"], ..NO_ENQUEUES },
         ..NOTHING
     },
     Preset {
@@ -48,7 +66,17 @@ pub(super) const PRESETS: &[Preset] = &[
         extends: Some("oban"),
         ..NOTHING
     },
-    Preset { name: "pg_boss", schemas: &["pgboss"], channels: &["pgboss_*"], ..NOTHING },
+    Preset {
+        name: "pg_boss",
+        schemas: &["pgboss"],
+        channels: &["pgboss_*"],
+        enqueues: Enqueues {
+            tables: &["job", "job_common", "j????????????????????????????????*"],
+            mirrored: &["queue"],
+            ..NO_ENQUEUES
+        },
+        ..NOTHING
+    },
     Preset {
         name: "graphile_worker",
         schemas: &["graphile_worker"],
@@ -62,6 +90,11 @@ pub(super) const PRESETS: &[Preset] = &[
         types: &["procrastinate_*"],
         indexes: &["procrastinate_*", "idx_procrastinate_*"],
         channels: &["procrastinate_any_queue*", "procrastinate_queue*"],
+        enqueues: Enqueues {
+            tables: &["procrastinate_jobs"],
+            functions: &["procrastinate_defer_*"],
+            ..NO_ENQUEUES
+        },
         ..NOTHING
     },
     Preset {
@@ -79,6 +112,11 @@ pub(super) const PRESETS: &[Preset] = &[
         types: &["river_job_state"],
         indexes: &["river_*"],
         channels: &["{schema}.river_*", "river_*"],
+        enqueues: Enqueues {
+            tables: &["river_job"],
+            functions: &["river_job_state_in_bitmask"],
+            ..NO_ENQUEUES
+        },
         ..NOTHING
     },
     Preset {
@@ -86,6 +124,7 @@ pub(super) const PRESETS: &[Preset] = &[
         tables: &["good_jobs", "good_job_*"],
         indexes: &["index_good_job*"],
         channels: &["good_job"],
+        enqueues: Enqueues { tables: &["good_jobs", "good_job_batches"], ..NO_ENQUEUES },
         ..NOTHING
     },
     Preset { name: "solid_queue", tables: &["solid_queue_*"], indexes: &["index_solid_queue_*"], ..NOTHING },
@@ -95,10 +134,17 @@ pub(super) const PRESETS: &[Preset] = &[
         functions: &["que_*", "lock_and_update_priorities"],
         types: &["que_query_result"],
         channels: &["que_listener_*", "que_state"],
+        enqueues: Enqueues { tables: &["que_jobs"], ..NO_ENQUEUES },
         ..NOTHING
     },
     Preset { name: "pgmq", schemas: &["pgmq"], channels: &["pgmq.*"], ..NOTHING },
-    Preset { name: "delayed_job", tables: &["delayed_jobs"], indexes: &["delayed_jobs_*"], ..NOTHING },
+    Preset {
+        name: "delayed_job",
+        tables: &["delayed_jobs"],
+        indexes: &["delayed_jobs_*"],
+        enqueues: Enqueues { tables: &["delayed_jobs"], ..NO_ENQUEUES },
+        ..NOTHING
+    },
     Preset {
         name: "pgqueuer",
         tables: &["pgqueuer", "pgqueuer_*"],

@@ -63,6 +63,17 @@ pub struct Rules {
     types: Vec<Glob>,
     indexes: Vec<Glob>,
     channels: Vec<Glob>,
+    relayed: Relayed,
+}
+
+/// The objects by which jobs are added that a relay carries over, wherever they are.
+#[derive(Clone, Debug, Default)]
+struct Relayed {
+    tables: Vec<Glob>,
+    /// The same in schemas that hold nothing but job objects.
+    tables_of_schemas: Vec<Glob>,
+    mirrored_of_schemas: Vec<Glob>,
+    functions: Vec<Glob>,
 }
 
 impl Rules {
@@ -111,6 +122,11 @@ impl Rules {
         self.functions.extend(globs(preset.functions));
         self.types.extend(globs(preset.types));
         self.indexes.extend(globs(preset.indexes));
+        let is_of_schema = !preset.schemas.is_empty();
+        let Relayed { tables, tables_of_schemas, mirrored_of_schemas, functions } = &mut self.relayed;
+        if is_of_schema { tables_of_schemas } else { tables }.extend(globs(preset.enqueues.tables));
+        mirrored_of_schemas.extend(globs(preset.enqueues.mirrored));
+        functions.extend(globs(preset.enqueues.functions));
         self.add_tables(preset.tables);
         for channel in preset.channels {
             for schema in in_schemas {
@@ -132,6 +148,36 @@ impl Rules {
     /// Whether a table of this schema is a job table.
     pub fn is_job_table(&self, schema: &str, table: &str) -> bool {
         self.object(Object::Relation, Some(schema), table)
+    }
+
+    /// Whether the rows that are added to a job table are relayed.
+    pub fn is_relayed_table(&self, schema: Option<&str>, table: &str) -> bool {
+        any(&self.relayed.tables, table)
+            || self.is_of_job_schema(schema) && any(&self.relayed.tables_of_schemas, table)
+    }
+
+    /// Whether a job table has the same rows on the primary as on the job database.
+    pub(super) fn is_mirrored_table(&self, schema: Option<&str>, table: &str) -> bool {
+        self.is_of_job_schema(schema) && any(&self.relayed.mirrored_of_schemas, table)
+    }
+
+    /// Whether a job function does nothing but add rows that are relayed, or only computes.
+    pub(super) fn is_enqueuing_function(&self, schema: Option<&str>, function: &str) -> bool {
+        // Other libraries' functions have other beginnings: the schema need not be given.
+        (schema.is_none_or(|schema| any(&self.in_schemas, schema)) || self.is_of_job_schema(schema))
+            && any(&self.relayed.functions, function)
+    }
+
+    /// Whether a name is a sequence of a relayed table, perhaps qualified.
+    pub(super) fn is_relayed_sequence(&self, value: &str) -> bool {
+        let (schema, name) = split_name(value);
+        let tables = name.match_indices('_').map(|(at, _)| &name[..at]);
+        name.ends_with("_seq")
+            && tables.into_iter().any(|table| self.is_relayed_table(schema.as_deref(), table))
+    }
+
+    fn is_of_job_schema(&self, schema: Option<&str>) -> bool {
+        schema.is_some_and(|schema| self.schema(schema))
     }
 
     /// Whether everything in this schema is a job object.
