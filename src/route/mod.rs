@@ -20,8 +20,6 @@ pub struct Routes {
     /// Whether the jobs' pool is on another server than the primary's: then no statement and no transaction can
     /// use both.
     pub jobs_elsewhere: bool,
-    /// Whether jobs that are added on the primary's server are relayed to the jobs'.
-    pub relays: bool,
 }
 
 /// What a request asks for: the verdicts of its statements taken together.
@@ -189,7 +187,7 @@ mod tests {
 
     fn routes(jobs_elsewhere: bool) -> Routes {
         let (replicas, jobs, workers) = (Some(REPLICAS), Some(JOBS), Some(WORKERS));
-        Routes { primary: PRIMARY, replicas, jobs, workers, jobs_elsewhere, relays: true }
+        Routes { primary: PRIMARY, replicas, jobs, workers, jobs_elsewhere }
     }
 
     fn verdict(class: Class) -> Verdict {

@@ -303,7 +303,7 @@ impl Session {
             held,
             held_is_jobs_server: routes.jobs_elsewhere && held.is_some_and(on_jobs),
             holds_both: self.hold.is_both(),
-            relays: routes.relays && self.view.snapshot.takes_jobs(),
+            relays: routes.jobs_elsewhere && self.view.snapshot.takes_jobs(),
             begun_read_write: may_write,
             is_worker: self.who.is_worker,
             asked: if self.under_way.is_repeated { Some(Hint::Primary) } else { self.own.asked },

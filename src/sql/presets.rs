@@ -18,23 +18,43 @@ pub(super) struct Preset {
     pub(super) channels: &'static [&'static str],
     /// A preset that this one adds to.
     pub(super) extends: Option<&'static str>,
-    /// How it adds jobs.
-    pub(super) enqueues: Enqueues,
+    /// Where jobs enqueued on the primary are written to, from where a relay moves them to the job database. None: they
+    /// cannot be, since their rows name others by numbers that each database gives out for itself.
+    pub(super) outbox: Outbox,
 }
 
-/// How jobs are added that can be relayed from the primary to a job database. A statement that uses nothing else of the
-/// library's may run in a transaction of the application.
+/// How jobs that are enqueued on the primary come to the job database.
 #[derive(Debug)]
-pub(super) struct Enqueues {
-    /// The tables that jobs are added to.
-    pub(super) tables: &'static [&'static str],
-    /// What decides on additions, such as the queues: the same on both sides.
+pub(super) struct Outbox {
+    /// Tables whose rows are moved.
+    pub(super) relayed: &'static [Relayed],
+    /// Functions that insert into them and do nothing else that lasts.
+    pub(super) enqueues: &'static [&'static str],
+    /// Tables that an enqueue reads: the primary has a copy of the job database's rows.
     pub(super) mirrored: &'static [&'static str],
-    /// Functions that do nothing but add jobs, or only compute.
-    pub(super) functions: &'static [&'static str],
 }
 
-const NO_ENQUEUES: Enqueues = Enqueues { tables: &[], mirrored: &[], functions: &[] };
+/// A table whose rows are moved from the primary to the job database.
+#[derive(Debug)]
+pub struct Relayed {
+    /// The table's name.
+    pub table: &'static str,
+    /// The column that tells when a job was enqueued, if it has one: in UTC if it is without time zone.
+    pub enqueued_at: Option<&'static str>,
+    /// Waking the library's workers, if its table has no trigger that does.
+    pub notify: Option<Notify>,
+}
+
+/// A notification for rows that have come.
+#[derive(Debug)]
+pub struct Notify {
+    /// `{schema}` stands for the table's schema.
+    pub channel: &'static str,
+    /// What a row's payload is, in SQL over the row `j`; each is sent once.
+    pub payload: &'static str,
+    /// Which rows it is sent for, in SQL over the row `j`.
+    pub when: &'static str,
+}
 
 const NOTHING: Preset = Preset {
     name: "",
@@ -45,8 +65,13 @@ const NOTHING: Preset = Preset {
     indexes: &[],
     channels: &[],
     extends: None,
-    enqueues: NO_ENQUEUES,
+    outbox: Outbox { relayed: &[], enqueues: &[], mirrored: &[] },
 };
+
+/// A relayed table whose library wakes its workers itself, or whose workers poll.
+const fn relayed(table: &'static str, enqueued_at: Option<&'static str>) -> Relayed {
+    Relayed { table, enqueued_at, notify: None }
+}
 
 /// All presets, by name.
 pub(super) const PRESETS: &[Preset] = &[
@@ -57,7 +82,18 @@ pub(super) const PRESETS: &[Preset] = &[
         types: &["oban_job_state"],
         indexes: &["oban_jobs_*", "oban_peers_*"],
         channels: &["{schema}.oban_*", "oban_insert"],
-        enqueues: Enqueues { tables: &["oban_jobs"], ..NO_ENQUEUES },
+        outbox: Outbox {
+            relayed: &[Relayed {
+                table: "oban_jobs",
+                enqueued_at: Some("inserted_at"),
+                notify: Some(Notify {
+                    channel: "{schema}.oban_insert",
+                    payload: "pg_catalog.json_build_object('queue', j.queue)::pg_catalog.text",
+                    when: "j.state::pg_catalog.text = 'available'",
+                }),
+            }],
+            ..NOTHING.outbox
+        },
         ..NOTHING
     },
     Preset {
@@ -70,10 +106,11 @@ pub(super) const PRESETS: &[Preset] = &[
         name: "pg_boss",
         schemas: &["pgboss"],
         channels: &["pgboss_*"],
-        enqueues: Enqueues {
-            tables: &["job", "job_common", "j????????????????????????????????*"],
+        // A partitioned table, whose partitions it speaks for. An enqueue joins the table of queues.
+        outbox: Outbox {
+            relayed: &[relayed("job", Some("created_on"))],
             mirrored: &["queue"],
-            ..NO_ENQUEUES
+            ..NOTHING.outbox
         },
         ..NOTHING
     },
@@ -90,10 +127,15 @@ pub(super) const PRESETS: &[Preset] = &[
         types: &["procrastinate_*"],
         indexes: &["procrastinate_*", "idx_procrastinate_*"],
         channels: &["procrastinate_any_queue*", "procrastinate_queue*"],
-        enqueues: Enqueues {
-            tables: &["procrastinate_jobs"],
-            functions: &["procrastinate_defer_*"],
-            ..NO_ENQUEUES
+        // What its triggers write on the primary refers to the job, and goes with it.
+        outbox: Outbox {
+            relayed: &[relayed("procrastinate_jobs", None)],
+            enqueues: &[
+                "procrastinate_defer_job",
+                "procrastinate_defer_job_v1",
+                "procrastinate_defer_jobs_v1",
+            ],
+            ..NOTHING.outbox
         },
         ..NOTHING
     },
@@ -112,10 +154,19 @@ pub(super) const PRESETS: &[Preset] = &[
         types: &["river_job_state"],
         indexes: &["river_*"],
         channels: &["{schema}.river_*", "river_*"],
-        enqueues: Enqueues {
-            tables: &["river_job"],
-            functions: &["river_job_state_in_bitmask"],
-            ..NO_ENQUEUES
+        outbox: Outbox {
+            relayed: &[Relayed {
+                table: "river_job",
+                enqueued_at: Some("created_at"),
+                notify: Some(Notify {
+                    channel: "{schema}.river_insert",
+                    payload: "pg_catalog.json_build_object('queue', j.queue)::pg_catalog.text",
+                    when: "j.state::pg_catalog.text = 'available'",
+                }),
+            }],
+            // It only computes.
+            enqueues: &["river_job_state_in_bitmask"],
+            ..NOTHING.outbox
         },
         ..NOTHING
     },
@@ -124,7 +175,21 @@ pub(super) const PRESETS: &[Preset] = &[
         tables: &["good_jobs", "good_job_*"],
         indexes: &["index_good_job*"],
         channels: &["good_job"],
-        enqueues: Enqueues { tables: &["good_jobs", "good_job_batches"], ..NO_ENQUEUES },
+        outbox: Outbox {
+            relayed: &[
+                relayed("good_job_batches", Some("created_at")),
+                Relayed {
+                    table: "good_jobs",
+                    enqueued_at: Some("created_at"),
+                    notify: Some(Notify {
+                        channel: "good_job",
+                        payload: "pg_catalog.json_build_object('queue_name', j.queue_name)::pg_catalog.text",
+                        when: "j.scheduled_at IS NULL OR j.scheduled_at <= pg_catalog.now()",
+                    }),
+                },
+            ],
+            ..NOTHING.outbox
+        },
         ..NOTHING
     },
     Preset { name: "solid_queue", tables: &["solid_queue_*"], indexes: &["index_solid_queue_*"], ..NOTHING },
@@ -134,7 +199,7 @@ pub(super) const PRESETS: &[Preset] = &[
         functions: &["que_*", "lock_and_update_priorities"],
         types: &["que_query_result"],
         channels: &["que_listener_*", "que_state"],
-        enqueues: Enqueues { tables: &["que_jobs"], ..NO_ENQUEUES },
+        outbox: Outbox { relayed: &[relayed("que_jobs", None)], ..NOTHING.outbox },
         ..NOTHING
     },
     Preset { name: "pgmq", schemas: &["pgmq"], channels: &["pgmq.*"], ..NOTHING },
@@ -142,7 +207,7 @@ pub(super) const PRESETS: &[Preset] = &[
         name: "delayed_job",
         tables: &["delayed_jobs"],
         indexes: &["delayed_jobs_*"],
-        enqueues: Enqueues { tables: &["delayed_jobs"], ..NO_ENQUEUES },
+        outbox: Outbox { relayed: &[relayed("delayed_jobs", Some("created_at"))], ..NOTHING.outbox },
         ..NOTHING
     },
     Preset {

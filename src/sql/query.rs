@@ -312,8 +312,8 @@ impl<'p, 'c> Walk<'p, 'c> {
             self.found.is_job(Reason::JobObject);
             self.found.writes(Reason::JobObject);
             let enqueues = match access {
-                Access::Insert => self.rules.is_relayed_table(schema, name),
-                Access::Read => self.rules.is_mirrored_table(schema, name),
+                Access::Insert => self.rules.is_relayed(schema, name),
+                Access::Read => self.rules.is_mirrored(schema, name),
                 Access::Write => false,
             };
             self.found.belongs_to_jobs |= !enqueues;
