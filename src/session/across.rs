@@ -119,12 +119,14 @@ impl Session {
         let work = Work::of(&demand.verdict);
         leased.work = if in_transaction { leased.work.max(work) } else { work };
         leased.adds_jobs |= demand.adds_jobs();
+        if let Control::Begin { .. } = control
+            && !in_transaction
+        {
+            let across = self.hold.across.get_or_insert_default();
+            (across.opening, across.is_local) = (text.into_iter().collect(), false);
+            return;
+        }
         match (&mut self.hold.across, control) {
-            (None, Control::Begin { .. }) if !in_transaction => {
-                let opening = text.into_iter().collect::<Vec<_>>();
-                let is_local = opening.is_empty();
-                self.hold.across = Some(Across { opening, is_local, ..Across::default() }.into());
-            }
             (Some(across), _) => {
                 (across.had_failed, across.failed) = (has_failed, false);
                 match (text, control) {
@@ -160,19 +162,21 @@ impl Session {
         if is_here {
             return Ok(());
         }
-        if self.hold.is_both() {
-            self.change_places();
-            return Ok(());
-        }
-        let opens = self.status() != TxStatus::Idle;
+        let in_transaction = self.status() != TxStatus::Idle;
         let across = self.hold.across.get_or_insert_default();
-        if opens {
+        let is_open_there =
+            across.beside.as_ref().is_some_and(|beside| beside.protocol.status() != TxStatus::Idle);
+        if in_transaction && !is_open_there {
             if across.is_local || across.opening.is_empty() {
                 return Err(self.torn(request).into());
             }
             let texts = across.opening.clone();
             self.hold.transaction =
                 LocalTransaction::Deferred(Deferred { texts, fits_standby: false }.into());
+        }
+        if across.is_both() {
+            self.change_places();
+            return Ok(());
         }
         self.who.key.holds_none();
         across.beside = self.hold.leased.take();
@@ -264,6 +268,11 @@ impl Session {
         }
         let Some(mut across) = self.hold.across.take() else { return Ok(()) };
         let Some(beside) = across.beside.take() else { return Ok(()) };
+        if beside.protocol.status() == TxStatus::Idle && self.hold.leased.is_some() {
+            // Both are the session's own for longer.
+            self.hold.across = Some(Across { beside: Some(beside), ..Across::default() }.into());
+            return Ok(());
+        }
         let main = self.hold.leased.take();
         let commits = self.under_way.ending == Ending::Commit && !across.had_failed && !across.failed;
         self.hold.leased = Some(beside);
@@ -289,13 +298,15 @@ impl Session {
     /// Ends the transaction of the second backend, which has written nothing, and gives it back if nothing is left on it.
     async fn end_beside(&mut self, sql: &str) -> Result<(), Ended> {
         let Some(leased) = &mut self.hold.leased else { return Ok(()) };
-        if leased.protocol.status() != TxStatus::Idle
-            && let Err(broken) = leased.ask(sql).await
-        {
-            return self.end_lease(broken);
-        }
-        if let Some(leased) = &mut self.hold.leased {
-            leased.protocol.take_error();
+        if leased.protocol.status() != TxStatus::Idle {
+            let broken = match leased.ask(sql).await {
+                Ok(_) if leased.protocol.quiescent().is_some() => None,
+                Ok(_) => Some(leased.given_up("it does not end its part of a transaction")),
+                Err(broken) => Some(broken),
+            };
+            if let Some(broken) = broken {
+                return self.end_lease(broken);
+            }
         }
         self.settle_held().await
     }

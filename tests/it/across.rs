@@ -289,3 +289,176 @@ async fn transactions_that_use_both_servers_are_kept_whole_or_refused() {
         }
     }
 }
+
+/// Ends the connections of clients to a server, those for which the condition holds.
+async fn end_backends(server: &Postgres) {
+    assert!(
+        server.end_app_backends("state LIKE 'idle in transaction%'").await > 0,
+        "nobody is in a transaction"
+    );
+}
+
+#[tokio::test]
+async fn what_is_lost_of_a_transaction_on_two_servers_is_told() {
+    let site = Both::start().await;
+    // The server whose connection is lost, what is said next, and what must come of it.
+    for (loses_jobs, goes_on, rows) in [
+        // What only reads there is not missed.
+        (true, [("SELECT count(*) FROM items", "1 T"), ("COMMIT", "COMMIT I")], "a"),
+        (false, [("SELECT count(*) FROM items", "08006 E"), ("COMMIT", "ROLLBACK I")], ""),
+        (false, [(COUNT, "0 T"), ("COMMIT", "08007 I")], ""),
+    ] {
+        let mut client = site.client().await;
+        client.ask("BEGIN").await;
+        client.ask(ITEM).await;
+        assert_eq!(short(&client.ask(COUNT).await), "0 T");
+        if loses_jobs {
+            // As the one that requests do not go to; the other one would be told of at once.
+            client.ask("SELECT count(*) FROM items").await;
+            end_backends(&site.jobs).await;
+        } else {
+            end_backends(&site.primary).await;
+        }
+        for (sql, expected) in goes_on {
+            let told = short(&client.ask(sql).await);
+            let is_loss = expected.starts_with("08") && told.starts_with("57P01");
+            assert!(
+                told == expected || is_loss && told[5..] == expected[5..],
+                "{sql}: {told}, not {expected}"
+            );
+        }
+        assert_eq!(site.rows().await, (rows.to_owned(), String::new()));
+        assert_eq!(short(&client.ask("SELECT count(*) < 9 FROM items").await), "t I", "{goes_on:?}");
+        client.terminate().await;
+        site.check_is_quiet("after a loss").await;
+        site.clear().await;
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_ends_on_both_servers_when_its_jobs_server_goes_away() {
+    let site = Both::configured(|config| config.set("pools.jobs", "wait_timeout", "300ms")).await;
+    let mut client = site.client().await;
+    client.ask("BEGIN").await;
+    client.ask(ITEM).await;
+    client.ask(COUNT).await;
+    site.jobs.kill();
+    let told = short(&client.ask(COUNT).await);
+    assert!(["08006 E", "57P01 E"].contains(&told.as_str()), "{told}");
+    assert_eq!(short(&client.ask("SELECT 1").await), "25P02 E");
+    assert_eq!(short(&client.ask("COMMIT").await), "ROLLBACK I");
+    assert_eq!(site.primary.value("SELECT count(*) FROM items").await, "0");
+
+    // One that meets the outage at its first job statement; what needs no jobs goes on.
+    client.ask("BEGIN").await;
+    client.ask(ITEM).await;
+    assert_eq!(short(&client.ask(COUNT).await), "08006 E");
+    assert_eq!(short(&client.ask("ROLLBACK").await), "ROLLBACK I");
+    assert_eq!(short(&client.ask(ITEM).await), "INSERT 0 1 I");
+    site.primary.wait_for_app_backends("state <> 'idle'", 0).await;
+    site.jobs.boot();
+    eventually("jobs are read again", std::time::Duration::from_secs(10), async || {
+        (short(&client.ask(COUNT).await) == "0 I").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn clients_that_leave_leave_nothing_on_either_server() {
+    let site = Both::start().await;
+    for ends_first in [false, true] {
+        for last in [ITEM, COUNT] {
+            let mut client = site.client().await;
+            client.ask("BEGIN").await;
+            client.ask("INSERT INTO items VALUES ('gone')").await;
+            client.ask(COUNT).await;
+            client.ask(last).await;
+            if ends_first {
+                client.terminate().await;
+            }
+            client.reset();
+            site.check_is_quiet("after a client has left").await;
+            assert_eq!(site.rows().await, (String::new(), String::new()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_pool_of_jobs_fails_only_who_needs_it() {
+    let site = Both::configured(|config| config.set("pools.jobs", "wait_timeout", "200ms")).await;
+    let mut holders = [site.client().await, site.client().await];
+    for holder in &mut holders {
+        holder.ask("BEGIN").await;
+        holder.ask(JOB).await;
+    }
+    let mut client = site.client().await;
+    client.ask("BEGIN").await;
+    client.ask(ITEM).await;
+    client.ask("SAVEPOINT one").await;
+    let answer = client.ask(COUNT).await;
+    assert_eq!(short(&answer), "53300 E");
+    assert!(error_of(&answer).expect("an error")[1].contains("\"jobs\""), "{answer:?}");
+    assert_eq!(short(&client.ask("ROLLBACK TO one").await), "ROLLBACK T");
+    assert_eq!(short(&client.ask("COMMIT").await), "COMMIT I");
+    for holder in &mut holders {
+        assert_eq!(short(&holder.ask("COMMIT").await), "COMMIT I");
+    }
+    assert_eq!(site.rows().await, ("a".to_owned(), "J J".to_owned()));
+}
+
+#[tokio::test]
+async fn a_pinned_session_uses_the_other_server_beside() {
+    let site = Both::start().await;
+    for way in [Way::Simple, Way::Extended] {
+        let mut client = site.client().await;
+        for (sql, expected) in [
+            ("CREATE TEMP TABLE mine AS SELECT 1 AS n", "SELECT 1 I"),
+            (JOB, "INSERT 0 1 I"),
+            ("SELECT n FROM mine", "1 I"),
+            (COUNT, "1 I"),
+            ("BEGIN", "BEGIN T"),
+            ("INSERT INTO items SELECT 'a' FROM mine", "INSERT 0 1 T"),
+            (COUNT, "1 T"),
+            ("SELECT n FROM mine", "1 T"),
+            ("COMMIT", "COMMIT I"),
+            // State on the other one as well.
+            ("SELECT count(*) FROM oban_jobs WHERE pg_try_advisory_lock(9)", "1 I"),
+            ("SELECT n FROM mine", "1 I"),
+            ("UPDATE oban_jobs SET worker = 'K'", "UPDATE 1 I"),
+            ("SELECT n FROM mine", "1 I"),
+            ("BEGIN", "BEGIN T"),
+            ("SELECT n FROM mine", "1 T"),
+            ("UPDATE oban_jobs SET worker = 'L'", "UPDATE 1 T"),
+            ("ROLLBACK", "ROLLBACK I"),
+            ("SELECT n FROM mine", "1 I"),
+        ] {
+            let answer = say(&mut client, way, sql).await;
+            assert_eq!(short(&answer), expected, "{way:?} {sql}: {:?}", error_of(&answer));
+        }
+        let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 9";
+        assert_eq!(site.jobs.value(locks).await, "1", "the lock is kept");
+        assert_eq!(site.rows().await, ("a".to_owned(), "K".to_owned()));
+        client.terminate().await;
+        eventually("the lock goes with its session", std::time::Duration::from_secs(10), async || {
+            (site.jobs.value(locks).await == "0").then_some(())
+        })
+        .await;
+        site.clear().await;
+    }
+}
+
+#[tokio::test]
+async fn a_statement_of_jobs_within_a_transaction_is_cancelled() {
+    let site = Both::start().await;
+    site.jobs.query("INSERT INTO oban_jobs (worker) VALUES ('J')").await;
+    let mut client = site.client().await;
+    let (pid, secret) = client.key().clone();
+    client.ask("BEGIN").await;
+    client.ask(ITEM).await;
+    client.query("SELECT count(*), pg_sleep(60) FROM oban_jobs").await;
+    site.jobs.wait_for_app_backends("query LIKE '%pg_sleep%' AND state = 'active'", 1).await;
+    RawClient::cancel(site.proxy.port(), pid, &secret).await;
+    assert_eq!(short(&client.read_until_ready().await), "57014 E");
+    assert_eq!(short(&client.ask("COMMIT").await), "ROLLBACK I");
+    assert_eq!(site.rows().await, (String::new(), "J".to_owned()));
+}
