@@ -27,6 +27,7 @@ mod hostile;
 mod hosts;
 mod interleave;
 mod leftovers;
+mod libraries;
 mod life;
 mod listen;
 mod logins;
