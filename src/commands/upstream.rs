@@ -16,7 +16,7 @@ use crate::{
     socket::Socket,
     sql::{Catalog, Library, Rules},
     startup::{
-        build::{rules, server_of},
+        build::{own_connections, rules, server_of},
         reload::as_found,
     },
     threads::Home,
@@ -246,7 +246,8 @@ fn judge(config: &Config, found: &[Result<Facts, String>]) -> Report {
         let here = || config.pools.iter().filter(|pool| pool.servers.contains(&at));
         let of_pools: i64 = here().map(|pool| pool.max_connections as i64).sum();
         // The health check has one, unless the server's bound leaves none.
-        let wanted = server.max_connections.map_or(of_pools + 1, |bound| (bound as i64).min(of_pools + 1));
+        let of_all = of_pools + own_connections(config, at) as i64;
+        let wanted = server.max_connections.map_or(of_all, |bound| (bound as i64).min(of_all));
         let facts = match facts {
             Ok(facts) => facts,
             Err(error) => {

@@ -39,6 +39,7 @@ mod losses;
 mod modes;
 mod names;
 mod orphans;
+mod outbox;
 mod packaging;
 mod pins;
 mod polls;
