@@ -273,6 +273,11 @@ fn check(config: &config::Config, origin: &Origin, connect: bool) -> ExitCode {
     for problem in &report.problems {
         say(format_args!("problem: {problem}\n"));
     }
+    if let Some(found) = &report.found {
+        say(format_args!(
+            "\nfound on the primary are the tables of job libraries; this says what they get:\n\n{found}\n"
+        ));
+    }
     if report.problems.is_empty() {
         say(format_args!("the servers fit the configuration\n"));
         ExitCode::SUCCESS
@@ -282,6 +287,13 @@ fn check(config: &config::Config, origin: &Origin, connect: bool) -> ExitCode {
 }
 
 fn classify(config: &config::Config, sql: &str) -> ExitCode {
+    let catalog = classify::read_catalog(config).unwrap_or_else(|error| {
+        eprintln!(
+            "the primary's catalog could not be read ({error}); what names tables is taken for a write"
+        );
+        sql::Catalog::empty()
+    });
+    let config = &config.clone().with_libraries(&reload::as_found(catalog.libraries()));
     let rules = match build::rules(config) {
         Ok(rules) => rules,
         Err(error) => {
@@ -289,12 +301,6 @@ fn classify(config: &config::Config, sql: &str) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let catalog = classify::read_catalog(config).unwrap_or_else(|error| {
-        eprintln!(
-            "the primary's catalog could not be read ({error}); what names tables is taken for a write"
-        );
-        sql::Catalog::empty()
-    });
     let explanation = sql::explain(&rules, &catalog, sql.as_bytes());
     say(format_args!("pool       {}\n{explanation}", classify::pool_for(config, explanation.verdict)));
     ExitCode::SUCCESS

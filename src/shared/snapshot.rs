@@ -123,6 +123,18 @@ impl Snapshot {
         self.pools.iter().flat_map(|pool| &pool.members).for_each(ServerPool::renew);
     }
 
+    /// Whether jobs may be added on the primary now.
+    pub(crate) fn takes_jobs(&self) -> bool {
+        self.outbox.as_ref().is_some_and(|outbox| outbox.is_ready())
+    }
+
+    /// Jobs may have been added on the primary, and committed.
+    pub(crate) fn added_jobs(&self) {
+        if let Some(outbox) = &self.outbox {
+            outbox.enqueued();
+        }
+    }
+
     pub(crate) fn pool(&self, id: PoolId) -> &Pool {
         &self.pools[usize::from(id.0)]
     }

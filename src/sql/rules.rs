@@ -177,6 +177,19 @@ impl Rules {
         self.outgoing.iter().filter(has).any(|of| of.may_be_in(schema))
     }
 
+    /// Whether the primary has a copy of the job database's rows of this table.
+    pub(super) fn is_mirrored(&self, schema: Option<&str>, table: &str) -> bool {
+        let has = |of: &&Outgoing| of.mirrored.iter().any(|name| name.eq_ignore_ascii_case(table));
+        self.outgoing.iter().filter(has).any(|of| of.may_be_in(schema))
+    }
+
+    /// Whether a name, perhaps qualified, is that of a sequence of a table whose rows are moved.
+    pub(super) fn is_relayed_sequence(&self, value: &str) -> bool {
+        let (schema, name) = split_name(value);
+        let mut tables = name.match_indices('_').map(|(at, _)| &name[..at]);
+        name.ends_with("_seq") && tables.any(|table| self.is_relayed(schema.as_deref(), table))
+    }
+
     fn add_tables<S: AsRef<str>>(&mut self, tables: &[S]) {
         self.tables.extend(globs(tables));
         // What PostgreSQL calls the indexes and sequences that come with a table.

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, because linking it is what takes long. Those of servers boot real Postgres
 //! through [`support`].
 
+mod across;
 mod additions;
 mod attack;
 mod backends;
@@ -26,6 +27,7 @@ mod hostile;
 mod hosts;
 mod interleave;
 mod leftovers;
+mod libraries;
 mod life;
 mod listen;
 mod logins;

@@ -4,6 +4,7 @@ mod commands;
 mod crashes;
 mod libraries;
 mod rows;
+mod sessions;
 mod windows;
 
 use std::{collections::BTreeMap, fs, process::Command, time::Duration};
