@@ -15,7 +15,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A session of this command ends by itself if nobody hears of it for so long.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// What is to be done.
+/// The task of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Print what [`Task::Init`] would run.
@@ -25,7 +25,7 @@ pub enum Task {
     },
     /// Make what the outbox needs.
     Init {
-        /// As for the plan.
+        /// The same as for the plan.
         with_rows: bool,
     },
     /// Tell how it does.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::link::{Failure, Link};
 use crate::sql::Rules;
 
-/// What there is, in words: the schema and table that it belongs to, what it is, and what it is like.
+/// The things that there are, in words: the schema and table that it belongs to, what it is, and what it is like.
 const FACTS: &str = "\
     SELECT n.nspname, c.relname, 'column ' || a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod) \
     || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END \
@@ -41,7 +41,7 @@ const FACTS: &str = "\
 /// By schema, table and what it is.
 type Facts = BTreeMap<[String; 3], String>;
 
-/// What both sides have of the library, compared.
+/// A comparison of what both sides have of the library.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Drift {
     /// How many things were compared.

@@ -12,7 +12,7 @@ use super::{
 /// Numbers above all that were given stay unused, so many: for what is given while this is looked at.
 const MARGIN: i64 = 10_000;
 
-/// What is done, in order; or why it cannot be.
+/// The steps to be done, in order; or why they cannot be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// On the primary and in the job database, in this order.
@@ -56,7 +56,7 @@ const JOBS_TABLES: [&str; 4] = [
 const PRIMARY_DROPS: [&str; 2] = ["DROP TABLE bulkhead.refused, bulkhead.outbox", "DROP SCHEMA bulkhead"];
 const JOBS_DROPS: [&str; 2] = ["DROP TABLE bulkhead.relayed, bulkhead.outbox", "DROP SCHEMA bulkhead"];
 
-/// What installs the outbox for the tables that both sides have. `users` are those that the relay logs in as, on the
+/// The plan that installs the outbox for the tables that both sides have. `users` are those that the relay logs in as, on the
 /// primary and in the job database. `with_rows`: rows that are on the primary already may be moved, too.
 pub fn install(primary: &Side, jobs: &Side, users: [&str; 2], rows: &[String], with_rows: bool) -> Plan {
     let mut plan = Plan::default();
@@ -106,7 +106,7 @@ pub fn install(primary: &Side, jobs: &Side, users: [&str; 2], rows: &[String], w
     plan
 }
 
-/// What takes the outbox away.
+/// The plan that takes the outbox away.
 pub fn uninstall(primary: &Side, jobs: &Side, before: &[(bool, String, i64)]) -> Plan {
     let mut plan = Plan::default();
     for (side, on_primary, drops) in [(primary, true, PRIMARY_DROPS), (jobs, false, JOBS_DROPS)] {

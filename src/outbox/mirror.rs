@@ -13,7 +13,7 @@ use crate::wire::message;
 #[derive(Clone, Debug)]
 pub(super) struct Mirror {
     statements: Statements,
-    /// What was sent last, in short.
+    /// The digest of the rows that were sent last.
     sent: Option<String>,
 }
 

@@ -10,6 +10,7 @@
 //! | `state` | what sessions, metrics and the relay tell each other |
 //! | `relay` | the task: who moves rows, when, and what follows a failure |
 //! | `round` | moving some rows of one table: the order of the two commits |
+//! | `ledger` | forgetting what was moved long ago |
 //! | `mirror` | tables of the job database that enqueuing reads, on the primary |
 //! | `statements` | the texts of that |
 //! | `tables` | the tables of both sides, and whether they fit together |
@@ -28,6 +29,7 @@
 
 mod drift;
 mod install;
+mod ledger;
 mod link;
 mod mirror;
 mod relay;
@@ -41,8 +43,8 @@ mod text;
 pub use drift::{Drift, drift};
 pub use install::{Plan, Step, install, uninstall};
 pub use link::{Failure, Link};
-pub use relay::{Relay, Settings};
-pub use state::{Figures, Outbox};
+pub use relay::Relay;
+pub use state::{Figures, Outbox, Settings};
 pub use status::{Status, TableStatus, status};
 pub use tables::{Column, Partitions, Sequence, Side, Table, has_rows, problems, read};
 

@@ -36,39 +36,39 @@ pub(super) const INSTALLED: &str = "SELECT pg_catalog.to_regclass('bulkhead.outb
 /// A table that jobs are moved between.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// Its schema.
+    /// The schema that it is in.
     pub schema: String,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its columns, in their order.
+    /// The columns, in their order.
     pub columns: Vec<Column>,
     /// The primary key's columns, in the key's order.
     pub key: Vec<String>,
-    /// What numbers its rows, if anything does.
+    /// The sequence that numbers its rows, if any does.
     pub sequence: Option<Sequence>,
     /// Whether it has partitions.
     pub partitions: Partitions,
-    /// What the preset says of it; `None` for one that is only mirrored.
+    /// The preset's word on it; `None` for one that is only mirrored.
     pub relayed: Option<&'static Relayed>,
 }
 
 /// Whether a table has partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Partitions {
-    /// It has none.
+    /// None.
     Without,
-    /// It has some, and a row that none is made for is refused.
+    /// Some, and a row that none is made for is refused.
     Open,
-    /// It has some, one of which is for all other rows.
+    /// Some, one of which is for all other rows.
     Default,
 }
 
 /// A column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its type with its schema, unless it is PostgreSQL's own.
+    /// The type with its schema, unless it is PostgreSQL's own.
     pub type_name: String,
     /// Whether it is computed from others (`GENERATED ALWAYS AS (..) STORED`).
     pub is_generated: bool,
@@ -79,11 +79,11 @@ pub struct Column {
 /// The sequence that a key is taken from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequence {
-    /// Its name in SQL.
+    /// The name in SQL.
     pub name: String,
     /// The column that it numbers.
     pub column: String,
-    /// Its increment.
+    /// The increment.
     pub increment: i64,
     /// The last number that it has given.
     pub last: i64,
@@ -94,9 +94,9 @@ pub struct Sequence {
 /// One side: its tables, and what `bulkhead jobs init` has noted there.
 #[derive(Clone, Debug, Default)]
 pub struct Side {
-    /// Those that are moved between, in the order of their names.
+    /// Tables that are moved between, in the order of their names.
     pub tables: Vec<Table>,
-    /// Those that the primary has a copy of.
+    /// Tables that the primary has a copy of.
     pub mirrored: Vec<Table>,
     /// Whether the schema `bulkhead` has what belongs there.
     pub has_schema: bool,

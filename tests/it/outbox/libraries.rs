@@ -120,8 +120,9 @@ async fn the_primary_knows_the_queues_that_an_enqueue_joins() {
     yard.primary
         .query("INSERT INTO pgboss.job (name, data) SELECT q.name, '{}' FROM pgboss.queue AS q WHERE q.name = 'new'")
         .await;
-    let come = "SELECT count(*) FROM pgboss.j2";
-    eventually("the job has come", LONG, async || (yard.jobs.value(come).await == "1").then_some(())).await;
+    let arrived = "SELECT count(*) FROM pgboss.j2";
+    eventually("the job has come", LONG, async || (yard.jobs.value(arrived).await == "1").then_some(()))
+        .await;
     drop(proxy);
     let (code, text) = bulkhead(&config, &["jobs", "undo"]);
     assert_eq!(code, Some(0), "{text}");
