@@ -20,6 +20,8 @@ pub struct Routes {
     /// Whether the jobs' pool is on another server than the primary's: then no statement and no transaction can
     /// use both.
     pub jobs_elsewhere: bool,
+    /// Whether definitions of job objects are made on both servers then.
+    pub defines_on_both: bool,
 }
 
 /// What a request asks for: the verdicts of its statements taken together.
@@ -147,6 +149,16 @@ impl Routes {
         })
     }
 
+    /// Whether a request defines job objects and nothing else, on both servers.
+    pub fn defines_on_both(&self, demand: &Demand) -> bool {
+        let verdict = &demand.verdict;
+        self.jobs_elsewhere
+            && self.defines_on_both
+            && verdict.class == Class::Job
+            && verdict.effects.has(Effects::JOB_DDL)
+            && !demand.mixed
+    }
+
     fn on_held(&self, demand: &Demand, adds_jobs: bool, held: PoolId, standing: Standing) -> Target {
         let verdict = demand.verdict;
         let is_job = verdict.class == Class::Job;
@@ -191,7 +203,7 @@ mod tests {
 
     fn routes(jobs_elsewhere: bool) -> Routes {
         let (replicas, jobs, workers) = (Some(REPLICAS), Some(JOBS), Some(WORKERS));
-        Routes { primary: PRIMARY, replicas, jobs, workers, jobs_elsewhere }
+        Routes { primary: PRIMARY, replicas, jobs, workers, jobs_elsewhere, defines_on_both: true }
     }
 
     fn verdict(class: Class) -> Verdict {

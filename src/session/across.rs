@@ -46,8 +46,10 @@ pub(super) struct Across {
     is_local: bool,
     /// The backend that requests do not go to.
     beside: Option<Leased>,
-    /// A statement about savepoints that the backend beside is to get, too, once it has succeeded.
-    echo: Option<Box<[u8]>>,
+    /// A statement about savepoints, or a definition, that the backend beside is to get, too, once it has succeeded.
+    pub(super) echo: Option<Box<[u8]>>,
+    /// Something was defined on both in the transaction.
+    pub(super) defines: bool,
     /// The transaction had failed when the request under way was sent.
     had_failed: bool,
     /// The request under way has failed.
@@ -88,9 +90,10 @@ impl Hold {
 }
 
 impl Work {
-    /// What a request does, on its own server.
-    fn of(verdict: &Verdict) -> Self {
+    /// What a request does, on its own server. What it `defines` on both is committed on both.
+    fn of(verdict: &Verdict, defines: bool) -> Self {
         match verdict.class {
+            Class::Job if defines => Self::Reads,
             Class::Neutral => Self::Neutral,
             Class::Read => Self::Reads,
             Class::Job if !verdict.effects.has(Effects::JOB_WRITES) => Self::Reads,
@@ -130,7 +133,7 @@ impl Session {
         let text = if is_one { self.judge().executed_text(request).ok().flatten() } else { None };
         let text = text.map(Box::<[u8]>::from);
         let Some(leased) = &mut self.hold.leased else { return };
-        let work = Work::of(&demand.verdict);
+        let work = Work::of(&demand.verdict, self.view.snapshot.routes.defines_on_both(demand));
         leased.work = if in_transaction { leased.work.max(work) } else { work };
         leased.adds_jobs |= demand.adds_jobs();
         if let Control::Begin { .. } = control
@@ -162,7 +165,7 @@ impl Session {
         pool: PoolId,
     ) -> Result<(), Stop> {
         if self.hold.is_both() && demand.verdict.control != Control::None {
-            return self.end_or_echo(request, demand);
+            return self.end_or_echo(request, demand).await;
         }
         // The server where the transaction has failed says so.
         if self.status() == TxStatus::Failed {
@@ -230,7 +233,8 @@ impl Session {
         let other = if is_here { beside } else { leased.as_ref() };
         let in_transaction = |leased: &Leased| leased.protocol.status() != TxStatus::Idle;
         let has_written = other.is_some_and(|other| in_transaction(other) && other.work >= Work::Adds);
-        !has_written || Work::of(&demand.verdict) < Work::Adds
+        !has_written
+            || Work::of(&demand.verdict, self.view.snapshot.routes.defines_on_both(demand)) < Work::Adds
     }
 
     /// Whether the session cannot go over to another backend: what belongs to this one it knows of one only.
@@ -241,7 +245,7 @@ impl Session {
 
     /// Transaction control where both servers have a part of the transaction: its end belongs to the one that has written,
     /// savepoints to both.
-    fn end_or_echo(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
+    async fn end_or_echo(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
         let control = demand.verdict.control;
         let text = self.judge().executed_text(request)?.filter(|_| demand.statements == 1).map(Box::from);
         let Hold { leased: Some(leased), across: Some(across), .. } = &mut self.hold else { return Ok(()) };
@@ -251,6 +255,7 @@ impl Session {
                 if is_open && across.beside.as_ref().is_some_and(|beside| beside.work > leased.work) {
                     self.change_places();
                 }
+                self.commit_definitions(control).await?;
             }
             Control::Begin { .. } | Control::None => {}
             Control::Prologue | Control::Other => {
@@ -290,9 +295,18 @@ impl Session {
             && let Some(beside) = &mut across.beside
         {
             let text = String::from_utf8_lossy(&text).into_owned();
-            let is_told = beside.ask(&text).await.is_ok_and(|answer| answer.error.is_none());
-            if !is_told {
-                // The two are not at the same savepoint any more.
+            let error = match beside.ask(&text).await {
+                Ok(answer) => answer.error.map(|fields| fields.to_string()),
+                Err(broken) => Some(broken.to_string()),
+            };
+            if let Some(error) = error {
+                if across.defines {
+                    tracing::warn!(
+                        error,
+                        "a definition of job objects was made on the job database and not on the primary"
+                    );
+                }
+                // The two are not at the same point any more.
                 across.is_local = true;
                 self.fail_transaction().await?;
             }
@@ -301,7 +315,7 @@ impl Session {
             return Ok(());
         }
         let Some(across) = &mut self.hold.across else { return Ok(()) };
-        (across.opening, across.is_local) = (Vec::new(), false);
+        (across.opening, across.is_local, across.defines) = (Vec::new(), false, false);
         let commits = self.under_way.ending == Ending::Commit && !across.had_failed && !across.failed;
         match &across.beside {
             None => {
@@ -323,11 +337,12 @@ impl Session {
 
     /// Ends the part of the transaction on the backend beside, which has written nothing that is to stay, and gives that back
     /// if nothing is left on it.
-    pub(super) async fn end_other(&mut self, sql: &str) -> Result<(), Ended> {
-        let Some(across) = &mut self.hold.across else { return Ok(()) };
-        let Some(beside) = across.beside.take() else { return Ok(()) };
+    /// Returns whether it has ended so.
+    pub(super) async fn end_other(&mut self, sql: &str) -> Result<bool, Ended> {
+        let Some(across) = &mut self.hold.across else { return Ok(false) };
+        let Some(beside) = across.beside.take() else { return Ok(false) };
         let main = self.hold.leased.replace(beside);
-        self.end_beside(sql).await?;
+        let is_ended = self.end_beside(sql).await?;
         let beside = self.hold.leased.take();
         match (main, beside) {
             (Some(main), Some(beside)) => {
@@ -343,22 +358,27 @@ impl Session {
                 }
             }
         }
-        Ok(())
+        Ok(is_ended)
     }
 
-    async fn end_beside(&mut self, sql: &str) -> Result<(), Ended> {
-        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+    async fn end_beside(&mut self, sql: &str) -> Result<bool, Ended> {
+        let Some(leased) = &mut self.hold.leased else { return Ok(false) };
+        let mut is_ended = false;
         if leased.protocol.status() != TxStatus::Idle {
             let broken = match leased.ask(sql).await {
-                Ok(_) if leased.protocol.quiescent().is_some() => None,
+                Ok(answer) if leased.protocol.quiescent().is_some() => {
+                    is_ended = answer.error.is_none();
+                    None
+                }
                 Ok(_) => Some(leased.given_up("it does not end its part of a transaction")),
                 Err(broken) => Some(broken),
             };
             if let Some(broken) = broken {
-                return self.end_lease(broken);
+                return self.end_lease(broken).map(|()| false);
             }
         }
-        self.settle_held().await
+        self.settle_held().await?;
+        Ok(is_ended)
     }
 }
 

@@ -56,6 +56,9 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
                 session.checkout(request, &demand, judged_at, pool).await?;
             }
         }
+        if session.defines_on_both(&demand) {
+            Box::pin(session.prepare_definition(request, &demand, judged_at)).await?;
+        }
         if session.listens(&demand) {
             Box::pin(session.prepare_listening(request, &demand)).await?;
         }

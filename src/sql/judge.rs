@@ -199,6 +199,9 @@ impl Judge<'_> {
         if self.rules.words_name_job(&source) {
             walk.found.is_job(Reason::JobLiteral);
             walk.found.belongs_to_jobs = true;
+            let words = source.to_ascii_lowercase();
+            walk.found.defines =
+                ["create", "alter", "drop", "comment"].iter().any(|word| words.contains(word));
         }
         let sets = programs::parameters(&source);
         if !sets.names.is_empty() {

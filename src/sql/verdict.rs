@@ -195,6 +195,8 @@ effects! {
     JOB_SIDE = 52;
     /// A job statement that is not proven to only read.
     JOB_WRITES = 53;
+    /// Defines job objects, in statements or in a DO block.
+    JOB_DDL = 54;
     /// Changes what texts mean until the end of the transaction: SET LOCAL, `set_config(.., true)`, a temporary table
     /// that goes with it.
     LOCAL = 50;
