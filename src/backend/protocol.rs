@@ -45,6 +45,8 @@ struct Part {
     withholds_ready: bool,
     /// If nothing but an error of the server's own comes, the client is told nothing: its session repeats it.
     repeat: Repeat,
+    /// It begins a transaction, which an error leaves behind: it is only repeated if its connection is lost.
+    begins: bool,
     failed: bool,
     opening: Opening,
 }

@@ -298,6 +298,7 @@ impl Session {
             held,
             held_is_jobs_server: routes.jobs_elsewhere && held.is_some_and(on_jobs),
             begun_read_write: may_write,
+            begins_on_standby: demand.begins.begins_on_standby(self.own.settings.is_read_only()),
             is_worker: self.who.is_worker,
             asked: if self.under_way.is_repeated { Some(Hint::Primary) } else { self.own.asked },
             bound: self.who.bound,

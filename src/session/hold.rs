@@ -16,7 +16,7 @@ use crate::{
     },
     pool::{Lease, PinPlace},
     route::PoolId,
-    shared::counters::SessionPin,
+    shared::counters::{ReadOn, SessionPin},
     sql::Effects,
     wire::TxStatus,
 };
@@ -36,6 +36,8 @@ pub(super) struct Leased {
     lease: Lease,
     /// The pool that it is of.
     pub(super) pool: PoolId,
+    /// How reads are counted, while there is a transaction that might have been opened on a replica.
+    pub(super) reads: Option<ReadOn>,
     /// The backend is the session's own until the session ends.
     pub(super) is_kept: bool,
     /// Why it is kept between transactions.
@@ -73,7 +75,7 @@ impl Leased {
         if let Some(place) = place {
             lease.take_place(place);
         }
-        Self { lease, pool, is_kept, pin: None, left: Left::default() }
+        Self { lease, pool, reads: None, is_kept, pin: None, left: Left::default() }
     }
 
     /// Whether the session keeps it for longer than a transaction.

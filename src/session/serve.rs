@@ -49,10 +49,11 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         session.hold.transaction.check()?;
         match session.target(request, &demand) {
             Target::Torn => return Err(session.torn(request).into()),
-            Target::Held => {}
+            Target::Held => session.count_held_read(&demand),
             Target::Pool(pool) => {
                 let pool = session.fresh_pool(&demand, pool).await?;
                 session.checkout(request, &demand, judged_at, pool).await?;
+                session.note_reading(&demand);
             }
         }
         if session.listens(&demand) {
