@@ -47,6 +47,7 @@ mod proven;
 mod reload;
 mod repeats;
 mod repeats_lost;
+mod replicas;
 mod routing;
 mod shares;
 mod silence;
