@@ -45,7 +45,7 @@ struct Part {
     withholds_ready: bool,
     /// If nothing but an error of the server's own comes, the client is told nothing: its session repeats it.
     repeat: Repeat,
-    /// It begins a transaction, which an error leaves behind: it is only repeated if its connection is lost.
+    /// The begin of a transaction is part of it, which an error leaves behind: then only the loss of its connection repeats it.
     begins: bool,
     failed: bool,
     opening: Opening,

@@ -39,9 +39,9 @@ struct Slot {
 }
 
 impl Slot {
-    /// Its tables are written at this time, or were later. Many write at the same time by this clock, which moves seldom:
-    /// to see that it has been noted costs less than to note it again. Who comes to know of the write sees the same or a
-    /// later one, as it would if it had been noted anew: a stamp never goes back, and whoever looks later sees no less.
+    /// The tables of the slot are written at this time, or were later. Many are written at the same time by this clock, which
+    /// moves seldom: to see that it has been noted costs less than to note it again. Whoever comes to know of the write sees
+    /// the same or a later stamp, as if it had been noted anew: stamps never go back, and whoever looks later sees no less.
     fn stamp_at(&self, time: u64) {
         if self.stamp.load(SeqCst) < time {
             self.stamp.fetch_max(time, SeqCst);

@@ -89,7 +89,7 @@ pub enum Control {
     Other,
 }
 
-/// What BEGIN says of whether its transaction may write.
+/// The access mode that BEGIN asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AccessMode {
     /// Nothing: `default_transaction_read_only` decides.
