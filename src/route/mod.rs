@@ -97,6 +97,7 @@ impl Demand {
 
 /// Where a session stands; by default at its beginning.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub struct Standing {
     /// The pool whose lease the session holds, if any.
     pub held: Option<PoolId>,
@@ -304,7 +305,9 @@ mod tests {
         let commit = Verdict { control: Control::Commit, ..verdict(Class::Neutral) };
         let begins = |verdicts: &[Verdict]| {
             let mut demand = Demand::none();
-            verdicts.iter().for_each(|verdict| demand.add(*verdict));
+            for verdict in verdicts {
+                demand.add(*verdict);
+            }
             demand.begins
         };
         let read = verdict(Class::Read);
