@@ -51,12 +51,12 @@ async fn a_replica_leaves_beyond_max_lag_and_comes_back_below_half_of_it() {
     let beside = Beside::start(1, |config| eventual(config).set("pools.replicas", "max_lag", "2s")).await;
     let client = beside.client().await;
     beside.wait_until_read(&client, 1).await;
-    assert_eq!(beside.of_replica("serves_reads", 1).await, 1.0);
+    assert!(beside.serves(1).await);
     set_delay(&beside.replicas[0], "1500ms").await;
     assert!(beside.serves_while_in_between(&client).await, "it has not been further behind");
     set_delay(&beside.replicas[0], "1h").await;
     beside.write_until(&client, 0).await;
-    assert_eq!(beside.of_replica("serves_reads", 1).await, 0.0);
+    assert!(!beside.serves(1).await);
     set_delay(&beside.replicas[0], "1500ms").await;
     assert!(!beside.serves_while_in_between(&client).await, "it is not behind by less than half");
     set_delay(&beside.replicas[0], "0").await;
@@ -89,7 +89,7 @@ async fn a_replica_leaves_beyond_max_lag_bytes() {
     assert_eq!(beside.reads_there(&client).await, 1);
     write(50_000).await;
     beside.wait_until_read(&client, 0).await;
-    assert_eq!(beside.of_replica("serves_reads", 1).await, 0.0);
+    assert!(!beside.serves(1).await);
     beside.replicas[0].set_replay(true).await;
     beside.wait_until_read(&client, 1).await;
 }
@@ -119,7 +119,7 @@ async fn a_replica_of_another_cluster_serves_nothing() {
             assert_eq!(beside.reads_there(&client).await, 0, "{consistency}, after {:?}", began.elapsed());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert_eq!(beside.of_replica("serves_reads", 1).await, 0.0, "{consistency}");
+        assert!(!beside.serves(1).await, "{consistency}");
     }
 }
 

@@ -19,7 +19,7 @@ async fn writes_of_one_database_are_found_beside_those_of_others() {
     }
     for database in 0..DATABASES {
         beside.primary.query(&format!("CREATE DATABASE many_{database} OWNER app")).await;
-        let tables = (0..TABLES).map(|at| format!("CREATE TABLE t{at} (n int);")).collect::<String>();
+        let tables = (0..TABLES).fold(String::new(), |sql, at| sql + &format!("CREATE TABLE t{at} (n int);"));
         let admin = beside.primary.admin_of(&format!("many_{database}")).await;
         admin.batch_execute(&format!("SET ROLE app; {tables}")).await.expect("valid");
     }

@@ -86,6 +86,11 @@ impl Beside {
         .await;
     }
 
+    /// Whether a replica serves reads.
+    async fn serves(&self, number: usize) -> bool {
+        self.of_replica("serves_reads", number).await > 0.5
+    }
+
     /// What one metric says of a replica.
     async fn of_replica(&self, metric: &str, number: usize) -> f64 {
         let sample = format!("bulkhead_replica_{metric}{{server=\"replica_{number}\"}}");

@@ -113,13 +113,13 @@ async fn a_write_where_only_reads_are_allowed_fails_and_the_next_one_does_not() 
 /// Whichever table it reads first, it may read any other one later.
 #[tokio::test]
 async fn a_transaction_sees_what_was_written_to_any_table() {
-    let site = Routed::configured(|cluster| ProxyConfig::of(cluster)).await;
+    const OPENED: Requests =
+        &[&["BEGIN READ ONLY", "SELECT FROM quiet"], &["SELECT id FROM written"], &["COMMIT"]];
+    let site = Routed::configured(ProxyConfig::of).await;
     let mut raw = site.raw("").await;
     let written: Requests = &[&["CREATE TABLE quiet (id int)"], &["CREATE TABLE written (id int)"]];
     assert_eq!(send(&mut raw, written, "made").await, [""; 0]);
     site.cluster.wait_for_replay().await;
-    const OPENED: Requests =
-        &[&["BEGIN READ ONLY", "SELECT FROM quiet"], &["SELECT id FROM written"], &["COMMIT"]];
     eventually("it runs on the replica", SOON, async || {
         let mark = format!("open {:?}", std::time::Instant::now());
         assert_eq!(send(&mut raw, OPENED, &mark).await, [""; 0]);
@@ -141,19 +141,19 @@ async fn reads_in_transactions_are_counted() {
     let mut raw = site.raw("").await;
     let count = async |on: &str, reason: &str| {
         let sample = format!("bulkhead_replica_reads_total{{on=\"{on}\",reason=\"{reason}\"}}");
-        site.proxy.metric(&sample).await.expect("it is counted")
+        site.proxy.metric(&sample).await.expect("it is counted") as u64
     };
     let all = async || {
         let fresh = count("replica", "fresh").await;
         [fresh, count("replica", "transaction").await, count("primary", "transaction").await]
     };
     let before = all().await;
-    let cases: [(Requests, [f64; 3]); 6] = [
-        (&[&["BEGIN READ ONLY"], &[READ], &[READ], &[READ], &["COMMIT"]], [1.0, 2.0, 0.0]),
-        (&[&["BEGIN READ ONLY", READ], &[READ], &["COMMIT"]], [1.0, 1.0, 0.0]),
+    let cases: [(Requests, [u64; 3]); 6] = [
+        (&[&["BEGIN READ ONLY"], &[READ], &[READ], &[READ], &["COMMIT"]], [1, 2, 0]),
+        (&[&["BEGIN READ ONLY", READ], &[READ], &["COMMIT"]], [1, 1, 0]),
         // No replica can run what comes first.
-        (&[&["BEGIN READ ONLY"], &["SELECT pg_is_in_recovery()"], &[READ], &["COMMIT"]], [0.0, 0.0, 1.0]),
-        (&[&["BEGIN"], &[READ], &[READ], &["COMMIT"]], [0.0; 3]),
+        (&[&["BEGIN READ ONLY"], &["SELECT pg_is_in_recovery()"], &[READ], &["COMMIT"]], [0, 0, 1]),
+        (&[&["BEGIN"], &[READ], &[READ], &["COMMIT"]], [0; 3]),
         (
             &[
                 &["BEGIN"],
@@ -164,9 +164,9 @@ async fn reads_in_transactions_are_counted() {
                 &[READ],
                 &["COMMIT"],
             ],
-            [0.0; 3],
+            [0; 3],
         ),
-        (&[&["SELECT pg_advisory_unlock(1)"]], [0.0; 3]),
+        (&[&["SELECT pg_advisory_unlock(1)"]], [0; 3]),
     ];
     let mut sum = before;
     for (requests, counted) in cases {
