@@ -315,7 +315,7 @@ const MISTAKES: &[&str] = &[
     "[pools.reports]\nmax_connections = 5",
     "[jobs]\npresets = [\"obam\"]",
     "[jobs]\npresets = [\"sidekiq\"]",
-    "[jobs]\npresets = \"oban\"",
+    "[jobs]\npresets = [\"auto\", \"oban\"]",
     "[jobs]\npresets = [1]",
     "[jobs]\noutbox = true",
     "[jobs]\noutbox = \"yes\"",
@@ -406,7 +406,7 @@ fn values_must_fit_each_other() {
             "x:5:29: limits.prepared_bytes_per_client: is more than request_buffer_total",
         ),
         (beside("[listen]\nunix_socket_mode = \"0700\""), "x:4:20: listen.unix_socket_mode: has no meaning"),
-        (beside("[jobs]\nschemas = [\"private\"]"), "x:4:11: jobs.schemas: has no meaning without presets"),
+        (beside("[jobs]\npresets = []\nschemas = [\"private\"]"), "x:5:11: jobs.schemas: has no meaning without presets"),
         (
             beside("[servers.replica_1]\nurl = \"postgres://u@h/d\"\n[pools.replicas]"),
             "x:4:7: servers.replica_1.url: is the same database at the same address as servers.primary",
