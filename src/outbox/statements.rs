@@ -94,7 +94,8 @@ impl Statements {
     ///
     /// A row is inserted if the ledger did not have it. What the ledger had already was inserted by a round whose end the
     /// primary did not see, unless it is another row of the same key: a primary that has lost its last commits may give a
-    /// number again. Such rows are counted, and so are new ones whose key a job has already: neither may be dropped.
+    /// number again. Such rows are counted, and so are new ones whose key a job has already: neither may be dropped. Both are
+    /// looked up row by row (`LATERAL .. LIMIT 1`), or a plan may read all of a ledger for each round.
     pub(super) fn prepare(&self) -> String {
         let (relation, stage, source) = (self.relation(), self.stage(), source_literal(&self.table));
         let columns = self.columns("");
@@ -117,10 +118,10 @@ impl Statements {
              FROM counted AS c WHERE o.source_table {EQUALS} {source}) \
              SELECT c.fresh, c.put, \
              (SELECT pg_catalog.count(*) FROM given AS g JOIN fresh AS f ON f.key {EQUALS} g.bulkhead_key \
-             JOIN {relation} AS j ON {same}), \
-             (SELECT pg_catalog.count(*) FROM given AS g JOIN bulkhead.relayed AS r \
-             ON r.source_table {EQUALS} {source} AND r.key {EQUALS} g.bulkhead_key \
-             WHERE r.digest OPERATOR(pg_catalog.<>) g.bulkhead_digest) \
+             CROSS JOIN LATERAL (SELECT FROM {relation} AS j WHERE {same} LIMIT 1) AS t), \
+             (SELECT pg_catalog.count(*) FROM given AS g CROSS JOIN LATERAL (SELECT FROM bulkhead.relayed AS r \
+             WHERE r.source_table {EQUALS} {source} AND r.key {EQUALS} g.bulkhead_key \
+             AND r.digest OPERATOR(pg_catalog.<>) g.bulkhead_digest LIMIT 1) AS t) \
              FROM counted AS c; \
              SET search_path = ''; \
              PREPARE bulkhead_tell_{at} AS {tell}",
