@@ -54,7 +54,7 @@ pub struct Relayed {
 pub struct Notify {
     /// `{schema}` stands for the table's schema.
     pub channel: &'static str,
-    /// What a row's payload is, in SQL over the row `j`; each is sent once.
+    /// The payload for a row, in SQL over the row `j`; each is sent once.
     pub payload: &'static str,
     /// Which rows it is sent for, in SQL over the row `j`.
     pub when: &'static str,

@@ -51,7 +51,7 @@ pub(super) enum Object {
     Any,
 }
 
-/// What is written on the primary, and moved to the job database from there.
+/// Tables that are written on the primary, and moved to the job database from there.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     /// Schemas that its objects live in.
