@@ -33,6 +33,9 @@ impl ServerPool {
     /// Asks for a backend.
     pub fn checkout(self: &Arc<Self>, wants: &Wants<'_>) -> Checkout {
         let mut state = self.lock();
+        if state.control.is_shut() && state.life != Life::Moved {
+            return self.checkout_shut(state, wants);
+        }
         while let Some(mut backend) = state.take_idle(wants) {
             if backend.is_alive() && state.fits(&backend) {
                 state.leased += 1;

@@ -49,7 +49,7 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         session.hold.transaction.check()?;
         match session.target(request, &demand) {
             Target::Torn => return Err(session.torn(request).into()),
-            Target::Held => {}
+            Target::Held => session.count_again(),
             Target::Pool(pool) => {
                 let pool = session.fresh_pool(&demand, pool).await?;
                 session.checkout(request, &demand, judged_at, pool).await?;

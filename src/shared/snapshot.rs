@@ -2,7 +2,10 @@
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 
-use super::{counters::Requests, greetings::Greetings, identities::Identities, process::Process};
+use super::{
+    averages::PoolTotals, console::Console, counters::Requests, greetings::Greetings, identities::Identities,
+    process::Process,
+};
 use crate::{
     auth::tls::Acceptor,
     backend::Identity,
@@ -89,6 +92,8 @@ pub struct Snapshot {
     pub workers: Workers,
     /// How reads use replicas.
     pub replicas: Replicas,
+    /// The console.
+    pub console: Console,
     /// What new sessions are told of the server's parameters. Handed on as long as the primary is the same.
     pub greetings: Arc<Greetings>,
     /// The part that is the same in every snapshot.
@@ -124,6 +129,29 @@ impl Snapshot {
     /// The pool of this name.
     pub(crate) fn pool_named(&self, name: &str) -> Option<PoolId> {
         self.pools.iter().position(|pool| pool.name == name).map(|at| PoolId(at as u8))
+    }
+
+    /// What each pool has done from the start on.
+    pub fn pool_totals(&self) -> impl Iterator<Item = (&str, PoolTotals)> {
+        self.pools.iter().zip(&self.requests).map(|(pool, requests)| {
+            let mut totals = PoolTotals { transactions: requests.again(), ..PoolTotals::default() };
+            for (_, _, count) in requests.read() {
+                totals.requests += count;
+            }
+            for (_, observed) in requests.durations() {
+                totals.request_time += Duration::from_secs_f64(observed.sum_seconds);
+            }
+            for member in &pool.members {
+                let (wait, leases) = (member.stats().wait.read(), member.totals());
+                totals.assignments += wait.count;
+                totals.wait_time += Duration::from_secs_f64(wait.sum_seconds);
+                totals.transaction_time += leases.leased;
+                totals.received_bytes += leases.sent_bytes;
+                totals.sent_bytes += leases.received_bytes;
+            }
+            totals.transactions += totals.assignments;
+            (&*pool.name, totals)
+        })
     }
 
     /// Whether two pools are on one server (the first one of each).

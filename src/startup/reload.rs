@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Weak, atomic::Ordering},
 };
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -23,10 +23,13 @@ use super::{
 use crate::{
     auth::Users,
     catalog::Source,
-    config::{self, Config, LoadError, diff::Diff},
+    config::{self, Config, LoadError, Override, diff::Diff},
     pool::{self, ServerPool},
     seldom::Seldom,
-    shared::Current,
+    shared::{
+        Current,
+        orders::{self, Order, Outcome},
+    },
     sql::Rules,
     threads::Spawner,
 };
@@ -47,8 +50,13 @@ pub struct Origin {
 impl Origin {
     /// Reads the configuration; blocks. The environment is the process's own: nobody can change it from outside.
     pub fn load(&self) -> Result<Config, LoadError> {
+        self.load_with(&[])
+    }
+
+    /// As [`Origin::load`], with other values of these keys.
+    fn load_with(&self, overrides: &[Override]) -> Result<Config, LoadError> {
         let presets: Vec<&str> = Rules::preset_names().collect();
-        config::load(self.path.as_deref(), &config::process_environment, &presets)
+        config::load_with(self.path.as_deref(), &config::process_environment, &presets, overrides)
     }
 }
 
@@ -59,6 +67,10 @@ pub(crate) struct Running {
     current: Arc<Current>,
     /// Taken out, and perhaps still in use.
     draining: Vec<Weak<ServerPool>>,
+    /// Values that operators have set since the configuration was read.
+    overrides: Vec<Override>,
+    /// What operators want.
+    orders: Option<mpsc::Receiver<Order>>,
     /// What was warned of when the configuration was last read.
     warned: Vec<String>,
     /// Why the last reload was refused; empty if it was not.
@@ -99,12 +111,15 @@ impl Running {
         let shared = Arc::clone(&built.shared);
         shared.metrics.reloads.succeeded();
         tasks.spawn(Arc::clone(&shared.catalogs).keep(source, stop.clone()));
+        let orders = shared.orders.follow();
         let current = Arc::new(Current::new(shared));
         let running = Self {
             origin,
             built: Arc::new(built),
             current,
             draining: Vec::new(),
+            overrides: Vec::new(),
+            orders,
             warned: Vec::new(),
             refused: Vec::new(),
             repeats: Seldom::default(),
@@ -132,30 +147,71 @@ impl Running {
         &self.built.config
     }
 
-    /// Reloads whenever somebody asks for it, one after the other, until somebody asks for the end.
-    pub(crate) async fn reload_until_end(&mut self, signals: &mut Signals) {
-        while signals.next().await == Wish::Reload {
-            service::reloading();
-            tokio::select! {
-                // Cancel safe: until its last step, which does not wait, nothing has been changed.
-                () = self.reload() => service::ready(),
+    /// Reloads whenever somebody asks for it, one after the other, until somebody asks for the end, and says for which.
+    pub(crate) async fn reload_until_end(&mut self, signals: &mut Signals) -> orders::End {
+        loop {
+            let order = tokio::select! {
                 // Cancel safe: signals that were not received are merged into the next one.
-                () = signals.end() => return,
+                wish = signals.next() => match wish {
+                    Wish::Reload => None,
+                    Wish::End => return orders::End::Drained,
+                },
+                // Cancel safe.
+                order = next_order(self.orders.as_mut()) => Some(order),
+            };
+            let (wish, to) = order.map_or((orders::Wish::Reload, None), |order| (order.wish, Some(order.to)));
+            if let orders::Wish::End(how) = wish {
+                let _ = to.map(|to| to.send(Ok(Vec::new())));
+                return how;
             }
+            service::reloading();
+            let outcome = tokio::select! {
+                // Cancel safe: until its last step, which does not wait, nothing has been changed.
+                outcome = self.follow(wish) => outcome,
+                // Cancel safe: as above.
+                () = signals.end() => return orders::End::Drained,
+            };
+            service::ready();
+            // Whoever gave the order may have left.
+            let _ = to.map(|to| to.send(outcome));
         }
     }
 
+    /// Reads the configuration again; or goes on with another value of one of its keys, until it is read again.
+    async fn follow(&mut self, wish: orders::Wish) -> Outcome {
+        let overrides = match wish {
+            orders::Wish::Set { key, value } => {
+                let others = self.overrides.iter().filter(|other| other.key != key).cloned();
+                others.chain([Override { key: key.clone(), value }]).collect()
+            }
+            orders::Wish::Reload | orders::Wish::End(_) => Vec::new(),
+        };
+        let outcome = self.reload(overrides.clone()).await;
+        if outcome.is_ok() {
+            self.overrides = overrides;
+        }
+        outcome
+    }
+
     /// Loads the configuration and puts it in force as a whole, or logs all that is wrong and changes nothing.
-    async fn reload(&mut self) {
+    async fn reload(&mut self, overrides: Vec<Override>) -> Outcome {
         let (origin, before) = (self.origin.clone(), Arc::clone(&self.built));
         let (spawner, draining) = (self.spawner.clone(), self.still_draining());
-        let prepare = move || prepare(&origin, &before, &draining, &spawner);
+        let prepare = move || prepare((&origin, &overrides), &before, &draining, &spawner);
         let prepared = tokio::task::spawn_blocking(prepare)
             .await
             .unwrap_or_else(|error| Err(Refused(vec![format!("reading the configuration failed: {error}")])));
         match prepared {
-            Ok(prepared) => self.put_in_force(prepared),
-            Err(refused) => self.refuse(refused),
+            Ok(prepared) => {
+                let changes = prepared.changes.clone();
+                self.put_in_force(prepared);
+                Ok(changes)
+            }
+            Err(refused) => {
+                let problems = refused.0.clone();
+                self.refuse(refused);
+                Err(problems)
+            }
         }
     }
 
@@ -233,14 +289,26 @@ impl Running {
     }
 }
 
+/// The next order of an operator.
+///
+/// Cancel safe.
+async fn next_order(orders: Option<&mut mpsc::Receiver<Order>>) -> Order {
+    if let Some(orders) = orders
+        && let Some(order) = orders.recv().await
+    {
+        return order;
+    }
+    std::future::pending().await
+}
+
 /// Reads, checks and compares; blocks, and changes nothing.
 fn prepare(
-    origin: &Origin,
+    (origin, overrides): (&Origin, &[Override]),
     before: &Built,
     draining: &[Arc<ServerPool>],
     spawner: &Spawner,
 ) -> Result<Prepared, Refused> {
-    let mut config = origin.load().map_err(|error| match error {
+    let mut config = origin.load_with(overrides).map_err(|error| match error {
         LoadError::Problems(problems) => Refused(problems.lines()),
         other => lines(&other),
     })?;

@@ -14,7 +14,14 @@ use super::{
     service::{self, Inherited},
     signals::{self, Signals},
 };
-use crate::{admin, clock, config::Config, door::accept, shared::Current, socket::silence, threads::Spawner};
+use crate::{
+    admin, clock,
+    config::Config,
+    door::accept,
+    shared::{Current, averages, orders::End},
+    socket::silence,
+    threads::Spawner,
+};
 
 /// How often a changed `limits.tcp_user_timeout` is noticed while it is zero.
 const ROUND_WITHOUT_LIMIT: Duration = Duration::from_secs(5);
@@ -91,6 +98,7 @@ async fn serve(
     let accepting = CancellationToken::new();
     tasks.spawn(watch_health(Arc::clone(&current), stop.clone()));
     tasks.spawn(call_sessions(Arc::clone(&current), stop.clone()));
+    tasks.spawn(keep_averages(Arc::clone(&current), stop.clone()));
     tasks.spawn(service::keep_status(Arc::clone(&current), stop.clone()));
     tasks.spawn(service::feed_watchdog(spawner.clone(), stop.clone()));
     if let Some(http) = ports.http {
@@ -104,12 +112,16 @@ async fn serve(
     }
     service::ready();
 
-    running.reload_until_end(&mut signals).await;
-    let grace = running.config().listen.shutdown_grace;
-    tracing::info!(?grace, "draining: no new clients, transactions may finish");
+    let how = running.reload_until_end(&mut signals).await;
+    let grace = if how == End::Now { Duration::ZERO } else { running.config().listen.shutdown_grace };
     service::stopping(grace);
     accepting.cancel();
     let shared = current.load();
+    if how == End::Left {
+        tracing::info!(clients = shared.clients(), "no new clients; waiting until all have left");
+        signals::left(&shared, &mut signals).await;
+    }
+    tracing::info!(?grace, "draining: no new clients, transactions may finish");
     shared.drain();
     spawner.tracker.close();
     if !signals::drained(&spawner.tracker, grace, &mut signals).await {
@@ -161,6 +173,20 @@ async fn call_sessions(current: Arc<Current>, stop: CancellationToken) {
                     current.load().look(looks.is_multiple_of(IDLE_LOOKS));
                 }
             }
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Notes at the end of each period what pools did in it.
+async fn keep_averages(current: Arc<Current>, stop: CancellationToken) {
+    loop {
+        let shared = current.load();
+        shared.averages.note(shared.pool_totals().map(|(name, totals)| (name.to_owned(), totals)).collect());
+        drop(shared);
+        tokio::select! {
+            // Cancel safe.
+            () = tokio::time::sleep(averages::PERIOD) => {}
             () = stop.cancelled() => return,
         }
     }
