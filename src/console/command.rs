@@ -105,6 +105,21 @@ impl Command {
         })
     }
 
+    /// The pool, key or client that it is about; nothing that may be a secret.
+    pub(super) fn object(&self) -> &str {
+        match self {
+            Self::Pause(name)
+            | Self::Resume(name)
+            | Self::Reconnect(name)
+            | Self::Kill(name)
+            | Self::WaitClose(name) => name.as_deref().unwrap_or("all pools"),
+            Self::Disable(name) | Self::Enable(name) => name,
+            Self::KillClient(id) => id,
+            Self::Set { key, .. } => key,
+            _ => "",
+        }
+    }
+
     /// The command tag of its end.
     pub(super) const fn tag(&self) -> &'static str {
         match self {
@@ -161,7 +176,7 @@ fn select(rest: &[Word]) -> Option<Command> {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let show = match texts.as_slice() {
         ["1"] => Show::One,
-        ["version", "(", ")"] | ["pg_catalog.version", "(", ")"] => {
+        ["version" | "pg_catalog.version", "(", ")"] => {
             Show::Parameter("version", format!("PostgreSQL {PGBOUNCER} (Bulkhead's console, no server)"))
         }
         ["pg_advisory_unlock_all", "(", ")"] => return Some(Command::Ignored { tag: "SELECT 0" }),

@@ -38,8 +38,8 @@ pub(super) struct Notice {
 }
 
 impl Notice {
-    fn new(message: impl Into<String>, detail: impl Into<String>) -> Option<Self> {
-        Some(Self { message: message.into(), detail: detail.into() })
+    fn new(message: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { message: message.into(), detail: detail.into() }
     }
 }
 
@@ -69,7 +69,9 @@ impl Console {
         }
         let snapshot = self.snapshot();
         Ok(match command {
-            Command::Show(show::Show::Help) => Outcome::Done(Notice::new("Console usage", show::help())),
+            Command::Show(show::Show::Help) => {
+                Outcome::Done(Some(Notice::new("Console usage", show::help())))
+            }
             Command::Show(show::Show::Fds) => {
                 let hint = "SHOW SOCKETS tells of connections. A restart by SHUTDOWN WAIT_FOR_CLIENTS lets clients leave \
                             by themselves.";
@@ -119,7 +121,7 @@ impl Console {
             None => Err(reply::going_down().into()),
             Some(Err(problems)) => Err(reply::refused(command, &problems).into()),
             Some(Ok(changes)) if changes.is_empty() => {
-                Ok(Outcome::Done(Notice::new("nothing has changed", "")))
+                Ok(Outcome::Done(Some(Notice::new("nothing has changed", ""))))
             }
             Some(Ok(changes)) => {
                 let message = if is_set {
@@ -127,7 +129,7 @@ impl Console {
                 } else {
                     "the configuration is in force"
                 };
-                Ok(Outcome::Done(Notice::new(message, changes.join("\n"))))
+                Ok(Outcome::Done(Some(Notice::new(message, changes.join("\n")))))
             }
         }
     }
@@ -157,7 +159,7 @@ impl Console {
             let message = format!("already paused: {}", names.join(", "));
             return Err(reply::wrong_state(message, "RESUME goes on.").into());
         }
-        let waited = self.wait_until(name, |member| member.is_quiet()).await;
+        let waited = self.wait_until(name, ServerPool::is_quiet).await;
         if let Err(stopped) = waited {
             // Whoever gives up, or goes, leaves nothing paused behind.
             let current = self.snapshot();
@@ -199,8 +201,8 @@ impl Console {
     }
 
     fn log(&self, name: &'static str, command: &Command) {
-        let (user, peer) = self.who();
-        tracing::info!(user, peer, ?command, "the console was given {name}");
+        let ((user, peer), object) = (self.who(), command.object());
+        tracing::info!(user, peer, ?object, "the console was given {name}");
     }
 }
 
@@ -236,7 +238,10 @@ fn kill(snapshot: &Snapshot, name: Option<&str>) -> Result<Outcome, Reply> {
             killed += usize::from(snapshot.process.kill(client.id));
         }
     }
-    Ok(Outcome::Done(Notice::new(format!("{killed} clients are disconnected; the pools are paused"), "")))
+    Ok(Outcome::Done(Some(Notice::new(
+        format!("{killed} clients are disconnected; the pools are paused"),
+        "",
+    ))))
 }
 
 fn set_disabled(snapshot: &Snapshot, name: &str, is_disabled: bool) -> Result<Outcome, Reply> {

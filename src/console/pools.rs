@@ -13,7 +13,7 @@ use super::{
     table::{Columns, Rows, Value},
 };
 use crate::{
-    pool::Pool,
+    pool::{Figures, Pool},
     shared::{
         Snapshot,
         cancels::{Activity, Seen},
@@ -211,7 +211,7 @@ pub(super) fn databases(snapshot: &Snapshot) -> Rows {
         let figures: Vec<_> = pool.members.iter().map(|member| member.figures()).collect();
         let limits = pool.members[0].limits();
         let places: usize = figures.iter().map(|figures| figures.max_connections).sum();
-        let taken: usize = figures.iter().map(|figures| figures.taken()).sum();
+        let taken: usize = figures.iter().map(Figures::taken).sum();
         let waiting: usize = figures.iter().map(|figures| figures.waiting).sum();
         vec![
             pool.name.clone().into(),
@@ -258,7 +258,7 @@ pub(super) fn lists(snapshot: &Snapshot) -> Rows {
     let figures: Vec<_> =
         snapshot.pools.iter().flat_map(|pool| &pool.members).map(|member| member.figures()).collect();
     let places: usize = figures.iter().map(|figures| figures.max_connections).sum();
-    let taken: usize = figures.iter().map(|figures| figures.taken()).sum();
+    let taken: usize = figures.iter().map(Figures::taken).sum();
     let clients = snapshot.metrics.clients.load(Ordering::Relaxed) as usize;
     let is_in = |client: &&Seen| client.card().purpose != Purpose::Console;
     let let_in = connections.clients.iter().filter(is_in).count();

@@ -208,7 +208,7 @@ pub(super) fn none() -> Rows {
 }
 
 fn one<const N: usize>(row: [Value; N]) -> Rows {
-    Box::new(std::iter::once(row.to_vec()))
+    Box::new(std::iter::once(Vec::from(row)))
 }
 
 /// Rows that are all there.

@@ -84,7 +84,7 @@ fn values(totals: &PoolTotals) -> [u64; 11] {
 fn average(totals: &PoolTotals, period: Duration) -> [u64; 11] {
     let values = values(totals);
     let seconds = period.as_secs_f64();
-    let each = |sum: u64, of: u64| if of == 0 { 0 } else { sum / of };
+    let each = |sum: u64, of: u64| sum.checked_div(of).unwrap_or_default();
     std::array::from_fn(|at| match at {
         5 => each(values[at], totals.transactions),
         6 => each(values[at], totals.requests),

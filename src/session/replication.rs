@@ -132,7 +132,11 @@ pub(crate) async fn run(
         Replication { socket, outbox: greeting, lease, boundary: Boundary::default(), over: None };
     let _ = replication.lease.send(unread);
     let mut draining = pin!(snapshot.draining.cancelled());
-    poll_fn(|cx| Poll::Ready(key.set_waker(cx.waker()))).await;
+    poll_fn(|cx| {
+        key.set_waker(cx.waker());
+        Poll::Ready(())
+    })
+    .await;
     let ended = poll_fn(|cx| {
         let drains = draining.as_mut().poll(cx).is_ready() || key.is_killed();
         if drains && replication.boundary.is_between_messages() && replication.outbox.is_empty() {

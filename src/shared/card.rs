@@ -16,7 +16,6 @@ pub struct Card {
     /// What it came for.
     pub purpose: Purpose,
     /// The pool that its database's name binds it to (`app@jobs`).
-    #[expect(clippy::box_collection, reason = "few clients have one, and every one pays for the place")]
     pub bound: Option<Box<String>>,
     /// Its address; `None` over a Unix socket.
     pub peer: Option<SocketAddr>,

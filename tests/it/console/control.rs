@@ -258,13 +258,13 @@ async fn the_configuration_is_read_again_and_keys_are_set() {
     let notice = answer.iter().find(|message| message.tag == b'N').expect("what has changed");
     assert!(notice.field(b'D').is_some_and(|told| told.contains("pools.jobs.max_connections: 10 -> 9")));
 
-    let size = async |console: &mut RawClient| {
+    let places = async |console: &mut RawClient| {
         table(console, "SHOW DATABASES").await.value(&[("name", "jobs")], "pool_size")
     };
-    assert_eq!(size(&mut console).await, "9");
+    assert_eq!(places(&mut console).await, "9");
     assert_eq!(done(&mut console, "SET pools.jobs.max_connections = 4").await, "SET");
     assert_eq!(done(&mut console, "SET pools.jobs.wait_timeout TO '3s'").await, "SET");
-    assert_eq!(size(&mut console).await, "4");
+    assert_eq!(places(&mut console).await, "4");
     let config = table(&mut console, "SHOW CONFIG").await;
     assert_eq!(config.value(&[("key", "pools.jobs.wait_timeout")], "value"), "3s");
     for (sql, told) in [
@@ -279,11 +279,11 @@ async fn the_configuration_is_read_again_and_keys_are_set() {
         assert_eq!(code, "F0000", "{sql}");
         assert!(message.contains(told) && message.contains("nothing was changed"), "{sql}: {message}");
     }
-    assert_eq!(size(&mut console).await, "4");
+    assert_eq!(places(&mut console).await, "4");
     // The file is as it was, and is what counts when it is read again.
     assert!(fs::read_to_string(&path).expect("it is there").contains("max_connections = 9"));
     done(&mut console, "RELOAD").await;
-    assert_eq!(size(&mut console).await, "9");
+    assert_eq!(places(&mut console).await, "9");
 }
 
 #[tokio::test]
