@@ -77,7 +77,7 @@ pub struct Backend {
     pub silence: Silence,
     /// What the transaction on it may have changed.
     pub changes: Changes,
-    /// What its lease has used of it so far.
+    /// The use that its lease has made of it so far.
     pub usage: Usage,
     /// How often a session took it, and so whether another one has had it since.
     pub uses: u32,

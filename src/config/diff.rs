@@ -28,7 +28,6 @@ pub const NEEDS_RESTART: &[&str] = &[
 pub struct Diff {
     /// In the order of the file: servers and pools by their new places, those that are gone at the end.
     pub changes: Vec<Change>,
-    /// Lists what is the same as well.
     lists_all: bool,
 }
 

@@ -55,7 +55,7 @@ pub fn load(
     load_with(path, environment, known_presets, &[])
 }
 
-/// As [`load`], with other values of these keys, as if the file said so.
+/// The same as [`load`], with other values of these keys, as if the file said so.
 pub fn load_with(
     path: Option<&Path>,
     environment: Environment<'_>,

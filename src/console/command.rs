@@ -95,7 +95,7 @@ impl Command {
         }
     }
 
-    /// Its name, if it is for administrators only.
+    /// The command's name, if it is for administrators only.
     pub(super) const fn for_admins(&self) -> Option<&'static str> {
         Some(match self {
             Self::Show(_) | Self::Ignored { .. } | Self::Begin | Self::Commit | Self::Rollback => {
@@ -170,7 +170,7 @@ fn control(keyword: &str, rest: &[Word]) -> Option<Command> {
     })
 }
 
-/// What connection libraries select to see whether somebody is there. In PgBouncer, SELECT is SHOW.
+/// The command of what connection libraries select to see whether somebody is there. In PgBouncer, SELECT is SHOW.
 fn select(rest: &[Word]) -> Option<Command> {
     let texts: Vec<String> = rest.iter().map(|word| word.text.to_ascii_lowercase()).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    client::{Console, Stopped},
     command::Command,
-    conversation::{Console, Stopped},
     reply, show,
     sockets::Connections,
     table::{Columns, Rows},
@@ -22,15 +22,15 @@ use crate::{
 /// How often it is looked at whether what is waited for has come about.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What a command gives.
+/// The result of a command.
 pub(super) enum Outcome {
     /// Rows, which are made as they are sent.
     Rows(Columns, Rows),
-    /// It is done; there may be something to add.
+    /// No rows: the command is done, and there may be something to add.
     Done(Option<Notice>),
 }
 
-/// What is said beside the result.
+/// Words beside the result.
 #[derive(Debug)]
 pub(super) struct Notice {
     pub(super) message: String,

@@ -1,12 +1,10 @@
 //! A console's conversation with its client: the simple and the extended protocol, one message after the other.
 //!
-//! Bounded: a message by [`MESSAGE_BYTES`], prepared statements and portals by [`KEPT_MAX`], what waits to be sent by
-//! [`CHUNK_BYTES`], and how long a client may take nothing of it by [`SEND_TIMEOUT`].
-
-use std::{collections::HashMap, future::poll_fn, sync::Arc, task::Poll, time::Duration};
+//! Bounded: prepared statements and portals by [`KEPT_MAX`], what waits to be sent by [`CHUNK_BYTES`]; a message's length,
+//! and how long a client may take nothing, by `client`.
 
 use super::{
-    Rights,
+    client::{Console, Entry, Portal, Stopped},
     command::Command,
     control::{Notice, Outcome},
     lexer, reply,
@@ -14,19 +12,13 @@ use super::{
 };
 use crate::{
     session::reply::{self as session_reply, Reply},
-    shared::{Current, Snapshot, cancels::CancelKey},
-    socket::Socket,
     wire::{
         TxStatus,
         client::{Bind, Item, Parse},
-        frame::{HEADER_BYTES, Header},
         message::{self, Report},
         read::{Body, Malformed},
     },
 };
-
-/// Bytes of a message of the client's.
-const MESSAGE_BYTES: usize = 32 * 1024;
 
 /// Prepared statements and portals of one console, together.
 const KEPT_MAX: usize = 100;
@@ -34,93 +26,9 @@ const KEPT_MAX: usize = 100;
 /// Results are sent in pieces of this size.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// A client that takes nothing for so long is given up.
-const SEND_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A client that was let in to the console.
-pub(crate) struct Entry {
-    pub(crate) socket: Socket,
-    /// What it has sent already.
-    pub(crate) unread: Vec<u8>,
-    /// What it is told first.
-    pub(crate) greeting: Vec<u8>,
-    pub(crate) key: CancelKey,
-    pub(crate) user: String,
-    pub(crate) rights: Rights,
-    pub(crate) current: Arc<Current>,
-}
-
-/// How a command, or the console, ends before its time.
-pub(super) enum Stopped {
-    /// With an error; the console goes on.
-    Refused(Reply),
-    /// The client has cancelled it; the console goes on.
-    Cancelled,
-    /// With an error that is the last message.
-    Fatal(Reply),
-    /// Without a word: nobody is there.
-    Gone,
-}
-
-impl From<Reply> for Stopped {
-    fn from(reply: Reply) -> Self {
-        Self::Refused(reply)
-    }
-}
-
-impl From<Malformed> for Stopped {
-    fn from(error: Malformed) -> Self {
-        Self::Fatal(session_reply::protocol_violation(&error.to_string()))
-    }
-}
-
-impl From<std::io::Error> for Stopped {
-    fn from(_: std::io::Error) -> Self {
-        Self::Gone
-    }
-}
-
-/// A portal: a command, and its rows once it runs.
-struct Portal {
-    command: Option<Command>,
-    formats: Vec<Format>,
-    running: Option<(Columns, Rows)>,
-    is_over: bool,
-}
-
-/// A console.
-pub(super) struct Console {
-    socket: Socket,
-    inbox: Vec<u8>,
-    out: Vec<u8>,
-    key: CancelKey,
-    user: String,
-    rights: Rights,
-    current: Arc<Current>,
-    status: TxStatus,
-    /// A message of the extended protocol has failed: everything up to its Sync is dropped.
-    skips: bool,
-    /// By their names; an empty text is no command.
-    statements: HashMap<Vec<u8>, Option<Command>>,
-    portals: HashMap<Vec<u8>, Portal>,
-}
-
 /// Serves a console until its client goes, or it is ended.
 pub(crate) async fn run(entry: Entry) {
-    let Entry { socket, unread, greeting, key, user, rights, current } = entry;
-    let mut console = Console {
-        socket,
-        inbox: unread,
-        out: greeting,
-        key,
-        user,
-        rights,
-        current,
-        status: TxStatus::Idle,
-        skips: false,
-        statements: HashMap::new(),
-        portals: HashMap::new(),
-    };
+    let mut console = Console::of(entry);
     if let Stopped::Fatal(reply) = console.serve().await {
         reply.fatal(&mut console.out);
         // A client that does not take it is closed all the same.
@@ -129,20 +37,6 @@ pub(crate) async fn run(entry: Entry) {
 }
 
 impl Console {
-    /// The snapshot in force.
-    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
-        self.current.load()
-    }
-
-    pub(super) fn is_admin(&self) -> bool {
-        self.rights == Rights::Admin
-    }
-
-    /// The user, and where from.
-    pub(super) fn who(&self) -> (&str, String) {
-        (&self.user, self.socket.peer())
-    }
-
     async fn serve(&mut self) -> Stopped {
         loop {
             let served = match self.next_message().await {
@@ -154,82 +48,6 @@ impl Console {
                 return stopped;
             }
         }
-    }
-
-    /// The next message: its tag and body. What is to be sent is sent before it is waited for.
-    async fn next_message(&mut self) -> Result<(u8, Vec<u8>), Stopped> {
-        loop {
-            let bad = |error: crate::wire::frame::BadFrame| {
-                Stopped::Fatal(session_reply::protocol_violation(&error.to_string()))
-            };
-            if let Some(header) = Header::peek_client(&self.inbox).map_err(bad)? {
-                if header.len > MESSAGE_BYTES {
-                    return Err(Stopped::Fatal(reply::too_long(MESSAGE_BYTES)));
-                }
-                if self.inbox.len() >= header.len {
-                    let rest = self.inbox.split_off(header.len);
-                    let whole = std::mem::replace(&mut self.inbox, rest);
-                    return Ok((header.tag, whole[HEADER_BYTES..].to_vec()));
-                }
-            }
-            self.flush().await?;
-            self.read().await?;
-        }
-    }
-
-    async fn read(&mut self) -> Result<(), Stopped> {
-        let Self { socket, inbox, key, current, .. } = self;
-        let snapshot = current.load();
-        let killed = poll_fn(|cx| {
-            key.set_waker(cx.waker());
-            if key.is_killed() { Poll::Ready(()) } else { Poll::Pending }
-        });
-        tokio::select! {
-            // Cancel safe: what was read is in the inbox.
-            more = socket.read_more(inbox) => if more? { Ok(()) } else { Err(Stopped::Gone) },
-            () = killed => Err(Stopped::Fatal(session_reply::shutting_down())),
-            () = snapshot.draining.cancelled() => Err(Stopped::Fatal(session_reply::shutting_down())),
-        }
-    }
-
-    /// Sends what is to be sent.
-    async fn flush(&mut self) -> Result<(), Stopped> {
-        if self.out.is_empty() {
-            return Ok(());
-        }
-        let out = std::mem::take(&mut self.out);
-        match tokio::time::timeout(SEND_TIMEOUT, self.socket.send_all(&out)).await {
-            Ok(sent) => Ok(sent?),
-            Err(_) => Err(Stopped::Gone),
-        }
-    }
-
-    /// A command waits for something: a cancel of the client's ends that.
-    pub(super) fn begin_wait(&self) {
-        self.key.waits();
-    }
-
-    pub(super) fn end_wait(&self) {
-        self.key.holds_none();
-    }
-
-    /// Whether a command that waits is to go on waiting.
-    pub(super) fn look_while_waiting(&mut self) -> Result<(), Stopped> {
-        if self.key.is_cancelled() {
-            return Err(Stopped::Cancelled);
-        }
-        if self.key.is_killed() || self.current.load().is_draining() {
-            return Err(Stopped::Fatal(session_reply::shutting_down()));
-        }
-        let mut buffer = [0; 512];
-        while self.inbox.len() < MESSAGE_BYTES {
-            match self.socket.read_now(&mut buffer) {
-                None => break,
-                Some(Ok(len @ 1..)) => self.inbox.extend_from_slice(&buffer[..len]),
-                Some(_) => return Err(Stopped::Gone),
-            }
-        }
-        Ok(())
     }
 
     async fn on_message(&mut self, tag: u8, body: &[u8]) -> Result<(), Stopped> {

@@ -10,7 +10,7 @@ pub(super) const STATEMENTS_MAX: usize = 100;
 /// A word of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Word {
-    /// Its text, without quotes.
+    /// The text, without quotes.
     pub(super) text: String,
     /// Whether it was written in quotes: then it is no keyword.
     pub(super) is_quoted: bool,
@@ -20,7 +20,7 @@ pub(super) struct Word {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Statement {
     pub(super) words: Vec<Word>,
-    /// As it was written.
+    /// The statement as it was written.
     pub(super) text: String,
 }
 

@@ -3,7 +3,8 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `conversation` | the protocol: simple and extended, bounded, one statement after the other |
+//! | `client` | its client: what it sends, what is kept for it, what ends it |
+//! | `conversation` | the protocol: simple and extended, one message after the other |
 //! | `lexer`, `command` | from a text to commands |
 //! | `table` | results: columns, values, and how they are written |
 //! | `show`, `pools`, `sockets`, `stats`, `own` | what each `SHOW` tells |
@@ -11,8 +12,9 @@
 //! | `reply` | errors and their hints |
 //!
 //! Reads what sessions and pools count anyway, and walks their lists one after the other, so that nobody waits for it
-//! for longer than copying a list takes. What a console keeps of its client is bounded by [`conversation`].
+//! for longer than copying a list takes. What a console keeps of its client is bounded by `client` and `conversation`.
 
+mod client;
 mod command;
 mod control;
 mod conversation;
@@ -30,7 +32,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-pub(crate) use conversation::{Entry, run};
+pub(crate) use client::Entry;
+pub(crate) use conversation::run;
 
 use crate::{
     session::reply::Reply,
@@ -41,7 +44,7 @@ use crate::{
 /// The version of PgBouncer whose console this one is like.
 const PGBOUNCER: &str = "1.25.2";
 
-/// What a console's client may do.
+/// The rights of a console's client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rights {
     /// Everything.
@@ -69,7 +72,7 @@ impl Drop for Place {
     }
 }
 
-/// What a user who has proven to be this one may do; an error if that is nothing.
+/// The rights of a user who has proven to be this one; an error if there are none.
 pub(crate) fn rights(snapshot: &Snapshot, user: &str) -> Result<Rights, Reply> {
     let console = &snapshot.console;
     if console.admin_users.iter().any(|admin| admin == user) {

@@ -2,10 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{
-    show::all,
-    table::{Columns, Rows, Value},
-};
+use super::table::{Columns, Rows, Value, all};
 use crate::{
     backend::probe::PinReason,
     shared::Snapshot,

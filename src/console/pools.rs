@@ -8,9 +8,8 @@ use std::{
 };
 
 use super::{
-    show::all,
     sockets::Connections,
-    table::{Columns, Rows, Value},
+    table::{Columns, Rows, Value, all},
 };
 use crate::{
     pool::{Figures, Pool},
@@ -92,7 +91,7 @@ pub(super) const fn mode(pool: &Pool) -> &'static str {
     if pool.keeps_sessions { "session" } else { "transaction" }
 }
 
-/// What one user has of a pool.
+/// One user's part of a pool.
 #[derive(Clone, Debug, Default)]
 struct OfUser {
     clients: usize,
@@ -106,7 +105,7 @@ struct OfUser {
     longest_wait: Duration,
 }
 
-/// What each user has of each pool, by the pools' positions.
+/// Each user's part of each pool, by the pools' positions.
 fn by_user(snapshot: &Snapshot, connections: &Connections) -> BTreeMap<(usize, String), OfUser> {
     let mut found: BTreeMap<(usize, String), OfUser> = BTreeMap::new();
     for (at, pool) in snapshot.pools.iter().enumerate() {

@@ -6,11 +6,11 @@ use super::{
     PGBOUNCER,
     lexer::Word,
     own, pools, sockets, stats,
-    table::{Columns, Rows, Value},
+    table::{Columns, Rows, Value, all, none, one},
 };
 use crate::{shared::Snapshot, version};
 
-/// What is to be shown.
+/// A thing to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Show {
     Version,
@@ -95,7 +95,7 @@ const PARAMETERS: [(&str, &str); 14] = [
     ("max_identifier_length", "63"),
 ];
 
-/// What `SHOW HELP` says, without the lists of names.
+/// The text of `SHOW HELP`, without the lists of names.
 const COMMANDS: &str = "SET key = value
 RELOAD
 PAUSE [pool]
@@ -110,7 +110,7 @@ SHUTDOWN
 SHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS";
 
 impl Show {
-    /// What the words behind SHOW name.
+    /// The thing that the words behind SHOW name.
     pub(super) fn named(words: &[Word]) -> Option<Self> {
         match words {
             [one] if !one.is_quoted => {
@@ -169,7 +169,7 @@ impl Show {
         })
     }
 
-    /// Its rows, as things are now.
+    /// The rows, as things are now.
     pub(super) fn rows(&self, snapshot: &Snapshot) -> Rows {
         match self {
             Self::Help | Self::Fds | Self::DnsHosts | Self::DnsZones | Self::Peers | Self::PeerPools => {
@@ -202,21 +202,7 @@ impl Show {
     }
 }
 
-/// No rows.
-pub(super) fn none() -> Rows {
-    Box::new(std::iter::empty())
-}
-
-fn one<const N: usize>(row: [Value; N]) -> Rows {
-    Box::new(std::iter::once(Vec::from(row)))
-}
-
-/// Rows that are all there.
-pub(super) fn all(rows: Vec<Vec<Value>>) -> Rows {
-    Box::new(rows.into_iter())
-}
-
-/// What `SHOW HELP` says.
+/// The text of `SHOW HELP`.
 pub(super) fn help() -> String {
     let (theirs, ours) = NAMES.split_at(22);
     let names = |names: &[(&str, Show)]| {

@@ -7,10 +7,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use super::{
-    show::all,
-    table::{Columns, Rows, Value},
-};
+use super::table::{Columns, Rows, Value, all};
 use crate::{
     pool::OpenBackend,
     route::PoolId,
@@ -101,7 +98,7 @@ impl Connections {
     }
 }
 
-/// What a row tells.
+/// The contents of a row.
 struct Socket {
     kind: &'static str,
     user: String,

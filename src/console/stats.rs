@@ -4,10 +4,7 @@
 
 use std::time::Duration;
 
-use super::{
-    show::all,
-    table::{Columns, Rows, Value},
-};
+use super::table::{Columns, Rows, Value, all};
 use crate::shared::{Snapshot, averages::PoolTotals};
 
 /// The counts, in PgBouncer's order: the names in `STATS_TOTALS` and `TOTALS`, and those of averages.
@@ -80,7 +77,7 @@ fn values(totals: &PoolTotals) -> [u64; 11] {
     ]
 }
 
-/// What the last whole period was on average: counts for each second, times for each of what they are of.
+/// Averages over the last whole period: counts for each second, times for each of what they are of.
 fn average(totals: &PoolTotals, period: Duration) -> [u64; 11] {
     let values = values(totals);
     let seconds = period.as_secs_f64();

@@ -120,6 +120,21 @@ impl Columns {
     }
 }
 
+/// No rows.
+pub(super) fn none() -> Rows {
+    Box::new(std::iter::empty())
+}
+
+/// One row.
+pub(super) fn one<const N: usize>(row: [Value; N]) -> Rows {
+    Box::new(std::iter::once(Vec::from(row)))
+}
+
+/// Rows that are all there.
+pub(super) fn all(rows: Vec<Vec<Value>>) -> Rows {
+    Box::new(rows.into_iter())
+}
+
 fn format_of(formats: &[Format], at: usize) -> Format {
     match formats {
         [] => Format::Text,

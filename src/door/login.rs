@@ -129,7 +129,7 @@ fn refuse(mut stranger: Stranger, snapshot: &Snapshot, refused: Refused) {
     }
 }
 
-/// Who has come in.
+/// The outcome of a login.
 enum Entered {
     /// Nobody: a cancel.
     Nobody,
@@ -243,7 +243,7 @@ fn greet(
     Ok((key, greeting))
 }
 
-/// What operators are told of a client.
+/// The card that operators see of a client.
 fn card_of(kind: &Kind, start: &Startup, snapshot: &Snapshot, socket: Option<&Socket>) -> Card {
     match kind {
         Kind::Session(session) => {

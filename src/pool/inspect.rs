@@ -31,7 +31,7 @@ pub(super) struct Known {
 /// A backend of a pool, as it is at the moment.
 #[derive(Clone, Debug)]
 pub struct OpenBackend {
-    /// Its number.
+    /// The backend's number.
     pub id: BackendId,
     /// The identity that it belongs to.
     pub identity: Arc<Identity>,
@@ -49,7 +49,7 @@ pub struct OpenBackend {
     pub idle: Option<IdleBackend>,
 }
 
-/// What is known of a backend that waits for use.
+/// The state of a backend that waits for use.
 #[derive(Clone, Debug)]
 pub struct IdleBackend {
     /// How long it has waited.
@@ -62,16 +62,16 @@ pub struct IdleBackend {
     pub statements: usize,
 }
 
-/// What one identity has of a pool.
+/// One identity's part of a pool.
 #[derive(Clone, Debug)]
 pub struct Share {
-    /// Whose it is.
+    /// The identity.
     pub identity: Arc<Identity>,
     /// Backends in use.
     pub leased: usize,
     /// Backends that wait for use.
     pub idle: usize,
-    /// Of these, how many are checked before they are used.
+    /// Idle backends that are checked before they are used.
     pub old: usize,
     /// Backends being connected.
     pub connecting: usize,
@@ -124,7 +124,7 @@ fn share<'s>(shares: &'s mut Vec<Share>, state: &mut State, identity: &Arc<Ident
 }
 
 impl ServerPool {
-    /// Its backends that are open, one by one.
+    /// Every backend of it that is open.
     pub fn backends(&self) -> Vec<OpenBackend> {
         let state = self.lock();
         let (now, check_after) = (self.clock(), milliseconds(state.limits.check_after));
@@ -146,7 +146,7 @@ impl ServerPool {
         open.collect()
     }
 
-    /// What each identity has of it that has something, or waits.
+    /// The share of each identity that has something of it, or waits.
     pub fn shares(&self) -> Vec<Share> {
         let mut state = self.lock();
         let (now, check_after) = (self.clock(), milliseconds(state.limits.check_after));

@@ -54,12 +54,12 @@ pub(super) struct State {
     /// Backends for the keeper to close, boxed as they are everywhere.
     #[expect(clippy::vec_box, reason = "they come boxed, and moving the box is cheaper than the backend")]
     pub(super) dead: Vec<Box<Backend>>,
-    /// What an operator has asked of it.
+    /// The operator's hold on it.
     pub(super) control: Control,
     /// Backends that were connected, those being closed included.
     pub(super) known: Vec<Known>,
     pub(super) totals: Totals,
-    /// Of the backends in use, those that nobody waits for: they listen.
+    /// Backends in use that nobody waits for: they listen.
     pub(super) standing: usize,
 }
 

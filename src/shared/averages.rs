@@ -9,7 +9,7 @@ use std::{
 /// How long a period is, as in PgBouncer (`stats_period`).
 pub const PERIOD: Duration = Duration::from_secs(60);
 
-/// What a pool has done from the start on, on all of its servers.
+/// The work of a pool from the start on, on all of its servers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolTotals {
     /// Times that a client was given a server connection.
@@ -47,7 +47,7 @@ struct Noted {
 }
 
 impl PoolTotals {
-    /// What was done since `before`.
+    /// The work since `before`.
     fn since(self, before: Self) -> Self {
         Self {
             assignments: self.assignments.saturating_sub(before.assignments),
@@ -69,7 +69,7 @@ impl Averages {
         state.older = state.newer.replace(Noted { at: Instant::now(), pools });
     }
 
-    /// What a pool did in the last whole period, and how long that was; nothing before there was one.
+    /// The work of a pool in the last whole period, and how long that was; nothing before there was one.
     pub fn of(&self, pool: &str) -> (PoolTotals, Duration) {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (Some(older), Some(newer)) = (&state.older, &state.newer) else {

@@ -72,7 +72,7 @@ struct Now {
     doing: Doing,
     /// Since when it waits, or when it took its backend, or the last one that it had.
     since: Instant,
-    /// Its settings, for its `application_name`.
+    /// The session's settings, for its `application_name`.
     settings: Option<Arc<Settings>>,
 }
 
@@ -82,7 +82,7 @@ pub struct Seen {
     /// The half of its key that looks like a process id: its number.
     pub id: i32,
     running: Arc<Running>,
-    /// What it does.
+    /// The client's activity.
     pub activity: Activity,
     /// How long it has waited, or how long ago it took a backend.
     pub ago: Duration,
@@ -91,20 +91,20 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// What is known of it from its login on.
+    /// The card of the client, from its login on.
     pub fn card(&self) -> &Card {
         &self.running.card
     }
 }
 
-/// What a client does at the moment.
+/// The activity of a client at the moment.
 #[derive(Clone, Debug)]
 pub enum Activity {
-    /// It holds no backend.
+    /// The client holds no backend.
     Idle,
-    /// It waits for one.
+    /// The client waits for one.
     Waiting,
-    /// It holds this one.
+    /// The client holds this one.
     Holds(Arc<Target>),
 }
 

@@ -8,16 +8,16 @@ use std::{
 
 use crate::{backend::Identity, socket::Socket};
 
-/// What is known of a client from its login on.
+/// A client as it was let in.
 #[derive(Debug)]
 pub struct Card {
-    /// Its user and database.
+    /// The user and the database.
     pub identity: Arc<Identity>,
-    /// What it came for.
+    /// The purpose that it came for.
     pub purpose: Purpose,
     /// The pool that its database's name binds it to (`app@jobs`).
     pub bound: Option<Box<String>>,
-    /// Its address; `None` over a Unix socket.
+    /// The client's address; `None` over a Unix socket.
     pub peer: Option<SocketAddr>,
     /// The address that it came to; `None` over a Unix socket.
     pub local: Option<SocketAddr>,
@@ -27,7 +27,7 @@ pub struct Card {
     pub is_tls: bool,
 }
 
-/// What a client came for.
+/// The purpose that a client came for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// An ordinary session.

@@ -26,11 +26,11 @@ pub struct Console {
 /// A key of the configuration, as the console tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToldKey {
-    /// Its whole name.
+    /// The key's whole name.
     pub name: String,
-    /// Its value.
+    /// The value in force.
     pub value: String,
-    /// Its default.
+    /// The default.
     pub default: String,
     /// Whether a reload can change it.
     pub is_changeable: bool,

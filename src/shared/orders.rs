@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 /// Orders that may wait: there are no more consoles than that which could each give one.
 const WAITING_MAX: usize = 16;
 
-/// What is wanted.
+/// The wish of an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// To read the configuration again.
@@ -16,7 +16,7 @@ pub enum Wish {
     Set {
         /// The key, such as `pools.jobs.max_connections`.
         key: String,
-        /// Its value, as it would be written in the file, without quotes.
+        /// The value, as it would be written in the file, without quotes.
         value: String,
     },
     /// To go down.
@@ -34,13 +34,13 @@ pub enum End {
     Left,
 }
 
-/// What has become of an order: what has changed, or what is wrong, a line for each.
+/// The outcome of an order: what has changed, or what is wrong, a line for each.
 pub type Outcome = Result<Vec<String>, Vec<String>>;
 
 /// An order, and where its outcome is waited for.
 #[derive(Debug)]
 pub struct Order {
-    /// What is wanted.
+    /// The wish.
     pub wish: Wish,
     /// Takes the outcome.
     pub to: oneshot::Sender<Outcome>,

@@ -51,7 +51,7 @@ pub struct Process {
     pub orders: Orders,
     /// Consoles that are open now.
     pub consoles: Arc<AtomicUsize>,
-    /// What pools did lately, for the console.
+    /// The work of pools in the last minutes, for the console.
     pub averages: Averages,
 }
 

@@ -131,7 +131,7 @@ impl Snapshot {
         self.pools.iter().position(|pool| pool.name == name).map(|at| PoolId(at as u8))
     }
 
-    /// What each pool has done from the start on.
+    /// The work of each pool from the start on.
     pub fn pool_totals(&self) -> impl Iterator<Item = (&str, PoolTotals)> {
         self.pools.iter().zip(&self.requests).map(|(pool, requests)| {
             let mut totals = PoolTotals { transactions: requests.again(), ..PoolTotals::default() };

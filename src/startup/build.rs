@@ -242,7 +242,7 @@ fn session_limits(limits: &config::Limits) -> Limits {
     }
 }
 
-/// What an operator has asked of pools holds for those that take their places.
+/// Has pools obey what an operator has asked of those whose places they take.
 fn obey(pools: &[Pool], earlier: &[Pool]) {
     for pool in pools {
         let Some(before) = earlier.iter().find(|before| before.name == pool.name) else { continue };

@@ -53,7 +53,7 @@ impl Origin {
         self.load_with(&[])
     }
 
-    /// As [`Origin::load`], with other values of these keys.
+    /// The same as [`Origin::load`], with other values of these keys.
     fn load_with(&self, overrides: &[Override]) -> Result<Config, LoadError> {
         let presets: Vec<&str> = Rules::preset_names().collect();
         config::load_with(self.path.as_deref(), &config::process_environment, &presets, overrides)
@@ -69,7 +69,7 @@ pub(crate) struct Running {
     draining: Vec<Weak<ServerPool>>,
     /// Values that operators have set since the configuration was read.
     overrides: Vec<Override>,
-    /// What operators want.
+    /// Orders of operators.
     orders: Option<mpsc::Receiver<Order>>,
     /// What was warned of when the configuration was last read.
     warned: Vec<String>,
