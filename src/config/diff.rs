@@ -3,15 +3,16 @@
 //! Pure. Refuses to show passwords, and to judge what can be changed while running except by name
 //! ([`NEEDS_RESTART`]).
 
-use std::{
-    fmt::{self, Debug, Display},
-    path::PathBuf,
-};
+mod shown;
+
+use std::fmt::{self, Display};
 
 use super::{
-    AcceptorSettings, Auth, Config, ConnectorSettings, Console, HostPort, JobRules, Jobs, Limits, Listen,
-    Pool, Reads, Server, Workers,
+    AcceptorSettings, Auth, Config, ConnectorSettings, Console, JobRules, Jobs, Limits, Listen, Outbox, Pool,
+    Reads, Server, Workers,
 };
+
+use shown::{hosts, list, optional, path, server_names, shown};
 
 /// Keys that are read at the start only: sockets are bound, threads and shared statements' places are made once.
 pub const NEEDS_RESTART: &[&str] = &[
@@ -248,13 +249,18 @@ impl Diff {
     }
 
     fn jobs(&mut self, old: &Jobs, new: &Jobs) {
-        let show = |Jobs { presets, schemas, rules }: &Jobs| {
+        let show = |Jobs { auto: _, presets, schemas, rules, outbox: _ }: &Jobs| {
             let JobRules { schemas: rule_schemas, tables, functions, channels } = rules;
             [presets, schemas, rule_schemas, tables, functions, channels].map(|texts| list(texts))
         };
         let names =
             ["presets", "schemas", "rules.schemas", "rules.tables", "rules.functions", "rules.channels"];
         self.section("jobs", names, show(old), show(new));
+        let show = |Outbox { enabled, batch, poll, keep }: &Outbox| {
+            [enabled.to_string(), batch.to_string(), shown(poll), shown(keep)]
+        };
+        let names = ["outbox", "outbox_batch", "outbox_poll", "outbox_keep"];
+        self.section("jobs", names, show(&old.outbox), show(&new.outbox));
     }
 
     fn workers(&mut self, old: &Workers, new: &Workers) {
@@ -470,30 +476,6 @@ impl Diff {
             names.into_iter().zip(old).zip(new).map(|((name, from), to)| (name, from, to)).collect();
         self.keys(section, &values);
     }
-}
-
-fn server_names(pool: &Pool, config: &Config) -> Vec<String> {
-    pool.servers.iter().map(|at| config.servers[*at].name.clone()).collect()
-}
-
-fn hosts(places: &[HostPort]) -> String {
-    places.iter().map(HostPort::to_string).collect::<Vec<_>>().join(",")
-}
-
-fn path(path: Option<&PathBuf>) -> String {
-    path.map_or_else(|| "none".to_owned(), |path| path.display().to_string())
-}
-
-fn shown(value: &impl Debug) -> String {
-    format!("{value:?}")
-}
-
-fn optional(value: Option<&impl Debug>) -> String {
-    value.map_or_else(|| "none".to_owned(), shown)
-}
-
-fn list(texts: &[String]) -> String {
-    format!("{texts:?}")
 }
 
 #[cfg(test)]

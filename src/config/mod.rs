@@ -10,6 +10,7 @@ mod env;
 mod expand;
 mod file;
 mod fits;
+mod found;
 pub mod keys;
 mod load;
 mod overrides;
@@ -38,6 +39,7 @@ pub use crate::backend::{HostPort, SessionAttrs};
 pub use crate::sql::Consistency;
 pub use env::VARIABLES;
 pub use expand::{Environment, process_environment};
+pub use found::FoundLibrary;
 pub use load::{FILE_BYTES_MAX, LoadError, load, load_in, load_with};
 pub use overrides::Override;
 pub use problem::{Problem, Problems};
@@ -298,14 +300,44 @@ pub enum PoolMode {
 }
 
 /// `[jobs]`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Jobs {
+    /// Presets are those of the libraries that are found ([`Config::with_libraries`]).
+    pub auto: bool,
     /// Names of presets, each known to `sql`.
     pub presets: Vec<String>,
     /// Schema that a preset's tables live in, if not its own default (Oban's `prefix`).
     pub schemas: Vec<String>,
     /// More globs, matched as the presets' are.
     pub rules: JobRules,
+    /// How jobs enqueued on the primary come to the job database.
+    pub outbox: Outbox,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        let (presets, schemas) = (Vec::new(), Vec::new());
+        Self { auto: true, presets, schemas, rules: JobRules::default(), outbox: Outbox::default() }
+    }
+}
+
+/// The keys `outbox..` of `[jobs]`: jobs that are enqueued in a transaction of the primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outbox {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Rows that are moved at once.
+    pub batch: usize,
+    /// How often the primary is looked at without having been woken.
+    pub poll: Duration,
+    /// How long it is remembered which rows were moved.
+    pub keep: Duration,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self { enabled: false, batch: 1000, poll: Duration::from_secs(1), keep: Duration::from_secs(3600) }
+    }
 }
 
 /// `[jobs.rules]`: globs on folded identifiers (`*` and `?`).

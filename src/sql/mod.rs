@@ -38,6 +38,7 @@ mod hint;
 mod judge;
 mod key;
 mod lexer;
+mod libraries;
 mod names;
 mod parse;
 mod plpgsql;
@@ -68,8 +69,10 @@ pub use catalog::Catalog;
 pub use explain::{Explanation, explain};
 pub use glob::Glob;
 pub use hidden::HiddenSearch;
+pub use libraries::Library;
+pub use presets::{Notify, Relayed};
 pub use reading::Reading;
-pub use rules::{Custom, Rules, UnknownPreset};
+pub use rules::{Custom, Outgoing, Rules, UnknownPreset};
 pub use setting::is_carried_name;
 pub use statements::{
     Deallocate, StatementName, added_names, deallocate_target, listened_channels, reset_names, setting_names,

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, because linking it is what takes long. Those of servers boot real Postgres
 //! through [`support`].
 
+mod across;
 mod additions;
 mod attack;
 mod backends;
@@ -27,6 +28,7 @@ mod hostile;
 mod hosts;
 mod interleave;
 mod leftovers;
+mod libraries;
 mod life;
 mod listen;
 mod logins;
@@ -38,6 +40,7 @@ mod losses;
 mod modes;
 mod names;
 mod orphans;
+mod outbox;
 mod packaging;
 mod pins;
 mod polls;
