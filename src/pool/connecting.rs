@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     ServerPool,
     gate::jitter,
-    inspect::Known,
+    known::Known,
     refusal::{ConnectFailure, Refusal},
     state::{State, milliseconds},
 };

@@ -3,38 +3,11 @@
 //! A paused pool hands nothing out and closes what comes back; who asks it waits, however many these are: there are no
 //! more than clients. A disabled one refuses whoever asks. Neither touches a transaction.
 
-use std::{
-    sync::{Arc, MutexGuard},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{
-    ServerPool,
-    checkout::Checkout,
-    refusal::Refusal,
-    state::{State, Wants},
-    waiting::Waiting,
-};
-use crate::metrics::count;
-
-/// The operator's hold on a server pool.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Control {
-    /// The pool is paused, and whoever waits is refused after this.
-    pub(super) paused: Option<Duration>,
-    pub(super) is_disabled: bool,
-    /// When it was resumed: who waited through the pause waits from then on.
-    pub(super) resumed_at: Option<Instant>,
-}
-
-impl Control {
-    /// Whether the pool gives nothing to those who ask.
-    pub(super) const fn is_shut(&self) -> bool {
-        self.paused.is_some() || self.is_disabled
-    }
-}
+use super::{ServerPool, refusal::Refusal, state::State};
 
 impl State {
     /// How long a waiter may wait.
@@ -99,29 +72,5 @@ impl ServerPool {
     pub fn is_quiet(&self) -> bool {
         let state = self.lock();
         state.figures().taken() == state.standing
-    }
-
-    /// The answer of a pool that gives nothing out.
-    #[cold]
-    pub(super) fn checkout_shut(
-        self: &Arc<Self>,
-        mut state: MutexGuard<'_, State>,
-        wants: &Wants<'_>,
-    ) -> Checkout {
-        if state.control.is_disabled {
-            count(&self.stats.refused_full);
-            return Checkout::Refused(Refusal::Disabled);
-        }
-        let (ticket, from) = state.queue.push(Arc::clone(wants.identity), wants.home);
-        self.note_outstanding(&state);
-        drop(state);
-        self.attention.notify_one();
-        Checkout::Wait(Waiting {
-            pool: Arc::clone(self),
-            ticket,
-            since: Instant::now(),
-            from,
-            is_over: false,
-        })
     }
 }

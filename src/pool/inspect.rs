@@ -2,31 +2,16 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Weak},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use super::{
     ServerPool,
+    known::Known,
     state::{State, milliseconds},
 };
-use crate::{
-    backend::{Backend, BackendId, Identity, Settings, cancel::Target},
-    socket::Socket,
-};
-
-/// A backend that was connected, as long as it is open.
-#[derive(Debug)]
-pub(super) struct Known {
-    id: BackendId,
-    identity: Arc<Identity>,
-    /// Alive as long as the backend is.
-    target: Weak<Target>,
-    generation: u32,
-    since: SystemTime,
-    local: Option<SocketAddr>,
-    is_tls: bool,
-}
+use crate::backend::{BackendId, Identity, Settings, cancel::Target};
 
 /// A backend of a pool, as it is at the moment.
 #[derive(Clone, Debug)]
@@ -79,20 +64,6 @@ pub struct Share {
     pub waiting: usize,
     /// How long the first of them has waited.
     pub longest_wait: Duration,
-}
-
-impl Known {
-    pub(super) fn of(backend: &Backend) -> Self {
-        Self {
-            id: backend.id,
-            identity: Arc::clone(&backend.identity),
-            target: Arc::downgrade(&backend.cancel),
-            generation: backend.generation,
-            since: SystemTime::now(),
-            local: backend.socket.local_address(),
-            is_tls: matches!(backend.socket, Socket::Tls(_)),
-        }
-    }
 }
 
 impl State {

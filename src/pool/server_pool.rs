@@ -9,8 +9,8 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Limits,
-    control::Control,
     gate::{CheckPlace, Gate},
+    orders::Control,
     pin_places::Pins,
     queue::{Queue, Waiter},
     refusal::{ConnectFailure, Figures, Refusal},

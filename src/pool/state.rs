@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Limits, control::Control, inspect::Known, queue::Queue, refusal::Figures, shares::Shares, stats::Totals,
+    Limits, known::Known, orders::Control, queue::Queue, refusal::Figures, shares::Shares, stats::Totals,
 };
 use crate::{
     backend::{Backend, BackendId, Identity, Server, Usage},
