@@ -31,6 +31,8 @@ pub(super) enum Work {
     Neutral,
     /// Read.
     Reads,
+    /// Added jobs that could be relayed.
+    Adds,
     /// Anything else.
     Writes,
 }
@@ -44,8 +46,10 @@ pub(super) struct Across {
     is_local: bool,
     /// The backend that requests do not go to.
     beside: Option<Leased>,
-    /// A statement about savepoints that the backend beside is to get, too, once it has succeeded.
-    echo: Option<Box<[u8]>>,
+    /// A statement about savepoints, or a definition, that the backend beside is to get, too, once it has succeeded.
+    pub(super) echo: Option<Box<[u8]>>,
+    /// Something was defined on both in the transaction.
+    pub(super) defines: bool,
     /// The transaction had failed when the request under way was sent.
     had_failed: bool,
     /// The request under way has failed.
@@ -61,6 +65,11 @@ impl Across {
     /// Whether there is a second backend.
     pub(super) const fn is_both(&self) -> bool {
         self.beside.is_some()
+    }
+
+    /// The statements that open the transaction on another server; empty if it cannot be opened there.
+    pub(super) fn opening(&self) -> &[Box<[u8]>] {
+        if self.is_local { &[] } else { &self.opening }
     }
 
     fn push(&mut self, text: &[u8]) {
@@ -81,12 +90,14 @@ impl Hold {
 }
 
 impl Work {
-    /// What a request does, on its own server.
-    fn of(verdict: &Verdict) -> Self {
+    /// What a request does, on its own server. What it `defines` on both is committed on both.
+    fn of(verdict: &Verdict, defines: bool) -> Self {
         match verdict.class {
+            Class::Job if defines => Self::Reads,
             Class::Neutral => Self::Neutral,
             Class::Read => Self::Reads,
             Class::Job if !verdict.effects.has(Effects::JOB_WRITES) => Self::Reads,
+            Class::Job if !verdict.effects.has(Effects::JOB_SIDE.with(Effects::MIXED)) => Self::Adds,
             Class::Write | Class::Job => Self::Writes,
         }
     }
@@ -106,6 +117,12 @@ fn is_within(text: &[u8], control: Control) -> bool {
         || is(0, &["rollback"]) && (is(1, &["to"]) || is(1, &["work", "transaction"]) && is(2, &["to"]))
 }
 
+/// Whether a statement sets a savepoint.
+pub(super) fn sets_savepoint(text: &[u8]) -> bool {
+    let mut words = text.split(|byte| !byte.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.next().is_some_and(|word| word.eq_ignore_ascii_case(b"savepoint"))
+}
+
 impl Session {
     /// Notes what the request, which is about to be sent, does to its server.
     pub(super) fn note_work(&mut self, request: Request, demand: &Demand) {
@@ -116,7 +133,7 @@ impl Session {
         let text = if is_one { self.judge().executed_text(request).ok().flatten() } else { None };
         let text = text.map(Box::<[u8]>::from);
         let Some(leased) = &mut self.hold.leased else { return };
-        let work = Work::of(&demand.verdict);
+        let work = Work::of(&demand.verdict, self.view.snapshot.routes.defines_on_both(demand));
         leased.work = if in_transaction { leased.work.max(work) } else { work };
         leased.adds_jobs |= demand.adds_jobs();
         if let Control::Begin { .. } = control
@@ -148,7 +165,7 @@ impl Session {
         pool: PoolId,
     ) -> Result<(), Stop> {
         if self.hold.is_both() && demand.verdict.control != Control::None {
-            return self.end_or_echo(request, demand);
+            return self.end_or_echo(request, demand).await;
         }
         // The server where the transaction has failed says so.
         if self.status() == TxStatus::Failed {
@@ -156,8 +173,17 @@ impl Session {
         }
         let is_here =
             self.hold.leased.as_ref().is_some_and(|leased| self.view.snapshot.same_server(leased.pool, pool));
-        if !self.may_write_there(demand, is_here) || !is_here && self.is_tied() {
+        if !is_here && self.is_tied() {
             return Err(self.torn(request, demand).into());
+        }
+        if !self.may_write_there(demand, is_here) {
+            if is_here && self.hold.is_both() && demand.adds_jobs() && self.view.snapshot.takes_jobs() {
+                // Where the application has written they are part of its transaction.
+                self.change_places();
+                return Ok(());
+            }
+            let is_carried = self.carry_over(request, demand, judged_at, pool).await?;
+            return if is_carried { Ok(()) } else { Err(self.torn(request, demand).into()) };
         }
         if is_here {
             return Ok(());
@@ -167,10 +193,10 @@ impl Session {
         let is_open_there =
             across.beside.as_ref().is_some_and(|beside| beside.protocol.status() != TxStatus::Idle);
         if in_transaction && !is_open_there {
-            if across.is_local || across.opening.is_empty() {
+            let texts = across.opening().to_vec();
+            if texts.is_empty() {
                 return Err(self.torn(request, demand).into());
             }
-            let texts = across.opening.clone();
             self.hold.transaction =
                 LocalTransaction::Deferred(Deferred { texts, fits_standby: false }.into());
         }
@@ -178,8 +204,19 @@ impl Session {
             self.change_places();
             return Ok(());
         }
+        self.second(request, demand, judged_at, pool).await
+    }
+
+    /// Takes a second backend, of this pool; the first one is beside then.
+    pub(super) async fn second(
+        &mut self,
+        request: Request,
+        demand: &Demand,
+        judged_at: u64,
+        pool: PoolId,
+    ) -> Result<(), Stop> {
         self.who.key.holds_none();
-        across.beside = self.hold.leased.take();
+        self.hold.across.get_or_insert_default().beside = self.hold.leased.take();
         let checked_out = self.checkout(request, demand, judged_at, pool).await;
         if checked_out.is_err() {
             self.hold.transaction = LocalTransaction::No;
@@ -195,8 +232,9 @@ impl Session {
         let beside = across.as_ref().and_then(|across| across.beside.as_ref());
         let other = if is_here { beside } else { leased.as_ref() };
         let in_transaction = |leased: &Leased| leased.protocol.status() != TxStatus::Idle;
-        let has_written = other.is_some_and(|other| in_transaction(other) && other.work == Work::Writes);
-        !has_written || Work::of(&demand.verdict) < Work::Writes
+        let has_written = other.is_some_and(|other| in_transaction(other) && other.work >= Work::Adds);
+        !has_written
+            || Work::of(&demand.verdict, self.view.snapshot.routes.defines_on_both(demand)) < Work::Adds
     }
 
     /// Whether the session cannot go over to another backend: what belongs to this one it knows of one only.
@@ -207,7 +245,7 @@ impl Session {
 
     /// Transaction control where both servers have a part of the transaction: its end belongs to the one that has written,
     /// savepoints to both.
-    fn end_or_echo(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
+    async fn end_or_echo(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
         let control = demand.verdict.control;
         let text = self.judge().executed_text(request)?.filter(|_| demand.statements == 1).map(Box::from);
         let Hold { leased: Some(leased), across: Some(across), .. } = &mut self.hold else { return Ok(()) };
@@ -217,6 +255,7 @@ impl Session {
                 if is_open && across.beside.as_ref().is_some_and(|beside| beside.work > leased.work) {
                     self.change_places();
                 }
+                self.commit_definitions(control).await?;
             }
             Control::Begin { .. } | Control::None => {}
             Control::Prologue | Control::Other => {
@@ -230,7 +269,7 @@ impl Session {
     }
 
     /// The backend beside is the one that requests go to from now on, and the other one is beside.
-    fn change_places(&mut self) {
+    pub(super) fn change_places(&mut self) {
         let Hold { leased, across: Some(across), .. } = &mut self.hold else { return };
         self.who.key.holds_none();
         std::mem::swap(leased, &mut across.beside);
@@ -256,9 +295,18 @@ impl Session {
             && let Some(beside) = &mut across.beside
         {
             let text = String::from_utf8_lossy(&text).into_owned();
-            let is_told = beside.ask(&text).await.is_ok_and(|answer| answer.error.is_none());
-            if !is_told {
-                // The two are not at the same savepoint any more.
+            let error = match beside.ask(&text).await {
+                Ok(answer) => answer.error.map(|fields| fields.to_string()),
+                Err(broken) => Some(broken.to_string()),
+            };
+            if let Some(error) = error {
+                if across.defines {
+                    tracing::warn!(
+                        error,
+                        "a definition of job objects was made on the job database and not on the primary"
+                    );
+                }
+                // The two are not at the same point any more.
                 across.is_local = true;
                 self.fail_transaction().await?;
             }
@@ -266,22 +314,40 @@ impl Session {
         if self.status() != TxStatus::Idle || self.hold.is_amid_pipeline() || self.client.skipping {
             return Ok(());
         }
-        let Some(mut across) = self.hold.across.take() else { return Ok(()) };
-        let Some(beside) = across.beside.take() else { return Ok(()) };
-        if beside.protocol.status() == TxStatus::Idle && self.hold.leased.is_some() {
-            // Both are the session's own for longer.
-            self.hold.across = Some(Across { beside: Some(beside), ..Across::default() }.into());
-            return Ok(());
-        }
-        let main = self.hold.leased.take();
+        let Some(across) = &mut self.hold.across else { return Ok(()) };
+        (across.opening, across.is_local, across.defines) = (Vec::new(), false, false);
         let commits = self.under_way.ending == Ending::Commit && !across.had_failed && !across.failed;
-        self.hold.leased = Some(beside);
-        self.end_beside(if commits { "COMMIT" } else { "ROLLBACK" }).await?;
+        match &across.beside {
+            None => {
+                self.hold.across = None;
+                return Ok(());
+            }
+            // Both are the session's own for longer.
+            Some(beside) if beside.protocol.status() == TxStatus::Idle && self.hold.leased.is_some() => {
+                return Ok(());
+            }
+            Some(_) => {}
+        }
+        self.end_other(if commits { "COMMIT" } else { "ROLLBACK" }).await?;
+        if !self.hold.is_both() {
+            self.hold.across = None;
+        }
+        Ok(())
+    }
+
+    /// Ends the part of the transaction on the backend beside, which has written nothing that is to stay, and gives that back
+    /// if nothing is left on it.
+    /// Returns whether it has ended so.
+    pub(super) async fn end_other(&mut self, sql: &str) -> Result<bool, Ended> {
+        let Some(across) = &mut self.hold.across else { return Ok(false) };
+        let Some(beside) = across.beside.take() else { return Ok(false) };
+        let main = self.hold.leased.replace(beside);
+        let is_ended = self.end_beside(sql).await?;
         let beside = self.hold.leased.take();
         match (main, beside) {
             (Some(main), Some(beside)) => {
                 self.hold.leased = Some(beside);
-                self.hold.across = Some(Across { beside: Some(main), ..Across::default() }.into());
+                self.hold.across.get_or_insert_default().beside = Some(main);
                 self.change_places();
             }
             (main, beside) => {
@@ -292,23 +358,27 @@ impl Session {
                 }
             }
         }
-        Ok(())
+        Ok(is_ended)
     }
 
-    /// Ends the transaction of the second backend, which has written nothing, and gives it back if nothing is left on it.
-    async fn end_beside(&mut self, sql: &str) -> Result<(), Ended> {
-        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+    async fn end_beside(&mut self, sql: &str) -> Result<bool, Ended> {
+        let Some(leased) = &mut self.hold.leased else { return Ok(false) };
+        let mut is_ended = false;
         if leased.protocol.status() != TxStatus::Idle {
             let broken = match leased.ask(sql).await {
-                Ok(_) if leased.protocol.quiescent().is_some() => None,
+                Ok(answer) if leased.protocol.quiescent().is_some() => {
+                    is_ended = answer.error.is_none();
+                    None
+                }
                 Ok(_) => Some(leased.given_up("it does not end its part of a transaction")),
                 Err(broken) => Some(broken),
             };
             if let Some(broken) = broken {
-                return self.end_lease(broken);
+                return self.end_lease(broken).map(|()| false);
             }
         }
-        self.settle_held().await
+        self.settle_held().await?;
+        Ok(is_ended)
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     },
     pool::{Lease, PinPlace},
     route::PoolId,
-    shared::counters::SessionPin,
+    shared::counters::{ReadOn, SessionPin},
     sql::Effects,
     wire::TxStatus,
 };
@@ -45,6 +45,8 @@ pub(super) struct Leased {
     lease: Lease,
     /// The pool that it is of.
     pub(super) pool: PoolId,
+    /// How reads are counted, while there is a transaction that might have been opened on a replica.
+    pub(super) reads: Option<ReadOn>,
     /// The backend is the session's own until the session ends.
     pub(super) is_kept: bool,
     /// Why it is kept between transactions.
@@ -87,7 +89,7 @@ impl Leased {
             lease.take_place(place);
         }
         let (left, work) = (Left::default(), Work::default());
-        Self { lease, pool, is_kept, pin: None, left, work, adds_jobs: false }
+        Self { lease, pool, reads: None, is_kept, pin: None, left, work, adds_jobs: false }
     }
 
     /// Whether the session keeps it for longer than a transaction.

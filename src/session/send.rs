@@ -95,7 +95,7 @@ impl Sending<'_> {
         let sent = leased.send(if as_it_came { &self.client.inbox[..request.len] } else { &draft });
         leased.protocol.insert_leading(&mut self.client.outbox);
         if may_repeat {
-            leased.protocol.may_repeat();
+            leased.protocol.may_repeat(demand.verdict.control != Control::None);
         }
         let bytes = self.client.take_request(request.len);
         self.under_way.is_repeated = false;
