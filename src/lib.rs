@@ -127,6 +127,7 @@
 //! | [`shared`] | what all sessions share: the snapshot of the configuration, identities, cancel keys, counters |
 //! | [`session`] | one client's conversation, from its first request on |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz` |
+//! | `console` | PgBouncer's commands, over the protocol of Postgres |
 //! | [`door`] | from a connection to a session: accepting, TLS, the first packet, the login |
 //! | [`config`] | file and environment to checked values, all problems at once |
 //! | [`startup`] | putting it together: building, ports, signals, the service manager, reloads, the end |
@@ -200,6 +201,7 @@ pub mod causal;
 pub mod clock;
 pub mod commands;
 pub mod config;
+mod console;
 pub mod demo;
 pub mod door;
 pub mod listen;

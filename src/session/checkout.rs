@@ -226,7 +226,7 @@ impl Session {
             if let Some(refusal) = refusal {
                 // A replica that cannot be reached is no reason to fail a read.
                 let may_go_on = self.may_go_on_to_primary(target);
-                if !(may_go_on && matches!(refusal, Refusal::Unreachable(_))) {
+                if !(may_go_on && matches!(refusal, Refusal::Unreachable(_) | Refusal::Disabled)) {
                     return Err(reply::refused(&snapshot.pool(target).name, &refusal).into());
                 }
             }

@@ -313,6 +313,7 @@ impl Session {
             Ok(0) => leased.closed(),
             Ok(len) => {
                 leased.server.traffic.count_received(len);
+                leased.usage.received_bytes += len as u64;
                 return Poll::Ready(self.on_backend_bytes(scratch.filled(len)));
             }
             Err(error) => leased.broken(error),

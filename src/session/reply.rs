@@ -33,12 +33,12 @@ pub(crate) struct Fields {
 }
 
 impl Reply {
-    fn new(code: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn new(code: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
         let (message, hint) = (message.into(), hint.into());
         Self(Box::new(Fields { code: code.into(), message, detail: String::new(), hint }))
     }
 
-    fn with_detail(mut self, detail: impl Into<String>) -> Self {
+    pub(crate) fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = detail.into();
         self
     }
@@ -143,8 +143,25 @@ pub(crate) fn refused(pool: &str, refusal: &Refusal) -> Reply {
             ),
         },
         Refusal::Cancelled => Reply::new("57014", "canceling statement due to user request", ""),
+        Refusal::Paused { .. } | Refusal::Disabled => held_back(pool, refusal),
         // Only if the pool that has taken its place is not to be found.
         Refusal::Moved | Refusal::Closing => shutting_down(),
+    }
+}
+
+/// An operator keeps the pool from serving.
+fn held_back(pool: &str, refusal: &Refusal) -> Reply {
+    match refusal {
+        Refusal::Paused { waited } => Reply::new(
+            "57P03",
+            format!("pool \"{pool}\" has been paused for longer than {}", seconds(*waited)),
+            "An operator has paused it; RESUME on the console goes on. console.pause_timeout says how long statements wait.",
+        ),
+        _ => Reply::new(
+            "57P03",
+            format!("pool \"{pool}\" is disabled"),
+            format!("An operator has disabled it; ENABLE {pool} on the console goes on."),
+        ),
     }
 }
 

@@ -51,6 +51,7 @@ impl Start {
         let is_worker = snapshot.is_worker(&identity.user, startup.get("application_name"));
         let who = Who { identity, home, key, startup, is_worker, bound };
         let own = Own::new(&who.startup, reading, &snapshot);
+        who.key.has_settings(&own.settings);
         let under_way = UnderWay::new(&snapshot);
         let view = View::new(live, snapshot, &who.identity);
         Box::new(Session { client, who, view, own, hold: Hold::default(), under_way })

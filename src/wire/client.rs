@@ -166,8 +166,9 @@ impl<'a> Bind<'a> {
 }
 
 impl<'a> Item<'a> {
+    /// Reads the body of a message of this kind.
     #[inline]
-    fn read(body: &'a [u8], what: &'static str) -> Result<Self, Malformed> {
+    pub fn read(body: &'a [u8], what: &'static str) -> Result<Self, Malformed> {
         let mut body = Body::new(body, what);
         let (kind, name) = (body.byte()?, body.cstring()?);
         Ok(if kind == b'S' { Self::Statement(name) } else { Self::Portal(name) })

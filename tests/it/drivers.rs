@@ -106,6 +106,16 @@ fn asyncpg() {
     Target::start().run_script(&mut python(), "asyncpg.py");
 }
 
+/// The console, as psycopg and asyncpg see it.
+#[test]
+fn console() {
+    let cluster = Cluster::start();
+    let config = ProxyConfig::of(&cluster).set("console", "admin_users", vec!["app"]);
+    let proxy = Proxy::start(&config.to_toml());
+    let url = Login::App.url(proxy.port(), "bulkhead");
+    Target { url, proxy: Some(proxy), cluster }.run_script(&mut python(), "console.py");
+}
+
 /// How often each driver writes and reads: `BULKHEAD_OWN_WRITES` asks for more.
 const OWN_WRITES: u32 = 200;
 

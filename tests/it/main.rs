@@ -10,6 +10,7 @@ mod cancel;
 mod catalogs;
 mod check;
 mod consistency;
+mod console;
 mod conversation;
 mod corners;
 mod cuts;

@@ -155,6 +155,7 @@ fn shared(pool: &Arc<ServerPool>, spawner: Spawner) -> Snapshot {
         workers: Workers::default(),
         greetings: Arc::default(),
         replicas: Replicas::default(),
+        console: shared::console::Console::default(),
         process,
     }
 }
