@@ -213,5 +213,6 @@ pub mod sql;
 pub mod startup;
 pub mod threads;
 pub mod topology;
+pub mod types;
 pub mod version;
 pub mod wire;

@@ -13,8 +13,8 @@ use std::{
 
 /// The folders and files of `src`, each of which may use only itself and those before it. So no two of them use each
 /// other.
-const LAYERS: [&str; 24] = [
-    "version", "clock", "seldom", "threads", "socket", "wire", "metrics", "auth", "sql", "causal", "route",
+const LAYERS: [&str; 25] = [
+    "version", "clock", "seldom", "threads", "socket", "wire", "types", "metrics", "auth", "sql", "causal", "route",
     "backend", "pool", "topology", "catalog", "listen", "shared", "session", "admin", "door", "config",
     "startup", "commands", "demo",
 ];
