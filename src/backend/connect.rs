@@ -174,6 +174,7 @@ async fn attempt(
         place: HostTurn::default(),
         silence: Silence::default(),
         changes: Changes::default(),
+        types: None,
         uses: 0,
         generation: 0,
         opened_at: 0,

@@ -37,6 +37,7 @@ use crate::{
         silence::{self, Silence},
     },
     threads::Home,
+    types::Replies,
 };
 
 /// One authenticated connection to a server.
@@ -75,6 +76,8 @@ pub struct Backend {
     pub silence: Silence,
     /// What the transaction on it may have changed.
     pub changes: Changes,
+    /// What puts its replies into the primary's numbers of types, if its own are others and its session's are not.
+    pub types: Option<Box<Replies>>,
     /// How often a session took it, and so whether another one has had it since.
     pub uses: u32,
     /// The pool's generation when it was connected.
