@@ -123,6 +123,7 @@
 //! | [`topology`] | how the servers are: which answers, which takes writes, where its WAL is |
 //! | [`catalog`] | the catalog snapshots that classification goes by, one of each database |
 //! | [`listen`] | notifications: one connection for each database listens for all sessions |
+//! | [`outbox`] | jobs enqueued on the primary: moving them to the job database, exactly once |
 //! | [`shared`] | what all sessions share: the snapshot of the configuration, identities, cancel keys, counters |
 //! | [`session`] | one client's conversation, from its first request on |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz` |
@@ -203,6 +204,7 @@ pub mod demo;
 pub mod door;
 pub mod listen;
 pub mod metrics;
+pub mod outbox;
 pub mod pool;
 pub mod route;
 pub mod seldom;

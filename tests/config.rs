@@ -75,7 +75,9 @@ fn the_commented_example_names_every_key_with_its_default() {
             let Some(value) = value else {
                 panic!("config/bulkhead.toml does not name {name} in [{}]", section.name)
             };
-            let literal = default.starts_with(['"', '[']) || default.parse::<u64>().is_ok();
+            let literal = default.starts_with(['"', '['])
+                || key.unit == keys::Unit::Flag
+                || default.parse::<u64>().is_ok();
             assert!(!literal || value == default, "{name} in [{}]: {value}, not {default}", section.name);
         }
     }

@@ -111,6 +111,7 @@ mod fixture {
         let progress = pools[1].members.iter().filter_map(|member| health.progress(member)).collect();
         Snapshot {
             acceptor: crate::auth::tls::Acceptor::default(),
+            outbox: None,
             epoch: 1,
             health,
             limits: shared::Limits {

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    AcceptorSettings, Auth, Config, ConnectorSettings, HostPort, JobRules, Jobs, Limits, Listen, Pool, Reads,
-    Server, Workers,
+    AcceptorSettings, Auth, Config, ConnectorSettings, HostPort, JobRules, Jobs, Limits, Listen, Outbox,
+    Pool, Reads, Server, Workers,
 };
 
 /// Keys that are read at the start only: sockets are bound, threads and shared statements' places are made once.
@@ -233,13 +233,18 @@ impl Diff {
     }
 
     fn jobs(&mut self, old: &Jobs, new: &Jobs) {
-        let show = |Jobs { presets, schemas, rules }: &Jobs| {
+        let show = |Jobs { presets, schemas, rules, outbox: _ }: &Jobs| {
             let JobRules { schemas: rule_schemas, tables, functions, channels } = rules;
             [presets, schemas, rule_schemas, tables, functions, channels].map(|texts| list(texts))
         };
         let names =
             ["presets", "schemas", "rules.schemas", "rules.tables", "rules.functions", "rules.channels"];
         self.section("jobs", names, show(old), show(new));
+        let show = |Outbox { enabled, batch, poll, keep }: &Outbox| {
+            [enabled.to_string(), batch.to_string(), shown(poll), shown(keep)]
+        };
+        let names = ["outbox", "outbox_batch", "outbox_poll", "outbox_keep"];
+        self.section("jobs", names, show(&old.outbox), show(&new.outbox));
     }
 
     fn workers(&mut self, old: &Workers, new: &Workers) {

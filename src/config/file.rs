@@ -237,6 +237,26 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// `true` or `false`; also as text, so that it may come from a variable.
+    pub(super) fn flag(&self, key: &str, default: bool) -> bool {
+        let Some((_, value)) = self.entry(key) else { return default };
+        match value.get_ref() {
+            DeValue::Boolean(value) => *value,
+            DeValue::String(_) => self.parsed(key, default, |text| match text {
+                "true" => Ok(true),
+                "false" => Ok(false),
+                _ => Err(Wrong::new(
+                    format!("{} is neither true nor false", shown(text)),
+                    "write true or false",
+                )),
+            }),
+            _ => {
+                self.wrong_type(key, value, "true or false", "write true or false");
+                default
+            }
+        }
+    }
+
     /// A list of texts, none of them empty.
     pub(super) fn texts(&self, key: &str) -> Vec<Located<String>> {
         let Some((_, value)) = self.entry(key) else { return Vec::new() };

@@ -31,11 +31,33 @@ pub(super) fn check(root: &Section<'_>, config: &Config) {
             "name presets, or write [jobs.rules] schemas",
         );
     }
+    outbox(&jobs, config);
     let pools = root.any_section("pools");
     for one in &config.pools {
         pool(&pools.any_section(&one.name), one, config);
     }
     servers(&root.any_section("servers"), &config.servers);
+}
+
+/// Jobs that are enqueued on the primary need another server to go to.
+fn outbox(jobs: &Section<'_>, config: &Config) {
+    if !config.jobs.outbox.enabled {
+        return;
+    }
+    let server = |name: &str| {
+        let pool = config.pools.iter().find(|pool| pool.name == name)?;
+        pool.servers.first().copied()
+    };
+    if server("jobs").is_none() || server("jobs") == server(PRIMARY) {
+        let message = "needs pools.jobs on another server than pools.primary: on the same one, jobs are enqueued in \
+                       any transaction anyway";
+        let hint = "write [servers.jobs] with the job database's url, or leave outbox out";
+        jobs.problem("outbox", Wrong::new(message, hint));
+    }
+    if config.jobs.presets.is_empty() {
+        let hint = "name presets; which tables are moved, and how, is a preset's to say";
+        jobs.problem("outbox", Wrong::new("needs presets", hint));
+    }
 }
 
 fn warn(section: &Section<'_>, key: &str, message: impl Into<String>, hint: impl Into<String>) {

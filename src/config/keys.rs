@@ -35,6 +35,8 @@ pub enum Unit {
     Mode,
     /// A list of texts.
     Texts,
+    /// `true` or `false`.
+    Flag,
     /// A section of its own.
     Section,
 }
@@ -156,6 +158,10 @@ pub const KEYS: &[KeySection] = &[
     section!("jobs", "What a job statement is: one that names an object of a preset or a rule.", [
         ("presets", Texts, "[]", Reload, "Job systems that Bulkhead knows, such as `oban`."),
         ("schemas", Texts, "[]", Reload, "Schemas that their tables live in, if not the usual one."),
+        ("outbox", Flag, "false", Reload, "Whether jobs that are enqueued in a transaction of the primary are written there, to its table of the same name, and moved to the job database once they are committed. Needs `pools.jobs` on another server, a preset, and `bulkhead jobs init`. Takes one connection at each of the two servers beside those of the pools."),
+        ("outbox_batch", Count, "1000", Reload, "Rows that are moved in one transaction."),
+        ("outbox_poll", Duration, r#""1s""#, Reload, "How often the primary is asked for rows that came past Bulkhead, by triggers or other clients; rows that came through it are moved at once. And how often the relay tries again after a failure."),
+        ("outbox_keep", Duration, r#""1h""#, Reload, "How long the job database remembers what was moved to it. A primary that comes back without its last commits, after a failover or from a backup, may lack no more than this, or jobs run twice."),
         ("rules", Section, "", Reload, "Objects of your own."),
     ]),
     section!("jobs.rules", "Job objects of your own; `*` stands for any letters, `?` for one.", [

@@ -302,6 +302,27 @@ pub struct Jobs {
     pub schemas: Vec<String>,
     /// More globs, matched as the presets' are.
     pub rules: JobRules,
+    /// How jobs enqueued on the primary come to the job database.
+    pub outbox: Outbox,
+}
+
+/// The keys `outbox..` of `[jobs]`: jobs that are enqueued in a transaction of the primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outbox {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Rows that are moved at once.
+    pub batch: usize,
+    /// How often the primary is looked at without having been woken.
+    pub poll: Duration,
+    /// How long it is remembered which rows were moved.
+    pub keep: Duration,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self { enabled: false, batch: 1000, poll: Duration::from_secs(1), keep: Duration::from_secs(3600) }
+    }
 }
 
 /// `[jobs.rules]`: globs on folded identifiers (`*` and `?`).

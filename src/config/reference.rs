@@ -69,13 +69,15 @@ fn row(key: &Key) -> String {
         Unit::Path => "path",
         Unit::Mode => "mode",
         Unit::Texts => "list of texts",
+        Unit::Flag => "true or false",
         Unit::Section => "section",
     };
     let change = match key.change {
         Change::Restart => "restart",
         Change::Reload => "reload",
     };
-    let literal = key.default.starts_with(['"', '[']) || key.default.parse::<u64>().is_ok();
+    let literal =
+        key.default.starts_with(['"', '[']) || key.unit == Unit::Flag || key.default.parse::<u64>().is_ok();
     let default = if literal { format!("`{}`", key.default) } else { key.default.to_owned() };
     format!("| `{}` | {unit} | {default} | {change} | {} |\n", key.name, key.meaning)
 }

@@ -8,7 +8,7 @@ use toml::de::DeTable;
 
 use super::{
     AcceptorSettings, Auth, AuthMethod, ClientCertificates, ClientMode, Config, JobRules, Jobs, Limits,
-    Listen, ListenOnGap, Server, Workers,
+    Listen, ListenOnGap, Outbox, Server, Workers,
     expand::Environment,
     file::{Located, Section},
     fits,
@@ -259,6 +259,17 @@ fn jobs(section: &Section<'_>, known: &[&str]) -> Jobs {
             functions: values(rules.texts("functions")),
             channels: values(rules.texts("channels")),
         },
+        outbox: outbox(section),
+    }
+}
+
+fn outbox(section: &Section<'_>) -> Outbox {
+    let default = Outbox::default();
+    Outbox {
+        enabled: section.flag("outbox", default.enabled),
+        batch: section.count("outbox_batch", default.batch, &(1..=100_000)),
+        poll: section.duration("outbox_poll", default.poll, Duration::from_millis(10)),
+        keep: section.duration("outbox_keep", default.keep, Duration::from_secs(60)),
     }
 }
 

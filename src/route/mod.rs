@@ -54,6 +54,12 @@ impl Demand {
         Self { verdict, statements: 1, mixed, unread: u16::from(is_unread), read_effects }
     }
 
+    /// Whether it adds jobs, or notifies of them, and does nothing else with job objects: it may run where the
+    /// application's tables are if jobs are relayed from there.
+    pub fn adds_jobs(&self) -> bool {
+        self.verdict.class == Class::Job && !self.verdict.effects.has(Effects::JOB_SIDE)
+    }
+
     /// Adds another statement of the same request: the strongest class wins.
     pub fn add(&mut self, verdict: Verdict) {
         if self.statements == 0 {
@@ -88,6 +94,10 @@ pub struct Standing {
     pub held: Option<PoolId>,
     /// The held lease's server is the one of the jobs' pool, and another than the primary's.
     pub held_is_jobs_server: bool,
+    /// The session holds a lease of the other one of these two servers as well.
+    pub holds_both: bool,
+    /// Jobs may be added on the primary's server now.
+    pub relays: bool,
     /// A transaction was begun that may write, and not opened on any server yet.
     pub begun_read_write: bool,
     /// The session belongs to a worker.
@@ -105,6 +115,8 @@ pub enum Target {
     Held,
     /// To a pool.
     Pool(PoolId),
+    /// To this pool's server, while a backend is held of the other one that the session uses; or it concerns both.
+    Across(PoolId),
     /// Nowhere: it uses job objects and application objects, which live on different servers.
     Torn,
 }
@@ -117,36 +129,43 @@ impl Routes {
         }
         let verdict = demand.verdict;
         let hint = verdict.hint.or(standing.asked);
-        if demand.mixed && self.jobs_elsewhere && hint.is_none() {
+        let adds_jobs = standing.relays && demand.adds_jobs();
+        if demand.mixed && self.jobs_elsewhere && hint.is_none() && !adds_jobs {
             return Target::Torn;
         }
-        if standing.held.is_some() {
-            return self.on_held(verdict, hint, standing);
+        if let Some(held) = standing.held {
+            let is_plain = !self.jobs_elsewhere || hint.is_some();
+            return if is_plain { Target::Held } else { self.on_held(demand, adds_jobs, held, standing) };
         }
         Target::Pool(match hint {
             Some(Hint::Pool(pool)) => PoolId(pool),
             Some(Hint::Primary) => self.primary,
             Some(Hint::Read) => self.replicas.unwrap_or(self.primary),
             Some(Hint::Job) => self.jobs.unwrap_or(self.primary),
+            None if demand.mixed && adds_jobs => self.own(standing),
             None => self.by_class(verdict, standing),
         })
     }
 
-    fn on_held(&self, verdict: Verdict, hint: Option<Hint>, standing: Standing) -> Target {
-        if !self.jobs_elsewhere || hint.is_some() {
-            return Target::Held;
-        }
+    fn on_held(&self, demand: &Demand, adds_jobs: bool, held: PoolId, standing: Standing) -> Target {
+        let verdict = demand.verdict;
         let is_job = verdict.class == Class::Job;
-        let names_application = !is_job && verdict.effects.has(Effects::APP_OBJECTS);
+        let names_application = verdict.effects.has(Effects::APP_OBJECTS) && (!is_job || demand.mixed);
         match standing.held_is_jobs_server {
-            true if names_application => Target::Torn,
-            false if is_job => Target::Torn,
+            true if names_application => Target::Across(self.own(standing)),
+            false if is_job && !adds_jobs => Target::Across(self.jobs.unwrap_or(self.primary)),
+            _ if standing.holds_both && verdict.control != Control::None => Target::Across(held),
             _ => Target::Held,
         }
     }
 
+    /// The pool of what is neither a job's nor a user's read.
+    fn own(&self, standing: Standing) -> PoolId {
+        if standing.is_worker { self.workers.unwrap_or(self.primary) } else { self.primary }
+    }
+
     fn by_class(&self, verdict: Verdict, standing: Standing) -> PoolId {
-        let own = if standing.is_worker { self.workers.unwrap_or(self.primary) } else { self.primary };
+        let own = self.own(standing);
         // A BEGIN in front of the reads of one request may leave a transaction open that writes later.
         let may_write = standing.begun_read_write || verdict.control != Control::None;
         match verdict.class {
@@ -182,6 +201,8 @@ mod tests {
     const FREE: Standing = Standing {
         held: None,
         held_is_jobs_server: false,
+        holds_both: false,
+        relays: false,
         begun_read_write: false,
         is_worker: false,
         asked: None,
@@ -213,11 +234,33 @@ mod tests {
         assert_eq!(routes(true).target(&demand, FREE), Target::Torn);
         assert_eq!(routes(false).target(&demand, FREE), Target::Pool(JOBS));
         let on_primary = Standing { held: Some(PRIMARY), ..FREE };
-        assert_eq!(routes(true).target(&Demand::of(verdict(Class::Job)), on_primary), Target::Torn);
-        assert_eq!(routes(false).target(&Demand::of(verdict(Class::Job)), on_primary), Target::Held);
+        let job = Verdict { effects: Effects::JOB_SIDE, ..verdict(Class::Job) };
+        assert_eq!(routes(true).target(&Demand::of(job), on_primary), Target::Across(JOBS));
+        assert_eq!(routes(false).target(&Demand::of(job), on_primary), Target::Held);
         let on_jobs = Standing { held: Some(JOBS), held_is_jobs_server: true, ..FREE };
-        assert_eq!(routes(true).target(&Demand::of(verdict(Class::Write)), on_jobs), Target::Torn);
+        assert_eq!(routes(true).target(&Demand::of(verdict(Class::Write)), on_jobs), Target::Across(PRIMARY));
         assert_eq!(routes(true).target(&Demand::of(verdict(Class::Neutral)), on_jobs), Target::Held);
+    }
+
+    #[test]
+    fn jobs_are_added_where_the_transaction_is() {
+        let relayed = Standing { relays: true, ..FREE };
+        let adds = Demand::of(verdict(Class::Job));
+        assert_eq!(routes(true).target(&adds, relayed), Target::Pool(JOBS));
+        let on_primary = Standing { held: Some(PRIMARY), ..relayed };
+        assert_eq!(routes(true).target(&adds, on_primary), Target::Held);
+        let unrelayed = Standing { relays: false, ..on_primary };
+        assert_eq!(routes(true).target(&adds, unrelayed), Target::Across(JOBS));
+        let mut mixed = adds;
+        mixed.add(verdict(Class::Write));
+        assert_eq!(routes(true).target(&mixed, relayed), Target::Pool(PRIMARY));
+        let on_jobs = Standing { held: Some(JOBS), held_is_jobs_server: true, ..relayed };
+        assert_eq!(routes(true).target(&mixed, on_jobs), Target::Across(PRIMARY));
+        assert_eq!(routes(true).target(&mixed, FREE), Target::Torn);
+        let commits = Verdict { control: Control::Commit, ..verdict(Class::Neutral) };
+        let on_both = Standing { holds_both: true, ..on_primary };
+        assert_eq!(routes(true).target(&Demand::of(commits), on_both), Target::Across(PRIMARY));
+        assert_eq!(routes(true).target(&Demand::of(commits), on_primary), Target::Held);
     }
 
     #[test]

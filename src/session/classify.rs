@@ -272,7 +272,12 @@ impl<'a> Judge<'a> {
         let mut names_job = false;
         bind.for_each_value(|value| names_job |= rules.value_names_job(value))?;
         if names_job {
-            let effects = verdict.effects.without(Effects::APP_OBJECTS);
+            // Notifications go where their transaction is; a catalog that is asked for a job object is the job database's.
+            let (notifies, only_reads) =
+                (verdict.effects.has(Effects::NOTIFIES), verdict.reason == Reason::Catalog);
+            let side = if notifies { Effects::NONE } else { Effects::JOB_SIDE };
+            let writes = if only_reads { Effects::NONE } else { Effects::JOB_WRITES };
+            let effects = verdict.effects.without(Effects::APP_OBJECTS).with(side).with(writes);
             return Ok(Verdict { class: Class::Job, reason: Reason::JobValue, effects, ..verdict });
         }
         Ok(verdict)
@@ -297,6 +302,8 @@ impl Session {
         let standing = Standing {
             held,
             held_is_jobs_server: routes.jobs_elsewhere && held.is_some_and(on_jobs),
+            holds_both: self.hold.is_both(),
+            relays: routes.jobs_elsewhere && self.view.snapshot.takes_jobs(),
             begun_read_write: may_write,
             is_worker: self.who.is_worker,
             asked: if self.under_way.is_repeated { Some(Hint::Primary) } else { self.own.asked },

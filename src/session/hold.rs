@@ -5,7 +5,14 @@ use std::{
     sync::Arc,
 };
 
-use super::{Own, kinds, left::Left, settled::Facts, transaction::LocalTransaction};
+use super::{
+    Own,
+    across::{Across, Work},
+    kinds,
+    left::Left,
+    settled::Facts,
+    transaction::LocalTransaction,
+};
 use crate::{
     backend::{
         Backend, Broken,
@@ -28,6 +35,8 @@ pub(super) struct Hold {
     pub(super) transaction: LocalTransaction,
     /// The backend, while the session holds one.
     pub(super) leased: Option<Leased>,
+    /// What concerns another server than the backend's: while a transaction could be on both, or a backend is held of each.
+    pub(super) across: Option<Box<Across>>,
 }
 
 /// A backend that the session holds, and what is true of it only as long as it does.
@@ -42,6 +51,10 @@ pub(super) struct Leased {
     pub(super) pin: Option<Box<SessionPin>>,
     /// State that statements have, or may have, left on it since the checkout.
     pub(super) left: Left,
+    /// The greatest that its transaction has done.
+    pub(super) work: Work,
+    /// Jobs may have been added on it.
+    pub(super) adds_jobs: bool,
 }
 
 impl Hold {
@@ -73,7 +86,8 @@ impl Leased {
         if let Some(place) = place {
             lease.take_place(place);
         }
-        Self { lease, pool, is_kept, pin: None, left: Left::default() }
+        let (left, work) = (Left::default(), Work::default());
+        Self { lease, pool, is_kept, pin: None, left, work, adds_jobs: false }
     }
 
     /// Whether the session keeps it for longer than a transaction.

@@ -30,8 +30,6 @@ pub(super) struct Left {
     pub(super) may_discard: bool,
     /// How often definitions had changed when the first of the statements was judged.
     pub(super) judged_at: u64,
-    /// Held while a text that changes definitions, and ends the transaction itself, may be running.
-    pub(super) defining: Option<Defining>,
 }
 
 /// Notes that few sessions have to make.
@@ -47,12 +45,21 @@ pub(super) struct Noted {
     pub(super) search: Option<HiddenSearch>,
     /// Startup values that hold again after a reset in a pipeline, once that has ended.
     pub(super) restored: Settings,
+    /// Held while a text that changes definitions, and ends the transaction itself, may be running.
+    pub(super) defining: Option<Defining>,
 }
 
 impl Left {
     /// The notes, to add to them.
     pub(super) fn noted(&mut self) -> &mut Noted {
         self.noted.get_or_insert_default()
+    }
+
+    /// No text that changes definitions runs any more.
+    pub(super) fn has_defined(&mut self) {
+        if let Some(noted) = &mut self.noted {
+            noted.defining = None;
+        }
     }
 
     /// Whether objects were made that may be temporary, of which the server has not been asked yet.

@@ -16,6 +16,7 @@
 //! table of the kinds of state (`kinds`); what it wants to know is asked in `questions`. Every hold on a backend ends by `Session::part`, in whatever way: what must
 //! follow from it is said there.
 
+mod across;
 mod aliases;
 mod answer;
 mod attention;
@@ -199,6 +200,7 @@ pub(crate) struct Session {
 impl Drop for Session {
     fn drop(&mut self) {
         drop(self.part());
+        drop(self.part_beside());
     }
 }
 

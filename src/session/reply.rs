@@ -265,6 +265,15 @@ pub(crate) fn torn(jobs: &str, application: &str, explanation: &str) -> Reply {
     ))
 }
 
+/// A transaction that has a part on two servers is to end in a way that cannot be said to both.
+pub(crate) fn ends_on_two_servers() -> Reply {
+    Reply::new(
+        "0A000",
+        "a transaction that uses job tables and application tables cannot end like this: they live on different servers",
+        "Use COMMIT or ROLLBACK alone.",
+    )
+}
+
 /// The tables that a refused request names, in words.
 pub(crate) fn named_tables(jobs: &[String], application: &[String]) -> String {
     let list = |title: &str, names: &[String]| {

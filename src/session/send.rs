@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     Ended, Session, Stop,
+    across::Across,
     aliases::write_aliases,
     classify::begin_search,
     hold::{Hold, Leased},
@@ -45,9 +46,12 @@ enum Written {
 impl Session {
     /// Sends the request. A refusal means that nothing was sent.
     pub(super) fn send(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
-        let Self { client, who, view, own, hold: Hold { transaction, leased }, under_way } = self;
+        if self.view.snapshot.routes.jobs_elsewhere {
+            self.note_work(request, demand);
+        }
+        let Self { client, who, view, own, hold: Hold { transaction, leased, across }, under_way } = self;
         let leased = leased.as_mut().expect("what is neither answered nor refused has its backend");
-        Sending { client, who, view, own, transaction, leased, under_way }.send(request, demand)
+        Sending { client, who, view, own, transaction, across, leased, under_way }.send(request, demand)
     }
 }
 
@@ -156,7 +160,7 @@ impl Sending<'_> {
         if verdict.effects.has(Effects::DDL) {
             // It may be committed long before it has been answered.
             if verdict.control == Control::Other {
-                self.leased.left.defining = Some(self.view.catalog.define());
+                self.leased.left.noted().defining = Some(self.view.catalog.define());
             }
             self.view.snapshot.catalogs.changed(&self.view.catalog);
         } else if verdict.effects.has(Effects::ADDS) {
@@ -257,8 +261,12 @@ impl Sending<'_> {
         if statements > 1 {
             self.leased.left.effects |= Effects::LOCAL;
         }
-        if statements > 0 {
-            *self.transaction = LocalTransaction::No;
+        if statements > 0
+            && let LocalTransaction::Deferred(deferred) = std::mem::take(self.transaction)
+            && self.view.snapshot.routes.jobs_elsewhere
+            && self.across.is_none()
+        {
+            *self.across = Some(Across::of(&deferred).into());
         }
     }
 

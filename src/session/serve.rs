@@ -42,13 +42,14 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
     let demand = session.judge().classify(request).await?;
     session.note_only_reads(&demand);
     if session.answers(request, &demand)? {
-        return Ok(());
+        return if session.hold.across.is_some() { Box::pin(session.settle_across()).await } else { Ok(()) };
     }
     // What is refused from here on was not sent. A block and not a function, whose arguments would be kept twice.
     let served = async {
         session.hold.transaction.check()?;
         match session.target(request, &demand) {
             Target::Torn => return Err(session.torn(request).into()),
+            Target::Across(pool) => Box::pin(session.cross(request, &demand, judged_at, pool)).await?,
             Target::Held => {}
             Target::Pool(pool) => {
                 let pool = session.fresh_pool(&demand, pool).await?;

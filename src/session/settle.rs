@@ -55,12 +55,13 @@ impl Session {
         }
         self.end_statements();
         match &self.hold.leased {
-            Some(leased) if leased.protocol.quiescent().is_some() => Box::pin(self.settle_held()).await,
-            _ => Ok(()),
+            Some(leased) if leased.protocol.quiescent().is_some() => Box::pin(self.settle_held()).await?,
+            _ => {}
         }
+        if self.hold.across.is_some() { Box::pin(self.settle_across()).await } else { Ok(()) }
     }
 
-    async fn settle_held(&mut self) -> Result<(), Ended> {
+    pub(super) async fn settle_held(&mut self) -> Result<(), Ended> {
         // Its client has been answered: a cancel that comes from here on finds nothing to cancel, and does not keep the
         // backend from being given back.
         self.who.key.holds_none();
@@ -88,6 +89,9 @@ impl Session {
                     break;
                 }
                 Settle::Keep => {
+                    if std::mem::take(&mut leased.adds_jobs) {
+                        self.view.snapshot.added_jobs();
+                    }
                     leased.left.begin_anew(self.view.catalog.changes());
                     if leased.is_kept && !was_asked {
                         let lasting = leased.lasting_pin();
@@ -134,6 +138,9 @@ impl Session {
     fn part_unreachable(&mut self) -> Option<Leased> {
         let mut leased = self.hold.leased.take()?;
         leave_changes(&self.view.snapshot, &mut leased);
+        if leased.adds_jobs {
+            self.view.snapshot.added_jobs();
+        }
         self.view.note_definitions(&mut leased.left);
         Some(leased)
     }
@@ -151,11 +158,14 @@ impl Session {
 
     /// Takes in what the replies told besides the bytes for the client.
     pub(super) fn on_news(&mut self) {
-        let Self { client, view, own, hold: Hold { transaction, leased }, .. } = self;
+        let Self { client, view, own, hold: Hold { transaction, leased, across }, .. } = self;
         let Some(leased) = leased else { return };
         let mut news = leased.protocol.take_heard();
         if let Some(failure) = news.failure {
             leased.left.failed = true;
+            if let Some(across) = across {
+                across.failed = true;
+            }
             view.snapshot.metrics.server_errors.fetch_add(1, Ordering::Relaxed);
             if failure == Failure::Unread {
                 leased.left.drop_unread();

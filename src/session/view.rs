@@ -52,7 +52,7 @@ impl View {
         if left.effects.has(Effects::OPAQUE) && left.effects.has(Effects::UNPROVEN) {
             self.snapshot.catalogs.doubt(&self.catalog);
         }
-        left.defining = None;
+        left.has_defined();
         if left.effects.has(DEFINES) {
             // They may be temporary by the search path alone.
             left.noted().has_new_objects = true;

@@ -7,6 +7,7 @@ use crate::{
     auth::tls::Acceptor,
     backend::Identity,
     causal::progress::Progress,
+    outbox::Outbox,
     pool::{Pool, ServerPool},
     route::{PoolId, Routes},
     sql::{Classifier, Consistency, Glob},
@@ -89,6 +90,9 @@ pub struct Snapshot {
     pub workers: Workers,
     /// How reads use replicas.
     pub replicas: Replicas,
+    /// Where jobs of the primary's transactions are left for the job database, if there is one. Handed on from snapshot to
+    /// snapshot.
+    pub outbox: Option<Arc<Outbox>>,
     /// What new sessions are told of the server's parameters. Handed on as long as the primary is the same.
     pub greetings: Arc<Greetings>,
     /// The part that is the same in every snapshot.
@@ -115,6 +119,18 @@ impl Snapshot {
     pub(crate) fn renew_backends(&self) {
         self.greetings.renew();
         self.pools.iter().flat_map(|pool| &pool.members).for_each(ServerPool::renew);
+    }
+
+    /// Whether jobs may be added on the primary now.
+    pub(crate) fn takes_jobs(&self) -> bool {
+        self.outbox.as_ref().is_some_and(|outbox| outbox.is_ready())
+    }
+
+    /// Jobs may have been added on the primary, and committed.
+    pub(crate) fn added_jobs(&self) {
+        if let Some(outbox) = &self.outbox {
+            outbox.enqueued();
+        }
     }
 
     pub(crate) fn pool(&self, id: PoolId) -> &Pool {

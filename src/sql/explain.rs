@@ -94,7 +94,12 @@ impl fmt::Display for Explanation {
         };
         writeln!(f, "state      {proof}")?;
         // The tables have been named above.
-        let effects = verdict.effects.without(Effects::APP_OBJECTS.with(Effects::UNPROVEN));
+        if verdict.class == Class::Job && !verdict.effects.has(Effects::JOB_SIDE) {
+            writeln!(f, "enqueues   may run in a transaction of the application, if jobs are relayed")?;
+        }
+        let told =
+            Effects::APP_OBJECTS.with(Effects::UNPROVEN).with(Effects::JOB_SIDE).with(Effects::JOB_WRITES);
+        let effects = verdict.effects.without(told);
         if effects != Effects::NONE {
             writeln!(f, "effects    {effects:?}")?;
         }

@@ -167,7 +167,7 @@ impl Judge<'_> {
 
     fn copy<'p>(walk: &mut Walk<'p, '_>, copy: &'p nodes::CopyStmt) {
         if let Some(relation) = copy.relation() {
-            let access = if copy.is_from { Access::Write } else { Access::Read };
+            let access = if copy.is_from { Access::Insert } else { Access::Read };
             if let Some(name) = relation.relname() {
                 walk.prove_any();
                 walk.prove_relation(relation.schemaname(), name, access);
@@ -198,6 +198,7 @@ impl Judge<'_> {
         let source = source(self.text, statement);
         if self.rules.words_name_job(&source) {
             walk.found.is_job(Reason::JobLiteral);
+            walk.found.belongs_to_jobs = true;
         }
         let sets = programs::parameters(&source);
         if !sets.names.is_empty() {
@@ -307,6 +308,7 @@ fn channel(walk: &mut Walk<'_, '_>, name: Option<&str>, effects: Effects) {
     walk.found.effects |= effects;
     if name.is_some_and(|name| walk.rules.channel(name)) {
         walk.found.is_job(Reason::JobChannel);
+        walk.found.belongs_to_jobs |= !effects.has(Effects::NOTIFIES);
     }
 }
 

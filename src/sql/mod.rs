@@ -68,8 +68,9 @@ pub use catalog::Catalog;
 pub use explain::{Explanation, explain};
 pub use glob::Glob;
 pub use hidden::HiddenSearch;
+pub use presets::{Notify, Relayed};
 pub use reading::Reading;
-pub use rules::{Custom, Rules, UnknownPreset};
+pub use rules::{Custom, Outgoing, Rules, UnknownPreset};
 pub use setting::is_carried_name;
 pub use statements::{
     Deallocate, StatementName, added_names, deallocate_target, listened_channels, reset_names, setting_names,

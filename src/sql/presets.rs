@@ -18,6 +18,42 @@ pub(super) struct Preset {
     pub(super) channels: &'static [&'static str],
     /// A preset that this one adds to.
     pub(super) extends: Option<&'static str>,
+    /// Where jobs enqueued on the primary are written to, from where a relay moves them to the job database. None: they
+    /// cannot be, since their rows name others by numbers that each database gives out for itself.
+    pub(super) outbox: Outbox,
+}
+
+/// How jobs that are enqueued on the primary come to the job database.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    /// Tables whose rows are moved.
+    pub(super) relayed: &'static [Relayed],
+    /// Functions that insert into them and do nothing else that lasts.
+    pub(super) enqueues: &'static [&'static str],
+    /// Tables that an enqueue reads: the primary has a copy of the job database's rows.
+    pub(super) mirrored: &'static [&'static str],
+}
+
+/// A table whose rows are moved from the primary to the job database.
+#[derive(Debug)]
+pub struct Relayed {
+    /// The table's name.
+    pub table: &'static str,
+    /// The column that tells when a job was enqueued, if it has one: in UTC if it is without time zone.
+    pub enqueued_at: Option<&'static str>,
+    /// Waking the library's workers, if its table has no trigger that does.
+    pub notify: Option<Notify>,
+}
+
+/// A notification for rows that have come.
+#[derive(Debug)]
+pub struct Notify {
+    /// `{schema}` stands for the table's schema.
+    pub channel: &'static str,
+    /// What a row's payload is, in SQL over the row `j`; each is sent once.
+    pub payload: &'static str,
+    /// Which rows it is sent for, in SQL over the row `j`.
+    pub when: &'static str,
 }
 
 const NOTHING: Preset = Preset {
@@ -29,7 +65,13 @@ const NOTHING: Preset = Preset {
     indexes: &[],
     channels: &[],
     extends: None,
+    outbox: Outbox { relayed: &[], enqueues: &[], mirrored: &[] },
 };
+
+/// A relayed table whose library wakes its workers itself, or whose workers poll.
+const fn relayed(table: &'static str, enqueued_at: Option<&'static str>) -> Relayed {
+    Relayed { table, enqueued_at, notify: None }
+}
 
 /// All presets, by name.
 pub(super) const PRESETS: &[Preset] = &[
@@ -40,6 +82,18 @@ pub(super) const PRESETS: &[Preset] = &[
         types: &["oban_job_state"],
         indexes: &["oban_jobs_*", "oban_peers_*"],
         channels: &["{schema}.oban_*", "oban_insert"],
+        outbox: Outbox {
+            relayed: &[Relayed {
+                table: "oban_jobs",
+                enqueued_at: Some("inserted_at"),
+                notify: Some(Notify {
+                    channel: "{schema}.oban_insert",
+                    payload: "pg_catalog.json_build_object('queue', j.queue)::pg_catalog.text",
+                    when: "j.state::pg_catalog.text = 'available'",
+                }),
+            }],
+            ..NOTHING.outbox
+        },
         ..NOTHING
     },
     Preset {
@@ -48,7 +102,18 @@ pub(super) const PRESETS: &[Preset] = &[
         extends: Some("oban"),
         ..NOTHING
     },
-    Preset { name: "pg_boss", schemas: &["pgboss"], channels: &["pgboss_*"], ..NOTHING },
+    Preset {
+        name: "pg_boss",
+        schemas: &["pgboss"],
+        channels: &["pgboss_*"],
+        // A partitioned table, whose partitions it speaks for. An enqueue joins the table of queues.
+        outbox: Outbox {
+            relayed: &[relayed("job", Some("created_on"))],
+            mirrored: &["queue"],
+            ..NOTHING.outbox
+        },
+        ..NOTHING
+    },
     Preset {
         name: "graphile_worker",
         schemas: &["graphile_worker"],
@@ -62,6 +127,16 @@ pub(super) const PRESETS: &[Preset] = &[
         types: &["procrastinate_*"],
         indexes: &["procrastinate_*", "idx_procrastinate_*"],
         channels: &["procrastinate_any_queue*", "procrastinate_queue*"],
+        // What its triggers write on the primary refers to the job, and goes with it.
+        outbox: Outbox {
+            relayed: &[relayed("procrastinate_jobs", None)],
+            enqueues: &[
+                "procrastinate_defer_job",
+                "procrastinate_defer_job_v1",
+                "procrastinate_defer_jobs_v1",
+            ],
+            ..NOTHING.outbox
+        },
         ..NOTHING
     },
     Preset {
@@ -79,6 +154,20 @@ pub(super) const PRESETS: &[Preset] = &[
         types: &["river_job_state"],
         indexes: &["river_*"],
         channels: &["{schema}.river_*", "river_*"],
+        outbox: Outbox {
+            relayed: &[Relayed {
+                table: "river_job",
+                enqueued_at: Some("created_at"),
+                notify: Some(Notify {
+                    channel: "{schema}.river_insert",
+                    payload: "pg_catalog.json_build_object('queue', j.queue)::pg_catalog.text",
+                    when: "j.state::pg_catalog.text = 'available'",
+                }),
+            }],
+            // It only computes.
+            enqueues: &["river_job_state_in_bitmask"],
+            ..NOTHING.outbox
+        },
         ..NOTHING
     },
     Preset {
@@ -86,6 +175,21 @@ pub(super) const PRESETS: &[Preset] = &[
         tables: &["good_jobs", "good_job_*"],
         indexes: &["index_good_job*"],
         channels: &["good_job"],
+        outbox: Outbox {
+            relayed: &[
+                relayed("good_job_batches", Some("created_at")),
+                Relayed {
+                    table: "good_jobs",
+                    enqueued_at: Some("created_at"),
+                    notify: Some(Notify {
+                        channel: "good_job",
+                        payload: "pg_catalog.json_build_object('queue_name', j.queue_name)::pg_catalog.text",
+                        when: "j.scheduled_at IS NULL OR j.scheduled_at <= pg_catalog.now()",
+                    }),
+                },
+            ],
+            ..NOTHING.outbox
+        },
         ..NOTHING
     },
     Preset { name: "solid_queue", tables: &["solid_queue_*"], indexes: &["index_solid_queue_*"], ..NOTHING },
@@ -95,10 +199,17 @@ pub(super) const PRESETS: &[Preset] = &[
         functions: &["que_*", "lock_and_update_priorities"],
         types: &["que_query_result"],
         channels: &["que_listener_*", "que_state"],
+        outbox: Outbox { relayed: &[relayed("que_jobs", None)], ..NOTHING.outbox },
         ..NOTHING
     },
     Preset { name: "pgmq", schemas: &["pgmq"], channels: &["pgmq.*"], ..NOTHING },
-    Preset { name: "delayed_job", tables: &["delayed_jobs"], indexes: &["delayed_jobs_*"], ..NOTHING },
+    Preset {
+        name: "delayed_job",
+        tables: &["delayed_jobs"],
+        indexes: &["delayed_jobs_*"],
+        outbox: Outbox { relayed: &[relayed("delayed_jobs", Some("created_at"))], ..NOTHING.outbox },
+        ..NOTHING
+    },
     Preset {
         name: "pgqueuer",
         tables: &["pgqueuer", "pgqueuer_*"],

@@ -69,8 +69,8 @@ impl<'p> Walk<'p, '_> {
     pub(super) fn prove_relation(&mut self, schema: Option<&str>, name: &str, access: Access) {
         match access {
             // `pg_settings` has rules, and what is written to catalogs may be anything.
-            Access::Write if is_system(schema, name) => self.unproven(name),
-            Access::Write => self.prove(name, Use::Write),
+            Access::Insert | Access::Write if is_system(schema, name) => self.unproven(name),
+            Access::Insert | Access::Write => self.prove(name, Use::Write),
             Access::Read => self.prove(name, Use::Read),
         }
     }

@@ -28,6 +28,10 @@ pub(super) struct Found {
     pub(super) write: Option<Reason>,
     /// Why it is a job statement; the first reason found.
     pub(super) job: Option<Reason>,
+    /// Whether anything in it is not proven to only read, wherever it runs.
+    is_no_read: bool,
+    /// Uses job objects for something else than to add jobs that are relayed.
+    pub(super) belongs_to_jobs: bool,
     pub(super) effects: Effects,
     /// The tables that it reaches, as far as it is proven.
     pub(super) tables: Tables,
@@ -55,6 +59,7 @@ pub(super) struct Found {
 impl Found {
     pub(super) fn writes(&mut self, reason: Reason) {
         self.write.get_or_insert(reason);
+        self.is_no_read |= !matches!(reason, Reason::JobObject | Reason::Catalog);
     }
 
     /// An object that is named plainly is a better reason than a channel or a literal.
@@ -69,12 +74,19 @@ impl Found {
     pub(super) fn conclude(&mut self) {
         if self.catalog && self.literal_names_job {
             self.is_job(Reason::JobLiteral);
+            self.belongs_to_jobs = true;
         }
         if self.parameter && (self.parameter_decides || self.catalog) {
             self.effects |= Effects::BIND_DECIDES;
         }
-        if self.job.is_some() && self.application {
-            self.effects |= Effects::MIXED;
+        if self.job.is_some() {
+            let flags = [
+                (self.application, Effects::MIXED),
+                (self.belongs_to_jobs, Effects::JOB_SIDE),
+                (self.is_no_read, Effects::JOB_WRITES),
+            ];
+            self.effects =
+                flags.iter().filter(|(is_so, _)| *is_so).fold(self.effects, |all, (_, one)| all.with(*one));
         }
         // Of those that the server lists the server is asked (`pg_dump` sets one so).
         if self.name_of_column && (self.other_relation || !self.relation) {
@@ -206,7 +218,8 @@ impl<'p, 'c> Walk<'p, 'c> {
         self.modifies_rows();
         // What is written to is never a common table expression, whatever their names are.
         if let Some(target) = target {
-            self.relation(target, Scope(None), Access::Write);
+            let access = if matches!(node, Node::InsertStmt(_)) { Access::Insert } else { Access::Write };
+            self.relation(target, Scope(None), access);
             if matches!(node, Node::DeleteStmt(_) | Node::MergeStmt(_)) {
                 self.prove(target.relname().unwrap_or_default(), Use::Delete);
             }
@@ -298,6 +311,12 @@ impl<'p, 'c> Walk<'p, 'c> {
         if job {
             self.found.is_job(Reason::JobObject);
             self.found.writes(Reason::JobObject);
+            let enqueues = match access {
+                Access::Insert => self.rules.is_relayed(schema, name),
+                Access::Read => self.rules.is_mirrored(schema, name),
+                Access::Write => false,
+            };
+            self.found.belongs_to_jobs |= !enqueues;
         } else if is_system(schema, name) {
             self.found.catalog = true;
             self.found.writes(Reason::Catalog);
@@ -406,6 +425,7 @@ impl<'p, 'c> Walk<'p, 'c> {
         if let Some(value) = self.literal(argument) {
             if self.rules.value_names_job(value.as_bytes()) {
                 self.found.is_job(Reason::JobLiteral);
+                self.found.belongs_to_jobs |= !self.rules.is_relayed_sequence(value);
             }
         } else {
             // A parameter, or computed, perhaps from one.

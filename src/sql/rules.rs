@@ -5,7 +5,7 @@
 
 use super::{
     glob::Glob,
-    presets::{self, Preset},
+    presets::{self, Preset, Relayed},
     verdict::Hint,
 };
 
@@ -51,6 +51,32 @@ pub(super) enum Object {
     Any,
 }
 
+/// What is written on the primary, and moved to the job database from there.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Schemas that its objects live in.
+    schemas: Vec<Glob>,
+    /// A name that is not qualified may be an object of it: the library's names are its own.
+    by_name: bool,
+    /// Tables whose rows are moved.
+    pub relayed: &'static [Relayed],
+    /// Functions that insert into them.
+    pub enqueues: &'static [&'static str],
+    /// Tables that an insert reads: the primary has a copy of the job database's rows.
+    pub mirrored: &'static [&'static str],
+}
+
+impl Outgoing {
+    /// Whether its objects live in this schema.
+    pub fn is_in(&self, schema: &str) -> bool {
+        any(&self.schemas, schema)
+    }
+
+    fn may_be_in(&self, schema: Option<&str>) -> bool {
+        schema.map_or(self.by_name, |schema| self.is_in(schema))
+    }
+}
+
 /// What a job object is called, and which pools a hint may name.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
@@ -63,6 +89,7 @@ pub struct Rules {
     types: Vec<Glob>,
     indexes: Vec<Glob>,
     channels: Vec<Glob>,
+    outgoing: Vec<Outgoing>,
 }
 
 impl Rules {
@@ -83,6 +110,7 @@ impl Rules {
         let mut rules = Self { pools, in_schemas: globs(&in_schemas), ..Self::default() };
         for preset in &presets {
             rules.add(preset, &in_schemas);
+            rules.add_outgoing(preset, &in_schemas);
         }
         if !presets.is_empty() && presets.iter().all(|preset| !preset.schemas.is_empty()) {
             rules.schemas.extend(globs(schemas));
@@ -117,6 +145,49 @@ impl Rules {
                 self.channels.push(Glob::new(&channel.replace("{schema}", schema)));
             }
         }
+    }
+
+    fn add_outgoing(&mut self, preset: &Preset, in_schemas: &[String]) {
+        let presets::Outbox { relayed, enqueues, mirrored } = preset.outbox;
+        if relayed.is_empty() {
+            return;
+        }
+        let by_name = preset.schemas.is_empty();
+        let mut schemas = globs(preset.schemas);
+        // A library that owns a schema lives nowhere else, but it may be called something else.
+        schemas.extend(globs(if by_name { in_schemas } else { &in_schemas[1..] }));
+        self.outgoing.push(Outgoing { schemas, by_name, relayed, enqueues, mirrored });
+    }
+
+    /// Tables that are written on the primary and moved to the job database from there, if there is an outbox.
+    pub fn outgoing(&self) -> &[Outgoing] {
+        &self.outgoing
+    }
+
+    /// Whether what is inserted into this table, perhaps qualified, can be moved to the job database.
+    pub fn is_relayed(&self, schema: Option<&str>, table: &str) -> bool {
+        let has = |of: &&Outgoing| of.relayed.iter().any(|one| one.table.eq_ignore_ascii_case(table));
+        self.outgoing.iter().filter(has).any(|of| of.may_be_in(schema))
+    }
+
+    /// Whether this function, perhaps qualified, enqueues jobs that can be moved to the job database, and does nothing
+    /// else that lasts.
+    pub fn is_enqueue(&self, schema: Option<&str>, function: &str) -> bool {
+        let has = |of: &&Outgoing| of.enqueues.iter().any(|name| name.eq_ignore_ascii_case(function));
+        self.outgoing.iter().filter(has).any(|of| of.may_be_in(schema))
+    }
+
+    /// Whether the primary has a copy of the job database's rows of this table.
+    pub(super) fn is_mirrored(&self, schema: Option<&str>, table: &str) -> bool {
+        let has = |of: &&Outgoing| of.mirrored.iter().any(|name| name.eq_ignore_ascii_case(table));
+        self.outgoing.iter().filter(has).any(|of| of.may_be_in(schema))
+    }
+
+    /// Whether a name, perhaps qualified, is that of a sequence of a table whose rows are moved.
+    pub(super) fn is_relayed_sequence(&self, value: &str) -> bool {
+        let (schema, name) = split_name(value);
+        let mut tables = name.match_indices('_').map(|(at, _)| &name[..at]);
+        name.ends_with("_seq") && tables.any(|table| self.is_relayed(schema.as_deref(), table))
     }
 
     fn add_tables<S: AsRef<str>>(&mut self, tables: &[S]) {
@@ -368,6 +439,21 @@ mod tests {
         assert!(rules.value_names_job(&array(&["users", "oban_jobs"])));
         assert!(!rules.value_names_job(&array(&["users", "posts"])));
         assert!(!rules.value_names_job(&array(&["users", "oban_jobs"])[..30]));
+    }
+
+    #[test]
+    fn knows_what_is_relayed() {
+        let rules = rules(&["oban_pro", "pg_boss", "procrastinate", "pgmq"], &["private"]);
+        assert!(rules.is_relayed(None, "oban_jobs"));
+        assert!(rules.is_relayed(Some("private"), "oban_jobs"));
+        assert!(!rules.is_relayed(Some("other"), "oban_jobs"));
+        assert!(!rules.is_relayed(None, "oban_peers"));
+        assert!(rules.is_relayed(Some("pgboss"), "job"));
+        assert!(!rules.is_relayed(Some("public"), "job"));
+        assert!(!rules.is_relayed(None, "job"));
+        assert!(!rules.is_relayed(Some("pgmq"), "q_mine"));
+        assert!(rules.is_enqueue(None, "procrastinate_defer_jobs_v1"));
+        assert!(!rules.is_enqueue(None, "procrastinate_fetch_job_v2"));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     Read,
+    /// Rows are added, and perhaps those in their way changed.
+    Insert,
     Write,
 }
 
@@ -24,7 +26,7 @@ impl Seen {
         let name = full(schema, name);
         let of_access = match access {
             Access::Read => &mut self.read,
-            Access::Write => &mut self.written,
+            Access::Insert | Access::Write => &mut self.written,
         };
         add(of_access, name.clone());
         add(if job { &mut self.job } else { &mut self.application }, name);

@@ -178,6 +178,7 @@ fn goes_with_transaction(node: Node<'_>) -> bool {
 
 fn job_object(walk: &mut Walk<'_, '_>, schema: Option<&str>, name: &str) {
     walk.found.is_job(Reason::JobObject);
+    walk.found.belongs_to_jobs = true;
     if let Some(seen) = walk.seen.as_deref_mut() {
         seen.job_object(schema, name);
     }

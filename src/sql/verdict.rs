@@ -190,6 +190,11 @@ effects! {
     /// Makes tables, indexes, sequences and schemas that run no code: what is known of everything else goes on to hold. If
     /// anything in the transaction is not proven, it is as DDL.
     ADDS = 51;
+    /// Uses job objects for something else than to add jobs that are relayed, or to notify of them: only the job database
+    /// can run it.
+    JOB_SIDE = 52;
+    /// A job statement that is not proven to only read.
+    JOB_WRITES = 53;
     /// Changes what texts mean until the end of the transaction: SET LOCAL, `set_config(.., true)`, a temporary table
     /// that goes with it.
     LOCAL = 50;

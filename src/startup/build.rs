@@ -10,6 +10,7 @@ use crate::{
     causal::progress::{LagBounds, Progress},
     config::{self, AuthMethod, Config, ListenOnGap},
     listen::{ListenLimits, Listeners, OnGap},
+    outbox::Outbox,
     pool::{self, Gate, Pool, ServerPool},
     route::{PoolId, Routes},
     shared::{
@@ -137,6 +138,7 @@ impl Draft {
             workers: workers(&config),
             greetings: same_primary.map_or_else(Arc::default, |before| Arc::clone(&before.shared.greetings)),
             replicas,
+            outbox: outbox(&config, earlier.as_deref()),
             process,
         };
         Ok(Self { config, shared, servers, adjustments })
@@ -203,6 +205,12 @@ fn process(config: &Config, spawner: &Spawner) -> Arc<Process> {
     Arc::new(Process::new(statements, Listeners::new(spawner.clone(), listen_limits(limits))))
 }
 
+/// The outbox: the same as before, if there was one.
+fn outbox(config: &Config, before: Option<&Snapshot>) -> Option<Arc<Outbox>> {
+    let known = || before.and_then(|before| before.outbox.clone());
+    config.jobs.outbox.enabled.then(|| known().unwrap_or_default())
+}
+
 /// What reads on replicas need.
 fn reads(config: &Config) -> config::Reads {
     let pool = config.pools.iter().find(|pool| pool.name == "replicas");
@@ -267,7 +275,8 @@ fn classifier(config: &Config) -> Result<Classifier, UnknownPreset> {
 fn judges_alike(one: &Config, other: &Config) -> bool {
     let names =
         |config: &Config| -> Vec<String> { config.pools.iter().map(|pool| pool.name.clone()).collect() };
-    one.jobs == other.jobs
+    let jobs = |config: &Config| config::Jobs { outbox: config::Outbox::default(), ..config.jobs.clone() };
+    jobs(one) == jobs(other)
         // A hint's verdict has the position of its pool.
         && names(one) == names(other)
         && one.limits.verdict_cache == other.limits.verdict_cache

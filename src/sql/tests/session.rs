@@ -43,7 +43,8 @@ fn control() {
 fn effects() {
     for (text, effects) in EFFECTS {
         // What is proven has tests of its own.
-        let others = E::APP_OBJECTS.with(E::UNPROVEN).with(E::bound_setting(0));
+        let jobs = E::JOB_SIDE.with(E::JOB_WRITES);
+        let others = E::APP_OBJECTS.with(E::UNPROVEN).with(E::bound_setting(0)).with(jobs);
         assert_eq!(verdict(text).effects.without(others), *effects, "{text}");
     }
 }

@@ -136,6 +136,7 @@ fn shared(pool: &Arc<ServerPool>, spawner: Spawner) -> Snapshot {
             settings_per_client: 1 << 16,
         },
         acceptor: bulkhead::auth::tls::Acceptor::default(),
+        outbox: None,
         identities: identities.expect("the system gives random bytes"),
         classifier: Arc::new(Classifier::new(Rules::default(), 100, 100_000)),
         classifier_epoch: 1,

@@ -1,0 +1,109 @@
+//! What sessions, metrics and the relay tell each other: that something was enqueued, whether it may be, how much waits.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use tokio::sync::Notify;
+
+/// The outbox of this instance. Sessions ask it whether they may enqueue on the primary, and tell it that they have.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Both sides were found as they must be.
+    ready: AtomicBool,
+    /// Somebody has enqueued since the relay last looked.
+    enqueued: AtomicBool,
+    wake: Notify,
+    /// Rows that wait on the primary, as they were last counted.
+    waiting: AtomicU64,
+    /// How long the oldest of them has waited, in milliseconds.
+    lag: AtomicU64,
+    /// What this instance has moved.
+    pub(super) moved: Moved,
+    trouble: Mutex<Option<Arc<str>>>,
+}
+
+/// What one instance has done since it started.
+#[derive(Debug, Default)]
+pub(super) struct Moved {
+    pub(super) relayed: AtomicU64,
+    pub(super) conflicts: AtomicU64,
+    pub(super) refused: AtomicU64,
+}
+
+/// The state of an outbox, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Whether sessions may enqueue on the primary.
+    pub is_ready: bool,
+    /// Rows that wait on the primary: no more than [`COUNTED_MAX`](super::COUNTED_MAX) are counted.
+    pub waiting: u64,
+    /// How long the oldest of them has been known to wait.
+    pub lag_millis: u64,
+    /// Rows that this instance has moved.
+    pub relayed: u64,
+    /// Of these, rows that the job database did not take, since it had a job of the same unique key.
+    pub conflicts: u64,
+    /// Rows that it refused, and that were set aside on the primary.
+    pub refused: u64,
+}
+
+impl Outbox {
+    /// A commit on the primary carried an enqueue: the relay looks at once. Costs one look at a flag while it has not
+    /// looked yet, and takes no lock then.
+    pub fn enqueued(&self) {
+        if !self.enqueued.load(Ordering::Acquire) && !self.enqueued.swap(true, Ordering::AcqRel) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Whether both sides were found as they must be, so that sessions may enqueue on the primary. It stays so while the
+    /// job database is away: rows wait then.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Why the relay does not get on, if it does not.
+    pub fn trouble(&self) -> Option<Arc<str>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All numbers.
+    pub fn figures(&self) -> Figures {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Figures {
+            is_ready: self.is_ready(),
+            waiting: read(&self.waiting),
+            lag_millis: read(&self.lag),
+            relayed: read(&self.moved.relayed),
+            conflicts: read(&self.moved.conflicts),
+            refused: read(&self.moved.refused),
+        }
+    }
+
+    pub(super) fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    pub(super) fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble.map(Into::into);
+    }
+
+    pub(super) fn set_waiting(&self, rows: u64, lag_millis: u64) {
+        self.waiting.store(rows, Ordering::Relaxed);
+        self.lag.store(lag_millis, Ordering::Relaxed);
+    }
+
+    /// What was enqueued up to now is being looked for.
+    pub(super) fn looks(&self) {
+        self.enqueued.store(false, Ordering::Release);
+    }
+
+    /// Waits for the next [`Outbox::enqueued`].
+    ///
+    /// Cancel safe: a word that was not heard stays.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+}

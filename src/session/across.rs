@@ -1,0 +1,311 @@
+//! A session that uses two servers at once: the application's and that of the jobs, where these are different ones.
+//!
+//! It holds a backend of each then. One is the one that requests go to (`hold.leased`), the other one is *beside*; they
+//! change places when a request belongs to the other server. A transaction is opened on the second server as it was on the
+//! first: BEGIN and the savepoints and local settings since then are said there, too. As long as only one of the two has
+//! written, nothing can be torn apart: its COMMIT is the transaction's, and the other one's ends behind it. A request that
+//! would write on the second one is refused.
+
+use super::{
+    Ended, Session, Stop,
+    hold::{Hold, Leased},
+    reply,
+    request::Request,
+    transaction::{Deferred, Ending, LocalTransaction},
+};
+use crate::{
+    route::{Demand, PoolId},
+    sql::{Class, Control, Effects, Verdict},
+    wire::TxStatus,
+};
+
+/// Statements that open a transaction on a second server, and their length; beyond that it stays on the first one.
+const OPENING_TEXTS: usize = 32;
+const OPENING_BYTES: usize = 8192;
+
+/// The greatest that a transaction has done on one server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Work {
+    /// Nothing that names an object.
+    #[default]
+    Neutral,
+    /// Read.
+    Reads,
+    /// Anything else.
+    Writes,
+}
+
+/// The part of a transaction, or of a session, that concerns two servers.
+#[derive(Debug, Default)]
+pub(super) struct Across {
+    /// The statements that open the transaction on another server.
+    opening: Vec<Box<[u8]>>,
+    /// It was begun or gone on with in a way that cannot be said on another server.
+    is_local: bool,
+    /// The backend that requests do not go to.
+    beside: Option<Leased>,
+    /// A statement about savepoints that the backend beside is to get, too, once it has succeeded.
+    echo: Option<Box<[u8]>>,
+    /// The request under way has failed.
+    pub(super) failed: bool,
+}
+
+impl Across {
+    /// Of a transaction that these statements have opened.
+    pub(super) fn of(deferred: &Deferred) -> Self {
+        Self { opening: deferred.texts.clone(), ..Self::default() }
+    }
+
+    /// Whether there is a second backend.
+    pub(super) const fn is_both(&self) -> bool {
+        self.beside.is_some()
+    }
+
+    fn push(&mut self, text: &[u8]) {
+        let bytes: usize = self.opening.iter().map(|text| text.len()).sum();
+        if self.opening.len() < OPENING_TEXTS && bytes + text.len() <= OPENING_BYTES {
+            self.opening.push(text.into());
+        } else {
+            self.is_local = true;
+        }
+    }
+}
+
+impl Hold {
+    /// Whether the session holds a backend of both servers.
+    pub(super) fn is_both(&self) -> bool {
+        self.across.as_ref().is_some_and(|across| across.is_both())
+    }
+}
+
+impl Work {
+    /// What a request does, on its own server.
+    fn of(verdict: &Verdict) -> Self {
+        match verdict.class {
+            Class::Neutral => Self::Neutral,
+            Class::Read => Self::Reads,
+            Class::Job if !verdict.effects.has(Effects::JOB_WRITES) => Self::Reads,
+            Class::Write | Class::Job => Self::Writes,
+        }
+    }
+}
+
+/// Whether a statement sets, gives up or returns to a savepoint, or sets something for the rest of the transaction.
+fn is_within(text: &[u8], control: Control) -> bool {
+    if control == Control::Prologue {
+        return true;
+    }
+    let words: Vec<_> =
+        text.split(|byte| !byte.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let is = |at: usize, all: &[&str]| {
+        words.get(at).is_some_and(|word| all.iter().any(|one| word.eq_ignore_ascii_case(one.as_bytes())))
+    };
+    is(0, &["release"])
+        || is(0, &["rollback"]) && (is(1, &["to"]) || is(1, &["work", "transaction"]) && is(2, &["to"]))
+}
+
+impl Session {
+    /// Notes what the request, which is about to be sent, does to its server.
+    pub(super) fn note_work(&mut self, request: Request, demand: &Demand) {
+        let in_transaction = self.status() != TxStatus::Idle || self.hold.is_amid_pipeline();
+        let control = demand.verdict.control;
+        let is_one = control != Control::None && demand.statements == 1;
+        let text = if is_one { self.judge().executed_text(request).ok().flatten() } else { None };
+        let text = text.map(Box::<[u8]>::from);
+        let Some(leased) = &mut self.hold.leased else { return };
+        let work = Work::of(&demand.verdict);
+        leased.work = if in_transaction { leased.work.max(work) } else { work };
+        leased.adds_jobs |= demand.adds_jobs();
+        match (&mut self.hold.across, control) {
+            (None, Control::Begin { .. }) if !in_transaction => {
+                let opening = text.into_iter().collect::<Vec<_>>();
+                let is_local = opening.is_empty();
+                self.hold.across = Some(Across { opening, is_local, ..Across::default() }.into());
+            }
+            (Some(across), _) => {
+                across.failed = false;
+                match (text, control) {
+                    (_, Control::None | Control::Begin { .. } | Control::Commit | Control::Rollback) => {}
+                    (Some(text), _) if is_within(&text, control) => across.push(&text),
+                    _ => across.is_local = true,
+                }
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// Goes over to a backend of the other server for a request, or says why it cannot.
+    pub(super) async fn cross(
+        &mut self,
+        request: Request,
+        demand: &Demand,
+        judged_at: u64,
+        pool: PoolId,
+    ) -> Result<(), Stop> {
+        // Whatever it is, its own server says so.
+        if self.status() == TxStatus::Failed {
+            return Ok(());
+        }
+        if self.hold.is_both() && demand.verdict.control != Control::None {
+            return self.end_or_echo(request, demand);
+        }
+        if !self.may_cross(demand) {
+            return Err(self.torn(request).into());
+        }
+        if self.hold.is_both() {
+            self.change_places();
+            return Ok(());
+        }
+        let opens = self.status() != TxStatus::Idle;
+        let across = self.hold.across.get_or_insert_default();
+        if opens {
+            if across.is_local || across.opening.is_empty() {
+                return Err(self.torn(request).into());
+            }
+            let texts = across.opening.clone();
+            self.hold.transaction =
+                LocalTransaction::Deferred(Deferred { texts, fits_standby: false }.into());
+        }
+        self.who.key.holds_none();
+        across.beside = self.hold.leased.take();
+        let checked_out = self.checkout(request, demand, judged_at, pool).await;
+        if checked_out.is_err() {
+            self.hold.transaction = LocalTransaction::No;
+            self.change_places();
+        }
+        checked_out
+    }
+
+    /// Whether the request may be run on the second server, beside what was done on the first one.
+    fn may_cross(&self, demand: &Demand) -> bool {
+        let Some(leased) = &self.hold.leased else { return false };
+        // These belong to the backend, and the session knows of one only.
+        let is_tied = self.own.has_aliases() || self.own.has_sql_names() || self.own.listens_there();
+        if is_tied || self.hold.is_amid_pipeline() {
+            return false;
+        }
+        let has_written = self.status() != TxStatus::Idle && leased.work == Work::Writes;
+        // With both, what is added is the application's work.
+        !has_written || Work::of(&demand.verdict) < Work::Writes
+    }
+
+    /// Transaction control where both servers have a part of the transaction: its end belongs to the one that has written,
+    /// savepoints to both.
+    fn end_or_echo(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
+        let control = demand.verdict.control;
+        let text = self.judge().executed_text(request)?.filter(|_| demand.statements == 1).map(Box::from);
+        let Hold { leased: Some(leased), across: Some(across), .. } = &mut self.hold else { return Ok(()) };
+        match control {
+            Control::Commit | Control::Rollback => {
+                if across.beside.as_ref().is_some_and(|beside| beside.work > leased.work) {
+                    self.change_places();
+                }
+            }
+            Control::Begin { .. } | Control::None => {}
+            Control::Prologue | Control::Other => {
+                across.echo = text.filter(|text: &Box<[u8]>| is_within(text, control));
+                if across.echo.is_none() {
+                    return Err(reply::ends_on_two_servers().into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The backend beside is the one that requests go to from now on, and the other one is beside.
+    fn change_places(&mut self) {
+        let Hold { leased, across: Some(across), .. } = &mut self.hold else { return };
+        self.who.key.holds_none();
+        std::mem::swap(leased, &mut across.beside);
+        if let Some(leased) = leased {
+            self.who.key.holds(&leased.cancel);
+            self.own.last = Some((leased.pool, leased.id, leased.uses));
+            self.own.is_new_backend = false;
+        }
+        self.begin_listening_lease();
+    }
+
+    /// Ends the session's hold on the backend beside.
+    pub(super) fn part_beside(&mut self) -> Option<Leased> {
+        self.hold.leased = self.hold.across.take()?.beside.take();
+        self.part()
+    }
+
+    /// After a request of a session that uses, or may come to use, two servers: what its second backend is to be told.
+    pub(super) async fn settle_across(&mut self) -> Result<(), Ended> {
+        if let Some(across) = &mut self.hold.across
+            && let Some(text) = across.echo.take()
+            && !across.failed
+            && let Some(beside) = &mut across.beside
+        {
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let is_told = beside.ask(&text).await.is_ok_and(|answer| answer.error.is_none());
+            if !is_told {
+                // The two are not at the same savepoint any more.
+                across.is_local = true;
+                self.fail_transaction().await?;
+            }
+        }
+        if self.status() != TxStatus::Idle || self.hold.is_amid_pipeline() || self.client.skipping {
+            return Ok(());
+        }
+        let Some(mut across) = self.hold.across.take() else { return Ok(()) };
+        let Some(beside) = across.beside.take() else { return Ok(()) };
+        let main = self.hold.leased.take();
+        let commits = self.under_way.ending == Ending::Commit && !across.failed;
+        self.hold.leased = Some(beside);
+        self.end_beside(if commits { "COMMIT" } else { "ROLLBACK" }).await?;
+        let beside = self.hold.leased.take();
+        match (main, beside) {
+            (Some(main), Some(beside)) => {
+                self.hold.leased = Some(beside);
+                self.hold.across = Some(Across { beside: Some(main), ..Across::default() }.into());
+                self.change_places();
+            }
+            (main, beside) => {
+                self.hold.leased = main.or(beside);
+                if let Some(leased) = &self.hold.leased {
+                    self.who.key.holds(&leased.cancel);
+                    self.own.last = Some((leased.pool, leased.id, leased.uses));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the transaction of the second backend, which has written nothing, and gives it back if nothing is left on it.
+    async fn end_beside(&mut self, sql: &str) -> Result<(), Ended> {
+        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+        if leased.protocol.status() != TxStatus::Idle
+            && let Err(broken) = leased.ask(sql).await
+        {
+            return self.end_lease(broken);
+        }
+        if let Some(leased) = &mut self.hold.leased {
+            leased.protocol.take_error();
+        }
+        self.settle_held().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_within_a_transaction_is_told_from_its_end() {
+        for (text, control, expected) in [
+            ("SAVEPOINT a", Control::Prologue, true),
+            ("RELEASE SAVEPOINT a", Control::Other, true),
+            ("release a", Control::Other, true),
+            ("ROLLBACK TO a", Control::Other, true),
+            (" rollback transaction to savepoint a", Control::Other, true),
+            ("ROLLBACK AND CHAIN", Control::Other, false),
+            ("COMMIT AND CHAIN", Control::Other, false),
+            ("PREPARE TRANSACTION 'to'", Control::Other, false),
+            ("ROLLBACK PREPARED 'a'", Control::Other, false),
+        ] {
+            assert_eq!(is_within(text.as_bytes(), control), expected, "{text}");
+        }
+    }
+}
