@@ -8,6 +8,7 @@ pub mod cancel;
 pub mod connect;
 pub mod connect_error;
 pub mod dial;
+pub mod filter;
 pub mod handover;
 pub mod hosts;
 pub mod in_use;
@@ -25,6 +26,7 @@ pub mod statements;
 use std::{sync::Arc, time::Duration};
 
 pub use address::{Credentials, Identity, Server};
+use filter::Filter;
 pub use hosts::{HostPort, SessionAttrs};
 pub use number::BackendId;
 pub use protocol::{Protocol, Quiescent};
@@ -37,7 +39,6 @@ use crate::{
         silence::{self, Silence},
     },
     threads::Home,
-    types::Replies,
 };
 
 /// One authenticated connection to a server.
@@ -77,7 +78,7 @@ pub struct Backend {
     /// What the transaction on it may have changed.
     pub changes: Changes,
     /// What puts its replies into the primary's numbers of types, if its own are others and its session's are not.
-    pub types: Option<Box<Replies>>,
+    pub types: Option<Box<Filter>>,
     /// How often a session took it, and so whether another one has had it since.
     pub uses: u32,
     /// The pool's generation when it was connected.

@@ -53,7 +53,7 @@ impl Catalogs {
     pub fn read_types(
         &self,
         catalog: &Arc<DatabaseCatalog>,
-    ) -> impl Future<Output = Result<Arc<TypeMap>, String>> + Send + 'static {
+    ) -> impl Future<Output = Result<Arc<TypeMap>, String>> + Send + Sync + 'static {
         let wish = catalog.types.want();
         self.wanted.notify_one();
         meet(Arc::clone(catalog), wish)

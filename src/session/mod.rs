@@ -62,6 +62,7 @@ pub(crate) mod start;
 mod texts;
 mod thread_buffer;
 mod transaction;
+mod types;
 mod under_way;
 mod view;
 
@@ -219,6 +220,8 @@ struct SessionStatements {
     is_stepping: bool,
     /// A statement of the session has asked for `currval` or `lastval`.
     asks_sequences: bool,
+    /// The session is bound to a job database that is another server: numbers of types are those of that one.
+    are_elsewhere: bool,
     /// A part of the request under way that is sent again should a stale plan be in its way.
     repeat: Option<Box<prepared::Repeat>>,
 }

@@ -33,7 +33,7 @@ pub use drift::drift;
 pub use known::{Known, QUERY};
 pub use map::{TypeMap, Untold};
 pub use replies::{Replies, Stop, parameters_hash};
-pub use requests::{Unsaid, localize_parses, localize_values, unsaid_type};
+pub use requests::{Unsaid, declared, localize_parses, localize_values, unsaid_type};
 
 /// The first number that is not PostgreSQL's own: below it the same number is the same type on every server.
 const FIRST_USER_NUMBER: u32 = 16_384;

@@ -128,6 +128,14 @@ impl Replies {
         self.parameters.get(&hash).map(|numbers| &**numbers)
     }
 
+    /// The server's next message begins, wherever this stood: what came before has gone another way.
+    pub fn begin_message(&mut self) {
+        if self.held.is_empty() {
+            self.at = At::Header;
+            self.header.clear();
+        }
+    }
+
     /// Takes bytes from the server; gives those that go on, and why the rest cannot, if it cannot.
     pub fn translate<'c>(&mut self, chunk: &'c mut [u8]) -> (Cow<'c, [u8]>, Option<Stop>) {
         if self.held.is_empty() {

@@ -44,14 +44,18 @@ fn localize(map: &TypeMap, types: &mut [u8]) {
 /// The type among the parameter types of a Parse message, the count and the numbers, that cannot be said to the job
 /// database, if there is one.
 pub fn unsaid_type(map: &TypeMap, types: &[u8]) -> Option<Unsaid> {
-    let numbers = types.get(2..)?.chunks_exact(4).map(read).filter(|number| is_users(*number));
-    numbers.into_iter().find_map(|number| match map.to_jobs().other(number) {
+    declared(types).filter(|number| is_users(*number)).find_map(|number| match map.to_jobs().other(number) {
         Other::Number(_) => None,
         Other::Lacks { .. } => Some(Unsaid::Lacking(map.unsaid(number))),
         // What was told of a type that only the job database has.
         Other::Unknown if map.to_primary().other(number) == Other::Lacks { is_taken: false } => None,
-        Other::Unknown => Some(Unsaid::Unknown),
+        Other::Unknown => Some(Unsaid::Unknown(number)),
     })
+}
+
+/// The numbers of a Parse message's parameter types, behind their count; 0 is for one that the server is to infer.
+pub fn declared(types: &[u8]) -> impl Iterator<Item = u32> {
+    types.get(2..).unwrap_or_default().chunks_exact(4).map(read)
 }
 
 /// The reason why a parameter type cannot be said to the job database.
@@ -60,7 +64,7 @@ pub enum Unsaid {
     /// The job database has no such type.
     Lacking(Untold),
     /// No type of this number is known: the primary may have it since a short while.
-    Unknown,
+    Unknown(u32),
 }
 
 /// Translates the values of a Bind message, in `rest`, its part behind the names, if there are numbers in any by the types

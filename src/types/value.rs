@@ -97,11 +97,6 @@ impl Walk {
         }
     }
 
-    /// Whether nothing more comes that says anything.
-    pub(super) fn is_done(&self) -> bool {
-        self.within.is_empty()
-    }
-
     /// Takes in what comes next, which is all there.
     fn step(
         &mut self,
@@ -381,7 +376,7 @@ pub(super) mod tests {
         let before = rest.clone();
         let (taken, halt) = walk.run(map.to_primary(), &columns, Some(25_000), &mut rest);
         assert_eq!((taken, halt), (rest.len(), None));
-        assert!(walk.is_done());
+        assert!(walk.within.is_empty());
         assert_eq!(rest, before);
     }
 }
