@@ -27,7 +27,8 @@ with psycopg.connect(URL) as connection:
         cursor = connection.cursor(binary=binary)
         for number in range(12):
             cursor.execute("SELECT state, states, step, steps FROM oban_jobs WHERE id = %s", (1,))
-            assert [column.type_code for column in cursor.description] == [state.oid, state.array_oid, step.oid, step.array_oid]
+            types = [column.type_code for column in cursor.description]
+            assert types == [state.oid, state.array_oid, step.oid, step.array_oid], (types, state, step)
             first = Step("first", State.scheduled, [State.retryable])
             row = cursor.fetchone()
             assert row == (State.available, [State.available, None, State.completed], first, [first, None, Step(None, None, None)]), row
@@ -38,5 +39,4 @@ with psycopg.connect(URL) as connection:
             assert cursor.fetchone() == (3,), (binary, number)
             connection.commit()
         ok("binary" if binary else "text")
-
 print("all ok", flush=True)

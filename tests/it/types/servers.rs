@@ -86,11 +86,11 @@ async fn a_type_of_the_job_database_alone_is_told_or_refused() {
         assert_eq!(code, "0A000");
         assert!(message.contains(&format!("type public.{alone} ")) && message.contains("job database only"), "{message}");
         assert!(hint.contains("create the type there"), "{hint}");
-        client.parse("s", sql).describe(b'S', "s");
-        assert_eq!(client.exchange().await, " 0A000 Z");
+        client.parse(name, sql).describe(b'S', name);
+        assert_eq!(client.exchange().await, "1 0A000 Z");
         // In a transaction, all of it is undone.
         client.ask("BEGIN").await;
-        client.ask("INSERT INTO oban_jobs (worker) VALUES ('undone') RETURNING state").await;
+        client.ask("INSERT INTO oban_jobs (id, worker) VALUES (50, 'undone') RETURNING state").await;
         assert_eq!(error_of(&client.ask(sql).await).expect("it is refused")[0], "0A000");
         assert_eq!(error_of(&client.ask("SELECT state FROM oban_jobs").await).expect("it has failed")[0], "25P02");
         client.ask("ROLLBACK").await;
