@@ -154,7 +154,11 @@ impl Routes {
         match standing.held_is_jobs_server {
             true if names_application => Target::Across(self.own(standing)),
             false if is_job && !adds_jobs => Target::Across(self.jobs.unwrap_or(self.primary)),
-            _ if standing.holds_both && verdict.control != Control::None => Target::Across(held),
+            _ if standing.holds_both
+                && (verdict.control != Control::None || verdict.class >= Class::Write) =>
+            {
+                Target::Across(held)
+            }
             _ => Target::Held,
         }
     }

@@ -46,6 +46,8 @@ pub(super) struct Across {
     beside: Option<Leased>,
     /// A statement about savepoints that the backend beside is to get, too, once it has succeeded.
     echo: Option<Box<[u8]>>,
+    /// The transaction had failed when the request under way was sent.
+    had_failed: bool,
     /// The request under way has failed.
     pub(super) failed: bool,
 }
@@ -108,6 +110,7 @@ impl Session {
     /// Notes what the request, which is about to be sent, does to its server.
     pub(super) fn note_work(&mut self, request: Request, demand: &Demand) {
         let in_transaction = self.status() != TxStatus::Idle || self.hold.is_amid_pipeline();
+        let has_failed = self.status() == TxStatus::Failed;
         let control = demand.verdict.control;
         let is_one = control != Control::None && demand.statements == 1;
         let text = if is_one { self.judge().executed_text(request).ok().flatten() } else { None };
@@ -116,14 +119,16 @@ impl Session {
         let work = Work::of(&demand.verdict);
         leased.work = if in_transaction { leased.work.max(work) } else { work };
         leased.adds_jobs |= demand.adds_jobs();
+        if let Control::Begin { .. } = control
+            && !in_transaction
+        {
+            let across = self.hold.across.get_or_insert_default();
+            (across.opening, across.is_local) = (text.into_iter().collect(), false);
+            return;
+        }
         match (&mut self.hold.across, control) {
-            (None, Control::Begin { .. }) if !in_transaction => {
-                let opening = text.into_iter().collect::<Vec<_>>();
-                let is_local = opening.is_empty();
-                self.hold.across = Some(Across { opening, is_local, ..Across::default() }.into());
-            }
             (Some(across), _) => {
-                across.failed = false;
+                (across.had_failed, across.failed) = (has_failed, false);
                 match (text, control) {
                     (_, Control::None | Control::Begin { .. } | Control::Commit | Control::Rollback) => {}
                     (Some(text), _) if is_within(&text, control) => across.push(&text),
@@ -142,29 +147,36 @@ impl Session {
         judged_at: u64,
         pool: PoolId,
     ) -> Result<(), Stop> {
-        // Whatever it is, its own server says so.
-        if self.status() == TxStatus::Failed {
-            return Ok(());
-        }
         if self.hold.is_both() && demand.verdict.control != Control::None {
             return self.end_or_echo(request, demand);
         }
-        if !self.may_cross(demand) {
-            return Err(self.torn(request).into());
-        }
-        if self.hold.is_both() {
-            self.change_places();
+        // The server where the transaction has failed says so.
+        if self.status() == TxStatus::Failed {
             return Ok(());
         }
-        let opens = self.status() != TxStatus::Idle;
+        let is_here =
+            self.hold.leased.as_ref().is_some_and(|leased| self.view.snapshot.same_server(leased.pool, pool));
+        if !self.may_write_there(demand, is_here) || !is_here && self.is_tied() {
+            return Err(self.torn(request).into());
+        }
+        if is_here {
+            return Ok(());
+        }
+        let in_transaction = self.status() != TxStatus::Idle;
         let across = self.hold.across.get_or_insert_default();
-        if opens {
+        let is_open_there =
+            across.beside.as_ref().is_some_and(|beside| beside.protocol.status() != TxStatus::Idle);
+        if in_transaction && !is_open_there {
             if across.is_local || across.opening.is_empty() {
                 return Err(self.torn(request).into());
             }
             let texts = across.opening.clone();
             self.hold.transaction =
                 LocalTransaction::Deferred(Deferred { texts, fits_standby: false }.into());
+        }
+        if across.is_both() {
+            self.change_places();
+            return Ok(());
         }
         self.who.key.holds_none();
         across.beside = self.hold.leased.take();
@@ -176,17 +188,21 @@ impl Session {
         checked_out
     }
 
-    /// Whether the request may be run on the second server, beside what was done on the first one.
-    fn may_cross(&self, demand: &Demand) -> bool {
-        let Some(leased) = &self.hold.leased else { return false };
-        // These belong to the backend, and the session knows of one only.
-        let is_tied = self.own.has_aliases() || self.own.has_sql_names() || self.own.listens_there();
-        if is_tied || self.hold.is_amid_pipeline() {
-            return false;
-        }
-        let has_written = self.status() != TxStatus::Idle && leased.work == Work::Writes;
-        // With both, what is added is the application's work.
+    /// Whether the request may be run on the backend that requests go to, or on the other one, beside what was done on the
+    /// respective other one.
+    fn may_write_there(&self, demand: &Demand, is_here: bool) -> bool {
+        let Hold { leased, across, .. } = &self.hold;
+        let beside = across.as_ref().and_then(|across| across.beside.as_ref());
+        let other = if is_here { beside } else { leased.as_ref() };
+        let in_transaction = |leased: &Leased| leased.protocol.status() != TxStatus::Idle;
+        let has_written = other.is_some_and(|other| in_transaction(other) && other.work == Work::Writes);
         !has_written || Work::of(&demand.verdict) < Work::Writes
+    }
+
+    /// Whether the session cannot go over to another backend: what belongs to this one it knows of one only.
+    fn is_tied(&self) -> bool {
+        let has_own = self.own.has_aliases() || self.own.has_sql_names() || self.own.listens_there();
+        has_own || self.hold.is_amid_pipeline()
     }
 
     /// Transaction control where both servers have a part of the transaction: its end belongs to the one that has written,
@@ -197,7 +213,8 @@ impl Session {
         let Hold { leased: Some(leased), across: Some(across), .. } = &mut self.hold else { return Ok(()) };
         match control {
             Control::Commit | Control::Rollback => {
-                if across.beside.as_ref().is_some_and(|beside| beside.work > leased.work) {
+                let is_open = leased.protocol.status() == TxStatus::Open;
+                if is_open && across.beside.as_ref().is_some_and(|beside| beside.work > leased.work) {
                     self.change_places();
                 }
             }
@@ -251,8 +268,13 @@ impl Session {
         }
         let Some(mut across) = self.hold.across.take() else { return Ok(()) };
         let Some(beside) = across.beside.take() else { return Ok(()) };
+        if beside.protocol.status() == TxStatus::Idle && self.hold.leased.is_some() {
+            // Both are the session's own for longer.
+            self.hold.across = Some(Across { beside: Some(beside), ..Across::default() }.into());
+            return Ok(());
+        }
         let main = self.hold.leased.take();
-        let commits = self.under_way.ending == Ending::Commit && !across.failed;
+        let commits = self.under_way.ending == Ending::Commit && !across.had_failed && !across.failed;
         self.hold.leased = Some(beside);
         self.end_beside(if commits { "COMMIT" } else { "ROLLBACK" }).await?;
         let beside = self.hold.leased.take();
@@ -276,13 +298,15 @@ impl Session {
     /// Ends the transaction of the second backend, which has written nothing, and gives it back if nothing is left on it.
     async fn end_beside(&mut self, sql: &str) -> Result<(), Ended> {
         let Some(leased) = &mut self.hold.leased else { return Ok(()) };
-        if leased.protocol.status() != TxStatus::Idle
-            && let Err(broken) = leased.ask(sql).await
-        {
-            return self.end_lease(broken);
-        }
-        if let Some(leased) = &mut self.hold.leased {
-            leased.protocol.take_error();
+        if leased.protocol.status() != TxStatus::Idle {
+            let broken = match leased.ask(sql).await {
+                Ok(_) if leased.protocol.quiescent().is_some() => None,
+                Ok(_) => Some(leased.given_up("it does not end its part of a transaction")),
+                Err(broken) => Some(broken),
+            };
+            if let Some(broken) = broken {
+                return self.end_lease(broken);
+            }
         }
         self.settle_held().await
     }

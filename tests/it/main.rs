@@ -1,6 +1,7 @@
 //! The integration tests: one binary, because linking it is what takes long. Those of servers boot real Postgres
 //! through [`support`].
 
+mod across;
 mod additions;
 mod attack;
 mod backends;

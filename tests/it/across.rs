@@ -1,0 +1,464 @@
+//! Transactions and sessions that use the application's server and that of the jobs at once: what is kept whole, and what
+//! is refused because it could not be.
+
+use crate::support::{
+    Message, Postgres, Proxy, ProxyConfig, RawClient, Role, error_code, error_of, eventually, oban, values,
+};
+
+/// How a session's statements are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Simple,
+    Extended,
+}
+
+/// Both servers with the job tables, and a proxy.
+struct Both {
+    primary: Postgres,
+    jobs: Postgres,
+    proxy: Proxy,
+}
+
+impl Both {
+    async fn start() -> Self {
+        Self::configured(|config| config).await
+    }
+
+    async fn configured(change: impl FnOnce(ProxyConfig) -> ProxyConfig) -> Self {
+        let primary = Postgres::start(Role::Primary);
+        let jobs = Postgres::start(Role::Jobs);
+        primary.query("SET ROLE app; CREATE TABLE items (name text PRIMARY KEY)").await;
+        oban::install(&primary).await;
+        oban::install(&jobs).await;
+        let config = ProxyConfig::primary_only(&primary)
+            .pool("primary", &["primary"], 2)
+            .set("servers.jobs", "url", jobs.url(crate::support::Login::App))
+            .pool("jobs", &["jobs"], 2)
+            .set("jobs", "presets", vec!["oban"]);
+        let proxy = Proxy::start(&change(config).to_toml());
+        let site = Self { primary, jobs, proxy };
+        site.wait_for_catalog().await;
+        site
+    }
+
+    /// Before the catalog is read, everything may be a write.
+    async fn wait_for_catalog(&self) {
+        let mut client = self.client().await;
+        let known = "bulkhead_requests_total{class=\"read\",pool=\"primary\",reason=\"read_only\"}";
+        eventually("reads are known as such", std::time::Duration::from_secs(10), async || {
+            client.ask("SELECT count(*) FROM items").await;
+            self.proxy.metric(known).await.filter(|count| *count > 0.0)
+        })
+        .await;
+    }
+
+    async fn client(&self) -> RawClient {
+        RawClient::app(self.proxy.port()).await
+    }
+
+    /// The items on the primary, and the workers of the jobs on the job database; there are no jobs on the primary.
+    async fn rows(&self) -> (String, String) {
+        let all = "SELECT coalesce(string_agg(name, ' ' ORDER BY name), '') FROM";
+        assert_eq!(self.primary.value("SELECT count(*) FROM oban_jobs").await, "0", "jobs on the primary");
+        let items = self.primary.value(&format!("{all} items")).await;
+        (items, self.jobs.value(&format!("{all} (SELECT worker AS name FROM oban_jobs) j")).await)
+    }
+
+    async fn clear(&self) {
+        self.primary.query("TRUNCATE items").await;
+        self.jobs.query("TRUNCATE oban_jobs").await;
+    }
+
+    /// Nothing of a session is left on either server.
+    async fn check_is_quiet(&self, what: &str) {
+        for server in [&self.primary, &self.jobs] {
+            eventually(what, std::time::Duration::from_secs(10), async || {
+                let open = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'";
+                (server.value(open).await == "0").then_some(())
+            })
+            .await;
+        }
+    }
+}
+
+async fn say(client: &mut RawClient, way: Way, sql: &str) -> Vec<Message> {
+    match way {
+        Way::Simple => client.ask(sql).await,
+        Way::Extended => {
+            client.parse("", sql).bind("", "", &[]).describe(b'P', "").execute("", 0);
+            client.sync().flush().await;
+            client.read_until_ready().await
+        }
+    }
+}
+
+/// What a statement is to be answered with, short: an error's code, a value, or a command's tag; and the status.
+fn short(answer: &[Message]) -> String {
+    let status = char::from(answer.last().expect("an answer").body[0]);
+    let told = error_code(answer).or_else(|| values(answer).first().cloned()).unwrap_or_else(|| {
+        let tag = answer.iter().find(|message| message.tag == b'C').expect("a command's tag");
+        String::from_utf8_lossy(&tag.body[..tag.body.len() - 1]).into_owned()
+    });
+    format!("{told} {status}")
+}
+
+const ITEM: &str = "INSERT INTO items VALUES ('a')";
+const JOB: &str = "INSERT INTO oban_jobs (worker) VALUES ('J')";
+const COUNT: &str = "SELECT count(*) FROM oban_jobs";
+const LOCK: &str = "SELECT pg_try_advisory_xact_lock(7)";
+
+/// What is said with what is answered, and the rows that are there afterwards.
+const SCRIPTS: &[(&[(&str, &str)], (&str, &str))] = &[
+    // Jobs are read in the application's transaction.
+    (&[("BEGIN", "BEGIN T"), (ITEM, "INSERT 0 1 T"), (COUNT, "0 T"), ("COMMIT", "COMMIT I")], ("a", "")),
+    (&[("BEGIN", "BEGIN T"), (ITEM, "INSERT 0 1 T"), (COUNT, "0 T"), ("ROLLBACK", "ROLLBACK I")], ("", "")),
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            (COUNT, "0 T"),
+            (ITEM, "INSERT 0 1 T"),
+            (COUNT, "0 T"),
+            ("INSERT INTO items VALUES ('b')", "INSERT 0 1 T"),
+            ("END", "COMMIT I"),
+        ],
+        ("a b", ""),
+    ),
+    // A unique job: its lock comes before anything says where the transaction belongs.
+    (
+        &[("BEGIN", "BEGIN T"), (LOCK, "t T"), (COUNT, "0 T"), (JOB, "INSERT 0 1 T"), ("COMMIT", "COMMIT I")],
+        ("", "J"),
+    ),
+    (&[("BEGIN", "BEGIN T"), (LOCK, "t T"), (JOB, "INSERT 0 1 T"), ("ROLLBACK", "ROLLBACK I")], ("", "")),
+    // A worker that reads the application's tables with its job.
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            ("SELECT count(*) FROM items", "0 T"),
+            (JOB, "INSERT 0 1 T"),
+            ("SELECT count(*) FROM items", "0 T"),
+            ("COMMIT", "COMMIT I"),
+        ],
+        ("", "J"),
+    ),
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            (JOB, "INSERT 0 1 T"),
+            ("SELECT count(*) FROM items", "0 T"),
+            ("COMMIT", "COMMIT I"),
+        ],
+        ("", "J"),
+    ),
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            (JOB, "INSERT 0 1 T"),
+            ("SELECT count(*) FROM items", "0 T"),
+            ("ROLLBACK", "ROLLBACK I"),
+        ],
+        ("", ""),
+    ),
+    // Savepoints are on both.
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            ("SAVEPOINT one", "SAVEPOINT T"),
+            (ITEM, "INSERT 0 1 T"),
+            ("SAVEPOINT two", "SAVEPOINT T"),
+            (COUNT, "0 T"),
+            ("SAVEPOINT three", "SAVEPOINT T"),
+            ("SELECT 1/0 FROM oban_jobs GROUP BY ()", "22012 E"),
+            ("SELECT 1", "25P02 E"),
+            ("ROLLBACK TO three", "ROLLBACK T"),
+            ("INSERT INTO items VALUES ('b')", "INSERT 0 1 T"),
+            (COUNT, "0 T"),
+            ("SELECT 1/0 FROM oban_jobs GROUP BY ()", "22012 E"),
+            ("ROLLBACK TO three", "ROLLBACK T"),
+            ("SELECT count(*) FROM items", "1 T"),
+            ("RELEASE two", "RELEASE T"),
+            ("INSERT INTO items VALUES ('b')", "INSERT 0 1 T"),
+            ("ROLLBACK TO SAVEPOINT one", "ROLLBACK T"),
+            (COUNT, "0 T"),
+            ("INSERT INTO items VALUES ('c')", "INSERT 0 1 T"),
+            ("COMMIT", "COMMIT I"),
+        ],
+        ("c", ""),
+    ),
+    // What fails on one server fails the transaction on both.
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            (ITEM, "INSERT 0 1 T"),
+            ("SELECT 1/0 FROM oban_jobs GROUP BY ()", "22012 E"),
+            (ITEM, "25P02 E"),
+            (COUNT, "25P02 E"),
+            ("COMMIT", "ROLLBACK I"),
+        ],
+        ("", ""),
+    ),
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            (COUNT, "0 T"),
+            (ITEM, "INSERT 0 1 T"),
+            (ITEM, "23505 E"),
+            (COUNT, "25P02 E"),
+            ("COMMIT", "ROLLBACK I"),
+        ],
+        ("", ""),
+    ),
+    // What both would have to keep is refused, and nothing of it stays.
+    (&[("BEGIN", "BEGIN T"), (ITEM, "INSERT 0 1 T"), (JOB, "0A000 E"), ("COMMIT", "ROLLBACK I")], ("", "")),
+    (&[("BEGIN", "BEGIN T"), (JOB, "INSERT 0 1 T"), (ITEM, "0A000 E"), ("COMMIT", "ROLLBACK I")], ("", "")),
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            (ITEM, "INSERT 0 1 T"),
+            (COUNT, "0 T"),
+            ("DELETE FROM oban_jobs", "0A000 E"),
+            ("ROLLBACK", "ROLLBACK I"),
+        ],
+        ("", ""),
+    ),
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            (JOB, "INSERT 0 1 T"),
+            ("SELECT count(*) FROM items", "0 T"),
+            (ITEM, "0A000 E"),
+            ("ROLLBACK", "ROLLBACK I"),
+        ],
+        ("", ""),
+    ),
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            (ITEM, "INSERT 0 1 T"),
+            (COUNT, "0 T"),
+            ("COMMIT AND CHAIN", "0A000 E"),
+            ("ROLLBACK", "ROLLBACK I"),
+        ],
+        ("", ""),
+    ),
+    // The mode of the transaction is that of both.
+    (
+        &[
+            ("BEGIN READ ONLY", "BEGIN T"),
+            ("SELECT count(*) FROM items", "0 T"),
+            ("DELETE FROM oban_jobs", "25006 E"),
+            ("ROLLBACK", "ROLLBACK I"),
+        ],
+        ("", ""),
+    ),
+    (
+        &[
+            ("BEGIN ISOLATION LEVEL REPEATABLE READ", "BEGIN T"),
+            (ITEM, "INSERT 0 1 T"),
+            ("SET LOCAL application_name = 'mine'", "SET T"),
+            (COUNT, "0 T"),
+            ("SHOW transaction_isolation", "repeatable read T"),
+            ("SHOW application_name", "mine T"),
+            ("COMMIT", "COMMIT I"),
+        ],
+        ("a", ""),
+    ),
+];
+
+#[tokio::test]
+async fn transactions_that_use_both_servers_are_kept_whole_or_refused() {
+    let site = Both::start().await;
+    for way in [Way::Simple, Way::Extended] {
+        for (script, (items, jobs)) in SCRIPTS {
+            let mut client = site.client().await;
+            for (sql, expected) in *script {
+                let answer = say(&mut client, way, sql).await;
+                let told = error_of(&answer);
+                assert_eq!(short(&answer), *expected, "{way:?} {sql} of {script:?}: {told:?}");
+            }
+            // The session goes on, on either server.
+            assert_eq!(
+                short(&say(&mut client, way, "SELECT count(*) < 9 FROM items").await),
+                "t I",
+                "{script:?}"
+            );
+            assert_eq!(short(&say(&mut client, way, COUNT).await), format!("{} I", jobs.len()), "{script:?}");
+            assert_eq!(site.rows().await, ((*items).to_owned(), (*jobs).to_owned()), "{way:?} {script:?}");
+            client.terminate().await;
+            site.check_is_quiet(&format!("{way:?} {script:?}")).await;
+            site.clear().await;
+        }
+    }
+}
+
+/// Ends the connections of clients to a server, those for which the condition holds.
+async fn end_backends(server: &Postgres) {
+    assert!(
+        server.end_app_backends("state LIKE 'idle in transaction%'").await > 0,
+        "nobody is in a transaction"
+    );
+}
+
+#[tokio::test]
+async fn what_is_lost_of_a_transaction_on_two_servers_is_told() {
+    let site = Both::start().await;
+    // The server whose connection is lost, what is said next, and what must come of it.
+    for (loses_jobs, goes_on, rows) in [
+        // What only reads there is not missed.
+        (true, [("SELECT count(*) FROM items", "1 T"), ("COMMIT", "COMMIT I")], "a"),
+        (false, [("SELECT count(*) FROM items", "08006 E"), ("COMMIT", "ROLLBACK I")], ""),
+        (false, [(COUNT, "0 T"), ("COMMIT", "08007 I")], ""),
+    ] {
+        let mut client = site.client().await;
+        client.ask("BEGIN").await;
+        client.ask(ITEM).await;
+        assert_eq!(short(&client.ask(COUNT).await), "0 T");
+        if loses_jobs {
+            // As the one that requests do not go to; the other one would be told of at once.
+            client.ask("SELECT count(*) FROM items").await;
+            end_backends(&site.jobs).await;
+        } else {
+            end_backends(&site.primary).await;
+        }
+        for (sql, expected) in goes_on {
+            let told = short(&client.ask(sql).await);
+            let is_loss = expected.starts_with("08") && told.starts_with("57P01");
+            assert!(
+                told == expected || is_loss && told[5..] == expected[5..],
+                "{sql}: {told}, not {expected}"
+            );
+        }
+        assert_eq!(site.rows().await, (rows.to_owned(), String::new()));
+        assert_eq!(short(&client.ask("SELECT count(*) < 9 FROM items").await), "t I", "{goes_on:?}");
+        client.terminate().await;
+        site.check_is_quiet("after a loss").await;
+        site.clear().await;
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_ends_on_both_servers_when_its_jobs_server_goes_away() {
+    let site = Both::configured(|config| config.set("pools.jobs", "wait_timeout", "300ms")).await;
+    let mut client = site.client().await;
+    client.ask("BEGIN").await;
+    client.ask(ITEM).await;
+    client.ask(COUNT).await;
+    site.jobs.kill();
+    let told = short(&client.ask(COUNT).await);
+    assert!(["08006 E", "57P01 E"].contains(&told.as_str()), "{told}");
+    assert_eq!(short(&client.ask("SELECT 1").await), "25P02 E");
+    assert_eq!(short(&client.ask("COMMIT").await), "ROLLBACK I");
+    assert_eq!(site.primary.value("SELECT count(*) FROM items").await, "0");
+
+    // One that meets the outage at its first job statement; what needs no jobs goes on.
+    client.ask("BEGIN").await;
+    client.ask(ITEM).await;
+    assert_eq!(short(&client.ask(COUNT).await), "08006 E");
+    assert_eq!(short(&client.ask("ROLLBACK").await), "ROLLBACK I");
+    assert_eq!(short(&client.ask(ITEM).await), "INSERT 0 1 I");
+    site.primary.wait_for_app_backends("state <> 'idle'", 0).await;
+    site.jobs.boot();
+    eventually("jobs are read again", std::time::Duration::from_secs(10), async || {
+        (short(&client.ask(COUNT).await) == "0 I").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn clients_that_leave_leave_nothing_on_either_server() {
+    let site = Both::start().await;
+    for ends_first in [false, true] {
+        for last in [ITEM, COUNT] {
+            let mut client = site.client().await;
+            client.ask("BEGIN").await;
+            client.ask("INSERT INTO items VALUES ('gone')").await;
+            client.ask(COUNT).await;
+            client.ask(last).await;
+            if ends_first {
+                client.terminate().await;
+            }
+            client.reset();
+            site.check_is_quiet("after a client has left").await;
+            assert_eq!(site.rows().await, (String::new(), String::new()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_pool_of_jobs_fails_only_who_needs_it() {
+    let site = Both::configured(|config| config.set("pools.jobs", "wait_timeout", "200ms")).await;
+    let mut holders = [site.client().await, site.client().await];
+    for holder in &mut holders {
+        holder.ask("BEGIN").await;
+        holder.ask(JOB).await;
+    }
+    let mut client = site.client().await;
+    client.ask("BEGIN").await;
+    client.ask(ITEM).await;
+    client.ask("SAVEPOINT one").await;
+    let answer = client.ask(COUNT).await;
+    assert_eq!(short(&answer), "53300 E");
+    assert!(error_of(&answer).expect("an error")[1].contains("\"jobs\""), "{answer:?}");
+    assert_eq!(short(&client.ask("ROLLBACK TO one").await), "ROLLBACK T");
+    assert_eq!(short(&client.ask("COMMIT").await), "COMMIT I");
+    for holder in &mut holders {
+        assert_eq!(short(&holder.ask("COMMIT").await), "COMMIT I");
+    }
+    assert_eq!(site.rows().await, ("a".to_owned(), "J J".to_owned()));
+}
+
+#[tokio::test]
+async fn a_pinned_session_uses_the_other_server_beside() {
+    let site = Both::start().await;
+    for way in [Way::Simple, Way::Extended] {
+        let mut client = site.client().await;
+        for (sql, expected) in [
+            ("CREATE TEMP TABLE mine AS SELECT 1 AS n", "SELECT 1 I"),
+            (JOB, "INSERT 0 1 I"),
+            ("SELECT n FROM mine", "1 I"),
+            (COUNT, "1 I"),
+            ("BEGIN", "BEGIN T"),
+            ("INSERT INTO items SELECT 'a' FROM mine", "INSERT 0 1 T"),
+            (COUNT, "1 T"),
+            ("SELECT n FROM mine", "1 T"),
+            ("COMMIT", "COMMIT I"),
+            // State on the other one as well.
+            ("SELECT count(*) FROM oban_jobs WHERE pg_try_advisory_lock(9)", "1 I"),
+            ("SELECT n FROM mine", "1 I"),
+            ("UPDATE oban_jobs SET worker = 'K'", "UPDATE 1 I"),
+            ("SELECT n FROM mine", "1 I"),
+            ("BEGIN", "BEGIN T"),
+            ("SELECT n FROM mine", "1 T"),
+            ("UPDATE oban_jobs SET worker = 'L'", "UPDATE 1 T"),
+            ("ROLLBACK", "ROLLBACK I"),
+            ("SELECT n FROM mine", "1 I"),
+        ] {
+            let answer = say(&mut client, way, sql).await;
+            assert_eq!(short(&answer), expected, "{way:?} {sql}: {:?}", error_of(&answer));
+        }
+        let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 9";
+        assert_eq!(site.jobs.value(locks).await, "1", "the lock is kept");
+        assert_eq!(site.rows().await, ("a".to_owned(), "K".to_owned()));
+        client.terminate().await;
+        eventually("the lock goes with its session", std::time::Duration::from_secs(10), async || {
+            (site.jobs.value(locks).await == "0").then_some(())
+        })
+        .await;
+        site.clear().await;
+    }
+}
+
+#[tokio::test]
+async fn a_statement_of_jobs_within_a_transaction_is_cancelled() {
+    let site = Both::start().await;
+    site.jobs.query("INSERT INTO oban_jobs (worker) VALUES ('J')").await;
+    let mut client = site.client().await;
+    let (pid, secret) = client.key().clone();
+    client.ask("BEGIN").await;
+    client.ask(ITEM).await;
+    client.query("SELECT count(*), pg_sleep(60) FROM oban_jobs").await;
+    site.jobs.wait_for_app_backends("query LIKE '%pg_sleep%' AND state = 'active'", 1).await;
+    RawClient::cancel(site.proxy.port(), pid, &secret).await;
+    assert_eq!(short(&client.read_until_ready().await), "57014 E");
+    assert_eq!(short(&client.ask("COMMIT").await), "ROLLBACK I");
+    assert_eq!(site.rows().await, (String::new(), "J".to_owned()));
+}
