@@ -1,6 +1,9 @@
 //! When the types of a database are read on both servers, and how.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{
     task::JoinSet,
@@ -24,10 +27,27 @@ use crate::{
 /// A session waits no longer for a reading.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// Waits until the wish of this number is met, or for five seconds.
+/// The first one that waits does so no longer than this. It holds a place of the jobs' pool: if others that wait hold all
+/// the rest, the reading has none before one of them gives up, and then it has one in time for the others.
+const FIRST_WAIT: Duration = Duration::from_millis(2_500);
+
+/// A session that waits; counted as long as this lives.
+struct Waiting(Arc<DatabaseCatalog>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.types.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Waits until the wish of this number is met, or for some seconds.
 ///
 /// Cancel safe.
 async fn meet(catalog: Arc<DatabaseCatalog>, wish: u64) -> Result<Arc<TypeMap>, String> {
+    let is_first = catalog.types.waiting.fetch_add(1, Ordering::Relaxed) == 0;
+    let waiting = Waiting(catalog);
+    let catalog = &waiting.0;
+    let limit = if is_first { FIRST_WAIT } else { WAIT };
     let met = async {
         loop {
             let ended = catalog.types.ended.notified();
@@ -45,7 +65,7 @@ async fn meet(catalog: Arc<DatabaseCatalog>, wish: u64) -> Result<Arc<TypeMap>, 
             ended.await;
         }
     };
-    timeout(WAIT, met).await.unwrap_or_else(|_| Err(format!("the catalogs were not read within {WAIT:?}")))
+    timeout(limit, met).await.unwrap_or_else(|_| Err(format!("the catalogs were not read within {limit:?}")))
 }
 
 impl Catalogs {

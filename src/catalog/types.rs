@@ -6,7 +6,7 @@
 
 use std::{
     fmt::Write as _,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -32,6 +32,8 @@ pub(super) struct DatabaseTypes {
     state: Mutex<State>,
     /// A reading has ended.
     pub(super) ended: Notify,
+    /// Sessions that wait for that.
+    pub(super) waiting: AtomicUsize,
 }
 
 /// Where the reading of them stands.
@@ -67,6 +69,7 @@ impl Default for DatabaseTypes {
                 last: Arc::default(),
             }),
             ended: Notify::new(),
+            waiting: AtomicUsize::new(0),
         }
     }
 }
@@ -154,7 +157,9 @@ mod tests {
         assert_eq!(types.want(), 2, "what is under way began before");
         let read = || Ok(Read { map: Arc::default(), drift: Vec::new() });
         types.note_read("app", 1, Duration::ZERO, read());
-        assert_eq!((types.lock().met, types.lock().wanted), (1, 2));
+        let state = types.lock();
+        assert_eq!((state.met, state.wanted), (1, 2));
+        drop(state);
         assert!(types.load().is_none(), "without types all are the same");
         types.note_read("app", 2, Duration::ZERO, Err("gone".to_owned()));
         let state = types.lock();

@@ -36,6 +36,8 @@ impl Session {
     /// Sees to it that a backend which was just checked out says the primary's numbers.
     pub(super) fn set_types(&self, lease: &mut Lease, pool: PoolId) {
         if !self.view.snapshot.is_jobs_elsewhere(pool) {
+            // It may have had one before a reload.
+            lease.types = None;
             return;
         }
         let map = if self.who.bound.is_some() { None } else { self.view.catalog.types() };

@@ -106,3 +106,90 @@ pub fn localize_values(
 fn read(number: &[u8]) -> u32 {
     number.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        types::{
+            map::tests::map,
+            value::tests::{number, value},
+        },
+        wire::message,
+    };
+
+    fn parse(out: &mut Vec<u8>, name: &[u8], types: &[u32]) {
+        let numbers = types.iter().flat_map(|number| number.to_be_bytes());
+        let types: Vec<u8> = (types.len() as u16).to_be_bytes().into_iter().chain(numbers).collect();
+        message::parse(out, name, b"SELECT $1, $2, $3", &types);
+    }
+
+    #[test]
+    fn parameter_types_are_put_into_the_job_databases_numbers() {
+        let messages = |state: u32, states: u32, lacking: u32| {
+            let mut out = Vec::new();
+            parse(&mut out, b"one", &[state, 0, 23]);
+            message::bind_plain(&mut out);
+            message::query(&mut out, b"SELECT 1");
+            parse(&mut out, b"", &[states, 25_000, lacking]);
+            parse(&mut out, b"none", &[]);
+            message::sync(&mut out);
+            out
+        };
+        let mut map = map();
+        let mut said = messages(30_000, 30_001, 30_900);
+        localize_parses(&map, &mut said);
+        assert_eq!(said, messages(20_000, 20_001, 30_900));
+        // A message that has not come whole is left as it is.
+        let mut said = messages(30_000, 30_001, 30_900);
+        let end = said.len() - 6;
+        let (cut, expected) = (&mut said[..end], messages(20_000, 20_001, 30_900));
+        localize_parses(&map, cut);
+        assert_eq!(cut[..60], expected[..60]);
+        // A type that only the primary has is no type's number.
+        let mut here = crate::types::known::tests::known(30_000);
+        let found = here.types[&30_000].clone();
+        here.types.insert(30_900, crate::types::known::Type { name: "alone".to_owned(), ..found });
+        map = TypeMap::of(&crate::types::known::tests::known(20_000), &here);
+        let mut said = messages(30_000, 30_001, 30_900);
+        localize_parses(&map, &mut said);
+        assert_eq!(said, messages(20_000, 20_001, NONE));
+        let types = |number: u32| [[0, 1].as_slice(), &number.to_be_bytes()].concat();
+        assert!(matches!(unsaid_type(&map, &types(30_900)), Some(Unsaid::Lacking(_))));
+        assert_eq!(unsaid_type(&map, &types(25_000)), Some(Unsaid::Unknown(25_000)));
+        assert_eq!(unsaid_type(&map, &types(30_000)), None);
+        assert_eq!(unsaid_type(&map, &types(25)), None);
+    }
+
+    proptest! {
+        /// Binary values that contain numbers are those of the job database; what is text, nobody touches.
+        #[test]
+        fn values_are_those_of_the_job_database(
+            values in prop::collection::vec((value(), any::<bool>()), 1..5),
+        ) {
+            let bound = |first: u32| {
+                let mut rest = (values.len() as u16).to_be_bytes().to_vec();
+                values.iter().for_each(|(_, is_text)| rest.extend_from_slice(&[0, u8::from(!is_text)]));
+                rest.extend_from_slice(&(values.len() as u16).to_be_bytes());
+                for (value, is_text) in &values {
+                    value.write(if *is_text { 30_000 } else { first }, &mut rest);
+                }
+                rest.extend_from_slice(&[0, 1, 0, 1]);
+                rest
+            };
+            let (mut said, expected) = (bound(30_000), bound(20_000));
+            let types = values.iter().map(|(value, _)| number(30_000, value.kind()));
+            localize_values(&map(), types, &mut said).expect("it is well formed");
+            prop_assert_eq!(said, expected);
+        }
+
+        #[test]
+        fn random_values_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let mut rest = bytes;
+            let _ = localize_values(&map(), [30_001, 30_002, 30_007].into_iter(), &mut rest);
+            localize_parses(&map(), &mut rest);
+        }
+    }
+}

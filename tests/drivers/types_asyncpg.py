@@ -41,7 +41,10 @@ async def parameters(connection):
         assert (row["state"], row["states"], row["note"]) == ("executing", ["cancelled"], "changed"), row
         assert tuple(row["step"]) == step and [tuple(part) for part in row["steps"]] == [step, step], row
     assert await connection.fetchval("SELECT state FROM oban_jobs WHERE id = $1", 2) == "executing"
-    assert await connection.execute("UPDATE oban_jobs SET state = $1 WHERE id = $2", "available", 2) == "UPDATE 1"
+    restored = await connection.execute("""UPDATE oban_jobs AS o
+        SET state = $1, states = p.states, step = p.step, steps = p.steps, note = p.note
+        FROM oban_jobs AS p WHERE o.id = $2 AND p.id = 1""", "available", 2)
+    assert restored == "UPDATE 1", restored
     ok("parameters")
 
 

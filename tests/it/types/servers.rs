@@ -53,6 +53,40 @@ async fn a_new_type_is_looked_up_before_it_is_told() {
     }
 }
 
+/// Sessions that wait for a reading hold all places of the pool: one of them makes room for it.
+#[tokio::test]
+async fn sessions_that_wait_do_not_wait_for_each_other() {
+    let servers = Servers::start().await;
+    let mut clients = [servers.client().await, servers.client().await];
+    for client in &mut clients {
+        // A place each.
+        client.ask("BEGIN").await;
+        client.ask("SELECT state FROM oban_jobs").await;
+    }
+    for server in [&servers.jobs, &servers.primary] {
+        server.query("CREATE TYPE late AS ENUM ('a')").await;
+    }
+    for client in &mut clients {
+        client.query("SELECT 'a'::late, id FROM oban_jobs WHERE id = 1").await;
+    }
+    let mut told = Vec::new();
+    for client in &mut clients {
+        let answer = client.read_until_ready().await;
+        match error_of(&answer) {
+            None => {
+                assert_eq!(column_types(&answer)[0], number(&servers.primary, "late").await);
+                told.push(String::new());
+            }
+            Some([code, message, _]) => {
+                assert!(message.contains("is not known: the catalogs were not read within"), "{message}");
+                told.push(code);
+            }
+        }
+    }
+    told.sort();
+    assert_eq!(told, ["", "0A000"], "one gives way");
+}
+
 /// A type that only the job database has is told by its own number if that is free, and not at all if it is not.
 #[tokio::test]
 async fn a_type_of_the_job_database_alone_is_told_or_refused() {
