@@ -10,7 +10,7 @@ use std::{
 };
 
 use bulkhead::{
-    commands::{check, classify, health, upstream},
+    commands::{check, classify, health, jobs, upstream},
     config, demo, sql,
     startup::{
         self, StartError, build, descriptors,
@@ -64,6 +64,8 @@ Examples:
       tells which pool a statement goes to, and why
   bulkhead keys
       prints every key of the configuration with its default and meaning
+  bulkhead jobs plan
+      prints what a job database on another server needs for jobs that are enqueued in a transaction of the primary
 
 Environment:
   DATABASE_URL, REPLICA_URLS, JOBS_DATABASE_URL, BULKHEAD_LISTEN, BULKHEAD_HTTP, BULKHEAD_JOBS, ..
@@ -81,7 +83,7 @@ Files:
 
 Exit codes:
   0   ended in order; `check`: nothing is wrong
-  64  bad usage, or something is wrong with the configuration or (`check --connect`) with a server
+  64  bad usage, or something is wrong with the configuration or (`check --connect`, `jobs`) with a server
   69  a port, a socket or the users file is not available
   70  something else";
 
@@ -125,6 +127,42 @@ enum Command {
     Reload {
         #[command(flatten)]
         target: ReloadTarget,
+    },
+    /// Jobs that are enqueued on the primary and moved to a job database on another server: install that, see how it does.
+    Jobs {
+        #[command(subcommand)]
+        command: JobsCommand,
+    },
+}
+
+#[derive(Clone, Copy, Subcommand)]
+enum JobsCommand {
+    /// Print the SQL that `init` would run, and where.
+    Plan {
+        /// Allow rows that are on the primary now to be moved to the job database, too.
+        #[arg(long)]
+        with_rows: bool,
+    },
+    /// Make what is needed at both servers: a schema `bulkhead`, and sequences that give different numbers.
+    ///
+    /// Does nothing where all is there. Run the job library's migrations at both servers before.
+    Init {
+        /// Only print what would run, as `plan` does.
+        #[arg(long)]
+        dry_run: bool,
+        /// Allow rows that are on the primary now to be moved to the job database, too.
+        #[arg(long)]
+        with_rows: bool,
+    },
+    /// Tell how many rows wait on the primary, how many were moved or refused, and who moves them.
+    Status,
+    /// Compare the job library's tables on both sides.
+    Verify,
+    /// Take it all away; only if no rows wait. Write `outbox = false` and reload before.
+    Undo {
+        /// Only print what would run.
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -174,6 +212,7 @@ fn main() -> ExitCode {
         Some(Command::Classify { sql }) => classify(&config, &sql),
         Some(Command::Reload { target }) => reload(&config, &target),
         Some(Command::Health) => check_health(&config),
+        Some(Command::Jobs { command }) => run_jobs(&config, command),
         Some(Command::Keys | Command::Demo { .. }) => {
             unreachable!("they need no configuration and have been run")
         }
@@ -234,6 +273,11 @@ fn check(config: &config::Config, origin: &Origin, connect: bool) -> ExitCode {
     for problem in &report.problems {
         say(format_args!("problem: {problem}\n"));
     }
+    if let Some(found) = &report.found {
+        say(format_args!(
+            "\nfound on the primary are the tables of job libraries; this says what they get:\n\n{found}\n"
+        ));
+    }
     if report.problems.is_empty() {
         say(format_args!("the servers fit the configuration\n"));
         ExitCode::SUCCESS
@@ -243,6 +287,13 @@ fn check(config: &config::Config, origin: &Origin, connect: bool) -> ExitCode {
 }
 
 fn classify(config: &config::Config, sql: &str) -> ExitCode {
+    let catalog = classify::read_catalog(config).unwrap_or_else(|error| {
+        eprintln!(
+            "the primary's catalog could not be read ({error}); what names tables is taken for a write"
+        );
+        sql::Catalog::empty()
+    });
+    let config = &config.clone().with_libraries(&reload::as_found(catalog.libraries()));
     let rules = match build::rules(config) {
         Ok(rules) => rules,
         Err(error) => {
@@ -250,12 +301,6 @@ fn classify(config: &config::Config, sql: &str) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let catalog = classify::read_catalog(config).unwrap_or_else(|error| {
-        eprintln!(
-            "the primary's catalog could not be read ({error}); what names tables is taken for a write"
-        );
-        sql::Catalog::empty()
-    });
     let explanation = sql::explain(&rules, &catalog, sql.as_bytes());
     say(format_args!("pool       {}\n{explanation}", classify::pool_for(config, explanation.verdict)));
     ExitCode::SUCCESS
@@ -309,6 +354,31 @@ fn process_of(target: &ReloadTarget) -> Result<Pid, String> {
         }
         (Ok(_), Err(_)) => Err(format!("there is no process {number}")),
         _ => Ok(pid),
+    }
+}
+
+fn run_jobs(config: &config::Config, command: JobsCommand) -> ExitCode {
+    let task = match command {
+        JobsCommand::Plan { with_rows } | JobsCommand::Init { dry_run: true, with_rows } => {
+            jobs::Task::Plan { with_rows }
+        }
+        JobsCommand::Init { dry_run: false, with_rows } => jobs::Task::Init { with_rows },
+        JobsCommand::Status => jobs::Task::Status,
+        JobsCommand::Verify => jobs::Task::Verify,
+        JobsCommand::Undo { dry_run } => jobs::Task::Undo { dry_run },
+    };
+    match jobs::run(config, task) {
+        Ok(told) => {
+            say(format_args!("{told}"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(match error {
+                jobs::JobsError::Unfit(_) | jobs::JobsError::Server(_) => EXIT_USAGE,
+                jobs::JobsError::System(_) => EXIT_INTERNAL,
+            })
+        }
     }
 }
 

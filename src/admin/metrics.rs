@@ -58,6 +58,12 @@
 //! | `bulkhead_server_rival_hosts` | gauge | `server` | hosts of it that take writes as well, and get none |
 //! | `bulkhead_server_received_bytes_total` | counter | `server` | bytes that the server sent |
 //! | `bulkhead_server_sent_bytes_total` | counter | `server` | bytes that the server was sent |
+//! | `bulkhead_outbox_ready` | gauge |  | 1 if jobs may be enqueued on the primary: both sides were found as they must be |
+//! | `bulkhead_outbox_waiting_rows` | gauge |  | jobs on the primary that have not been moved to the job database; 100000 stands for more, too |
+//! | `bulkhead_outbox_lag_seconds` | gauge |  | how long the first of them has waited |
+//! | `bulkhead_outbox_relayed_total` | counter |  | jobs that this instance has moved |
+//! | `bulkhead_outbox_conflicts_total` | counter |  | of these, jobs that the job database had one of the same unique key for, and left out |
+//! | `bulkhead_outbox_refused_total` | counter |  | jobs that the job database refused, and that were set aside in `bulkhead.refused` |
 //! | `process_cpu_seconds_total` | counter |  | CPU time used, user and system |
 //! | `process_open_fds` | gauge |  | file descriptors in use |
 //! | `process_max_fds` | gauge |  | bound of the same |
@@ -75,6 +81,7 @@ use super::{
 };
 use crate::{
     backend::probe::PinReason,
+    outbox::Figures,
     shared::Snapshot,
     topology::{Known, Role},
     version,
@@ -96,6 +103,7 @@ pub(super) fn text(shared: &Snapshot) -> String {
     families.extend(pools::families(shared));
     families.extend(servers(shared));
     families.extend(replicas(shared));
+    families.extend(outbox(shared));
     families.extend(process::families());
     // A name without samples says nothing, and the encoder refuses it.
     families.retain(|family| !family.get_metric().is_empty());
@@ -105,6 +113,43 @@ pub(super) fn text(shared: &Snapshot) -> String {
 }
 
 // === The families ===
+
+fn outbox(shared: &Snapshot) -> Vec<MetricFamily> {
+    let Some(outbox) = &shared.outbox else { return Vec::new() };
+    let Figures { is_ready, waiting, lag_millis, relayed, conflicts, refused } = outbox.figures();
+    vec![
+        gauges(
+            "bulkhead_outbox_ready",
+            "1 if jobs may be enqueued on the primary: both sides were found as they must be.",
+            [sample(&[], u64::from(is_ready))],
+        ),
+        gauges(
+            "bulkhead_outbox_waiting_rows",
+            "Jobs on the primary that have not been moved to the job database; 100000 stands for more, too.",
+            [sample(&[], waiting)],
+        ),
+        gauges(
+            "bulkhead_outbox_lag_seconds",
+            "How long the first of these jobs has waited.",
+            [real(&[], lag_millis as f64 / 1000.0)],
+        ),
+        counters(
+            "bulkhead_outbox_relayed_total",
+            "Jobs that this instance has moved to the job database.",
+            [sample(&[], relayed)],
+        ),
+        counters(
+            "bulkhead_outbox_conflicts_total",
+            "Of these, jobs that the job database had one of the same unique key for, and left out.",
+            [sample(&[], conflicts)],
+        ),
+        counters(
+            "bulkhead_outbox_refused_total",
+            "Jobs that the job database refused, and that were set aside in bulkhead.refused on the primary.",
+            [sample(&[], refused)],
+        ),
+    ]
+}
 
 fn build_info() -> MetricFamily {
     gauges(

@@ -111,7 +111,8 @@ mod fixture {
         let progress = pools[1].members.iter().filter_map(|member| health.progress(member)).collect();
         Snapshot {
             acceptor: crate::auth::tls::Acceptor::default(),
-            outbox: None,
+            outbox: Some(Arc::default()),
+            relay: None,
             epoch: 1,
             health,
             limits: shared::Limits {

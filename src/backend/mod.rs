@@ -77,7 +77,7 @@ pub struct Backend {
     pub silence: Silence,
     /// What the transaction on it may have changed.
     pub changes: Changes,
-    /// What puts its replies into the primary's numbers of types, if its own are others and its session's are not.
+    /// The filter that puts its replies into the primary's numbers of types, if its own are others and its session's are not.
     pub types: Option<Box<Filter>>,
     /// How often a session took it, and so whether another one has had it since.
     pub uses: u32,

@@ -9,10 +9,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::database::DatabaseCatalog;
-use crate::backend::Identity;
+use crate::{backend::Identity, sql::Library};
 
 /// Databases of which a snapshot is kept.
 const DATABASES_MAX: usize = 1_000;
@@ -33,6 +36,8 @@ pub struct Catalogs {
     /// Counts changes of definitions that went through here.
     pub(super) generation: AtomicU64,
     pub(super) wanted: Notify,
+    /// The job libraries of the primary's database, as it was read last.
+    pub(super) libraries: watch::Sender<Vec<Library>>,
     /// The seed of the fingerprints' hashes.
     pub(super) seed: u32,
 }
@@ -46,6 +51,7 @@ impl Default for Catalogs {
             epochs: AtomicU64::default(),
             generation: AtomicU64::default(),
             wanted: Notify::default(),
+            libraries: watch::Sender::default(),
             seed,
         }
     }
@@ -116,6 +122,27 @@ impl Catalogs {
             drop(reading);
             self.wanted.notify_one();
         }
+    }
+
+    /// The job libraries of the primary's database: changes whenever it is read and they have.
+    pub fn libraries(&self) -> watch::Receiver<Vec<Library>> {
+        self.libraries.subscribe()
+    }
+
+    /// Tells of the libraries of a database that was read, if it is the primary's.
+    pub(super) fn tell_libraries(&self, catalog: &Arc<DatabaseCatalog>) {
+        let warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if !warm.is_some_and(|warm| Arc::ptr_eq(&warm, catalog)) {
+            return;
+        }
+        let last = Arc::clone(&catalog.lock().last);
+        self.libraries.send_if_modified(|known| {
+            let is_new = known != last.libraries();
+            if is_new {
+                *known = last.libraries().to_vec();
+            }
+            is_new
+        });
     }
 
     pub(super) fn next_epoch(&self) -> u64 {

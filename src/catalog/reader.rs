@@ -138,6 +138,7 @@ impl Catalogs {
         let read = self.read(primary, catalog).await;
         let took = began.elapsed();
         catalog.note_read(read, changes, took, self.next_epoch());
+        self.tell_libraries(catalog);
         catalog.attempted.notify_waiters();
     }
 

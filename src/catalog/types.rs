@@ -24,7 +24,7 @@ pub(super) const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Differences that are written to the log at once.
 const DRIFT_MAX: usize = 10;
 
-/// What is known of the types of one database on two servers.
+/// The types of one database on two servers, as far as they are known.
 #[derive(Debug)]
 pub(super) struct DatabaseTypes {
     /// `None` if all numbers are the same.
@@ -49,7 +49,7 @@ pub(super) struct State {
     pub(super) error: String,
     /// The differences that were written to the log.
     drift: Vec<String>,
-    /// What was read last.
+    /// The map that was read last.
     pub(super) last: Arc<TypeMap>,
 }
 
@@ -79,7 +79,7 @@ impl DatabaseTypes {
         self.map.load_full()
     }
 
-    /// They are to be read soon. Gives the number of the wish.
+    /// Wishes for a reading. Gives the number of the wish.
     pub(super) fn want(&self) -> u64 {
         let mut state = self.lock();
         // A reading under way began too early.
@@ -100,7 +100,7 @@ impl DatabaseTypes {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a reading has come to that was to meet this wish.
+    /// Takes over what a reading has come to that was to meet this wish.
     pub(super) fn note_read(&self, database: &str, wish: u64, took: Duration, read: Result<Read, String>) {
         let mut state = self.lock();
         (state.is_under_way, state.met) = (false, wish);

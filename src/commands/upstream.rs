@@ -15,8 +15,11 @@ use crate::{
     catalog::read_types,
     config::{Config, PRIMARY},
     socket::Socket,
-    sql::Rules,
-    startup::build::{rules, server_of},
+    sql::{Catalog, Library, Rules},
+    startup::{
+        build::{own_connections, rules, server_of},
+        reload::as_found,
+    },
     threads::Home,
     types::{Known, drift},
 };
@@ -54,6 +57,8 @@ pub struct Report {
     pub problems: Vec<String>,
     /// A line for each thing that may not work.
     pub warnings: Vec<String>,
+    /// What the primary's job libraries add to a configuration that leaves them open, as one would write it.
+    pub found: Option<String>,
 }
 
 /// The answers of one server.
@@ -74,6 +79,7 @@ struct Facts {
     job_tables: Vec<String>,
     /// Its types, if job statements may give them in the place of another server's.
     types: Known,
+    libraries: Vec<Library>,
 }
 
 /// Something between Bulkhead and a server, as far as it shows.
@@ -157,7 +163,11 @@ async fn ask(
         .map(|(schema, table)| format!("{schema}.{table}"))
         .collect();
     let types = if has_types { read_types(&mut backend).await? } else { Known::default() };
+    let libraries = rows_of(&mut backend, Catalog::LIBRARIES).await?;
+    let libraries = libraries.iter().filter_map(|row| Some((row.first()?, row.get(1)?)));
+    let libraries = Catalog::from_rows(1, libraries).libraries().to_vec();
     Ok(Facts {
+        libraries,
         version: text(1).split_whitespace().next().unwrap_or_default().to_owned(),
         in_recovery: text(2) == "t",
         max_connections: number(3),
@@ -248,7 +258,8 @@ fn judge(config: &Config, found: &[Result<Facts, String>]) -> Report {
         let here = || config.pools.iter().filter(|pool| pool.servers.contains(&at));
         let of_pools: i64 = here().map(|pool| pool.max_connections as i64).sum();
         // The health check has one, unless the server's bound leaves none.
-        let wanted = server.max_connections.map_or(of_pools + 1, |bound| (bound as i64).min(of_pools + 1));
+        let of_all = of_pools + own_connections(config, at) as i64;
+        let wanted = server.max_connections.map_or(of_all, |bound| (bound as i64).min(of_all));
         let facts = match facts {
             Ok(facts) => facts,
             Err(error) => {
@@ -298,6 +309,7 @@ fn judge(config: &Config, found: &[Result<Facts, String>]) -> Report {
     }
     jobs(config, found, &mut report);
     types(config, found, &mut report);
+    report.found = primary.and_then(|facts| config.libraries_as_toml(&as_found(&facts.libraries)));
     report.table = align(&lines);
     report
 }

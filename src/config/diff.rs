@@ -233,7 +233,7 @@ impl Diff {
     }
 
     fn jobs(&mut self, old: &Jobs, new: &Jobs) {
-        let show = |Jobs { presets, schemas, rules, outbox: _ }: &Jobs| {
+        let show = |Jobs { auto: _, presets, schemas, rules, outbox: _ }: &Jobs| {
             let JobRules { schemas: rule_schemas, tables, functions, channels } = rules;
             [presets, schemas, rule_schemas, tables, functions, channels].map(|texts| list(texts))
         };

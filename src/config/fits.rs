@@ -23,7 +23,7 @@ pub(super) fn check(root: &Section<'_>, config: &Config) {
     limits(&root.any_section("limits"), config);
     listen(&root.any_section("listen"), &config.listen);
     let jobs = root.any_section("jobs");
-    if !config.jobs.schemas.is_empty() && config.jobs.presets.is_empty() {
+    if !config.jobs.schemas.is_empty() && config.jobs.presets.is_empty() && !config.jobs.auto {
         warn(
             &jobs,
             "schemas",

@@ -156,7 +156,7 @@ pub const KEYS: &[KeySection] = &[
         ("max_lag_bytes", Size, r#""0B""#, Reload, "The same, in bytes of WAL; `0B` for no bound."),
     ]),
     section!("jobs", "What a job statement is: one that names an object of a preset or a rule.", [
-        ("presets", Texts, "[]", Reload, "Job systems that Bulkhead knows, such as `oban`."),
+        ("presets", Texts, r#"["auto"]"#, Reload, "Job systems that Bulkhead knows, such as `oban`. `\"auto\"`: those whose tables are found on the primary, unless `pools.jobs` is on another server; where no `pools.jobs` is written they get a quarter of `pools.primary.max_connections`."),
         ("schemas", Texts, "[]", Reload, "Schemas that their tables live in, if not the usual one."),
         ("outbox", Flag, "false", Reload, "Whether jobs that are enqueued in a transaction of the primary are written there, to its table of the same name, and moved to the job database once they are committed. Needs `pools.jobs` on another server, a preset, and `bulkhead jobs init`. Takes one connection at each of the two servers beside those of the pools."),
         ("outbox_batch", Count, "1000", Reload, "Rows that are moved in one transaction."),

@@ -10,6 +10,7 @@ mod env;
 mod expand;
 mod file;
 mod fits;
+mod found;
 pub mod keys;
 mod load;
 mod pools;
@@ -37,6 +38,7 @@ pub use crate::backend::{HostPort, SessionAttrs};
 pub use crate::sql::Consistency;
 pub use env::VARIABLES;
 pub use expand::{Environment, process_environment};
+pub use found::FoundLibrary;
 pub use load::{FILE_BYTES_MAX, LoadError, load, load_in};
 pub use problem::{Problem, Problems};
 pub use reference::markdown;
@@ -294,8 +296,10 @@ pub enum PoolMode {
 }
 
 /// `[jobs]`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Jobs {
+    /// Presets are those of the libraries that are found ([`Config::with_libraries`]).
+    pub auto: bool,
     /// Names of presets, each known to `sql`.
     pub presets: Vec<String>,
     /// Schema that a preset's tables live in, if not its own default (Oban's `prefix`).
@@ -304,6 +308,13 @@ pub struct Jobs {
     pub rules: JobRules,
     /// How jobs enqueued on the primary come to the job database.
     pub outbox: Outbox,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        let (presets, schemas) = (Vec::new(), Vec::new());
+        Self { auto: true, presets, schemas, rules: JobRules::default(), outbox: Outbox::default() }
+    }
 }
 
 /// The keys `outbox..` of `[jobs]`: jobs that are enqueued in a transaction of the primary.

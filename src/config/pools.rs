@@ -21,8 +21,9 @@ const REPLICAS_MAX: usize = 32;
 pub(super) fn pools(root: &Section<'_>, servers: &[Named<'_>], jobs: &Jobs, workers: &Workers) -> Vec<Pool> {
     let mut pools: Vec<Pool> =
         root.named("pools").iter().map(|(name, section)| pool(name, section, servers)).collect();
-    let wanted =
-        [(PRIMARY, true), ("jobs", *jobs != Jobs::default()), ("workers", *workers != Workers::default())];
+    // Nothing is a job where no preset is to be looked for, either.
+    let has_jobs = Jobs { auto: true, ..jobs.clone() } != Jobs::default();
+    let wanted = [(PRIMARY, true), ("jobs", has_jobs), ("workers", *workers != Workers::default())];
     for (name, wanted) in wanted {
         // A server of that name without its pool is more likely forgotten than meant: see `unused_servers`.
         let forgotten = name != PRIMARY && servers.iter().any(|server| server.name == name);

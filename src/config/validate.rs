@@ -237,8 +237,24 @@ fn values(texts: Vec<Located<String>>) -> Vec<String> {
     texts.into_iter().map(|text| text.value).collect()
 }
 
+/// In place of the names of presets: those of the libraries that are found.
+const AUTO: &str = "auto";
+
 fn jobs(section: &Section<'_>, known: &[&str]) -> Jobs {
-    let presets = section.texts("presets");
+    let presets = if section.is_list("presets") || !section.has("presets") {
+        section.texts("presets")
+    } else {
+        section.text("presets").into_iter().collect()
+    };
+    let auto = !section.has("presets") || presets.iter().any(|preset| preset.value == AUTO);
+    if let Some(preset) = presets.iter().find(|preset| preset.value == AUTO)
+        && presets.len() > 1
+    {
+        let wrong =
+            Wrong::new("\"auto\" stands alone: it is all that are found", "write \"auto\" or the names");
+        section.problem_at(&preset.at, "presets", wrong);
+    }
+    let presets: Vec<_> = presets.into_iter().filter(|preset| preset.value != AUTO).collect();
     for preset in presets.iter().filter(|preset| !preset.value.is_empty()) {
         if !known.contains(&preset.value.as_str()) {
             let hint = match nearest(&preset.value, known) {
@@ -251,6 +267,7 @@ fn jobs(section: &Section<'_>, known: &[&str]) -> Jobs {
     }
     let rules = section.section("rules", "jobs.rules");
     Jobs {
+        auto,
         presets: values(presets),
         schemas: values(section.texts("schemas")),
         rules: JobRules {

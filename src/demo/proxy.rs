@@ -25,6 +25,8 @@ const PORT_TRIES: u32 = 5;
 pub(super) enum Pools {
     /// One for everything, as a plain pooler has it.
     One,
+    /// Those that Bulkhead makes by itself where it is told of one server and nothing else.
+    Found,
     /// One each for writes, reads and jobs, the latter in a database of their own.
     Separate,
 }
@@ -56,6 +58,7 @@ impl Bulkhead {
         let (port, http) = (free_port()?, SocketAddr::from(([127, 0, 0, 1], free_port()?)));
         let name = match pools {
             Pools::One => "one-pool",
+            Pools::Found => "one-server",
             Pools::Separate => "bulkhead",
         };
         let text = configuration(port, http, |port| url(port, &setup.passwords.app), servers, pools);
@@ -117,7 +120,14 @@ fn configuration(
     if pools == Pools::One {
         return format!(
             "# The usual set-up: one pool for everything.\n\n{listen}\n\
-             [pools.primary]\nservers = [\"primary\"]\nmax_connections = {CONNECTIONS}\n"
+             [pools.primary]\nservers = [\"primary\"]\nmax_connections = {CONNECTIONS}\n\n\
+             [jobs]\npresets = []\n"
+        );
+    }
+    if pools == Pools::Found {
+        return format!(
+            "# What DATABASE_URL alone gives: the job tables are found, and jobs get a pool of their own.\n\n{listen}\n\
+             [pools.primary]\nmax_connections = {CONNECTIONS}\n"
         );
     }
     format!(

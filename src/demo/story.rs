@@ -36,29 +36,41 @@ pub(super) async fn tell(
     let seconds = options.seconds;
     progress.say(&introduction())?;
     progress.say(&format!(
-        "1/4  starting a primary, its replica and a job database in {}",
+        "1/5  starting a primary, its replica and a job database in {}",
         setup.folder.path().display()
     ))?;
     let mut servers = Servers::start(setup).await?;
 
     let mut one = Bulkhead::start(setup, &servers, Pools::One).await?;
-    progress.say(&format!("2/4  users alone, through one pool of {CONNECTIONS} connections, {seconds} s"))?;
+    progress.say(&format!("2/5  users alone, through one pool of {CONNECTIONS} connections, {seconds} s"))?;
     let alone =
         phase(progress, &mut one, &mut servers, seconds, Load::Users, ["no workers", "one pool"]).await?;
-    progress.say(&format!("3/4  users beside {WORKERS} workers, through the same pool, {seconds} s"))?;
+    progress.say(&format!("3/5  users beside {WORKERS} workers, through the same pool, {seconds} s"))?;
     let beside =
         phase(progress, &mut one, &mut servers, seconds, Load::All, ["60 workers", "one pool"]).await?;
     drop(one);
 
+    let mut found = Bulkhead::start(setup, &servers, Pools::Found).await?;
+    progress.say(&format!(
+        "4/5  the same, by the server's URL alone: the job tables are found and get a pool of their own, {seconds} s"
+    ))?;
+    let titles = ["60 workers", "pools by itself"];
+    let by_itself = phase(progress, &mut found, &mut servers, seconds, Load::All, titles).await?;
+    drop(found);
+
     let mut separate = Bulkhead::start(setup, &servers, Pools::Separate).await?;
     progress.say(&format!(
-        "4/4  the same, through separate pools for writes, reads and jobs of {CONNECTIONS} connections together, \
+        "5/5  the same, through separate pools for writes, reads and jobs of {CONNECTIONS} connections together, \
          {seconds} s"
     ))?;
-    let titles = ["60 workers", "separate pools"];
+    let titles = ["60 workers", "a job database"];
     let apart = phase(progress, &mut separate, &mut servers, seconds, Load::All, titles).await?;
 
-    progress.say(&format!("\n{}\n{}", figures::table(&[alone, beside, apart]), notes(&separate)))?;
+    progress.say(&format!(
+        "\n{}\n{}",
+        figures::table(&[alone, beside, by_itself, apart]),
+        notes(&separate)
+    ))?;
     *ending = Ending::Complete;
     if options.once {
         return Ok(());

@@ -1,12 +1,48 @@
 //! Jobs that are enqueued in a transaction of the primary, and how they come to a job database on another server.
 //!
-//! An application that inserts a job within its own transaction writes it to the primary's table of the same name: so
-//! the job is there if and only if the transaction has committed. The relay moves committed rows to the job database,
-//! each exactly once.
+//! An application that inserts a job within its own transaction writes it to the primary's table of the same name: so the
+//! job is there if and only if the transaction has committed. The [`Relay`] moves committed rows to the job database, each
+//! exactly once, whatever fails in between. It does so by rows and keys; whose jobs they are, and what they mean, it does
+//! not know.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `state` | what sessions, metrics and the relay tell each other |
+//! | `relay` | the task: who moves rows, when, and what follows a failure |
+//! | `round` | moving some rows of one table: the order of the two commits |
+//! | `statements` | the texts of that |
+//! | `tables` | the tables of both sides, and whether they fit together |
+//! | `install` | what the relay needs at both servers: making it, and taking it away |
+//! | `drift` | comparing all that the library has on both sides |
+//! | `status` | what waits, what was moved, who moves |
+//! | `link`, `text` | a connection; names and values in SQL |
+//!
+//! # What there is at the servers
+//!
+//! In a schema `bulkhead`. On the primary: `outbox` (the tables that are moved) and `refused` (rows that the job database
+//! refuses, set aside). In the job database: `outbox`, with counts, and `relayed`, the ledger: the keys of rows that were
+//! moved within the last `outbox_keep`, and of all that may still be on the primary.
+//!
+//! Numbers must not meet: the primary's sequences give odd ones, the job database's even ones.
 
+mod drift;
+mod install;
+mod link;
+mod relay;
+mod round;
 mod state;
+mod statements;
+mod status;
+mod tables;
+mod text;
 
+pub use drift::{Drift, drift};
+pub use install::{Plan, Step, install, uninstall};
+pub use link::{Failure, Link};
+pub use relay::{Relay, Settings};
 pub use state::{Figures, Outbox};
+pub use status::{Status, TableStatus, status};
+pub use tables::{Side, Table, has_rows, problems, read};
 
 /// Rows that wait are counted up to so many.
 pub const COUNTED_MAX: u64 = 100_000;

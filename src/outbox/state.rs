@@ -82,6 +82,10 @@ impl Outbox {
         }
     }
 
+    pub(super) fn note_refused(&self) {
+        self.moved.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
     }

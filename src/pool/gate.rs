@@ -194,7 +194,7 @@ impl Gate {
     }
 }
 
-/// The health check's place at a server, given back when dropped.
+/// A place at a server beside those of its pools, for the health check or the outbox's relay; given back when dropped.
 #[derive(Debug)]
 pub struct CheckPlace(Arc<Gate>);
 

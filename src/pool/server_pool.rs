@@ -104,7 +104,7 @@ impl ServerPool {
         self.gate.has_check_place()
     }
 
-    /// Takes the health check's place, if it is free.
+    /// Takes a place beside those of the pools, if one is free: the health check's, or the outbox's relay's.
     pub fn take_check_place(&self) -> Option<CheckPlace> {
         CheckPlace::take(&self.gate)
     }

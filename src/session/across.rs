@@ -157,7 +157,7 @@ impl Session {
         let is_here =
             self.hold.leased.as_ref().is_some_and(|leased| self.view.snapshot.same_server(leased.pool, pool));
         if !self.may_write_there(demand, is_here) || !is_here && self.is_tied() {
-            return Err(self.torn(request).into());
+            return Err(self.torn(request, demand).into());
         }
         if is_here {
             return Ok(());
@@ -168,7 +168,7 @@ impl Session {
             across.beside.as_ref().is_some_and(|beside| beside.protocol.status() != TxStatus::Idle);
         if in_transaction && !is_open_there {
             if across.is_local || across.opening.is_empty() {
-                return Err(self.torn(request).into());
+                return Err(self.torn(request, demand).into());
             }
             let texts = across.opening.clone();
             self.hold.transaction =

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{
     Ended, Session, Stop, prepared, prologue,
-    reply::{self, Reply},
+    reply::{self, Remedy, Reply},
     request::{End, Request},
     transaction::LocalTransaction,
 };
@@ -258,7 +258,7 @@ impl Session {
     }
 
     /// The refusal of a request that uses two servers.
-    pub(crate) fn torn(&self, request: Request) -> Reply {
+    pub(crate) fn torn(&self, request: Request, demand: &Demand) -> Reply {
         if let Some(pin) = self.hold.leased.as_ref().and_then(|leased| leased.pin.as_ref())
             && self.status() == TxStatus::Idle
         {
@@ -276,7 +276,14 @@ impl Session {
             app_tables.extend(explained.app_tables);
         }
         let explanation = reply::named_tables(&job_tables, &app_tables);
-        reply::torn(jobs, name(routes.primary), &explanation)
+        let snapshot = &self.view.snapshot;
+        // Added in the transaction they could be relayed.
+        let remedy = match &snapshot.outbox {
+            _ if !demand.adds_jobs() || snapshot.takes_jobs() => Remedy::Apart,
+            None => Remedy::Outbox,
+            Some(outbox) => Remedy::ReadyOutbox(outbox.trouble()),
+        };
+        reply::torn(jobs, name(routes.primary), &explanation, remedy)
     }
 }
 

@@ -257,12 +257,35 @@ pub(crate) fn bad_pool_mode(value: &str) -> Reply {
     )
 }
 
+/// What helps who uses job objects and application objects together.
+#[derive(Debug)]
+pub(crate) enum Remedy {
+    /// Nothing but to use them apart.
+    Apart,
+    /// An outbox: only jobs are added.
+    Outbox,
+    /// The outbox that there is, once it is ready; and why it is not, if that is known.
+    ReadyOutbox(Option<std::sync::Arc<str>>),
+}
+
 /// Job objects and application objects in one statement or transaction.
-pub(crate) fn torn(jobs: &str, application: &str, explanation: &str) -> Reply {
+pub(crate) fn torn(jobs: &str, application: &str, explanation: &str, remedy: Remedy) -> Reply {
+    let hint = match remedy {
+        Remedy::Apart => {
+            "Use separate transactions, or put pools.jobs on the primary's server (pools.jobs.servers).".to_owned()
+        }
+        Remedy::Outbox => "To add jobs in transactions of the application, set jobs.outbox = true and run `bulkhead jobs init`; or put \
+             pools.jobs on the primary's server (pools.jobs.servers)."
+            .to_owned(),
+        Remedy::ReadyOutbox(trouble) => {
+            let trouble = trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default();
+            format!("The outbox (jobs.outbox) is not ready{trouble}. Run `bulkhead jobs init`, then see `bulkhead jobs status`.")
+        }
+    };
     Reply::new(
         "0A000",
         "job tables and application tables live on different servers and cannot be used together",
-        "Use separate transactions, or put pools.jobs on the primary's server (pools.jobs.servers).",
+        hint,
     )
     .with_detail(format!(
         "{explanation}Job objects are served by pool \"{jobs}\", all others by pool \"{application}\"."

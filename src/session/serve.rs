@@ -48,7 +48,7 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
     let served = async {
         session.hold.transaction.check()?;
         match session.target(request, &demand) {
-            Target::Torn => return Err(session.torn(request).into()),
+            Target::Torn => return Err(session.torn(request, &demand).into()),
             Target::Across(pool) => Box::pin(session.cross(request, &demand, judged_at, pool)).await?,
             Target::Held => {}
             Target::Pool(pool) => {

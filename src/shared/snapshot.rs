@@ -7,7 +7,7 @@ use crate::{
     auth::tls::Acceptor,
     backend::Identity,
     causal::progress::Progress,
-    outbox::Outbox,
+    outbox::{Outbox, Settings},
     pool::{Pool, ServerPool},
     route::{PoolId, Routes},
     sql::{Classifier, Consistency, Glob},
@@ -93,6 +93,8 @@ pub struct Snapshot {
     /// Where jobs of the primary's transactions are left for the job database, if there is one. Handed on from snapshot to
     /// snapshot.
     pub outbox: Option<Arc<Outbox>>,
+    /// How these jobs are moved; `None` if there is no outbox.
+    pub relay: Option<Settings>,
     /// What new sessions are told of the server's parameters. Handed on as long as the primary is the same.
     pub greetings: Arc<Greetings>,
     /// The part that is the same in every snapshot.

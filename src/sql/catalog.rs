@@ -11,7 +11,9 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::{additions::Additions, proof::Proof, tables::Tables, used::Use, verdict::Effects};
+use super::{
+    additions::Additions, libraries::Library, proof::Proof, tables::Tables, used::Use, verdict::Effects,
+};
 
 /// Names of functions that are looked for in a text that is too long to be parsed; of more, one is taken to be in it.
 const HIDDEN_MAX: usize = 100;
@@ -37,6 +39,8 @@ pub(super) struct Content {
     pub(super) parameters: Vec<String>,
     /// What a write may set by a trigger.
     pub(super) triggers: Effects,
+    /// The job libraries that it has, in order.
+    pub(super) libraries: Vec<Library>,
     pub(super) proof: Proof,
 }
 

@@ -7,6 +7,8 @@
 #[derive(Debug)]
 pub(super) struct Preset {
     pub(super) name: &'static str,
+    /// The table that tells that the library is there; of one that owns schemas, in one of these.
+    pub(super) known_by: &'static str,
     /// Whole schemas of the library.
     pub(super) schemas: &'static [&'static str],
     pub(super) tables: &'static [&'static str],
@@ -58,6 +60,7 @@ pub struct Notify {
 
 const NOTHING: Preset = Preset {
     name: "",
+    known_by: "",
     schemas: &[],
     tables: &[],
     functions: &[],
@@ -77,6 +80,7 @@ const fn relayed(table: &'static str, enqueued_at: Option<&'static str>) -> Rela
 pub(super) const PRESETS: &[Preset] = &[
     Preset {
         name: "oban",
+        known_by: "oban_jobs",
         tables: &["oban_jobs", "oban_peers", "oban_leaders", "oban_producers", "oban_beats"],
         functions: &["oban_count_estimate", "oban_jobs_notify", "oban_wrap_id", "oban_state_to_bit"],
         types: &["oban_job_state"],
@@ -98,12 +102,14 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "oban_pro",
+        known_by: "oban_queues",
         tables: &["oban_queues", "oban_crons", "oban_workflows", "oban_batches", "oban_jobs_*"],
         extends: Some("oban"),
         ..NOTHING
     },
     Preset {
         name: "pg_boss",
+        known_by: "version",
         schemas: &["pgboss"],
         channels: &["pgboss_*"],
         // A partitioned table, whose partitions it speaks for. An enqueue joins the table of queues.
@@ -116,12 +122,14 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "graphile_worker",
+        known_by: "migrations",
         schemas: &["graphile_worker"],
         channels: &["jobs:insert", "worker:migrate"],
         ..NOTHING
     },
     Preset {
         name: "procrastinate",
+        known_by: "procrastinate_jobs",
         tables: &["procrastinate_*"],
         functions: &["procrastinate_*"],
         types: &["procrastinate_*"],
@@ -141,6 +149,7 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "river",
+        known_by: "river_job",
         tables: &[
             "river_job",
             "river_leader",
@@ -172,6 +181,7 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "good_job",
+        known_by: "good_jobs",
         tables: &["good_jobs", "good_job_*"],
         indexes: &["index_good_job*"],
         channels: &["good_job"],
@@ -192,9 +202,16 @@ pub(super) const PRESETS: &[Preset] = &[
         },
         ..NOTHING
     },
-    Preset { name: "solid_queue", tables: &["solid_queue_*"], indexes: &["index_solid_queue_*"], ..NOTHING },
+    Preset {
+        name: "solid_queue",
+        known_by: "solid_queue_jobs",
+        tables: &["solid_queue_*"],
+        indexes: &["index_solid_queue_*"],
+        ..NOTHING
+    },
     Preset {
         name: "que",
+        known_by: "que_jobs",
         tables: &["que_jobs", "que_values", "que_lockers"],
         functions: &["que_*", "lock_and_update_priorities"],
         types: &["que_query_result"],
@@ -202,9 +219,10 @@ pub(super) const PRESETS: &[Preset] = &[
         outbox: Outbox { relayed: &[relayed("que_jobs", None)], ..NOTHING.outbox },
         ..NOTHING
     },
-    Preset { name: "pgmq", schemas: &["pgmq"], channels: &["pgmq.*"], ..NOTHING },
+    Preset { name: "pgmq", known_by: "meta", schemas: &["pgmq"], channels: &["pgmq.*"], ..NOTHING },
     Preset {
         name: "delayed_job",
+        known_by: "delayed_jobs",
         tables: &["delayed_jobs"],
         indexes: &["delayed_jobs_*"],
         outbox: Outbox { relayed: &[relayed("delayed_jobs", Some("created_at"))], ..NOTHING.outbox },
@@ -212,6 +230,7 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "pgqueuer",
+        known_by: "pgqueuer",
         tables: &["pgqueuer", "pgqueuer_*"],
         functions: &["fn_pgqueuer_*"],
         types: &["pgqueuer_status"],
@@ -219,8 +238,14 @@ pub(super) const PRESETS: &[Preset] = &[
         channels: &["ch_pgqueuer"],
         ..NOTHING
     },
-    Preset { name: "dbos", schemas: &["dbos"], channels: &["dbos_*_channel"], ..NOTHING },
-    Preset { name: "absurd", schemas: &["absurd"], channels: &["absurd.*"], ..NOTHING },
+    Preset {
+        name: "dbos",
+        known_by: "workflow_status",
+        schemas: &["dbos"],
+        channels: &["dbos_*_channel"],
+        ..NOTHING
+    },
+    Preset { name: "absurd", known_by: "queues", schemas: &["absurd"], channels: &["absurd.*"], ..NOTHING },
 ];
 
 /// The preset of a name.

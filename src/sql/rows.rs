@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     bodies,
     catalog::{Catalog, Content, Function},
+    libraries,
     names::split_name,
     programs,
     proof::Builder,
@@ -21,6 +22,8 @@ impl Catalog {
         include_str!("catalog.sql"),
         " UNION ALL ",
         include_str!("programs.sql"),
+        " UNION ALL ",
+        include_str!("libraries.sql"),
         " UNION ALL ",
         include_str!("proof_head.sql"),
         include_str!("audit/risky.txt"),
@@ -105,6 +108,7 @@ impl Content {
             Some("operator") => drop(self.operators.insert(name.into())),
             Some("type") => drop(self.types.insert(name.into())),
             Some("program") => self.add_program(name),
+            Some("library") => libraries::add(&mut self.libraries, name),
             _ => {}
         }
     }

@@ -10,7 +10,7 @@ use crate::{
     causal::progress::{LagBounds, Progress},
     config::{self, AuthMethod, Config, ListenOnGap},
     listen::{ListenLimits, Listeners, OnGap},
-    outbox::Outbox,
+    outbox::{Outbox, Settings},
     pool::{self, Gate, Pool, ServerPool},
     route::{PoolId, Routes},
     shared::{
@@ -139,6 +139,7 @@ impl Draft {
             greetings: same_primary.map_or_else(Arc::default, |before| Arc::clone(&before.shared.greetings)),
             replicas,
             outbox: outbox(&config, earlier.as_deref()),
+            relay: relay_settings(&config)?,
             process,
         };
         Ok(Self { config, shared, servers, adjustments })
@@ -159,7 +160,8 @@ impl Draft {
         for (at, (server, (_, gate))) in self.config.servers.iter().zip(&self.servers).enumerate() {
             let here = self.config.pools.iter().filter(|pool| pool.servers.contains(&at));
             let of_pools = here.map(|pool| pool.max_connections).sum();
-            gate.set_places_max(server.max_connections.unwrap_or(of_pools + 1), of_pools);
+            let own = own_connections(&self.config, at);
+            gate.set_places_max(server.max_connections.unwrap_or(of_pools + own), of_pools);
         }
         let warm = identities.identity(&identities.url_database, &identities.url_user);
         let mut unkept = Vec::new();
@@ -209,6 +211,25 @@ fn process(config: &Config, spawner: &Spawner) -> Arc<Process> {
 fn outbox(config: &Config, before: Option<&Snapshot>) -> Option<Arc<Outbox>> {
     let known = || before.and_then(|before| before.outbox.clone());
     config.jobs.outbox.enabled.then(|| known().unwrap_or_default())
+}
+
+/// How jobs are moved, if there is an outbox.
+fn relay_settings(config: &Config) -> Result<Option<Settings>, UnknownPreset> {
+    let config::Outbox { enabled, batch, poll, keep } = config.jobs.outbox;
+    if !enabled {
+        return Ok(None);
+    }
+    Ok(Some(Settings { outgoing: rules(config)?.outgoing().to_vec(), batch, poll, keep }))
+}
+
+/// Connections that a server has beside those of its pools: the health check's, and the relay's at both of its servers.
+pub(crate) fn own_connections(config: &Config, server: usize) -> usize {
+    let of_pool = |name: &str| {
+        let pool = config.pools.iter().find(|pool| pool.name == name);
+        pool.and_then(|pool| pool.servers.first()) == Some(&server)
+    };
+    let relays = config.jobs.outbox.enabled && (of_pool(config::PRIMARY) || of_pool("jobs"));
+    1 + usize::from(relays)
 }
 
 /// What reads on replicas need.

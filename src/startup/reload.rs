@@ -23,11 +23,11 @@ use super::{
 use crate::{
     auth::Users,
     catalog::Source,
-    config::{self, Config, LoadError, diff::Diff},
+    config::{self, Config, FoundLibrary, LoadError, diff::Diff},
     pool::{self, ServerPool},
     seldom::Seldom,
     shared::Current,
-    sql::Rules,
+    sql::{Library, Rules},
     threads::Spawner,
 };
 
@@ -56,6 +56,10 @@ impl Origin {
 pub(crate) struct Running {
     origin: Origin,
     built: Arc<Built>,
+    /// The configuration as it was read, without what was found.
+    written: Config,
+    /// The job libraries of the primary's database.
+    libraries: watch::Receiver<Vec<Library>>,
     current: Arc<Current>,
     /// Taken out, and perhaps still in use.
     draining: Vec<Weak<ServerPool>>,
@@ -76,6 +80,8 @@ pub(crate) struct Running {
 /// A new configuration that is valid, and what it changes, in words.
 struct Prepared {
     draft: Draft,
+    /// It as it was read, without what was found.
+    written: Config,
     changes: Vec<String>,
     warnings: Vec<String>,
 }
@@ -93,15 +99,19 @@ impl Running {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, StartError> {
+        let written = config.clone();
         let draft = Draft::new(config, files, None, &[], &spawner)?;
         let (built, unkept) = draft.carry_out(None);
         let (catalog_source, source) = watch::channel(built.catalog_source());
         let shared = Arc::clone(&built.shared);
         shared.metrics.reloads.succeeded();
         tasks.spawn(Arc::clone(&shared.catalogs).keep(source, stop.clone()));
+        let libraries = shared.catalogs.libraries();
         let current = Arc::new(Current::new(shared));
         let running = Self {
             origin,
+            written,
+            libraries,
             built: Arc::new(built),
             current,
             draining: Vec::new(),
@@ -132,14 +142,32 @@ impl Running {
         &self.built.config
     }
 
-    /// Reloads whenever somebody asks for it, one after the other, until somebody asks for the end.
+    /// Reloads whenever somebody asks for it, and follows what job libraries are found, one after the other, until somebody
+    /// asks for the end.
     pub(crate) async fn reload_until_end(&mut self, signals: &mut Signals) {
-        while signals.next().await == Wish::Reload {
-            service::reloading();
+        loop {
+            let is_asked = tokio::select! {
+                // Cancel safe: signals that were not received are merged into the next one.
+                wish = signals.next() => match wish {
+                    Wish::Reload => true,
+                    Wish::End => return,
+                },
+                // Cancel safe: a change that was not seen is seen next time.
+                Ok(()) = self.libraries.changed() => false,
+            };
+            let change = async {
+                if is_asked {
+                    service::reloading();
+                    self.reload().await;
+                    service::ready();
+                } else {
+                    self.follow_libraries().await;
+                }
+            };
             tokio::select! {
                 // Cancel safe: until its last step, which does not wait, nothing has been changed.
-                () = self.reload() => service::ready(),
-                // Cancel safe: signals that were not received are merged into the next one.
+                () = change => {}
+                // Cancel safe: as above.
                 () = signals.end() => return,
             }
         }
@@ -147,16 +175,59 @@ impl Running {
 
     /// Loads the configuration and puts it in force as a whole, or logs all that is wrong and changes nothing.
     async fn reload(&mut self) {
-        let (origin, before) = (self.origin.clone(), Arc::clone(&self.built));
-        let (spawner, draining) = (self.spawner.clone(), self.still_draining());
-        let prepare = move || prepare(&origin, &before, &draining, &spawner);
-        let prepared = tokio::task::spawn_blocking(prepare)
-            .await
-            .unwrap_or_else(|error| Err(Refused(vec![format!("reading the configuration failed: {error}")])));
-        match prepared {
+        let origin = self.origin.clone();
+        match self.prepared(move || origin.load()).await {
             Ok(prepared) => self.put_in_force(prepared),
             Err(refused) => self.refuse(refused),
         }
+    }
+
+    /// Puts the configuration in force again by the libraries that there are now, if it leaves them open.
+    async fn follow_libraries(&mut self) {
+        let found = self.libraries.borrow_and_update().clone();
+        let Some(text) = self.written.libraries_as_toml(&as_found(&found)) else {
+            // Perhaps there were some.
+            let written = self.written.clone();
+            if written.jobs != self.built.config.jobs {
+                self.follow(written, "the tables of job libraries are gone").await;
+            }
+            return;
+        };
+        for Library { preset, schema, .. } in &found {
+            tracing::info!(preset, schema, "the tables of a job library were found");
+        }
+        let what = format!(
+            "jobs get what they would by: {}",
+            text.trim_end().replace("\n\n", "\n").replace('\n', "; ")
+        );
+        self.follow(self.written.clone(), &what).await;
+    }
+
+    async fn follow(&mut self, written: Config, what: &str) {
+        match self.prepared(move || Ok(written)).await {
+            Ok(prepared) if prepared.changes.is_empty() => {}
+            Ok(prepared) => {
+                self.replace(prepared);
+                tracing::info!("{what}");
+            }
+            Err(Refused(problems)) => {
+                let problems = problems.join("; ");
+                tracing::error!(problems, "the configuration does not fit the job libraries that were found");
+            }
+        }
+    }
+
+    async fn prepared(
+        &self,
+        load: impl FnOnce() -> Result<Config, LoadError> + Send + 'static,
+    ) -> Result<Prepared, Refused> {
+        let (origin, before) = (self.origin.clone(), Arc::clone(&self.built));
+        let (spawner, draining) = (self.spawner.clone(), self.still_draining());
+        let found = self.libraries.borrow().clone();
+        let prepare = move || prepare(load, &found, &origin, &before, &draining, &spawner);
+        tokio::task::spawn_blocking(prepare)
+            .await
+            .unwrap_or_else(|error| Err(Refused(vec![format!("reading the configuration failed: {error}")])))
     }
 
     fn refuse(&mut self, Refused(problems): Refused) {
@@ -177,11 +248,13 @@ impl Running {
         self.refused = problems;
     }
 
-    fn put_in_force(&mut self, Prepared { draft, changes, warnings }: Prepared) {
+    /// What is prepared is in force; returns the changes.
+    fn replace(&mut self, Prepared { draft, written, changes, warnings }: Prepared) -> Vec<String> {
         for warning in warnings.iter().filter(|warning| !self.warned.contains(warning)) {
             tracing::warn!("{warning}");
         }
         self.warned = warnings;
+        self.written = written;
         let before = Arc::clone(&self.built);
         let (built, unkept) = draft.carry_out(Some(&before));
         self.built = Arc::new(built);
@@ -190,6 +263,11 @@ impl Running {
         self.keep(unkept);
         self.drain_what_is_gone(&before);
         self.built.shared.listeners.look();
+        changes
+    }
+
+    fn put_in_force(&mut self, prepared: Prepared) {
+        let changes = self.replace(prepared);
         let reloads = &self.built.shared.metrics.reloads;
         reloads.ok.fetch_add(1, Ordering::Relaxed);
         reloads.succeeded();
@@ -235,15 +313,18 @@ impl Running {
 
 /// Reads, checks and compares; blocks, and changes nothing.
 fn prepare(
+    load: impl FnOnce() -> Result<Config, LoadError>,
+    found: &[Library],
     origin: &Origin,
     before: &Built,
     draining: &[Arc<ServerPool>],
     spawner: &Spawner,
 ) -> Result<Prepared, Refused> {
-    let mut config = origin.load().map_err(|error| match error {
+    let written = load().map_err(|error| match error {
         LoadError::Problems(problems) => Refused(problems.lines()),
         other => lines(&other),
     })?;
+    let mut config = written.clone().with_libraries(&as_found(found));
     let shortage = descriptors::fit(&mut config, descriptors::raise_limit());
     let warnings = warnings(&config, origin, shortage);
     let diff = Diff::of(&before.config, &config);
@@ -256,7 +337,17 @@ fn prepare(
     let draft = Draft::new(config, files, Some(before), draining, spawner).map_err(|error| lines(&error))?;
     let mut changes: Vec<String> = diff.changes.iter().map(ToString::to_string).collect();
     changes.extend(changed_users(&before.shared.identities.users, draft.users()));
-    Ok(Prepared { draft, changes, warnings })
+    Ok(Prepared { draft, written, changes, warnings })
+}
+
+/// What was found, in the words of the configuration.
+pub fn as_found(libraries: &[Library]) -> Vec<FoundLibrary<'_>> {
+    let found = libraries.iter().map(|Library { preset, schema, is_own }| FoundLibrary {
+        preset,
+        schema,
+        is_own: *is_own,
+    });
+    found.collect()
 }
 
 /// What a configuration is warned of: what it says, who can read it, and that there are too few file descriptors.

@@ -14,7 +14,16 @@ use super::{
     service::{self, Inherited},
     signals::{self, Signals},
 };
-use crate::{admin, clock, config::Config, door::accept, shared::Current, socket::silence, threads::Spawner};
+use crate::{
+    admin, clock,
+    config::Config,
+    door::accept,
+    outbox::Relay,
+    route::PoolId,
+    shared::{Current, Snapshot},
+    socket::silence,
+    threads::Spawner,
+};
 
 /// How often a changed `limits.tcp_user_timeout` is noticed while it is zero.
 const ROUND_WITHOUT_LIMIT: Duration = Duration::from_secs(5);
@@ -90,6 +99,7 @@ async fn serve(
     let current = running.current();
     let accepting = CancellationToken::new();
     tasks.spawn(watch_health(Arc::clone(&current), stop.clone()));
+    tasks.spawn(relay_jobs(Arc::clone(&current), stop.clone()));
     tasks.spawn(call_sessions(Arc::clone(&current), stop.clone()));
     tasks.spawn(service::keep_status(Arc::clone(&current), stop.clone()));
     tasks.spawn(service::feed_watchdog(spawner.clone(), stop.clone()));
@@ -164,6 +174,32 @@ async fn call_sessions(current: Arc<Current>, stop: CancellationToken) {
             () = stop.cancelled() => return,
         }
     }
+}
+
+/// Moves jobs from the primary to the job database until `stop`, as the snapshot that is in force says.
+async fn relay_jobs(current: Arc<Current>, stop: CancellationToken) {
+    loop {
+        let shared = current.load();
+        let relay = async {
+            match relay_of(&shared) {
+                Some(relay) => relay.run().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // Cancel safe: what is not committed on both sides is done again by the next one.
+            () = relay => {}
+            () = current.replaced(&shared) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// The relay that the snapshot asks for.
+fn relay_of(shared: &Snapshot) -> Option<Relay> {
+    let (outbox, settings, jobs) = (shared.outbox.as_ref()?, shared.relay.as_ref()?, shared.routes.jobs?);
+    let member = |pool: PoolId| shared.pools[usize::from(pool.0)].members.first().map(Arc::clone);
+    Some(Relay::new(Arc::clone(outbox), settings.clone(), member(shared.routes.primary)?, member(jobs)?))
 }
 
 /// Asks the servers how they are, again and again until `stop`; those of the snapshot that is in force.

@@ -21,7 +21,7 @@ const NESTED_MAX: usize = 16;
 /// How a value in binary format is made, as far as there are numbers of types in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// There are none.
+    /// No numbers are in it.
     Plain,
     /// An array, which says what it is of.
     Array,
@@ -40,7 +40,7 @@ pub(super) enum Other {
     Number(u32),
     /// The other server has no such type. Whether its number stands for another type there.
     Lacks {
-        /// It does.
+        /// The number is another type's there.
         is_taken: bool,
     },
     /// The number is of no type that is known.
@@ -93,7 +93,7 @@ pub enum Untold {
     /// Nobody knows which type it is.
     #[error("the type with number {number} of the job database is not known: {reason}")]
     Unknown {
-        /// Its number.
+        /// The number.
         number: u32,
         /// The reason, in words.
         reason: String,

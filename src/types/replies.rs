@@ -61,7 +61,7 @@ pub enum Stop {
     /// be called.
     #[error("the type with number {0} is not known")]
     Unknown(u32),
-    /// What the server sends makes no sense.
+    /// The server sends what makes no sense.
     #[error("{0}")]
     Nonsense(String),
 }
@@ -403,7 +403,7 @@ mod tests {
             prop_assert_eq!(passed(&there, &[usize::MAX]), here);
         }
 
-        /// Of the messages in which nothing stands, nothing is held: a backend that is given back owes nothing.
+        /// Nothing is held of messages in which nothing stands: a backend that is given back owes nothing.
         #[test]
         fn nothing_is_held_between_messages(cut in 1..6_usize) {
             for tag in [b'S', b'N', b'A', b'Z', b'C', b'1'] {

@@ -20,9 +20,9 @@ const DIMENSION: usize = 8;
 /// Where a walk over values stands.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
-    /// What is being looked at, the innermost last.
+    /// Values that are being looked at, the innermost last.
     within: Vec<Within>,
-    /// So many bytes come first that say nothing.
+    /// Bytes that come first and say nothing.
     skip: usize,
 }
 
@@ -38,7 +38,7 @@ struct Within {
 enum Part {
     /// The next of a row's columns, by its position.
     Column(usize),
-    /// What a value of this layout begins with.
+    /// The beginning of a value of this layout.
     Head(Layout),
     /// Values of one layout, each with its length.
     Values(Layout),
@@ -46,7 +46,7 @@ enum Part {
     Fields,
 }
 
-/// What ends a walk before its bytes do.
+/// The reason why a walk ends before its bytes do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Halt {
     /// The number of no type that is known.
@@ -207,7 +207,7 @@ pub(super) mod tests {
     pub(in crate::types) enum Value {
         Null,
         Plain(Vec<u8>),
-        /// Its dimensions, and the offset of its element's type.
+        /// An array: its dimensions, and the offset of its element's type.
         Array(usize, u32, Vec<Value>),
         /// Offsets of its fields' types.
         Record(Vec<(u32, Value)>),

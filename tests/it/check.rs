@@ -67,6 +67,25 @@ async fn what_does_not_fit_is_a_problem() {
     assert!(text.contains("takes no writes") && text.contains("follows no primary"), "{text}");
 }
 
+#[tokio::test]
+async fn job_libraries_that_are_found_are_told_as_one_would_write_them() {
+    let primary = Postgres::start(Role::Primary);
+    let config = ProxyConfig::primary_only(&primary);
+    let (code, text) = check(&config);
+    assert_eq!((code, text.contains("presets")), (Some(0), false), "{text}");
+    oban::install(&primary).await;
+    let (code, text) = check(&config);
+    let written = "[jobs]\npresets = [\"oban\"]\n\n[pools.primary]\nmax_connections = 8\n\n[pools.jobs]\nmax_connections = 2\n";
+    assert!(code == Some(0) && text.contains(written), "{text}");
+    let named = config.set("jobs", "presets", vec!["oban"]).pool("primary", &["primary"], 8).pool(
+        "jobs",
+        &["primary"],
+        2,
+    );
+    let (code, text) = check(&named);
+    assert_eq!((code, text.contains("presets")), (Some(0), false), "{text}");
+}
+
 /// PgBouncer, where it is installed or has been built for the benchmark.
 fn pgbouncer() -> Option<PathBuf> {
     let built = PathBuf::from(env!("CARGO_BIN_EXE_bulkhead")).parent()?.parent()?.join("pgbouncer/pgbouncer");

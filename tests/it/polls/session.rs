@@ -137,6 +137,7 @@ fn shared(pool: &Arc<ServerPool>, spawner: Spawner) -> Snapshot {
         },
         acceptor: bulkhead::auth::tls::Acceptor::default(),
         outbox: None,
+        relay: None,
         identities: identities.expect("the system gives random bytes"),
         classifier: Arc::new(Classifier::new(Rules::default(), 100, 100_000)),
         classifier_epoch: 1,

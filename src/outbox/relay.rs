@@ -1,0 +1,523 @@
+//! The task that moves jobs from the primary to the job database.
+//!
+//! Every instance has one, and each looks at both sides; but only one at a time moves rows: the one that has the lock in
+//! the job database, for as long as its connection lives. That saves work, and nothing depends on it: two that moved at
+//! once would pass over each other's rows, and the ledger would stop a row that came twice.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use super::{
+    link::{Failure, Link},
+    round::{Outcome, round},
+    state::Outbox,
+    statements::Statements,
+    tables::{self, INSTALLED, Side, problems},
+    text::{array, literal},
+};
+use crate::{pool::ServerPool, sql::Outgoing};
+
+/// The advisory lock of the one that moves rows: "bulkhead" in ASCII.
+pub(super) const LOCK: i64 = 0x6275_6c6b_6865_6164;
+
+/// The channel on which the one that moves rows is told that there are some. In the job database.
+const CHANNEL: &str = "bulkhead_outbox";
+
+/// The first pause after a failure; each one in a row has twice the pause of the one before.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// The longest pause, unless `outbox_poll` is longer.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// How often the tables of both sides are compared.
+const COMPARE_EVERY: Duration = Duration::from_secs(60);
+
+/// A server closes a connection of ours that is silent for so long: we have gone, and another one may have the lock.
+const SILENCE_LEAST: Duration = Duration::from_secs(30);
+
+/// Entries of the ledger that are removed at once.
+const PRUNED: usize = 2000;
+
+/// How soon after a full lot of them the next one goes.
+const PRUNE_PAUSE: Duration = Duration::from_millis(100);
+
+/// How an outbox is served.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What may be moved.
+    pub outgoing: Vec<Outgoing>,
+    /// Rows that are moved at once.
+    pub batch: usize,
+    /// How often the primary is looked at without having been woken.
+    pub poll: Duration,
+    /// How long it is remembered what was moved.
+    pub keep: Duration,
+}
+
+/// Why nothing can be moved now.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("{0}")]
+    Failed(#[from] Failure),
+    #[error("{0}")]
+    NotReady(String),
+}
+
+/// What is left to do when a look at everything is over.
+enum Next {
+    /// There may be more.
+    AtOnce,
+    /// Nothing until somebody calls, or it is time to look.
+    Nothing,
+}
+
+/// A table that rows are moved from.
+struct Moving {
+    statements: Statements,
+    /// Rows of the next round: fewer while some are refused or time runs out.
+    limit: usize,
+    /// Whether rows are known to wait.
+    has_rows: bool,
+    /// The first row that waits, and since when that is known.
+    first: Option<(String, Instant)>,
+}
+
+/// The relay of one instance.
+pub struct Relay {
+    outbox: Arc<Outbox>,
+    settings: Settings,
+    servers: [Arc<ServerPool>; 2],
+    primary: Option<Link>,
+    jobs: Option<Link>,
+    /// What is installed on the primary, as it was last read.
+    side: Side,
+    tables: Vec<Moving>,
+    /// What was wrong when both sides were last compared; `None` if they have never been.
+    compared: Option<Vec<String>>,
+    compare_at: Instant,
+    measure_at: Instant,
+    prune_at: Instant,
+    /// Whether this one moves rows.
+    leads: bool,
+    /// Whether somebody has enqueued since the last look.
+    woken: bool,
+    told: Option<String>,
+}
+
+impl Relay {
+    /// Moves what waits at the server of the first pool to that of the second one.
+    pub fn new(
+        outbox: Arc<Outbox>,
+        settings: Settings,
+        primary: Arc<ServerPool>,
+        jobs: Arc<ServerPool>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            outbox,
+            settings,
+            servers: [primary, jobs],
+            primary: None,
+            jobs: None,
+            side: Side::default(),
+            tables: Vec::new(),
+            compared: None,
+            compare_at: now,
+            measure_at: now,
+            prune_at: now,
+            leads: false,
+            woken: false,
+            told: None,
+        }
+    }
+
+    /// Moves rows for ever.
+    ///
+    /// Dropped at any point, both connections are closed, and what was not committed on both sides is done again by
+    /// whoever comes next, or was done.
+    pub async fn run(mut self) {
+        let mut failures = 0_u32;
+        loop {
+            self.outbox.looks();
+            match self.look().await {
+                Ok(next) => {
+                    failures = 0;
+                    self.tell(None).await;
+                    if matches!(next, Next::Nothing) {
+                        self.rest().await;
+                    }
+                }
+                Err(trouble) => {
+                    if matches!(trouble, Trouble::Failed(_)) {
+                        self.fewer_rows();
+                    }
+                    self.tell(Some(trouble.to_string())).await;
+                    sleep(self.pause(failures)).await;
+                    failures += 1;
+                }
+            }
+        }
+    }
+
+    fn pause(&self, failures: u32) -> Duration {
+        let longest = RETRY_MAX.max(self.settings.poll);
+        RETRY.saturating_mul(1 << failures.min(16)).min(longest)
+    }
+
+    /// Waits until there is something to do.
+    async fn rest(&mut self) {
+        let until = if self.leads { self.measure_at.min(self.prune_at) } else { self.measure_at };
+        self.woken = false;
+        let heard = async {
+            match &mut self.jobs {
+                Some(jobs) if self.leads => jobs.notified().await,
+                _ => std::future::pending().await,
+            }
+        };
+        let heard = tokio::select! {
+            // Cancel safe, all of them.
+            () = self.outbox.woken() => Ok(()),
+            () = tokio::time::sleep_until(until) => return,
+            heard = heard => heard,
+        };
+        match heard {
+            Ok(()) => {
+                self.woken = true;
+                self.tables.iter_mut().for_each(|table| table.has_rows = true);
+            }
+            Err(_) => self.leave_jobs(),
+        }
+    }
+
+    /// Looks at everything once.
+    async fn look(&mut self) -> Result<Next, Trouble> {
+        self.reach_primary().await?;
+        if self.measure_at <= Instant::now() {
+            self.measure().await?;
+        }
+        self.reach_jobs().await?;
+        self.compare().await?;
+        if !self.leads {
+            self.follow().await?;
+        }
+        if !self.leads {
+            return Ok(Next::Nothing);
+        }
+        let moved = self.move_rows().await;
+        if moved.is_err() {
+            // Undoes what is open on either side.
+            self.leave_primary();
+            self.leave_jobs();
+        }
+        let next = moved?;
+        if self.prune_at <= Instant::now() {
+            let pruned = self.prune().await;
+            if pruned.is_err() {
+                self.leave_primary();
+                self.leave_jobs();
+            }
+            pruned?;
+        }
+        Ok(next)
+    }
+
+    // === The two sides ===
+
+    /// Connects to the primary, if that is to be done, and sees what is installed there.
+    async fn reach_primary(&mut self) -> Result<(), Trouble> {
+        let server = self.servers[0].server();
+        if self.primary.as_ref().is_some_and(|link| !link.is_of_use(&server)) {
+            self.leave_primary();
+        }
+        if self.primary.is_some() {
+            return Ok(());
+        }
+        let mut link = self.connect(0).await?;
+        let side = tables::read(&mut link, &self.settings.outgoing).await?;
+        self.take_up(side)?;
+        self.primary = Some(link);
+        Ok(())
+    }
+
+    /// From now on the primary's tables are these.
+    fn take_up(&mut self, side: Side) -> Result<(), Trouble> {
+        if side.installed.is_empty() {
+            self.outbox.set_ready(false);
+            self.tables.clear();
+            self.side = side;
+            let hint = "run `bulkhead jobs init`";
+            return Err(Trouble::NotReady(format!("the outbox is not installed on the primary: {hint}")));
+        }
+        // As long as the job database has not been seen, the primary's word is taken.
+        self.outbox.set_ready(self.compared.as_ref().is_none_or(Vec::is_empty));
+        if self.side.is_alike(&side) {
+            return Ok(());
+        }
+        self.tables.clear();
+        let installed = side.tables.iter().filter(|table| side.installed.contains(&table.source()));
+        for (at, table) in installed.enumerate() {
+            self.tables.push(Moving {
+                statements: Statements::new(table.clone(), at),
+                limit: self.settings.batch,
+                has_rows: true,
+                first: None,
+            });
+        }
+        self.side = side;
+        Ok(())
+    }
+
+    /// Connects to the job database, if that is to be done.
+    async fn reach_jobs(&mut self) -> Result<(), Trouble> {
+        let server = self.servers[1].server();
+        if self.jobs.as_ref().is_some_and(|link| !link.is_of_use(&server)) {
+            self.leave_jobs();
+        }
+        if self.jobs.is_none() {
+            self.jobs = Some(self.connect(1).await?);
+            self.compare_at = Instant::now();
+        }
+        Ok(())
+    }
+
+    async fn connect(&self, side: usize) -> Result<Link, Failure> {
+        let member = &self.servers[side];
+        let server = member.server();
+        let place = member.take_check_place();
+        if place.is_none() {
+            return Err(Failure::Lost(format!(
+                "server \"{0}\" has no place for the relay's connection: raise servers.{0}.max_connections",
+                server.name
+            )));
+        }
+        let silence = SILENCE_LEAST.max(self.settings.poll * 3);
+        Link::connect(&server, member.limits().connect_timeout, silence, place).await
+    }
+
+    fn leave_primary(&mut self) {
+        self.primary = None;
+    }
+
+    fn leave_jobs(&mut self) {
+        self.jobs = None;
+        self.leads = false;
+    }
+
+    /// Compares both sides, if it is time.
+    async fn compare(&mut self) -> Result<(), Trouble> {
+        if Instant::now() < self.compare_at {
+            return Ok(());
+        }
+        let (Some(primary), Some(jobs)) = (&mut self.primary, &mut self.jobs) else { return Ok(()) };
+        let outgoing = &self.settings.outgoing;
+        let read =
+            async { Ok((tables::read(primary, outgoing).await?, tables::read(jobs, outgoing).await?)) };
+        let read: Result<(Side, Side), Failure> = read.await;
+        if read.is_err() {
+            self.leave_primary();
+            self.leave_jobs();
+        }
+        let (here, there) = read?;
+        let found = problems(&here, &there);
+        let is_same = self.side.is_alike(&here);
+        self.compared = Some(found.clone());
+        self.take_up(here)?;
+        if !found.is_empty() {
+            self.leave_jobs();
+            return Err(Trouble::NotReady(found.join("; ")));
+        }
+        // What is prepared there was for the tables as they were.
+        if self.leads && !is_same {
+            self.leave_jobs();
+            self.reach_jobs().await?;
+        }
+        self.compare_at = Instant::now() + COMPARE_EVERY;
+        Ok(())
+    }
+
+    // === Moving ===
+
+    /// Tries to be the one that moves rows; else tells the one that is, if somebody has enqueued.
+    async fn follow(&mut self) -> Result<(), Trouble> {
+        let Some(jobs) = &mut self.jobs else { return Ok(()) };
+        let asked = async {
+            let locked = jobs.ask(&format!("SELECT pg_catalog.pg_try_advisory_lock({LOCK})")).await?;
+            if locked.value(0, 0) != "t" {
+                if self.woken {
+                    jobs.ask(&format!("NOTIFY {CHANNEL}")).await?;
+                }
+                return Ok(false);
+            }
+            jobs.ask(&format!("LISTEN {CHANNEL}")).await?;
+            for table in &self.tables {
+                jobs.ask(&table.statements.prepare()).await?;
+            }
+            Ok(true)
+        };
+        let asked: Result<bool, Failure> = asked.await;
+        match asked {
+            Ok(leads) => {
+                if leads {
+                    tracing::info!("this instance moves jobs from the primary to the job database");
+                    self.tables.iter_mut().for_each(|table| table.has_rows = true);
+                }
+                self.leads = leads;
+                Ok(())
+            }
+            Err(failure) => {
+                self.leave_jobs();
+                Err(failure.into())
+            }
+        }
+    }
+
+    /// One round for each table that has rows.
+    async fn move_rows(&mut self) -> Result<Next, Trouble> {
+        let (Some(primary), Some(jobs)) = (&mut self.primary, &mut self.jobs) else {
+            return Ok(Next::Nothing);
+        };
+        let mut next = Next::Nothing;
+        for table in self.tables.iter_mut().filter(|table| table.has_rows) {
+            match round(&self.outbox, primary, jobs, &table.statements, table.limit).await? {
+                Outcome::Moved(rows) => {
+                    table.has_rows = rows >= table.limit as u64;
+                    table.limit = (table.limit * 2).min(self.settings.batch);
+                }
+                Outcome::Refused { .. } if table.limit > 1 => table.limit = table.limit.div_ceil(2),
+                Outcome::Refused { key: None, error } => return Err(Trouble::NotReady(error)),
+                Outcome::Refused { key: Some(key), error } => {
+                    primary.ask(&table.statements.set_aside(&key, &error)).await?;
+                    self.outbox.note_refused();
+                    let source = table.statements.source();
+                    tracing::warn!(table = %source, key, error, "the job database refuses a job: it is in bulkhead.refused on the primary");
+                }
+            }
+            if table.has_rows {
+                next = Next::AtOnce;
+            }
+        }
+        Ok(next)
+    }
+
+    /// A round took too long, or asked for too much: the next ones are smaller.
+    fn fewer_rows(&mut self) {
+        for table in &mut self.tables {
+            table.limit = table.limit.div_ceil(2);
+        }
+    }
+
+    /// Counts what waits on the primary.
+    async fn measure(&mut self) -> Result<(), Trouble> {
+        let Some(primary) = &mut self.primary else { return Ok(()) };
+        let (mut waiting, mut lag) = (0, 0);
+        let now = Instant::now();
+        let measured = async {
+            let installed = primary.ask(INSTALLED).await?.value(0, 0) == "t";
+            for table in &mut self.tables {
+                let reply = primary.ask(&table.statements.waiting()).await?;
+                let rows = reply.number(0);
+                table.has_rows |= rows > 0;
+                waiting += rows;
+                let first = reply.rows.first().and_then(|row| row.get(1)?.clone());
+                table.first = match (first, table.first.take()) {
+                    (Some(key), Some((known, since))) if known == key => Some((known, since)),
+                    (first, _) => first.map(|key| (key, now)),
+                };
+                let known_for = table
+                    .first
+                    .as_ref()
+                    .map_or(0, |(_, since)| now.duration_since(*since).as_millis() as u64);
+                lag = lag.max(reply.value(0, 2).parse().unwrap_or(known_for));
+            }
+            Ok(installed)
+        };
+        let measured: Result<bool, Failure> = measured.await;
+        match measured {
+            Ok(true) => {}
+            Ok(false) => {
+                self.leave_primary();
+                self.take_up(Side::default())?;
+            }
+            Err(failure) => {
+                self.leave_primary();
+                return Err(failure.into());
+            }
+        }
+        self.outbox.set_waiting(waiting, lag);
+        self.measure_at = Instant::now() + self.settings.poll;
+        Ok(())
+    }
+
+    /// Removes what is old from the ledger: entries whose rows are not on the primary any more. That also tells the job
+    /// database that this one lives.
+    async fn prune(&mut self) -> Result<(), Trouble> {
+        let (Some(primary), Some(jobs)) = (&mut self.primary, &mut self.jobs) else { return Ok(()) };
+        let sources: Vec<String> = self.tables.iter().map(|table| table.statements.source()).collect();
+        let age = format!(
+            "relayed_at < pg_catalog.now() - '{} ms'::pg_catalog.interval",
+            self.settings.keep.as_millis()
+        );
+        let old = format!(
+            "SELECT source_table, key FROM bulkhead.relayed WHERE {age} AND source_table = ANY ({}) \
+             ORDER BY relayed_at LIMIT {PRUNED}",
+            array(&sources)
+        );
+        let old = jobs.ask(&old).await?;
+        for (table, source) in self.tables.iter().zip(&sources) {
+            let of_table = |row: &Vec<Option<String>>| match row.as_slice() {
+                [Some(of), Some(key)] if of == source => Some(key.clone()),
+                _ => None,
+            };
+            let keys: Vec<String> = old.rows.iter().filter_map(of_table).collect();
+            if keys.is_empty() {
+                continue;
+            }
+            let there = primary.ask(&table.statements.still_there(&array(&keys))).await?;
+            let there: Vec<&String> = there.rows.iter().flatten().flatten().collect();
+            let gone: Vec<&String> = keys.iter().filter(|key| !there.contains(key)).collect();
+            let delete = format!(
+                "DELETE FROM bulkhead.relayed WHERE {age} AND source_table = {} AND key = ANY ({})",
+                literal(source),
+                array(&gone)
+            );
+            jobs.ask(&delete).await?;
+        }
+        let pause = if old.rows.len() < PRUNED { self.settings.poll } else { PRUNE_PAUSE };
+        self.prune_at = Instant::now() + pause;
+        Ok(())
+    }
+
+    /// Says what is in the way, or that nothing is any more: once each, in the log and on the primary.
+    async fn tell(&mut self, trouble: Option<String>) {
+        if trouble == self.told {
+            return;
+        }
+        self.outbox.set_trouble(trouble.clone());
+        match &trouble {
+            Some(trouble) => tracing::warn!(trouble, "jobs wait on the primary"),
+            None => tracing::info!("jobs are moved from the primary to the job database again"),
+        }
+        if let (Some(trouble), Some(primary), false) =
+            (&trouble, &mut self.primary, self.side.installed.is_empty())
+        {
+            let note = format!(
+                "UPDATE bulkhead.outbox SET last_error = {}, last_error_at = pg_catalog.now()",
+                literal(trouble)
+            );
+            if primary.ask(&note).await.is_err() {
+                self.primary = None;
+            }
+        }
+        self.told = trouble;
+    }
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Relay")
+            .field("settings", &self.settings)
+            .field("leads", &self.leads)
+            .finish_non_exhaustive()
+    }
+}

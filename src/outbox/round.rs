@@ -1,0 +1,164 @@
+//! One round: some rows of one table go from the primary to the job database.
+//!
+//! ```text
+//!  primary                                   job database
+//!  BEGIN, DELETE .. RETURNING  ── rows ──►   BEGIN, COPY into a temporary table
+//!                                            keys into the ledger; rows whose key was not there into the table
+//!                                            NOTIFY
+//!                                      ◄──   COMMIT                       (1)
+//!  COMMIT                                                                 (2)
+//! ```
+//!
+//! Whatever ends before (1) has happened leaves the rows on the primary, and nothing in the job database. Between (1) and
+//! (2) the rows are on both sides; if (2) does not happen, the next round finds their keys in the ledger, inserts nothing,
+//! and takes them away. That holds where a worker has run and deleted a job meanwhile, too. An answer to a COMMIT that is
+//! lost is one of these two cases; which one, nobody needs to know.
+
+use std::sync::atomic::Ordering;
+
+use super::{
+    link::{Failure, Link, Reply},
+    state::Outbox,
+    statements::Statements,
+    text::first_field,
+};
+use crate::wire::{message, read::ErrorFields};
+
+/// How a round ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// So many rows have gone over; fewer than were asked for, if there were no more.
+    Moved(u64),
+    /// The job database does not take these rows, and nothing was changed.
+    Refused {
+        /// The first row's key.
+        key: Option<String>,
+        /// Why.
+        error: String,
+    },
+}
+
+/// What the job database says of the rows that it was given.
+struct Given {
+    fresh: u64,
+    put: u64,
+    /// New ones whose key a job has.
+    taken: u64,
+    /// Known ones that were others.
+    reused: u64,
+}
+
+/// Moves up to `limit` rows. After a failure both connections are to be closed.
+pub(super) async fn round(
+    outbox: &Outbox,
+    primary: &mut Link,
+    jobs: &mut Link,
+    statements: &Statements,
+    limit: usize,
+) -> Result<Outcome, Failure> {
+    let passed = primary.pass(&statements.take(limit), jobs, &statements.opening()).await?;
+    if passed.rows == 0 {
+        primary.ask("COMMIT").await?;
+        return Ok(Outcome::Moved(0));
+    }
+    let mut request = Vec::new();
+    message::raw(&mut request, b'c', &[]);
+    for sql in statements.put() {
+        message::query(&mut request, sql.as_bytes());
+    }
+    let replies = jobs.exchange(&request, 3).await?;
+    let given = match judge(&replies) {
+        Ok(given) => given,
+        Err(error) => {
+            let failure = jobs.error(error.clone());
+            jobs.ask("ROLLBACK").await?;
+            primary.ask("ROLLBACK").await?;
+            if !is_of_rows(&error) {
+                return Err(failure);
+            }
+            return Ok(Outcome::Refused { key: first_field(&passed.first), error: error.to_string() });
+        }
+    };
+    commit(jobs).await?;
+    outbox.moved.relayed.fetch_add(given.fresh, Ordering::Relaxed);
+    outbox.moved.conflicts.fetch_add(given.fresh - given.put.min(given.fresh), Ordering::Relaxed);
+    commit(primary).await?;
+    Ok(Outcome::Moved(passed.rows))
+}
+
+/// Reads the replies to COPY, to the rows' insertion, and to the notification.
+fn judge(replies: &[Reply]) -> Result<Given, ErrorFields> {
+    if let Some(error) = replies.iter().find_map(|reply| reply.error.clone()) {
+        return Err(error);
+    }
+    let number = |column: usize| replies.get(1).map_or(0, |reply| reply.number(column));
+    let given = Given { fresh: number(0), put: number(1), taken: number(2), reused: number(3) };
+    let refused = |message: &str| ErrorFields {
+        severity: "ERROR".to_owned(),
+        code: "23505".to_owned(),
+        message: message.to_owned(),
+        ..ErrorFields::default()
+    };
+    if given.reused > 0 {
+        return Err(refused("another job of this key was relayed before: has the primary lost commits?"));
+    }
+    if given.taken > 0 {
+        return Err(refused(
+            "another job of this key is in the job database: do both sequences give different numbers?",
+        ));
+    }
+    Ok(given)
+}
+
+/// Whether an error speaks of the rows' values, and not of the server or of the tables.
+fn is_of_rows(error: &ErrorFields) -> bool {
+    let class = error.code.get(..2).unwrap_or_default();
+    // Data, constraints, cardinality, and what a trigger raises.
+    matches!(class, "22" | "23" | "21" | "P0") || error.code == "44000"
+}
+
+async fn commit(link: &mut Link) -> Result<(), Failure> {
+    let reply = link.ask("COMMIT").await?;
+    if reply.tag == "COMMIT" {
+        Ok(())
+    } else {
+        Err(Failure::Lost(format!("server \"{}\" answered {} to COMMIT", link.server(), reply.tag)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replies(numbers: [&str; 4]) -> Vec<Reply> {
+        let row = numbers.iter().map(|number| Some((*number).to_owned())).collect();
+        vec![Reply::default(), Reply { rows: vec![row], ..Reply::default() }, Reply::default()]
+    }
+
+    #[test]
+    fn no_row_is_dropped_for_its_key() {
+        assert!(judge(&replies(["2", "1", "0", "0"])).is_ok());
+        assert!(judge(&replies(["2", "1", "1", "0"])).is_err());
+        assert!(judge(&replies(["2", "2", "0", "1"])).is_err());
+    }
+
+    #[test]
+    fn an_error_of_any_part_counts() {
+        for at in 0..3 {
+            let mut replies = replies(["1", "1", "0", "0"]);
+            replies[at].error = Some(ErrorFields { code: "22P02".to_owned(), ..ErrorFields::default() });
+            assert_eq!(judge(&replies).map(|_| ()).unwrap_err().code, "22P02");
+        }
+    }
+
+    #[test]
+    fn only_what_is_wrong_with_a_row_is_its_fault() {
+        let of = |code: &str| is_of_rows(&ErrorFields { code: code.to_owned(), ..ErrorFields::default() });
+        for code in ["22P02", "23514", "23502", "23503", "P0001"] {
+            assert!(of(code), "{code}");
+        }
+        for code in ["42703", "53100", "57014", "25006", "40001", "55P03", "42501", "XX000", ""] {
+            assert!(!of(code), "{code}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What the relay says to the servers, for one table. Pure text.
+//!
+//! A session has an empty search path. Where triggers of the library may run, the path is the one that the role has
+//! otherwise, since they may name tables without their schemas. So these statements look up no operator by its name alone.
+
+use super::{
+    COUNTED_MAX,
+    tables::{Table, source_literal},
+    text::{literal, name},
+};
+
+const EQUALS: &str = "OPERATOR(pg_catalog.=)";
+
+/// Triggers run as they do for everybody of this role.
+const PATH_OF_TRIGGERS: &str = "SET LOCAL search_path TO DEFAULT";
+
+/// The statements for one table. `at` tells its objects in the job database's session from those of others.
+#[derive(Clone, Debug)]
+pub(super) struct Statements {
+    table: Table,
+    at: usize,
+}
+
+impl Statements {
+    pub(super) fn new(table: Table, at: usize) -> Self {
+        Self { table, at }
+    }
+
+    pub(super) fn source(&self) -> String {
+        self.table.source()
+    }
+
+    fn relation(&self) -> String {
+        format!("{}.{}", name(&self.table.schema), name(&self.table.name))
+    }
+
+    fn stage(&self) -> String {
+        format!("pg_temp.bulkhead_stage_{}", self.at)
+    }
+
+    /// A row's key as one text.
+    fn key(&self, row: &str) -> String {
+        let columns: Vec<String> = self.table.key.iter().map(|key| format!("{row}.{}", name(key))).collect();
+        match columns.as_slice() {
+            [one] => format!("({one})::pg_catalog.text"),
+            several => format!("ROW({})::pg_catalog.text", several.join(", ")),
+        }
+    }
+
+    /// Whether a row has the key that this text is, in SQL. With a key of one column, by its index.
+    fn has_key(&self, row: &str, key: &str) -> String {
+        match self.table.key.as_slice() {
+            [one] => {
+                let kind = self.table.column(one).map_or("pg_catalog.text", |column| &column.type_name);
+                format!("{row}.{} {EQUALS} ({key})::{kind}", name(one))
+            }
+            _ => format!("{} {EQUALS} {key}", self.key(row)),
+        }
+    }
+
+    fn key_columns(&self, row: &str) -> String {
+        let columns: Vec<String> = self.table.key.iter().map(|key| format!("{row}.{}", name(key))).collect();
+        columns.join(", ")
+    }
+
+    fn same_key(&self, one: &str, other: &str) -> String {
+        let same = self.table.key.iter().map(|key| format!("{one}.{0} {EQUALS} {other}.{0}", name(key)));
+        same.collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// The moved columns; of a row if one is named.
+    fn columns(&self, row: &str) -> String {
+        let dot = if row.is_empty() { "" } else { "." };
+        let columns: Vec<String> =
+            self.table.moved().map(|column| format!("{row}{dot}{}", name(&column.name))).collect();
+        columns.join(", ")
+    }
+
+    /// On the primary: opens a transaction, takes rows away, in the order of their keys, and copies them out.
+    pub(super) fn take(&self, limit: usize) -> String {
+        let relation = self.relation();
+        format!(
+            "BEGIN; {PATH_OF_TRIGGERS}; COPY (WITH picked AS (SELECT {picked} FROM {relation} AS k ORDER BY {picked} LIMIT {limit} \
+             FOR UPDATE SKIP LOCKED) DELETE FROM {relation} AS j USING picked AS k WHERE {same} \
+             RETURNING {key}, {columns}) TO STDOUT",
+            picked = self.key_columns("k"),
+            same = self.same_key("j", "k"),
+            key = self.key("j"),
+            columns = self.columns("j"),
+        )
+    }
+
+    /// In the job database, once a connection: where rows come in, and what is done with them from there.
+    ///
+    /// A row is inserted if the ledger did not have it. What the ledger had already was inserted by a round whose end the
+    /// primary did not see, unless it is another row of the same key: a primary that has lost its last commits may give a
+    /// number again. Such rows are counted, and so are new ones whose key a job has already: neither may be dropped.
+    pub(super) fn prepare(&self) -> String {
+        let (relation, stage, source) = (self.relation(), self.stage(), source_literal(&self.table));
+        let columns = self.columns("");
+        format!(
+            "CREATE TEMPORARY TABLE bulkhead_stage_{at} ON COMMIT DELETE ROWS AS \
+             SELECT ''::pg_catalog.text AS bulkhead_key, {of_table} FROM {relation} AS j WITH NO DATA; \
+             SET search_path TO DEFAULT; \
+             PREPARE bulkhead_put_{at} AS \
+             WITH given AS MATERIALIZED (SELECT j.*, pg_catalog.hashtextextended((j.*)::pg_catalog.text, 0) AS bulkhead_digest \
+             FROM {stage} AS j), \
+             fresh AS (INSERT INTO bulkhead.relayed (source_table, key, digest) \
+             SELECT {source}, g.bulkhead_key, g.bulkhead_digest FROM given AS g ON CONFLICT DO NOTHING RETURNING key), \
+             put AS (INSERT INTO {relation} ({columns}) OVERRIDING SYSTEM VALUE \
+             SELECT {of_given} FROM given AS g JOIN fresh AS f ON f.key {EQUALS} g.bulkhead_key ORDER BY {order} \
+             ON CONFLICT DO NOTHING RETURNING 1), \
+             counted AS (SELECT (SELECT pg_catalog.count(*) FROM fresh) AS fresh, (SELECT pg_catalog.count(*) FROM put) AS put), \
+             noted AS (UPDATE bulkhead.outbox AS o SET relayed = o.relayed OPERATOR(pg_catalog.+) c.fresh, \
+             conflicts = o.conflicts OPERATOR(pg_catalog.+) (c.fresh OPERATOR(pg_catalog.-) c.put), \
+             relayed_at = pg_catalog.now() \
+             FROM counted AS c WHERE o.source_table {EQUALS} {source}) \
+             SELECT c.fresh, c.put, \
+             (SELECT pg_catalog.count(*) FROM given AS g JOIN fresh AS f ON f.key {EQUALS} g.bulkhead_key \
+             JOIN {relation} AS j ON {same}), \
+             (SELECT pg_catalog.count(*) FROM given AS g JOIN bulkhead.relayed AS r \
+             ON r.source_table {EQUALS} {source} AND r.key {EQUALS} g.bulkhead_key \
+             WHERE r.digest OPERATOR(pg_catalog.<>) g.bulkhead_digest) \
+             FROM counted AS c; \
+             SET search_path = ''; \
+             PREPARE bulkhead_tell_{at} AS {tell}",
+            at = self.at,
+            of_table = self.columns("j"),
+            of_given = self.columns("g"),
+            order = self.key_columns("g"),
+            same = self.same_key("j", "g"),
+            tell = self.tell(),
+        )
+    }
+
+    /// Wakes the library's workers, if its table's own triggers do not.
+    fn tell(&self) -> String {
+        let Some(notify) = &self.table.relayed.notify else { return "SELECT 1 WHERE false".to_owned() };
+        let channel = literal(&notify.channel.replace("{schema}", &self.table.schema));
+        format!(
+            "SELECT pg_catalog.pg_notify({channel}, n.payload) FROM (SELECT DISTINCT {payload} AS payload FROM {stage} AS j \
+             WHERE {when}) AS n WHERE n.payload IS NOT NULL",
+            payload = notify.payload,
+            stage = self.stage(),
+            when = notify.when,
+        )
+    }
+
+    /// In the job database: opens a transaction in which rows come in.
+    pub(super) fn opening(&self) -> String {
+        format!("BEGIN; COPY {} FROM STDIN", self.stage())
+    }
+
+    /// In the job database, behind the rows.
+    pub(super) fn put(&self) -> [String; 2] {
+        [
+            format!("{PATH_OF_TRIGGERS}; EXECUTE bulkhead_put_{}", self.at),
+            // Some triggers run at COMMIT only.
+            format!("SET LOCAL search_path = ''; EXECUTE bulkhead_tell_{}; {PATH_OF_TRIGGERS}", self.at),
+        ]
+    }
+
+    /// On the primary: sets a row aside that the job database refuses.
+    pub(super) fn set_aside(&self, key: &str, error: &str) -> String {
+        format!(
+            "BEGIN; {PATH_OF_TRIGGERS}; WITH gone AS (DELETE FROM {relation} AS j WHERE {has_key} RETURNING j.*) \
+             INSERT INTO bulkhead.refused (source_table, key, row, error) \
+             SELECT {source}, {key}, pg_catalog.to_jsonb(g.*), {error} FROM gone AS g; COMMIT",
+            relation = self.relation(),
+            has_key = self.has_key("j", &literal(key)),
+            source = source_literal(&self.table),
+            key = literal(key),
+            error = literal(error),
+        )
+    }
+
+    /// On the primary: how many rows wait, the first of them, and for how many milliseconds it has.
+    pub(super) fn waiting(&self) -> String {
+        let relation = self.relation();
+        let age = self.age().map_or("NULL".to_owned(), |age| {
+            format!("(pg_catalog.date_part('epoch', {age}) * 1000)::pg_catalog.int8::pg_catalog.text")
+        });
+        format!(
+            "SELECT (SELECT pg_catalog.count(*) FROM (SELECT FROM {relation} LIMIT {COUNTED_MAX}) AS c), f.key, f.age \
+             FROM (SELECT 1) AS one LEFT JOIN (SELECT {key} AS key, {age} AS age FROM {relation} AS j \
+             ORDER BY {order} LIMIT 1) AS f ON true",
+            key = self.key("j"),
+            order = self.key_columns("j"),
+        )
+    }
+
+    /// How long ago a row was enqueued, if its table tells.
+    fn age(&self) -> Option<String> {
+        let column = self.table.column(self.table.relayed.enqueued_at?)?;
+        let now = match column.type_name.as_str() {
+            kind if kind.ends_with(" with time zone") => "pg_catalog.now()",
+            kind if kind.starts_with("timestamp") => "pg_catalog.timezone('UTC', pg_catalog.now())",
+            _ => return None,
+        };
+        Some(format!("({now} - j.{})", name(&column.name)))
+    }
+
+    /// On the primary: fails if rows wait.
+    pub(super) fn refuse_rows(&self) -> String {
+        format!(
+            "DO $bulkhead$ BEGIN IF EXISTS (SELECT FROM {}) THEN RAISE EXCEPTION '% has rows that wait', {} \
+             USING HINT = 'Let the relay move them first: bulkhead jobs status.'; END IF; END $bulkhead$",
+            self.relation(),
+            source_literal(&self.table),
+        )
+    }
+
+    /// On the primary: which of these keys are still there, as `keys` is an array in SQL.
+    pub(super) fn still_there(&self, keys: &str) -> String {
+        format!(
+            "SELECT k.key FROM pg_catalog.unnest({keys}) AS k (key) WHERE EXISTS (SELECT FROM {} AS j WHERE {})",
+            self.relation(),
+            self.has_key("j", "k.key"),
+        )
+    }
+}

@@ -1,0 +1,69 @@
+//! Names and values in SQL.
+
+/// A name in quotes.
+pub(super) fn name(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+/// A text as a literal, as it is read with `standard_conforming_strings`.
+pub(super) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Texts as an array of type `text[]`.
+pub(super) fn array<S: AsRef<str>>(texts: &[S]) -> String {
+    let texts: Vec<String> = texts.iter().map(|text| literal(text.as_ref())).collect();
+    format!("ARRAY[{}]::pg_catalog.text[]", texts.join(", "))
+}
+
+/// The first field of a row as COPY writes it; `None` if it was cut off, or is NULL.
+pub(super) fn first_field(row: &[u8]) -> Option<String> {
+    let end = row.iter().position(|byte| matches!(byte, b'\t' | b'\n'))?;
+    if &row[..end] == b"\\N" {
+        return None;
+    }
+    let mut field = Vec::with_capacity(end);
+    let mut bytes = row[..end].iter();
+    while let Some(&byte) = bytes.next() {
+        field.push(match byte {
+            b'\\' => match *bytes.next()? {
+                b'b' => 8,
+                b'f' => 12,
+                b'n' => b'\n',
+                b'r' => b'\r',
+                b't' => b'\t',
+                b'v' => 11,
+                other => other,
+            },
+            byte => byte,
+        });
+    }
+    String::from_utf8(field).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes() {
+        assert_eq!(name("a\"b"), "\"a\"\"b\"");
+        assert_eq!(literal("it's \\"), "'it''s \\'");
+        assert_eq!(array(&["a", "b'"]), "ARRAY['a', 'b''']::pg_catalog.text[]");
+    }
+
+    #[test]
+    fn reads_the_first_field_of_a_row() {
+        let cases: [(&[u8], Option<&str>); 6] = [
+            (b"12\tx\n", Some("12")),
+            (b"only\n", Some("only")),
+            (b"a\\tb\\\\c\\n\tx\n", Some("a\tb\\c\n")),
+            (b"\tx\n", Some("")),
+            (b"\\N\tx\n", None),
+            (b"cut off", None),
+        ];
+        for (row, expected) in cases {
+            assert_eq!(first_field(row).as_deref(), expected, "{row:?}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Jobs that sessions add in transactions of the application: they are written on the primary, with the transaction, and
+//! come to the job database once it has committed, and only then.
+
+use super::Yard;
+use crate::support::{Message, Proxy, RawClient, error_code, error_of, eventually, oban, values};
+
+/// What a statement was answered with: an error's code, a value, or a command's tag; and the status.
+fn short(answer: &[Message]) -> String {
+    let status = char::from(answer.last().expect("an answer").body[0]);
+    let told = error_code(answer).or_else(|| values(answer).first().cloned()).unwrap_or_else(|| {
+        let tag = answer.iter().find(|message| message.tag == b'C').expect("a command's tag");
+        String::from_utf8_lossy(&tag.body[..tag.body.len() - 1]).into_owned()
+    });
+    format!("{told} {status}")
+}
+
+const ITEM: &str = "INSERT INTO items VALUES ('a')";
+const JOB: &str = "INSERT INTO oban_jobs (worker) VALUES ('J')";
+/// As Oban says it, and as its Python version does, with the notification in it.
+const OBAN_JOB: &str = "INSERT INTO \"public\".\"oban_jobs\" (\"worker\",\"queue\") VALUES ('J','default') ON CONFLICT DO NOTHING";
+const OBAN_PY_JOB: &str = "WITH inserted AS (INSERT INTO public.oban_jobs (worker) VALUES ('J') RETURNING id, queue, state) \
+     SELECT queue, CASE WHEN state = 'available' THEN pg_notify('public.oban_insert', 'x') END FROM inserted";
+const NOTIFY: &str = "SELECT pg_notify('public.oban_insert', '{\"queue\":\"default\"}')";
+const COUNT: &str = "SELECT count(*) FROM oban_jobs";
+
+/// What is said with what is answered; the items and the jobs that are there in the end.
+const SCRIPTS: &[(&[(&str, &str)], (&str, &str))] = &[
+    (
+        &[("BEGIN", "BEGIN T"), (ITEM, "INSERT 0 1 T"), (JOB, "INSERT 0 1 T"), ("COMMIT", "COMMIT I")],
+        ("1", "1"),
+    ),
+    (
+        &[("BEGIN", "BEGIN T"), (ITEM, "INSERT 0 1 T"), (JOB, "INSERT 0 1 T"), ("ROLLBACK", "ROLLBACK I")],
+        ("0", "0"),
+    ),
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            (ITEM, "INSERT 0 1 T"),
+            (OBAN_JOB, "INSERT 0 1 T"),
+            (NOTIFY, " T"),
+            (OBAN_PY_JOB, "default T"),
+            ("COMMIT", "COMMIT I"),
+        ],
+        ("1", "2"),
+    ),
+    // A unique job beside: its lock, the look for another one on the job database, its row.
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            (ITEM, "INSERT 0 1 T"),
+            ("SELECT pg_try_advisory_xact_lock(7)", "t T"),
+            (COUNT, "0 T"),
+            (JOB, "INSERT 0 1 T"),
+            ("COMMIT", "COMMIT I"),
+        ],
+        ("1", "1"),
+    ),
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            (ITEM, "INSERT 0 1 T"),
+            ("SAVEPOINT a", "SAVEPOINT T"),
+            (JOB, "INSERT 0 1 T"),
+            ("ROLLBACK TO a", "ROLLBACK T"),
+            (JOB, "INSERT 0 1 T"),
+            ("RELEASE a", "RELEASE T"),
+            ("COMMIT", "COMMIT I"),
+        ],
+        ("1", "1"),
+    ),
+    // What fails at its commit adds nothing.
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            ("INSERT INTO late VALUES (1)", "INSERT 0 1 T"),
+            (JOB, "INSERT 0 1 T"),
+            ("COMMIT", "23503 I"),
+        ],
+        ("0", "0"),
+    ),
+    // One statement, or one text, of both.
+    (&[("INSERT INTO oban_jobs (worker) SELECT name FROM items", "INSERT 0 0 I")], ("0", "0")),
+    (
+        &[("INSERT INTO items VALUES ('a'); INSERT INTO oban_jobs (worker) VALUES ('J')", "INSERT 0 1 I")],
+        ("1", "1"),
+    ),
+    (
+        &[(
+            "INSERT INTO items VALUES ('a'); INSERT INTO oban_jobs (worker) VALUES ('J'); SELECT 1/0",
+            "22012 I",
+        )],
+        ("0", "0"),
+    ),
+    // Alone it goes to the job database at once.
+    (&[(JOB, "INSERT 0 1 I"), (COUNT, "1 I")], ("0", "1")),
+    (&[("BEGIN", "BEGIN T"), (JOB, "INSERT 0 1 T"), (COUNT, "1 T"), ("COMMIT", "COMMIT I")], ("0", "1")),
+    // Anything but adding jobs belongs to the job database, and cannot be kept with the application's rows.
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            (ITEM, "INSERT 0 1 T"),
+            ("UPDATE oban_jobs SET priority = 1", "0A000 E"),
+            ("ROLLBACK", "ROLLBACK I"),
+        ],
+        ("0", "0"),
+    ),
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            (ITEM, "INSERT 0 1 T"),
+            ("INSERT INTO oban_jobs (worker) SELECT worker FROM oban_jobs", "0A000 E"),
+            ("ROLLBACK", "ROLLBACK I"),
+        ],
+        ("0", "0"),
+    ),
+];
+
+async fn yard() -> (Yard, Proxy) {
+    let yard = Yard::start().await;
+    yard.primary
+        .query(
+            "SET ROLE app; CREATE TABLE items (name text PRIMARY KEY);
+             CREATE TABLE late (n int REFERENCES late (n) DEFERRABLE INITIALLY DEFERRED, m serial);
+             ALTER TABLE late DROP CONSTRAINT late_n_fkey; ALTER TABLE late ADD PRIMARY KEY (m);
+             ALTER TABLE late ADD FOREIGN KEY (n) REFERENCES late (m) DEFERRABLE INITIALLY DEFERRED",
+        )
+        .await;
+    let proxy = yard.bulkhead(&yard.config().set("auth", "method", "trust")).await;
+    (yard, proxy)
+}
+
+async fn rows(yard: &Yard) -> (String, String) {
+    let (items, jobs) = ("SELECT count(*) FROM items", "SELECT count(*) FROM oban_jobs");
+    (yard.primary.value(items).await, yard.jobs.value(jobs).await)
+}
+
+#[tokio::test]
+async fn jobs_of_transactions_come_with_their_commit_and_only_then() {
+    let (yard, proxy) = yard().await;
+    yard.primary.query("ALTER SEQUENCE late_m_seq RESTART 100").await;
+    for (script, (items, jobs)) in SCRIPTS {
+        let mut client = RawClient::app(proxy.port()).await;
+        for (sql, expected) in *script {
+            let answer = client.ask(sql).await;
+            assert_eq!(short(&answer), *expected, "{sql} of {script:?}: {:?}", error_of(&answer));
+        }
+        yard.wait_until_empty().await;
+        eventually(&format!("the rows of {script:?}"), super::LONG, async || {
+            (rows(&yard).await == ((*items).to_owned(), (*jobs).to_owned())).then_some(())
+        })
+        .await;
+        assert!(yard.arrivals().await.values().all(|times| times.to_string() == *jobs), "{script:?}");
+        yard.primary.query("TRUNCATE items, late").await;
+        yard.jobs.query("TRUNCATE oban_jobs, arrivals").await;
+    }
+}
+
+/// The numbers that the application is told stay.
+#[tokio::test]
+async fn a_job_keeps_the_number_that_its_application_was_told() {
+    let (yard, proxy) = yard().await;
+    let mut client = RawClient::app(proxy.port()).await;
+    let mut told = Vec::new();
+    for n in 0..20 {
+        client.ask("BEGIN").await;
+        if n % 2 == 0 {
+            client.ask("INSERT INTO items VALUES (gen_random_uuid()::text)").await;
+        }
+        client.parse("", "INSERT INTO oban_jobs (worker, priority) VALUES ($1, 3) RETURNING id");
+        client.bind("", "", &[Some(&format!("W{n}"))]).describe(b'P', "").execute("", 0).sync().flush().await;
+        told.push((values(&client.read_until_ready().await).concat(), format!("W{n}")));
+        client.ask("COMMIT").await;
+    }
+    yard.wait_until_empty().await;
+    for (id, worker) in told {
+        eventually("the job is there", super::LONG, async || {
+            let sql = format!("SELECT worker FROM oban_jobs WHERE id = {id} UNION ALL SELECT 'none' LIMIT 1");
+            (yard.jobs.value(&sql).await == worker).then_some(())
+        })
+        .await;
+    }
+}
+
+/// While the job database is away, what users do goes on, with the jobs that it adds.
+#[tokio::test]
+async fn transactions_add_jobs_while_the_job_database_is_away() {
+    let (yard, proxy) = yard().await;
+    yard.jobs.kill();
+    let mut client = RawClient::app(proxy.port()).await;
+    for n in 0..10 {
+        for sql in ["BEGIN", &format!("INSERT INTO items VALUES ('{n}')"), JOB, "COMMIT"] {
+            let answer = client.ask(sql).await;
+            assert_eq!(error_of(&answer), None, "{sql}");
+        }
+    }
+    let [code, message, _] = error_of(&client.ask(COUNT).await).expect("the job database is away");
+    assert!(code == "08006" && message.contains("jobs"), "{code} {message}");
+    yard.jobs.boot();
+    yard.wait_until_empty().await;
+    eventually("all have come", super::LONG, async || {
+        (rows(&yard).await == ("10".to_owned(), "10".to_owned())).then_some(())
+    })
+    .await;
+}
+
+/// Before both sides are prepared nothing is written on the primary.
+#[tokio::test]
+async fn without_its_tables_nothing_is_added_on_the_primary() {
+    let yard = Yard::bare();
+    oban::install(&yard.primary).await;
+    oban::install(&yard.jobs).await;
+    yard.primary.query("SET ROLE app; CREATE TABLE items (name text PRIMARY KEY)").await;
+    let proxy = Proxy::start(&yard.config().to_toml());
+    let mut client = RawClient::app(proxy.port()).await;
+    for sql in ["BEGIN", ITEM] {
+        client.ask(sql).await;
+    }
+    let [code, message, hint] = error_of(&client.ask(JOB).await).expect("it is refused");
+    assert_eq!(code, "0A000", "{message}");
+    assert!(hint.contains("bulkhead jobs init"), "{hint}");
+    client.ask("ROLLBACK").await;
+    assert_eq!(rows(&yard).await, ("0".to_owned(), "0".to_owned()));
+    assert_eq!(yard.primary.value(COUNT).await, "0");
+}
