@@ -122,7 +122,11 @@ impl DatabaseTypes {
                 // It is tried again.
                 state.wanted = state.wanted.max(wish + 1);
                 if state.error != error {
-                    tracing::warn!(database, error, "the numbers of types could not be read; results with types of which nothing is known are refused");
+                    tracing::warn!(
+                        database,
+                        error,
+                        "the numbers of types could not be read; results with types of which nothing is known are refused"
+                    );
                     state.error = error;
                 }
             }

@@ -133,12 +133,7 @@ async fn ask_all(config: &Config, rules: &Rules) -> Report {
 
 // === Asking ===
 
-async fn ask(
-    server: &Arc<Server>,
-    limit: Duration,
-    rules: &Rules,
-    has_types: bool,
-) -> Result<Facts, String> {
+async fn ask(server: &Arc<Server>, limit: Duration, rules: &Rules, has_types: bool) -> Result<Facts, String> {
     let (user, database) = (server.user.clone(), server.database.clone());
     let identity = Arc::new(Identity::new(database, user, Credentials::of_url()));
     let connect = async || {

@@ -207,6 +207,7 @@ impl Drop for Session {
 
 /// A session's prepared statements.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts")]
 struct SessionStatements {
     named: Named,
     unnamed: Option<UnnamedStatement>,

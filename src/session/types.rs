@@ -11,8 +11,7 @@
 use std::task::{Context, Poll, ready};
 
 use super::{
-    Ended, Session, Stop,
-    reply,
+    Ended, Session, Stop, reply,
     request::Request,
     rewrite::{Rewrite, Rewriting},
 };
@@ -167,7 +166,8 @@ impl Rewriting<'_> {
                 rewrite.described = Some(portal.into());
             }
             ClientMessage::Execute { portal } => {
-                let is_known = [&described, &rewrite.text_portal].into_iter().flatten().any(|known| **known == *portal);
+                let is_known =
+                    [&described, &rewrite.text_portal].into_iter().flatten().any(|known| **known == *portal);
                 if !is_known {
                     message::describe_portal(rewrite.out, portal);
                     rewrite.push(Step::SwallowRows);

@@ -115,11 +115,7 @@ impl TypeMap {
                 tables.insert(one.relation, two.relation);
             }
         }
-        Self {
-            jobs: Side::of(jobs, &of_primary),
-            primary: Side::of(primary, &of_jobs),
-            tables,
-        }
+        Self { jobs: Side::of(jobs, &of_primary), primary: Side::of(primary, &of_jobs), tables }
     }
 
     /// Whether every number that the job database may tell stands for the same type on the primary, or for none.
@@ -265,17 +261,23 @@ pub(super) mod tests {
         let (plain, array, record) = (Layout::Plain, Layout::Array, Layout::Record);
         let (range, multirange) = (Layout::Range(20_002), Layout::Multirange(20_002));
         assert_eq!(layouts, [plain, array, record, array, array, range, multirange, record, plain]);
-        assert_eq!([23, 1009, 2249, 2287].map(|number| way.to_primary().layout(number)), [plain, plain, record, array]);
+        assert_eq!(
+            [23, 1009, 2249, 2287].map(|number| way.to_primary().layout(number)),
+            [plain, plain, record, array]
+        );
     }
 
     #[test]
     fn a_number_of_one_server_alone_is_told_if_it_is_free() {
         let none = "";
         let mut there = known(20_000);
-        there.types.extend(Known::from_rows(vec![
-            row(["30001", "public", "taken", "e", none, "0", none, none, "0", none, "'x'"]),
-            row(["40000", "public", "free", "e", none, "0", none, none, "0", none, "'x'"]),
-        ]).types);
+        there.types.extend(
+            Known::from_rows(vec![
+                row(["30001", "public", "taken", "e", none, "0", none, none, "0", none, "'x'"]),
+                row(["40000", "public", "free", "e", none, "0", none, none, "0", none, "'x'"]),
+            ])
+            .types,
+        );
         let map = TypeMap::of(&there, &known(30_000));
         assert_eq!(map.to_primary().other(30_001), Other::Lacks { is_taken: true });
         assert_eq!(map.to_primary().other(40_000), Other::Lacks { is_taken: false });

@@ -356,7 +356,9 @@ mod tests {
         columns(&mut out, table, &kinds.clone().map(|kind| (kind, 1)).collect::<Vec<_>>());
         for _ in 0..2 {
             let mut row = (values.len() as u16).to_be_bytes().to_vec();
-            values.iter().for_each(|value| value.write(first, &mut row));
+            for value in values {
+                value.write(first, &mut row);
+            }
             message::raw(&mut out, b'D', &row);
         }
         message::command_complete(&mut out, "SELECT 2");

@@ -171,7 +171,9 @@ mod tests {
         ) {
             let bound = |first: u32| {
                 let mut rest = (values.len() as u16).to_be_bytes().to_vec();
-                values.iter().for_each(|(_, is_text)| rest.extend_from_slice(&[0, u8::from(!is_text)]));
+                for (_, is_text) in &values {
+                    rest.extend_from_slice(&[0, u8::from(!is_text)]);
+                }
                 rest.extend_from_slice(&(values.len() as u16).to_be_bytes());
                 for (value, is_text) in &values {
                     value.write(if *is_text { 30_000 } else { first }, &mut rest);

@@ -58,7 +58,10 @@ pub(super) enum Halt {
 impl Walk {
     /// A walk over the values of a row, which take so many bytes, with their count in front.
     pub(super) fn of_row(bytes: usize) -> Self {
-        Self { within: vec![Within { left: bytes.saturating_sub(COUNT), part: Part::Column(0) }], skip: COUNT }
+        Self {
+            within: vec![Within { left: bytes.saturating_sub(COUNT), part: Part::Column(0) }],
+            skip: COUNT,
+        }
     }
 
     /// Translates numbers in these bytes, as far as they go. Gives how many are done with: the others are needed again,
@@ -248,7 +251,9 @@ pub(super) mod tests {
                     out.extend_from_slice(&1_u32.to_be_bytes());
                     out.extend_from_slice(&number(first, *of).to_be_bytes());
                     (0..dimensions * 2).for_each(|_| out.extend_from_slice(&1_u32.to_be_bytes()));
-                    values.iter().for_each(|value| value.write(first, out));
+                    for value in values {
+                        value.write(first, out);
+                    }
                 }
                 Self::Record(fields) => {
                     out.extend_from_slice(&(fields.len() as u32).to_be_bytes());
@@ -259,11 +264,15 @@ pub(super) mod tests {
                 }
                 Self::Range(bounds) => {
                     out.push(2);
-                    bounds.iter().for_each(|value| value.write(first, out));
+                    for value in bounds {
+                        value.write(first, out);
+                    }
                 }
                 Self::Multirange(ranges) => {
                     out.extend_from_slice(&(ranges.len() as u32).to_be_bytes());
-                    ranges.iter().for_each(|value| value.write(first, out));
+                    for value in ranges {
+                        value.write(first, out);
+                    }
                 }
             }
             let len = (out.len() - at - 4) as u32;

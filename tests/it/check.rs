@@ -9,7 +9,8 @@ use std::{
 };
 
 use crate::support::{
-    Cluster, Login, Postgres, Proxy, ProxyConfig, Role, Running, Scratch, connect, eventually, free_port, oban,
+    Cluster, Login, Postgres, Proxy, ProxyConfig, Role, Running, Scratch, connect, eventually, free_port,
+    oban,
 };
 
 /// Exit code and output of `check --connect` with a configuration.

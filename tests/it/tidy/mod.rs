@@ -14,9 +14,9 @@ use std::{
 /// The folders and files of `src`, each of which may use only itself and those before it. So no two of them use each
 /// other.
 const LAYERS: [&str; 26] = [
-    "version", "clock", "seldom", "threads", "socket", "wire", "types", "metrics", "auth", "sql", "causal", "route",
-    "backend", "pool", "topology", "catalog", "listen", "outbox", "shared", "session", "admin", "door",
-    "config", "startup", "commands", "demo",
+    "version", "clock", "seldom", "threads", "socket", "wire", "types", "metrics", "auth", "sql", "causal",
+    "route", "backend", "pool", "topology", "catalog", "listen", "outbox", "shared", "session", "admin",
+    "door", "config", "startup", "commands", "demo",
 ];
 
 /// Files of `src` that are above all layers.

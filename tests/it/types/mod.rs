@@ -102,7 +102,9 @@ async fn align(one: &Postgres, two: &Postgres) {
 /// The numbers of a server's types by their names.
 async fn numbers(server: &Postgres) -> HashMap<String, u32> {
     let rows = server
-        .query("SELECT typname, oid FROM pg_type WHERE oid >= 16384 AND typnamespace = 'public'::regnamespace")
+        .query(
+            "SELECT typname, oid FROM pg_type WHERE oid >= 16384 AND typnamespace = 'public'::regnamespace",
+        )
         .await;
     let text = |column: &Option<String>| column.clone().unwrap_or_default();
     rows.iter().map(|row| (text(&row[0]), text(&row[1]).parse().expect("a number"))).collect()
@@ -112,7 +114,9 @@ async fn numbers(server: &Postgres) -> HashMap<String, u32> {
 fn parse<'c>(client: &'c mut RawClient, name: &str, sql: &str, types: &[u32]) -> &'c mut RawClient {
     let mut body = [name.as_bytes(), b"\0", sql.as_bytes(), b"\0"].concat();
     body.extend_from_slice(&(types.len() as u16).to_be_bytes());
-    types.iter().for_each(|number| body.extend_from_slice(&number.to_be_bytes()));
+    for number in types {
+        body.extend_from_slice(&number.to_be_bytes());
+    }
     client.message(b'P', &body)
 }
 

@@ -97,8 +97,11 @@ impl Driver {
         let found = self.type_of(number);
         match &*found.send {
             "array_send" => {
-                let parts: Vec<Vec<u8>> =
-                    value.split(' ').filter(|part| !part.is_empty()).map(|part| self.encode(found.element, part)).collect();
+                let parts: Vec<Vec<u8>> = value
+                    .split(' ')
+                    .filter(|part| !part.is_empty())
+                    .map(|part| self.encode(found.element, part))
+                    .collect();
                 let mut bytes = [1, 0, found.element, parts.len() as u32, 1].map(u32::to_be_bytes).concat();
                 for part in parts {
                     bytes.extend_from_slice(&(part.len() as u32).to_be_bytes());
@@ -204,7 +207,8 @@ const PRUNE: &str = r#"DELETE FROM "public"."oban_jobs" AS o0 USING (SELECT so0.
     FROM "public"."oban_jobs" AS so0 WHERE (so0."state" = $1) LIMIT $2) AS s1 WHERE (o0."id" = s1."id")
     RETURNING s1."id", s1."state""#;
 
-const VALUES: &str = r#"SELECT "states", "step", "steps", "seen", "note", "notes" FROM "public"."oban_jobs" WHERE "id" = $1"#;
+const VALUES: &str =
+    r#"SELECT "states", "step", "steps", "seen", "note", "notes" FROM "public"."oban_jobs" WHERE "id" = $1"#;
 
 /// The life of jobs, said as the library says it, several times over, so that every statement meets other backends.
 #[tokio::test]
@@ -247,5 +251,9 @@ async fn every_type_of_a_job_library_decodes() {
         assert!(["retryable", "completed"].contains(&&*found[0][1]), "{found:?}");
         assert_eq!(driver.run(PRUNE, &["retryable", "1"]).await, [[ids[1].clone(), "retryable".to_owned()]]);
     }
-    assert_eq!(servers.primary.value("SELECT max(id) FROM oban_jobs").await, "4", "nothing has run on the primary");
+    assert_eq!(
+        servers.primary.value("SELECT max(id) FROM oban_jobs").await,
+        "4",
+        "nothing has run on the primary"
+    );
 }

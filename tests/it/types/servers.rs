@@ -31,10 +31,15 @@ async fn a_new_type_is_looked_up_before_it_is_told() {
         let name = format!("late_{round}");
         // The job database first: its number is then another type's on the primary.
         for server in [&servers.jobs, &servers.primary] {
-            let extra = if std::ptr::eq(server, &servers.primary) { "" } else { "CREATE TYPE before AS ENUM (); DROP TYPE before;" };
+            let extra = if std::ptr::eq(server, &servers.primary) {
+                ""
+            } else {
+                "CREATE TYPE before AS ENUM (); DROP TYPE before;"
+            };
             server.query(&format!("{extra} CREATE TYPE {name} AS ENUM ('a')")).await;
         }
-        let sql = format!("SELECT 'a'::{name} AS a, ARRAY['a'::{name}] AS b, state FROM oban_jobs WHERE id = 1");
+        let sql =
+            format!("SELECT 'a'::{name} AS a, ARRAY['a'::{name}] AS b, state FROM oban_jobs WHERE id = 1");
         let answer = client.ask(&sql).await;
         let wanted = numbers(&servers.primary).await;
         let wanted = [wanted[&name], wanted[&format!("_{name}")], wanted["oban_job_state"]];
@@ -102,23 +107,31 @@ async fn a_type_of_the_job_database_alone_is_told_or_refused() {
     let mut client = servers.client().await;
     let answer = client.ask("SELECT 'a'::free, state FROM oban_jobs WHERE id = 1").await;
     assert_eq!(column_types(&answer), [own, number(&servers.primary, "oban_job_state").await]);
-    parse(&mut client, "", "SELECT $1, count(*) FROM oban_jobs", &[own]).bind("", "", &[Some("a")]).execute("", 0);
+    parse(&mut client, "", "SELECT $1, count(*) FROM oban_jobs", &[own])
+        .bind("", "", &[Some("a")])
+        .execute("", 0);
     assert_eq!(values(&client.finish().await), ["a", "4"]);
 
     // The number of a type of the primary.
     let (here, there) = (numbers(&servers.primary).await, numbers(&servers.jobs).await);
-    let is_taken = |name: &String| name.contains("alone_") && here.values().any(|number| *number == there[name]);
+    let is_taken =
+        |name: &String| name.contains("alone_") && here.values().any(|number| *number == there[name]);
     let taken: Vec<&String> = there.keys().filter(|name| is_taken(name)).collect();
     assert!(!taken.is_empty(), "{here:?} {there:?}");
     for name in taken {
         let (sql, alone) = match name.strip_prefix('_') {
             None => (format!("SELECT 'x'::{name}, id FROM oban_jobs"), name.clone()),
-            Some(element) => (format!("SELECT ARRAY['x'::{element}], id FROM oban_jobs"), format!("{element}[]")),
+            Some(element) => {
+                (format!("SELECT ARRAY['x'::{element}], id FROM oban_jobs"), format!("{element}[]"))
+            }
         };
         let sql = sql.as_str();
         let [code, message, hint] = error_of(&client.ask(sql).await).expect("it is refused");
         assert_eq!(code, "0A000");
-        assert!(message.contains(&format!("type public.{alone} ")) && message.contains("job database only"), "{message}");
+        assert!(
+            message.contains(&format!("type public.{alone} ")) && message.contains("job database only"),
+            "{message}"
+        );
         assert!(hint.contains("create the type there"), "{hint}");
         client.parse(name, sql).describe(b'S', name);
         assert_eq!(client.exchange().await, "1 0A000 Z");
@@ -126,9 +139,15 @@ async fn a_type_of_the_job_database_alone_is_told_or_refused() {
         client.ask("BEGIN").await;
         client.ask("INSERT INTO oban_jobs (id, worker) VALUES (50, 'undone') RETURNING state").await;
         assert_eq!(error_of(&client.ask(sql).await).expect("it is refused")[0], "0A000");
-        assert_eq!(error_of(&client.ask("SELECT state FROM oban_jobs").await).expect("it has failed")[0], "25P02");
+        assert_eq!(
+            error_of(&client.ask("SELECT state FROM oban_jobs").await).expect("it has failed")[0],
+            "25P02"
+        );
         client.ask("ROLLBACK").await;
-        assert_eq!(values(&client.ask("SELECT count(*) FROM oban_jobs WHERE worker = 'undone'").await), ["0"]);
+        assert_eq!(
+            values(&client.ask("SELECT count(*) FROM oban_jobs WHERE worker = 'undone'").await),
+            ["0"]
+        );
     }
 }
 
@@ -140,12 +159,20 @@ async fn a_type_of_the_primary_alone_is_refused_as_a_parameter() {
     let own = number(&servers.primary, "here_only").await;
     let mut client = servers.client().await;
     for (number, code, part) in [(own, "0A000", "type public.here_only"), (99_999, "42704", "number 99999")] {
-        parse(&mut client, "", "INSERT INTO oban_jobs (worker, args) VALUES ('refused', to_jsonb($1))", &[number]);
+        parse(
+            &mut client,
+            "",
+            "INSERT INTO oban_jobs (worker, args) VALUES ('refused', to_jsonb($1))",
+            &[number],
+        );
         let answer = client.bind("", "", &[Some("a")]).execute("", 0).finish().await;
         let [found, message, _] = error_of(&answer).expect("it is refused");
         assert_eq!(found, code, "{message}");
         assert!(message.contains(part), "{message}");
-        assert_eq!(values(&client.ask("SELECT count(*) FROM oban_jobs WHERE worker = 'refused'").await), ["0"]);
+        assert_eq!(
+            values(&client.ask("SELECT count(*) FROM oban_jobs WHERE worker = 'refused'").await),
+            ["0"]
+        );
     }
 }
 
@@ -183,7 +210,9 @@ async fn a_statement_that_was_described_on_one_server_runs_on_the_other() {
     let mut client = servers.client().await;
     for (one, two) in [("primary", "job"), ("job", "primary")] {
         client.ask(&format!("SET bulkhead.route = '{one}'")).await;
-        client.parse("s", "SELECT state, steps FROM oban_jobs WHERE state = $1 AND id = 1").describe(b'S', "s");
+        client
+            .parse("s", "SELECT state, steps FROM oban_jobs WHERE state = $1 AND id = 1")
+            .describe(b'S', "s");
         let answer = client.finish().await;
         assert_eq!(column_types(&answer), [here["oban_job_state"], here["_job_step"]], "{one}");
         client.ask(&format!("SET bulkhead.route = '{two}'")).await;
@@ -201,9 +230,11 @@ async fn a_statement_that_was_described_on_one_server_runs_on_the_other() {
 async fn without_another_server_nothing_is_asked() {
     let primary = Postgres::builder(Role::Primary).setting("log_statement", "all").start();
     crate::support::oban::install(&primary).await;
-    let config = crate::support::ProxyConfig::primary_only(&primary)
-        .pool("jobs", &["primary"], 2)
-        .set("jobs", "presets", vec!["oban"]);
+    let config = crate::support::ProxyConfig::primary_only(&primary).pool("jobs", &["primary"], 2).set(
+        "jobs",
+        "presets",
+        vec!["oban"],
+    );
     let proxy = crate::support::Proxy::start(&config.to_toml());
     let mut client = RawClient::app(proxy.port()).await;
     let answer = client.ask("SELECT state FROM oban_jobs").await;

@@ -36,9 +36,12 @@ fn query(client: &mut RawClient, sql: &str) {
 fn simple() -> Vec<(&'static str, Turns)> {
     vec![
         ("a query", vec![|client, _| query(client, &select(""))]),
-        ("two statements", vec![|client, _| {
-            query(client, &format!("SELECT state FROM oban_jobs; {}", select("WHERE id < 3")));
-        }]),
+        (
+            "two statements",
+            vec![|client, _| {
+                query(client, &format!("SELECT state FROM oban_jobs; {}", select("WHERE id < 3")));
+            }],
+        ),
         (
             "a binary cursor",
             vec![
@@ -57,15 +60,24 @@ fn simple() -> Vec<(&'static str, Turns)> {
 /// The extended protocol, with and without a Describe.
 fn extended() -> Vec<(&'static str, Turns)> {
     vec![
-        ("all at once", vec![|client, _| {
-            bind(client.parse("", &select("")), "", "", &[]).describe(b'P', "").execute("", 0).sync();
-        }]),
-        ("nothing is described", vec![|client, _| {
-            bind(client.parse("", &select("")), "", "", &[]).execute("", 0).sync();
-        }]),
-        ("text", vec![|client, _| {
-            client.parse("", &select("")).bind("", "", &[]).execute("", 0).sync();
-        }]),
+        (
+            "all at once",
+            vec![|client, _| {
+                bind(client.parse("", &select("")), "", "", &[]).describe(b'P', "").execute("", 0).sync();
+            }],
+        ),
+        (
+            "nothing is described",
+            vec![|client, _| {
+                bind(client.parse("", &select("")), "", "", &[]).execute("", 0).sync();
+            }],
+        ),
+        (
+            "text",
+            vec![|client, _| {
+                client.parse("", &select("")).bind("", "", &[]).execute("", 0).sync();
+            }],
+        ),
         (
             "a named statement",
             vec![
@@ -87,11 +99,22 @@ fn extended() -> Vec<(&'static str, Turns)> {
                 |client, _| {
                     client.parse("s", &select("")).parse("t", "SELECT tags, id FROM oban_jobs");
                     bind(bind(client, "p", "s", &[]), "q", "t", &[]).bind("r", "s", &[]);
-                    client.describe(b'P', "p").describe(b'P', "q").execute("p", 1).execute("q", 1).execute("r", 1);
+                    client
+                        .describe(b'P', "p")
+                        .describe(b'P', "q")
+                        .execute("p", 1)
+                        .execute("q", 1)
+                        .execute("r", 1);
                     client.describe(b'P', "p").execute("r", 1).execute("p", 1).sync();
                 },
                 |client, _| {
-                    client.execute("p", 1).execute("r", 0).execute("q", 1).execute("p", 0).execute("p", 0).sync();
+                    client
+                        .execute("p", 1)
+                        .execute("r", 0)
+                        .execute("q", 1)
+                        .execute("p", 0)
+                        .execute("p", 0)
+                        .sync();
                 },
                 |client, _| query(client, "ROLLBACK"),
             ],
@@ -142,9 +165,12 @@ fn parameters() -> Vec<(&'static str, Turns)> {
                     record.extend_from_slice(&[state, 9].map(u32::to_be_bytes).concat());
                     record.extend_from_slice(b"completed");
                     let inner = array(state, &["discarded"]);
-                    record.extend_from_slice(&[numbers["_oban_job_state"], inner.len() as u32].map(u32::to_be_bytes).concat());
+                    record.extend_from_slice(
+                        &[numbers["_oban_job_state"], inner.len() as u32].map(u32::to_be_bytes).concat(),
+                    );
                     record.extend_from_slice(&inner);
-                    let mut steps = [1_u32, 0, step, 1, 1, record.len() as u32].map(u32::to_be_bytes).concat();
+                    let mut steps =
+                        [1_u32, 0, step, 1, 1, record.len() as u32].map(u32::to_be_bytes).concat();
                     steps.extend_from_slice(&record);
                     let states = array(state, &["executing"]);
                     bind(client, "", "u", &[&states, b"completed", &steps, b"told"]).execute("", 0).sync();
