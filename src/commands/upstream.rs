@@ -77,7 +77,7 @@ struct Facts {
     between: Between,
     /// The job tables that it has, by `schema.table`.
     job_tables: Vec<String>,
-    /// Its types, if job statements may give them in the place of another server's.
+    /// The types that it has, if job statements may give them in the place of another server's.
     types: Known,
     libraries: Vec<Library>,
 }

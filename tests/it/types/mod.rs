@@ -72,6 +72,7 @@ impl Servers {
             server.query(JOBS).await;
         }
         primary.query(OTHERS).await;
+        primary.query("INSERT INTO other_4 VALUES (1, 'x'), (2, NULL); GRANT ALL ON other_4 TO app").await;
         let (here, there) = (numbers(&primary).await, numbers(&jobs).await);
         let taken = here.values().filter(|number| there.values().any(|other| other == *number)).count();
         assert!(here.iter().all(|(name, number)| there[name] != *number), "{here:?} {there:?}");

@@ -181,6 +181,39 @@ fn parameters() -> Vec<(&'static str, Turns)> {
     ]
 }
 
+/// A transaction that reads jobs and uses a table of the application, whose values are nobody's to change.
+fn both() -> Vec<(&'static str, Turns)> {
+    const OWN: &str = "SELECT a, b, ARRAY[b] AS list, other_4 AS whole FROM other_4 ORDER BY a";
+    vec![(
+        "one transaction",
+        vec![
+            |client, _| query(client, "BEGIN"),
+            |client, _| {
+                bind(client.parse("", OWN), "", "", &[]).execute("", 0).sync();
+            },
+            |client, _| {
+                bind(client.parse("s", &select("")), "", "s", &[]).execute("", 0).sync();
+            },
+            |client, _| {
+                let sql = "UPDATE other_4 SET a = a RETURNING b, ARRAY[b], other_4";
+                bind(client.parse("u", sql), "", "u", &[]).describe(b'P', "").execute("", 0).sync();
+            },
+            |client, _| {
+                bind(client, "", "s", &[]).execute("", 0).sync();
+            },
+            |client, numbers| {
+                parse(client, "", "SELECT $1", &[numbers["_other_1"]]);
+                let list = array(numbers["other_1"], &["x"]);
+                bind(client, "", "", &[&list]).describe(b'P', "").execute("", 0).sync();
+            },
+            |client, _| query(client, "COMMIT"),
+            |client, _| {
+                bind(client.parse("", OWN), "", "", &[]).execute("", 0).sync();
+            },
+        ],
+    )]
+}
+
 /// What is said, and all that is answered.
 async fn answers(client: &mut RawClient, turns: &Turns, numbers: &Numbers) -> Vec<(char, Vec<u8>)> {
     let mut all = Vec::new();
@@ -196,7 +229,7 @@ async fn answers(client: &mut RawClient, turns: &Turns, numbers: &Numbers) -> Ve
 async fn every_conversation_goes_as_with_the_primary() {
     let servers = Servers::start().await;
     let numbers = numbers(&servers.primary).await;
-    let conversations = || simple().into_iter().chain(extended()).chain(parameters());
+    let conversations = || simple().into_iter().chain(extended()).chain(parameters()).chain(both());
     let mut expected = Vec::new();
     for (_, turns) in conversations() {
         let mut direct = RawClient::app(servers.primary.port()).await;
