@@ -31,6 +31,8 @@ pub(super) enum Work {
     Neutral,
     /// Read.
     Reads,
+    /// Added jobs that could be relayed.
+    Adds,
     /// Anything else.
     Writes,
 }
@@ -63,6 +65,11 @@ impl Across {
         self.beside.is_some()
     }
 
+    /// The statements that open the transaction on another server; empty if it cannot be opened there.
+    pub(super) fn opening(&self) -> &[Box<[u8]>] {
+        if self.is_local { &[] } else { &self.opening }
+    }
+
     fn push(&mut self, text: &[u8]) {
         let bytes: usize = self.opening.iter().map(|text| text.len()).sum();
         if self.opening.len() < OPENING_TEXTS && bytes + text.len() <= OPENING_BYTES {
@@ -87,6 +94,7 @@ impl Work {
             Class::Neutral => Self::Neutral,
             Class::Read => Self::Reads,
             Class::Job if !verdict.effects.has(Effects::JOB_WRITES) => Self::Reads,
+            Class::Job if !verdict.effects.has(Effects::JOB_SIDE.with(Effects::MIXED)) => Self::Adds,
             Class::Write | Class::Job => Self::Writes,
         }
     }
@@ -104,6 +112,12 @@ fn is_within(text: &[u8], control: Control) -> bool {
     };
     is(0, &["release"])
         || is(0, &["rollback"]) && (is(1, &["to"]) || is(1, &["work", "transaction"]) && is(2, &["to"]))
+}
+
+/// Whether a statement sets a savepoint.
+pub(super) fn sets_savepoint(text: &[u8]) -> bool {
+    let mut words = text.split(|byte| !byte.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.next().is_some_and(|word| word.eq_ignore_ascii_case(b"savepoint"))
 }
 
 impl Session {
@@ -156,8 +170,17 @@ impl Session {
         }
         let is_here =
             self.hold.leased.as_ref().is_some_and(|leased| self.view.snapshot.same_server(leased.pool, pool));
-        if !self.may_write_there(demand, is_here) || !is_here && self.is_tied() {
+        if !is_here && self.is_tied() {
             return Err(self.torn(request, demand).into());
+        }
+        if !self.may_write_there(demand, is_here) {
+            if is_here && self.hold.is_both() && demand.adds_jobs() && self.view.snapshot.takes_jobs() {
+                // Where the application has written they are part of its transaction.
+                self.change_places();
+                return Ok(());
+            }
+            let is_carried = self.carry_over(request, demand, judged_at, pool).await?;
+            return if is_carried { Ok(()) } else { Err(self.torn(request, demand).into()) };
         }
         if is_here {
             return Ok(());
@@ -167,10 +190,10 @@ impl Session {
         let is_open_there =
             across.beside.as_ref().is_some_and(|beside| beside.protocol.status() != TxStatus::Idle);
         if in_transaction && !is_open_there {
-            if across.is_local || across.opening.is_empty() {
+            let texts = across.opening().to_vec();
+            if texts.is_empty() {
                 return Err(self.torn(request, demand).into());
             }
-            let texts = across.opening.clone();
             self.hold.transaction =
                 LocalTransaction::Deferred(Deferred { texts, fits_standby: false }.into());
         }
@@ -178,8 +201,19 @@ impl Session {
             self.change_places();
             return Ok(());
         }
+        self.second(request, demand, judged_at, pool).await
+    }
+
+    /// Takes a second backend, of this pool; the first one is beside then.
+    pub(super) async fn second(
+        &mut self,
+        request: Request,
+        demand: &Demand,
+        judged_at: u64,
+        pool: PoolId,
+    ) -> Result<(), Stop> {
         self.who.key.holds_none();
-        across.beside = self.hold.leased.take();
+        self.hold.across.get_or_insert_default().beside = self.hold.leased.take();
         let checked_out = self.checkout(request, demand, judged_at, pool).await;
         if checked_out.is_err() {
             self.hold.transaction = LocalTransaction::No;
@@ -195,8 +229,8 @@ impl Session {
         let beside = across.as_ref().and_then(|across| across.beside.as_ref());
         let other = if is_here { beside } else { leased.as_ref() };
         let in_transaction = |leased: &Leased| leased.protocol.status() != TxStatus::Idle;
-        let has_written = other.is_some_and(|other| in_transaction(other) && other.work == Work::Writes);
-        !has_written || Work::of(&demand.verdict) < Work::Writes
+        let has_written = other.is_some_and(|other| in_transaction(other) && other.work >= Work::Adds);
+        !has_written || Work::of(&demand.verdict) < Work::Adds
     }
 
     /// Whether the session cannot go over to another backend: what belongs to this one it knows of one only.
@@ -230,7 +264,7 @@ impl Session {
     }
 
     /// The backend beside is the one that requests go to from now on, and the other one is beside.
-    fn change_places(&mut self) {
+    pub(super) fn change_places(&mut self) {
         let Hold { leased, across: Some(across), .. } = &mut self.hold else { return };
         self.who.key.holds_none();
         std::mem::swap(leased, &mut across.beside);
@@ -266,22 +300,39 @@ impl Session {
         if self.status() != TxStatus::Idle || self.hold.is_amid_pipeline() || self.client.skipping {
             return Ok(());
         }
-        let Some(mut across) = self.hold.across.take() else { return Ok(()) };
-        let Some(beside) = across.beside.take() else { return Ok(()) };
-        if beside.protocol.status() == TxStatus::Idle && self.hold.leased.is_some() {
-            // Both are the session's own for longer.
-            self.hold.across = Some(Across { beside: Some(beside), ..Across::default() }.into());
-            return Ok(());
-        }
-        let main = self.hold.leased.take();
+        let Some(across) = &mut self.hold.across else { return Ok(()) };
+        (across.opening, across.is_local) = (Vec::new(), false);
         let commits = self.under_way.ending == Ending::Commit && !across.had_failed && !across.failed;
-        self.hold.leased = Some(beside);
-        self.end_beside(if commits { "COMMIT" } else { "ROLLBACK" }).await?;
+        match &across.beside {
+            None => {
+                self.hold.across = None;
+                return Ok(());
+            }
+            // Both are the session's own for longer.
+            Some(beside) if beside.protocol.status() == TxStatus::Idle && self.hold.leased.is_some() => {
+                return Ok(());
+            }
+            Some(_) => {}
+        }
+        self.end_other(if commits { "COMMIT" } else { "ROLLBACK" }).await?;
+        if !self.hold.is_both() {
+            self.hold.across = None;
+        }
+        Ok(())
+    }
+
+    /// Ends the part of the transaction on the backend beside, which has written nothing that is to stay, and gives that back
+    /// if nothing is left on it.
+    pub(super) async fn end_other(&mut self, sql: &str) -> Result<(), Ended> {
+        let Some(across) = &mut self.hold.across else { return Ok(()) };
+        let Some(beside) = across.beside.take() else { return Ok(()) };
+        let main = self.hold.leased.replace(beside);
+        self.end_beside(sql).await?;
         let beside = self.hold.leased.take();
         match (main, beside) {
             (Some(main), Some(beside)) => {
                 self.hold.leased = Some(beside);
-                self.hold.across = Some(Across { beside: Some(main), ..Across::default() }.into());
+                self.hold.across.get_or_insert_default().beside = Some(main);
                 self.change_places();
             }
             (main, beside) => {
@@ -295,7 +346,6 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the transaction of the second backend, which has written nothing, and gives it back if nothing is left on it.
     async fn end_beside(&mut self, sql: &str) -> Result<(), Ended> {
         let Some(leased) = &mut self.hold.leased else { return Ok(()) };
         if leased.protocol.status() != TxStatus::Idle {

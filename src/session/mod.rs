@@ -21,6 +21,7 @@ mod aliases;
 mod answer;
 mod attention;
 mod broken;
+mod carry;
 mod checkout;
 mod classify;
 mod client;

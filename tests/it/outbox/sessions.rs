@@ -69,11 +69,70 @@ const SCRIPTS: &[(&[(&str, &str)], (&str, &str))] = &[
         ],
         ("1", "1"),
     ),
+    // Jobs first: what was added on their own server is carried over to the application's transaction.
+    (
+        &[("BEGIN", "BEGIN T"), (JOB, "INSERT 0 1 T"), (ITEM, "INSERT 0 1 T"), ("COMMIT", "COMMIT I")],
+        ("1", "1"),
+    ),
+    (
+        &[("BEGIN", "BEGIN T"), (JOB, "INSERT 0 1 T"), (ITEM, "INSERT 0 1 T"), ("ROLLBACK", "ROLLBACK I")],
+        ("0", "0"),
+    ),
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            ("SET LOCAL lock_timeout = '5s'", "SET T"),
+            (COUNT, "0 T"),
+            (JOB, "INSERT 0 1 T"),
+            ("SELECT count(*) FROM items", "0 T"),
+            (NOTIFY, " T"),
+            (JOB, "INSERT 0 1 T"),
+            (COUNT, "2 T"),
+            (ITEM, "INSERT 0 1 T"),
+            (JOB, "INSERT 0 1 T"),
+            ("SAVEPOINT a", "SAVEPOINT T"),
+            (ITEM, "23505 E"),
+            ("ROLLBACK TO a", "ROLLBACK T"),
+            ("COMMIT", "COMMIT I"),
+        ],
+        ("1", "3"),
+    ),
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            (JOB, "INSERT 0 1 T"),
+            (ITEM, "INSERT 0 1 T"),
+            (ITEM, "23505 E"),
+            ("COMMIT", "ROLLBACK I"),
+        ],
+        ("0", "0"),
+    ),
+    // A savepoint could not be the same there; and what was done to other jobs is not carried over.
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            (JOB, "INSERT 0 1 T"),
+            ("SAVEPOINT a", "SAVEPOINT T"),
+            (ITEM, "0A000 E"),
+            ("ROLLBACK", "ROLLBACK I"),
+        ],
+        ("0", "0"),
+    ),
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            ("DELETE FROM oban_jobs", "DELETE 0 T"),
+            (JOB, "INSERT 0 1 T"),
+            (ITEM, "0A000 E"),
+            ("COMMIT", "ROLLBACK I"),
+        ],
+        ("0", "0"),
+    ),
     // What fails at its commit adds nothing.
     (
         &[
             ("BEGIN", "BEGIN T"),
-            ("INSERT INTO late VALUES (1)", "INSERT 0 1 T"),
+            ("INSERT INTO late (n) VALUES (1)", "INSERT 0 1 T"),
             (JOB, "INSERT 0 1 T"),
             ("COMMIT", "23503 I"),
         ],
@@ -121,9 +180,7 @@ async fn yard() -> (Yard, Proxy) {
     yard.primary
         .query(
             "SET ROLE app; CREATE TABLE items (name text PRIMARY KEY);
-             CREATE TABLE late (n int REFERENCES late (n) DEFERRABLE INITIALLY DEFERRED, m serial);
-             ALTER TABLE late DROP CONSTRAINT late_n_fkey; ALTER TABLE late ADD PRIMARY KEY (m);
-             ALTER TABLE late ADD FOREIGN KEY (n) REFERENCES late (m) DEFERRABLE INITIALLY DEFERRED",
+             CREATE TABLE late (m serial PRIMARY KEY, n int REFERENCES late (m) DEFERRABLE INITIALLY DEFERRED)",
         )
         .await;
     let proxy = yard.bulkhead(&yard.config().set("auth", "method", "trust")).await;
@@ -170,6 +227,10 @@ async fn a_job_keeps_the_number_that_its_application_was_told() {
         client.parse("", "INSERT INTO oban_jobs (worker, priority) VALUES ($1, 3) RETURNING id");
         client.bind("", "", &[Some(&format!("W{n}"))]).describe(b'P', "").execute("", 0).sync().flush().await;
         told.push((values(&client.read_until_ready().await).concat(), format!("W{n}")));
+        if n % 3 == 0 {
+            // If it is the first one, the job is carried over.
+            client.ask("INSERT INTO items VALUES (gen_random_uuid()::text)").await;
+        }
         client.ask("COMMIT").await;
     }
     yard.wait_until_empty().await;
