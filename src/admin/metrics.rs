@@ -24,7 +24,7 @@
 //! | `bulkhead_request_duration_seconds` | histogram | `class`, `pool` | from a request's arrival to the end of its replies; waiting in the pool included |
 //! | `bulkhead_sessions_pinned` | gauge | `reason` | clients that keep a server connection between transactions |
 //! | `bulkhead_repeats_total` | counter | `reason` | reads that were run once more on another connection |
-//! | `bulkhead_replica_reads_total` | counter | `on`, `reason` | reads that might use a replica: `on` a `replica`, `fresh` enough at once or `held` until it was; `on` the `primary` by `fresh_write` (a table was written), `floor` (the session has seen more), `lag` (a strong read), `no_replica` |
+//! | `bulkhead_replica_reads_total` | counter | `on`, `reason` | reads that might use a replica: `on` a `replica`, `fresh` enough at once or `held` until it was; `on` the `primary` by `fresh_write` (a table was written), `floor` (the session has seen more), `lag` (a strong read), `no_replica`; on either in a READ ONLY `transaction` that was opened there before |
 //! | `bulkhead_session_pins_total` | counter | `reason` | times that a client began to do so |
 //! | `bulkhead_listeners` | gauge |  | clients that listen for notifications |
 //! | `bulkhead_listen_channels` | gauge |  | channels that they listen to, each counted once for its database |
@@ -53,6 +53,7 @@
 //! | `bulkhead_replica_lag_seconds` | gauge | `server` | how long what the replica has not replayed has been there, as it was last known |
 //! | `bulkhead_replica_lag_bytes` | gauge | `server` | bytes of WAL that it has not replayed, as it was last known |
 //! | `bulkhead_replica_serves_reads` | gauge | `server` | 1 if it answers and is within its bounds on lag |
+//! | `bulkhead_replica_sample_age_seconds` | gauge |  | time since the primary last told where its WAL is; it is asked while somebody reads on replicas and somebody writes. Absent before the first time, and after a change of its connection or timeline until the next |
 //! | `bulkhead_server_check_age_seconds` | gauge | `server` | time since the server was last asked |
 //! | `bulkhead_server_host_changes_total` | counter | `server` | times that it went over to another of its hosts |
 //! | `bulkhead_server_rival_hosts` | gauge | `server` | hosts of it that take writes as well, and get none |
@@ -306,7 +307,8 @@ fn reads(shared: &Snapshot) -> MetricFamily {
     )
 }
 
-fn replicas(shared: &Snapshot) -> [MetricFamily; 3] {
+fn replicas(shared: &Snapshot) -> [MetricFamily; 4] {
+    let sampled = shared.causal.samples().newest_at();
     let replicas = || shared.health.servers.iter().filter(|server| server.role == Role::Replica);
     [
         gauges(
@@ -323,6 +325,11 @@ fn replicas(shared: &Snapshot) -> [MetricFamily; 3] {
             "bulkhead_replica_serves_reads",
             "1 while the replica answers and is within its bounds on lag; 0 otherwise.",
             replicas().map(|server| sample(&[("server", &server.name)], u64::from(server.reads().is_in()))),
+        ),
+        gauges(
+            "bulkhead_replica_sample_age_seconds",
+            "Time since the primary last told where its WAL is, which reads on replicas go by, in seconds.",
+            sampled.map(|at| real(&[], at.elapsed().as_secs_f64())),
         ),
     ]
 }

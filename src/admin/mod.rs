@@ -136,6 +136,7 @@ mod fixture {
                 jobs: Some(PoolId(2)),
                 workers: None,
                 jobs_elsewhere: false,
+                defines_on_both: false,
             },
             pools,
             requests,

@@ -45,6 +45,8 @@ struct Part {
     withholds_ready: bool,
     /// If nothing but an error of the server's own comes, the client is told nothing: its session repeats it.
     repeat: Repeat,
+    /// The begin of a transaction is part of it, which an error leaves behind: then only the loss of its connection repeats it.
+    begins: bool,
     failed: bool,
     opening: Opening,
 }

@@ -33,6 +33,7 @@ pub struct Settings {
     hash: u64,
     parse_hash: u64,
     is_serializable: bool,
+    is_read_only: bool,
     ends_idle: bool,
 }
 
@@ -51,8 +52,9 @@ impl Settings {
         let parsing: Vec<_> =
             entries.iter().filter(|(name, _)| !PARSE_NEUTRAL.contains(&name.as_ref())).collect();
         let parse_hash = if parsing.is_empty() { 0 } else { FixedState::default().hash_one(&parsing) };
-        let mut settings = Self { entries, hash, parse_hash, is_serializable: false, ends_idle: false };
+        let mut settings = Self { entries, hash, parse_hash, ..Self::default() };
         settings.is_serializable = settings.get("default_transaction_isolation") == Some("serializable");
+        settings.is_read_only = settings.get("default_transaction_read_only") == Some("on");
         settings.ends_idle = IDLE_TIMEOUTS.iter().any(|name| settings.bytes_of(name).is_some());
         settings
     }
@@ -71,6 +73,11 @@ impl Settings {
     /// Whether transactions are serializable unless they say otherwise: not possible on a standby.
     pub const fn is_serializable(&self) -> bool {
         self.is_serializable
+    }
+
+    /// Whether transactions only read unless they say otherwise.
+    pub const fn is_read_only(&self) -> bool {
+        self.is_read_only
     }
 
     /// Whether one of the timeouts of idle sessions is set.

@@ -85,6 +85,11 @@ impl Samples {
         Some(Replayed { time, lag_bytes: newest.position.saturating_sub(position), behind_since })
     }
 
+    /// When the newest sample was answered.
+    pub fn newest_at(&self) -> Option<Instant> {
+        self.list.back().map(|newest| newest.at)
+    }
+
     /// Forgets samples that everybody has replayed, who has replayed what was asked for at `time`.
     pub fn forget_before(&mut self, time: u64) {
         while self.list.get(1).is_some_and(|second| second.time <= time) {
@@ -166,10 +171,11 @@ mod tests {
             assert_eq!((found.time, found.lag_bytes), (time, lag_bytes), "{position}");
             assert_eq!(found.behind_since.is_some(), position < 200);
         }
+        assert_eq!(samples.newest_at(), Some(now));
         samples.forget_before(3);
         assert_eq!(replayed(&samples, 150).time, 3);
         assert!(samples.begin(Era { timeline: 2, ..ERA }));
-        assert_eq!(samples.replayed(300), None, "of another timeline");
+        assert_eq!((samples.replayed(300), samples.newest_at()), (None, None), "of another timeline");
     }
 
     #[test]

@@ -38,6 +38,17 @@ struct Slot {
     committing: AtomicU32,
 }
 
+impl Slot {
+    /// The tables of the slot are written at this time, or were later. Many are written at the same time by this clock, which
+    /// moves seldom: to see that it has been noted costs less than to note it again. Whoever comes to know of the write sees
+    /// the same or a later stamp, as if it had been noted anew: stamps never go back, and whoever looks later sees no less.
+    fn stamp_at(&self, time: u64) {
+        if self.stamp.load(SeqCst) < time {
+            self.stamp.fetch_max(time, SeqCst);
+        }
+    }
+}
+
 /// A commit that may still come about.
 #[derive(Debug)]
 struct Doubt {
@@ -88,9 +99,7 @@ impl Stamps {
     /// These tables are written, as clients may know from now on. Returns the time.
     pub fn stamp(&self, scope: &Scope) -> u64 {
         let now = self.now();
-        self.each(scope, |slot| {
-            slot.stamp.fetch_max(now, SeqCst);
-        });
+        self.each(scope, |slot| slot.stamp_at(now));
         now
     }
 
@@ -162,8 +171,8 @@ impl Stamps {
         }
         let now = self.now();
         for slot in self.of(scope).filter(|slot| slot.committing.load(SeqCst) > 0) {
-            slot.stamp.fetch_max(now, SeqCst);
-            self.any.stamp.fetch_max(now, SeqCst);
+            slot.stamp_at(now);
+            self.any.stamp_at(now);
         }
         self.all.committing.load(SeqCst) > 0
     }

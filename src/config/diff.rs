@@ -233,7 +233,9 @@ impl Diff {
     }
 
     fn jobs(&mut self, old: &Jobs, new: &Jobs) {
-        let show = |Jobs { auto: _, presets, schemas, rules, outbox: _ }: &Jobs| {
+        let ddl = |Jobs { ddl_on_both, .. }: &Jobs| [if *ddl_on_both { "both" } else { "jobs" }.to_owned()];
+        self.section("jobs", ["ddl"], ddl(old), ddl(new));
+        let show = |Jobs { auto: _, presets, schemas, rules, ddl_on_both: _, outbox: _ }: &Jobs| {
             let JobRules { schemas: rule_schemas, tables, functions, channels } = rules;
             [presets, schemas, rule_schemas, tables, functions, channels].map(|texts| list(texts))
         };

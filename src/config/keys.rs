@@ -158,6 +158,7 @@ pub const KEYS: &[KeySection] = &[
     section!("jobs", "What a job statement is: one that names an object of a preset or a rule.", [
         ("presets", Texts, r#"["auto"]"#, Reload, "Job systems that Bulkhead knows, such as `oban`. `\"auto\"`: those whose tables are found on the primary, unless `pools.jobs` is on another server; where no `pools.jobs` is written they get a quarter of `pools.primary.max_connections`."),
         ("schemas", Texts, "[]", Reload, "Schemas that their tables live in, if not the usual one."),
+        ("ddl", Text, "", Reload, "Where definitions of job objects are made if `pools.jobs` is on another server: `\"jobs\"` there only, `\"both\"` on the primary as well, where an outbox, and whoever looks up types, needs them. `\"both\"` by default with an outbox, else `\"jobs\"`."),
         ("outbox", Flag, "false", Reload, "Whether jobs that are enqueued in a transaction of the primary are written there, to its table of the same name, and moved to the job database once they are committed. Needs `pools.jobs` on another server, a preset, and `bulkhead jobs init`. Takes one connection at each of the two servers beside those of the pools."),
         ("outbox_batch", Count, "1000", Reload, "Rows that are moved in one transaction."),
         ("outbox_poll", Duration, r#""1s""#, Reload, "How often the primary is asked for rows that came past Bulkhead, by triggers or other clients; rows that came through it are moved at once. And how often the relay tries again after a failure."),

@@ -306,6 +306,8 @@ pub struct Jobs {
     pub schemas: Vec<String>,
     /// More globs, matched as the presets' are.
     pub rules: JobRules,
+    /// Definitions of job objects are made on the primary as well as on the job database, if that is another server.
+    pub ddl_on_both: bool,
     /// How jobs enqueued on the primary come to the job database.
     pub outbox: Outbox,
 }
@@ -313,7 +315,8 @@ pub struct Jobs {
 impl Default for Jobs {
     fn default() -> Self {
         let (presets, schemas) = (Vec::new(), Vec::new());
-        Self { auto: true, presets, schemas, rules: JobRules::default(), outbox: Outbox::default() }
+        let (rules, outbox) = (JobRules::default(), Outbox::default());
+        Self { auto: true, presets, schemas, rules, ddl_on_both: false, outbox }
     }
 }
 

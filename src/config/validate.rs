@@ -276,7 +276,19 @@ fn jobs(section: &Section<'_>, known: &[&str]) -> Jobs {
             functions: values(rules.texts("functions")),
             channels: values(rules.texts("channels")),
         },
+        ddl_on_both: section.parsed("ddl", outbox(section).enabled, ddl),
         outbox: outbox(section),
+    }
+}
+
+fn ddl(text: &str) -> Result<bool, Wrong> {
+    match text {
+        "both" => Ok(true),
+        "jobs" => Ok(false),
+        _ => Err(Wrong::new(
+            format!("{} is no place for definitions", shown(text)),
+            "write \"both\" or \"jobs\"",
+        )),
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Routes {
     /// Whether the jobs' pool is on another server than the primary's: then no statement and no transaction can
     /// use both.
     pub jobs_elsewhere: bool,
+    /// Whether definitions of job objects are made on both servers then.
+    pub defines_on_both: bool,
 }
 
 /// What a request asks for: the verdicts of its statements taken together.
@@ -35,13 +37,16 @@ pub struct Demand {
     pub unread: u16,
     /// The effects of all others.
     pub read_effects: Effects,
+    /// The BEGIN that comes first, if nothing behind it concerns the transaction.
+    pub begins: Control,
 }
 
 impl Demand {
     /// Of a request that has no statement.
     pub fn none() -> Self {
         let verdict = Verdict::new(Class::Neutral, Reason::Empty);
-        Self { verdict, statements: 0, mixed: false, unread: 0, read_effects: Effects::NONE }
+        let (read_effects, begins) = (Effects::NONE, Control::None);
+        Self { verdict, statements: 0, mixed: false, unread: 0, read_effects, begins }
     }
 
     /// Of one statement.
@@ -51,7 +56,9 @@ impl Demand {
             verdict.class == Class::Job && verdict.effects.has(Effects::MIXED.with(Effects::APP_OBJECTS));
         let is_unread = verdict.reason == Reason::Unparsed;
         let read_effects = if is_unread { Effects::NONE } else { verdict.effects };
-        Self { verdict, statements: 1, mixed, unread: u16::from(is_unread), read_effects }
+        let begins =
+            if let Control::Begin { .. } = verdict.control { verdict.control } else { Control::None };
+        Self { verdict, statements: 1, mixed, unread: u16::from(is_unread), read_effects, begins }
     }
 
     /// Whether it adds jobs, or notifies of them, and does nothing else with job objects: it may run where the
@@ -74,6 +81,9 @@ impl Demand {
         let effects = self.verdict.effects.with(verdict.effects);
         let stronger = if verdict.class > self.verdict.class { verdict } else { self.verdict };
         let control = self.verdict.control.and(verdict.control);
+        if verdict.control != Control::None {
+            self.begins = Control::None;
+        }
         let hint = self.verdict.hint.or(verdict.hint);
         let consistency = self.verdict.consistency.or(verdict.consistency);
         let tables = self.verdict.tables_with(&verdict);
@@ -89,6 +99,7 @@ impl Demand {
 
 /// Where a session stands; by default at its beginning.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub struct Standing {
     /// The pool whose lease the session holds, if any.
     pub held: Option<PoolId>,
@@ -100,6 +111,8 @@ pub struct Standing {
     pub relays: bool,
     /// A transaction was begun that may write, and not opened on any server yet.
     pub begun_read_write: bool,
+    /// The request itself begins a transaction, which a standby can run.
+    pub begins_on_standby: bool,
     /// The session belongs to a worker.
     pub is_worker: bool,
     /// The session asked for a target (`SET bulkhead.route`).
@@ -147,6 +160,16 @@ impl Routes {
         })
     }
 
+    /// Whether a request defines job objects and nothing else, on both servers.
+    pub fn defines_on_both(&self, demand: &Demand) -> bool {
+        let verdict = &demand.verdict;
+        self.jobs_elsewhere
+            && self.defines_on_both
+            && verdict.class == Class::Job
+            && verdict.effects.has(Effects::JOB_DDL)
+            && !demand.mixed
+    }
+
     fn on_held(&self, demand: &Demand, adds_jobs: bool, held: PoolId, standing: Standing) -> Target {
         let verdict = demand.verdict;
         let is_job = verdict.class == Class::Job;
@@ -171,7 +194,8 @@ impl Routes {
     fn by_class(&self, verdict: Verdict, standing: Standing) -> PoolId {
         let own = self.own(standing);
         // A BEGIN in front of the reads of one request may leave a transaction open that writes later.
-        let may_write = standing.begun_read_write || verdict.control != Control::None;
+        let begins = verdict.control != Control::None && !standing.begins_on_standby;
+        let may_write = standing.begun_read_write || begins;
         match verdict.class {
             Class::Job => self.jobs.unwrap_or(own),
             Class::Read if !may_write && !standing.is_worker => self.replicas.unwrap_or(own),
@@ -183,6 +207,7 @@ impl Routes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::AccessMode;
 
     const PRIMARY: PoolId = PoolId(0);
     const REPLICAS: PoolId = PoolId(1);
@@ -191,7 +216,7 @@ mod tests {
 
     fn routes(jobs_elsewhere: bool) -> Routes {
         let (replicas, jobs, workers) = (Some(REPLICAS), Some(JOBS), Some(WORKERS));
-        Routes { primary: PRIMARY, replicas, jobs, workers, jobs_elsewhere }
+        Routes { primary: PRIMARY, replicas, jobs, workers, jobs_elsewhere, defines_on_both: true }
     }
 
     fn verdict(class: Class) -> Verdict {
@@ -208,6 +233,7 @@ mod tests {
         holds_both: false,
         relays: false,
         begun_read_write: false,
+        begins_on_standby: false,
         is_worker: false,
         asked: None,
         bound: None,
@@ -229,6 +255,12 @@ mod tests {
         assert_eq!(target(Class::Read, begun), Target::Pool(PRIMARY));
         let begins = Verdict { control: Control::Other, ..verdict(Class::Read) };
         assert_eq!(routes.target(&Demand::of(begins), FREE), Target::Pool(PRIMARY));
+        let on_standby = Standing { begins_on_standby: true, ..FREE };
+        assert_eq!(routes.target(&Demand::of(begins), on_standby), Target::Pool(REPLICAS));
+        let begun = Standing { begun_read_write: true, ..on_standby };
+        assert_eq!(routes.target(&Demand::of(begins), begun), Target::Pool(PRIMARY), "serializable");
+        let writes = Verdict { control: Control::Other, ..verdict(Class::Write) };
+        assert_eq!(routes.target(&Demand::of(writes), on_standby), Target::Pool(PRIMARY));
     }
 
     #[test]
@@ -274,6 +306,29 @@ mod tests {
             demand.add(verdict(class));
         }
         assert_eq!((demand.verdict.class, demand.statements), (Class::Write, 4));
+    }
+
+    #[test]
+    fn a_begin_counts_where_it_comes_first_and_nothing_ends_it() {
+        let begin = Verdict {
+            control: Control::Begin { access: AccessMode::ReadOnly, serializable: false },
+            ..verdict(Class::Neutral)
+        };
+        let commit = Verdict { control: Control::Commit, ..verdict(Class::Neutral) };
+        let begins = |verdicts: &[Verdict]| {
+            let mut demand = Demand::none();
+            for verdict in verdicts {
+                demand.add(*verdict);
+            }
+            demand.begins
+        };
+        let read = verdict(Class::Read);
+        assert_eq!(begins(&[begin]), begin.control);
+        assert_eq!(begins(&[begin, read, read]), begin.control);
+        for others in [&[read][..], &[read, begin], &[begin, read, commit], &[begin, begin], &[commit, read]]
+        {
+            assert_eq!(begins(others), Control::None, "{others:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use super::{
     Ended, Session, Stop,
-    hold::{Hold, Leased},
+    hold::{Hold, Leased, Work},
     reply,
     request::Request,
     transaction::{Deferred, Ending, LocalTransaction},
@@ -19,84 +19,15 @@ use crate::{
     wire::TxStatus,
 };
 
-/// Statements that open a transaction on a second server, and their length; beyond that it stays on the first one.
-const OPENING_TEXTS: usize = 32;
-const OPENING_BYTES: usize = 8192;
-
-/// The greatest that a transaction has done on one server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Work {
-    /// Nothing that names an object.
-    #[default]
-    Neutral,
-    /// Read.
-    Reads,
-    /// Added jobs that could be relayed.
-    Adds,
-    /// Anything else.
-    Writes,
-}
-
-/// The part of a transaction, or of a session, that concerns two servers.
-#[derive(Debug, Default)]
-pub(super) struct Across {
-    /// The statements that open the transaction on another server.
-    opening: Vec<Box<[u8]>>,
-    /// It was begun or gone on with in a way that cannot be said on another server.
-    is_local: bool,
-    /// The backend that requests do not go to.
-    beside: Option<Leased>,
-    /// A statement about savepoints that the backend beside is to get, too, once it has succeeded.
-    echo: Option<Box<[u8]>>,
-    /// The transaction had failed when the request under way was sent.
-    had_failed: bool,
-    /// The request under way has failed.
-    pub(super) failed: bool,
-}
-
-impl Across {
-    /// Of a transaction that these statements have opened.
-    pub(super) fn of(deferred: &Deferred) -> Self {
-        Self { opening: deferred.texts.clone(), ..Self::default() }
-    }
-
-    /// Whether there is a second backend.
-    pub(super) const fn is_both(&self) -> bool {
-        self.beside.is_some()
-    }
-
-    /// The statements that open the transaction on another server; empty if it cannot be opened there.
-    pub(super) fn opening(&self) -> &[Box<[u8]>] {
-        if self.is_local { &[] } else { &self.opening }
-    }
-
-    fn push(&mut self, text: &[u8]) {
-        let bytes: usize = self.opening.iter().map(|text| text.len()).sum();
-        if self.opening.len() < OPENING_TEXTS && bytes + text.len() <= OPENING_BYTES {
-            self.opening.push(text.into());
-        } else {
-            self.is_local = true;
-        }
-    }
-}
-
-impl Hold {
-    /// Whether the session holds a backend of both servers.
-    pub(super) fn is_both(&self) -> bool {
-        self.across.as_ref().is_some_and(|across| across.is_both())
-    }
-}
-
-impl Work {
-    /// What a request does, on its own server.
-    fn of(verdict: &Verdict) -> Self {
-        match verdict.class {
-            Class::Neutral => Self::Neutral,
-            Class::Read => Self::Reads,
-            Class::Job if !verdict.effects.has(Effects::JOB_WRITES) => Self::Reads,
-            Class::Job if !verdict.effects.has(Effects::JOB_SIDE.with(Effects::MIXED)) => Self::Adds,
-            Class::Write | Class::Job => Self::Writes,
-        }
+/// What a request does, on its own server. What it `defines` on both is committed on both.
+fn work_of(verdict: &Verdict, defines: bool) -> Work {
+    match verdict.class {
+        Class::Job if defines => Work::Reads,
+        Class::Neutral => Work::Neutral,
+        Class::Read => Work::Reads,
+        Class::Job if !verdict.effects.has(Effects::JOB_WRITES) => Work::Reads,
+        Class::Job if !verdict.effects.has(Effects::JOB_SIDE.with(Effects::MIXED)) => Work::Adds,
+        Class::Write | Class::Job => Work::Writes,
     }
 }
 
@@ -130,7 +61,7 @@ impl Session {
         let text = if is_one { self.judge().executed_text(request).ok().flatten() } else { None };
         let text = text.map(Box::<[u8]>::from);
         let Some(leased) = &mut self.hold.leased else { return };
-        let work = Work::of(&demand.verdict);
+        let work = work_of(&demand.verdict, self.view.snapshot.routes.defines_on_both(demand));
         leased.work = if in_transaction { leased.work.max(work) } else { work };
         leased.adds_jobs |= demand.adds_jobs();
         if let Control::Begin { .. } = control
@@ -162,7 +93,7 @@ impl Session {
         pool: PoolId,
     ) -> Result<(), Stop> {
         if self.hold.is_both() && demand.verdict.control != Control::None {
-            return self.end_or_echo(request, demand);
+            return self.end_or_echo(request, demand).await;
         }
         // The server where the transaction has failed says so.
         if self.status() == TxStatus::Failed {
@@ -230,7 +161,8 @@ impl Session {
         let other = if is_here { beside } else { leased.as_ref() };
         let in_transaction = |leased: &Leased| leased.protocol.status() != TxStatus::Idle;
         let has_written = other.is_some_and(|other| in_transaction(other) && other.work >= Work::Adds);
-        !has_written || Work::of(&demand.verdict) < Work::Adds
+        !has_written
+            || work_of(&demand.verdict, self.view.snapshot.routes.defines_on_both(demand)) < Work::Adds
     }
 
     /// Whether the session cannot go over to another backend: what belongs to this one it knows of one only.
@@ -241,7 +173,7 @@ impl Session {
 
     /// Transaction control where both servers have a part of the transaction: its end belongs to the one that has written,
     /// savepoints to both.
-    fn end_or_echo(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
+    async fn end_or_echo(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
         let control = demand.verdict.control;
         let text = self.judge().executed_text(request)?.filter(|_| demand.statements == 1).map(Box::from);
         let Hold { leased: Some(leased), across: Some(across), .. } = &mut self.hold else { return Ok(()) };
@@ -251,6 +183,7 @@ impl Session {
                 if is_open && across.beside.as_ref().is_some_and(|beside| beside.work > leased.work) {
                     self.change_places();
                 }
+                self.commit_definitions(control).await?;
             }
             Control::Begin { .. } | Control::None => {}
             Control::Prologue | Control::Other => {
@@ -284,24 +217,12 @@ impl Session {
 
     /// After a request of a session that uses, or may come to use, two servers: what its second backend is to be told.
     pub(super) async fn settle_across(&mut self) -> Result<(), Ended> {
-        if let Some(across) = &mut self.hold.across
-            && let Some(text) = across.echo.take()
-            && !across.failed
-            && let Some(beside) = &mut across.beside
-        {
-            let text = String::from_utf8_lossy(&text).into_owned();
-            let is_told = beside.ask(&text).await.is_ok_and(|answer| answer.error.is_none());
-            if !is_told {
-                // The two are not at the same savepoint any more.
-                across.is_local = true;
-                self.fail_transaction().await?;
-            }
-        }
+        self.echo().await?;
         if self.status() != TxStatus::Idle || self.hold.is_amid_pipeline() || self.client.skipping {
             return Ok(());
         }
         let Some(across) = &mut self.hold.across else { return Ok(()) };
-        (across.opening, across.is_local) = (Vec::new(), false);
+        (across.opening, across.is_local, across.defines) = (Vec::new(), false, false);
         let commits = self.under_way.ending == Ending::Commit && !across.had_failed && !across.failed;
         match &across.beside {
             None => {
@@ -321,13 +242,44 @@ impl Session {
         Ok(())
     }
 
+    /// Tells the backend beside what has succeeded on the other one and concerns both.
+    pub(super) async fn echo(&mut self) -> Result<(), Ended> {
+        if self.hold.is_amid_pipeline() {
+            return Ok(());
+        }
+        if let Some(across) = &mut self.hold.across
+            && let Some(text) = across.echo.take()
+            && !across.failed
+            && let Some(beside) = &mut across.beside
+        {
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let error = match beside.ask(&text).await {
+                Ok(answer) => answer.error.map(|fields| fields.to_string()),
+                Err(broken) => Some(broken.to_string()),
+            };
+            if let Some(error) = error {
+                if across.defines {
+                    tracing::warn!(
+                        error,
+                        "a definition of job objects was made on the job database and not on the primary"
+                    );
+                }
+                // The two are not at the same point any more.
+                across.is_local = true;
+                self.fail_transaction().await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Ends the part of the transaction on the backend beside, which has written nothing that is to stay, and gives that back
     /// if nothing is left on it.
-    pub(super) async fn end_other(&mut self, sql: &str) -> Result<(), Ended> {
-        let Some(across) = &mut self.hold.across else { return Ok(()) };
-        let Some(beside) = across.beside.take() else { return Ok(()) };
+    /// Returns whether it has ended so.
+    pub(super) async fn end_other(&mut self, sql: &str) -> Result<bool, Ended> {
+        let Some(across) = &mut self.hold.across else { return Ok(false) };
+        let Some(beside) = across.beside.take() else { return Ok(false) };
         let main = self.hold.leased.replace(beside);
-        self.end_beside(sql).await?;
+        let is_ended = self.end_beside(sql).await?;
         let beside = self.hold.leased.take();
         match (main, beside) {
             (Some(main), Some(beside)) => {
@@ -343,22 +295,27 @@ impl Session {
                 }
             }
         }
-        Ok(())
+        Ok(is_ended)
     }
 
-    async fn end_beside(&mut self, sql: &str) -> Result<(), Ended> {
-        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+    async fn end_beside(&mut self, sql: &str) -> Result<bool, Ended> {
+        let Some(leased) = &mut self.hold.leased else { return Ok(false) };
+        let mut is_ended = false;
         if leased.protocol.status() != TxStatus::Idle {
             let broken = match leased.ask(sql).await {
-                Ok(_) if leased.protocol.quiescent().is_some() => None,
+                Ok(answer) if leased.protocol.quiescent().is_some() => {
+                    is_ended = answer.error.is_none();
+                    None
+                }
                 Ok(_) => Some(leased.given_up("it does not end its part of a transaction")),
                 Err(broken) => Some(broken),
             };
             if let Some(broken) = broken {
-                return self.end_lease(broken);
+                return self.end_lease(broken).map(|()| false);
             }
         }
-        self.settle_held().await
+        self.settle_held().await?;
+        Ok(is_ended)
     }
 }
 

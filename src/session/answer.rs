@@ -60,7 +60,8 @@ impl Session {
         match (&mut self.hold.transaction, control) {
             // No => Deferred
             (LocalTransaction::No, Control::Begin { .. }) => {
-                self.hold.transaction = LocalTransaction::begin(&text, control);
+                let fits_standby = control.begins_on_standby(self.own.settings.is_read_only());
+                self.hold.transaction = LocalTransaction::begin(&text, fits_standby);
                 Some(if starts_with_word(&text, b"start") { "START TRANSACTION" } else { "BEGIN" })
             }
             // Deferred => No

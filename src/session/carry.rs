@@ -4,8 +4,8 @@
 
 use super::{
     Session, Stop,
-    across::{Work, sets_savepoint},
-    hold::Leased,
+    across::sets_savepoint,
+    hold::{Leased, Work},
     reply::{self, Reply},
     request::Request,
 };
@@ -148,7 +148,7 @@ impl Session {
     }
 
     /// Says something of ours in the transaction on the backend. Its error is the client's.
-    async fn say(&mut self, sql: &str) -> Result<Answer, Stop> {
+    pub(super) async fn say(&mut self, sql: &str) -> Result<Answer, Stop> {
         let Some(leased) = &mut self.hold.leased else { return Ok(Answer::default()) };
         match leased.ask(sql).await {
             Ok(Answer { error: Some(fields), .. }) => Err(Reply::from_server(&fields).into()),

@@ -305,6 +305,7 @@ impl Session {
             holds_both: self.hold.is_both(),
             relays: routes.jobs_elsewhere && self.view.snapshot.takes_jobs(),
             begun_read_write: may_write,
+            begins_on_standby: demand.begins.begins_on_standby(self.own.settings.is_read_only()),
             is_worker: self.who.is_worker,
             asked: if self.under_way.is_repeated { Some(Hint::Primary) } else { self.own.asked },
             bound: self.who.bound,

@@ -22,6 +22,7 @@ use crate::{
     route::{Demand, PoolId},
     shared::counters::ReadOn,
     sql::{Class, Consistency, Control, Tables},
+    wire::TxStatus,
 };
 
 /// A strong read waits for a sample and for replicas to say that they have replayed it: so many rounds of questions.
@@ -183,6 +184,33 @@ impl Session {
         self.view.snapshot.metrics.reads.0[on as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The request has got a backend: if it is to open a transaction that a standby can run, reads are counted there.
+    pub(super) fn note_reading(&mut self, demand: &Demand) {
+        let fits_standby = match &self.hold.transaction {
+            LocalTransaction::Deferred(deferred) => deferred.fits_standby,
+            _ => demand.begins.begins_on_standby(self.own.settings.is_read_only()),
+        };
+        let replicas = self.view.snapshot.routes.replicas;
+        if let (Some(leased), Some(replicas), true) = (&mut self.hold.leased, replicas, fits_standby) {
+            let is_there = leased.pool == replicas;
+            leased.reads = Some(if is_there { ReadOn::ReplicaOpen } else { ReadOn::PrimaryOpen });
+        }
+    }
+
+    /// Counts a read that runs where its transaction was opened.
+    pub(super) fn count_held_read(&mut self, demand: &Demand) {
+        let is_over = self.status() == TxStatus::Idle && !self.hold.is_amid_pipeline();
+        let Some(leased) = &mut self.hold.leased else { return };
+        if is_over {
+            leased.reads = None;
+        }
+        if let Some(on) = leased.reads
+            && demand.verdict.class == Class::Read
+        {
+            self.count_read(on);
+        }
+    }
+
     /// The member of a pool to use next; of the replicas' one that is fresh enough for the request under way.
     pub(super) fn member(&self, pool: PoolId) -> Option<&Arc<ServerPool>> {
         let members = self.view.snapshot.pool(pool);
@@ -248,10 +276,14 @@ impl Session {
         }
     }
 
+    /// Whether the request is one of a transaction, which reads on.
+    fn is_in_transaction(&self, demand: &Demand) -> bool {
+        demand.begins != Control::None || matches!(self.hold.transaction, LocalTransaction::Deferred(_))
+    }
+
     /// The tables that a read may come to read on the backend that it gets.
     fn read_scope(&self, demand: &Demand) -> Scope {
-        let goes_on = matches!(self.hold.transaction, LocalTransaction::Deferred(_));
-        let tables = if goes_on { Tables::ALL } else { demand.verdict.reads() };
+        let tables = if self.is_in_transaction(demand) { Tables::ALL } else { demand.verdict.reads() };
         Scope { tables, database: self.who.identity.database_hash }
     }
 

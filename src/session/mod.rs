@@ -25,6 +25,7 @@ mod carry;
 mod checkout;
 mod classify;
 mod client;
+mod define;
 mod extended;
 mod failed;
 mod fresh;

@@ -301,6 +301,15 @@ pub(crate) fn ends_on_two_servers() -> Reply {
     )
 }
 
+/// What was defined on the job database could not be committed there.
+pub(crate) fn definitions_not_committed() -> Reply {
+    Reply::new(
+        "08006",
+        "the job database did not commit what was defined there; the transaction was not committed on the primary",
+        "Run the migration again.",
+    )
+}
+
 /// The tables that a refused request names, in words.
 pub(crate) fn named_tables(jobs: &[String], application: &[String]) -> String {
     let list = |title: &str, names: &[String]| {

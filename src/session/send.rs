@@ -8,10 +8,9 @@ use std::{
 
 use super::{
     Ended, Session, Stop,
-    across::Across,
     aliases::write_aliases,
     classify::begin_search,
-    hold::{Hold, Leased},
+    hold::{Across, Hold, Leased},
     kinds::CHANGES_SETTINGS,
     prepared::Repeat,
     request::{End, Request},
@@ -99,7 +98,7 @@ impl Sending<'_> {
         let sent = leased.send(if as_it_came { &self.client.inbox[..request.len] } else { &draft });
         leased.protocol.insert_leading(&mut self.client.outbox);
         if may_repeat {
-            leased.protocol.may_repeat();
+            leased.protocol.may_repeat(demand.verdict.control != Control::None);
         }
         let bytes = self.client.take_request(request.len);
         self.under_way.is_repeated = false;

@@ -50,11 +50,15 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         match session.target(request, &demand) {
             Target::Torn => return Err(session.torn(request, &demand).into()),
             Target::Across(pool) => Box::pin(session.cross(request, &demand, judged_at, pool)).await?,
-            Target::Held => {}
+            Target::Held => session.count_held_read(&demand),
             Target::Pool(pool) => {
                 let pool = session.fresh_pool(&demand, pool).await?;
                 session.checkout(request, &demand, judged_at, pool).await?;
+                session.note_reading(&demand);
             }
+        }
+        if session.defines_on_both(&demand) {
+            Box::pin(session.prepare_definition(request, &demand, judged_at)).await?;
         }
         if session.listens(&demand) {
             Box::pin(session.prepare_listening(request, &demand)).await?;

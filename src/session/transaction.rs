@@ -6,7 +6,7 @@
 //! not the session holds a backend by now; otherwise it is the backend's.
 
 use super::reply::{self, Reply};
-use crate::{sql::Control, wire::TxStatus};
+use crate::wire::TxStatus;
 
 /// A transaction without a backend.
 #[derive(Debug, Default)]
@@ -47,8 +47,7 @@ pub(crate) enum Ending {
 
 impl LocalTransaction {
     /// BEGIN as the client wrote it.
-    pub(crate) fn begin(text: &[u8], control: Control) -> Self {
-        let fits_standby = matches!(control, Control::Begin { read_only: true, serializable: false });
+    pub(crate) fn begin(text: &[u8], fits_standby: bool) -> Self {
         Self::Deferred(Box::new(Deferred { texts: vec![text.into()], fits_standby }))
     }
 
@@ -112,7 +111,7 @@ mod tests {
         for (mut transaction, ends, after) in [
             (lost(), false, TxStatus::Failed),
             (lost(), true, TxStatus::Idle),
-            (LocalTransaction::begin(b"BEGIN", Control::None), false, TxStatus::Failed),
+            (LocalTransaction::begin(b"BEGIN", false), false, TxStatus::Failed),
             (LocalTransaction::No, false, TxStatus::Idle),
             (LocalTransaction::Failed, true, TxStatus::Failed),
         ] {

@@ -144,29 +144,43 @@ pub enum ReadOn {
     Replica,
     /// On a replica, after it was held for one to be fresh enough.
     ReplicaLater,
+    /// On a replica, where its transaction had been opened.
+    ReplicaOpen,
     /// On the primary: what was written to its tables has not been replayed.
     FreshWrite,
     /// On the primary: what its session has seen or written has not been replayed.
     Floor,
     /// On the primary: not everything that was committed when it came has been replayed.
     Behind,
+    /// On the primary, where its transaction had been opened.
+    PrimaryOpen,
     /// On the primary: no replica serves reads, because none answers, or each is too far behind.
     NoReplica,
 }
 
 impl ReadOn {
     /// Every one of them, in the order of their discriminants.
-    pub const ALL: [Self; 6] =
-        [Self::Replica, Self::ReplicaLater, Self::FreshWrite, Self::Floor, Self::Behind, Self::NoReplica];
+    pub const ALL: [Self; 8] = [
+        Self::Replica,
+        Self::ReplicaLater,
+        Self::ReplicaOpen,
+        Self::FreshWrite,
+        Self::Floor,
+        Self::Behind,
+        Self::PrimaryOpen,
+        Self::NoReplica,
+    ];
 
     /// The labels of the metric: where, and why.
     pub const fn labels(self) -> (&'static str, &'static str) {
         match self {
             Self::Replica => ("replica", "fresh"),
             Self::ReplicaLater => ("replica", "held"),
+            Self::ReplicaOpen => ("replica", "transaction"),
             Self::FreshWrite => ("primary", "fresh_write"),
             Self::Floor => ("primary", "floor"),
             Self::Behind => ("primary", "lag"),
+            Self::PrimaryOpen => ("primary", "transaction"),
             Self::NoReplica => ("primary", "no_replica"),
         }
     }

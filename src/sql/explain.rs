@@ -97,8 +97,11 @@ impl fmt::Display for Explanation {
         if verdict.class == Class::Job && !verdict.effects.has(Effects::JOB_SIDE) {
             writeln!(f, "enqueues   may run in a transaction of the application, if jobs are relayed")?;
         }
-        let told =
-            Effects::APP_OBJECTS.with(Effects::UNPROVEN).with(Effects::JOB_SIDE).with(Effects::JOB_WRITES);
+        let told = Effects::APP_OBJECTS
+            .with(Effects::UNPROVEN)
+            .with(Effects::JOB_SIDE)
+            .with(Effects::JOB_WRITES)
+            .with(Effects::JOB_DDL);
         let effects = verdict.effects.without(told);
         if effects != Effects::NONE {
             writeln!(f, "effects    {effects:?}")?;

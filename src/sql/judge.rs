@@ -16,7 +16,7 @@ use super::{
     seen::{Access, Seen},
     tables::Tables,
     utility,
-    verdict::{Class, Control, Effects, Reason, Verdict},
+    verdict::{AccessMode, Class, Control, Effects, Reason, Verdict},
 };
 
 /// Judges a text. `seen` collects names if somebody wants them.
@@ -199,6 +199,9 @@ impl Judge<'_> {
         if self.rules.words_name_job(&source) {
             walk.found.is_job(Reason::JobLiteral);
             walk.found.belongs_to_jobs = true;
+            let words = source.to_ascii_lowercase();
+            walk.found.defines =
+                ["create", "alter", "drop", "comment"].iter().any(|word| words.contains(word));
         }
         let sets = programs::parameters(&source);
         if !sets.names.is_empty() {
@@ -336,7 +339,7 @@ fn transaction<'p>(walk: &mut Walk<'p, '_>, statement: &'p nodes::TransactionStm
 
 /// `None` if an option is not understood.
 fn begin(statement: &nodes::TransactionStmt) -> Option<Control> {
-    let (mut read_only, mut serializable) = (false, false);
+    let (mut access, mut serializable) = (AccessMode::Default, false);
     for option in statement.options() {
         let Node::DefElem(option) = option else {
             return None;
@@ -353,12 +356,14 @@ fn begin(statement: &nodes::TransactionStmt) -> Option<Control> {
                     _ => return None,
                 }
             }
-            "transaction_read_only" => read_only = truth(value)?,
+            "transaction_read_only" => {
+                access = if truth(value)? { AccessMode::ReadOnly } else { AccessMode::ReadWrite }
+            }
             "transaction_deferrable" => _ = truth(value)?,
             _ => return None,
         }
     }
-    Some(Control::Begin { read_only, serializable })
+    Some(Control::Begin { access, serializable })
 }
 
 fn truth(value: pg_raw_parse::ConstValue<'_>) -> Option<bool> {

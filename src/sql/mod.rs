@@ -79,4 +79,4 @@ pub use statements::{
     statement_names,
 };
 pub use tables::Tables;
-pub use verdict::{Class, Consistency, Control, Effects, Hint, Reason, Verdict};
+pub use verdict::{AccessMode, Class, Consistency, Control, Effects, Hint, Reason, Verdict};

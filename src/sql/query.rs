@@ -31,6 +31,8 @@ pub(super) struct Found {
     pub(super) job: Option<Reason>,
     /// Whether anything in it is not proven to only read, wherever it runs.
     is_no_read: bool,
+    /// Makes, changes or takes away objects, of whatever kind.
+    pub(super) defines: bool,
     /// Uses job objects for something else than to add jobs that are relayed.
     pub(super) belongs_to_jobs: bool,
     pub(super) effects: Effects,
@@ -92,6 +94,7 @@ impl Found {
                 (self.application, Effects::MIXED),
                 (self.belongs_to_jobs, Effects::JOB_SIDE),
                 (self.is_no_read, Effects::JOB_WRITES),
+                (self.defines, Effects::JOB_DDL),
             ];
             self.effects =
                 flags.iter().filter(|(is_so, _)| *is_so).fold(self.effects, |all, (_, one)| all.with(*one));

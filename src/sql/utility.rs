@@ -28,6 +28,7 @@ use super::{
 pub(super) fn statement<'p>(walk: &mut Walk<'p, '_>, text: &[u8], statement: Statement<'p>) {
     walk.found.writes(Reason::Utility);
     walk.found.effects |= effects(statement.node);
+    walk.found.defines = !is_maintenance(statement.node);
     let named = if changes_named_only(statement.node) { defined(walk, statement.node) } else { Tables::ALL };
     walk.found.tables |= named;
     definitions::prove(walk, statement.node);
@@ -152,6 +153,22 @@ fn defined<'p>(walk: &Walk<'p, '_>, node: Node<'p>) -> Tables {
     }
     let all = if is_definition(node) { reach::definitions() } else { Tables::NONE };
     names.into_iter().fold(all, |all, name| all.with(walk.catalog.tables(name, Use::Delete)))
+}
+
+/// Whether it changes rows, their order or what is kept of them, and no definition.
+fn is_maintenance(node: Node<'_>) -> bool {
+    matches!(
+        node,
+        Node::TruncateStmt(_)
+            | Node::VacuumStmt(_)
+            | Node::LockStmt(_)
+            | Node::ReindexStmt(_)
+            | Node::ClusterStmt(_)
+            | Node::RefreshMatViewStmt(_)
+            | Node::CheckPointStmt(_)
+            | Node::ExecuteStmt(_)
+            | Node::AlterSystemStmt(_)
+    )
 }
 
 /// Whether it makes something, or takes it away.

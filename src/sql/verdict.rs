@@ -73,8 +73,8 @@ pub enum Control {
     None,
     /// BEGIN or START TRANSACTION, which may be deferred.
     Begin {
-        /// `READ ONLY` was asked for.
-        read_only: bool,
+        /// Whether it may write.
+        access: AccessMode,
         /// `ISOLATION LEVEL SERIALIZABLE` was asked for: not possible on a standby.
         serializable: bool,
     },
@@ -89,7 +89,27 @@ pub enum Control {
     Other,
 }
 
+/// The access mode that BEGIN asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AccessMode {
+    /// Nothing: `default_transaction_read_only` decides.
+    Default,
+    /// `READ ONLY`.
+    ReadOnly,
+    /// `READ WRITE`.
+    ReadWrite,
+}
+
 impl Control {
+    /// Whether it begins a transaction that a standby can run, where `reads_by_default` is the session's default.
+    pub fn begins_on_standby(self, reads_by_default: bool) -> bool {
+        match self {
+            Self::Begin { serializable: false, access: AccessMode::ReadOnly } => true,
+            Self::Begin { serializable: false, access: AccessMode::Default } => reads_by_default,
+            _ => false,
+        }
+    }
+
     /// Of several statements that come in one request.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
@@ -195,6 +215,8 @@ effects! {
     JOB_SIDE = 52;
     /// A job statement that is not proven to only read.
     JOB_WRITES = 53;
+    /// Defines job objects, in statements or in a DO block.
+    JOB_DDL = 54;
     /// Changes what texts mean until the end of the transaction: SET LOCAL, `set_config(.., true)`, a temporary table
     /// that goes with it.
     LOCAL = 50;

@@ -462,5 +462,6 @@ pub(crate) fn routes(config: &Config) -> Routes {
         jobs: id("jobs"),
         workers: id("workers"),
         jobs_elsewhere: first_server("jobs").is_some_and(|jobs| Some(jobs) != first_server("primary")),
+        defines_on_both: config.jobs.ddl_on_both,
     }
 }

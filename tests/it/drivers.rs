@@ -4,9 +4,11 @@
 //! With `BULKHEAD_TEST_DIRECT=1` they go straight to the primary: what fails there too is not the proxy's fault.
 
 use std::{
+    collections::BTreeMap,
     env,
     path::{Path, PathBuf},
     process::Command,
+    time::Instant,
 };
 
 use crate::support::{Cluster, Login, Proxy, ProxyConfig, connect, programs};
@@ -43,6 +45,34 @@ impl Target {
         run_script(&self.url, command, script)
     }
 
+    /// Runs such a script with that many rounds; how many reads ran where, by the reason.
+    async fn count_reads(&self, command: &Command, script: &str, rounds: u32) -> BTreeMap<String, f64> {
+        let before = self.reads().await;
+        let began = Instant::now();
+        let mut again = Command::new(command.get_program());
+        again.args(command.get_args()).env("ROUNDS", rounds.to_string());
+        let text = self.run_script(&mut again, script);
+        let took = began.elapsed();
+        let mut ran = self.reads().await;
+        for (reason, count) in &mut ran {
+            *count -= before[reason];
+        }
+        tell(&format!("{text}{rounds} rounds each in {took:?}, reads: {ran:?}"));
+        ran
+    }
+
+    async fn reads(&self) -> BTreeMap<String, f64> {
+        let Some(proxy) = &self.proxy else { return BTreeMap::new() };
+        let metrics = proxy.metrics().await;
+        let samples = metrics.lines().filter_map(|line| line.strip_prefix("bulkhead_replica_reads_total{"));
+        let read = |sample: &str| {
+            let (labels, count) = sample.rsplit_once(' ')?;
+            let (_, reason) = labels.split_once("reason=\"")?;
+            Some((reason.trim_end_matches("\"}").to_owned(), count.parse().ok()?))
+        };
+        samples.filter_map(read).collect()
+    }
+
     fn pgbench(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(programs().path("pgbench"));
         self.run(command.args(arguments).arg(&self.url))
@@ -67,18 +97,57 @@ fn asyncpg() {
 }
 
 /// How often each driver writes and reads: `BULKHEAD_OWN_WRITES` asks for more.
-const OWN_WRITES: &str = "300";
+const OWN_WRITES: u32 = 200;
 
-/// A replica that is behind is no reason not to find what was just written.
-#[tokio::test]
-async fn what_was_written_is_found() {
-    let target = Target::start();
+/// One of so many is held until the replica has what was written.
+const HELD: u32 = 20;
+
+/// A replica that is behind is no reason not to find what was just written: neither on the primary, nor on the replica, for
+/// which reads wait then.
+async fn own_writes(command: &mut Command, script: &str) {
+    let mut target = Target::start();
     target.cluster.replica.query("ALTER SYSTEM SET recovery_min_apply_delay = '50ms'").await;
     target.cluster.replica.query("SELECT pg_reload_conf()").await;
-    let rounds = env::var("BULKHEAD_OWN_WRITES").unwrap_or_else(|_| OWN_WRITES.to_owned());
-    for (mut command, script) in [(python(), "own_writes.py"), (node(), "own_writes.mjs")] {
-        target.run_script(command.env("ROUNDS", &rounds), script);
+    let rounds =
+        env::var("BULKHEAD_OWN_WRITES").map_or(OWN_WRITES, |rounds| rounds.parse().expect("a number"));
+    let ran = target.count_reads(command, script, rounds).await;
+    if let Some(proxy) = &mut target.proxy {
+        assert!(ran["fresh_write"] > f64::from(rounds) * 0.9, "the replica was not behind: {ran:?}");
+        let config = ProxyConfig::of(&target.cluster).set("pools.replicas", "causal_wait", "5s");
+        proxy.reload_to(&config).await;
+        let held = target.count_reads(command, script, rounds / HELD).await;
+        assert!(held["held"] > f64::from(rounds / HELD) * 0.5, "nothing waited for the replica: {held:?}");
+        assert!(held["fresh_write"] < held["held"] / 2.0, "the replica was not used: {held:?}");
     }
+}
+
+#[expect(clippy::print_stderr, reason = "the figures are of interest in a long run")]
+fn tell(text: &str) {
+    eprintln!("{text}");
+}
+
+#[tokio::test]
+async fn what_was_written_is_found_by_drivers_of_python() {
+    own_writes(&mut python(), "own_writes.py").await;
+}
+
+#[tokio::test]
+async fn what_was_written_is_found_by_drivers_of_node() {
+    own_writes(&mut node(), "own_writes.mjs").await;
+}
+
+#[tokio::test]
+#[ignore = "it needs a JDK; `make check-drivers` runs it"]
+async fn what_was_written_is_found_by_pgjdbc() {
+    let mut java = Command::new("java");
+    // Where Debian installs the driver, and what that needs.
+    own_writes(java.arg("--class-path").arg("/usr/share/java/*"), "OwnWrites.java").await;
+}
+
+#[tokio::test]
+#[ignore = "it needs Ruby; `make check-drivers` runs it"]
+async fn what_was_written_is_found_by_active_record() {
+    own_writes(&mut Command::new("ruby"), "own_writes.rb").await;
 }
 
 #[test]

@@ -50,6 +50,7 @@ mod proven;
 mod reload;
 mod repeats;
 mod repeats_lost;
+mod replicas;
 mod routing;
 mod shares;
 mod silence;

@@ -252,7 +252,7 @@ impl Protocol {
         let mut steps = std::mem::take(&mut part.steps);
         self.shape = Shape::default();
         let repeat = std::mem::replace(&mut part.repeat, Repeat::No);
-        let repeats = repeat != Repeat::No && part.kind != Kind::Open;
+        let repeats = repeat != Repeat::No && part.kind != Kind::Open && !part.begins;
         if repeats && let Some(reason) = Transient::of_error(body) {
             part.withholds_ready = true;
             self.on_transient(reason, steps, out);

@@ -19,10 +19,11 @@ impl Protocol {
         self.parts.back().is_some_and(|part| part.repeat == Repeat::Yes)
     }
 
-    /// Lets what was sent last be sent again, as long as the client has got nothing of its answer.
-    pub fn may_repeat(&mut self) {
+    /// Lets what was sent last be sent again, as long as the client has got nothing of its answer. `begins` if it begins a
+    /// transaction.
+    pub fn may_repeat(&mut self, begins: bool) {
         if let Some(part) = self.parts.back_mut() {
-            part.repeat = Repeat::Yes;
+            (part.repeat, part.begins) = (Repeat::Yes, begins);
         }
     }
 

@@ -121,7 +121,7 @@ impl Protocol {
             }
             _ => (VecDeque::new(), Opening::Plain),
         };
-        let (withholds_ready, failed, repeat) = (false, false, Repeat::No);
+        let (withholds_ready, failed, begins, repeat) = (false, false, false, Repeat::No);
         let (parses, repeats_at) = (0, 0);
         self.parts.push_back(Part {
             whose,
@@ -131,6 +131,7 @@ impl Protocol {
             repeats_at,
             withholds_ready,
             repeat,
+            begins,
             failed,
             opening,
         });

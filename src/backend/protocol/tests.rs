@@ -353,7 +353,7 @@ fn an_error_of_the_servers_own_is_kept_from_the_client_if_it_comes_first() {
     ] {
         let mut protocol = Protocol::default();
         protocol.sent_extended(VecDeque::new(), true);
-        protocol.may_repeat();
+        protocol.may_repeat(false);
         assert!(protocol.has_told_nothing());
         let error = failure("ERROR", code);
         let told = hear(&mut protocol, &[&before[..], &error, &done].concat());
@@ -363,10 +363,16 @@ fn an_error_of_the_servers_own_is_kept_from_the_client_if_it_comes_first() {
     }
     let mut protocol = Protocol::default();
     protocol.sent_extended(VecDeque::new(), true);
-    protocol.may_repeat();
+    protocol.may_repeat(false);
     assert_eq!(hear(&mut protocol, &[b'2', 0, 0, 0, 4]), [b'2', 0, 0, 0, 4]);
     assert!(!protocol.has_told_nothing());
     assert!(!hear(&mut protocol, &failure("ERROR", "40001")).is_empty(), "something was told before");
+    let mut protocol = Protocol::default();
+    protocol.sent_extended(VecDeque::new(), true);
+    protocol.may_repeat(true);
+    assert!(protocol.has_told_nothing());
+    assert!(!hear(&mut protocol, &failure("ERROR", "40001")).is_empty(), "its transaction has failed");
+    assert!(protocol.take_heard().transient.is_none() && !protocol.has_told_nothing());
 }
 
 fn warning(code: &str) -> Vec<u8> {
@@ -384,7 +390,7 @@ fn the_warning_of_an_end_is_told_only_if_it_is_none() {
     {
         let mut protocol = Protocol::default();
         protocol.sent_extended(VecDeque::new(), true);
-        protocol.may_repeat();
+        protocol.may_repeat(false);
         let words = [&before[..], &warning(code)].concat();
         let told = hear(&mut protocol, &words);
         assert_eq!(told, if kept { Vec::new() } else { words.clone() }, "{code}");
@@ -404,7 +410,7 @@ fn the_warning_of_an_end_is_told_only_if_it_is_none() {
 fn an_error_that_comes_before_the_sync_was_sent_is_told() {
     let mut protocol = Protocol::default();
     protocol.sent_extended([Step::SwallowParsed(StatementId(1))].into(), false);
-    protocol.may_repeat();
+    protocol.may_repeat(false);
     assert!(!hear(&mut protocol, &failure("ERROR", "40001")).is_empty());
     assert!(protocol.is_skipping() && !protocol.has_told_nothing());
 }

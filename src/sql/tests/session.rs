@@ -1,19 +1,22 @@
 //! Effects on the session and control of transactions.
 
 use super::verdict;
-use crate::sql::{Control, Effects as E};
+use crate::sql::{
+    AccessMode::{Default, ReadOnly, ReadWrite},
+    Control, Effects as E,
+};
 
 #[test]
 fn control() {
-    let begin = |read_only, serializable| Control::Begin { read_only, serializable };
+    let begin = |access, serializable| Control::Begin { access, serializable };
     for (text, control) in [
-        ("BEGIN", begin(false, false)),
-        ("begin transaction", begin(false, false)),
-        ("START TRANSACTION READ ONLY", begin(true, false)),
-        ("BEGIN READ WRITE", begin(false, false)),
-        ("BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE", begin(true, true)),
-        ("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", begin(true, false)),
-        ("BEGIN NOT DEFERRABLE", begin(false, false)),
+        ("BEGIN", begin(Default, false)),
+        ("begin transaction", begin(Default, false)),
+        ("START TRANSACTION READ ONLY", begin(ReadOnly, false)),
+        ("BEGIN READ WRITE", begin(ReadWrite, false)),
+        ("BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE", begin(ReadOnly, true)),
+        ("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", begin(ReadOnly, false)),
+        ("BEGIN NOT DEFERRABLE", begin(Default, false)),
         ("COMMIT", Control::Commit),
         ("END", Control::Commit),
         ("COMMIT AND CHAIN", Control::Other),
@@ -43,7 +46,7 @@ fn control() {
 fn effects() {
     for (text, effects) in EFFECTS {
         // What is proven has tests of its own.
-        let jobs = E::JOB_SIDE.with(E::JOB_WRITES);
+        let jobs = E::JOB_SIDE.with(E::JOB_WRITES).with(E::JOB_DDL);
         let others = E::APP_OBJECTS.with(E::UNPROVEN).with(E::bound_setting(0)).with(jobs);
         assert_eq!(verdict(text).effects.without(others), *effects, "{text}");
     }

@@ -40,6 +40,7 @@ mod world;
 
 use std::time::Duration;
 
+use crate::support::{Certificates, Postgres, Role};
 use load::Report;
 use world::{Mode, World, number};
 
@@ -53,8 +54,11 @@ const LONG: Duration = Duration::from_secs(3600);
 const SHARE: u64 = 10;
 
 async fn short(mode: Mode) -> Report {
-    let world = World::start(mode, load::WRITERS).await;
-    let report = load::run(&world, mode, u64::MAX, SHORT, 1).await;
+    run_short(&World::start(mode, load::WRITERS).await, mode).await
+}
+
+async fn run_short(world: &World, mode: Mode) -> Report {
+    let report = load::run(world, mode, u64::MAX, SHORT, 1).await;
     tell(&format!("{}\n{}", report.row(mode), report.counted));
     report
 }
@@ -114,6 +118,18 @@ async fn session_never_goes_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strong_shows_what_was_written_past_it_too() {
     short(Mode::Strong).await.check(Mode::Strong);
+}
+
+/// Positions and sessions are on several threads, and there are more replicas for a session to go between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promises_are_kept_on_two_threads_with_four_replicas_over_tls() {
+    let certificates = Certificates::new();
+    let primary = Postgres::builder(Role::Primary).setting("max_prepared_transactions", 20);
+    let primary = primary.tls(&certificates).start();
+    let world =
+        World::of(primary, 4, load::WRITERS, "?sslmode=require", |config| config.set("listen", "threads", 2))
+            .await;
+    run_short(&world, Mode::Tables).await.check(Mode::Tables);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -25,14 +25,16 @@ pub(super) enum Read {
     CopyOut,
     /// Behind a read of another relation, with one Sync. By a raw session only.
     Pipeline,
+    /// In a transaction that is opened with one Sync by a read of another relation. By a raw session only.
+    Opened,
 }
 
 use Read::{
-    Bound, CopyOut, Cte, Function, Join, Pipeline, Plain, Prepared, Several, Snapshot, Subquery, Transaction,
-    View,
+    Bound, CopyOut, Cte, Function, Join, Opened, Pipeline, Plain, Prepared, Several, Snapshot, Subquery,
+    Transaction, View,
 };
 
-pub(super) const READS: [Read; 13] = [
+pub(super) const READS: [Read; 14] = [
     Plain,
     Join,
     Subquery,
@@ -46,6 +48,7 @@ pub(super) const READS: [Read; 13] = [
     Snapshot,
     CopyOut,
     Pipeline,
+    Opened,
 ];
 
 /// What a read has found.
@@ -85,7 +88,7 @@ impl Read {
 
     /// Whether a session that is raw, or is not, can send it.
     pub(super) fn fits_session(self, is_raw: bool) -> bool {
-        is_raw || !matches!(self, CopyOut | Pipeline)
+        is_raw || !matches!(self, CopyOut | Pipeline | Opened)
     }
 
     /// Reads a key of what the form writes.
@@ -104,6 +107,10 @@ impl Read {
             CopyOut => session.copy_out(&sql).await?,
             Pipeline => session.pipeline(&["SELECT count(*), '' FROM keys", &sql]).await?,
             Transaction => in_transaction(session, "BEGIN READ ONLY", &sql).await?,
+            Opened => {
+                session.pipeline(&["BEGIN READ ONLY", "SELECT count(*) FROM keys"]).await?;
+                end_with(session, &sql).await?
+            }
             Snapshot => {
                 in_transaction(session, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", &sql).await?
             }
@@ -121,7 +128,7 @@ impl Read {
         };
         let plain = from(relation, &key.to_string());
         match self {
-            Plain | Transaction | Snapshot | Pipeline => plain,
+            Plain | Transaction | Snapshot | Pipeline | Opened => plain,
             Join => format!(
                 "SELECT coalesce(max(r.version), 0)::bigint, {WHERE} FROM keys k LEFT JOIN {relation} r USING (key) \
                  WHERE k.key = {key}"
@@ -152,6 +159,10 @@ fn found(rows: &Rows) -> Found {
 
 async fn in_transaction(session: &mut Session, begin: &str, sql: &str) -> Result<Rows, Failed> {
     session.text(begin).await?;
+    end_with(session, sql).await
+}
+
+async fn end_with(session: &mut Session, sql: &str) -> Result<Rows, Failed> {
     let rows = session.text(sql).await;
     let ended = session.text("COMMIT").await;
     let rows = rows?;

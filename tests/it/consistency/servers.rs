@@ -111,7 +111,7 @@ fn ports(servers: &[&Postgres]) -> Vec<u16> {
 async fn another_host_in_place_of_a_replica_is_not_read_before_it_has_all() {
     for mode in [Mode::Tables, Mode::Session] {
         let mut world = seldom_asked(mode).await;
-        let [one, two] = &world.replicas;
+        let [one, two] = &world.replicas[..] else { panic!("two") };
         let url = Login::App.url_of_hosts(&ports(&[one, two]), "");
         let config = world.config.clone().set("servers.replica_1", "url", url);
         let config = config.remove("servers.replica_2").pool("replicas", &["replica_1"], 10);
@@ -119,7 +119,7 @@ async fn another_host_in_place_of_a_replica_is_not_read_before_it_has_all() {
         let form = named("update");
         let (mut writer, mut reader) = (world.session(false).await, world.session(false).await);
         world.wait_until_read(&mut reader, form).await;
-        let [one, two] = &world.replicas;
+        let [one, two] = &world.replicas[..] else { panic!("two") };
         two.set_replay(false).await;
         writer.write(form, KEY, 1).await.expect("valid");
         one.wait_for_replay(&world.primary).await;

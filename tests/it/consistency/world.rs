@@ -1,4 +1,4 @@
-//! A primary, two replicas that fall behind, stop and crash, and Bulkhead before them.
+//! A primary, two replicas or more that fall behind, stop and crash, and Bulkhead before them.
 
 use std::{
     env,
@@ -35,7 +35,7 @@ pub(super) struct World {
     // Dropped first, so that it does not complain of its servers.
     pub(super) proxy: Proxy,
     pub(super) config: ProxyConfig,
-    pub(super) replicas: [Postgres; 2],
+    pub(super) replicas: Vec<Postgres>,
     pub(super) primary: Postgres,
 }
 
@@ -58,10 +58,21 @@ impl World {
     }
 
     pub(super) async fn configured(writers: usize, change: impl FnOnce(ProxyConfig) -> ProxyConfig) -> Self {
-        let primary = Postgres::builder(Role::Primary).setting("max_prepared_transactions", 20).start();
+        let primary = Postgres::builder(Role::Primary).setting("max_prepared_transactions", 20);
+        Self::of(primary.start(), 2, writers, "", change).await
+    }
+
+    /// With so many replicas of a primary, behind URLs with these parameters.
+    pub(super) async fn of(
+        primary: Postgres,
+        replicas: usize,
+        writers: usize,
+        parameters: &str,
+        change: impl FnOnce(ProxyConfig) -> ProxyConfig,
+    ) -> Self {
         let replica =
-            || Postgres::builder(Role::ReplicaOf(&primary)).setting("quote_all_identifiers", "on").start();
-        let replicas = [replica(), replica()];
+            |_| Postgres::builder(Role::ReplicaOf(&primary)).setting("quote_all_identifiers", "on").start();
+        let replicas: Vec<Postgres> = (0..replicas).map(replica).collect();
         primary.query("CREATE SCHEMA elsewhere AUTHORIZATION app").await;
         for form in FORMS.iter().copied().flatten() {
             primary.query(&format!("SET ROLE app; {}", form.schema(writers - 1))).await;
@@ -70,14 +81,17 @@ impl World {
         for replica in &replicas {
             replica.wait_for_replay(&primary).await;
         }
-        let [one, two] = [&replicas[0], &replicas[1]].map(|replica| replica.url(Login::App));
-        let config = ProxyConfig::primary_only(&primary)
+        let url = |server: &Postgres| server.url(Login::App) + parameters;
+        let mut config = ProxyConfig::primary_only(&primary)
             .set("auth", "method", "trust")
-            .set("servers.replica_1", "url", one)
-            .set("servers.replica_2", "url", two)
-            .pool("primary", &["primary"], 20)
-            .pool("replicas", &["replica_1", "replica_2"], 10);
-        let config = change(config);
+            .set("servers.primary", "url", url(&primary))
+            .pool("primary", &["primary"], 20);
+        let names: Vec<String> = (1..=replicas.len()).map(|number| format!("replica_{number}")).collect();
+        for (name, replica) in names.iter().zip(&replicas) {
+            config = config.set(&format!("servers.{name}"), "url", url(replica));
+        }
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let config = change(config.pool("replicas", &names, 10));
         let proxy = Proxy::start(&config.to_toml());
         let world = Self { proxy, config, replicas, primary };
         world.wait_until_replicas_are_read().await;
@@ -102,7 +116,7 @@ impl World {
         Session::open_with(self.proxy.port(), is_raw, options).await.expect("Bulkhead accepts connections")
     }
 
-    /// Holds back, or lets go, what both replicas have received.
+    /// Holds back, or lets go, what replicas have received.
     pub(super) async fn set_replay(&self, on: bool) {
         for replica in &self.replicas {
             replica.set_replay(on).await;
@@ -126,8 +140,8 @@ impl World {
 
     /// Something happens to a replica. The second is seldom behind for long, so that there is one to be read.
     pub(super) async fn mishap(&self, random: &mut Random) {
-        let [behind, other] = &self.replicas;
-        let any = &self.replicas[random.below(2) as usize];
+        let [behind, other, ..] = &self.replicas[..] else { panic!("two at least") };
+        let any = &self.replicas[random.below(self.replicas.len() as u64) as usize];
         match random.below(12) {
             0..5 => set_delay(behind, random.below(5_001)).await,
             5 => set_delay(behind, 0).await,
@@ -164,7 +178,7 @@ impl World {
             .await;
     }
 
-    /// Undoes every mishap and waits until both replicas have all.
+    /// Undoes every mishap and waits until all replicas have all.
     pub(super) async fn heal(&self) {
         for replica in &self.replicas {
             set_delay(replica, 0).await;

@@ -147,6 +147,7 @@ fn shared(pool: &Arc<ServerPool>, spawner: Spawner) -> Snapshot {
             jobs: None,
             workers: None,
             jobs_elsewhere: false,
+            defines_on_both: false,
         },
         health: Health::new(&pools, (PoolId(0), None), &process.causal, LagBounds::default(), None),
         requests: pools.iter().map(|_| Arc::new(Requests::default())).collect(),

@@ -3,6 +3,7 @@
 
 mod fresh;
 mod shapes;
+mod transactions;
 
 use std::time::Duration;
 

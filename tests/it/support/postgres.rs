@@ -139,6 +139,7 @@ impl Builder<'_> {
     pub(crate) fn start(self) -> Postgres {
         let (name, template) = match self.role {
             Role::Primary => ("primary", Template::App),
+            Role::ReplicaOf(other) if other.name == "jobs" => ("replica", Template::Jobs),
             Role::ReplicaOf(_) => ("replica", Template::App),
             Role::Jobs => ("jobs", Template::Jobs),
         };
