@@ -82,6 +82,13 @@ impl Scratch {
     }
 }
 
+impl Scratch {
+    /// The first `len` bytes, to be changed where they are.
+    pub fn filled_mut(&mut self, len: usize) -> &mut [u8] {
+        self.0.as_mut().and_then(|buffer| buffer.get_mut(..len)).unwrap_or_default()
+    }
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Some(buffer) = self.0.take() {

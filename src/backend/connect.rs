@@ -175,6 +175,7 @@ async fn attempt(
         silence: Silence::default(),
         changes: Changes::default(),
         usage: Usage::none(),
+        types: None,
         uses: 0,
         generation: 0,
         opened_at: 0,

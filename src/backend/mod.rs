@@ -8,6 +8,7 @@ pub mod cancel;
 pub mod connect;
 pub mod connect_error;
 pub mod dial;
+pub mod filter;
 pub mod handover;
 pub mod hosts;
 pub mod in_use;
@@ -26,6 +27,7 @@ mod usage;
 use std::{sync::Arc, time::Duration};
 
 pub use address::{Credentials, Identity, Server};
+use filter::Filter;
 pub use hosts::{HostPort, SessionAttrs};
 pub use number::BackendId;
 pub use protocol::{Protocol, Quiescent};
@@ -79,6 +81,8 @@ pub struct Backend {
     pub changes: Changes,
     /// The use that its lease has made of it so far.
     pub usage: Usage,
+    /// The filter that puts its replies into the primary's numbers of types, if its own are others and its session's are not.
+    pub types: Option<Box<Filter>>,
     /// How often a session took it, and so whether another one has had it since.
     pub uses: u32,
     /// The pool's generation when it was connected.

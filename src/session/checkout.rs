@@ -249,6 +249,7 @@ impl Session {
         self.who.key.holds(&lease.cancel);
         self.note_member(pool, lease.pool());
         lease.protocol.watch_commands(false);
+        self.set_types(&mut lease, pool);
         // It stays new until something has been sent to it.
         let is_own = self.own.last == Some((pool, lease.id, lease.uses));
         self.own.is_new_backend |= !is_own;

@@ -69,6 +69,9 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         if session.shows_others(request, &demand) {
             Box::pin(session.hide_others()).await?;
         }
+        if session.localizes(request) {
+            Box::pin(session.check_types(request)).await?;
+        }
         session.count(&demand);
         session.send(request, &demand)?;
         session.relay().await?;

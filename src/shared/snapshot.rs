@@ -172,6 +172,12 @@ impl Snapshot {
         })
     }
 
+    /// Whether a pool is on the job database's server, and that another one than the primary's.
+    pub(crate) fn is_jobs_elsewhere(&self, pool: PoolId) -> bool {
+        let is_there = |jobs: PoolId| jobs == pool || self.same_server(jobs, pool);
+        self.routes.jobs_elsewhere && self.routes.jobs.is_some_and(is_there)
+    }
+
     /// Whether two pools are on one server (the first one of each).
     pub(crate) fn same_server(&self, one: PoolId, other: PoolId) -> bool {
         self.pool(one).members[0].is_on_server_of(&self.pool(other).members[0])

@@ -195,8 +195,13 @@ impl Draft {
 impl Built {
     /// Where the primary's pool and the catalogs' source are.
     pub(crate) fn catalog_source(&self) -> Source {
-        let primary = &self.shared.pools[usize::from(self.shared.routes.primary.0)].members[0];
-        Source { primary: Arc::clone(primary), refresh: self.config.limits.catalog_refresh }
+        let Routes { primary, jobs, jobs_elsewhere, .. } = self.shared.routes;
+        let first = |pool: PoolId| Arc::clone(&self.shared.pools[usize::from(pool.0)].members[0]);
+        Source {
+            primary: first(primary),
+            jobs: jobs.filter(|_| jobs_elsewhere).map(first),
+            refresh: self.config.limits.catalog_refresh,
+        }
     }
 }
 

@@ -127,6 +127,21 @@ impl<'a> Bind<'a> {
         Ok(self.values()?.int16()? == 0)
     }
 
+    /// Whether all columns of its result are to be text.
+    pub fn gives_text(self) -> Result<bool, Malformed> {
+        let mut body = self.values()?;
+        for _ in 0..body.int16()?.cast_unsigned() {
+            if let Ok(len) = usize::try_from(body.int32()?) {
+                body.take(len)?;
+            }
+        }
+        let mut is_text = true;
+        for _ in 0..body.int16()?.cast_unsigned() {
+            is_text &= body.int16()? == 0;
+        }
+        Ok(is_text)
+    }
+
     /// Whether all of its values are written as text.
     pub fn has_only_texts(self) -> Result<bool, Malformed> {
         let mut body = self.rest;

@@ -100,6 +100,14 @@ pub fn describe_statement(out: &mut Vec<u8>, statement: &(impl Name + ?Sized)) {
     });
 }
 
+/// Describe of a portal.
+pub fn describe_portal(out: &mut Vec<u8>, portal: &[u8]) {
+    message(out, b'D', |out| {
+        out.push(b'P');
+        cstring(out, portal);
+    });
+}
+
 /// Close of a prepared statement.
 pub fn close_statement(out: &mut Vec<u8>, statement: &(impl Name + ?Sized)) {
     message(out, b'C', |out| {

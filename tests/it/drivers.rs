@@ -37,22 +37,12 @@ impl Target {
         Self { url: cluster.primary.url(Login::App), proxy: None, cluster }
     }
 
-    /// Runs a program with `DATABASE_URL`; what it wrote. Panics with that if it fails.
     fn run(&self, command: &mut Command) -> String {
-        command.env("DATABASE_URL", &self.url).env("DRIVERS", drivers_folder());
-        let output =
-            command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; run `make setup`"));
-        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.push_str(&String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{command:?} ended with {}:\n{text}", output.status);
-        text
+        run(&self.url, command)
     }
 
-    /// Runs a script that prints `all ok` at its end.
     fn run_script(&self, command: &mut Command, script: &str) -> String {
-        let text = self.run(command.arg(scripts_folder().join(script)));
-        assert!(text.lines().any(|line| line == "all ok"), "{script} did not get to its end:\n{text}");
-        text
+        run_script(&self.url, command, script)
     }
 
     /// Runs such a script with that many rounds; how many reads ran where, by the reason.
@@ -315,8 +305,25 @@ async fn pgbench_in_every_mode() {
     assert_eq!(rows, [wanted]);
 }
 
+/// Runs a program with `DATABASE_URL`; what it wrote. Panics with that if it fails.
+fn run(url: &str, command: &mut Command) -> String {
+    command.env("DATABASE_URL", url).env("DRIVERS", drivers_folder());
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; run `make setup`"));
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?} ended with {}:\n{text}", output.status);
+    text
+}
+
+/// Runs a script that prints `all ok` at its end.
+pub(crate) fn run_script(url: &str, command: &mut Command, script: &str) -> String {
+    let text = run(url, command.arg(scripts_folder().join(script)));
+    assert!(text.lines().any(|line| line == "all ok"), "{script} did not get to its end:\n{text}");
+    text
+}
+
 /// The virtual environment's Python, without the script's folder on its path: scripts are named like drivers.
-fn python() -> Command {
+pub(crate) fn python() -> Command {
     let mut command = Command::new(drivers_folder().join("venv/bin/python"));
     command.arg("-I");
     command

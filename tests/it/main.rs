@@ -65,3 +65,4 @@ mod tls;
 mod tls_reload;
 mod tls_servers;
 mod tools;
+mod types;
