@@ -100,6 +100,8 @@
 //! definitions and settings that decide its meaning are the same; one that is parsed after a SET LOCAL, DDL or anything
 //! unproven in its own transaction is shared with nobody. A client that was told columns or parameters is served by
 //! a statement of the same ones, or gets 0A000 (`session/prepared.rs`).
+//! What it is told of types are the primary's numbers, whichever server answers: the replies of a job database elsewhere
+//! are put into these before anything here looks at them ([`types`]).
 //!
 //! **P5. Effects count when they are executed**, by the server's answers: what was discarded by the command tags of
 //! DISCARD, DEALLOCATE, RESET and SET; settings by the server's own list; a transaction's status by ReadyForQuery; the
@@ -113,6 +115,7 @@
 //! |---|---|
 //! | [`version`], [`clock`], [`seldom`], [`threads`], [`socket`] | what was built; the time; lines that would repeat; the runtime's threads; reading into a thread's one buffer, writing at once |
 //! | [`wire`] | bytes to messages and back; no sockets |
+//! | [`types`] | pure: numbers of types that differ between the primary and a job database elsewhere, in messages both ways |
 //! | [`metrics`] | counters and histograms |
 //! | [`auth`] | SCRAM-SHA-256 and md5, both sides; TLS; the users file |
 //! | [`sql`] | pure: text to verdict and proof; presets of job libraries; catalog snapshots; audited built-in functions |
@@ -121,12 +124,13 @@
 //! | [`backend`] | one server connection: which host, login, protocol state, settings, statements, handing over, cancel |
 //! | [`pool`] | bounds, shares, queue, pins, leases, connecting, proving logins, closing |
 //! | [`topology`] | how the servers are: which answers, which takes writes, where its WAL is |
-//! | [`catalog`] | the catalog snapshots that classification goes by, one of each database |
+//! | [`catalog`] | the catalog snapshots that classification goes by, one of each database; the types of both servers |
 //! | [`listen`] | notifications: one connection for each database listens for all sessions |
 //! | [`outbox`] | jobs enqueued on the primary: moving them to the job database, exactly once |
 //! | [`shared`] | what all sessions share: the snapshot of the configuration, identities, cancel keys, counters |
 //! | [`session`] | one client's conversation, from its first request on |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz` |
+//! | `console` | PgBouncer's commands, over the protocol of Postgres |
 //! | [`door`] | from a connection to a session: accepting, TLS, the first packet, the login |
 //! | [`config`] | file and environment to checked values, all problems at once |
 //! | [`startup`] | putting it together: building, ports, signals, the service manager, reloads, the end |
@@ -200,6 +204,7 @@ pub mod causal;
 pub mod clock;
 pub mod commands;
 pub mod config;
+mod console;
 pub mod demo;
 pub mod door;
 pub mod listen;
@@ -215,5 +220,6 @@ pub mod sql;
 pub mod startup;
 pub mod threads;
 pub mod topology;
+pub mod types;
 pub mod version;
 pub mod wire;

@@ -10,6 +10,7 @@ pub mod tls;
 use std::{
     cell::Cell,
     io,
+    net::SocketAddr,
     os::fd::AsFd,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -78,6 +79,13 @@ impl Scratch {
     /// The first `len` bytes.
     pub fn filled(&self, len: usize) -> &[u8] {
         self.0.as_ref().and_then(|buffer| buffer.get(..len)).unwrap_or_default()
+    }
+}
+
+impl Scratch {
+    /// The first `len` bytes, to be changed where they are.
+    pub fn filled_mut(&mut self, len: usize) -> &mut [u8] {
+        self.0.as_mut().and_then(|buffer| buffer.get_mut(..len)).unwrap_or_default()
     }
 }
 
@@ -259,13 +267,37 @@ impl Socket {
         }
     }
 
+    /// Our end of the connection; `None` of a Unix socket.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.tcp()?.local_addr().ok()
+    }
+
+    /// The peer's address; `None` of a Unix socket.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        self.tcp()?.peer_addr().ok()
+    }
+
+    /// Whether the peer runs as the same user of the operating system: only a Unix socket tells.
+    pub fn is_of_own_user(&self) -> bool {
+        match self {
+            Self::Unix(stream) => {
+                stream.peer_cred().is_ok_and(|peer| peer.uid() == rustix::process::geteuid().as_raw())
+            }
+            Self::Tcp(_) | Self::Tls(_) => false,
+        }
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Tls(stream) => Some(stream.tcp()),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Where the peer is, for logs: an address, or `unix`.
     pub fn peer(&self) -> String {
-        let tcp = match self {
-            Self::Tcp(stream) => stream,
-            Self::Tls(stream) => stream.tcp(),
-            Self::Unix(_) => return "unix".to_owned(),
-        };
+        let Some(tcp) = self.tcp() else { return "unix".to_owned() };
         tcp.peer_addr().map_or_else(|_| "gone".to_owned(), |address| address.to_string())
     }
 }

@@ -142,6 +142,7 @@ mod fixture {
             requests,
             workers: Workers::default(),
             replicas: Replicas { progress, ..Replicas::default() },
+            console: shared::console::Console::default(),
             greetings: Arc::default(),
             process,
         }

@@ -5,6 +5,7 @@
 //! closes the cancel's connection once it has signalled the process (`processCancelRequest`).
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -70,6 +71,16 @@ impl Target {
             lost: AtomicBool::new(false),
             ended: Notify::new(),
         }
+    }
+
+    /// The address of its end of the connection; `None` of a Unix socket.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.route.address
+    }
+
+    /// Cancels that are under way.
+    pub fn cancels_under_way(&self) -> usize {
+        self.under_way.load(Ordering::Acquire)
     }
 
     /// Registers a cancel. Must happen while the session that is to be cancelled holds the backend.

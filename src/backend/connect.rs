@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, io, sync::Arc};
 
 use super::{
-    Backend, Changes, Identity, Protocol, Server, Settings,
+    Backend, Changes, Identity, Protocol, Server, Settings, Usage,
     address::Login,
     cancel::Target,
     connect_error::ConnectError,
@@ -174,6 +174,8 @@ async fn attempt(
         place: HostTurn::default(),
         silence: Silence::default(),
         changes: Changes::default(),
+        usage: Usage::none(),
+        types: None,
         uses: 0,
         generation: 0,
         opened_at: 0,

@@ -8,6 +8,7 @@ pub mod cancel;
 pub mod connect;
 pub mod connect_error;
 pub mod dial;
+pub mod filter;
 pub mod handover;
 pub mod hosts;
 pub mod in_use;
@@ -21,14 +22,17 @@ pub mod search;
 pub mod secret;
 pub mod settings;
 pub mod statements;
+mod usage;
 
 use std::{sync::Arc, time::Duration};
 
 pub use address::{Credentials, Identity, Server};
+use filter::Filter;
 pub use hosts::{HostPort, SessionAttrs};
 pub use number::BackendId;
 pub use protocol::{Protocol, Quiescent};
 pub use settings::Settings;
+pub use usage::Usage;
 
 use crate::{
     causal::stamps::Scope,
@@ -75,6 +79,10 @@ pub struct Backend {
     pub silence: Silence,
     /// What the transaction on it may have changed.
     pub changes: Changes,
+    /// The use that its lease has made of it so far.
+    pub usage: Usage,
+    /// The filter that puts its replies into the primary's numbers of types, if its own are others and its session's are not.
+    pub types: Option<Box<Filter>>,
     /// How often a session took it, and so whether another one has had it since.
     pub uses: u32,
     /// The pool's generation when it was connected.
@@ -268,6 +276,7 @@ impl Backend {
         };
         // What is left unsent goes out later, unless the connection is lost.
         self.server.traffic.count_sent(bytes.len());
+        self.usage.sent_bytes += bytes.len() as u64;
         self.unsent.extend_from_slice(&bytes[sent..]);
         Ok(())
     }

@@ -92,6 +92,7 @@ impl Backend {
         let mut chunk = Vec::new();
         self.read_more(&mut chunk).await?;
         self.server.traffic.count_received(chunk.len());
+        self.usage.received_bytes += chunk.len() as u64;
         Ok(chunk)
     }
 }

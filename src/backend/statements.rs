@@ -228,6 +228,16 @@ pub enum Known {
 }
 
 impl Held {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.used.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.used.is_empty()
+    }
+
     /// Whether the statement is there; counts as a use.
     pub fn touch(&mut self, id: StatementId) -> Known {
         self.clock += 1;

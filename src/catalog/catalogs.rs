@@ -94,12 +94,15 @@ impl Catalogs {
         catalog.snapshot.store(Arc::default());
         catalog.changes.fetch_add(1, Ordering::SeqCst);
         drop(reading);
+        catalog.types.want();
         self.wanted.notify_one();
     }
 
     /// Tables and sequences of these names, or indexes and schemas, have been added by statements of which everything is
     /// proven: the rest is known as before, and what is new is known to run no code. It is read soon.
     pub fn added(&self, catalog: &DatabaseCatalog, names: &[String]) {
+        // A table's rows have a type.
+        catalog.types.want();
         let mut reading = catalog.lock();
         if reading.added.len() + names.len() > ADDED_MAX {
             drop(reading);

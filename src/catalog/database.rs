@@ -14,8 +14,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::question::Fingerprint;
-use crate::{backend::Identity, sql::Catalog};
+use super::{question::Fingerprint, types::DatabaseTypes};
+use crate::{backend::Identity, sql::Catalog, types::TypeMap};
 
 /// A snapshot that could not be read is tried again after this, and after twice as long each time that follows.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -45,6 +45,8 @@ pub struct DatabaseCatalog {
     /// Texts under way that change definitions at a moment that is not seen: nothing is known meanwhile.
     pub(super) defining: AtomicUsize,
     pub(super) nothing: ArcSwap<Catalog>,
+    /// The numbers of its types here and on the job database.
+    pub(super) types: DatabaseTypes,
 }
 
 /// As long as it lives, nothing is known of a database.
@@ -102,6 +104,7 @@ impl DatabaseCatalog {
             changes: AtomicU64::new(0),
             defining: AtomicUsize::new(0),
             nothing: ArcSwap::from_pointee(Catalog::empty()),
+            types: DatabaseTypes::default(),
             reading: Mutex::new(Reading {
                 last: Arc::default(),
                 fingerprint: None,
@@ -134,6 +137,11 @@ impl DatabaseCatalog {
         self.defining.fetch_add(1, Ordering::SeqCst);
         self.changes.fetch_add(1, Ordering::SeqCst);
         Defining(Arc::clone(self))
+    }
+
+    /// The numbers that its types have on the job database, as far as they are known; `None` if all are the primary's.
+    pub fn types(&self) -> Option<Arc<TypeMap>> {
+        self.types.load()
     }
 
     /// Waits until a snapshot has been read, or could not be, for a while: the first statements of all need not be taken for

@@ -7,6 +7,8 @@
 //! a loop is nobody else's trouble. Readings are made on at most half of the time, so that whoever changes definitions in
 //! a loop keeps one connection half busy at most.
 //!
+//! Where the job database is another server, the types of both are read as well (`types`): they have other numbers there.
+//!
 //! A database that nobody uses is not read, and soon forgotten. One that cannot be read is tried again ever more
 //! rarely.
 
@@ -14,8 +16,10 @@ mod catalogs;
 mod database;
 mod question;
 mod reader;
+mod type_reader;
+mod types;
 
 pub use catalogs::Catalogs;
 pub use database::{DatabaseCatalog, Defining};
-pub use question::read_catalog;
+pub use question::{read_catalog, read_types};
 pub use reader::Source;

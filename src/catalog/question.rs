@@ -16,6 +16,7 @@ use std::fmt::Write as _;
 use crate::{
     backend::{Backend, query::Answer},
     sql::Catalog,
+    types::{self, Known},
 };
 
 /// An answer that takes more is refused.
@@ -190,6 +191,14 @@ pub async fn read_catalog(backend: &mut Backend, epoch: u64) -> Result<Catalog, 
     let answer = confirmed(backend, Catalog::QUERY).await?;
     confirmed(backend, "COMMIT").await?;
     Ok(catalog(epoch, answer))
+}
+
+/// Reads the types of a backend's database.
+pub async fn read_types(backend: &mut Backend) -> Result<Known, String> {
+    begin(backend).await?;
+    let answer = confirmed(backend, types::QUERY).await?;
+    confirmed(backend, "COMMIT").await?;
+    Ok(Known::from_rows(answer.rows))
 }
 
 #[cfg(test)]

@@ -20,10 +20,10 @@ use crate::{
 };
 
 /// Databases that are read at the same time: each takes a connection of the primary's pool.
-const AT_ONCE: usize = 4;
+pub(super) const AT_ONCE: usize = 4;
 
 /// A server that takes longer to answer will not; its place is needed.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A database that nobody has used for so many rounds is forgotten.
 const UNUSED_ROUNDS: u32 = 6;
@@ -36,6 +36,8 @@ const ROUND_SHARE: u32 = 10;
 pub struct Source {
     /// The pool of the primary.
     pub primary: Arc<ServerPool>,
+    /// The pool of the job database, if that is another server: then its types are read too.
+    pub jobs: Option<Arc<ServerPool>>,
     /// How often all of them are looked at again.
     pub refresh: Duration,
 }
@@ -48,8 +50,11 @@ impl Catalogs {
         // Dropped at the end, with the connections that they are made on.
         let mut readings = JoinSet::new();
         loop {
-            let Source { primary, refresh } = source.borrow_and_update().clone();
-            let next = self.begin_readings(&primary, &mut readings);
+            let Source { primary, jobs, refresh } = source.borrow_and_update().clone();
+            let mut next = self.begin_readings(&primary, &mut readings);
+            if let Some(jobs) = &jobs {
+                next = next.min(self.begin_type_readings((&primary, jobs), &mut readings));
+            }
             if let Some(began) = round_began.take_if(|_| readings.is_empty()) {
                 let pause = (began.elapsed() * ROUND_SHARE).min(refresh * ROUND_SHARE);
                 next_round = next_round.max(Instant::now() + pause);
@@ -61,6 +66,9 @@ impl Catalogs {
                 Ok(()) = source.changed() => {
                     let refresh = source.borrow().refresh;
                     next_round = next_round.min(Instant::now() + refresh);
+                    if source.borrow().jobs.as_ref().map(Arc::as_ptr) != jobs.as_ref().map(Arc::as_ptr) {
+                        self.forget_types();
+                    }
                 }
                 // Cancel safe: a reading that has ended stays in the set.
                 Some(_) = readings.join_next() => {}
@@ -84,6 +92,7 @@ impl Catalogs {
             if Arc::strong_count(catalog) > 1 {
                 reading.unused = 0;
                 reading.is_wanted = true;
+                catalog.types.want();
                 return true;
             }
             reading.unused += 1;

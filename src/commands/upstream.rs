@@ -12,6 +12,7 @@ use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
     backend::{Backend, Credentials, Identity, Server, search::connect},
+    catalog::read_types,
     config::{Config, PRIMARY},
     socket::Socket,
     sql::{Catalog, Library, Rules},
@@ -20,6 +21,7 @@ use crate::{
         reload::as_found,
     },
     threads::Home,
+    types::{Known, drift},
 };
 
 /// Logging in and all questions to one server.
@@ -75,6 +77,8 @@ struct Facts {
     between: Between,
     /// The job tables that it has, by `schema.table`.
     job_tables: Vec<String>,
+    /// The types that it has, if job statements may give them in the place of another server's.
+    types: Known,
     libraries: Vec<Library>,
 }
 
@@ -108,12 +112,13 @@ async fn ask_all(config: &Config, rules: &Rules) -> Report {
             .map(Arc::new)
             .map_err(|problem| problem.to_string());
         let rules = Arc::clone(&rules);
+        let has_types = elsewhere(config).is_some_and(|(primary, jobs)| [primary, jobs].contains(&at));
         asked.spawn(async move {
             let server = match server {
                 Ok(server) => server,
                 Err(problem) => return (at, Err(problem)),
             };
-            let found = timeout(SERVER_TIMEOUT, ask(&server, limit, &rules)).await;
+            let found = timeout(SERVER_TIMEOUT, ask(&server, limit, &rules, has_types)).await;
             (at, found.unwrap_or_else(|_| Err(format!("no answer within {SERVER_TIMEOUT:?}"))))
         });
     }
@@ -128,7 +133,7 @@ async fn ask_all(config: &Config, rules: &Rules) -> Report {
 
 // === Asking ===
 
-async fn ask(server: &Arc<Server>, limit: Duration, rules: &Rules) -> Result<Facts, String> {
+async fn ask(server: &Arc<Server>, limit: Duration, rules: &Rules, has_types: bool) -> Result<Facts, String> {
     let (user, database) = (server.user.clone(), server.database.clone());
     let identity = Arc::new(Identity::new(database, user, Credentials::of_url()));
     let connect = async || {
@@ -152,6 +157,7 @@ async fn ask(server: &Arc<Server>, limit: Duration, rules: &Rules) -> Result<Fac
         .filter(|(schema, table)| rules.is_job_table(schema, table))
         .map(|(schema, table)| format!("{schema}.{table}"))
         .collect();
+    let types = if has_types { read_types(&mut backend).await? } else { Known::default() };
     let libraries = rows_of(&mut backend, Catalog::LIBRARIES).await?;
     let libraries = libraries.iter().filter_map(|row| Some((row.first()?, row.get(1)?)));
     let libraries = Catalog::from_rows(1, libraries).libraries().to_vec();
@@ -168,6 +174,7 @@ async fn ask(server: &Arc<Server>, limit: Duration, rules: &Rules) -> Result<Fac
         system,
         between,
         job_tables,
+        types,
     })
 }
 
@@ -296,6 +303,7 @@ fn judge(config: &Config, found: &[Result<Facts, String>]) -> Report {
         }
     }
     jobs(config, found, &mut report);
+    types(config, found, &mut report);
     report.found = primary.and_then(|facts| config.libraries_as_toml(&as_found(&facts.libraries)));
     report.table = align(&lines);
     report
@@ -365,6 +373,22 @@ fn jobs(config: &Config, found: &[Result<Facts, String>], report: &mut Report) {
             elsewhere.join(", ")
         ));
     }
+}
+
+/// The positions of the primary's server and of the jobs', if these are two.
+fn elsewhere(config: &Config) -> Option<(usize, usize)> {
+    let primary = config.servers.iter().position(|server| server.name == PRIMARY)?;
+    let jobs = config.pools.iter().find(|pool| pool.name == "jobs")?.servers[0];
+    (primary != jobs).then_some((primary, jobs))
+}
+
+/// Types of the job database that are not the primary's, from which clients learn them.
+fn types(config: &Config, found: &[Result<Facts, String>], report: &mut Report) {
+    let Some((primary, jobs)) = elsewhere(config) else { return };
+    let (Ok(here), Ok(there)) = (&found[primary], &found[jobs]) else { return };
+    let name = &config.servers[jobs].name;
+    let lines = drift(&there.types, &here.types).into_iter().map(|line| format!("server \"{name}\": {line}"));
+    report.warnings.extend(lines);
 }
 
 /// Columns of equal width.

@@ -3,15 +3,16 @@
 //! Pure. Refuses to show passwords, and to judge what can be changed while running except by name
 //! ([`NEEDS_RESTART`]).
 
-use std::{
-    fmt::{self, Debug, Display},
-    path::PathBuf,
-};
+mod shown;
+
+use std::fmt::{self, Display};
 
 use super::{
-    AcceptorSettings, Auth, Config, ConnectorSettings, HostPort, JobRules, Jobs, Limits, Listen, Outbox,
-    Pool, Reads, Server, Workers,
+    AcceptorSettings, Auth, Config, ConnectorSettings, Console, JobRules, Jobs, Limits, Listen, Outbox, Pool,
+    Reads, Server, Workers,
 };
+
+use shown::{hosts, list, optional, path, server_names, shown};
 
 /// Keys that are read at the start only: sockets are bound, threads and shared statements' places are made once.
 pub const NEEDS_RESTART: &[&str] = &[
@@ -28,6 +29,7 @@ pub const NEEDS_RESTART: &[&str] = &[
 pub struct Diff {
     /// In the order of the file: servers and pools by their new places, those that are gone at the end.
     pub changes: Vec<Change>,
+    lists_all: bool,
 }
 
 /// One difference. `Display` is a line for the log.
@@ -103,16 +105,30 @@ impl Display for Change {
 impl Diff {
     /// The changes that make `new` of `old`.
     pub fn of(old: &Config, new: &Config) -> Self {
-        let mut diff = Self::default();
+        Self::compare(old, new, false)
+    }
+
+    fn compare(old: &Config, new: &Config, lists_all: bool) -> Self {
+        let mut diff = Self { lists_all, ..Self::default() };
         diff.keys("", &[("databases", list(&old.databases), list(&new.databases))]);
         diff.listen(&old.listen, &new.listen);
         diff.limits(&old.limits, &new.limits);
         diff.auth(&old.auth, &new.auth);
         diff.jobs(&old.jobs, &new.jobs);
         diff.workers(&old.workers, &new.workers);
+        diff.console(&old.console, &new.console);
         diff.servers(old, new);
         diff.pools(old, new);
         diff
+    }
+
+    /// Every key of a configuration that is no secret, and its value, as changes are told.
+    pub fn values(config: &Config) -> Vec<(String, String)> {
+        let key = |change| match change {
+            Change::Key { key, to, .. } => Some((key, to)),
+            _ => None,
+        };
+        Self::compare(config, config, true).changes.into_iter().filter_map(key).collect()
     }
 
     /// Whether nothing differs.
@@ -130,7 +146,7 @@ impl Diff {
     /// Compares values that are shown as they are.
     fn keys(&mut self, section: &str, values: &[(&str, String, String)]) {
         for (key, from, to) in values {
-            if from != to {
+            if from != to || self.lists_all {
                 let key = if section.is_empty() { (*key).to_owned() } else { format!("{section}.{key}") };
                 self.changes.push(Change::Key { key, from: from.clone(), to: to.clone() });
             }
@@ -252,6 +268,16 @@ impl Diff {
     fn workers(&mut self, old: &Workers, new: &Workers) {
         let show = |Workers { application_names, users }: &Workers| [list(application_names), list(users)];
         self.section("workers", ["application_names", "users"], show(old), show(new));
+    }
+
+    fn console(&mut self, old: &Console, new: &Console) {
+        let show = |console: &Console| {
+            let Console { databases, admin_users, stats_users, max_clients, pause_timeout } = console;
+            let [databases, admins, stats] = [databases, admin_users, stats_users].map(|texts| list(texts));
+            [databases, admins, stats, max_clients.to_string(), shown(pause_timeout)]
+        };
+        let names = ["databases", "admin_users", "stats_users", "max_clients", "pause_timeout"];
+        self.section("console", names, show(old), show(new));
     }
 
     fn servers(&mut self, old: &Config, new: &Config) {
@@ -452,30 +478,6 @@ impl Diff {
             names.into_iter().zip(old).zip(new).map(|((name, from), to)| (name, from, to)).collect();
         self.keys(section, &values);
     }
-}
-
-fn server_names(pool: &Pool, config: &Config) -> Vec<String> {
-    pool.servers.iter().map(|at| config.servers[*at].name.clone()).collect()
-}
-
-fn hosts(places: &[HostPort]) -> String {
-    places.iter().map(HostPort::to_string).collect::<Vec<_>>().join(",")
-}
-
-fn path(path: Option<&PathBuf>) -> String {
-    path.map_or_else(|| "none".to_owned(), |path| path.display().to_string())
-}
-
-fn shown(value: &impl Debug) -> String {
-    format!("{value:?}")
-}
-
-fn optional(value: Option<&impl Debug>) -> String {
-    value.map_or_else(|| "none".to_owned(), shown)
-}
-
-fn list(texts: &[String]) -> String {
-    format!("{texts:?}")
 }
 
 #[cfg(test)]

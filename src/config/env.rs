@@ -5,7 +5,11 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use super::{Config, Environment, Problem, Problems, validate};
+use super::{
+    Config, Environment, Problem, Problems,
+    overrides::{Override, overridden},
+    validate,
+};
 
 /// Variables that stand for one key each. `REPLICA_URLS` (a comma between two) and `BULKHEAD_JOBS` (presets)
 /// come on top.
@@ -34,13 +38,14 @@ const PRESET_DEFAULT: &str = "oban";
 pub(super) fn from_environment(
     environment: Environment<'_>,
     known_presets: &[&str],
+    overrides: &[Override],
 ) -> Result<Config, Problems> {
     let get = |name: &str| environment(name).filter(|value| !value.is_empty());
     if get("DATABASE_URL").is_none() {
         return Err(Problems { file: "environment".to_owned(), problems: vec![no_database_url()] });
     }
     // The variables' values are in the text already, and a $ in them is only a $.
-    let text = as_file(&get);
+    let text = overridden(as_file(&get), overrides)?;
     let named = |problems: Problems| Problems {
         file: problems.file,
         problems: problems.problems.into_iter().map(name_variable).collect(),

@@ -90,6 +90,7 @@ pub const KEYS: &[KeySection] = &[
         ("pools", Section, "", Reload, "The pools."),
         ("jobs", Section, "", Reload, "What a job statement is."),
         ("workers", Section, "", Reload, "Which sessions are background workers."),
+        ("console", Section, "", Reload, "The console, as PgBouncer has one."),
     ]),
     section!("listen", "Where clients come in.", [
         ("address", Address, r#""127.0.0.1:6432""#, Restart, "Postgres clients."),
@@ -175,6 +176,13 @@ pub const KEYS: &[KeySection] = &[
         ("application_names", Texts, "[]", Reload, "Patterns of `application_name`, as in `jobs.rules`."),
         ("users", Texts, "[]", Reload, "Users."),
     ]),
+    section!("console", "The console, as PgBouncer has one: a database that answers `SHOW POOLS` and the like.", [
+        ("databases", Texts, r#"["bulkhead", "pgbouncer"]"#, Reload, "The databases that are the console; `[]` for none. Real databases of these names cannot be reached through Bulkhead."),
+        ("admin_users", Texts, "[]", Reload, "Users that may do everything there. They prove who they are as all users do (`auth`). The operating system's user that Bulkhead runs as may, too, without a password, on the Unix socket as `bulkhead` or `pgbouncer`."),
+        ("stats_users", Texts, "[]", Reload, "Users that may look: `SHOW`, and nothing else."),
+        ("max_clients", Count, "20", Reload, "Consoles that may be open at once. They take none of `limits.max_clients`."),
+        ("pause_timeout", Duration, r#""120s""#, Reload, "How long a statement waits for a pool that is paused, in place of `wait_timeout`."),
+    ]),
 ];
 
 /// What other poolers call it: (their name, our section, our key).
@@ -211,12 +219,25 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("unix_socket_directory", "listen", "unix_socket_dir"),
     ("unix_socket_directories", "listen", "unix_socket_dir"),
     ("unix_socket_permissions", "listen", "unix_socket_mode"),
+    ("admin_users", "console", "admin_users"),
+    ("stats_users", "console", "stats_users"),
 ];
 
 /// The names of a section's keys.
 pub(super) fn of(section: &str) -> Vec<&'static str> {
     let keys = KEYS.iter().find(|of| of.name == section).map_or(&[][..], |of| of.keys);
     keys.iter().map(|key| key.name).collect()
+}
+
+/// The key of this whole name, such as `pools.jobs.max_connections`; `None` if there is none.
+pub fn find(whole: &str) -> Option<&'static Key> {
+    let (section, name) = whole.rsplit_once('.').unwrap_or(("", whole));
+    let of = |section: &str| {
+        let keys = KEYS.iter().find(|known| known.name == section)?.keys;
+        keys.iter().find(|key| key.name == name && key.unit != Unit::Section)
+    };
+    // `pools.jobs` is described as `pools.*`.
+    of(section).or_else(|| section.split_once('.').and_then(|(family, _)| of(&format!("{family}.*"))))
 }
 
 /// What to write in place of an unknown key.

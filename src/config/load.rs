@@ -8,7 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Config, DEFAULT_PATH, Environment, Problems, env, validate};
+use super::{
+    Config, DEFAULT_PATH, Environment, Problems, env,
+    overrides::{Override, overridden},
+    validate,
+};
 
 /// A longer file is not a configuration.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -48,7 +52,17 @@ pub fn load(
     environment: Environment<'_>,
     known_presets: &[&str],
 ) -> Result<Config, LoadError> {
-    load_in(Path::new(""), path, environment, known_presets)
+    load_with(path, environment, known_presets, &[])
+}
+
+/// The same as [`load`], with other values of these keys, as if the file said so.
+pub fn load_with(
+    path: Option<&Path>,
+    environment: Environment<'_>,
+    known_presets: &[&str],
+    overrides: &[Override],
+) -> Result<Config, LoadError> {
+    load_from(Path::new(""), path, environment, known_presets, overrides)
 }
 
 /// As [`load`], looking for [`DEFAULT_PATH`] in `folder` rather than where the process runs.
@@ -58,10 +72,22 @@ pub fn load_in(
     environment: Environment<'_>,
     known_presets: &[&str],
 ) -> Result<Config, LoadError> {
+    load_from(folder, path, environment, known_presets, &[])
+}
+
+fn load_from(
+    folder: &Path,
+    path: Option<&Path>,
+    environment: Environment<'_>,
+    known_presets: &[&str],
+    overrides: &[Override],
+) -> Result<Config, LoadError> {
     let usual = folder.join(DEFAULT_PATH);
     let path = path.or_else(|| usual.exists().then_some(&usual));
-    let Some(path) = path else { return Ok(env::from_environment(environment, known_presets)?) };
-    let text = read(path)?;
+    let Some(path) = path else {
+        return Ok(env::from_environment(environment, known_presets, overrides)?);
+    };
+    let text = overridden(read(path)?, overrides)?;
     Ok(validate::parse(&text, &path.display().to_string(), environment, known_presets)?)
 }
 

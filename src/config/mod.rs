@@ -13,6 +13,7 @@ mod fits;
 mod found;
 pub mod keys;
 mod load;
+mod overrides;
 mod pools;
 mod problem;
 mod reference;
@@ -39,7 +40,8 @@ pub use crate::sql::Consistency;
 pub use env::VARIABLES;
 pub use expand::{Environment, process_environment};
 pub use found::FoundLibrary;
-pub use load::{FILE_BYTES_MAX, LoadError, load, load_in};
+pub use load::{FILE_BYTES_MAX, LoadError, load, load_in, load_with};
+pub use overrides::Override;
 pub use problem::{Problem, Problems};
 pub use reference::markdown;
 pub use validate::parse;
@@ -63,6 +65,8 @@ pub struct Config {
     pub workers: Workers,
     /// Databases that clients may ask for; `["*"]` means any.
     pub databases: Vec<String>,
+    /// The console.
+    pub console: Console,
     /// What it says that is more likely a mistake than meant.
     pub warnings: Problems,
 }
@@ -352,6 +356,21 @@ pub struct JobRules {
     pub channels: Vec<String>,
 }
 
+/// `[console]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Console {
+    /// The databases that are the console; empty for none.
+    pub databases: Vec<String>,
+    /// Users that may do everything there.
+    pub admin_users: Vec<String>,
+    /// Users that may look.
+    pub stats_users: Vec<String>,
+    /// Consoles that may be open at once, beside `limits.max_clients`.
+    pub max_clients: usize,
+    /// How long statements wait for a pool that is paused.
+    pub pause_timeout: Duration,
+}
+
 /// `[workers]`: sessions whose statements that are not job statements use the pool `workers`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Workers {
@@ -372,6 +391,19 @@ impl Default for Listen {
             threads: if cores <= 2 { 1 } else { cores - 1 },
             shutdown_grace: Duration::from_secs(30),
             tls: AcceptorSettings::default(),
+        }
+    }
+}
+
+impl Default for Console {
+    fn default() -> Self {
+        Self {
+            databases: ["bulkhead", "pgbouncer"].map(str::to_owned).into(),
+            admin_users: Vec::new(),
+            stats_users: Vec::new(),
+            max_clients: 20,
+            // PgBouncer's `query_wait_timeout`: a server is restarted within that.
+            pause_timeout: Duration::from_secs(120),
         }
     }
 }

@@ -7,8 +7,8 @@ use std::{net::SocketAddr, time::Duration};
 use toml::de::DeTable;
 
 use super::{
-    AcceptorSettings, Auth, AuthMethod, ClientCertificates, ClientMode, Config, JobRules, Jobs, Limits,
-    Listen, ListenOnGap, Outbox, Server, Workers,
+    AcceptorSettings, Auth, AuthMethod, ClientCertificates, ClientMode, Config, Console, JobRules, Jobs,
+    Limits, Listen, ListenOnGap, Outbox, Server, Workers,
     expand::Environment,
     file::{Located, Section},
     fits,
@@ -59,12 +59,23 @@ fn config(root: &Section<'_>, known_presets: &[&str]) -> Option<Config> {
     let jobs = jobs(&root.section("jobs", "jobs"), known_presets);
     let workers = workers(&root.section("workers", "workers"));
     let databases = databases(root);
+    let console = console(&root.section("console", "console"));
     let servers = servers(root);
     let pools = pools(root, &servers, &jobs, &workers);
     let servers: Option<Vec<Server>> = servers.into_iter().map(|named| named.server).collect();
     let warnings = Problems::default();
-    let config =
-        Config { listen, limits, auth, servers: servers?, pools, jobs, workers, databases, warnings };
+    let config = Config {
+        listen,
+        limits,
+        auth,
+        servers: servers?,
+        pools,
+        jobs,
+        workers,
+        databases,
+        console,
+        warnings,
+    };
     fits::check(root, &config);
     Some(config)
 }
@@ -306,6 +317,23 @@ fn workers(section: &Section<'_>) -> Workers {
     Workers {
         application_names: values(section.texts("application_names")),
         users: values(section.texts("users")),
+    }
+}
+
+fn console(section: &Section<'_>) -> Console {
+    let default = Console::default();
+    let databases = section.texts("databases");
+    for database in databases.iter().filter(|database| database.value.contains(['*', '?'])) {
+        let message = format!("{} is no name of a database", shown(&database.value));
+        let hint = "write the names that are the console, or [] for none";
+        section.problem_at(&database.at, "databases", Wrong::new(message, hint));
+    }
+    Console {
+        databases: if section.has("databases") { values(databases) } else { default.databases },
+        admin_users: values(section.texts("admin_users")),
+        stats_users: values(section.texts("stats_users")),
+        max_clients: section.count("max_clients", default.max_clients, &(1..=100)),
+        pause_timeout: section.duration("pause_timeout", default.pause_timeout, MILLISECOND),
     }
 }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{login, unix_socket::SocketFile};
 use crate::{
     seldom::Seldom,
-    shared::Current,
+    shared::{Current, Snapshot},
     socket::{Socket, keep_alive},
     threads::{Home, Spawner},
 };
@@ -117,9 +117,7 @@ pub async fn listen(
         match arrived {
             Ok(arrival) => {
                 // Without a place the connection is closed: a client sees that at once.
-                if let Some(place) =
-                    CountedConnection::take(&open, current.load().limits.max_clients + DOORSTEP)
-                {
+                if let Some(place) = CountedConnection::take(&open, connections_max(&current.load())) {
                     hand_over(arrival, place, Home(turn), &current, &spawner);
                 }
             }
@@ -131,6 +129,11 @@ pub async fn listen(
             }
         }
     }
+}
+
+/// Connections that may be open: those of clients and consoles, and those that are busy at the door.
+fn connections_max(snapshot: &Snapshot) -> usize {
+    snapshot.limits.max_clients + snapshot.console.max_clients + DOORSTEP
 }
 
 fn hand_over(

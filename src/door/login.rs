@@ -14,7 +14,8 @@ use super::{
     stranger::Stranger,
 };
 use crate::{
-    backend::Settings,
+    backend::{Credentials, Identity, Settings},
+    console::{self, Rights},
     session::{
         self, Client, Session,
         replication::{self, Dedicated},
@@ -24,6 +25,7 @@ use crate::{
     shared::{
         Current, Snapshot,
         cancels::{CancelKey, Found},
+        card::{Card, Purpose},
         greetings::Greeting,
         places::{CountedClient, NoPlace},
     },
@@ -70,7 +72,15 @@ async fn log_in(socket: Socket, current: Arc<Current>, home: Home) -> Option<(Bo
         () = snapshot.draining.cancelled() => Err(reply::shutting_down().into()),
     };
     let refused = match entered {
-        Ok(Some((admitted, counted))) => {
+        Ok(Entered::Console { user, rights, key, greeting, place }) => {
+            let (socket, unread) = (stranger.socket.expect("the login has ended on it"), stranger.unread);
+            let entry = console::Entry { socket, unread, greeting, key, user, rights, current };
+            drop(snapshot);
+            console::run(entry).await;
+            drop(place);
+            return None;
+        }
+        Ok(Entered::Client(admitted, counted)) => {
             snapshot.metrics.logins.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let Admitted { kind, key, greeting } = admitted;
             let (socket, unread) = (stranger.socket.expect("the login has ended on it"), stranger.unread);
@@ -85,7 +95,7 @@ async fn log_in(socket: Socket, current: Arc<Current>, home: Home) -> Option<(Bo
                 }
             };
         }
-        Ok(None) => return None,
+        Ok(Entered::Nobody) => return None,
         Err(refused) => refused,
     };
     refuse(stranger, &snapshot, refused);
@@ -119,6 +129,16 @@ fn refuse(mut stranger: Stranger, snapshot: &Snapshot, refused: Refused) {
     }
 }
 
+/// The outcome of a login.
+enum Entered {
+    /// Nobody: a cancel.
+    Nobody,
+    /// A client, on its place.
+    Client(Admitted, CountedClient),
+    /// A client of the console.
+    Console { user: String, rights: Rights, key: CancelKey, greeting: Vec<u8>, place: console::Place },
+}
+
 /// A client that was let in.
 struct Admitted {
     kind: Kind,
@@ -132,11 +152,7 @@ enum Kind {
     Replication(Dedicated),
 }
 
-async fn enter(
-    stranger: &mut Stranger,
-    snapshot: &Arc<Snapshot>,
-    home: Home,
-) -> Result<Option<(Admitted, CountedClient)>, Refused> {
+async fn enter(stranger: &mut Stranger, snapshot: &Arc<Snapshot>, home: Home) -> Result<Entered, Refused> {
     let start = match stranger.first_packet(&snapshot.acceptor).await? {
         FirstPacket::Start(start) => start,
         FirstPacket::Cancel { process_id, secret } => {
@@ -147,7 +163,7 @@ async fn enter(
                     under_way.send(CANCEL_TIMEOUT).await;
                 }
             }
-            return Ok(None);
+            return Ok(Entered::Nobody);
         }
         FirstPacket::Ssl | FirstPacket::GssEnc => {
             return Err(Refused::Silently("encryption asked for twice"));
@@ -156,6 +172,9 @@ async fn enter(
     stranger.claim = claim_of(&start);
     if snapshot.acceptor.requires_tls() && matches!(stranger.socket, Some(Socket::Tcp(_))) {
         return Err(reply::tls_required().into());
+    }
+    if snapshot.console.is_at(&start.database) {
+        return enter_console(stranger, &start, snapshot).await;
     }
     let mut counted = take_place(&start, snapshot)?;
     let proven = async {
@@ -175,15 +194,68 @@ async fn enter(
         .await
         .map_err(|reply| reply::hint_at_pools(reply, &start.database, &pools))?;
     let long_key = start.minor >= 2;
-    let (key, secret) =
-        snapshot.cancels.issue(long_key).map_err(|_| Refused::Silently("no random bytes from the system"))?;
+    let card = card_of(&kind, &start, snapshot, stranger.socket.as_ref());
+    let (key, greeting) = greet(snapshot, long_key, card, &parameters)?;
+    Ok(Entered::Client(Admitted { kind, key, greeting }, counted))
+}
 
+/// Lets a client in to the console: who proves to be a user that may use it, and the operating system's user that
+/// Bulkhead runs as.
+async fn enter_console(
+    stranger: &mut Stranger,
+    start: &Startup,
+    snapshot: &Arc<Snapshot>,
+) -> Result<Entered, Refused> {
+    negotiate(stranger, start).await?;
+    let is_own = console::OWN_USERS.contains(&start.user.as_str())
+        && stranger.socket.as_ref().is_some_and(Socket::is_of_own_user);
+    let rights = if is_own {
+        Rights::Admin
+    } else {
+        authenticate(stranger, snapshot, &start.user).await?;
+        console::rights(snapshot, &start.user)?
+    };
+    let place = console::Place::take(snapshot)?;
+    let identity = Identity::new(&*start.database, &*start.user, Credentials::default());
+    let card = Card::new(Arc::new(identity), Purpose::Console, None, stranger.socket.as_ref());
+    let (key, greeting) = greet(snapshot, start.minor >= 2, card, &console::parameters())?;
+    let settings = Settings::new(start.settings.clone());
+    key.has_settings(&Arc::new(settings));
+    Ok(Entered::Console { user: start.user.clone(), rights, key, greeting, place })
+}
+
+/// A key for a client, and what it is told first.
+fn greet(
+    snapshot: &Snapshot,
+    long_key: bool,
+    card: Card,
+    parameters: &[u8],
+) -> Result<(CancelKey, Vec<u8>), Refused> {
+    let (key, secret) = snapshot
+        .cancels
+        .issue(long_key, card)
+        .map_err(|_| Refused::Silently("no random bytes from the system"))?;
     let mut greeting = Vec::new();
     message::authentication(&mut greeting, 0, &[]);
-    greeting.extend_from_slice(&parameters);
+    greeting.extend_from_slice(parameters);
     message::backend_key(&mut greeting, key.process_id(), &secret);
     message::ready(&mut greeting, crate::wire::TxStatus::Idle);
-    Ok(Some((Admitted { kind, key, greeting }, counted)))
+    Ok((key, greeting))
+}
+
+/// The card that operators see of a client.
+fn card_of(kind: &Kind, start: &Startup, snapshot: &Snapshot, socket: Option<&Socket>) -> Card {
+    match kind {
+        Kind::Session(session) => {
+            let bound = session.bound.map(|pool| snapshot.pool(pool).name.as_str());
+            Card::new(Arc::clone(&session.identity), Purpose::Session, bound, socket)
+        }
+        Kind::Replication(dedicated) => {
+            let is_logical = start.replication.as_deref() == Some("database");
+            let purpose = if is_logical { Purpose::LogicalReplication } else { Purpose::PhysicalReplication };
+            Card::new(dedicated.identity(), purpose, None, socket)
+        }
+    }
 }
 
 /// A place for whom the client says it is.

@@ -17,6 +17,25 @@ use crate::{
 /// Databases that are listened to at once, over all servers. Each costs a connection.
 const LISTENERS_MAX: usize = 100;
 
+/// A shared connection, as operators are told of it.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// The server's name.
+    pub server: String,
+    /// The database at the server.
+    pub database: String,
+    /// The user that it logs in as.
+    pub user: String,
+    /// The pool that it has a place of.
+    pub pool: String,
+    /// Channels that sessions listen to.
+    pub wanted: usize,
+    /// Channels that the connection listens to.
+    pub confirmed: usize,
+    /// Whether it has not yet been made, or was lost.
+    pub is_behind: bool,
+}
+
 /// The shared connections of all databases.
 #[derive(Debug)]
 pub struct Listeners {
@@ -79,6 +98,23 @@ impl Listeners {
     /// Counters.
     pub fn stats(&self) -> &ListenStats {
         &self.stats
+    }
+
+    /// Each of them.
+    pub fn told(&self) -> Vec<Told> {
+        let told = |listener: &Arc<Listener>| {
+            let state = listener.lock();
+            (!state.closed).then(|| Told {
+                server: listener.pool.server_name.clone(),
+                database: listener.database.clone(),
+                user: listener.identity.user.clone(),
+                pool: listener.pool.name.clone(),
+                wanted: state.channels.len(),
+                confirmed: state.confirmed.len(),
+                is_behind: state.has_gap || (state.confirmed.is_empty() && !state.channels.is_empty()),
+            })
+        };
+        self.lock().iter().filter_map(told).collect()
     }
 
     /// Channels listened to now.

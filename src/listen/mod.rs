@@ -6,5 +6,5 @@ mod mailbox;
 mod task;
 
 pub use connection::{ListenFailure, ListenLimits, Listener, OnGap, listen_sql};
-pub use listeners::Listeners;
+pub use listeners::{Listeners, Told};
 pub use mailbox::{Fate, ListenStats, Mail, Mailbox, Notification};

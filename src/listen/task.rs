@@ -90,7 +90,8 @@ impl Listener {
 
     async fn open(&self) -> Result<Lease, Refusal> {
         let wants = Wants { identity: &self.identity, last: None, settings: 0, home: Home(0) };
-        let lease = self.pool.lease(&wants).await?;
+        let mut lease = self.pool.lease(&wants).await?;
+        lease.stands();
         let encoding = lease.protocol.parameters().iter().find(|(name, _)| name == "client_encoding");
         self.lock().is_utf8 = encoding.is_some_and(|(_, value)| value == "UTF8");
         Ok(lease)

@@ -1,6 +1,6 @@
 //! Asking a pool for a backend: an idle one, a place in the queue, or a refusal.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use tokio::time::Instant;
 
@@ -8,7 +8,7 @@ use super::{
     lease::Lease,
     refusal::Refusal,
     server_pool::ServerPool,
-    state::{Life, Wants, milliseconds},
+    state::{Life, State, Wants, milliseconds},
     waiting::Waiting,
 };
 use crate::{
@@ -33,6 +33,9 @@ impl ServerPool {
     /// Asks for a backend.
     pub fn checkout(self: &Arc<Self>, wants: &Wants<'_>) -> Checkout {
         let mut state = self.lock();
+        if state.control.is_shut() && state.life != Life::Moved {
+            return self.checkout_shut(state, wants);
+        }
         while let Some(mut backend) = state.take_idle(wants) {
             if backend.is_alive() && state.fits(&backend) {
                 state.leased += 1;
@@ -78,6 +81,26 @@ impl ServerPool {
         if is_first {
             self.attention.notify_one();
         }
+        Checkout::Wait(Waiting {
+            pool: Arc::clone(self),
+            ticket,
+            since: Instant::now(),
+            from,
+            is_over: false,
+        })
+    }
+
+    /// The answer of a pool that gives nothing out.
+    #[cold]
+    fn checkout_shut(self: &Arc<Self>, mut state: MutexGuard<'_, State>, wants: &Wants<'_>) -> Checkout {
+        if state.control.is_disabled {
+            count(&self.stats.refused_full);
+            return Checkout::Refused(Refusal::Disabled);
+        }
+        let (ticket, from) = state.queue.push(Arc::clone(wants.identity), wants.home);
+        self.note_outstanding(&state);
+        drop(state);
+        self.attention.notify_one();
         Checkout::Wait(Waiting {
             pool: Arc::clone(self),
             ticket,

@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     ServerPool,
     gate::jitter,
+    known::Known,
     refusal::{ConnectFailure, Refusal},
     state::{State, milliseconds},
 };
@@ -95,6 +96,8 @@ impl ServerPool {
             let mut state = self.lock();
             state.connected(&backend.identity);
             state.leased += 1;
+            state.forget_closed();
+            state.known.push(Known::of(&backend));
             // Who has asked for a fresh one gives it back at once.
             while let Some(waiter) = state.queue.take_for_fresh(&backend.identity) {
                 match waiter.to.send(Ok(backend)) {
@@ -111,6 +114,10 @@ impl ServerPool {
         count(&self.stats().connect_failures[error.kind() as usize]);
         let message = error.to_string();
         let mut state = self.lock();
+        if state.control.is_shut() {
+            // Whoever waits goes on waiting: a server may be down on purpose.
+            return false;
+        }
         if error.is_final() {
             // The server is there; it is this login that fails.
             self.gate().succeeded();

@@ -54,8 +54,14 @@ fn refuse_late(pool: &Arc<ServerPool>) -> bool {
     if state.queue.is_empty() {
         return false;
     }
-    let limit = state.limits.wait_timeout;
-    let late = |waiter: &super::queue::Waiter| waiter.since.elapsed() >= limit;
+    let (limit, resumed) = (state.wait_limit(), state.control.resumed_at);
+    let late = |waiter: &super::queue::Waiter| {
+        resumed.map_or(waiter.since, |resumed| resumed.max(waiter.since)).elapsed() >= limit
+    };
+    if state.control.paused.is_some() {
+        pool.refuse_waiters(&mut state, late, &Refusal::Paused { waited: limit });
+        return !state.queue.is_empty();
+    }
     let figures = pool.figures_of(&state);
     let full = pool.gate().full_for().map(|(_, error)| error);
     let under_way = || {
@@ -150,8 +156,12 @@ fn idle_round(pool: &Arc<ServerPool>) {
     let now = pool.clock();
     let mut state = pool.lock();
     retire_idle(&mut state, now);
+    state.forget_closed();
     if !state.dead.is_empty() {
         pool.attention.notify_one();
+    }
+    if state.control.is_shut() {
+        return;
     }
     let Some(identity) = state.warm.clone() else { return };
     let present = state.figures().taken() - state.closing;

@@ -7,7 +7,7 @@ use std::{
 
 use super::{ServerPool, pin_places::PinsFull, pins::PinPlace};
 use crate::backend::{
-    Backend, Broken, Quiescent,
+    Backend, Broken, Quiescent, Usage,
     handover::{Needs, NotReady},
     query::in_time,
 };
@@ -24,13 +24,23 @@ pub struct Lease {
 
 impl Lease {
     /// The place must have been counted as leased.
-    pub(super) fn new(backend: Box<Backend>, pool: Arc<ServerPool>) -> Self {
+    pub(super) fn new(mut backend: Box<Backend>, pool: Arc<ServerPool>) -> Self {
+        backend.usage = Usage::begin();
         Self { backend: Some(backend), pool, pin: None }
     }
 
     /// Where it belongs.
     pub fn pool(&self) -> &Arc<ServerPool> {
         &self.pool
+    }
+
+    /// The lease is to last: a pause of the pool does not wait for its end.
+    pub fn stands(&mut self) {
+        let mut state = self.pool.lock();
+        if let Some(backend) = self.backend.as_mut().filter(|backend| !backend.usage.is_standing) {
+            backend.usage.is_standing = true;
+            state.standing += 1;
+        }
     }
 
     /// Takes a place among the pool's pins, if there is one, unless the lease has one.

@@ -6,9 +6,13 @@
 
 mod checkout;
 mod connecting;
+mod control;
 mod gate;
+mod inspect;
 mod keeper;
+mod known;
 mod lease;
+mod orders;
 mod pin_places;
 mod pins;
 mod proving;
@@ -26,6 +30,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use checkout::Checkout;
 pub use gate::{CheckPlace, Gate};
+pub use inspect::{IdleBackend, OpenBackend, Share};
 pub use keeper::keep;
 pub use lease::Lease;
 pub use pin_places::{Pins, PinsFull};
@@ -33,7 +38,7 @@ pub use pins::{CountedPin, PinCheckout, PinPlace, PinWaiting};
 pub use refusal::{ConnectFailure, Figures, Refusal};
 pub use server_pool::ServerPool;
 pub use state::Wants;
-pub use stats::Stats;
+pub use stats::{Stats, Totals};
 pub use waiting::Waiting;
 
 /// Bounds of a pool on each of its servers.

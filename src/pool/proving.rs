@@ -18,7 +18,8 @@ impl ServerPool {
     ///
     /// Cancel safe: dropped, it leaves the queue; a connection under way goes on and stays in the pool.
     pub async fn prove(self: &Arc<Self>, identity: &Arc<Identity>, home: Home, limit: Duration) -> Outcome {
-        if self.gate().is_down() {
+        // A paused pool connects to nothing, and whoever paused it has not locked users out.
+        if self.gate().is_down() || self.is_paused() {
             return Outcome::Unknown;
         }
         match tokio::time::timeout(limit, self.log_in_anew(identity, home)).await {
@@ -41,9 +42,13 @@ impl ServerPool {
             Err(Refusal::Unreachable(failure)) => {
                 failure.refused.clone().map_or(Outcome::Unknown, Outcome::Refused)
             }
-            Err(Refusal::TimedOut { down: Some(_), .. } | Refusal::Moved | Refusal::Closing) => {
-                Outcome::Unknown
-            }
+            Err(
+                Refusal::TimedOut { down: Some(_), .. }
+                | Refusal::Moved
+                | Refusal::Closing
+                | Refusal::Paused { .. }
+                | Refusal::Disabled,
+            ) => Outcome::Unknown,
             Err(Refusal::TimedOut { down: None, .. } | Refusal::Full { .. } | Refusal::Cancelled) => {
                 Outcome::NoPlace
             }

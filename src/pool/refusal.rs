@@ -31,6 +31,13 @@ pub enum Refusal {
     Cancelled,
     /// The pool's server is another one now: the pool that has taken its place is to be asked.
     Moved,
+    /// The pool is paused, and the session has waited for as long as it may.
+    Paused {
+        /// How long it waited.
+        waited: Duration,
+    },
+    /// An operator has disabled the pool.
+    Disabled,
     /// Bulkhead is going down.
     Closing,
 }
@@ -48,6 +55,8 @@ impl std::fmt::Display for Refusal {
             Self::Unreachable(failure) => f.write_str(&failure.message),
             Self::Cancelled => f.write_str("the wait was cancelled"),
             Self::Moved => f.write_str("the server is another one now"),
+            Self::Paused { waited } => write!(f, "the pool has been paused for {waited:?}"),
+            Self::Disabled => f.write_str("the pool is disabled"),
             Self::Closing => f.write_str("shutting down"),
         }
     }

@@ -10,12 +10,13 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     Limits,
     gate::{CheckPlace, Gate},
+    orders::Control,
     pin_places::Pins,
     queue::{Queue, Waiter},
     refusal::{ConnectFailure, Figures, Refusal},
     shares::Shares,
     state::{Life, State, milliseconds},
-    stats::Stats,
+    stats::{Stats, Totals},
 };
 use crate::{
     backend::{Backend, Server},
@@ -65,6 +66,10 @@ impl ServerPool {
             leased: 0,
             closing: 0,
             dead: Vec::new(),
+            control: Control::default(),
+            known: Vec::new(),
+            totals: Totals::default(),
+            standing: 0,
         };
         Self {
             name,
@@ -129,6 +134,11 @@ impl ServerPool {
         &self.stats
     }
 
+    /// Sums of what its leases were.
+    pub fn totals(&self) -> Totals {
+        self.lock().totals
+    }
+
     /// How full it is.
     pub fn figures(&self) -> Figures {
         self.figures_of(&self.lock())
@@ -159,7 +169,8 @@ impl ServerPool {
     /// Whether waiting is of no use: the server has been unreachable for as long as anybody would wait (or at all, if
     /// there is somewhere else to go), and no connection is in use that could become free.
     pub(super) fn is_hopeless(&self, state: &State) -> Option<Arc<ConnectFailure>> {
-        if !self.gate.is_down() {
+        // Whoever paused it may be about to start the server again.
+        if !self.gate.is_down() || state.control.paused.is_some() {
             return None;
         }
         let (down_for, error) = self.gate.down_for()?;
@@ -169,8 +180,9 @@ impl ServerPool {
     }
 
     /// A lease ended in the middle of something: its backend is closed, and its place stays taken until then.
-    pub(super) fn discard(&self, backend: Box<Backend>) {
+    pub(super) fn discard(&self, mut backend: Box<Backend>) {
         let mut state = self.lock();
+        state.note_use(&mut backend);
         state.leased -= 1;
         state.bury(backend);
         self.note_outstanding(&state);
@@ -203,10 +215,12 @@ impl ServerPool {
         refusal: &Refusal,
     ) {
         let counter = match refusal {
-            Refusal::TimedOut { .. } => &self.stats.refused_timeout,
+            Refusal::TimedOut { .. } | Refusal::Paused { .. } => &self.stats.refused_timeout,
             Refusal::Unreachable(_) => &self.stats.refused_unreachable,
             Refusal::Closing => &self.stats.refused_closing,
-            Refusal::Full { .. } | Refusal::Cancelled | Refusal::Moved => &self.stats.refused_full,
+            Refusal::Full { .. } | Refusal::Cancelled | Refusal::Moved | Refusal::Disabled => {
+                &self.stats.refused_full
+            }
         };
         for waiter in state.queue.take_where(leaves) {
             // Who asks for a proof is not refused by this, but by what it makes of it.

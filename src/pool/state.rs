@@ -2,9 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Limits, queue::Queue, refusal::Figures, shares::Shares};
+use super::{
+    Limits, known::Known, orders::Control, queue::Queue, refusal::Figures, shares::Shares, stats::Totals,
+};
 use crate::{
-    backend::{Backend, BackendId, Identity, Server},
+    backend::{Backend, BackendId, Identity, Server, Usage},
     threads::Home,
 };
 
@@ -52,6 +54,13 @@ pub(super) struct State {
     /// Backends for the keeper to close, boxed as they are everywhere.
     #[expect(clippy::vec_box, reason = "they come boxed, and moving the box is cheaper than the backend")]
     pub(super) dead: Vec<Box<Backend>>,
+    /// The operator's hold on it.
+    pub(super) control: Control,
+    /// Backends that were connected, those being closed included.
+    pub(super) known: Vec<Known>,
+    pub(super) totals: Totals,
+    /// Backends in use that nobody waits for: they listen.
+    pub(super) standing: usize,
 }
 
 /// Whether a server pool is part of the configuration.
@@ -85,6 +94,14 @@ impl State {
             pinned: 0,
             max_connections: self.limits.max_connections,
         }
+    }
+
+    /// A lease ends.
+    #[inline]
+    pub(super) fn note_use(&mut self, backend: &mut Backend) {
+        self.totals.add(&backend.usage);
+        self.standing -= usize::from(backend.usage.is_standing);
+        backend.usage = Usage::none();
     }
 
     /// Whether a connection for this identity is being made, or a place is being freed.

@@ -1,8 +1,11 @@
 //! Counters of a server pool: relaxed atomics, read when they are scraped.
 
-use std::sync::atomic::AtomicU64;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
-use crate::{backend::connect_error::FailureKind, metrics::Histogram};
+use crate::{
+    backend::{Usage, connect_error::FailureKind},
+    metrics::Histogram,
+};
 
 /// Upper bounds of the buckets of waiting times, in seconds.
 pub(super) const WAIT_BUCKETS_SECONDS: [f64; 12] =
@@ -48,5 +51,26 @@ impl Default for Stats {
             lifetime: Histogram::new(&LIFETIME_BUCKETS_SECONDS),
             discarded: AtomicU64::new(0),
         }
+    }
+}
+
+/// Sums over the leases of a server pool that have ended. Kept under its lock, which each end of a lease takes anyway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Time that backends were in use.
+    pub leased: Duration,
+    /// Bytes sent to the server.
+    pub sent_bytes: u64,
+    /// Bytes received from the server.
+    pub received_bytes: u64,
+}
+
+impl Totals {
+    /// Adds a lease that ends now.
+    #[inline]
+    pub(super) fn add(&mut self, usage: &Usage) {
+        self.leased += usage.lasted();
+        self.sent_bytes += usage.sent_bytes;
+        self.received_bytes += usage.received_bytes;
     }
 }

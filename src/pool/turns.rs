@@ -69,7 +69,11 @@ impl ServerPool {
         let mut state = self.lock();
         let now = self.clock();
         self.note_sides(&backend);
-        let is_of_use = backend.expires_at > now && !state.is_over_bound() && state.fits(&backend);
+        state.note_use(&mut backend);
+        let is_of_use = backend.expires_at > now
+            && !state.is_over_bound()
+            && state.fits(&backend)
+            && state.control.paused.is_none();
         if !is_of_use || state.must_make_room(&backend.identity) {
             state.leased -= 1;
             state.bury(backend);
@@ -112,6 +116,9 @@ impl ServerPool {
     /// a free place is filled, and at the bound an idle backend of another identity makes room. Those who have less
     /// than their share come first.
     pub(super) fn serve_queue(self: &Arc<Self>, state: &mut State) {
+        if state.control.is_shut() {
+            return;
+        }
         state.hand_out_idle();
         if state.queue.is_empty() {
             return;

@@ -17,7 +17,7 @@ impl Session {
     #[cold]
     fn follow_call(&mut self, call: Call) -> Result<(), Ended> {
         self.under_way.attended = call;
-        if call.is_the_end() {
+        if call.is_the_end() || self.who.key.is_killed() {
             return Err(Ended::Shutdown);
         }
         if let Some(leased) = self.hold.leased.as_ref().filter(|leased| !leased.is_at_server()) {

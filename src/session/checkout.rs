@@ -226,7 +226,7 @@ impl Session {
             if let Some(refusal) = refusal {
                 // A replica that cannot be reached is no reason to fail a read.
                 let may_go_on = self.may_go_on_to_primary(target);
-                if !(may_go_on && matches!(refusal, Refusal::Unreachable(_))) {
+                if !(may_go_on && matches!(refusal, Refusal::Unreachable(_) | Refusal::Disabled)) {
                     return Err(reply::refused(&snapshot.pool(target).name, &refusal).into());
                 }
             }
@@ -249,6 +249,7 @@ impl Session {
         self.who.key.holds(&lease.cancel);
         self.note_member(pool, lease.pool());
         lease.protocol.watch_commands(false);
+        self.set_types(&mut lease, pool);
         // It stays new until something has been sent to it.
         let is_own = self.own.last == Some((pool, lease.id, lease.uses));
         self.own.is_new_backend |= !is_own;

@@ -325,6 +325,15 @@ impl Session {
         }
     }
 
+    /// Counts a transaction that begins on the backend that the session has kept.
+    pub(crate) fn count_again(&self) {
+        let begins =
+            |leased: &Leased| leased.protocol.status() == TxStatus::Idle && !leased.protocol.is_open();
+        if let Some(requests) = self.requests().filter(|_| self.hold.leased.as_ref().is_some_and(begins)) {
+            requests.count_again();
+        }
+    }
+
     /// Notes how long a request took that began at `start`.
     pub(crate) fn took(&self, demand: &Demand, start: std::time::Instant) {
         if let Some(requests) = self.requests().filter(|_| demand.statements > 0) {

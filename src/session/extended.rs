@@ -33,6 +33,10 @@ impl Leased {
     pub(super) fn passes_unchanged(&self, request: Request) -> bool {
         // What is described and not used at once will be used later, and then must be what it was.
         let is_for_later = request.about.describes_unnamed && !request.about.portals;
+        if self.types.is_some() {
+            // What stands in it are not this backend's numbers.
+            return !request.is_extended();
+        }
         !request.is_extended() || !(self.counts_replies(request) || request.about.statements || is_for_later)
     }
 
@@ -102,6 +106,7 @@ impl Rewriting<'_> {
             let from = rest.rest();
             let Some(framed) = rest.next() else { break };
             let Framed { message, whole } = framed?;
+            self.ask_rows(message, rewrite);
             let done = match message {
                 ClientMessage::Parse(parse) => self.rewrite_parse(parse, whole, rewrite),
                 ClientMessage::Bind(bind) => self.rewrite_bind(bind, 0, rewrite),
@@ -240,6 +245,11 @@ impl Rewriting<'_> {
             Err(done) => return Ok(done),
         };
         message::bind_head(rewrite.out, portal, &there, rest.rest(), streaming);
+        if streaming == 0 {
+            let from = rewrite.out.len() - rest.rest().len();
+            // What is malformed is the server's to refuse.
+            let _ = self.localize_values(name, &mut rewrite.out[from..]);
+        }
         rewrite.pass(Awaits::Bind);
         rewrite.bound = None;
         if rewrite.is_untold {

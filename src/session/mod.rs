@@ -64,6 +64,7 @@ pub(crate) mod start;
 mod texts;
 mod thread_buffer;
 mod transaction;
+mod types;
 mod under_way;
 mod view;
 
@@ -208,6 +209,7 @@ impl Drop for Session {
 
 /// A session's prepared statements.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts")]
 struct SessionStatements {
     named: Named,
     unnamed: Option<UnnamedStatement>,
@@ -221,6 +223,8 @@ struct SessionStatements {
     is_stepping: bool,
     /// A statement of the session has asked for `currval` or `lastval`.
     asks_sequences: bool,
+    /// The session is bound to a job database that is another server: numbers of types are those of that one.
+    are_elsewhere: bool,
     /// A part of the request under way that is sent again should a stale plan be in its way.
     repeat: Option<Box<prepared::Repeat>>,
 }

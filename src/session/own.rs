@@ -73,9 +73,17 @@ impl Own {
         }
     }
 
+    /// The hash of what decides, besides its text and the numbers of its parameters' types, what a statement means.
+    pub(super) fn parse_hash(&self) -> u64 {
+        let hash = self.settings.parse_hash();
+        // Numbers of types that are another server's make it another statement.
+        let is_elsewhere = self.statements.as_ref().is_some_and(|statements| statements.are_elsewhere);
+        if is_elsewhere { !hash } else { hash }
+    }
+
     /// Remembers the unnamed statement of this text, behind which come a zero and the parameter types.
     pub(super) fn remember_unnamed(&mut self, body: &[u8]) -> u64 {
-        let settings = self.settings.parse_hash();
+        let settings = self.parse_hash();
         let statements = self.statements.get_or_insert_default();
         // Many parse the same text again and again.
         if let Some(known) = statements.unnamed.as_mut().filter(|known| known.is(body, settings)) {

@@ -24,6 +24,7 @@ use crate::{
         statements::{Known, OwnStatement, Shape, Statement, StatementId, UnnamedText},
     },
     sql::Effects,
+    types::localize_parses,
     wire::{TxStatus, message},
 };
 
@@ -260,6 +261,9 @@ impl Leased {
         let mut bytes = Vec::with_capacity(tail.len() + statement.text.len() + 64);
         message::close_statement(&mut bytes, &statement.id);
         message::parse(&mut bytes, &statement.id, &statement.text, &statement.types);
+        if let Some(types) = &self.types {
+            localize_parses(types.map(), &mut bytes);
+        }
         bytes.extend_from_slice(&tail);
         steps.push_front(Step::SwallowParsed(statement.id));
         steps.push_front(Step::SwallowClosed(statement.id));

@@ -144,6 +144,7 @@ impl Asking<'_> {
         own.in_session_mode = settings.get("bulkhead.pool_mode") == Some("session");
         leased.is_kept |= keeps(leased.pool, own, view, who);
         leased.applied = Arc::clone(&settings);
+        who.key.has_settings(&settings);
         own.settings = settings;
     }
 }

@@ -308,11 +308,15 @@ impl Session {
     /// Reads from the backend once. Ready if something was read.
     fn poll_backend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         let Some(leased) = &mut self.hold.leased else { return Poll::Pending };
+        if leased.types.is_some() {
+            return self.poll_filtered(cx);
+        }
         let mut scratch = Scratch::default();
         let broken = match ready!(leased.socket.poll_read(cx, &mut scratch)) {
             Ok(0) => leased.closed(),
             Ok(len) => {
                 leased.server.traffic.count_received(len);
+                leased.usage.received_bytes += len as u64;
                 return Poll::Ready(self.on_backend_bytes(scratch.filled(len)));
             }
             Err(error) => leased.broken(error),
@@ -320,7 +324,7 @@ impl Session {
         Poll::Ready(self.on_broken(broken))
     }
 
-    fn on_backend_bytes(&mut self, chunk: &[u8]) -> Result<(), Ended> {
+    pub(super) fn on_backend_bytes(&mut self, chunk: &[u8]) -> Result<(), Ended> {
         let Some(leased) = &mut self.hold.leased else { return Ok(()) };
         let mut out = Outgoing::default();
         if let Err(bad) = leased.protocol.receive(chunk, &mut out) {

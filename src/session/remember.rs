@@ -25,6 +25,18 @@ impl Own {
         Some((own.id, own.told, own.is_used))
     }
 
+    /// The parameter types of the session's statement of this name, as its Parse message had them, the count and the
+    /// numbers, and what the client was told of it.
+    pub(super) fn parameter_types(&self, name: &[u8]) -> (&[u8], Shape) {
+        let statements = self.statements.as_deref();
+        if name.is_empty() {
+            let unnamed = statements.and_then(|all| all.unnamed.as_ref());
+            return unnamed.map_or_else(Default::default, |unnamed| (unnamed.types(), unnamed.told));
+        }
+        let own = statements.and_then(|all| all.own(name));
+        own.map_or_else(Default::default, |own| (&*own.types, own.told))
+    }
+
     /// The identity of the session's statement of this name, if the client was told nothing of it yet.
     pub(super) fn untold(&self, name: &[u8]) -> Option<StatementId> {
         let statements = self.statements.as_deref()?;
@@ -51,7 +63,7 @@ impl Own {
         }
         let Limits { prepared_per_client: limit, prepared_bytes_per_client: bytes, .. } =
             view.snapshot.limits;
-        let world = (view.snapshot.catalogs.generation(), self.settings.parse_hash());
+        let world = (view.snapshot.catalogs.generation(), self.parse_hash());
         let statements = &view.snapshot.statements;
         // The server keeps the columns of what it names, which is another session's own.
         let statement = if judged.0.effects.has(Effects::NAMES_STATEMENT) || is_own {

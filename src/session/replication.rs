@@ -59,6 +59,11 @@ pub(crate) async fn open(
 }
 
 impl Dedicated {
+    /// Who it is.
+    pub(crate) fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.lease.identity)
+    }
+
     /// The parameters that the server reported at its start.
     pub(crate) fn parameters(&self) -> &[(String, String)] {
         self.lease.protocol.parameters()
@@ -127,8 +132,13 @@ pub(crate) async fn run(
         Replication { socket, outbox: greeting, lease, boundary: Boundary::default(), over: None };
     let _ = replication.lease.send(unread);
     let mut draining = pin!(snapshot.draining.cancelled());
+    poll_fn(|cx| {
+        key.set_waker(cx.waker());
+        Poll::Ready(())
+    })
+    .await;
     let ended = poll_fn(|cx| {
-        let drains = draining.as_mut().poll(cx).is_ready();
+        let drains = draining.as_mut().poll(cx).is_ready() || key.is_killed();
         if drains && replication.boundary.is_between_messages() && replication.outbox.is_empty() {
             return Poll::Ready(End::Shutdown);
         }

@@ -9,11 +9,15 @@ use crate::{
     backend::Broken,
     listen::ListenFailure,
     pool::{Figures, Refusal},
+    types::Untold,
     wire::{
         message::{self, Report},
         read::ErrorFields,
     },
 };
+
+/// How types come to be the same.
+const TYPES_HINT: &str = "Clients learn types from the primary: create the type there and on the job database under the same name; `bulkhead check --connect` compares them.";
 
 /// An error for a client. Boxed: it is rare, and what may hold one is in the memory of every idle session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,12 +37,12 @@ pub(crate) struct Fields {
 }
 
 impl Reply {
-    fn new(code: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn new(code: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
         let (message, hint) = (message.into(), hint.into());
         Self(Box::new(Fields { code: code.into(), message, detail: String::new(), hint }))
     }
 
-    fn with_detail(mut self, detail: impl Into<String>) -> Self {
+    pub(crate) fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = detail.into();
         self
     }
@@ -143,8 +147,25 @@ pub(crate) fn refused(pool: &str, refusal: &Refusal) -> Reply {
             ),
         },
         Refusal::Cancelled => Reply::new("57014", "canceling statement due to user request", ""),
+        Refusal::Paused { .. } | Refusal::Disabled => held_back(pool, refusal),
         // Only if the pool that has taken its place is not to be found.
         Refusal::Moved | Refusal::Closing => shutting_down(),
+    }
+}
+
+/// An operator keeps the pool from serving.
+fn held_back(pool: &str, refusal: &Refusal) -> Reply {
+    match refusal {
+        Refusal::Paused { waited } => Reply::new(
+            "57P03",
+            format!("pool \"{pool}\" has been paused for longer than {}", seconds(*waited)),
+            "An operator has paused it; RESUME on the console goes on. console.pause_timeout says how long statements wait.",
+        ),
+        _ => Reply::new(
+            "57P03",
+            format!("pool \"{pool}\" is disabled"),
+            format!("An operator has disabled it; ENABLE {pool} on the console goes on."),
+        ),
     }
 }
 
@@ -350,6 +371,31 @@ pub(crate) fn result_has_changed(out: &mut Vec<u8>) {
 /// The same in our own words, where it cannot be told within the request.
 pub(crate) fn plan_changed() -> Reply {
     Reply::new("0A000", "cached plan must not change result type", "Prepare the statement again.")
+}
+
+/// A job database's result with a type that cannot be told.
+pub(crate) fn untold(untold: &Untold) -> ErrorFields {
+    ErrorFields {
+        severity: "ERROR".to_owned(),
+        code: "0A000".to_owned(),
+        message: untold.to_string(),
+        detail: String::new(),
+        hint: TYPES_HINT.to_owned(),
+    }
+}
+
+/// A parameter of a type that the job database lacks.
+pub(crate) fn unsaid(untold: &Untold) -> Reply {
+    Reply::new("0A000", untold.to_string(), TYPES_HINT)
+}
+
+/// A parameter type that no server has; or why that is not known.
+pub(crate) fn no_such_type(number: u32, unread: Option<&str>) -> Reply {
+    let reply = Reply::new("42704", format!("the primary has no type with number {number}"), TYPES_HINT);
+    match unread {
+        Some(error) => reply.with_detail(format!("Types could not be looked up: {error}.")),
+        None => reply,
+    }
 }
 
 /// A prepared statement that exists already.

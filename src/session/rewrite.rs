@@ -64,6 +64,10 @@ pub(super) struct Rewrite<'a> {
     pub(super) bound: Option<Bound>,
     /// Only so many bytes of the request are sent now.
     pub(super) cut: Option<usize>,
+    /// The portal that the message before has described. Kept only where types have other numbers, as is `text_portal`.
+    pub(super) described: Option<Box<[u8]>>,
+    /// The portal that was bound last, if all that it gives is text.
+    pub(super) text_portal: Option<Box<[u8]>>,
 }
 
 /// A portal, the client's name for its statement, and the statement.
@@ -116,6 +120,8 @@ impl<'a> Rewrite<'a> {
             is_untold: false,
             bound: None,
             cut: None,
+            described: None,
+            text_portal: None,
         }
     }
 

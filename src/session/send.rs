@@ -23,6 +23,7 @@ use crate::{
     backend::{Protocol, Settings, statements::UnnamedText},
     route::Demand,
     sql::{Control, Effects, Reason, reset_names, setting_names},
+    types::localize_parses,
     wire::{TxStatus, message},
 };
 
@@ -67,6 +68,9 @@ impl Sending<'_> {
         write_aliases(&aliases, &mut draft);
         let whole = request;
         let (written, request) = self.write_request(request, effects, &mut draft)?;
+        if let Some(types) = &self.leased.types {
+            localize_parses(types.map(), &mut draft);
+        }
         let risk = self.take_risk(&written, request, &draft);
         self.note_standing(request, demand);
         self.note_effects(request, demand);

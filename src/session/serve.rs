@@ -50,7 +50,10 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         match session.target(request, &demand) {
             Target::Torn => return Err(session.torn(request, &demand).into()),
             Target::Across(pool) => Box::pin(session.cross(request, &demand, judged_at, pool)).await?,
-            Target::Held => session.count_held_read(&demand),
+            Target::Held => {
+                session.count_again();
+                session.count_held_read(&demand);
+            }
             Target::Pool(pool) => {
                 let pool = session.fresh_pool(&demand, pool).await?;
                 session.checkout(request, &demand, judged_at, pool).await?;
@@ -65,6 +68,9 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         }
         if session.shows_others(request, &demand) {
             Box::pin(session.hide_others()).await?;
+        }
+        if session.localizes(request) {
+            Box::pin(session.check_types(request)).await?;
         }
         session.count(&demand);
         session.send(request, &demand)?;

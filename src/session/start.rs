@@ -50,7 +50,11 @@ impl Start {
         let Self { identity, startup, reading, bound } = self;
         let is_worker = snapshot.is_worker(&identity.user, startup.get("application_name"));
         let who = Who { identity, home, key, startup, is_worker, bound };
-        let own = Own::new(&who.startup, reading, &snapshot);
+        let mut own = Own::new(&who.startup, reading, &snapshot);
+        if bound.is_some_and(|pool| snapshot.is_jobs_elsewhere(pool)) {
+            own.statements.get_or_insert_default().are_elsewhere = true;
+        }
+        who.key.has_settings(&own.settings);
         let under_way = UnderWay::new(&snapshot);
         let view = View::new(live, snapshot, &who.identity);
         Box::new(Session { client, who, view, own, hold: Hold::default(), under_way })

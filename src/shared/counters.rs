@@ -27,6 +27,8 @@ const DURATION_BUCKETS_SECONDS: [f64; 15] =
 pub struct Requests {
     counts: [[AtomicU64; REASONS]; CLASSES],
     durations: [Histogram<{ DURATION_BUCKETS_SECONDS.len() }>; CLASSES],
+    /// Transactions that began on a backend which their session had kept from an earlier one.
+    again: AtomicU64,
 }
 
 impl Default for Requests {
@@ -34,6 +36,7 @@ impl Default for Requests {
         Self {
             counts: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
             durations: std::array::from_fn(|_| Histogram::new(&DURATION_BUCKETS_SECONDS)),
+            again: AtomicU64::new(0),
         }
     }
 }
@@ -41,6 +44,16 @@ impl Default for Requests {
 impl Requests {
     pub(crate) fn count(&self, class: Class, reason: Reason) {
         self.counts[class as usize][reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a transaction that begins on a backend which its session has kept.
+    pub(crate) fn count_again(&self) {
+        self.again.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Transactions that began on a backend which their session had kept.
+    pub fn again(&self) -> u64 {
+        self.again.load(Ordering::Relaxed)
     }
 
     pub(crate) fn note_duration(&self, class: Class, duration: Duration) {

@@ -2,13 +2,17 @@
 //! sessions, `/metrics` and a reload all read it.
 
 pub mod attention;
+pub mod averages;
 pub mod cancels;
+pub mod card;
+pub mod console;
 pub mod counters;
 mod current;
 mod door_log;
 pub mod greetings;
 pub mod identities;
 pub(crate) mod judges;
+pub mod orders;
 pub(crate) mod places;
 mod process;
 mod snapshot;

@@ -1,15 +1,18 @@
 //! What lives as long as the program, whatever the configuration says.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::Waker,
 };
 
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    attention::Attention, cancels::Cancels, counters::Metrics, door_log::DoorLog, judges::Judges,
-    places::Places,
+    attention::Attention, averages::Averages, cancels::Cancels, counters::Metrics, door_log::DoorLog,
+    judges::Judges, orders::Orders, places::Places,
 };
 use crate::{backend::statements::Statements, catalog::Catalogs, causal::Causal, listen::Listeners};
 
@@ -44,6 +47,12 @@ pub struct Process {
     pub kept: Arc<AtomicUsize>,
     /// Calls for sessions to look at what may have changed.
     pub attention: Attention,
+    /// Orders of operators to the program itself.
+    pub orders: Orders,
+    /// Consoles that are open now.
+    pub consoles: Arc<AtomicUsize>,
+    /// The work of pools in the last minutes, for the console.
+    pub averages: Averages,
 }
 
 impl Process {
@@ -64,6 +73,9 @@ impl Process {
             is_draining: AtomicBool::new(false),
             kept: Arc::default(),
             attention: Attention::default(),
+            orders: Orders::default(),
+            consoles: Arc::default(),
+            averages: Averages::default(),
         }
     }
 
@@ -84,6 +96,13 @@ impl Process {
     pub fn look(&self, all: bool) {
         self.attention.call();
         if all { self.cancels.wake_all() } else { self.cancels.wake_holders() }
+    }
+
+    /// Ends the session of this number. False if there is none.
+    pub fn kill(&self, id: i32) -> bool {
+        let waker = self.cancels.kill(id);
+        self.attention.call();
+        waker.inspect(Waker::wake_by_ref).is_some()
     }
 
     /// Clients connected now.

@@ -2,7 +2,10 @@
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 
-use super::{counters::Requests, greetings::Greetings, identities::Identities, process::Process};
+use super::{
+    averages::PoolTotals, console::Console, counters::Requests, greetings::Greetings, identities::Identities,
+    process::Process,
+};
 use crate::{
     auth::tls::Acceptor,
     backend::Identity,
@@ -90,6 +93,8 @@ pub struct Snapshot {
     pub workers: Workers,
     /// How reads use replicas.
     pub replicas: Replicas,
+    /// The console.
+    pub console: Console,
     /// Where jobs of the primary's transactions are left for the job database, if there is one. Handed on from snapshot to
     /// snapshot.
     pub outbox: Option<Arc<Outbox>>,
@@ -142,6 +147,35 @@ impl Snapshot {
     /// The pool of this name.
     pub(crate) fn pool_named(&self, name: &str) -> Option<PoolId> {
         self.pools.iter().position(|pool| pool.name == name).map(|at| PoolId(at as u8))
+    }
+
+    /// The work of each pool from the start on.
+    pub fn pool_totals(&self) -> impl Iterator<Item = (&str, PoolTotals)> {
+        self.pools.iter().zip(&self.requests).map(|(pool, requests)| {
+            let mut totals = PoolTotals { transactions: requests.again(), ..PoolTotals::default() };
+            for (_, _, count) in requests.read() {
+                totals.requests += count;
+            }
+            for (_, observed) in requests.durations() {
+                totals.request_time += Duration::from_secs_f64(observed.sum_seconds);
+            }
+            for member in &pool.members {
+                let (wait, leases) = (member.stats().wait.read(), member.totals());
+                totals.assignments += wait.count;
+                totals.wait_time += Duration::from_secs_f64(wait.sum_seconds);
+                totals.transaction_time += leases.leased;
+                totals.received_bytes += leases.sent_bytes;
+                totals.sent_bytes += leases.received_bytes;
+            }
+            totals.transactions += totals.assignments;
+            (&*pool.name, totals)
+        })
+    }
+
+    /// Whether a pool is on the job database's server, and that another one than the primary's.
+    pub(crate) fn is_jobs_elsewhere(&self, pool: PoolId) -> bool {
+        let is_there = |jobs: PoolId| jobs == pool || self.same_server(jobs, pool);
+        self.routes.jobs_elsewhere && self.routes.jobs.is_some_and(is_there)
     }
 
     /// Whether two pools are on one server (the first one of each).

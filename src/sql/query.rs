@@ -2,6 +2,7 @@
 //! decides its verdict. Iterative: depth of nesting costs heap, never stack.
 
 mod calls;
+mod learning;
 
 use pg_raw_parse::{ConstValue, Node, nodes};
 
@@ -47,6 +48,9 @@ pub(super) struct Found {
     pub(super) application: bool,
     /// Reads system catalogs.
     catalog: bool,
+    /// Reads `pg_type`, and whether it reads catalogs of anything but types.
+    asks_types: bool,
+    asks_more: bool,
     /// Has a `$n`.
     parameter: bool,
     /// A `$n` may be the name of a channel or object.
@@ -74,12 +78,16 @@ impl Found {
 
     /// Draws the conclusions that need the whole statement.
     pub(super) fn conclude(&mut self) {
-        if self.catalog && self.literal_names_job {
-            self.is_job(Reason::JobLiteral);
-            self.belongs_to_jobs = true;
-        }
-        if self.parameter && (self.parameter_decides || self.catalog) {
-            self.effects |= Effects::BIND_DECIDES;
+        if self.learns_types() {
+            self.job = None;
+        } else {
+            if self.catalog && self.literal_names_job {
+                self.is_job(Reason::JobLiteral);
+                self.belongs_to_jobs = true;
+            }
+            if self.parameter && (self.parameter_decides || self.catalog) {
+                self.effects |= Effects::BIND_DECIDES;
+            }
         }
         if self.job.is_some() {
             let flags = [
@@ -321,8 +329,7 @@ impl<'p, 'c> Walk<'p, 'c> {
             };
             self.found.belongs_to_jobs |= !enqueues;
         } else if is_system(schema, name) {
-            self.found.catalog = true;
-            self.found.writes(Reason::Catalog);
+            self.found.reads_catalog(name);
         } else {
             self.found.application = true;
             if self.catalog.is_empty() {

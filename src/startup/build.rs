@@ -8,13 +8,14 @@ use crate::{
     backend::{Server, number::Numbers, secret::LoginSecret, statements::Statements},
     catalog::Source,
     causal::progress::{LagBounds, Progress},
-    config::{self, AuthMethod, Config, ListenOnGap},
+    config::{self, AuthMethod, Config, ListenOnGap, diff::Diff, keys},
     listen::{ListenLimits, Listeners, OnGap},
     outbox::{Outbox, Settings},
     pool::{self, Gate, Pool, ServerPool},
     route::{PoolId, Routes},
     shared::{
         Limits, Process, Replicas, Snapshot, Workers,
+        console::{Console, ToldKey},
         counters::Requests,
         identities::{Identities, Method},
     },
@@ -138,10 +139,14 @@ impl Draft {
             workers: workers(&config),
             greetings: same_primary.map_or_else(Arc::default, |before| Arc::clone(&before.shared.greetings)),
             replicas,
+            console: console(&config),
             outbox: outbox(&config, earlier.as_deref()),
             relay: relay_settings(&config)?,
             process,
         };
+        if let Some(earlier) = &earlier {
+            obey(&shared.pools, &earlier.pools);
+        }
         Ok(Self { config, shared, servers, adjustments })
     }
 
@@ -190,8 +195,13 @@ impl Draft {
 impl Built {
     /// Where the primary's pool and the catalogs' source are.
     pub(crate) fn catalog_source(&self) -> Source {
-        let primary = &self.shared.pools[usize::from(self.shared.routes.primary.0)].members[0];
-        Source { primary: Arc::clone(primary), refresh: self.config.limits.catalog_refresh }
+        let Routes { primary, jobs, jobs_elsewhere, .. } = self.shared.routes;
+        let first = |pool: PoolId| Arc::clone(&self.shared.pools[usize::from(pool.0)].members[0]);
+        Source {
+            primary: first(primary),
+            jobs: jobs.filter(|_| jobs_elsewhere).map(first),
+            refresh: self.config.limits.catalog_refresh,
+        }
     }
 }
 
@@ -263,6 +273,39 @@ fn session_limits(limits: &config::Limits) -> Limits {
         prepared_bytes_per_client: limits.prepared_bytes_per_client,
         prepared_per_backend: limits.prepared_per_backend,
         settings_per_client: limits.settings_per_client,
+    }
+}
+
+/// Has pools obey what an operator has asked of those whose places they take.
+fn obey(pools: &[Pool], earlier: &[Pool]) {
+    for pool in pools {
+        let Some(before) = earlier.iter().find(|before| before.name == pool.name) else { continue };
+        let is_new = |member: &&Arc<ServerPool>| !before.members.iter().any(|old| Arc::ptr_eq(old, member));
+        pool.members.iter().filter(is_new).for_each(|member| member.obey_as(&before.members[0]));
+    }
+}
+
+/// The console's part of the configuration, and what it tells of all of it.
+fn console(config: &Config) -> Console {
+    let config::Console { databases, admin_users, stats_users, max_clients, pause_timeout } = &config.console;
+    let keys = Diff::values(config).into_iter().map(|(name, value)| {
+        let key = keys::find(&name);
+        ToldKey {
+            default: key.map_or("", |key| key.default).trim_matches('"').to_owned(),
+            is_changeable: key.is_some_and(|key| key.change == keys::Change::Reload),
+            name,
+            value,
+        }
+    });
+    Console {
+        databases: databases.clone(),
+        admin_users: admin_users.clone(),
+        stats_users: stats_users.clone(),
+        max_clients: *max_clients,
+        pause_timeout: *pause_timeout,
+        keys: keys.collect(),
+        address: config.listen.address,
+        unix_socket_dir: config.listen.unix_socket_dir.clone(),
     }
 }
 

@@ -4,7 +4,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{config::Config, door::accept::DOORSTEP};
 
-/// For logs, listeners, timers, HTTP, cancels under way, and what libraries open for a moment.
+/// For logs, listeners, timers, HTTP, consoles, cancels under way, and what libraries open for a moment.
 const RESERVE: u64 = 200;
 
 /// Raises the soft limit to the hard one: the soft one is low for the sake of programs that use `select`. Returns how

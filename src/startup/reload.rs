@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Weak, atomic::Ordering},
 };
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -23,10 +23,13 @@ use super::{
 use crate::{
     auth::Users,
     catalog::Source,
-    config::{self, Config, FoundLibrary, LoadError, diff::Diff},
+    config::{self, Config, FoundLibrary, LoadError, Override, diff::Diff},
     pool::{self, ServerPool},
     seldom::Seldom,
-    shared::Current,
+    shared::{
+        Current,
+        orders::{self, Order, Outcome},
+    },
     sql::{Library, Rules},
     threads::Spawner,
 };
@@ -47,8 +50,13 @@ pub struct Origin {
 impl Origin {
     /// Reads the configuration; blocks. The environment is the process's own: nobody can change it from outside.
     pub fn load(&self) -> Result<Config, LoadError> {
+        self.load_with(&[])
+    }
+
+    /// The same as [`Origin::load`], with other values of these keys.
+    fn load_with(&self, overrides: &[Override]) -> Result<Config, LoadError> {
         let presets: Vec<&str> = Rules::preset_names().collect();
-        config::load(self.path.as_deref(), &config::process_environment, &presets)
+        config::load_with(self.path.as_deref(), &config::process_environment, &presets, overrides)
     }
 }
 
@@ -63,6 +71,10 @@ pub(crate) struct Running {
     current: Arc<Current>,
     /// Taken out, and perhaps still in use.
     draining: Vec<Weak<ServerPool>>,
+    /// Values that operators have set since the configuration was read.
+    overrides: Vec<Override>,
+    /// Orders of operators.
+    orders: Option<mpsc::Receiver<Order>>,
     /// What was warned of when the configuration was last read.
     warned: Vec<String>,
     /// Why the last reload was refused; empty if it was not.
@@ -106,6 +118,7 @@ impl Running {
         let shared = Arc::clone(&built.shared);
         shared.metrics.reloads.succeeded();
         tasks.spawn(Arc::clone(&shared.catalogs).keep(source, stop.clone()));
+        let orders = shared.orders.follow();
         let libraries = shared.catalogs.libraries();
         let current = Arc::new(Current::new(shared));
         let running = Self {
@@ -115,6 +128,8 @@ impl Running {
             built: Arc::new(built),
             current,
             draining: Vec::new(),
+            overrides: Vec::new(),
+            orders,
             warned: Vec::new(),
             refused: Vec::new(),
             repeats: Seldom::default(),
@@ -143,42 +158,88 @@ impl Running {
     }
 
     /// Reloads whenever somebody asks for it, and follows what job libraries are found, one after the other, until somebody
-    /// asks for the end.
-    pub(crate) async fn reload_until_end(&mut self, signals: &mut Signals) {
+    /// asks for the end, and says for which.
+    pub(crate) async fn reload_until_end(&mut self, signals: &mut Signals) -> orders::End {
         loop {
-            let is_asked = tokio::select! {
+            let order = tokio::select! {
                 // Cancel safe: signals that were not received are merged into the next one.
                 wish = signals.next() => match wish {
-                    Wish::Reload => true,
-                    Wish::End => return,
+                    Wish::Reload => Some((orders::Wish::Reload, None)),
+                    Wish::End => return orders::End::Drained,
                 },
+                // Cancel safe.
+                order = next_order(self.orders.as_mut()) => Some((order.wish, Some(order.to))),
                 // Cancel safe: a change that was not seen is seen next time.
-                Ok(()) = self.libraries.changed() => false,
+                Ok(()) = self.libraries.changed() => None,
             };
             let change = async {
-                if is_asked {
-                    service::reloading();
-                    self.reload().await;
-                    service::ready();
+                if let Some((wish, to)) = order {
+                    self.obey(wish, to).await
                 } else {
                     self.follow_libraries().await;
+                    None
                 }
             };
-            tokio::select! {
+            let end = tokio::select! {
                 // Cancel safe: until its last step, which does not wait, nothing has been changed.
-                () = change => {}
+                end = change => end,
                 // Cancel safe: as above.
-                () = signals.end() => return,
+                () = signals.end() => Some(orders::End::Drained),
+            };
+            if let Some(end) = end {
+                return end;
             }
         }
     }
 
+    /// Follows an order, and tells whoever gave it what has become of it; the end, if that is what was ordered.
+    async fn obey(
+        &mut self,
+        wish: orders::Wish,
+        to: Option<oneshot::Sender<Outcome>>,
+    ) -> Option<orders::End> {
+        if let orders::Wish::End(how) = wish {
+            // Whoever gave the order may have left.
+            let _ = to.map(|to| to.send(Ok(Vec::new())));
+            return Some(how);
+        }
+        service::reloading();
+        let outcome = self.read_again(wish).await;
+        service::ready();
+        let _ = to.map(|to| to.send(outcome));
+        None
+    }
+
+    /// Reads the configuration again; or goes on with another value of one of its keys, until it is read again.
+    async fn read_again(&mut self, wish: orders::Wish) -> Outcome {
+        let overrides: Vec<Override> = match wish {
+            orders::Wish::Set { key, value } => {
+                let others = self.overrides.iter().filter(|other| other.key != key).cloned();
+                others.chain([Override { key: key.clone(), value }]).collect()
+            }
+            orders::Wish::Reload | orders::Wish::End(_) => Vec::new(),
+        };
+        let outcome = self.reload(overrides.clone()).await;
+        if outcome.is_ok() {
+            self.overrides = overrides;
+        }
+        outcome
+    }
+
     /// Loads the configuration and puts it in force as a whole, or logs all that is wrong and changes nothing.
-    async fn reload(&mut self) {
+    async fn reload(&mut self, overrides: Vec<Override>) -> Outcome {
         let origin = self.origin.clone();
-        match self.prepared(move || origin.load()).await {
-            Ok(prepared) => self.put_in_force(prepared),
-            Err(refused) => self.refuse(refused),
+        match self.prepared(move || origin.load_with(&overrides)).await {
+            Ok(prepared) => {
+                let changes = prepared.changes.clone();
+                self.put_in_force(prepared);
+                Ok(changes)
+            }
+            Err(refused) => {
+                let problems = refused.0.clone();
+                self.refuse(refused);
+                Err(problems)
+            }
         }
     }
 
@@ -309,6 +370,18 @@ impl Running {
     fn still_draining(&self) -> Vec<Arc<ServerPool>> {
         self.draining.iter().filter_map(Weak::upgrade).collect()
     }
+}
+
+/// The next order of an operator.
+///
+/// Cancel safe.
+async fn next_order(orders: Option<&mut mpsc::Receiver<Order>>) -> Order {
+    if let Some(orders) = orders
+        && let Some(order) = orders.recv().await
+    {
+        return order;
+    }
+    std::future::pending().await
 }
 
 /// Reads, checks and compares; blocks, and changes nothing.

@@ -20,7 +20,7 @@ use crate::{
     door::accept,
     outbox::Relay,
     route::PoolId,
-    shared::{Current, Snapshot},
+    shared::{Current, Snapshot, averages, orders::End},
     socket::silence,
     threads::Spawner,
 };
@@ -101,6 +101,7 @@ async fn serve(
     tasks.spawn(watch_health(Arc::clone(&current), stop.clone()));
     tasks.spawn(relay_jobs(Arc::clone(&current), stop.clone()));
     tasks.spawn(call_sessions(Arc::clone(&current), stop.clone()));
+    tasks.spawn(keep_averages(Arc::clone(&current), stop.clone()));
     tasks.spawn(service::keep_status(Arc::clone(&current), stop.clone()));
     tasks.spawn(service::feed_watchdog(spawner.clone(), stop.clone()));
     if let Some(http) = ports.http {
@@ -114,12 +115,16 @@ async fn serve(
     }
     service::ready();
 
-    running.reload_until_end(&mut signals).await;
-    let grace = running.config().listen.shutdown_grace;
-    tracing::info!(?grace, "draining: no new clients, transactions may finish");
+    let how = running.reload_until_end(&mut signals).await;
+    let grace = if how == End::Now { Duration::ZERO } else { running.config().listen.shutdown_grace };
     service::stopping(grace);
     accepting.cancel();
     let shared = current.load();
+    if how == End::Left {
+        tracing::info!(clients = shared.clients(), "no new clients; waiting until all have left");
+        signals::left(&shared, &mut signals).await;
+    }
+    tracing::info!(?grace, "draining: no new clients, transactions may finish");
     shared.drain();
     spawner.tracker.close();
     if !signals::drained(&spawner.tracker, grace, &mut signals).await {
@@ -171,6 +176,20 @@ async fn call_sessions(current: Arc<Current>, stop: CancellationToken) {
                     current.load().look(looks.is_multiple_of(IDLE_LOOKS));
                 }
             }
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Notes at the end of each period what pools did in it.
+async fn keep_averages(current: Arc<Current>, stop: CancellationToken) {
+    loop {
+        let shared = current.load();
+        shared.averages.note(shared.pool_totals().map(|(name, totals)| (name.to_owned(), totals)).collect());
+        drop(shared);
+        tokio::select! {
+            // Cancel safe.
+            () = tokio::time::sleep(averages::PERIOD) => {}
             () = stop.cancelled() => return,
         }
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::task::TaskTracker;
 
+use crate::shared::Process;
+
 /// The signals that the program listens to.
 #[derive(Debug)]
 pub struct Signals {
@@ -54,6 +56,21 @@ impl Signals {
             // Cancel safe: as above.
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// How often it is looked at whether clients have left.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Waits until all clients have left, or a signal asks for the end.
+pub async fn left(process: &Process, signals: &mut Signals) {
+    while process.clients() > 0 {
+        tokio::select! {
+            // Cancel safe.
+            () = tokio::time::sleep(LOOK) => {}
+            // Cancel safe: signals that were not received are merged into the next one.
+            () = signals.end_while_draining() => return,
         }
     }
 }

@@ -127,6 +127,21 @@ impl<'a> Bind<'a> {
         Ok(self.values()?.int16()? == 0)
     }
 
+    /// Whether all columns of its result are to be text.
+    pub fn gives_text(self) -> Result<bool, Malformed> {
+        let mut body = self.values()?;
+        for _ in 0..body.int16()?.cast_unsigned() {
+            if let Ok(len) = usize::try_from(body.int32()?) {
+                body.take(len)?;
+            }
+        }
+        let mut is_text = true;
+        for _ in 0..body.int16()?.cast_unsigned() {
+            is_text &= body.int16()? == 0;
+        }
+        Ok(is_text)
+    }
+
     /// Whether all of its values are written as text.
     pub fn has_only_texts(self) -> Result<bool, Malformed> {
         let mut body = self.rest;
@@ -166,8 +181,9 @@ impl<'a> Bind<'a> {
 }
 
 impl<'a> Item<'a> {
+    /// Reads the body of a message of this kind.
     #[inline]
-    fn read(body: &'a [u8], what: &'static str) -> Result<Self, Malformed> {
+    pub fn read(body: &'a [u8], what: &'static str) -> Result<Self, Malformed> {
         let mut body = Body::new(body, what);
         let (kind, name) = (body.byte()?, body.cstring()?);
         Ok(if kind == b'S' { Self::Statement(name) } else { Self::Portal(name) })

@@ -100,6 +100,14 @@ pub fn describe_statement(out: &mut Vec<u8>, statement: &(impl Name + ?Sized)) {
     });
 }
 
+/// Describe of a portal.
+pub fn describe_portal(out: &mut Vec<u8>, portal: &[u8]) {
+    message(out, b'D', |out| {
+        out.push(b'P');
+        cstring(out, portal);
+    });
+}
+
 /// Close of a prepared statement.
 pub fn close_statement(out: &mut Vec<u8>, statement: &(impl Name + ?Sized)) {
     message(out, b'C', |out| {
@@ -201,6 +209,50 @@ pub fn ready(out: &mut Vec<u8>, status: TxStatus) {
 /// CommandComplete.
 pub fn command_complete(out: &mut Vec<u8>, tag: &str) {
     message(out, b'C', |out| cstring(out, tag.as_bytes()));
+}
+
+/// The type of a result's column, and the format of its values.
+#[derive(Clone, Copy, Debug)]
+pub struct ColumnType {
+    /// The type.
+    pub oid: u32,
+    /// The length of its values; -1 if that varies.
+    pub len: i16,
+    /// 0 for text, 1 for binary.
+    pub format: i16,
+}
+
+/// RowDescription of columns that are of no table.
+pub fn row_description<'a>(out: &mut Vec<u8>, columns: impl ExactSizeIterator<Item = (&'a str, ColumnType)>) {
+    message(out, b'T', |out| {
+        out.extend_from_slice(&(columns.len() as u16).to_be_bytes());
+        for (name, column) in columns {
+            cstring(out, name.as_bytes());
+            out.extend_from_slice(&[0; 6]);
+            out.extend_from_slice(&column.oid.to_be_bytes());
+            out.extend_from_slice(&column.len.to_be_bytes());
+            out.extend_from_slice(&(-1_i32).to_be_bytes());
+            out.extend_from_slice(&column.format.to_be_bytes());
+        }
+    });
+}
+
+/// DataRow of so many values, which `fill` writes, each with its length in front.
+pub fn data_row(out: &mut Vec<u8>, count: usize, fill: impl FnOnce(&mut Vec<u8>)) {
+    message(out, b'D', |out| {
+        out.extend_from_slice(&(count as u16).to_be_bytes());
+        fill(out);
+    });
+}
+
+/// EmptyQueryResponse.
+pub fn empty_query(out: &mut Vec<u8>) {
+    message(out, b'I', |_| {});
+}
+
+/// PortalSuspended.
+pub fn portal_suspended(out: &mut Vec<u8>) {
+    message(out, b's', |_| {});
 }
 
 /// ParseComplete.

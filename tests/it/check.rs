@@ -9,7 +9,8 @@ use std::{
 };
 
 use crate::support::{
-    Cluster, Login, Postgres, ProxyConfig, Role, Running, Scratch, connect, eventually, free_port, oban,
+    Cluster, Login, Postgres, Proxy, ProxyConfig, Role, Running, Scratch, connect, eventually, free_port,
+    oban,
 };
 
 /// Exit code and output of `check --connect` with a configuration.
@@ -184,4 +185,33 @@ fn a_reader_that_has_gone_is_no_failure() {
     let output = command.arg("keys").stdout(writer).stderr(Stdio::piped()).output();
     let output = output.expect("bulkhead runs");
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Clients learn types from the primary: what is not the same there is listed.
+#[tokio::test]
+async fn types_that_are_not_the_primarys_are_listed() {
+    let cluster = Cluster::start();
+    for server in [&cluster.primary, &cluster.jobs] {
+        oban::install(server).await;
+        server.query("CREATE TYPE same AS ENUM ('a'); CREATE TYPE app_only_there AS (a int)").await;
+    }
+    cluster.primary.query("CREATE TYPE of_the_application AS ENUM ('a')").await;
+    cluster.jobs.query("ALTER TYPE oban_job_state ADD VALUE 'suspended' AFTER 'available'").await;
+    cluster.jobs.query("ALTER TYPE app_only_there ADD ATTRIBUTE b text; CREATE DOMAIN note AS text").await;
+    let (code, text) = check(&ProxyConfig::of(&cluster));
+    assert_eq!(code, Some(0), "{text}");
+    for part in [
+        "server \"jobs\": type public.oban_job_state has the labels 'available', 'suspended', 'scheduled'",
+        "server \"jobs\": type public.app_only_there has the attributes a integer, b text, and a integer on the primary",
+        "server \"jobs\": type public.note is missing on the primary",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("of_the_application") && !text.contains("same"), "{text}");
+    // The same in the log of one that serves, once.
+    let proxy = Proxy::start(&ProxyConfig::of(&cluster).to_toml());
+    proxy.wait_for_log("types of the job database are not the primary's").await;
+    let log = proxy.log();
+    assert!(log.contains("type public.note is missing on the primary"), "{log}");
+    assert_eq!(log.matches("types of the job database are not the primary's").count(), 1, "{log}");
 }

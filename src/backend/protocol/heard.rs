@@ -73,6 +73,7 @@ impl Heard {
                 | Step::Pass(_)
                 | Step::PassDescribed(..)
                 | Step::SwallowDescribed(_)
+                | Step::SwallowRows
                 | Step::Refuse { .. }
                 | Step::Simple => {}
             }

@@ -70,6 +70,11 @@ impl Protocol {
         self.error.take().map(|error| *error)
     }
 
+    /// The connection will be closed, and this is why, unless the server has said something before.
+    pub fn end_with(&mut self, error: ErrorFields) {
+        self.error.get_or_insert_with(|| Box::new(error));
+    }
+
     /// Whether the next reply is to a Query of ours.
     pub fn is_answering_ours(&self) -> bool {
         self.parts.front().is_some_and(|part| part.whose == Whose::Ours)
@@ -99,6 +104,11 @@ impl Protocol {
     /// Whether the client has got a message in part: nothing of ours may come in between.
     pub const fn is_amid_message(&self) -> bool {
         self.body_left > 0 && self.body_passes
+    }
+
+    /// Whether all that has come was whole messages.
+    pub const fn is_between_messages(&self) -> bool {
+        self.body_left == 0 && self.tail.is_empty()
     }
 
     /// Whether there is anything for [`Protocol::take_heard`] to give.

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 use super::{Protocol, Step};
 use crate::{
     backend::statements::Shape,
+    types::parameters_hash,
     wire::read::{Body, Malformed},
 };
 
@@ -13,9 +14,7 @@ const NO_DATA: u64 = 1;
 
 /// The shape that a ParameterDescription tells.
 pub(super) fn of_parameters(body: &[u8]) -> Shape {
-    let mut hasher = foldhash::fast::FixedState::default().build_hasher();
-    hasher.write(body);
-    Shape { parameters: hasher.finish() | 2, columns: 0 }
+    Shape { parameters: parameters_hash(body), columns: 0 }
 }
 
 /// The shape that a RowDescription tells: names, types and their modifiers. The format is the portal's, and where a column comes

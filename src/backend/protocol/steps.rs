@@ -18,6 +18,8 @@ pub enum Step {
     PassDescribed(Box<[u8]>, StatementId),
     /// The reply to a Describe of ours is swallowed.
     SwallowDescribed(StatementId),
+    /// The reply to a Describe of ours, which says what the rows of a portal will be, is swallowed.
+    SwallowRows,
     /// The reply to a Parse of ours is swallowed, and a statement exists from then on.
     SwallowParsed(StatementId),
     /// The reply to a Close of ours is swallowed.
@@ -42,7 +44,11 @@ impl Step {
     pub(super) const fn swallows(&self) -> bool {
         matches!(
             self,
-            Self::Open(_) | Self::SwallowParsed(_) | Self::SwallowClosed(_) | Self::SwallowDescribed(_)
+            Self::Open(_)
+                | Self::SwallowParsed(_)
+                | Self::SwallowClosed(_)
+                | Self::SwallowDescribed(_)
+                | Self::SwallowRows
         )
     }
 
@@ -52,7 +58,9 @@ impl Step {
             Self::Pass(awaits) | Self::Open(awaits) => awaits.ended_by(tag),
             Self::PassParsed(..) | Self::SwallowParsed(_) => tag == b'1',
             Self::SwallowClosed(_) => tag == b'3',
-            Self::PassDescribed(..) | Self::SwallowDescribed(_) => Awaits::Describe.ended_by(tag),
+            Self::PassDescribed(..) | Self::SwallowDescribed(_) | Self::SwallowRows => {
+                Awaits::Describe.ended_by(tag)
+            }
             Self::Insert(..) | Self::Refuse { .. } | Self::Simple => false,
         }
     }

@@ -145,8 +145,25 @@ fn other_libraries() {
             "SELECT pg_get_serial_sequence('river_job', 'id')",
             "SELECT 1 FROM information_schema.schemata WHERE schema_name = 'graphile_worker'",
             "SELECT to_regtype('pgqueuer_status')",
+            "SELECT t.typname FROM pg_type t JOIN pg_class c ON c.oid = t.typrelid WHERE c.relname = 'river_job'",
         ],
     );
+}
+
+/// Drivers look types up by name: a number of the job database would be another type's on the primary.
+#[test]
+fn types_are_learnt_from_the_primary() {
+    for text in [
+        "SELECT t.oid, t.typarray FROM pg_type t LEFT JOIN pg_enum e ON e.enumtypid = t.oid WHERE t.oid = $1::regtype",
+        "SELECT oid FROM pg_catalog.pg_type WHERE typname = 'river_job_state'",
+        "SELECT a.atttypid FROM pg_type t JOIN pg_attribute a ON a.attrelid = t.typrelid WHERE t.oid = 'river_job_state'::regtype",
+    ] {
+        let verdict = verdict(text);
+        assert!(verdict.class == Write && !verdict.effects.has(Effects::BIND_DECIDES), "{text}: {verdict:?}");
+    }
+    // More than a look at types.
+    assert!(verdict("SELECT $1::regtype").effects.has(Effects::BIND_DECIDES));
+    assert_eq!(verdict("SELECT oid FROM pg_type, river_job WHERE typname = 'river_job_state'").class, Job);
 }
 
 #[test]

@@ -54,7 +54,7 @@ impl House {
             Arc::new(ServerPool::new("primary".to_owned(), server(&primary), gate, LIMITS, spawner.clone()));
         tokio::spawn(keep(Arc::clone(&pool), CancellationToken::new()));
         let shared = Arc::new(shared(&pool, spawner));
-        let source = Source { primary: Arc::clone(&pool), refresh: Duration::from_secs(3600) };
+        let source = Source { primary: Arc::clone(&pool), jobs: None, refresh: Duration::from_secs(3600) };
         let (source, seen) = watch::channel(source);
         let catalogs = Arc::clone(&shared.process.catalogs);
         tokio::spawn(async move {
@@ -155,6 +155,7 @@ fn shared(pool: &Arc<ServerPool>, spawner: Spawner) -> Snapshot {
         workers: Workers::default(),
         greetings: Arc::default(),
         replicas: Replicas::default(),
+        console: shared::console::Console::default(),
         process,
     }
 }

@@ -13,10 +13,10 @@ use std::{
 
 /// The folders and files of `src`, each of which may use only itself and those before it. So no two of them use each
 /// other.
-const LAYERS: [&str; 25] = [
-    "version", "clock", "seldom", "threads", "socket", "wire", "metrics", "auth", "sql", "causal", "route",
-    "backend", "pool", "topology", "catalog", "listen", "outbox", "shared", "session", "admin", "door",
-    "config", "startup", "commands", "demo",
+const LAYERS: [&str; 27] = [
+    "version", "clock", "seldom", "threads", "socket", "wire", "types", "metrics", "auth", "sql", "causal",
+    "route", "backend", "pool", "topology", "catalog", "listen", "outbox", "shared", "session", "admin",
+    "console", "door", "config", "startup", "commands", "demo",
 ];
 
 /// Files of `src` that are above all layers.

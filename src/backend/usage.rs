@@ -1,0 +1,37 @@
+//! What a lease uses of its backend, in plain numbers: whoever holds a backend counts alone.
+
+use std::time::{Duration, Instant};
+
+use crate::clock;
+
+/// The use of a backend by its lease.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// When the lease began; `None` while there is none.
+    since: Option<Instant>,
+    /// Bytes sent to the server.
+    pub sent_bytes: u64,
+    /// Bytes received from the server.
+    pub received_bytes: u64,
+    /// The lease is to last: nobody waits for its end.
+    pub is_standing: bool,
+}
+
+impl Usage {
+    /// Nobody uses it.
+    pub const fn none() -> Self {
+        Self { since: None, sent_bytes: 0, received_bytes: 0, is_standing: false }
+    }
+
+    /// A lease begins, at the thread's last look at the clock.
+    #[inline]
+    pub fn begin() -> Self {
+        Self { since: Some(clock::last_tick()), ..Self::none() }
+    }
+
+    /// How long the lease has lasted, at the thread's last look at the clock.
+    #[inline]
+    pub fn lasted(&self) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| clock::last_tick().saturating_duration_since(since))
+    }
+}
