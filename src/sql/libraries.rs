@@ -1,6 +1,6 @@
 //! Which job libraries a database has, told by their tables.
 
-use super::{catalog::Catalog, presets::PRESETS};
+use super::presets::PRESETS;
 
 /// Tables of these names beyond so many are not looked at: an application for many tenants may have one in each schema.
 const LIBRARIES_MAX: usize = 100;
@@ -16,15 +16,8 @@ pub struct Library {
     pub is_own: bool,
 }
 
-impl Catalog {
-    /// The question for the tables by which libraries are known: rows of [`Catalog::QUERY`], which has it as a part.
-    pub const LIBRARIES: &str = include_str!("libraries.sql");
-
-    /// The job libraries whose tables are there, in order.
-    pub fn libraries(&self) -> &[Library] {
-        &self.content.libraries
-    }
-}
+/// The question for the tables by which libraries are known: rows of the question for a catalog, which has it as a part.
+pub(super) const QUESTION: &str = include_str!("libraries.sql");
 
 /// Adds the library that a row (`schema table`) tells of, if any.
 pub(super) fn add(libraries: &mut Vec<Library>, row: &str) {
@@ -47,7 +40,7 @@ mod tests {
     #[test]
     fn every_preset_is_known_by_a_table_that_is_asked_for() {
         for preset in PRESETS {
-            let is_asked = Catalog::LIBRARIES.contains(&format!("'{}'", preset.known_by));
+            let is_asked = QUESTION.contains(&format!("'{}'", preset.known_by));
             assert!(is_asked && !preset.known_by.is_empty(), "{}", preset.name);
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     bodies,
     catalog::{Catalog, Content, Function},
-    libraries,
+    libraries::{self, Library},
     names::split_name,
     programs,
     proof::Builder,
@@ -35,6 +35,14 @@ impl Catalog {
     /// The part of it that concerns programs which set parameters. Whatever the settings of the session that runs it
     /// are, it means the same.
     pub const PROGRAMS: &str = include_str!("programs.sql");
+
+    /// The part of it that tells which job libraries there are.
+    pub const LIBRARIES: &str = libraries::QUESTION;
+
+    /// The job libraries whose tables are there, in order.
+    pub fn libraries(&self) -> &[Library] {
+        &self.content.libraries
+    }
 
     /// A snapshot from the rows of [`Catalog::QUERY`]. Verdicts are cached by `epoch`: give each snapshot,
     /// of whichever database, its own. Zero belongs to [`Catalog::empty`].
