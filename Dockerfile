@@ -15,8 +15,8 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock build.rs ./
 # The crates that it uses first, with nothing of its own: a layer that changes in the sources do not build again. By
 # layers alone, so that builders without BuildKit do as well.
-RUN mkdir -p src benches/pooler tests/it \
-    && touch src/lib.rs benches/classify.rs benches/hot_path.rs benches/pooler/main.rs tests/it/main.rs \
+RUN mkdir -p src benches/outbox benches/pooler tests/it \
+    && touch src/lib.rs benches/classify.rs benches/hot_path.rs benches/outbox/main.rs benches/pooler/main.rs tests/it/main.rs \
     && echo 'fn main() {}' >src/main.rs \
     && cargo build --release --locked --bin bulkhead \
     && cargo clean --release --locked --package bulkhead \

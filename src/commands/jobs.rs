@@ -15,7 +15,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A session of this command ends by itself if nobody hears of it for so long.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// What is to be done.
+/// The task of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Print what [`Task::Init`] would run.
@@ -25,7 +25,7 @@ pub enum Task {
     },
     /// Make what the outbox needs.
     Init {
-        /// As for the plan.
+        /// The same as for the plan.
         with_rows: bool,
     },
     /// Tell how it does.
@@ -185,9 +185,15 @@ fn text(plan: &Plan) -> String {
     let mut text = String::new();
     for step in &plan.steps {
         let (side, rights) = if step.on_primary {
-            ("the primary", "SELECT, UPDATE and DELETE on the tables that are moved")
+            (
+                "the primary",
+                "SELECT, UPDATE and DELETE on the tables that are moved, SELECT on their sequences",
+            )
         } else {
-            ("the job database", "SELECT and INSERT on the same tables, and TEMPORARY on the database")
+            (
+                "the job database",
+                "SELECT and INSERT on the tables that are moved, SELECT on their sequences, TEMPORARY on the database",
+            )
         };
         let _ = writeln!(
             text,

@@ -55,8 +55,8 @@ fn outbox(jobs: &Section<'_>, config: &Config) {
         jobs.problem("outbox", Wrong::new(message, hint));
     }
     if config.jobs.presets.is_empty() {
-        let hint = "name presets; which tables are moved, and how, is a preset's to say";
-        jobs.problem("outbox", Wrong::new("needs presets", hint));
+        let hint = "write presets = [\"oban\"], or others: what is found at a server (\"auto\") is not installed by itself";
+        jobs.problem("outbox", Wrong::new("needs presets by name", hint));
     }
 }
 

@@ -1,12 +1,12 @@
 //! Comparing what a job library has on both sides: the relay needs the tables to fit, and a library that is migrated in one
 //! place only will fail in the other one sooner or later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::link::{Failure, Link};
 use crate::sql::Rules;
 
-/// What there is, in words: the schema and table that it belongs to, what it is, and what it is like.
+/// The things that there are, in words: the schema and table that it belongs to, what it is, and what it is like.
 const FACTS: &str = "\
     SELECT n.nspname, c.relname, 'column ' || a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod) \
     || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END \
@@ -41,7 +41,7 @@ const FACTS: &str = "\
 /// By schema, table and what it is.
 type Facts = BTreeMap<[String; 3], String>;
 
-/// What both sides have of the library, compared.
+/// A comparison of what both sides have of the library.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Drift {
     /// How many things were compared.
@@ -66,8 +66,8 @@ async fn facts(link: &mut Link, rules: &Rules) -> Result<Facts, Failure> {
 
 fn compare(primary: &Facts, jobs: &Facts) -> Drift {
     let mut lines = Vec::new();
-    let all: BTreeMap<&[String; 3], ()> = primary.keys().chain(jobs.keys()).map(|key| (key, ())).collect();
-    for key in all.keys() {
+    let all: BTreeSet<&[String; 3]> = primary.keys().chain(jobs.keys()).collect();
+    for key in &all {
         let [schema, table, what] = key;
         let name = format!("{schema}.{table}: {what}");
         match (primary.get(*key), jobs.get(*key)) {

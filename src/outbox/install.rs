@@ -5,14 +5,14 @@
 
 use super::{
     statements::Statements,
-    tables::{Sequence, Side, Table, is_strided, misfits, source_literal},
+    tables::{Partitions, Sequence, Side, Table, is_strided, misfits, source_literal},
     text::{literal, name},
 };
 
 /// Numbers above all that were given stay unused, so many: for what is given while this is looked at.
 const MARGIN: i64 = 10_000;
 
-/// What is done, in order; or why it cannot be.
+/// The steps to be done, in order; or why they cannot be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// On the primary and in the job database, in this order.
@@ -56,7 +56,7 @@ const JOBS_TABLES: [&str; 4] = [
 const PRIMARY_DROPS: [&str; 2] = ["DROP TABLE bulkhead.refused, bulkhead.outbox", "DROP SCHEMA bulkhead"];
 const JOBS_DROPS: [&str; 2] = ["DROP TABLE bulkhead.relayed, bulkhead.outbox", "DROP SCHEMA bulkhead"];
 
-/// What installs the outbox for the tables that both sides have. `users` are those that the relay logs in as, on the
+/// The plan that installs the outbox for the tables that both sides have. `users` are those that the relay logs in as, on the
 /// primary and in the job database. `with_rows`: rows that are on the primary already may be moved, too.
 pub fn install(primary: &Side, jobs: &Side, users: [&str; 2], rows: &[String], with_rows: bool) -> Plan {
     let mut plan = Plan::default();
@@ -93,6 +93,10 @@ pub fn install(primary: &Side, jobs: &Side, users: [&str; 2], rows: &[String], w
         if !jobs.installed.contains(&to.source()) {
             there.push(mark(to));
         }
+        if from.partitions == Partitions::Open {
+            let (partition, relation) = (partition(from), relation(from));
+            here.push(format!("CREATE TABLE {partition} PARTITION OF {relation} DEFAULT"));
+        }
         if !primary.installed.contains(&from.source()) {
             here.push(mark(from));
         }
@@ -102,7 +106,7 @@ pub fn install(primary: &Side, jobs: &Side, users: [&str; 2], rows: &[String], w
     plan
 }
 
-/// What takes the outbox away.
+/// The plan that takes the outbox away.
 pub fn uninstall(primary: &Side, jobs: &Side, before: &[(bool, String, i64)]) -> Plan {
     let mut plan = Plan::default();
     for (side, on_primary, drops) in [(primary, true, PRIMARY_DROPS), (jobs, false, JOBS_DROPS)] {
@@ -114,6 +118,9 @@ pub fn uninstall(primary: &Side, jobs: &Side, before: &[(bool, String, i64)]) ->
             if on_primary {
                 statements.push(lock(table));
                 statements.push(Statements::new(table.clone(), 0).refuse_rows());
+                if table.partitions == Partitions::Default {
+                    statements.push(format!("DROP TABLE IF EXISTS {}", partition(table)));
+                }
             }
             let increment =
                 before.iter().find(|(of, source, _)| *of == on_primary && *source == table.source());
@@ -191,7 +198,7 @@ fn stride(table: &Table, start: i64, odd: bool) -> Vec<String> {
     else {
         return Vec::new();
     };
-    let relation = format!("{}.{}", name(&table.schema), name(&table.name));
+    let relation = relation(table);
     let column = name(column);
     let source = table.source();
     vec![
@@ -205,9 +212,18 @@ fn stride(table: &Table, start: i64, odd: bool) -> Vec<String> {
     ]
 }
 
+fn relation(table: &Table) -> String {
+    format!("{}.{}", name(&table.schema), name(&table.name))
+}
+
+/// The primary's partition for all rows that no other is made for: nobody makes one there for each queue.
+fn partition(table: &Table) -> String {
+    format!("{}.{}", name(&table.schema), name(&format!("bulkhead_{}", table.name)))
+}
+
 /// Nobody writes while this is looked at.
 fn lock(table: &Table) -> String {
-    format!("LOCK TABLE {}.{} IN SHARE ROW EXCLUSIVE MODE", name(&table.schema), name(&table.name))
+    format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", relation(table))
 }
 
 fn mark(table: &Table) -> String {

@@ -31,7 +31,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Rows are handed on in pieces of about so many bytes.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// So much of the first row is kept: enough for its key.
+/// Bytes of the first row that are kept: enough for its key.
 const FIRST_ROW_BYTES: usize = 8 << 10;
 
 /// Session settings: names mean PostgreSQL's own (but where triggers run), values have one text on both servers, what is missing is an error and
@@ -58,7 +58,7 @@ pub enum Failure {
     /// The server's error.
     #[error("{server}: {fields}")]
     Server {
-        /// Whose.
+        /// The server's name.
         server: String,
         /// The error.
         fields: Box<ErrorFields>,
@@ -76,7 +76,7 @@ pub struct Reply {
     pub error: Option<ErrorFields>,
 }
 
-/// What has passed through.
+/// The rows that have passed through.
 #[derive(Debug, Default)]
 pub(super) struct Passed {
     /// Rows.

@@ -10,6 +10,8 @@
 //! | `state` | what sessions, metrics and the relay tell each other |
 //! | `relay` | the task: who moves rows, when, and what follows a failure |
 //! | `round` | moving some rows of one table: the order of the two commits |
+//! | `ledger` | forgetting what was moved long ago |
+//! | `mirror` | tables of the job database that enqueuing reads, on the primary |
 //! | `statements` | the texts of that |
 //! | `tables` | the tables of both sides, and whether they fit together |
 //! | `install` | what the relay needs at both servers: making it, and taking it away |
@@ -27,7 +29,9 @@
 
 mod drift;
 mod install;
+mod ledger;
 mod link;
+mod mirror;
 mod relay;
 mod round;
 mod state;
@@ -39,10 +43,10 @@ mod text;
 pub use drift::{Drift, drift};
 pub use install::{Plan, Step, install, uninstall};
 pub use link::{Failure, Link};
-pub use relay::{Relay, Settings};
-pub use state::{Figures, Outbox};
+pub use relay::Relay;
+pub use state::{Figures, Outbox, Settings};
 pub use status::{Status, TableStatus, status};
-pub use tables::{Side, Table, has_rows, problems, read};
+pub use tables::{Column, Partitions, Sequence, Side, Table, has_rows, problems, read};
 
 /// Rows that wait are counted up to so many.
 pub const COUNTED_MAX: u64 = 100_000;

@@ -9,14 +9,16 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use super::{
+    ledger,
     link::{Failure, Link},
+    mirror::Mirror,
     round::{Outcome, round},
-    state::Outbox,
+    state::{Outbox, Settings},
     statements::Statements,
-    tables::{self, INSTALLED, Side, problems},
-    text::{array, literal},
+    tables::{self, INSTALLED, Side, missing, problems},
+    text::literal,
 };
-use crate::{pool::ServerPool, sql::Outgoing};
+use crate::pool::ServerPool;
 
 /// The advisory lock of the one that moves rows: "bulkhead" in ASCII.
 pub(super) const LOCK: i64 = 0x6275_6c6b_6865_6164;
@@ -36,24 +38,8 @@ const COMPARE_EVERY: Duration = Duration::from_secs(60);
 /// A server closes a connection of ours that is silent for so long: we have gone, and another one may have the lock.
 const SILENCE_LEAST: Duration = Duration::from_secs(30);
 
-/// Entries of the ledger that are removed at once.
-const PRUNED: usize = 2000;
-
-/// How soon after a full lot of them the next one goes.
-const PRUNE_PAUSE: Duration = Duration::from_millis(100);
-
-/// How an outbox is served.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// What may be moved.
-    pub outgoing: Vec<Outgoing>,
-    /// Rows that are moved at once.
-    pub batch: usize,
-    /// How often the primary is looked at without having been woken.
-    pub poll: Duration,
-    /// How long it is remembered what was moved.
-    pub keep: Duration,
-}
+/// How soon after a full lot of the ledger's old entries the next one goes.
+const LEDGER_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why nothing can be moved now.
 #[derive(Debug, thiserror::Error)]
@@ -64,11 +50,11 @@ enum Trouble {
     NotReady(String),
 }
 
-/// What is left to do when a look at everything is over.
+/// The work that is left when a look at everything is over.
 enum Next {
-    /// There may be more.
+    /// Some: there may be more rows.
     AtOnce,
-    /// Nothing until somebody calls, or it is time to look.
+    /// None until somebody calls, or it is time to look.
     Nothing,
 }
 
@@ -90,14 +76,15 @@ pub struct Relay {
     servers: [Arc<ServerPool>; 2],
     primary: Option<Link>,
     jobs: Option<Link>,
-    /// What is installed on the primary, as it was last read.
+    /// The tables that are installed on the primary, as they were last read.
     side: Side,
     tables: Vec<Moving>,
-    /// What was wrong when both sides were last compared; `None` if they have never been.
+    mirrors: Vec<Mirror>,
+    /// Faults that were found when both sides were last compared; `None` if they have never been.
     compared: Option<Vec<String>>,
     compare_at: Instant,
     measure_at: Instant,
-    prune_at: Instant,
+    keep_at: Instant,
     /// Whether this one moves rows.
     leads: bool,
     /// Whether somebody has enqueued since the last look.
@@ -122,10 +109,11 @@ impl Relay {
             jobs: None,
             side: Side::default(),
             tables: Vec::new(),
+            mirrors: Vec::new(),
             compared: None,
             compare_at: now,
             measure_at: now,
-            prune_at: now,
+            keep_at: now,
             leads: false,
             woken: false,
             told: None,
@@ -143,7 +131,11 @@ impl Relay {
             match self.look().await {
                 Ok(next) => {
                     failures = 0;
-                    self.tell(None).await;
+                    let missing = missing(&self.side);
+                    let trouble = (!missing.is_empty()).then(|| {
+                        format!("{} is not installed: run `bulkhead jobs init`", missing.join(", "))
+                    });
+                    self.tell(trouble).await;
                     if matches!(next, Next::Nothing) {
                         self.rest().await;
                     }
@@ -167,7 +159,7 @@ impl Relay {
 
     /// Waits until there is something to do.
     async fn rest(&mut self) {
-        let until = if self.leads { self.measure_at.min(self.prune_at) } else { self.measure_at };
+        let until = if self.leads { self.measure_at.min(self.keep_at) } else { self.measure_at };
         self.woken = false;
         let heard = async {
             match &mut self.jobs {
@@ -211,13 +203,13 @@ impl Relay {
             self.leave_jobs();
         }
         let next = moved?;
-        if self.prune_at <= Instant::now() {
-            let pruned = self.prune().await;
-            if pruned.is_err() {
+        if self.keep_at <= Instant::now() {
+            let kept = self.keep_up().await;
+            if kept.is_err() {
                 self.leave_primary();
                 self.leave_jobs();
             }
-            pruned?;
+            kept?;
         }
         Ok(next)
     }
@@ -250,7 +242,8 @@ impl Relay {
             return Err(Trouble::NotReady(format!("the outbox is not installed on the primary: {hint}")));
         }
         // As long as the job database has not been seen, the primary's word is taken.
-        self.outbox.set_ready(self.compared.as_ref().is_none_or(Vec::is_empty));
+        let fits = self.compared.as_ref().is_none_or(Vec::is_empty);
+        self.outbox.set_ready(fits && missing(&side).is_empty());
         if self.side.is_alike(&side) {
             return Ok(());
         }
@@ -264,6 +257,10 @@ impl Relay {
                 first: None,
             });
         }
+        let first = self.tables.len();
+        let mirrored = side.mirrored.iter().enumerate();
+        self.mirrors =
+            mirrored.map(|(at, table)| Mirror::new(Statements::new(table.clone(), first + at))).collect();
         self.side = side;
         Ok(())
     }
@@ -449,42 +446,15 @@ impl Relay {
         Ok(())
     }
 
-    /// Removes what is old from the ledger: entries whose rows are not on the primary any more. That also tells the job
-    /// database that this one lives.
-    async fn prune(&mut self) -> Result<(), Trouble> {
+    /// Does what is to be done now and then beside moving rows.
+    async fn keep_up(&mut self) -> Result<(), Trouble> {
         let (Some(primary), Some(jobs)) = (&mut self.primary, &mut self.jobs) else { return Ok(()) };
-        let sources: Vec<String> = self.tables.iter().map(|table| table.statements.source()).collect();
-        let age = format!(
-            "relayed_at < pg_catalog.now() - '{} ms'::pg_catalog.interval",
-            self.settings.keep.as_millis()
-        );
-        let old = format!(
-            "SELECT source_table, key FROM bulkhead.relayed WHERE {age} AND source_table = ANY ({}) \
-             ORDER BY relayed_at LIMIT {PRUNED}",
-            array(&sources)
-        );
-        let old = jobs.ask(&old).await?;
-        for (table, source) in self.tables.iter().zip(&sources) {
-            let of_table = |row: &Vec<Option<String>>| match row.as_slice() {
-                [Some(of), Some(key)] if of == source => Some(key.clone()),
-                _ => None,
-            };
-            let keys: Vec<String> = old.rows.iter().filter_map(of_table).collect();
-            if keys.is_empty() {
-                continue;
-            }
-            let there = primary.ask(&table.statements.still_there(&array(&keys))).await?;
-            let there: Vec<&String> = there.rows.iter().flatten().flatten().collect();
-            let gone: Vec<&String> = keys.iter().filter(|key| !there.contains(key)).collect();
-            let delete = format!(
-                "DELETE FROM bulkhead.relayed WHERE {age} AND source_table = {} AND key = ANY ({})",
-                literal(source),
-                array(&gone)
-            );
-            jobs.ask(&delete).await?;
+        let tables = self.tables.iter().map(|table| &table.statements);
+        let is_all = ledger::forget(primary, jobs, tables, self.settings.keep).await?;
+        self.keep_at = Instant::now() + if is_all { self.settings.poll } else { LEDGER_PAUSE };
+        for mirror in &mut self.mirrors {
+            mirror.renew(primary, jobs).await?;
         }
-        let pause = if old.rows.len() < PRUNED { self.settings.poll } else { PRUNE_PAUSE };
-        self.prune_at = Instant::now() + pause;
         Ok(())
     }
 
@@ -494,9 +464,10 @@ impl Relay {
             return;
         }
         self.outbox.set_trouble(trouble.clone());
-        match &trouble {
-            Some(trouble) => tracing::warn!(trouble, "jobs wait on the primary"),
-            None => tracing::info!("jobs are moved from the primary to the job database again"),
+        if let Some(trouble) = &trouble {
+            tracing::warn!(trouble, "jobs wait on the primary");
+        } else {
+            tracing::info!("jobs are moved from the primary to the job database again");
         }
         if let (Some(trouble), Some(primary), false) =
             (&trouble, &mut self.primary, self.side.installed.is_empty())

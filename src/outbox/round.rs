@@ -27,7 +27,7 @@ use crate::wire::{message, read::ErrorFields};
 /// How a round ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// So many rows have gone over; fewer than were asked for, if there were no more.
+    /// Rows have gone over, so many; fewer than were asked for, if there were no more.
     Moved(u64),
     /// The job database does not take these rows, and nothing was changed.
     Refused {
@@ -38,7 +38,7 @@ pub(super) enum Outcome {
     },
 }
 
-/// What the job database says of the rows that it was given.
+/// The job database's word on the rows that it was given.
 struct Given {
     fresh: u64,
     put: u64,
@@ -147,7 +147,7 @@ mod tests {
         for at in 0..3 {
             let mut replies = replies(["1", "1", "0", "0"]);
             replies[at].error = Some(ErrorFields { code: "22P02".to_owned(), ..ErrorFields::default() });
-            assert_eq!(judge(&replies).map(|_| ()).unwrap_err().code, "22P02");
+            assert_eq!(judge(&replies).err().map(|error| error.code).as_deref(), Some("22P02"));
         }
     }
 

@@ -1,11 +1,16 @@
 //! What sessions, metrics and the relay tell each other: that something was enqueued, whether it may be, how much waits.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::sync::Notify;
+
+use crate::sql::Outgoing;
 
 /// The outbox of this instance. Sessions ask it whether they may enqueue on the primary, and tell it that they have.
 #[derive(Debug, Default)]
@@ -19,17 +24,30 @@ pub struct Outbox {
     waiting: AtomicU64,
     /// How long the oldest of them has waited, in milliseconds.
     lag: AtomicU64,
-    /// What this instance has moved.
+    /// Counts of what this instance has moved.
     pub(super) moved: Moved,
     trouble: Mutex<Option<Arc<str>>>,
 }
 
-/// What one instance has done since it started.
+/// Counts of what one instance has moved since it started.
 #[derive(Debug, Default)]
 pub(super) struct Moved {
     pub(super) relayed: AtomicU64,
     pub(super) conflicts: AtomicU64,
     pub(super) refused: AtomicU64,
+}
+
+/// How an outbox is served.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The tables that may be moved.
+    pub outgoing: Vec<Outgoing>,
+    /// Rows that are moved at once.
+    pub batch: usize,
+    /// How often the primary is looked at without having been woken.
+    pub poll: Duration,
+    /// How long it is remembered what was moved.
+    pub keep: Duration,
 }
 
 /// The state of an outbox, in numbers.
@@ -43,7 +61,7 @@ pub struct Figures {
     pub lag_millis: u64,
     /// Rows that this instance has moved.
     pub relayed: u64,
-    /// Of these, rows that the job database did not take, since it had a job of the same unique key.
+    /// Rows of these that the job database did not take, since it had a job of the same unique key.
     pub conflicts: u64,
     /// Rows that it refused, and that were set aside on the primary.
     pub refused: u64,
@@ -99,7 +117,7 @@ impl Outbox {
         self.lag.store(lag_millis, Ordering::Relaxed);
     }
 
-    /// What was enqueued up to now is being looked for.
+    /// Notes that what was enqueued up to now is being looked for.
     pub(super) fn looks(&self) {
         self.enqueued.store(false, Ordering::Release);
     }

@@ -135,7 +135,9 @@ impl Statements {
 
     /// Wakes the library's workers, if its table's own triggers do not.
     fn tell(&self) -> String {
-        let Some(notify) = &self.table.relayed.notify else { return "SELECT 1 WHERE false".to_owned() };
+        let Some(notify) = self.table.relayed.and_then(|relayed| relayed.notify.as_ref()) else {
+            return "SELECT 1 WHERE false".to_owned();
+        };
         let channel = literal(&notify.channel.replace("{schema}", &self.table.schema));
         format!(
             "SELECT pg_catalog.pg_notify({channel}, n.payload) FROM (SELECT DISTINCT {payload} AS payload FROM {stage} AS j \
@@ -191,13 +193,57 @@ impl Statements {
 
     /// How long ago a row was enqueued, if its table tells.
     fn age(&self) -> Option<String> {
-        let column = self.table.column(self.table.relayed.enqueued_at?)?;
+        let column = self.table.column(self.table.relayed?.enqueued_at?)?;
         let now = match column.type_name.as_str() {
             kind if kind.ends_with(" with time zone") => "pg_catalog.now()",
             kind if kind.starts_with("timestamp") => "pg_catalog.timezone('UTC', pg_catalog.now())",
             _ => return None,
         };
         Some(format!("({now} - j.{})", name(&column.name)))
+    }
+
+    /// In the job database: the rows of a table that is mirrored, in short.
+    pub(super) fn digest(&self) -> String {
+        format!(
+            "SELECT pg_catalog.md5(pg_catalog.string_agg(d.row, '' ORDER BY d.row)) \
+             FROM (SELECT (j.*)::pg_catalog.text AS row FROM {} AS j) AS d",
+            self.relation()
+        )
+    }
+
+    /// In the job database: the rows of a table that is mirrored.
+    pub(super) fn read_all(&self) -> String {
+        format!("COPY (SELECT {} FROM {} AS j) TO STDOUT", self.columns("j"), self.relation())
+    }
+
+    /// On the primary: opens a transaction in which rows of a table that is mirrored come in.
+    pub(super) fn mirror_opening(&self) -> String {
+        format!(
+            "BEGIN; {PATH_OF_TRIGGERS}; CREATE TEMPORARY TABLE bulkhead_mirror_{at} ON COMMIT DROP AS \
+             SELECT {columns} FROM {relation} AS j WITH NO DATA; COPY pg_temp.bulkhead_mirror_{at} FROM STDIN",
+            at = self.at,
+            columns = self.columns("j"),
+            relation = self.relation(),
+        )
+    }
+
+    /// On the primary, behind these rows: what is new is added, what has changed is changed. What is gone stays: rows that
+    /// wait may name it.
+    pub(super) fn mirror(&self) -> String {
+        let columns: Vec<String> = self.table.moved().map(|column| name(&column.name)).collect();
+        let set: Vec<String> = columns.iter().map(|column| format!("{column} = EXCLUDED.{column}")).collect();
+        format!(
+            "INSERT INTO {relation} AS q ({all}) OVERRIDING SYSTEM VALUE SELECT {all} FROM pg_temp.bulkhead_mirror_{at} \
+             ON CONFLICT ({key}) DO UPDATE SET {set} \
+             WHERE ROW({old})::pg_catalog.text OPERATOR(pg_catalog.<>) ROW({new})::pg_catalog.text",
+            relation = self.relation(),
+            all = columns.join(", "),
+            at = self.at,
+            key = self.table.key.iter().map(|key| name(key)).collect::<Vec<_>>().join(", "),
+            set = set.join(", "),
+            old = self.columns("q"),
+            new = self.columns("EXCLUDED"),
+        )
     }
 
     /// On the primary: fails if rows wait.

@@ -14,9 +14,9 @@ use super::{
 pub struct Status {
     /// Each table that is moved.
     pub tables: Vec<TableStatus>,
-    /// Who moves rows now, in words; `None` if nobody does, or the job database does not tell.
+    /// The one that moves rows now, in words; `None` if nobody does, or the job database does not tell.
     pub relay: Option<String>,
-    /// What was last in the way, and when.
+    /// The last thing that was in the way, and when.
     pub last_error: Option<(String, String)>,
 }
 
@@ -35,7 +35,7 @@ pub struct TableStatus {
     pub last_refusal: Option<String>,
     /// Rows that were moved, if the job database tells.
     pub relayed: Option<u64>,
-    /// Of these, those that the job database had a job of the same unique key for.
+    /// Rows of these that the job database had a job of the same unique key for.
     pub conflicts: Option<u64>,
 }
 

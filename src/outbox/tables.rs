@@ -9,11 +9,13 @@ use crate::sql::{Outgoing, Relayed};
 /// The columns of all tables of some names, with the place of each in the primary key and the sequence of its default.
 const COLUMNS: &str = "SELECT n.nspname, c.relname, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), \
     a.attgenerated <> '', a.attnotnull AND NOT a.atthasdef AND a.attidentity = '', \
-    pg_catalog.array_position(i.indkey::pg_catalog.int2[], a.attnum), q.seqrelid::pg_catalog.regclass, q.seqincrement \
+    pg_catalog.array_position(i.indkey::pg_catalog.int2[], a.attnum), q.seqrelid::pg_catalog.regclass, q.seqincrement, \
+    CASE WHEN p.partrelid IS NULL THEN '' WHEN p.partdefid = 0 THEN 'open' ELSE 'default' END \
     FROM pg_catalog.pg_class AS c \
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
     JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
     LEFT JOIN pg_catalog.pg_index AS i ON i.indrelid = c.oid AND i.indisprimary \
+    LEFT JOIN pg_catalog.pg_partitioned_table AS p ON p.partrelid = c.oid \
     LEFT JOIN LATERAL (\
         SELECT d.objid AS seq FROM pg_catalog.pg_depend AS d \
         WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass \
@@ -34,26 +36,39 @@ pub(super) const INSTALLED: &str = "SELECT pg_catalog.to_regclass('bulkhead.outb
 /// A table that jobs are moved between.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// Its schema.
+    /// The schema that it is in.
     pub schema: String,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its columns, in their order.
+    /// The columns, in their order.
     pub columns: Vec<Column>,
     /// The primary key's columns, in the key's order.
     pub key: Vec<String>,
-    /// What numbers its rows, if anything does.
+    /// The sequence that numbers its rows, if any does.
     pub sequence: Option<Sequence>,
-    /// What the preset says of it.
-    pub relayed: &'static Relayed,
+    /// Whether it has partitions.
+    pub partitions: Partitions,
+    /// The preset's word on it; `None` for one that is only mirrored.
+    pub relayed: Option<&'static Relayed>,
+}
+
+/// Whether a table has partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partitions {
+    /// None.
+    Without,
+    /// Some, and a row that none is made for is refused.
+    Open,
+    /// Some, one of which is for all other rows.
+    Default,
 }
 
 /// A column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its type with its schema, unless it is PostgreSQL's own.
+    /// The type with its schema, unless it is PostgreSQL's own.
     pub type_name: String,
     /// Whether it is computed from others (`GENERATED ALWAYS AS (..) STORED`).
     pub is_generated: bool,
@@ -64,11 +79,11 @@ pub struct Column {
 /// The sequence that a key is taken from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequence {
-    /// Its name in SQL.
+    /// The name in SQL.
     pub name: String,
     /// The column that it numbers.
     pub column: String,
-    /// Its increment.
+    /// The increment.
     pub increment: i64,
     /// The last number that it has given.
     pub last: i64,
@@ -79,8 +94,10 @@ pub struct Sequence {
 /// One side: its tables, and what `bulkhead jobs init` has noted there.
 #[derive(Clone, Debug, Default)]
 pub struct Side {
-    /// In the order of their names.
+    /// Tables that are moved between, in the order of their names.
     pub tables: Vec<Table>,
+    /// Tables that the primary has a copy of.
+    pub mirrored: Vec<Table>,
     /// Whether the schema `bulkhead` has what belongs there.
     pub has_schema: bool,
     /// The tables that were installed, as `schema.table`.
@@ -108,7 +125,7 @@ impl Side {
     pub(super) fn is_alike(&self, other: &Self) -> bool {
         let shape = |side: &Self| -> Vec<_> {
             let of = |table: &Table| (table.source(), table.columns.clone(), table.key.clone());
-            side.tables.iter().map(of).collect()
+            side.tables.iter().chain(&side.mirrored).map(of).collect()
         };
         self.installed == other.installed && shape(self) == shape(other)
     }
@@ -116,9 +133,11 @@ impl Side {
 
 /// Asks one side for its tables of these libraries.
 pub async fn read(link: &mut Link, outgoing: &[Outgoing]) -> Result<Side, Failure> {
-    let names: Vec<&str> = outgoing.iter().flat_map(|of| of.relayed).map(|relayed| relayed.table).collect();
+    let relayed = outgoing.iter().flat_map(|of| of.relayed).map(|relayed| relayed.table);
+    let names: Vec<&str> = relayed.chain(outgoing.iter().flat_map(|of| of.mirrored).copied()).collect();
     let reply = link.ask(&COLUMNS.replace("{names}", &array(&names))).await?;
-    let mut tables = tables(&reply, outgoing);
+    let (mut tables, mirrored): (Vec<Table>, Vec<Table>) =
+        tables(&reply, outgoing).into_iter().partition(|table| table.relayed.is_some());
     for table in &mut tables {
         let relation = format!("{}.{}", name(&table.schema), name(&table.name));
         let Some(sequence) = &mut table.sequence else { continue };
@@ -137,7 +156,7 @@ pub async fn read(link: &mut Link, outgoing: &[Outgoing]) -> Result<Side, Failur
         let reply = link.ask("SELECT source_table FROM bulkhead.outbox ORDER BY 1").await?;
         installed.extend(reply.rows.into_iter().flatten().flatten());
     }
-    Ok(Side { tables, has_schema, installed })
+    Ok(Side { tables, mirrored, has_schema, installed })
 }
 
 fn tables(reply: &Reply, outgoing: &[Outgoing]) -> Vec<Table> {
@@ -146,21 +165,21 @@ fn tables(reply: &Reply, outgoing: &[Outgoing]) -> Vec<Table> {
     for at in 0..reply.rows.len() {
         let value = |column: usize| reply.value(at, column);
         let (schema, name) = (value(0), value(1));
-        let of = outgoing.iter().find_map(|of| {
-            let relayed = of.relayed.iter().find(|relayed| relayed.table == name);
-            relayed.filter(|_| of.is_in(schema))
-        });
-        let Some(relayed) = of else { continue };
+        let mut of_schema = outgoing.iter().filter(|of| of.is_in(schema));
+        let relayed =
+            of_schema.clone().find_map(|of| of.relayed.iter().find(|relayed| relayed.table == name));
+        if relayed.is_none() && !of_schema.any(|of| of.mirrored.contains(&name)) {
+            continue;
+        }
         if tables.last().is_none_or(|last| (last.schema.as_str(), last.name.as_str()) != (schema, name)) {
             let (schema, name) = (schema.to_owned(), name.to_owned());
-            tables.push(Table {
-                schema,
-                name,
-                columns: Vec::new(),
-                key: Vec::new(),
-                sequence: None,
-                relayed,
-            });
+            let partitions = match value(9) {
+                "open" => Partitions::Open,
+                "default" => Partitions::Default,
+                _ => Partitions::Without,
+            };
+            let (columns, key) = (Vec::new(), Vec::new());
+            tables.push(Table { schema, name, columns, key, sequence: None, partitions, relayed });
             keys.push(Vec::new());
         }
         let (Some(table), Some(key)) = (tables.last_mut(), keys.last_mut()) else { continue };
@@ -228,6 +247,12 @@ pub(super) fn misfits(from: &Table, to: &Table) -> Vec<String> {
         }
     }
     found
+}
+
+/// Tables of the primary that rows may be written to, and that were not installed.
+pub(super) fn missing(primary: &Side) -> Vec<String> {
+    let sources = primary.tables.iter().map(Table::source);
+    sources.filter(|source| !primary.installed.contains(source)).collect()
 }
 
 /// Why both sides cannot be worked with as they are; empty if they can.

@@ -8,7 +8,7 @@
 
 use super::{
     Ended, Session, Stop,
-    hold::{Hold, Leased},
+    hold::{Hold, Leased, Work},
     reply,
     request::Request,
     transaction::{Deferred, Ending, LocalTransaction},
@@ -19,87 +19,15 @@ use crate::{
     wire::TxStatus,
 };
 
-/// Statements that open a transaction on a second server, and their length; beyond that it stays on the first one.
-const OPENING_TEXTS: usize = 32;
-const OPENING_BYTES: usize = 8192;
-
-/// The greatest that a transaction has done on one server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Work {
-    /// Nothing that names an object.
-    #[default]
-    Neutral,
-    /// Read.
-    Reads,
-    /// Added jobs that could be relayed.
-    Adds,
-    /// Anything else.
-    Writes,
-}
-
-/// The part of a transaction, or of a session, that concerns two servers.
-#[derive(Debug, Default)]
-pub(super) struct Across {
-    /// The statements that open the transaction on another server.
-    opening: Vec<Box<[u8]>>,
-    /// It was begun or gone on with in a way that cannot be said on another server.
-    is_local: bool,
-    /// The backend that requests do not go to.
-    beside: Option<Leased>,
-    /// A statement about savepoints, or a definition, that the backend beside is to get, too, once it has succeeded.
-    pub(super) echo: Option<Box<[u8]>>,
-    /// Something was defined on both in the transaction.
-    pub(super) defines: bool,
-    /// The transaction had failed when the request under way was sent.
-    had_failed: bool,
-    /// The request under way has failed.
-    pub(super) failed: bool,
-}
-
-impl Across {
-    /// Of a transaction that these statements have opened.
-    pub(super) fn of(deferred: &Deferred) -> Self {
-        Self { opening: deferred.texts.clone(), ..Self::default() }
-    }
-
-    /// Whether there is a second backend.
-    pub(super) const fn is_both(&self) -> bool {
-        self.beside.is_some()
-    }
-
-    /// The statements that open the transaction on another server; empty if it cannot be opened there.
-    pub(super) fn opening(&self) -> &[Box<[u8]>] {
-        if self.is_local { &[] } else { &self.opening }
-    }
-
-    fn push(&mut self, text: &[u8]) {
-        let bytes: usize = self.opening.iter().map(|text| text.len()).sum();
-        if self.opening.len() < OPENING_TEXTS && bytes + text.len() <= OPENING_BYTES {
-            self.opening.push(text.into());
-        } else {
-            self.is_local = true;
-        }
-    }
-}
-
-impl Hold {
-    /// Whether the session holds a backend of both servers.
-    pub(super) fn is_both(&self) -> bool {
-        self.across.as_ref().is_some_and(|across| across.is_both())
-    }
-}
-
-impl Work {
-    /// What a request does, on its own server. What it `defines` on both is committed on both.
-    fn of(verdict: &Verdict, defines: bool) -> Self {
-        match verdict.class {
-            Class::Job if defines => Self::Reads,
-            Class::Neutral => Self::Neutral,
-            Class::Read => Self::Reads,
-            Class::Job if !verdict.effects.has(Effects::JOB_WRITES) => Self::Reads,
-            Class::Job if !verdict.effects.has(Effects::JOB_SIDE.with(Effects::MIXED)) => Self::Adds,
-            Class::Write | Class::Job => Self::Writes,
-        }
+/// What a request does, on its own server. What it `defines` on both is committed on both.
+fn work_of(verdict: &Verdict, defines: bool) -> Work {
+    match verdict.class {
+        Class::Job if defines => Work::Reads,
+        Class::Neutral => Work::Neutral,
+        Class::Read => Work::Reads,
+        Class::Job if !verdict.effects.has(Effects::JOB_WRITES) => Work::Reads,
+        Class::Job if !verdict.effects.has(Effects::JOB_SIDE.with(Effects::MIXED)) => Work::Adds,
+        Class::Write | Class::Job => Work::Writes,
     }
 }
 
@@ -133,7 +61,7 @@ impl Session {
         let text = if is_one { self.judge().executed_text(request).ok().flatten() } else { None };
         let text = text.map(Box::<[u8]>::from);
         let Some(leased) = &mut self.hold.leased else { return };
-        let work = Work::of(&demand.verdict, self.view.snapshot.routes.defines_on_both(demand));
+        let work = work_of(&demand.verdict, self.view.snapshot.routes.defines_on_both(demand));
         leased.work = if in_transaction { leased.work.max(work) } else { work };
         leased.adds_jobs |= demand.adds_jobs();
         if let Control::Begin { .. } = control
@@ -234,7 +162,7 @@ impl Session {
         let in_transaction = |leased: &Leased| leased.protocol.status() != TxStatus::Idle;
         let has_written = other.is_some_and(|other| in_transaction(other) && other.work >= Work::Adds);
         !has_written
-            || Work::of(&demand.verdict, self.view.snapshot.routes.defines_on_both(demand)) < Work::Adds
+            || work_of(&demand.verdict, self.view.snapshot.routes.defines_on_both(demand)) < Work::Adds
     }
 
     /// Whether the session cannot go over to another backend: what belongs to this one it knows of one only.
@@ -289,6 +217,36 @@ impl Session {
 
     /// After a request of a session that uses, or may come to use, two servers: what its second backend is to be told.
     pub(super) async fn settle_across(&mut self) -> Result<(), Ended> {
+        self.echo().await?;
+        if self.status() != TxStatus::Idle || self.hold.is_amid_pipeline() || self.client.skipping {
+            return Ok(());
+        }
+        let Some(across) = &mut self.hold.across else { return Ok(()) };
+        (across.opening, across.is_local, across.defines) = (Vec::new(), false, false);
+        let commits = self.under_way.ending == Ending::Commit && !across.had_failed && !across.failed;
+        match &across.beside {
+            None => {
+                self.hold.across = None;
+                return Ok(());
+            }
+            // Both are the session's own for longer.
+            Some(beside) if beside.protocol.status() == TxStatus::Idle && self.hold.leased.is_some() => {
+                return Ok(());
+            }
+            Some(_) => {}
+        }
+        self.end_other(if commits { "COMMIT" } else { "ROLLBACK" }).await?;
+        if !self.hold.is_both() {
+            self.hold.across = None;
+        }
+        Ok(())
+    }
+
+    /// Tells the backend beside what has succeeded on the other one and concerns both.
+    pub(super) async fn echo(&mut self) -> Result<(), Ended> {
+        if self.hold.is_amid_pipeline() {
+            return Ok(());
+        }
         if let Some(across) = &mut self.hold.across
             && let Some(text) = across.echo.take()
             && !across.failed
@@ -310,27 +268,6 @@ impl Session {
                 across.is_local = true;
                 self.fail_transaction().await?;
             }
-        }
-        if self.status() != TxStatus::Idle || self.hold.is_amid_pipeline() || self.client.skipping {
-            return Ok(());
-        }
-        let Some(across) = &mut self.hold.across else { return Ok(()) };
-        (across.opening, across.is_local, across.defines) = (Vec::new(), false, false);
-        let commits = self.under_way.ending == Ending::Commit && !across.had_failed && !across.failed;
-        match &across.beside {
-            None => {
-                self.hold.across = None;
-                return Ok(());
-            }
-            // Both are the session's own for longer.
-            Some(beside) if beside.protocol.status() == TxStatus::Idle && self.hold.leased.is_some() => {
-                return Ok(());
-            }
-            Some(_) => {}
-        }
-        self.end_other(if commits { "COMMIT" } else { "ROLLBACK" }).await?;
-        if !self.hold.is_both() {
-            self.hold.across = None;
         }
         Ok(())
     }

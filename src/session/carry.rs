@@ -4,8 +4,8 @@
 
 use super::{
     Session, Stop,
-    across::{Work, sets_savepoint},
-    hold::Leased,
+    across::sets_savepoint,
+    hold::{Leased, Work},
     reply::{self, Reply},
     request::Request,
 };

@@ -2,7 +2,7 @@
 //! ready before anything is sent, and is told what has succeeded on the first one. In a transaction both commit, the job
 //! database first: should the primary fail then, what it lacks is what the migration that is run again makes.
 
-use super::{Session, Stop, across::Across, reply, request::Request, transaction::LocalTransaction};
+use super::{Session, Stop, hold::Across, reply, request::Request, transaction::LocalTransaction};
 use crate::{
     route::Demand,
     sql::{Control, Effects},
@@ -22,9 +22,9 @@ impl Session {
         demand: &Demand,
         judged_at: u64,
     ) -> Result<(), Stop> {
-        let Some(text) = self.judge().executed_text(request)?.map(Box::<[u8]>::from) else {
+        let Some(sql) = self.judge().executed_sql(request)? else {
             tracing::warn!(
-                "job objects are defined on the job database only: the statement has values, or is one of several"
+                "job objects are defined on the job database only: the statement is one of several, or has binary values"
             );
             return Ok(());
         };
@@ -55,7 +55,13 @@ impl Session {
             second?;
         }
         let across = self.hold.across.get_or_insert_with(|| Across::default().into());
-        (across.echo, across.defines) = (Some(text), true);
+        (across.echo, across.defines) = (Some(sql.into_bytes().into()), true);
+        if self.status() == TxStatus::Idle
+            && let Some(leased) = &mut self.hold.leased
+        {
+            // It is done when it is done on both.
+            leased.protocol.hold_ready();
+        }
         Ok(())
     }
 

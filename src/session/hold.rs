@@ -6,12 +6,10 @@ use std::{
 };
 
 use super::{
-    Own,
-    across::{Across, Work},
-    kinds,
+    Own, kinds,
     left::Left,
     settled::Facts,
-    transaction::LocalTransaction,
+    transaction::{Deferred, LocalTransaction},
 };
 use crate::{
     backend::{
@@ -27,6 +25,10 @@ use crate::{
     sql::Effects,
     wire::TxStatus,
 };
+
+/// Statements that open a transaction on a second server, and their length; beyond that it stays on the first one.
+const OPENING_TEXTS: usize = 32;
+const OPENING_BYTES: usize = 8192;
 
 /// The session's transaction and backend.
 #[derive(Debug, Default)]
@@ -59,7 +61,72 @@ pub(super) struct Leased {
     pub(super) adds_jobs: bool,
 }
 
+/// The greatest that a transaction has done on one server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Work {
+    /// Nothing that names an object.
+    #[default]
+    Neutral,
+    /// Read.
+    Reads,
+    /// Added jobs that could be relayed.
+    Adds,
+    /// Anything else.
+    Writes,
+}
+
+/// The part of a transaction, or of a session, that concerns two servers.
+#[derive(Debug, Default)]
+pub(super) struct Across {
+    /// The statements that open the transaction on another server.
+    pub(super) opening: Vec<Box<[u8]>>,
+    /// It was begun or gone on with in a way that cannot be said on another server.
+    pub(super) is_local: bool,
+    /// The backend that requests do not go to.
+    pub(super) beside: Option<Leased>,
+    /// A statement about savepoints, or a definition, that the backend beside is to get, too, once it has succeeded.
+    pub(super) echo: Option<Box<[u8]>>,
+    /// Something was defined on both in the transaction.
+    pub(super) defines: bool,
+    /// The transaction had failed when the request under way was sent.
+    pub(super) had_failed: bool,
+    /// The request under way has failed.
+    pub(super) failed: bool,
+}
+
+impl Across {
+    /// Of a transaction that these statements have opened.
+    pub(super) fn of(deferred: &Deferred) -> Self {
+        Self { opening: deferred.texts.clone(), ..Self::default() }
+    }
+
+    /// Whether there is a second backend.
+    pub(super) const fn is_both(&self) -> bool {
+        self.beside.is_some()
+    }
+
+    /// The statements that open the transaction on another server; empty if it cannot be opened there.
+    pub(super) fn opening(&self) -> &[Box<[u8]>] {
+        if self.is_local { &[] } else { &self.opening }
+    }
+
+    /// Another statement of those that open it.
+    pub(super) fn push(&mut self, text: &[u8]) {
+        let bytes: usize = self.opening.iter().map(|text| text.len()).sum();
+        if self.opening.len() < OPENING_TEXTS && bytes + text.len() <= OPENING_BYTES {
+            self.opening.push(text.into());
+        } else {
+            self.is_local = true;
+        }
+    }
+}
+
 impl Hold {
+    /// Whether the session holds a backend of both servers.
+    pub(super) fn is_both(&self) -> bool {
+        self.across.as_ref().is_some_and(|across| across.is_both())
+    }
+
     /// The transaction status that the client is told: of a transaction that no server knows, as long as there is one.
     pub(super) fn status(&self) -> TxStatus {
         let backend = self.leased.as_ref().map_or(TxStatus::Idle, |leased| leased.protocol.status());

@@ -8,10 +8,9 @@ use std::{
 
 use super::{
     Ended, Session, Stop,
-    across::Across,
     aliases::write_aliases,
     classify::begin_search,
-    hold::{Hold, Leased},
+    hold::{Across, Hold, Leased},
     kinds::CHANGES_SETTINGS,
     prepared::Repeat,
     request::{End, Request},

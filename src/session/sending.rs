@@ -1,7 +1,10 @@
 //! What the steps that send a request may touch: the session's parts side by side, and its backend as a fact.
 
 use super::{
-    Client, Own, UnderWay, View, across::Across, classify::Judge, hold::Leased, start::Who,
+    Client, Own, UnderWay, View,
+    classify::Judge,
+    hold::{Across, Leased},
+    start::Who,
     transaction::LocalTransaction,
 };
 use crate::wire::TxStatus;

@@ -54,6 +54,10 @@ impl Session {
             Box::pin(self.restore(&sql)).await?;
         }
         self.end_statements();
+        if self.hold.across.is_some() {
+            // Before the client is told that it is ready.
+            Box::pin(self.echo()).await?;
+        }
         match &self.hold.leased {
             Some(leased) if leased.protocol.quiescent().is_some() => Box::pin(self.settle_held()).await?,
             _ => {}

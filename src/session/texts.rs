@@ -8,7 +8,7 @@ use super::{
 use crate::{
     backend::statements::NAME_PREFIX,
     wire::{
-        client::{ClientMessage, Item, Messages, Parse},
+        client::{Bind, ClientMessage, Item, Messages, Parse},
         read::Malformed,
     },
 };
@@ -55,9 +55,41 @@ impl<'a> Judge<'a> {
     /// The text that a request executes which does nothing else: it parses it perhaps, binds it, without values, to the
     /// unnamed portal, and executes that once. Anything else is the server's to answer.
     pub(super) fn executed_text(self, request: Request) -> Result<Option<&'a [u8]>, Malformed> {
+        let Some((text, bind)) = self.executed(request)? else { return Ok(None) };
+        let is_plain = bind.is_none_or(|bind| bind.has_no_values().unwrap_or(false));
+        Ok(is_plain.then_some(text))
+    }
+
+    /// The same with what it binds, in SQL; `None` also for values that are not written as text.
+    pub(super) fn executed_sql(self, request: Request) -> Result<Option<String>, Malformed> {
+        let Some((text, bind)) = self.executed(request)? else { return Ok(None) };
+        let Ok(text) = std::str::from_utf8(text) else { return Ok(None) };
+        let Some(bind) = bind.filter(|bind| !bind.has_no_values().unwrap_or(false)) else {
+            return Ok(Some(text.to_owned()));
+        };
+        let mut values = Vec::new();
+        let mut is_text = bind.has_only_texts()?;
+        bind.for_each_parameter(|_, value| match value.map(std::str::from_utf8) {
+            None => values.push("NULL".to_owned()),
+            Some(Ok(value)) => {
+                values.push(format!("E'{}'", value.replace('\'', "''").replace('\\', "\\\\")));
+            }
+            Some(Err(_)) => is_text = false,
+        })?;
+        let text = text.trim_end().trim_end_matches(';');
+        let sql = format!(
+            "PREPARE bulkhead_definition AS {text}\n; EXECUTE bulkhead_definition ({}); DEALLOCATE bulkhead_definition",
+            values.join(", ")
+        );
+        Ok(is_text.then_some(sql))
+    }
+
+    /// The text that a request executes which does nothing else, with what it binds if it is an extended one.
+    fn executed(self, request: Request) -> Result<Option<(&'a [u8], Option<Bind<'a>>)>, Malformed> {
         if request.end == End::Query {
-            return self.query_text(request).map(Some);
+            return self.query_text(request).map(|text| Some((text, None)));
         }
+        let mut values: Option<Bind<'a>> = None;
         let mut parsed: Option<(&[u8], &[u8])> = None;
         let mut bound: Option<&[u8]> = None;
         let mut executed = false;
@@ -73,7 +105,8 @@ impl<'a> Judge<'a> {
                         Some((known, text)) => (known == bind.statement).then_some(text),
                         None => self.known_text(bind.statement),
                     };
-                    first && bound.is_some() && bind.portal.is_empty() && bind.has_no_values()?
+                    values = Some(bind);
+                    first && bound.is_some() && bind.portal.is_empty()
                 }
                 ClientMessage::Describe(Item::Statement(name)) => {
                     parsed.is_some_and(|(known, _)| known == name)
@@ -90,7 +123,7 @@ impl<'a> Judge<'a> {
                 return Ok(None);
             }
         }
-        Ok(bound.filter(|_| executed && request.end == End::Sync))
+        Ok(bound.filter(|_| executed && request.end == End::Sync).map(|text| (text, values)))
     }
 
     /// Whether this Parse fails: then nothing of what follows it is executed.

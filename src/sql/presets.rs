@@ -32,6 +32,8 @@ pub(super) struct Outbox {
     pub(super) relayed: &'static [Relayed],
     /// Functions that insert into them and do nothing else that lasts.
     pub(super) enqueues: &'static [&'static str],
+    /// Functions that make or take away tables, such as those of a queue: run on both servers.
+    pub(super) defines: &'static [&'static str],
     /// Tables that an enqueue reads: the primary has a copy of the job database's rows.
     pub(super) mirrored: &'static [&'static str],
 }
@@ -52,7 +54,7 @@ pub struct Relayed {
 pub struct Notify {
     /// `{schema}` stands for the table's schema.
     pub channel: &'static str,
-    /// What a row's payload is, in SQL over the row `j`; each is sent once.
+    /// The payload for a row, in SQL over the row `j`; each is sent once.
     pub payload: &'static str,
     /// Which rows it is sent for, in SQL over the row `j`.
     pub when: &'static str,
@@ -68,7 +70,7 @@ const NOTHING: Preset = Preset {
     indexes: &[],
     channels: &[],
     extends: None,
-    outbox: Outbox { relayed: &[], enqueues: &[], mirrored: &[] },
+    outbox: Outbox { relayed: &[], enqueues: &[], defines: &[], mirrored: &[] },
 };
 
 /// A relayed table whose library wakes its workers itself, or whose workers poll.
@@ -116,6 +118,7 @@ pub(super) const PRESETS: &[Preset] = &[
         outbox: Outbox {
             relayed: &[relayed("job", Some("created_on"))],
             mirrored: &["queue"],
+            defines: &["create_queue", "delete_queue"],
             ..NOTHING.outbox
         },
         ..NOTHING

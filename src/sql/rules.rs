@@ -51,7 +51,7 @@ pub(super) enum Object {
     Any,
 }
 
-/// What is written on the primary, and moved to the job database from there.
+/// Tables that are written on the primary, and moved to the job database from there.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     /// Schemas that its objects live in.
@@ -62,6 +62,8 @@ pub struct Outgoing {
     pub relayed: &'static [Relayed],
     /// Functions that insert into them.
     pub enqueues: &'static [&'static str],
+    /// Functions that make or take away tables.
+    pub defines: &'static [&'static str],
     /// Tables that an insert reads: the primary has a copy of the job database's rows.
     pub mirrored: &'static [&'static str],
 }
@@ -148,7 +150,7 @@ impl Rules {
     }
 
     fn add_outgoing(&mut self, preset: &Preset, in_schemas: &[String]) {
-        let presets::Outbox { relayed, enqueues, mirrored } = preset.outbox;
+        let presets::Outbox { relayed, enqueues, defines, mirrored } = preset.outbox;
         if relayed.is_empty() {
             return;
         }
@@ -156,7 +158,7 @@ impl Rules {
         let mut schemas = globs(preset.schemas);
         // A library that owns a schema lives nowhere else, but it may be called something else.
         schemas.extend(globs(if by_name { in_schemas } else { &in_schemas[1..] }));
-        self.outgoing.push(Outgoing { schemas, by_name, relayed, enqueues, mirrored });
+        self.outgoing.push(Outgoing { schemas, by_name, relayed, enqueues, defines, mirrored });
     }
 
     /// Tables that are written on the primary and moved to the job database from there, if there is an outbox.
@@ -174,6 +176,12 @@ impl Rules {
     /// else that lasts.
     pub fn is_enqueue(&self, schema: Option<&str>, function: &str) -> bool {
         let has = |of: &&Outgoing| of.enqueues.iter().any(|name| name.eq_ignore_ascii_case(function));
+        self.outgoing.iter().filter(has).any(|of| of.may_be_in(schema))
+    }
+
+    /// Whether this function, perhaps qualified, makes or takes away tables of its library.
+    pub(super) fn is_definition(&self, schema: Option<&str>, function: &str) -> bool {
+        let has = |of: &&Outgoing| of.defines.iter().any(|name| name.eq_ignore_ascii_case(function));
         self.outgoing.iter().filter(has).any(|of| of.may_be_in(schema))
     }
 

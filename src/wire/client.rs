@@ -127,6 +127,16 @@ impl<'a> Bind<'a> {
         Ok(self.values()?.int16()? == 0)
     }
 
+    /// Whether all of its values are written as text.
+    pub fn has_only_texts(self) -> Result<bool, Malformed> {
+        let mut body = self.rest;
+        let mut are_texts = true;
+        for _ in 0..body.int16()?.cast_unsigned() {
+            are_texts &= body.int16()? == 0;
+        }
+        Ok(are_texts)
+    }
+
     /// Calls `look` with each value that is not NULL.
     pub fn for_each_value(self, mut look: impl FnMut(&'a [u8])) -> Result<(), Malformed> {
         self.for_each_parameter(|_, value| value.into_iter().for_each(&mut look))

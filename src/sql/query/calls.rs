@@ -23,6 +23,7 @@ impl<'p> Walk<'p, '_> {
             self.found.is_job(Reason::JobObject);
             self.found.writes(Reason::Function);
             self.found.belongs_to_jobs |= !self.rules.is_enqueue(schema, name);
+            self.found.defines |= self.rules.is_definition(schema, name);
             return;
         }
         // A function of users may have the name of one that is known.

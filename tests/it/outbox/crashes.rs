@@ -109,7 +109,7 @@ enum Victim {
     Jobs,
 }
 
-async fn kill(victim: Victim, yard: &Yard, proxy: &mut Proxy) {
+fn kill(victim: Victim, yard: &Yard, proxy: &mut Proxy) {
     match victim {
         Victim::Bulkhead => {
             proxy.kill();
@@ -137,7 +137,7 @@ async fn survive(victim: Victim) {
         let arrived = yard.arrivals().await.len();
         eventually("jobs come", LONG, async || (yard.arrivals().await.len() > arrived).then_some(())).await;
         tokio::time::sleep(Duration::from_micros(random.below(20_000))).await;
-        kill(victim, &yard, &mut proxy).await;
+        kill(victim, &yard, &mut proxy);
         assert!(proxy.is_running(), "round {round}");
     }
     let fates = load.end().await;

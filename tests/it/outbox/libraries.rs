@@ -27,7 +27,7 @@ const TABLES: &str = "
     END $$;
     CREATE TRIGGER events AFTER INSERT ON procrastinate_jobs FOR EACH ROW EXECUTE FUNCTION procrastinate_trigger();
     CREATE SCHEMA pgboss;
-    CREATE TABLE pgboss.queue (name text PRIMARY KEY);
+    CREATE TABLE pgboss.queue (name text PRIMARY KEY, retry_limit integer, created_on timestamptz DEFAULT now());
     CREATE TABLE pgboss.job (id uuid NOT NULL DEFAULT gen_random_uuid(), name text NOT NULL, data jsonb,
         created_on timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (name, id)) PARTITION BY LIST (name);
     CREATE TABLE pgboss.j1 PARTITION OF pgboss.job FOR VALUES IN ('mails', 'it''s \\odd');
@@ -92,6 +92,41 @@ async fn jobs_of_every_library_come() {
     );
     assert_eq!(yard.primary.value("SELECT count(*) FROM bulkhead.refused").await, "0");
     drop(proxy);
+}
+
+#[tokio::test]
+async fn the_primary_knows_the_queues_that_an_enqueue_joins() {
+    let yard = Yard::bare();
+    yard.primary.query(TABLES).await;
+    yard.jobs.query(TABLES).await;
+    let before = yard.primary.query("SELECT relname FROM pg_class ORDER BY 1").await;
+    let config = yard.config().set("jobs", "presets", vec!["pg_boss"]);
+    let (code, text) = bulkhead(&config, &["jobs", "init"]);
+    assert_eq!(code, Some(0), "{text}");
+    let proxy = yard.bulkhead(&config).await;
+    // A queue, and a partition for it, made in the job database as pg-boss does it.
+    yard.jobs
+        .query(
+            "INSERT INTO pgboss.queue (name, retry_limit) VALUES ('new', 5);
+             CREATE TABLE pgboss.j2 PARTITION OF pgboss.job FOR VALUES IN ('new')",
+        )
+        .await;
+    let limit = "SELECT retry_limit FROM pgboss.queue WHERE name = 'new'";
+    eventually("the queue is known", LONG, async || (yard.primary.value(limit).await == "5").then_some(()))
+        .await;
+    yard.jobs.query("UPDATE pgboss.queue SET retry_limit = 6").await;
+    eventually("its change is known", LONG, async || (yard.primary.value(limit).await == "6").then_some(()))
+        .await;
+    yard.primary
+        .query("INSERT INTO pgboss.job (name, data) SELECT q.name, '{}' FROM pgboss.queue AS q WHERE q.name = 'new'")
+        .await;
+    let arrived = "SELECT count(*) FROM pgboss.j2";
+    eventually("the job has come", LONG, async || (yard.jobs.value(arrived).await == "1").then_some(()))
+        .await;
+    drop(proxy);
+    let (code, text) = bulkhead(&config, &["jobs", "undo"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(yard.primary.query("SELECT relname FROM pg_class ORDER BY 1").await, before);
 }
 
 #[tokio::test]

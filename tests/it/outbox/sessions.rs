@@ -284,3 +284,83 @@ async fn without_its_tables_nothing_is_added_on_the_primary() {
     assert_eq!(rows(&yard).await, ("0".to_owned(), "0".to_owned()));
     assert_eq!(yard.primary.value(COUNT).await, "0");
 }
+
+/// The relations whose names say that they are Oban's, on each side.
+async fn defined(yard: &Yard) -> [String; 2] {
+    let names = "SELECT coalesce(string_agg(relname, ' ' ORDER BY relname), '') FROM pg_class WHERE relname LIKE 'oban%' AND relkind = 'r'";
+    [yard.primary.value(names).await, yard.jobs.value(names).await]
+}
+
+/// A library's migrations go through Bulkhead as ever, and what they make is on both servers.
+#[tokio::test]
+async fn job_objects_are_defined_on_both_servers() {
+    let yard = Yard::bare();
+    yard.primary.query("SET ROLE app; CREATE TABLE schema_migrations (version bigint PRIMARY KEY)").await;
+    let proxy = Proxy::start(&yard.config().set("auth", "method", "trust").to_toml());
+    let mut client = RawClient::app(proxy.port()).await;
+    let type_ = "CREATE TYPE oban_job_state AS ENUM ('available', 'completed')";
+    let table = "CREATE TABLE oban_jobs (id bigserial PRIMARY KEY, state oban_job_state NOT NULL DEFAULT 'available')";
+    let peers = "CREATE UNLOGGED TABLE oban_peers (name text)";
+    // Alone, in its own transaction, in the application's, and in one text.
+    for (script, expected) in [
+        (vec![(type_, "CREATE TYPE I"), (table, "CREATE TABLE I")], "oban_jobs"),
+        (vec![("BEGIN", "BEGIN T"), (peers, "CREATE TABLE T"), ("ROLLBACK", "ROLLBACK I")], "oban_jobs"),
+        (
+            vec![
+                ("BEGIN", "BEGIN T"),
+                ("LOCK TABLE schema_migrations IN SHARE UPDATE EXCLUSIVE MODE", "LOCK TABLE T"),
+                (peers, "CREATE TABLE T"),
+                ("COMMENT ON TABLE oban_jobs IS '14'", "COMMENT T"),
+                ("INSERT INTO schema_migrations VALUES (1)", "INSERT 0 1 T"),
+                ("COMMIT", "COMMIT I"),
+            ],
+            "oban_jobs oban_peers",
+        ),
+        (
+            vec![
+                ("BEGIN", "BEGIN T"),
+                ("DROP TABLE oban_peers", "DROP TABLE T"),
+                ("INSERT INTO schema_migrations VALUES (1)", "23505 E"),
+                ("COMMIT", "ROLLBACK I"),
+            ],
+            "oban_jobs oban_peers",
+        ),
+        (
+            vec![("DROP TABLE oban_peers; CREATE TABLE oban_leaders (name text)", "DROP TABLE I")],
+            "oban_jobs oban_leaders",
+        ),
+        (vec![("DROP TABLE oban_leaders; SELECT 1/0", "22012 I")], "oban_jobs oban_leaders"),
+        (
+            vec![
+                ("BEGIN", "BEGIN T"),
+                ("INSERT INTO schema_migrations VALUES (2)", "INSERT 0 1 T"),
+                (
+                    "DO $$ BEGIN IF to_regclass('oban_beats') IS NULL THEN CREATE TABLE oban_beats (n int); END IF; END $$",
+                    "DO T",
+                ),
+                ("COMMIT", "COMMIT I"),
+            ],
+            "oban_beats oban_jobs oban_leaders",
+        ),
+        (vec![("DROP TABLE oban_beats, oban_leaders", "DROP TABLE I")], "oban_jobs"),
+    ] {
+        for (sql, answer) in &script {
+            let told = client.ask(sql).await;
+            assert_eq!(short(&told), *answer, "{sql} of {script:?}: {:?}", error_of(&told));
+        }
+        assert_eq!(defined(&yard).await, [expected; 2], "{script:?}");
+    }
+    assert_eq!(yard.primary.value("SELECT count(*) FROM schema_migrations").await, "2");
+    let comment = "SELECT obj_description('oban_jobs'::regclass)";
+    assert_eq!([yard.primary.value(comment).await, yard.jobs.value(comment).await], ["14", "14"]);
+    for server in [&yard.primary, &yard.jobs] {
+        server.wait_for_app_backends("state LIKE 'idle in transaction%'", 0).await;
+    }
+
+    // Without the primary nothing is defined anywhere.
+    yard.to_primary.refuse(true);
+    yard.to_primary.cut();
+    let told = client.ask(peers).await;
+    assert_eq!(error_code(&told).as_deref(), Some("08006"), "{told:?}");
+    assert_eq!(defined(&yard).await, ["oban_jobs"; 2]);
+}
