@@ -125,6 +125,34 @@ async fn a_wait_ends_at_its_bound_and_not_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_paused_pool_lets_everybody_wait_and_counts_from_its_resumption() {
+    let (pool, [one]) = (taken(), identities());
+    let stop = CancellationToken::new();
+    let keeper = tokio::spawn(keep(Arc::clone(&pool), stop.clone()));
+    assert!(pool.pause(WAIT * 5) && !pool.pause(WAIT * 5), "once is enough");
+    // More than may wait otherwise, and for longer.
+    let mut waiting: Vec<Waiting> = (0..LIMITS.max_waiting * 2).map(|_| wait(&pool, &one)).collect();
+    tokio::time::sleep(WAIT * 3).await;
+    assert!(waiting.iter_mut().all(|waiting| poll_once(waiting).is_pending()));
+    assert!(pool.resume() && !pool.resume());
+    tokio::time::sleep(WAIT / 2).await;
+    assert!(waiting.iter_mut().all(|waiting| poll_once(waiting).is_pending()), "nobody is late yet");
+    tokio::time::sleep(WAIT).await;
+    let late = poll_once(&mut waiting[0]);
+    assert!(matches!(late, Poll::Ready(Err(Refusal::TimedOut { .. }))), "{late:?}");
+
+    assert!(pool.pause(WAIT));
+    let mut waiting = wait(&pool, &one);
+    tokio::time::sleep(WAIT * 2).await;
+    let late = poll_once(&mut waiting);
+    assert!(matches!(late, Poll::Ready(Err(Refusal::Paused { waited: WAIT }))), "{late:?}");
+    pool.set_disabled(true);
+    assert!(matches!(ask(&pool, &one), Checkout::Refused(Refusal::Disabled)));
+    stop.cancel();
+    keeper.await.expect("it ends with the program");
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_more_than_may_wait_is_refused_at_once() {
     let (pool, [one]) = (taken(), identities());
     let waiting: Vec<Waiting> = (0..LIMITS.max_waiting).map(|_| wait(&pool, &one)).collect();
