@@ -67,17 +67,18 @@ impl Config {
             return None;
         }
         let list = |names: &[String]| toml::Value::from(names.to_vec()).to_string();
-        let mut text = format!("[jobs]\npresets = {}\n", list(&whole.jobs.presets));
+        let mut lines = vec!["[jobs]".to_owned(), format!("presets = {}", list(&whole.jobs.presets))];
         if whole.jobs.schemas != self.jobs.schemas {
-            text += &format!("schemas = {}\n", list(&whole.jobs.schemas));
+            lines.push(format!("schemas = {}", list(&whole.jobs.schemas)));
         }
         for pool in &whole.pools {
             let before = self.pools.iter().find(|before| before.name == pool.name);
             if before.is_none_or(|before| before.max_connections != pool.max_connections) {
-                text += &format!("\n[pools.{}]\nmax_connections = {}\n", pool.name, pool.max_connections);
+                lines.push(format!("\n[pools.{}]\nmax_connections = {}", pool.name, pool.max_connections));
             }
         }
-        Some(text)
+        lines.push(String::new());
+        Some(lines.join("\n"))
     }
 }
 

@@ -71,16 +71,12 @@ impl Session {
             (across.opening, across.is_local) = (text.into_iter().collect(), false);
             return;
         }
-        match (&mut self.hold.across, control) {
-            (Some(across), _) => {
-                (across.had_failed, across.failed) = (has_failed, false);
-                match (text, control) {
-                    (_, Control::None | Control::Begin { .. } | Control::Commit | Control::Rollback) => {}
-                    (Some(text), _) if is_within(&text, control) => across.push(&text),
-                    _ => across.is_local = true,
-                }
-            }
-            (None, _) => {}
+        let Some(across) = &mut self.hold.across else { return };
+        (across.had_failed, across.failed) = (has_failed, false);
+        match (text, control) {
+            (_, Control::None | Control::Begin { .. } | Control::Commit | Control::Rollback) => {}
+            (Some(text), _) if is_within(&text, control) => across.push(&text),
+            _ => across.is_local = true,
         }
     }
 
@@ -175,7 +171,8 @@ impl Session {
     /// savepoints to both.
     async fn end_or_echo(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
         let control = demand.verdict.control;
-        let text = self.judge().executed_text(request)?.filter(|_| demand.statements == 1).map(Box::from);
+        let text =
+            self.judge().executed_text(request)?.filter(|_| demand.statements == 1).map(<[u8]>::to_vec);
         let Hold { leased: Some(leased), across: Some(across), .. } = &mut self.hold else { return Ok(()) };
         match control {
             Control::Commit | Control::Rollback => {
@@ -187,7 +184,8 @@ impl Session {
             }
             Control::Begin { .. } | Control::None => {}
             Control::Prologue | Control::Other => {
-                across.echo = text.filter(|text: &Box<[u8]>| is_within(text, control));
+                across.echo =
+                    text.filter(|text: &Vec<u8>| is_within(text, control)).map(Vec::into_boxed_slice);
                 if across.echo.is_none() {
                     return Err(reply::ends_on_two_servers().into());
                 }

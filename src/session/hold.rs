@@ -77,6 +77,7 @@ pub(super) enum Work {
 
 /// The part of a transaction, or of a session, that concerns two servers.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub(super) struct Across {
     /// The statements that open the transaction on another server.
     pub(super) opening: Vec<Box<[u8]>>,

@@ -13,6 +13,9 @@ use crate::{
     },
 };
 
+/// A text that is executed, and what it binds.
+type Executed<'a> = (&'a [u8], Option<Bind<'a>>);
+
 impl<'a> Judge<'a> {
     /// The request's messages. Of one that is streamed, which has not come whole, there are none.
     pub(super) fn messages(self, request: Request) -> Messages<'a> {
@@ -85,7 +88,7 @@ impl<'a> Judge<'a> {
     }
 
     /// The text that a request executes which does nothing else, with what it binds if it is an extended one.
-    fn executed(self, request: Request) -> Result<Option<(&'a [u8], Option<Bind<'a>>)>, Malformed> {
+    fn executed(self, request: Request) -> Result<Option<Executed<'a>>, Malformed> {
         if request.end == End::Query {
             return self.query_text(request).map(|text| Some((text, None)));
         }
