@@ -101,7 +101,7 @@ impl Session {
             return Err(self.torn(request, demand).into());
         }
         if !self.may_write_there(demand, is_here) {
-            if is_here && self.hold.is_both() && demand.adds_jobs() && self.view.snapshot.takes_jobs() {
+            if is_here && self.hold.is_both() && demand.adds_jobs() && self.relays() {
                 // Where the application has written they are part of its transaction.
                 self.change_places();
                 return Ok(());
@@ -205,6 +205,14 @@ impl Session {
             self.own.is_new_backend = false;
         }
         self.begin_listening_lease();
+    }
+
+    /// Whether jobs that the session adds on the primary are relayed: those of the database of the servers' URLs are.
+    pub(super) fn relays(&self) -> bool {
+        let snapshot = &self.view.snapshot;
+        snapshot.routes.jobs_elsewhere
+            && snapshot.takes_jobs()
+            && self.who.identity.database == snapshot.identities.url_database
     }
 
     /// Ends the session's hold on the backend beside.

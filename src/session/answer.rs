@@ -280,7 +280,7 @@ impl Session {
         let snapshot = &self.view.snapshot;
         // Added in the transaction they could be relayed.
         let remedy = match &snapshot.outbox {
-            _ if !demand.adds_jobs() || snapshot.takes_jobs() => Remedy::Apart,
+            _ if !demand.adds_jobs() || self.relays() => Remedy::Apart,
             None => Remedy::Outbox,
             Some(outbox) => Remedy::ReadyOutbox(outbox.trouble()),
         };

@@ -83,7 +83,7 @@ impl Session {
         let Some(across) = &self.hold.across else { return Ok(false) };
         let opening = across.opening();
         let may_be = goes_to_primary
-            && snapshot.takes_jobs()
+            && self.relays()
             && !opening.is_empty()
             // Rows that are added before a savepoint and behind it would be the same on the primary.
             && !opening.iter().any(|text| sets_savepoint(text));

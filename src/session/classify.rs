@@ -303,7 +303,7 @@ impl Session {
             held,
             held_is_jobs_server: routes.jobs_elsewhere && held.is_some_and(on_jobs),
             holds_both: self.hold.is_both(),
-            relays: routes.jobs_elsewhere && self.view.snapshot.takes_jobs(),
+            relays: self.relays(),
             begun_read_write: may_write,
             begins_on_standby: demand.begins.begins_on_standby(self.own.settings.is_read_only()),
             is_worker: self.who.is_worker,

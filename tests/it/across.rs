@@ -102,13 +102,16 @@ fn short(answer: &[Message]) -> String {
     format!("{told} {status}")
 }
 
+/// What is said with what is answered; and what there is afterwards of items and of jobs.
+type Script = (&'static [(&'static str, &'static str)], (&'static str, &'static str));
+
 const ITEM: &str = "INSERT INTO items VALUES ('a')";
 const JOB: &str = "INSERT INTO oban_jobs (worker) VALUES ('J')";
 const COUNT: &str = "SELECT count(*) FROM oban_jobs";
 const LOCK: &str = "SELECT pg_try_advisory_xact_lock(7)";
 
 /// What is said with what is answered, and the rows that are there afterwards.
-const SCRIPTS: &[(&[(&str, &str)], (&str, &str))] = &[
+const SCRIPTS: &[Script] = &[
     // Jobs are read in the application's transaction.
     (&[("BEGIN", "BEGIN T"), (ITEM, "INSERT 0 1 T"), (COUNT, "0 T"), ("COMMIT", "COMMIT I")], ("a", "")),
     (&[("BEGIN", "BEGIN T"), (ITEM, "INSERT 0 1 T"), (COUNT, "0 T"), ("ROLLBACK", "ROLLBACK I")], ("", "")),

@@ -171,7 +171,7 @@ async fn a_removed_pool_finishes_what_it_has_begun() {
         .batch_execute("CREATE TABLE oban_jobs (id int); GRANT ALL ON oban_jobs TO app")
         .await
         .expect("a table");
-    let plain = ProxyConfig::primary_only(&primary);
+    let plain = ProxyConfig::primary_only(&primary).set("jobs", "presets", Vec::<String>::new());
     let with_jobs = plain.clone().pool("jobs", &["primary"], 1).set("jobs", "presets", vec!["oban"]);
     let mut proxy = Proxy::start(&with_jobs.to_toml());
     let worker = connect(&proxy.url()).await.expect("a client");

@@ -14,6 +14,9 @@ fn short(answer: &[Message]) -> String {
     format!("{told} {status}")
 }
 
+/// What is said with what is answered; and what there is afterwards of items and of jobs.
+type Script = (&'static [(&'static str, &'static str)], (&'static str, &'static str));
+
 const ITEM: &str = "INSERT INTO items VALUES ('a')";
 const JOB: &str = "INSERT INTO oban_jobs (worker) VALUES ('J')";
 /// As Oban says it, and as its Python version does, with the notification in it.
@@ -24,7 +27,7 @@ const NOTIFY: &str = "SELECT pg_notify('public.oban_insert', '{\"queue\":\"defau
 const COUNT: &str = "SELECT count(*) FROM oban_jobs";
 
 /// What is said with what is answered; the items and the jobs that are there in the end.
-const SCRIPTS: &[(&[(&str, &str)], (&str, &str))] = &[
+const SCRIPTS: &[Script] = &[
     (
         &[("BEGIN", "BEGIN T"), (ITEM, "INSERT 0 1 T"), (JOB, "INSERT 0 1 T"), ("COMMIT", "COMMIT I")],
         ("1", "1"),
