@@ -112,6 +112,9 @@ fn advised(error: ConnectError, server: &Server) -> ConnectError {
     }
 }
 
+/// Names and values of parameters; process id and secret of a cancel key.
+type Greeted = (Vec<(String, String)>, (i32, Box<[u8]>));
+
 async fn attempt(
     server: &Arc<Server>,
     at: Sought<'_>,
@@ -128,27 +131,7 @@ async fn attempt(
     talk.socket.send_all(&startup_packet(server, identity, login)).await?;
     authenticate(&mut talk, login, server.tls.channel_binding(), &server.require_auth).await?;
 
-    let mut reported = Vec::new();
-    let mut key: (i32, Box<[u8]>) = (0, Box::default());
-    loop {
-        let (tag, body) = talk.next().await?;
-        match tag {
-            b'S' => {
-                let mut body = Body::new(&body, "ParameterStatus");
-                let (name, value) = (body.cstring()?, body.cstring()?);
-                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                reported.push((text(name), text(value)));
-            }
-            b'K' => {
-                let mut body = Body::new(&body, "BackendKeyData");
-                key = (body.int32()?, body.rest().into());
-            }
-            b'Z' => break,
-            b'N' => {}
-            b'E' => return Err(ConnectError::Refused(ErrorFields::parse(&body))),
-            other => return Err(unexpected(other)),
-        }
-    }
+    let (reported, key) = greeted(&mut talk).await?;
     if !at.wanted.accepts(&reported) {
         let Sought { host, wanted } = at;
         // It is closed all the same.
@@ -182,6 +165,31 @@ async fn attempt(
         idle_since: 0,
         expires_at: u64::MAX,
     }))
+}
+
+/// The parameters that a server reports, and the key that cancels, up to when it is ready.
+async fn greeted(talk: &mut LoginTalk) -> Result<Greeted, ConnectError> {
+    let mut reported = Vec::new();
+    let mut key: (i32, Box<[u8]>) = (0, Box::default());
+    loop {
+        let (tag, body) = talk.next().await?;
+        match tag {
+            b'S' => {
+                let mut body = Body::new(&body, "ParameterStatus");
+                let (name, value) = (body.cstring()?, body.cstring()?);
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                reported.push((text(name), text(value)));
+            }
+            b'K' => {
+                let mut body = Body::new(&body, "BackendKeyData");
+                key = (body.int32()?, body.rest().into());
+            }
+            b'Z' => return Ok((reported, key)),
+            b'N' => {}
+            b'E' => return Err(ConnectError::Refused(ErrorFields::parse(&body))),
+            other => return Err(unexpected(other)),
+        }
+    }
 }
 
 /// The startup packet of an identity's connection.

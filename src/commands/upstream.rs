@@ -17,7 +17,8 @@ use crate::{
     socket::Socket,
     sql::{Catalog, Library, Rules},
     startup::{
-        build::{own_connections, rules, server_of},
+        build::{rules, server_of},
+        outbox::own_connections,
         reload::as_found,
     },
     threads::Home,
@@ -57,7 +58,7 @@ pub struct Report {
     pub problems: Vec<String>,
     /// A line for each thing that may not work.
     pub warnings: Vec<String>,
-    /// What the primary's job libraries add to a configuration that leaves them open, as one would write it.
+    /// The primary's job libraries, as one would write them into a configuration that leaves them open.
     pub found: Option<String>,
 }
 

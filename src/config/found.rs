@@ -60,7 +60,7 @@ impl Config {
         self
     }
 
-    /// What was found, as one would write it: nothing if nothing was.
+    /// The found libraries, as one would write them; nothing if there are none.
     pub fn libraries_as_toml(&self, found: &[FoundLibrary<'_>]) -> Option<String> {
         let whole = self.clone().with_libraries(found);
         if whole == *self {

@@ -25,7 +25,7 @@ const PORT_TRIES: u32 = 5;
 pub(super) enum Pools {
     /// One for everything, as a plain pooler has it.
     One,
-    /// Those that Bulkhead makes by itself where it is told of one server and nothing else.
+    /// The pools that Bulkhead makes by itself where it is told of one server and nothing else.
     Found,
     /// One each for writes, reads and jobs, the latter in a database of their own.
     Separate,

@@ -78,7 +78,9 @@ impl Demand {
         self.mixed |= verdict.effects.has(Effects::MIXED)
             || (jobs && names_application(verdict))
             || (other && names_application(self.verdict));
-        let effects = self.verdict.effects.with(verdict.effects);
+        // What names the application's objects is told apart by that.
+        let beside_jobs = if self.mixed { Effects::NONE } else { self.verdict.beside_jobs(&verdict) };
+        let effects = self.verdict.effects.with(verdict.effects).with(beside_jobs).without(Effects::WITHIN);
         let stronger = if verdict.class > self.verdict.class { verdict } else { self.verdict };
         let control = self.verdict.control.and(verdict.control);
         if verdict.control != Control::None {
@@ -167,6 +169,8 @@ impl Routes {
             && self.defines_on_both
             && verdict.class == Class::Job
             && verdict.effects.has(Effects::JOB_DDL)
+            // They would be added on both, and relayed.
+            && !verdict.effects.has(Effects::JOB_ADDS)
             && !demand.mixed
     }
 
@@ -177,11 +181,18 @@ impl Routes {
         match standing.held_is_jobs_server {
             true if names_application => Target::Across(self.own(standing)),
             false if is_job && !adds_jobs => Target::Across(self.jobs.unwrap_or(self.primary)),
+            // What names no object belongs where the application's own is, whichever was used last.
             _ if standing.holds_both
-                && (verdict.control != Control::None || verdict.class >= Class::Write) =>
+                && verdict.class == Class::Neutral
+                && verdict.control == Control::None =>
             {
-                Target::Across(held)
+                if demand.statements > 0 {
+                    Target::Across(self.own(standing))
+                } else {
+                    Target::Held
+                }
             }
+            _ if standing.holds_both => Target::Across(held),
             _ => Target::Held,
         }
     }

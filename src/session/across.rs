@@ -11,7 +11,7 @@ use super::{
     hold::{Hold, Leased, Work},
     reply,
     request::Request,
-    transaction::{Deferred, Ending, LocalTransaction},
+    transaction::{Deferred, LocalTransaction},
 };
 use crate::{
     route::{Demand, PoolId},
@@ -19,7 +19,7 @@ use crate::{
     wire::TxStatus,
 };
 
-/// What a request does, on its own server. What it `defines` on both is committed on both.
+/// The work that a request does, on its own server. What it `defines` on both is committed on both.
 fn work_of(verdict: &Verdict, defines: bool) -> Work {
     match verdict.class {
         Class::Job if defines => Work::Reads,
@@ -31,51 +31,48 @@ fn work_of(verdict: &Verdict, defines: bool) -> Work {
     }
 }
 
-/// Whether a statement sets, gives up or returns to a savepoint, or sets something for the rest of the transaction.
-fn is_within(text: &[u8], control: Control) -> bool {
-    if control == Control::Prologue {
-        return true;
-    }
-    let words: Vec<_> =
-        text.split(|byte| !byte.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
-    let is = |at: usize, all: &[&str]| {
-        words.get(at).is_some_and(|word| all.iter().any(|one| word.eq_ignore_ascii_case(one.as_bytes())))
-    };
-    is(0, &["release"])
-        || is(0, &["rollback"]) && (is(1, &["to"]) || is(1, &["work", "transaction"]) && is(2, &["to"]))
-}
+/// Effects that hold on for the rest of a transaction, on the backend where they are had.
+const LASTS: Effects = Effects::SETS
+    .with(Effects::RESETS)
+    .with(Effects::SETS_UNLISTED)
+    .with(Effects::OPAQUE_SETTINGS)
+    .with(Effects::LOCAL)
+    .with(Effects::LISTENS)
+    .with(Effects::UNLISTENS);
 
-/// Whether a statement sets a savepoint.
-pub(super) fn sets_savepoint(text: &[u8]) -> bool {
-    let mut words = text.split(|byte| !byte.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    words.next().is_some_and(|word| word.eq_ignore_ascii_case(b"savepoint"))
+/// Whether a request does nothing but set, give up or return to a savepoint, or set something for the rest of the transaction.
+fn is_within(demand: &Demand) -> bool {
+    demand.verdict.control == Control::Prologue || demand.verdict.effects.has(Effects::WITHIN)
 }
 
 impl Session {
     /// Notes what the request, which is about to be sent, does to its server.
     pub(super) fn note_work(&mut self, request: Request, demand: &Demand) {
-        let in_transaction = self.status() != TxStatus::Idle || self.hold.is_amid_pipeline();
-        let has_failed = self.status() == TxStatus::Failed;
+        let status = self.status();
         let control = demand.verdict.control;
         let is_one = control != Control::None && demand.statements == 1;
         let text = if is_one { self.judge().executed_text(request).ok().flatten() } else { None };
         let text = text.map(Box::<[u8]>::from);
         let Some(leased) = &mut self.hold.leased else { return };
         let work = work_of(&demand.verdict, self.view.snapshot.routes.defines_on_both(demand));
-        leased.work = if in_transaction { leased.work.max(work) } else { work };
+        let goes_on = leased.protocol.status() != TxStatus::Idle || leased.protocol.is_open();
+        leased.work = if goes_on { leased.work.max(work) } else { work };
         leased.adds_jobs |= demand.adds_jobs();
-        if let Control::Begin { .. } = control
-            && !in_transaction
-        {
+        if matches!(control, Control::Begin { .. }) && status == TxStatus::Idle && !goes_on {
             let across = self.hold.across.get_or_insert_default();
             (across.opening, across.is_local) = (text.into_iter().collect(), false);
             return;
         }
         let Some(across) = &mut self.hold.across else { return };
-        (across.had_failed, across.failed) = (has_failed, false);
+        across.failed = false;
+        across.commits = control == Control::Commit && status == TxStatus::Open;
         match (text, control) {
-            (_, Control::None | Control::Begin { .. } | Control::Commit | Control::Rollback) => {}
-            (Some(text), _) if is_within(&text, control) => across.push(&text),
+            (_, Control::None) => across.is_local |= demand.verdict.effects.has(LASTS),
+            (_, Control::Begin { .. } | Control::Commit | Control::Rollback) => {}
+            (Some(text), _) if is_within(demand) => {
+                across.has_savepoint |= demand.verdict.effects.has(Effects::SAVEPOINT);
+                across.push(&text);
+            }
             _ => across.is_local = true,
         }
     }
@@ -88,12 +85,18 @@ impl Session {
         judged_at: u64,
         pool: PoolId,
     ) -> Result<(), Stop> {
+        if self.hold.is_amid_pipeline() {
+            return self.stay_amid_pipeline(request, demand, pool);
+        }
         if self.hold.is_both() && demand.verdict.control != Control::None {
             return self.end_or_echo(request, demand).await;
         }
         // The server where the transaction has failed says so.
         if self.status() == TxStatus::Failed {
             return Ok(());
+        }
+        if self.hold.is_both() && self.status() == TxStatus::Open && demand.verdict.effects.has(LASTS) {
+            return Err(reply::lasts_on_two_servers().into());
         }
         let is_here =
             self.hold.leased.as_ref().is_some_and(|leased| self.view.snapshot.same_server(leased.pool, pool));
@@ -163,8 +166,20 @@ impl Session {
 
     /// Whether the session cannot go over to another backend: what belongs to this one it knows of one only.
     fn is_tied(&self) -> bool {
-        let has_own = self.own.has_aliases() || self.own.has_sql_names() || self.own.listens_there();
-        has_own || self.hold.is_amid_pipeline()
+        self.own.has_aliases() || self.own.has_sql_names() || self.own.listens_there()
+    }
+
+    /// Between a Flush and its Sync nothing can change places: the request stays where its pipeline is, or is refused.
+    fn stay_amid_pipeline(&self, request: Request, demand: &Demand, pool: PoolId) -> Result<(), Stop> {
+        let Some(leased) = &self.hold.leased else { return Ok(()) };
+        let is_here = self.view.snapshot.same_server(leased.pool, pool);
+        let is_plain = demand.verdict.control == Control::None || !self.hold.is_both();
+        let may_stay = is_here && is_plain && self.may_write_there(demand, is_here);
+        // What has failed is skipped up to the Sync, whatever it is.
+        if leased.protocol.is_skipping() || may_stay {
+            return Ok(());
+        }
+        Err(self.torn(request, demand).into())
     }
 
     /// Transaction control where both servers have a part of the transaction: its end belongs to the one that has written,
@@ -177,6 +192,14 @@ impl Session {
         match control {
             Control::Commit | Control::Rollback => {
                 let is_open = leased.protocol.status() == TxStatus::Open;
+                let has_written =
+                    |leased: &Leased| leased.protocol.status() != TxStatus::Idle && leased.work >= Work::Adds;
+                if control == Control::Commit
+                    && has_written(leased)
+                    && across.beside.as_ref().is_some_and(has_written)
+                {
+                    return Err(reply::ends_on_two_servers().into());
+                }
                 if is_open && across.beside.as_ref().is_some_and(|beside| beside.work > leased.work) {
                     self.change_places();
                 }
@@ -184,8 +207,7 @@ impl Session {
             }
             Control::Begin { .. } | Control::None => {}
             Control::Prologue | Control::Other => {
-                across.echo =
-                    text.filter(|text: &Vec<u8>| is_within(text, control)).map(Vec::into_boxed_slice);
+                across.echo = text.filter(|_| is_within(demand)).map(Vec::into_boxed_slice);
                 if across.echo.is_none() {
                     return Err(reply::ends_on_two_servers().into());
                 }
@@ -217,8 +239,11 @@ impl Session {
 
     /// Ends the session's hold on the backend beside.
     pub(super) fn part_beside(&mut self) -> Option<Leased> {
-        self.hold.leased = self.hold.across.take()?.beside.take();
-        self.part()
+        let beside = self.hold.across.take()?.beside.take()?;
+        let main = self.hold.leased.replace(beside);
+        let beside = self.part();
+        self.hold.leased = main;
+        beside
     }
 
     /// After a request of a session that uses, or may come to use, two servers: what its second backend is to be told.
@@ -228,15 +253,20 @@ impl Session {
             return Ok(());
         }
         let Some(across) = &mut self.hold.across else { return Ok(()) };
-        (across.opening, across.is_local, across.defines) = (Vec::new(), false, false);
-        let commits = self.under_way.ending == Ending::Commit && !across.had_failed && !across.failed;
+        (across.opening, across.is_local, across.has_savepoint) = (Vec::new(), false, false);
+        across.defines = false;
+        let commits = std::mem::take(&mut across.commits) && !across.failed;
         match &across.beside {
             None => {
                 self.hold.across = None;
                 return Ok(());
             }
             // Both are the session's own for longer.
-            Some(beside) if beside.protocol.status() == TxStatus::Idle && self.hold.leased.is_some() => {
+            Some(beside)
+                if beside.protocol.status() == TxStatus::Idle
+                    && beside.is_pinned()
+                    && self.hold.leased.is_some() =>
+            {
                 return Ok(());
             }
             Some(_) => {}
@@ -285,7 +315,14 @@ impl Session {
         let Some(across) = &mut self.hold.across else { return Ok(false) };
         let Some(beside) = across.beside.take() else { return Ok(false) };
         let main = self.hold.leased.replace(beside);
-        let is_ended = self.end_beside(sql).await?;
+        let is_ended = match self.end_beside(sql).await {
+            Ok(is_ended) => is_ended,
+            Err(ended) => {
+                // It parts from what it holds as at any end.
+                self.hold.leased = main;
+                return Err(ended);
+            }
+        };
         let beside = self.hold.leased.take();
         match (main, beside) {
             (Some(main), Some(beside)) => {
@@ -322,27 +359,5 @@ impl Session {
         }
         self.settle_held().await?;
         Ok(is_ended)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_stays_within_a_transaction_is_told_from_its_end() {
-        for (text, control, expected) in [
-            ("SAVEPOINT a", Control::Prologue, true),
-            ("RELEASE SAVEPOINT a", Control::Other, true),
-            ("release a", Control::Other, true),
-            ("ROLLBACK TO a", Control::Other, true),
-            (" rollback transaction to savepoint a", Control::Other, true),
-            ("ROLLBACK AND CHAIN", Control::Other, false),
-            ("COMMIT AND CHAIN", Control::Other, false),
-            ("PREPARE TRANSACTION 'to'", Control::Other, false),
-            ("ROLLBACK PREPARED 'a'", Control::Other, false),
-        ] {
-            assert_eq!(is_within(text.as_bytes(), control), expected, "{text}");
-        }
     }
 }

@@ -4,7 +4,6 @@
 
 use super::{
     Session, Stop,
-    across::sets_savepoint,
     hold::{Leased, Work},
     reply::{self, Reply},
     request::Request,
@@ -86,7 +85,7 @@ impl Session {
             && self.relays()
             && !opening.is_empty()
             // Rows that are added before a savepoint and behind it would be the same on the primary.
-            && !opening.iter().any(|text| sets_savepoint(text));
+            && !across.has_savepoint;
         if !may_be {
             return Ok(false);
         }

@@ -269,15 +269,21 @@ impl<'a> Judge<'a> {
             return Ok(verdict);
         }
         let rules = self.view.snapshot.classifier.rules();
-        let mut names_job = false;
-        bind.for_each_value(|value| names_job |= rules.value_names_job(value))?;
+        let (mut names_job, mut only_wakes) = (false, verdict.effects.has(Effects::NOTIFIES));
+        bind.for_each_value(|value| {
+            let is_name = rules.value_names_job(value);
+            names_job |= is_name;
+            only_wakes &= !is_name || std::str::from_utf8(value).is_ok_and(|channel| rules.wakes(channel));
+        })?;
         if names_job {
-            // Notifications go where their transaction is; a catalog that is asked for a job object is the job database's.
-            let (notifies, only_reads) =
-                (verdict.effects.has(Effects::NOTIFIES), verdict.reason == Reason::Catalog);
-            let side = if notifies { Effects::NONE } else { Effects::JOB_SIDE };
+            // A notification that wakes workers goes where its transaction is; what else is asked, or told, is the job
+            // database's.
+            let only_reads = verdict.reason == Reason::Catalog;
+            let names_tables = verdict.effects.has(Effects::APP_OBJECTS);
+            let side = if only_wakes { Effects::NONE } else { Effects::JOB_SIDE };
             let writes = if only_reads { Effects::NONE } else { Effects::JOB_WRITES };
-            let effects = verdict.effects.without(Effects::APP_OBJECTS).with(side).with(writes);
+            let mixed = if names_tables { Effects::MIXED } else { Effects::NONE };
+            let effects = verdict.effects.with(side).with(writes).with(mixed);
             return Ok(Verdict { class: Class::Job, reason: Reason::JobValue, effects, ..verdict });
         }
         Ok(verdict)

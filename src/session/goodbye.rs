@@ -15,6 +15,7 @@ impl Session {
     /// The session is over: its client is told why, and what it held is given back or closed.
     pub(super) async fn end(&mut self, ended: Ended) {
         self.say_goodbye(&ended);
+        drop(self.part_beside());
         match ended {
             Ended::ByClient => self.hand_back().await,
             // Nobody is there to be told; the backend is closed with the session.

@@ -8,6 +8,7 @@ use std::{
 use super::{
     Own, kinds,
     left::Left,
+    prologue,
     settled::Facts,
     transaction::{Deferred, LocalTransaction},
 };
@@ -37,7 +38,7 @@ pub(super) struct Hold {
     pub(super) transaction: LocalTransaction,
     /// The backend, while the session holds one.
     pub(super) leased: Option<Leased>,
-    /// What concerns another server than the backend's: while a transaction could be on both, or a backend is held of each.
+    /// The part that concerns another server than the backend's: while a transaction could be on both, or a backend is held of each.
     pub(super) across: Option<Box<Across>>,
 }
 
@@ -81,24 +82,27 @@ pub(super) enum Work {
 pub(super) struct Across {
     /// The statements that open the transaction on another server.
     pub(super) opening: Vec<Box<[u8]>>,
-    /// It was begun or gone on with in a way that cannot be said on another server.
+    /// The transaction was begun or gone on with in a way that cannot be said on another server.
     pub(super) is_local: bool,
+    /// A savepoint is among them.
+    pub(super) has_savepoint: bool,
     /// The backend that requests do not go to.
     pub(super) beside: Option<Leased>,
     /// A statement about savepoints, or a definition, that the backend beside is to get, too, once it has succeeded.
     pub(super) echo: Option<Box<[u8]>>,
     /// Something was defined on both in the transaction.
     pub(super) defines: bool,
-    /// The transaction had failed when the request under way was sent.
-    pub(super) had_failed: bool,
+    /// The request under way is the transaction's COMMIT, and nothing was lost of it.
+    pub(super) commits: bool,
     /// The request under way has failed.
     pub(super) failed: bool,
 }
 
 impl Across {
-    /// Of a transaction that these statements have opened.
+    /// The part of a transaction that these statements have opened.
     pub(super) fn of(deferred: &Deferred) -> Self {
-        Self { opening: deferred.texts.clone(), ..Self::default() }
+        let has_savepoint = deferred.texts.iter().any(|text| prologue::tag(text) == Some("SAVEPOINT"));
+        Self { opening: deferred.texts.clone(), has_savepoint, ..Self::default() }
     }
 
     /// Whether there is a second backend.
@@ -111,7 +115,7 @@ impl Across {
         if self.is_local { &[] } else { &self.opening }
     }
 
-    /// Another statement of those that open it.
+    /// Adds another statement to those that open it.
     pub(super) fn push(&mut self, text: &[u8]) {
         let bytes: usize = self.opening.iter().map(|text| text.len()).sum();
         if self.opening.len() < OPENING_TEXTS && bytes + text.len() <= OPENING_BYTES {

@@ -202,8 +202,8 @@ pub(crate) struct Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        drop(self.part());
         drop(self.part_beside());
+        drop(self.part());
     }
 }
 

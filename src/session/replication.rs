@@ -59,7 +59,7 @@ pub(crate) async fn open(
 }
 
 impl Dedicated {
-    /// Who it is.
+    /// The client.
     pub(crate) fn identity(&self) -> Arc<Identity> {
         Arc::clone(&self.lease.identity)
     }

@@ -274,7 +274,7 @@ pub(crate) fn bad_pool_mode(value: &str) -> Reply {
     )
 }
 
-/// What helps who uses job objects and application objects together.
+/// The help for who uses job objects and application objects together.
 #[derive(Debug)]
 pub(crate) enum Remedy {
     /// Nothing but to use them apart.
@@ -318,7 +318,16 @@ pub(crate) fn ends_on_two_servers() -> Reply {
     )
 }
 
-/// What was defined on the job database could not be committed there.
+/// Something that lasts for the rest of a transaction is said while that is on two servers.
+pub(crate) fn lasts_on_two_servers() -> Reply {
+    Reply::new(
+        "0A000",
+        "settings and channels cannot be changed in a transaction that uses both the application's and the jobs' server",
+        "Say it at the beginning of the transaction, by SET LOCAL, or outside of it.",
+    )
+}
+
+/// The definitions on the job database could not be committed there.
 pub(crate) fn definitions_not_committed() -> Reply {
     Reply::new(
         "08006",

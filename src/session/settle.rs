@@ -141,6 +141,12 @@ impl Session {
     /// The same, when no cancel finds the backend any more.
     fn part_unreachable(&mut self) -> Option<Leased> {
         let mut leased = self.hold.leased.take()?;
+        if leased.protocol.status() != TxStatus::Idle
+            && let Some(across) = &mut self.hold.across
+        {
+            // Its part of the transaction is lost.
+            across.commits = false;
+        }
         leave_changes(&self.view.snapshot, &mut leased);
         if leased.adds_jobs {
             self.view.snapshot.added_jobs();

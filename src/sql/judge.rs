@@ -62,12 +62,13 @@ impl Sum {
             return;
         };
         total.tables = total.tables_with(one);
+        let beside_jobs = total.beside_jobs(one);
         if one.class > total.class {
             (total.class, total.reason) = (one.class, one.reason);
         }
         // By a default that is not known here, what follows a RESET may be read otherwise (the body of a function, say).
         let is_reset = total.effects.has(Effects::RESETS);
-        total.effects |= one.effects;
+        total.effects = total.effects.with(one.effects).with(beside_jobs);
         if is_reset {
             total.effects |= Effects::UNPROVEN;
         }
@@ -86,7 +87,7 @@ impl Sum {
             } else if total.control != Control::None {
                 total.control = Control::Other;
             }
-            total.effects = total.effects.without(Effects::DEALLOCATES);
+            total.effects = total.effects.without(Effects::DEALLOCATES.with(Effects::WITHIN));
         }
         total
     }
@@ -199,9 +200,7 @@ impl Judge<'_> {
         if self.rules.words_name_job(&source) {
             walk.found.is_job(Reason::JobLiteral);
             walk.found.belongs_to_jobs = true;
-            let words = source.to_ascii_lowercase();
-            walk.found.defines =
-                ["create", "alter", "drop", "comment"].iter().any(|word| words.contains(word));
+            walk.found.defines = only_defines(&source);
         }
         let sets = programs::parameters(&source);
         if !sets.names.is_empty() {
@@ -211,6 +210,16 @@ impl Judge<'_> {
             walk.found.effects |= Effects::OPAQUE_SETTINGS;
         }
     }
+}
+
+/// Whether the words of a program are those of definitions, and none changes rows.
+fn only_defines(source: &str) -> bool {
+    let is_any = |word: &str, all: &[&str]| all.iter().any(|one| word.eq_ignore_ascii_case(one));
+    let words = || source.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+    let changes_rows = |word: &str| {
+        is_any(word, &["insert", "update", "delete", "merge", "copy", "truncate", "call", "perform"])
+    };
+    words().any(|word| is_any(word, &["create", "alter", "drop", "comment"])) && !words().any(changes_rows)
 }
 
 /// A statement inside another: a query is walked, anything else is a write.
@@ -311,7 +320,8 @@ fn channel(walk: &mut Walk<'_, '_>, name: Option<&str>, effects: Effects) {
     walk.found.effects |= effects;
     if name.is_some_and(|name| walk.rules.channel(name)) {
         walk.found.is_job(Reason::JobChannel);
-        walk.found.belongs_to_jobs |= !effects.has(Effects::NOTIFIES);
+        let wakes = effects.has(Effects::NOTIFIES) && name.is_some_and(|name| walk.rules.wakes(name));
+        walk.found.belongs_to_jobs |= !wakes;
     }
 }
 
@@ -322,11 +332,15 @@ fn transaction<'p>(walk: &mut Walk<'p, '_>, statement: &'p nodes::TransactionStm
         }
         TransactionStmtKind::TRANS_STMT_COMMIT if !statement.chain => Control::Commit,
         TransactionStmtKind::TRANS_STMT_ROLLBACK if !statement.chain => Control::Rollback,
-        TransactionStmtKind::TRANS_STMT_SAVEPOINT => Control::Prologue,
-        TransactionStmtKind::TRANS_STMT_COMMIT
-        | TransactionStmtKind::TRANS_STMT_ROLLBACK
-        | TransactionStmtKind::TRANS_STMT_RELEASE
-        | TransactionStmtKind::TRANS_STMT_ROLLBACK_TO => Control::Other,
+        TransactionStmtKind::TRANS_STMT_SAVEPOINT => {
+            walk.found.effects |= Effects::SAVEPOINT;
+            Control::Prologue
+        }
+        TransactionStmtKind::TRANS_STMT_RELEASE | TransactionStmtKind::TRANS_STMT_ROLLBACK_TO => {
+            walk.found.effects |= Effects::WITHIN;
+            Control::Other
+        }
+        TransactionStmtKind::TRANS_STMT_COMMIT | TransactionStmtKind::TRANS_STMT_ROLLBACK => Control::Other,
         // Two-phase commit belongs to one server.
         _ => {
             walk.found.writes(Reason::Utility);

@@ -4,7 +4,7 @@
 mod calls;
 mod learning;
 
-use pg_raw_parse::{ConstValue, Node, nodes};
+use pg_raw_parse::{ConstValue, Node, nodes, raw::OnConflictAction};
 
 use super::{
     catalog::{Catalog, Function},
@@ -31,6 +31,10 @@ pub(super) struct Found {
     pub(super) job: Option<Reason>,
     /// Whether anything in it is not proven to only read, wherever it runs.
     is_no_read: bool,
+    /// Adds rows to a job table, or calls what does, that are relayed.
+    pub(super) adds: bool,
+    /// Calls what may write anything.
+    pub(super) may_write: bool,
     /// Makes, changes or takes away objects, of whatever kind.
     pub(super) defines: bool,
     /// Uses job objects for something else than to add jobs that are relayed.
@@ -92,7 +96,8 @@ impl Found {
         if self.job.is_some() {
             let flags = [
                 (self.application, Effects::MIXED),
-                (self.belongs_to_jobs, Effects::JOB_SIDE),
+                (self.adds, Effects::JOB_ADDS),
+                (self.belongs_to_jobs || self.may_write, Effects::JOB_SIDE),
                 (self.is_no_read, Effects::JOB_WRITES),
                 (self.defines, Effects::JOB_DDL),
             ];
@@ -229,7 +234,10 @@ impl<'p, 'c> Walk<'p, 'c> {
         self.modifies_rows();
         // What is written to is never a common table expression, whatever their names are.
         if let Some(target) = target {
-            let access = if matches!(node, Node::InsertStmt(_)) { Access::Insert } else { Access::Write };
+            let access = match node {
+                Node::InsertStmt(insert) if !self.updates(insert, target) => Access::Insert,
+                _ => Access::Write,
+            };
             self.relation(target, Scope(None), access);
             if matches!(node, Node::DeleteStmt(_) | Node::MergeStmt(_)) {
                 self.prove(target.relname().unwrap_or_default(), Use::Delete);
@@ -242,6 +250,15 @@ impl<'p, 'c> Walk<'p, 'c> {
             Node::RangeVar(relation) if target.is_some_and(|target| std::ptr::eq(target, relation)) => {}
             child => stack.push((child, scope)),
         });
+    }
+
+    /// Whether an INSERT changes rows that are in its way, in another way than its library does, which changes nothing.
+    fn updates(&self, insert: &nodes::InsertStmt, target: &nodes::RangeVar) -> bool {
+        let name = target.relname().unwrap_or_default();
+        let updates = insert
+            .on_conflict_clause()
+            .is_some_and(|clause| clause.action == OnConflictAction::ONCONFLICT_UPDATE);
+        updates && !self.rules.touches_on_conflict(target.schemaname(), name)
     }
 
     /// It changes rows, and may run triggers.
@@ -322,6 +339,9 @@ impl<'p, 'c> Walk<'p, 'c> {
         if job {
             self.found.is_job(Reason::JobObject);
             self.found.writes(Reason::JobObject);
+            // A view may call anything.
+            self.found.is_no_read |= self.catalog.is_unsafe_relation(name);
+            self.found.adds |= access == Access::Insert && self.rules.is_relayed(schema, name);
             let enqueues = match access {
                 Access::Insert => self.rules.is_relayed(schema, name),
                 Access::Read => self.rules.is_mirrored(schema, name),

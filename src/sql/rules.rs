@@ -185,6 +185,21 @@ impl Rules {
         self.outgoing.iter().filter(has).any(|of| of.may_be_in(schema))
     }
 
+    /// Whether the library's own INSERT into this table changes, by ON CONFLICT, what is in its way, to what it is.
+    pub(super) fn touches_on_conflict(&self, schema: Option<&str>, table: &str) -> bool {
+        self.is_relayed(schema, table) && table.eq_ignore_ascii_case("river_job")
+    }
+
+    /// Whether a notification on this channel does nothing but wake workers for jobs that were added, as the relay does.
+    pub fn wakes(&self, channel: &str) -> bool {
+        let is_it = |pattern: &str| match pattern.strip_prefix("{schema}.") {
+            Some(rest) => channel.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case(rest)),
+            None => channel.eq_ignore_ascii_case(pattern),
+        };
+        let mut relayed = self.outgoing.iter().flat_map(|of| of.relayed);
+        relayed.any(|one| one.notify.as_ref().is_some_and(|notify| is_it(notify.channel)))
+    }
+
     /// Whether the primary has a copy of the job database's rows of this table.
     pub(super) fn is_mirrored(&self, schema: Option<&str>, table: &str) -> bool {
         let has = |of: &&Outgoing| of.mirrored.iter().any(|name| name.eq_ignore_ascii_case(table));

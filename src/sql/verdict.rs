@@ -217,6 +217,12 @@ effects! {
     JOB_WRITES = 53;
     /// Defines job objects, in statements or in a DO block.
     JOB_DDL = 54;
+    /// Sets a savepoint.
+    SAVEPOINT = 55;
+    /// Gives up or returns to a savepoint, and does nothing else.
+    WITHIN = 56;
+    /// Adds jobs that are relayed.
+    JOB_ADDS = 57;
     /// Changes what texts mean until the end of the transaction: SET LOCAL, `set_config(.., true)`, a temporary table
     /// that goes with it.
     LOCAL = 50;
@@ -445,6 +451,17 @@ impl Verdict {
             (true, false) => self.tables,
             (false, true) => other.tables,
             _ => self.tables.with(other.tables),
+        }
+    }
+
+    /// The effects that a job statement has, beyond both's own, where it is said with another one: what is not known to belong
+    /// to jobs keeps it from being taken for something less.
+    pub fn beside_jobs(&self, other: &Self) -> Effects {
+        match (self.class, other.class) {
+            (Class::Job, Class::Write) | (Class::Write, Class::Job) => {
+                Effects::JOB_SIDE.with(Effects::JOB_WRITES)
+            }
+            _ => Effects::NONE,
         }
     }
 

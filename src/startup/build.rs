@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use super::StartError;
+use super::{
+    StartError,
+    outbox::{outbox, own_connections, relay_settings},
+};
 use crate::{
     auth::{Secret, Users, Verifier, tls},
     backend::{Server, number::Numbers, secret::LoginSecret, statements::Statements},
@@ -10,7 +13,6 @@ use crate::{
     causal::progress::{LagBounds, Progress},
     config::{self, AuthMethod, Config, ListenOnGap, diff::Diff, keys},
     listen::{ListenLimits, Listeners, OnGap},
-    outbox::{Outbox, Settings},
     pool::{self, Gate, Pool, ServerPool},
     route::{PoolId, Routes},
     shared::{
@@ -210,31 +212,6 @@ fn process(config: &Config, spawner: &Spawner) -> Arc<Process> {
     let limits = &config.limits;
     let statements = Statements::new(limits.verdict_cache, limits.prepared_bytes);
     Arc::new(Process::new(statements, Listeners::new(spawner.clone(), listen_limits(limits))))
-}
-
-/// The outbox: the same as before, if there was one.
-fn outbox(config: &Config, before: Option<&Snapshot>) -> Option<Arc<Outbox>> {
-    let known = || before.and_then(|before| before.outbox.clone());
-    config.jobs.outbox.enabled.then(|| known().unwrap_or_default())
-}
-
-/// How jobs are moved, if there is an outbox.
-fn relay_settings(config: &Config) -> Result<Option<Settings>, UnknownPreset> {
-    let config::Outbox { enabled, batch, poll, keep } = config.jobs.outbox;
-    if !enabled {
-        return Ok(None);
-    }
-    Ok(Some(Settings { outgoing: rules(config)?.outgoing().to_vec(), batch, poll, keep }))
-}
-
-/// Connections that a server has beside those of its pools: the health check's, and the relay's at both of its servers.
-pub(crate) fn own_connections(config: &Config, server: usize) -> usize {
-    let of_pool = |name: &str| {
-        let pool = config.pools.iter().find(|pool| pool.name == name);
-        pool.and_then(|pool| pool.servers.first()) == Some(&server)
-    };
-    let relays = config.jobs.outbox.enabled && (of_pool(config::PRIMARY) || of_pool("jobs"));
-    1 + usize::from(relays)
 }
 
 /// What reads on replicas need.

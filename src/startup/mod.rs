@@ -4,6 +4,7 @@
 pub mod build;
 pub mod descriptors;
 mod error;
+pub mod outbox;
 pub mod ports;
 pub mod reload;
 mod run;

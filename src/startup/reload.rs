@@ -92,7 +92,7 @@ pub(crate) struct Running {
 /// A new configuration that is valid, and what it changes, in words.
 struct Prepared {
     draft: Draft,
-    /// It as it was read, without what was found.
+    /// The configuration as it was read, without what was found.
     written: Config,
     changes: Vec<String>,
     warnings: Vec<String>,
@@ -309,7 +309,7 @@ impl Running {
         self.refused = problems;
     }
 
-    /// What is prepared is in force; returns the changes.
+    /// Puts what is prepared in force; returns the changes.
     fn replace(&mut self, Prepared { draft, written, changes, warnings }: Prepared) -> Vec<String> {
         for warning in warnings.iter().filter(|warning| !self.warned.contains(warning)) {
             tracing::warn!("{warning}");
@@ -413,7 +413,7 @@ fn prepare(
     Ok(Prepared { draft, written, changes, warnings })
 }
 
-/// What was found, in the words of the configuration.
+/// The found libraries, in the words of the configuration.
 pub fn as_found(libraries: &[Library]) -> Vec<FoundLibrary<'_>> {
     let found = libraries.iter().map(|Library { preset, schema, is_own }| FoundLibrary {
         preset,

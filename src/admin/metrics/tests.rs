@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     admin::fixture::shared,
     backend::connect_error::FailureKind,
+    causal::samples::Era,
     sql::{Class, Reason},
 };
 
@@ -180,6 +181,9 @@ fn what_was_counted_is_told_under_its_labels() {
     metrics.cancels.store(12, Ordering::Relaxed);
     metrics.pinned[PinReason::TempObjects as usize].store(13, Ordering::Relaxed);
     metrics.pins[PinReason::Listen as usize].store(14, Ordering::Relaxed);
+
+    let era = Era { connection: 1, timeline: 1, cluster: 1 };
+    (1..=2).for_each(|time| shared.causal.note_sample(era, time, time));
 
     let text = text(&shared);
     check_format(&text);

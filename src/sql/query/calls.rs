@@ -22,7 +22,9 @@ impl<'p> Walk<'p, '_> {
         if job {
             self.found.is_job(Reason::JobObject);
             self.found.writes(Reason::Function);
-            self.found.belongs_to_jobs |= !self.rules.is_enqueue(schema, name);
+            let enqueues = self.rules.is_enqueue(schema, name);
+            self.found.adds |= enqueues;
+            self.found.belongs_to_jobs |= !enqueues;
             self.found.defines |= self.rules.is_definition(schema, name);
             return;
         }
@@ -51,6 +53,7 @@ impl<'p> Walk<'p, '_> {
             Some(Known::Statistics) => self.found.writes(Reason::Catalog),
             Some(Known::Denied(effects)) => {
                 self.found.effects |= effects;
+                self.found.may_write |= name != "nextval";
                 self.found.writes(Reason::Function);
             }
             None => self.catalogued(name),
@@ -58,6 +61,9 @@ impl<'p> Walk<'p, '_> {
     }
 
     fn catalogued(&mut self, name: &str) {
+        let is_harmless =
+            |function: Function| !function.is_volatile() && !function.is_opaque() && !function.sets();
+        self.found.may_write |= !self.catalog.function(name).is_some_and(is_harmless);
         if self.catalog.is_empty() {
             // It may be anybody's function, and do anything.
             self.found.effects |= Effects::OPAQUE.with(Effects::UNSURE);
@@ -129,7 +135,10 @@ impl<'p> Walk<'p, '_> {
             return;
         };
         match self.literal(channel) {
-            Some(channel) if self.rules.channel(channel) => self.found.is_job(Reason::JobChannel),
+            Some(channel) if self.rules.channel(channel) => {
+                self.found.is_job(Reason::JobChannel);
+                self.found.belongs_to_jobs |= !self.rules.wakes(channel);
+            }
             Some(_) => {}
             // A parameter, or computed, perhaps from one.
             None => self.found.parameter_decides = true,

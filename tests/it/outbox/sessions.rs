@@ -131,6 +131,55 @@ const SCRIPTS: &[Script] = &[
         ],
         ("0", "0"),
     ),
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            (JOB, "INSERT 0 1 T"),
+            ("/* of a framework */ SAVEPOINT a", "SAVEPOINT T"),
+            (ITEM, "0A000 E"),
+            ("ROLLBACK", "ROLLBACK I"),
+        ],
+        ("0", "0"),
+    ),
+    // What looks like adding jobs, and does more, or something else.
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            (ITEM, "INSERT 0 1 T"),
+            (
+                "INSERT INTO oban_jobs (worker) VALUES ('J') ON CONFLICT (id) DO UPDATE SET priority = 1",
+                "0A000 E",
+            ),
+            ("ROLLBACK", "ROLLBACK I"),
+        ],
+        ("0", "0"),
+    ),
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            (ITEM, "INSERT 0 1 T"),
+            ("SELECT setval('oban_jobs_id_seq', 1)", "0A000 E"),
+            ("ROLLBACK", "ROLLBACK I"),
+        ],
+        ("0", "0"),
+    ),
+    (
+        &[
+            ("BEGIN", "BEGIN T"),
+            (ITEM, "INSERT 0 1 T"),
+            ("SELECT pg_notify('public.oban_signal', 'x')", "0A000 E"),
+            ("ROLLBACK", "ROLLBACK I"),
+        ],
+        ("0", "0"),
+    ),
+    (&[("DO $$ BEGIN INSERT INTO oban_jobs (worker) VALUES ('J'); END $$ -- create", "DO I")], ("0", "1")),
+    (
+        &[(
+            "ALTER TABLE oban_jobs ADD extra int; INSERT INTO oban_jobs (worker) VALUES ('J')",
+            "ALTER TABLE I",
+        )],
+        ("0", "1"),
+    ),
     // What fails at its commit adds nothing.
     (
         &[
