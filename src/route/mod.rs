@@ -78,8 +78,7 @@ impl Demand {
         self.mixed |= verdict.effects.has(Effects::MIXED)
             || (jobs && names_application(verdict))
             || (other && names_application(self.verdict));
-        // What names the application's objects is told apart by that.
-        let beside_jobs = if self.mixed { Effects::NONE } else { self.verdict.beside_jobs(&verdict) };
+        let beside_jobs = self.verdict.beside_jobs(&verdict);
         let effects = self.verdict.effects.with(verdict.effects).with(beside_jobs).without(Effects::WITHIN);
         let stronger = if verdict.class > self.verdict.class { verdict } else { self.verdict };
         let control = self.verdict.control.and(verdict.control);

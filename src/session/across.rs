@@ -56,6 +56,8 @@ impl Session {
         let Some(leased) = &mut self.hold.leased else { return };
         let work = work_of(&demand.verdict, self.view.snapshot.routes.defines_on_both(demand));
         let goes_on = leased.protocol.status() != TxStatus::Idle || leased.protocol.is_open();
+        // What is said in a failed transaction does nothing.
+        let work = if leased.protocol.status() == TxStatus::Failed { Work::Neutral } else { work };
         leased.work = if goes_on { leased.work.max(work) } else { work };
         leased.adds_jobs |= demand.adds_jobs();
         if matches!(control, Control::Begin { .. }) && status == TxStatus::Idle && !goes_on {
@@ -194,7 +196,8 @@ impl Session {
                 let is_open = leased.protocol.status() == TxStatus::Open;
                 let has_written =
                     |leased: &Leased| leased.protocol.status() != TxStatus::Idle && leased.work >= Work::Adds;
-                if control == Control::Commit
+                if is_open
+                    && control == Control::Commit
                     && has_written(leased)
                     && across.beside.as_ref().is_some_and(has_written)
                 {

@@ -1,9 +1,10 @@
 //! Hints: `/* bulkhead: route=primary */` or `-- bulkhead: consistency=strong` at the head of a text.
 
 use super::{
+    consistency::Consistency,
     lexer::{Kind, Lexer},
     rules::Rules,
-    verdict::{Consistency, Hint},
+    verdict::Hint,
 };
 
 /// The first comment of a text, if it stands at its head and speaks to us.

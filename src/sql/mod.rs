@@ -29,6 +29,7 @@ mod audit;
 mod bodies;
 mod cache;
 mod catalog;
+mod consistency;
 mod definitions;
 mod explain;
 mod functions;
@@ -66,6 +67,7 @@ mod tests;
 
 pub use cache::{Classifier, Miss};
 pub use catalog::Catalog;
+pub use consistency::Consistency;
 pub use explain::{Explanation, explain};
 pub use glob::Glob;
 pub use hidden::HiddenSearch;
@@ -79,4 +81,4 @@ pub use statements::{
     statement_names,
 };
 pub use tables::Tables;
-pub use verdict::{AccessMode, Class, Consistency, Control, Effects, Hint, Reason, Verdict};
+pub use verdict::{AccessMode, Class, Control, Effects, Hint, Reason, Verdict};

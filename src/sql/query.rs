@@ -2,8 +2,10 @@
 //! decides its verdict. Iterative: depth of nesting costs heap, never stack.
 
 mod calls;
+mod found;
 mod learning;
 
+use found::Found;
 use pg_raw_parse::{ConstValue, Node, nodes, raw::OnConflictAction};
 
 use super::{
@@ -12,7 +14,6 @@ use super::{
     reach,
     rules::{Object, Rules},
     seen::{Access, Seen},
-    tables::Tables,
     used::Use,
     verdict::{Effects, Reason},
 };
@@ -20,96 +21,6 @@ use super::{
 /// Names of common table expressions beyond this many in one text are taken for tables, so that looking
 /// them up cannot take quadratic time.
 const SCOPES_MAX: usize = 2000;
-
-/// What a statement was found to contain.
-#[derive(Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each set once")]
-pub(super) struct Found {
-    /// Why it is not a read; the first reason found.
-    pub(super) write: Option<Reason>,
-    /// Why it is a job statement; the first reason found.
-    pub(super) job: Option<Reason>,
-    /// Whether anything in it is not proven to only read, wherever it runs.
-    is_no_read: bool,
-    /// Adds rows to a job table, or calls what does, that are relayed.
-    pub(super) adds: bool,
-    /// Calls what may write anything.
-    pub(super) may_write: bool,
-    /// Makes, changes or takes away objects, of whatever kind.
-    pub(super) defines: bool,
-    /// Uses job objects for something else than to add jobs that are relayed.
-    pub(super) belongs_to_jobs: bool,
-    pub(super) effects: Effects,
-    /// The tables that it reaches, as far as it is proven.
-    pub(super) tables: Tables,
-    /// What it gives may depend on which relations and schemas there are.
-    pub(super) asks_definitions: bool,
-    /// Calls only functions that name no object, and some.
-    pub(super) neutral_call: bool,
-    /// Names a relation, of whatever kind.
-    pub(super) relation: bool,
-    /// Names a relation that is neither a job object nor in a system schema.
-    pub(super) application: bool,
-    /// Reads system catalogs.
-    catalog: bool,
-    /// Reads `pg_type`, and whether it reads catalogs of anything but types.
-    asks_types: bool,
-    asks_more: bool,
-    /// Has a `$n`.
-    parameter: bool,
-    /// A `$n` may be the name of a channel or object.
-    parameter_decides: bool,
-    /// A string names a job object; it counts if catalogs are read.
-    literal_names_job: bool,
-    /// A setting's name is taken from a column `name`; and a relation is named that is not `pg_settings`.
-    name_of_column: bool,
-    other_relation: bool,
-}
-
-impl Found {
-    pub(super) fn writes(&mut self, reason: Reason) {
-        self.write.get_or_insert(reason);
-        self.is_no_read |= !matches!(reason, Reason::JobObject | Reason::Catalog);
-    }
-
-    /// An object that is named plainly is a better reason than a channel or a literal.
-    pub(super) fn is_job(&mut self, reason: Reason) {
-        match self.job {
-            Some(_) if reason != Reason::JobObject => {}
-            _ => self.job = Some(reason),
-        }
-    }
-
-    /// Draws the conclusions that need the whole statement.
-    pub(super) fn conclude(&mut self) {
-        if self.learns_types() {
-            self.job = None;
-        } else {
-            if self.catalog && self.literal_names_job {
-                self.is_job(Reason::JobLiteral);
-                self.belongs_to_jobs = true;
-            }
-            if self.parameter && (self.parameter_decides || self.catalog) {
-                self.effects |= Effects::BIND_DECIDES;
-            }
-        }
-        if self.job.is_some() {
-            let flags = [
-                (self.application, Effects::MIXED),
-                (self.adds, Effects::JOB_ADDS),
-                (self.belongs_to_jobs || self.may_write, Effects::JOB_SIDE),
-                (self.is_no_read, Effects::JOB_WRITES),
-                (self.defines, Effects::JOB_DDL),
-            ];
-            self.effects =
-                flags.iter().filter(|(is_so, _)| *is_so).fold(self.effects, |all, (_, one)| all.with(*one));
-        }
-        // Of those that the server lists the server is asked (`pg_dump` sets one so).
-        if self.name_of_column && (self.other_relation || !self.relation) {
-            self.effects |= Effects::OPAQUE_SETTINGS;
-        }
-    }
-}
 
 /// Where a node stands: which common table expressions it can see.
 #[derive(Clone, Copy)]

@@ -1,6 +1,6 @@
 //! What classification says of one SQL text.
 
-use super::tables::Tables;
+use super::{consistency::Consistency, tables::Tables};
 
 /// The class of a statement decides the pool it runs on.
 ///
@@ -301,40 +301,6 @@ pub enum Hint {
     Pool(u8),
 }
 
-/// How fresh a replica must be for a read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Consistency {
-    /// It has replayed what this instance has written to the tables that the read reaches.
-    #[default]
-    Tables,
-    /// It has replayed what this session has written, and seen.
-    Session,
-    /// It has replayed everything that was committed when the read arrived.
-    Strong,
-    /// It is within its bound on lag.
-    Eventual,
-}
-
-impl Consistency {
-    /// Every one of them.
-    pub const ALL: [Self; 4] = [Self::Tables, Self::Session, Self::Strong, Self::Eventual];
-
-    /// Its name in the configuration, in settings and hints.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tables => "tables",
-            Self::Session => "session",
-            Self::Strong => "strong",
-            Self::Eventual => "eventual",
-        }
-    }
-
-    /// The one of this name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|one| one.name() == name)
-    }
-}
-
 /// What classification says of one SQL text: small, copied, cached; never a syntax tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
@@ -454,15 +420,16 @@ impl Verdict {
         }
     }
 
-    /// The effects that a job statement has, beyond both's own, where it is said with another one: what is not known to belong
-    /// to jobs keeps it from being taken for something less.
+    /// The effects that a job statement has, beyond both's own, where it is said with another one: a write that names no table
+    /// may be anything.
     pub fn beside_jobs(&self, other: &Self) -> Effects {
-        match (self.class, other.class) {
-            (Class::Job, Class::Write) | (Class::Write, Class::Job) => {
-                Effects::JOB_SIDE.with(Effects::JOB_WRITES)
-            }
-            _ => Effects::NONE,
-        }
+        let write = match (self.class, other.class) {
+            (Class::Job, Class::Write) => other,
+            (Class::Write, Class::Job) => self,
+            _ => return Effects::NONE,
+        };
+        let is_told_apart = write.effects.has(Effects::APP_OBJECTS);
+        if is_told_apart { Effects::NONE } else { Effects::JOB_SIDE.with(Effects::JOB_WRITES) }
     }
 
     /// Whether it may call `nextval`, also in a default, a trigger or a function.

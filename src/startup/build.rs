@@ -143,7 +143,7 @@ impl Draft {
             replicas,
             console: console(&config),
             outbox: outbox(&config, earlier.as_deref()),
-            relay: relay_settings(&config)?,
+            relay: relay_settings(&config, &rules(&config)?),
             process,
         };
         if let Some(earlier) = &earlier {

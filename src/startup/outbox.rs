@@ -6,7 +6,7 @@ use crate::{
     config::{self, Config},
     outbox::{Outbox, Settings},
     shared::Snapshot,
-    sql::UnknownPreset,
+    sql::Rules,
 };
 
 /// The outbox: the same as before, if there was one.
@@ -16,12 +16,9 @@ pub(super) fn outbox(config: &Config, before: Option<&Snapshot>) -> Option<Arc<O
 }
 
 /// How jobs are moved, if there is an outbox.
-pub(super) fn relay_settings(config: &Config) -> Result<Option<Settings>, UnknownPreset> {
+pub(super) fn relay_settings(config: &Config, rules: &Rules) -> Option<Settings> {
     let config::Outbox { enabled, batch, poll, keep } = config.jobs.outbox;
-    if !enabled {
-        return Ok(None);
-    }
-    Ok(Some(Settings { outgoing: super::build::rules(config)?.outgoing().to_vec(), batch, poll, keep }))
+    enabled.then(|| Settings { outgoing: rules.outgoing().to_vec(), batch, poll, keep })
 }
 
 /// Connections that a server has beside those of its pools: the health check's, and the relay's at both of its servers.

@@ -61,8 +61,7 @@ impl<'p> Walk<'p, '_> {
     }
 
     fn catalogued(&mut self, name: &str) {
-        let is_harmless =
-            |function: Function| !function.is_volatile() && !function.is_opaque() && !function.sets();
+        let is_harmless = |function: Function| !function.is_opaque() && !function.sets();
         self.found.may_write |= !self.catalog.function(name).is_some_and(is_harmless);
         if self.catalog.is_empty() {
             // It may be anybody's function, and do anything.
