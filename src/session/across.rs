@@ -8,7 +8,7 @@
 
 use super::{
     Ended, Session, Stop,
-    hold::{Hold, Leased, Work},
+    hold::{Across, Hold, Leased, Work},
     reply,
     request::Request,
     transaction::{Deferred, LocalTransaction},
@@ -53,6 +53,11 @@ impl Session {
         let is_one = control != Control::None && demand.statements == 1;
         let text = if is_one { self.judge().executed_text(request).ok().flatten() } else { None };
         let text = text.map(Box::<[u8]>::from);
+        if let LocalTransaction::Deferred(deferred) = &self.hold.transaction
+            && !self.hold.is_both()
+        {
+            self.hold.across = Some(Across::of(deferred).into());
+        }
         let Some(leased) = &mut self.hold.leased else { return };
         let work = work_of(&demand.verdict, self.view.snapshot.routes.defines_on_both(demand));
         let goes_on = leased.protocol.status() != TxStatus::Idle || leased.protocol.is_open();

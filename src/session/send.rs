@@ -10,7 +10,7 @@ use super::{
     Ended, Session, Stop,
     aliases::write_aliases,
     classify::begin_search,
-    hold::{Across, Hold, Leased},
+    hold::{Hold, Leased},
     kinds::CHANGES_SETTINGS,
     prepared::Repeat,
     request::{End, Request},
@@ -49,9 +49,9 @@ impl Session {
         if self.view.snapshot.routes.jobs_elsewhere {
             self.note_work(request, demand);
         }
-        let Self { client, who, view, own, hold: Hold { transaction, leased, across }, under_way } = self;
+        let Self { client, who, view, own, hold: Hold { transaction, leased, .. }, under_way } = self;
         let leased = leased.as_mut().expect("what is neither answered nor refused has its backend");
-        Sending { client, who, view, own, transaction, across, leased, under_way }.send(request, demand)
+        Sending { client, who, view, own, transaction, leased, under_way }.send(request, demand)
     }
 }
 
@@ -264,12 +264,8 @@ impl Sending<'_> {
         if statements > 1 {
             self.leased.left.effects |= Effects::LOCAL;
         }
-        if statements > 0
-            && let LocalTransaction::Deferred(deferred) = std::mem::take(self.transaction)
-            && self.view.snapshot.routes.jobs_elsewhere
-            && self.across.is_none()
-        {
-            *self.across = Some(Across::of(&deferred).into());
+        if statements > 0 {
+            *self.transaction = LocalTransaction::No;
         }
     }
 

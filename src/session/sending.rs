@@ -1,11 +1,7 @@
 //! What the steps that send a request may touch: the session's parts side by side, and its backend as a fact.
 
 use super::{
-    Client, Own, UnderWay, View,
-    classify::Judge,
-    hold::{Across, Leased},
-    start::Who,
-    transaction::LocalTransaction,
+    Client, Own, UnderWay, View, classify::Judge, hold::Leased, start::Who, transaction::LocalTransaction,
 };
 use crate::wire::TxStatus;
 
@@ -17,7 +13,6 @@ pub(super) struct Sending<'s> {
     pub(super) view: &'s View,
     pub(super) own: &'s mut Own,
     pub(super) transaction: &'s mut LocalTransaction,
-    pub(super) across: &'s mut Option<Box<Across>>,
     pub(super) leased: &'s mut Leased,
     pub(super) under_way: &'s mut UnderWay,
 }

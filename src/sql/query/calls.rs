@@ -11,6 +11,40 @@ use crate::sql::{
     verdict::{Effects, Reason},
 };
 
+/// Functions of PostgreSQL's that libraries add jobs with: while no catalog is known, these write nothing.
+const PLAIN_FUNCTIONS: [&str; 30] = [
+    "array_agg",
+    "array_length",
+    "concat",
+    "count",
+    "date_part",
+    "date_trunc",
+    "extract",
+    "floor",
+    "gen_random_uuid",
+    "hashtext",
+    "json_agg",
+    "json_array_elements_text",
+    "json_build_object",
+    "json_populate_recordset",
+    "json_to_recordset",
+    "jsonb_build_object",
+    "jsonb_populate_recordset",
+    "jsonb_to_recordset",
+    "left",
+    "length",
+    "lower",
+    "make_interval",
+    "md5",
+    "now",
+    "right",
+    "round",
+    "timezone",
+    "to_jsonb",
+    "to_timestamp",
+    "unnest",
+];
+
 impl<'p> Walk<'p, '_> {
     pub(super) fn call(&mut self, call: &'p nodes::FuncCall) {
         let (schema, name) = qualified(call.funcname().iter());
@@ -61,8 +95,10 @@ impl<'p> Walk<'p, '_> {
     }
 
     fn catalogued(&mut self, name: &str) {
-        let is_harmless = |function: Function| !function.is_opaque() && !function.sets();
-        self.found.may_write |= !self.catalog.function(name).is_some_and(is_harmless);
+        self.found.may_write |= match self.catalog.function(name) {
+            Some(function) => function.is_opaque() || function.sets(),
+            None => !(self.catalog.is_empty() && PLAIN_FUNCTIONS.contains(&name)),
+        };
         if self.catalog.is_empty() {
             // It may be anybody's function, and do anything.
             self.found.effects |= Effects::OPAQUE.with(Effects::UNSURE);
