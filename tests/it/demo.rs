@@ -105,23 +105,27 @@ fn figures(output: &str, name: &str) -> Vec<f64> {
 #[test]
 fn shows_users_alone_beside_workers_and_apart_from_them() {
     let mut demo = Demo::start(&["--once", "--seconds", "2"]);
-    demo.wait_for_output("1/4");
+    demo.wait_for_output("1/5");
     let status = demo.wait();
     let output = demo.output();
     assert!(status.success(), "{status}:\n{output}");
 
-    let [alone, beside, apart] = figures(&output, "user p95, ms")[..] else { panic!("{output}") };
-    assert!(alone > 0.0 && apart > 0.0, "{output}");
-    assert!(beside > 100.0 && beside > 4.0 * apart, "one pool lets workers starve users:\n{output}");
-    let [_, slow, fast] = figures(&output, "user queries/s")[..] else { panic!("{output}") };
-    assert!(fast > 4.0 * slow && fast <= 1010.0, "{output}");
-    assert_eq!(figures(&output, "user errors"), [0.0; 3], "{output}");
+    let [alone, beside, found, apart] = figures(&output, "user p95, ms")[..] else { panic!("{output}") };
+    assert!(alone > 0.0 && found > 0.0 && apart > 0.0, "{output}");
+    assert!(
+        beside > 100.0 && beside > 4.0 * found.max(apart),
+        "one pool lets workers starve users:\n{output}"
+    );
+    let [_, slow, found, apart] = figures(&output, "user queries/s")[..] else { panic!("{output}") };
+    assert!([found, apart].iter().all(|fast| *fast > 4.0 * slow && *fast <= 1010.0), "{output}");
+    assert_eq!(figures(&output, "user errors"), [0.0; 4], "{output}");
     let jobs = figures(&output, "jobs/s");
-    assert!(jobs[0].is_nan() && jobs[1] > 10.0 && jobs[2] > 10.0, "{output}");
+    assert!(jobs[0].is_nan() && jobs[1..].iter().all(|jobs| *jobs > 10.0), "{output}");
     // The same number of connections, so the workers cannot have more of them than places allow.
-    assert!(jobs[2] <= 12.0 / 0.15 * 1.2, "12 places of 150 ms each:\n{output}");
-    assert_eq!(figures(&output, "job errors")[1..], [0.0; 2], "{output}");
-    assert_eq!(figures(&output, "server connections"), [20.0; 3], "{output}");
+    assert!(jobs[2] <= 5.0 / 0.15 * 1.2, "5 places of 150 ms each:\n{output}");
+    assert!(jobs[3] <= 12.0 / 0.15 * 1.2, "12 places of 150 ms each:\n{output}");
+    assert_eq!(figures(&output, "job errors")[1..], [0.0; 3], "{output}");
+    assert_eq!(figures(&output, "server connections"), [20.0; 4], "{output}");
 
     let requests = output.lines().find(|line| line.contains("own count")).expect("the pools are counted");
     for pool in ["jobs", "primary", "replicas"] {
@@ -162,7 +166,7 @@ fn stays_up_until_a_signal_and_tells_how_to_reach_it() {
 
 #[test]
 fn interrupted_at_any_time_it_leaves_nothing() {
-    for moment in ["1/4", "2/4", "3/4"] {
+    for moment in ["1/5", "2/5", "4/5"] {
         let mut demo = Demo::start(&["--seconds", "10"]);
         demo.wait_for_output(moment);
         demo.signal(Signal::INT);
@@ -174,7 +178,7 @@ fn interrupted_at_any_time_it_leaves_nothing() {
 #[test]
 fn killed_it_leaves_no_process_and_the_next_one_removes_the_folder() {
     let mut demo = Demo::start(&["--seconds", "10"]);
-    demo.wait_for_output("3/4");
+    demo.wait_for_output("3/5");
     assert!(demo.processes().len() >= 4, "three servers and Bulkhead: {:?}", demo.processes());
     demo.signal(Signal::KILL);
     demo.wait();
