@@ -380,11 +380,11 @@ async fn jobs_on_the_primary_mix_with_everything() {
 #[tokio::test]
 async fn workers_use_their_own_pool() {
     let site = Routed::configured(|cluster| {
-        ProxyConfig::of(cluster).pool("workers", &["primary"], 2).set(
-            "workers",
-            "application_names",
-            vec!["worker-*"],
-        )
+        ProxyConfig::of(cluster)
+            .pool("workers", &["primary"], 2)
+            .set("workers", "application_names", vec!["worker-*"])
+            // What was written a moment ago does not count.
+            .set("pools.replicas", "consistency", "eventual")
     })
     .await;
     let user = site.client().await;
