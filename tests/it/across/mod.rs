@@ -6,7 +6,7 @@ mod scripts;
 use scripts::{COUNT, ITEM, JOB, LOCK, SCRIPTS};
 
 use crate::support::{
-    Message, Postgres, Proxy, ProxyConfig, RawClient, Role, error_code, error_of, eventually, oban, values,
+    Message, Postgres, Proxy, ProxyConfig, RawClient, Role, error_code, error_of, eventually, oban, short,
 };
 
 /// How a session's statements are sent.
@@ -94,16 +94,6 @@ async fn say(client: &mut RawClient, way: Way, sql: &str) -> Vec<Message> {
             client.read_until_ready().await
         }
     }
-}
-
-/// What a statement is to be answered with, short: an error's code, a value, or a command's tag; and the status.
-fn short(answer: &[Message]) -> String {
-    let status = char::from(answer.last().expect("an answer").body[0]);
-    let told = error_code(answer).or_else(|| values(answer).first().cloned()).unwrap_or_else(|| {
-        let tag = answer.iter().find(|message| message.tag == b'C').expect("a command's tag");
-        String::from_utf8_lossy(&tag.body[..tag.body.len() - 1]).into_owned()
-    });
-    format!("{told} {status}")
 }
 
 #[tokio::test]

@@ -2,17 +2,7 @@
 //! come to the job database once it has committed, and only then.
 
 use super::Yard;
-use crate::support::{Message, Proxy, RawClient, error_code, error_of, eventually, oban, values};
-
-/// What a statement was answered with: an error's code, a value, or a command's tag; and the status.
-fn short(answer: &[Message]) -> String {
-    let status = char::from(answer.last().expect("an answer").body[0]);
-    let told = error_code(answer).or_else(|| values(answer).first().cloned()).unwrap_or_else(|| {
-        let tag = answer.iter().find(|message| message.tag == b'C').expect("a command's tag");
-        String::from_utf8_lossy(&tag.body[..tag.body.len() - 1]).into_owned()
-    });
-    format!("{told} {status}")
-}
+use crate::support::{Proxy, RawClient, error_code, error_of, eventually, oban, short, values};
 
 /// What is said with what is answered; and what there is afterwards of items and of jobs.
 type Script = (&'static [(&'static str, &'static str)], (&'static str, &'static str));

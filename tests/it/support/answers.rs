@@ -27,3 +27,13 @@ pub(crate) fn values(answer: &[Message]) -> Vec<String> {
     let rows = answer.iter().filter(|message| message.tag == b'D');
     rows.flat_map(Message::columns).map(Option::unwrap_or_default).collect()
 }
+
+/// What a statement is to be answered with, short: an error's code, a value, or a command's tag; and the status.
+pub(crate) fn short(answer: &[Message]) -> String {
+    let status = char::from(answer.last().expect("an answer").body[0]);
+    let told = error_code(answer).or_else(|| values(answer).first().cloned()).unwrap_or_else(|| {
+        let tag = answer.iter().find(|message| message.tag == b'C').expect("a command's tag");
+        String::from_utf8_lossy(&tag.body[..tag.body.len() - 1]).into_owned()
+    });
+    format!("{told} {status}")
+}

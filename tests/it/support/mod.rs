@@ -32,7 +32,7 @@ mod site;
 mod template;
 mod wait;
 
-pub(crate) use answers::{error_code, error_of, told, values};
+pub(crate) use answers::{error_code, error_of, short, told, values};
 pub(crate) use certificates::Certificates;
 pub(crate) use cluster::Cluster;
 pub(crate) use config::ProxyConfig;
