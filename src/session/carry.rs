@@ -7,10 +7,12 @@ use super::{
     hold::{Leased, Work},
     reply::{self, Reply},
     request::Request,
+    transaction::LocalTransaction,
 };
 use crate::{
     backend::query::Answer,
     route::{Demand, PoolId},
+    wire::TxStatus,
 };
 
 /// Rows, and bytes of them as JSON, that are carried over; a transaction that has added more is refused.
@@ -150,12 +152,18 @@ impl Session {
     pub(super) async fn say(&mut self, sql: &str) -> Result<Answer, Stop> {
         let Some(leased) = &mut self.hold.leased else { return Ok(Answer::default()) };
         match leased.ask(sql).await {
-            Ok(Answer { error: Some(fields), .. }) => Err(Reply::from_server(&fields).into()),
+            Ok(Answer { error: Some(fields), .. }) => {
+                if leased.protocol.status() == TxStatus::Idle {
+                    // The transaction could not be opened here: the client's has failed all the same.
+                    self.hold.transaction = LocalTransaction::Failed;
+                }
+                Err(Reply::from_server(&fields).into())
+            }
             Ok(answer) => Ok(answer),
             Err(broken) => {
                 let reply = reply::transaction_lost(&broken, None);
                 self.end_lease(broken)?;
-                self.hold.transaction = super::transaction::LocalTransaction::Failed;
+                self.hold.transaction = LocalTransaction::Failed;
                 Err(reply.into())
             }
         }

@@ -41,10 +41,13 @@ impl Session {
             }
             let transaction = std::mem::take(&mut self.hold.transaction);
             let primary = self.view.snapshot.routes.primary;
-            let second = self.second(request, demand, judged_at, primary).await;
+            let mut second = self.second(request, demand, judged_at, primary).await;
             if second.is_ok() {
                 for text in &opening {
-                    self.say(&String::from_utf8_lossy(text)).await?;
+                    if let Err(stop) = self.say(&String::from_utf8_lossy(text)).await {
+                        second = Err(stop);
+                        break;
+                    }
                 }
                 if let Some(leased) = &mut self.hold.leased {
                     leased.left.effects |= demand.verdict.effects.with(Effects::DDL);
