@@ -307,11 +307,14 @@ impl Session {
         }
     }
 
-    /// The client was told of commits: what it reads next shows them.
+    /// The client was told of commits: what it reads next shows them, also those whose own clients have not been told yet.
     pub(super) fn note_told(&mut self) {
         let snapshot = &self.view.snapshot;
-        if self.own.consistency.unwrap_or(snapshot.replicas.consistency) == Consistency::Session {
-            self.own.floor = snapshot.causal.stamps.now();
+        let is_of_session =
+            self.own.consistency.unwrap_or(snapshot.replicas.consistency) == Consistency::Session;
+        let stamps = &snapshot.causal.stamps;
+        if is_of_session || stamps.note_shown(&Scope::ALL) {
+            self.own.floor = stamps.now();
             self.own.replica = None;
         }
     }

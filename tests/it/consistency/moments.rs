@@ -186,7 +186,7 @@ async fn replicas_are_read_again_after_a_write_was_lost() {
     }
 }
 
-/// A notification comes with the commit, and the writer has not read its answer.
+/// A notification comes with the commit, and nobody but the server knows yet that it is done.
 async fn listen_and_read(mode: Mode) {
     let world = World::start(mode, 1).await;
     let form = form("update");
@@ -195,7 +195,9 @@ async fn listen_and_read(mode: Mode) {
     reader.text("LISTEN news").await.expect("valid");
     for version in 1..=5 {
         world.stand_still(&mut reader, form).await;
-        let sql = format!("BEGIN; UPDATE c_update SET version = {version}; NOTIFY news, '{version}'; COMMIT");
+        let sql = format!(
+            "BEGIN; UPDATE c_update SET version = {version}; NOTIFY news, '{version}'; COMMIT; SELECT pg_sleep(0.3)"
+        );
         writer.query(&sql).await;
         let Session::Raw(raw, _) = &mut reader else { panic!("it is raw") };
         raw.expect("A").await;
@@ -219,6 +221,69 @@ async fn session_shows_a_commit_to_whom_it_notifies() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strong_shows_a_commit_to_whom_it_notifies() {
     listen_and_read(Mode::Strong).await;
+}
+
+/// Statements that show what `c_update` holds at the primary, beside a plain read of it.
+const LOOKS: [&str; 14] = [
+    "/* bulkhead: route=primary */ SELECT version FROM c_update WHERE key = 0",
+    "SELECT version FROM c_update WHERE key = 0 FOR UPDATE",
+    "UPDATE c_update SET version = version RETURNING version",
+    "BEGIN; SELECT version FROM c_update WHERE key = 0; COMMIT",
+    "BEGIN; DECLARE c CURSOR FOR SELECT version FROM c_update WHERE key = 0; FETCH c; COMMIT",
+    "INSERT INTO c_insert SELECT 9, version FROM c_update WHERE key = 0 RETURNING version",
+    "UPDATE c_upsert SET version = u.version FROM c_update u WHERE u.key = 0 RETURNING u.version",
+    "DELETE FROM c_insert USING c_update u WHERE u.key = 0 AND c_insert.key = 9 RETURNING u.version",
+    "WITH w AS (UPDATE keys SET key = key RETURNING 1) SELECT version FROM c_update, (SELECT count(*) FROM w) n \
+     WHERE key = 0",
+    "SELECT version, nextval('looks') FROM c_update WHERE key = 0",
+    "SELECT version FROM c_update, pg_catalog.pg_class WHERE key = 0 AND relname = 'c_update'",
+    "PREPARE look AS SELECT version FROM c_update WHERE key = 0; EXECUTE look; DEALLOCATE look",
+    "SELECT look_again()",
+    "SET LOCAL work_mem = '1MB'; SELECT version FROM c_update WHERE key = 0",
+];
+
+/// What is committed shows, though its client has not been told: nobody who has seen it goes back behind it.
+async fn look_and_read(mode: Mode) {
+    let world = World::start(mode, 1).await;
+    world
+        .primary
+        .query(
+            "CREATE SEQUENCE looks; GRANT ALL ON SEQUENCE looks TO app; CREATE FUNCTION look_again() RETURNS bigint \
+             LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT version FROM c_update WHERE key = 0); END'",
+        )
+        .await;
+    let form = form("update");
+    let mut wrong = Vec::new();
+    for (version, sql) in (1..).zip(LOOKS) {
+        let (mut writer, mut reader) =
+            (RawClient::app(world.proxy.port()).await, world.session(false).await);
+        world.stand_still(&mut reader, form).await;
+        writer.query(&format!("BEGIN; UPDATE c_update SET version = {version}; COMMIT; SELECT pg_sleep(2)")).await;
+        let is_there = format!("SELECT version FROM c_update WHERE version = {version}");
+        eventually("the write is committed", Duration::from_secs(2), async || {
+            (!world.primary.query(&is_there).await.is_empty()).then_some(())
+        })
+        .await;
+        let seen = reader.text(sql).await.unwrap_or_else(|failed| panic!("{sql}: {failed:?}"));
+        let seen = seen.last().and_then(|row| row.first()).cloned();
+        let found = find(&mut reader, form).await;
+        if (seen.as_deref(), found.version) != (Some(&*version.to_string()), version) {
+            wrong.push(format!("{sql}: {seen:?} and then {found:?} where {version} was written"));
+        }
+        writer.read_until_ready().await;
+        world.set_replay(true).await;
+    }
+    assert!(wrong.is_empty(), "{mode}, {} of {}:\n{}", wrong.len(), LOOKS.len(), wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_does_not_go_back_behind_a_commit_that_showed_early() {
+    look_and_read(Mode::Tables).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn session_does_not_go_back_behind_a_commit_that_showed_early() {
+    look_and_read(Mode::Session).await;
 }
 
 /// A server sends what it has to say when that is a lot, whether or not the answer is at its end.

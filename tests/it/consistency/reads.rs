@@ -82,8 +82,9 @@ pub(super) fn schema(last: usize) -> String {
 impl Read {
     /// Whether it can be used for what the form writes.
     pub(super) fn fits(self, form: &Form) -> bool {
-        // A snapshot that was taken before the lock sees nothing of what replaces a relation; nor may anything depend on it.
-        form.kind != Kind::Replaces || !matches!(self, View | Function | Snapshot)
+        // A snapshot that was taken before the lock sees nothing of what replaces a relation, and PostgreSQL itself takes one
+        // for COPY before it waits for that lock; nor may anything depend on it.
+        form.kind != Kind::Replaces || !matches!(self, View | Function | Snapshot | CopyOut)
     }
 
     /// Whether a session that is raw, or is not, can send it.
