@@ -22,6 +22,8 @@ enum Found {
 const LAST_BYTES: usize = 48;
 const LAST_STEP: usize = 5;
 
+const CALM_ROUNDS: usize = 4;
+
 #[derive(Clone, Copy, Debug)]
 enum Cut {
     There,
@@ -33,12 +35,17 @@ async fn sweep(yard: &Yard, (relay, server): (&Relay, &Postgres), cut: Cut) -> B
     // It does not look by itself, so that nothing but the round passes.
     let proxy = yard.bulkhead(&yard.config().set("jobs", "outbox_poll", "1h")).await;
     let client = yard.primary.admin().await;
-    relay.count();
-    enqueue(&client, "calm").await;
-    yard.wake().await;
-    yard.wait_until_empty().await;
-    eventually("the calm round is over", LONG, async || (!in_transaction(yard).await).then_some(())).await;
-    let (there, back) = relay.counted();
+    let (mut there, mut back) = (usize::MAX, usize::MAX);
+    // What else passes beside a round, as the catalog does at the start, is not of it.
+    for calm in 0..CALM_ROUNDS {
+        relay.count();
+        enqueue(&client, &format!("calm {calm}")).await;
+        yard.wake().await;
+        yard.wait_until_empty().await;
+        eventually("the calm round is over", LONG, async || (!in_transaction(yard).await).then_some(())).await;
+        let counted = relay.counted();
+        (there, back) = (there.min(counted.0), back.min(counted.1));
+    }
     let (bytes, step) = match cut {
         Cut::There => (there, 24),
         Cut::Back => (back, 12),
