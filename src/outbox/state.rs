@@ -17,6 +17,9 @@ use crate::sql::Outgoing;
 pub struct Outbox {
     /// Both sides were found as they must be.
     ready: AtomicBool,
+    /// Whether both sides are as they must be has been looked at.
+    is_known: AtomicBool,
+    known: Notify,
     /// Somebody has enqueued since the relay last looked.
     enqueued: AtomicBool,
     wake: Notify,
@@ -82,6 +85,22 @@ impl Outbox {
         self.ready.load(Ordering::Acquire)
     }
 
+    /// Whether it has been found out whether sessions may enqueue on the primary.
+    pub fn is_known(&self) -> bool {
+        self.is_known.load(Ordering::Acquire)
+    }
+
+    /// Waits until that has been found out.
+    ///
+    /// Cancel safe: it changes nothing.
+    pub async fn known(&self) {
+        let mut known = std::pin::pin!(self.known.notified());
+        known.as_mut().enable();
+        if !self.is_known() {
+            known.await;
+        }
+    }
+
     /// Why the relay does not get on, if it does not.
     pub fn trouble(&self) -> Option<Arc<str>> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -106,6 +125,8 @@ impl Outbox {
 
     pub(super) fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
+        self.is_known.store(true, Ordering::Release);
+        self.known.notify_waiters();
     }
 
     pub(super) fn set_trouble(&self, trouble: Option<String>) {

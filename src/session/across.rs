@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     backend::handover::{Needs, NotReady},
+    pool::Refusal,
     route::{Demand, PoolId},
     sql::{Class, Control, Effects, Verdict},
     wire::TxStatus,
@@ -270,6 +271,26 @@ impl Session {
         snapshot.routes.jobs_elsewhere
             && snapshot.takes_jobs()
             && self.who.identity.database == snapshot.identities.url_database
+    }
+
+    /// Whether a request is to wait until it is known whether jobs can be added on the primary: it adds some beside what the
+    /// application does, and the relay has just been started.
+    pub(super) fn awaits_outbox(&self, demand: &Demand) -> bool {
+        let is_beside = || demand.mixed || self.hold.leased.is_some() || self.status() != TxStatus::Idle;
+        let is_unknown = || self.view.snapshot.outbox.as_ref().is_some_and(|outbox| !outbox.is_known());
+        demand.adds_jobs() && is_unknown() && is_beside()
+    }
+
+    /// Waits until that is known, for as long as for a connection of the primary's pool.
+    pub(super) async fn wait_for_outbox(&mut self) -> Result<(), Stop> {
+        let snapshot = std::sync::Arc::clone(&self.view.snapshot);
+        let Some(outbox) = &snapshot.outbox else { return Ok(()) };
+        let primary = snapshot.pool(snapshot.routes.primary);
+        let limit = primary.members.first().map(|member| member.limits().wait_timeout).unwrap_or_default();
+        match self.wait(std::pin::pin!(tokio::time::timeout(limit, outbox.known()))).await? {
+            Some(_) => Ok(()),
+            None => Err(reply::refused(&primary.name, &Refusal::Cancelled).into()),
+        }
     }
 
     /// Ends the session's hold on the backend beside.

@@ -47,6 +47,9 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
     // What is refused from here on was not sent. A block and not a function, whose arguments would be kept twice.
     let served = async {
         session.hold.transaction.check()?;
+        if session.awaits_outbox(&demand) {
+            Box::pin(session.wait_for_outbox()).await?;
+        }
         match session.target(request, &demand) {
             Target::Torn => return Err(session.torn(request, &demand).into()),
             Target::Across(pool) => Box::pin(session.cross(request, &demand, judged_at, pool)).await?,

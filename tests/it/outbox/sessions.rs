@@ -307,6 +307,26 @@ async fn transactions_add_jobs_while_the_job_database_is_away() {
     .await;
 }
 
+/// Nobody is refused because the relay has not looked yet.
+#[tokio::test]
+async fn transactions_add_jobs_from_the_first_moment() {
+    let (yard, proxy) = yard().await;
+    drop(proxy);
+    for n in 0..5 {
+        let proxy = Proxy::start(&yard.config().to_toml());
+        let mut client = RawClient::app(proxy.port()).await;
+        for sql in ["BEGIN", &format!("INSERT INTO items VALUES ('{n}')"), JOB, "COMMIT"] {
+            assert_eq!(error_of(&client.ask(sql).await), None, "{sql}, the {n}th time");
+        }
+    }
+    let _proxy = yard.bulkhead(&yard.config()).await;
+    yard.wait_until_empty().await;
+    eventually("all have come", super::LONG, async || {
+        (rows(&yard).await == ("5".to_owned(), "5".to_owned())).then_some(())
+    })
+    .await;
+}
+
 /// Before both sides are prepared nothing is written on the primary.
 #[tokio::test]
 async fn without_its_tables_nothing_is_added_on_the_primary() {
