@@ -129,6 +129,7 @@
 //! | [`outbox`] | jobs enqueued on the primary: moving them to the job database, exactly once |
 //! | [`shared`] | what all sessions share: the snapshot of the configuration, identities, cancel keys, counters |
 //! | [`session`] | one client's conversation, from its first request on |
+//! | [`why`] | why users are slow: the cause, what shows it, what to do |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz` |
 //! | `console` | PgBouncer's commands, over the protocol of Postgres |
 //! | [`door`] | from a connection to a session: accepting, TLS, the first packet, the login |
@@ -222,4 +223,5 @@ pub mod threads;
 pub mod topology;
 pub mod types;
 pub mod version;
+pub mod why;
 pub mod wire;

@@ -14,7 +14,7 @@ use crate::{
     pool::{Pool, ServerPool},
     route::{PoolId, Routes},
     sql::{Classifier, Consistency, Glob},
-    topology::Health,
+    topology::{Health, Known, ServerHealth},
 };
 
 /// Bounds of a session.
@@ -137,6 +137,23 @@ impl Snapshot {
     pub(crate) fn added_jobs(&self) {
         if let Some(outbox) = &self.outbox {
             outbox.enqueued();
+        }
+    }
+
+    /// Why a replica serves no reads; `None` if it does.
+    pub fn why_no_reads(&self, server: &ServerHealth) -> Option<&'static str> {
+        let reads = server.reads();
+        let pool = self.routes.replicas.map(|replicas| self.pool(replicas));
+        let member = pool.and_then(|pool| pool.members.iter().find(|m| m.server_name == server.name));
+        match server.known() {
+            _ if member.is_some_and(|member| member.is_disabled()) => Some("disabled on the console"),
+            _ if member.is_some_and(|member| member.is_paused()) => Some("paused on the console"),
+            Known::Down { .. } => Some("it cannot be reached, or does not answer"),
+            Known::Unchecked => Some("it has not been asked yet"),
+            Known::Up { in_recovery: false } => Some("it is not in recovery: it follows no primary"),
+            Known::Up { .. } if reads.is_stuck() => Some("it has left questions unanswered"),
+            Known::Up { .. } if !reads.is_in() => Some("it is too far behind, or follows another primary"),
+            Known::Up { .. } => None,
         }
     }
 
