@@ -39,7 +39,7 @@ pub struct Target {
     /// A cancel left for the server that never said it has dealt with it: it may still strike.
     lost: AtomicBool,
     ended: Notify,
-    /// What whoever holds the backend does with it.
+    /// Notes of whoever holds the backend on what it does with it.
     pub doing: Doing,
 }
 

@@ -12,23 +12,23 @@ use std::{
 use super::probe::PinReason;
 use crate::{clock, sql::Class};
 
-/// What a session does with the backend that it holds.
+/// The ways in which a session has its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It waits for the server's answer.
+    /// The session waits for the server's answer.
     Runs,
-    /// It has been answered, and its transaction is open: the client is to go on.
+    /// The transaction is open, and everything was answered: the client is to go on.
     InTransaction,
     /// The same, and the transaction has failed: the client is to end it.
     InFailedTransaction,
-    /// It keeps the backend between transactions.
+    /// The session keeps the backend between transactions.
     Keeps,
 }
 
 /// One look at what a session does with its backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Glance {
-    /// What it does.
+    /// The way in which it has it.
     pub phase: Phase,
     /// For how long it has done so.
     pub lasts: Duration,
@@ -40,7 +40,7 @@ pub struct Glance {
     pub stalled: Option<Duration>,
 }
 
-/// What is written: everything else comes from it.
+/// Notes of a session; everything else comes from them.
 #[derive(Debug)]
 pub struct Doing {
     /// Times are milliseconds from here on.
@@ -66,20 +66,20 @@ impl Default for Doing {
 }
 
 impl Doing {
-    /// Another session has it from now on.
+    /// Begins for another session.
     #[inline]
     pub fn begins(&self) {
         self.stalled.store(0, Ordering::Relaxed);
         self.pin.store(0, Ordering::Relaxed);
     }
 
-    /// A request of this class is under way from now on.
+    /// Notes that a request of this class is under way from now on.
     #[inline]
     pub fn runs(&self, class: Class) {
         self.note(Phase::Runs, class as u64);
     }
 
-    /// What was under way has been answered, and the backend is kept.
+    /// Notes that all has been answered, and that the backend is kept.
     pub fn rests(&self, phase: Phase) {
         let class = self.phase.load(Ordering::Relaxed) >> CLASS_SHIFT & 0xf;
         self.note(phase, class);
@@ -102,7 +102,7 @@ impl Doing {
         self.stalled.store(0, Ordering::Relaxed);
     }
 
-    /// What is done now.
+    /// Looks at what is done now.
     pub fn glance(&self) -> Glance {
         let word = self.phase.load(Ordering::Relaxed);
         let now = self.began.elapsed().as_millis() as u64;

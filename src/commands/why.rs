@@ -53,7 +53,7 @@ pub enum Unreachable {
 pub enum Form {
     /// One screen.
     Page(Look),
-    /// As it came.
+    /// The JSON as it came.
     Json,
 }
 

@@ -167,7 +167,7 @@ pub(super) fn why_columns() -> Columns {
     Columns::new("issss", &["place", "severity", "cause", "part", "text"])
 }
 
-/// What was found, in a row for each line; then how things are, and what could not be looked at.
+/// The findings, in a row for each line; then how things are, and what could not be looked at.
 pub(super) fn why(why: &Why) -> Rows {
     let mut rows = Vec::new();
     for (at, finding) in why.findings.iter().enumerate() {

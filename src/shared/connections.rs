@@ -20,7 +20,7 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Those that there are now.
+    /// Looks at all that there are now.
     pub fn of(snapshot: &Snapshot) -> Self {
         let clients = snapshot.cancels.seen();
         let mut backends = Vec::new();

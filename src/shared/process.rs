@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{backend::statements::Statements, catalog::Catalogs, causal::Causal, listen::Listeners};
 
-/// Each takes a connection to every server for up to two seconds.
-const INQUIRIES_AT_ONCE: usize = 2;
+/// Each inquiry takes a connection to every server for up to two seconds.
+const INQUIRIES_AT_ONCE: usize = 1;
 
 /// Everything that lives as long as the program, whatever the configuration says.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub struct Process {
     pub consoles: Arc<AtomicUsize>,
     /// The work of pools in the last minutes, for the console.
     pub averages: Averages,
-    /// What was refused in the last minute.
+    /// Refusals of the last minute.
     pub recent: Recent,
     /// Places for those who have the servers asked what keeps them.
     pub inquiries: Arc<Semaphore>,

@@ -3,11 +3,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use super::{Snapshot, counters::ReadOn};
+use super::counters::ReadOn;
 
 /// How often counts are noted.
 pub const NOTE_EVERY: Duration = Duration::from_secs(5);
@@ -21,13 +21,13 @@ const NOTES: usize = (WINDOW.as_secs() / NOTE_EVERY.as_secs()) as usize + 1;
 /// Requests of a pool on one server that got an error in place of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refused {
-    /// As many waited as may.
+    /// Refused since as many waited as may.
     pub full: u64,
-    /// They had waited for as long as they may.
+    /// Refused after they had waited for as long as they may.
     pub timeout: u64,
-    /// The server could not be reached, or refused the login.
+    /// Refused since the server could not be reached, or refused the login.
     pub unreachable: u64,
-    /// As many sessions are pinned as may be.
+    /// Refused since as many sessions are pinned as may be.
     pub pins: u64,
     /// Server connections that could not be opened.
     pub connects: u64,
@@ -68,35 +68,7 @@ impl Refused {
 }
 
 impl Tally {
-    /// The counts as they are now.
-    pub fn of(snapshot: &Snapshot) -> Self {
-        let metrics = &snapshot.metrics;
-        let members = snapshot.pools.iter().flat_map(|pool| &pool.members);
-        let pools = members.map(|member| {
-            let (stats, pins) = (member.stats(), member.pins());
-            let read = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
-            let refused = Refused {
-                full: read(&stats.refused_full),
-                timeout: read(&stats.refused_timeout),
-                unreachable: read(&stats.refused_unreachable),
-                pins: read(&pins.refused),
-                connects: stats.connect_failures.iter().map(read).sum(),
-            };
-            ((member.name.clone(), member.server_name.clone()), refused)
-        });
-        let mut reads = [0; ReadOn::ALL.len()];
-        for (at, (_, count)) in metrics.reads.read().enumerate() {
-            reads[at] = count;
-        }
-        Self {
-            pools: pools.collect(),
-            no_place: metrics.no_place.load(Ordering::Relaxed),
-            turned_away: metrics.login_failures.load(Ordering::Relaxed),
-            reads,
-        }
-    }
-
-    /// What has been counted since `before`.
+    /// Counts since `before`.
     fn since(mut self, before: &Self) -> Self {
         for (name, refused) in &mut self.pools {
             *refused = refused.since(before.pools.get(name).copied().unwrap_or_default());
@@ -120,7 +92,7 @@ impl Recent {
         notes.push_back((now, tally));
     }
 
-    /// What was counted up to `tally` in the last minute, and how long that is: less if the program is younger.
+    /// Counts of the last minute up to `tally`, and how long that is: less if the program is younger.
     pub fn until(&self, now: Instant, tally: Tally) -> (Tally, Duration) {
         let notes = self.lock();
         let is_in = |(at, _): &&(Instant, Tally)| now.saturating_duration_since(*at) <= WINDOW;

@@ -1,10 +1,22 @@
 //! What all sessions share: a snapshot of what the configuration says, and what outlives every snapshot.
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use super::{
-    averages::PoolTotals, console::Console, counters::Requests, greetings::Greetings, identities::Identities,
+    averages::PoolTotals,
+    console::Console,
+    counters::{ReadOn, Requests},
+    greetings::Greetings,
+    identities::Identities,
     process::Process,
+    recent::{Refused, Tally},
 };
 use crate::{
     auth::tls::Acceptor,
@@ -187,6 +199,34 @@ impl Snapshot {
             totals.transactions += totals.assignments;
             (&*pool.name, totals)
         })
+    }
+
+    /// The counts of what was refused, and where reads ran, as they are now.
+    pub fn tally(&self) -> Tally {
+        let metrics = &self.metrics;
+        let members = self.pools.iter().flat_map(|pool| &pool.members);
+        let pools = members.map(|member| {
+            let (stats, pins) = (member.stats(), member.pins());
+            let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+            let refused = Refused {
+                full: read(&stats.refused_full),
+                timeout: read(&stats.refused_timeout),
+                unreachable: read(&stats.refused_unreachable),
+                pins: read(&pins.refused),
+                connects: stats.connect_failures.iter().map(read).sum(),
+            };
+            ((member.name.clone(), member.server_name.clone()), refused)
+        });
+        let mut reads = [0; ReadOn::ALL.len()];
+        for (at, (_, count)) in metrics.reads.read().enumerate() {
+            reads[at] = count;
+        }
+        Tally {
+            pools: pools.collect(),
+            no_place: metrics.no_place.load(Ordering::Relaxed),
+            turned_away: metrics.login_failures.load(Ordering::Relaxed),
+            reads,
+        }
     }
 
     /// Whether a pool is on the job database's server, and that another one than the primary's.

@@ -2,7 +2,7 @@
 
 use super::lexer::{Kind, Lexer};
 
-/// What stands in the place of a literal.
+/// The mark in the place of a literal.
 const LITERAL: &str = "?";
 
 /// The text without the values in it: literals are `?`, comments are gone, and white space is one blank. Of a list of

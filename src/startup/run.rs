@@ -24,11 +24,7 @@ use crate::{
     door::accept,
     outbox::Relay,
     route::PoolId,
-    shared::{
-        Current, Snapshot, averages,
-        orders::End,
-        recent::{self, Tally},
-    },
+    shared::{Current, Snapshot, averages, orders::End, recent},
     socket::silence,
     threads::Spawner,
 };
@@ -208,7 +204,7 @@ async fn keep_averages(current: Arc<Current>, stop: CancellationToken) {
 async fn keep_recent(current: Arc<Current>, stop: CancellationToken) {
     loop {
         let shared = current.load();
-        shared.recent.note(Instant::now(), Tally::of(&shared));
+        shared.recent.note(Instant::now(), shared.tally());
         drop(shared);
         tokio::select! {
             // Cancel safe.

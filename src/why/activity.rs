@@ -24,7 +24,7 @@ const APPLICATION_NAME: &str = "bulkhead why";
 /// The server ends the question by itself, should nobody wait for the answer any more.
 const BOUND: &str = "SET statement_timeout = '2s';";
 
-/// What connections of clients do that are not idle, who waits for a lock, and who has it. Of connections of other roles
+/// Asks what connections of clients do that are not idle, who waits for a lock, and who has it. Of connections of other roles
 /// a role may not see more than that they are there, unless it may read all statistics; then who waits for whom is asked
 /// of each of them. Times are in milliseconds.
 pub(crate) const QUESTION: &str = "\
@@ -56,9 +56,9 @@ pub(super) struct Process {
     pub(super) state: String,
     pub(super) state_for: Option<Duration>,
     pub(super) query_for: Option<Duration>,
-    /// What it runs or has run last, without literals.
+    /// The text that it runs or has run last, without literals.
     pub(super) text: Option<String>,
-    /// Who it waits for.
+    /// Processes that it waits for.
     pub(super) blockers: Vec<i32>,
 }
 
@@ -69,9 +69,9 @@ pub(super) enum Silence {
     NoPlace,
     /// No connection came about.
     Unreachable(ConnectError),
-    /// There was an answer, and it was none.
+    /// The answer was none.
     Failed(String),
-    /// There was none in time.
+    /// No answer came in time.
     TimedOut,
 }
 
@@ -79,9 +79,8 @@ pub(super) enum Silence {
 ///
 /// Cancel safe: the connection is closed.
 pub(super) async fn ask(member: &ServerPool, identity: &Arc<Identity>) -> Result<Vec<Process>, Silence> {
-    let place = member.has_check_place().then(|| member.take_check_place()).flatten();
     // It is held as long as the connection is.
-    let _place = place.ok_or(Silence::NoPlace)?;
+    let _place = member.take_question_place().ok_or(Silence::NoPlace)?;
     timeout(LIMIT, ask_now(member, identity)).await.unwrap_or(Err(Silence::TimedOut))
 }
 

@@ -10,7 +10,7 @@ use crate::backend::doing::Phase;
 pub(super) struct Facts {
     /// Bulkhead is going down.
     pub(super) is_draining: bool,
-    /// What was counted is of so long.
+    /// How long the while is that counts are of.
     pub(super) window: Duration,
     pub(super) clients: Clients,
     pub(super) servers: Vec<Server>,
@@ -28,7 +28,7 @@ pub(super) struct Clients {
     pub(super) max: usize,
     /// Clients in the window for whom there was no place.
     pub(super) no_place: u64,
-    /// Those that are connected by user and application, the most first, with how many of them do nothing.
+    /// Clients by user and application, the most first, with how many of them do nothing.
     pub(super) by_name: Vec<(Who, usize, usize)>,
 }
 
@@ -42,18 +42,18 @@ pub(super) struct Who {
 /// The state of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// It answers.
+    /// The server answers.
     #[default]
     Up,
-    /// It has not been asked yet.
+    /// Nobody has asked it yet.
     Unchecked,
-    /// It cannot be reached, refuses, or does not answer.
+    /// The server cannot be reached, refuses, or does not answer.
     Down,
-    /// It takes no more connections.
+    /// The server takes no more connections.
     Full,
-    /// It is in recovery where it should take writes, or is not where it should follow.
+    /// The server is in recovery where it should take writes, or is not where it should follow.
     WrongRole,
-    /// It has answered others, and not what was asked here in time.
+    /// The server has answered others, and not what was asked here in time.
     Slow,
 }
 
@@ -135,7 +135,7 @@ pub(super) struct Holder {
     pub(super) class: &'static str,
     pub(super) pin: Option<&'static str>,
     pub(super) stalled: Option<Duration>,
-    /// What it runs, or has run last, without literals, if the server tells.
+    /// The text that it runs, or has run last, without literals, if the server tells.
     pub(super) text: Option<String>,
 }
 
@@ -184,7 +184,7 @@ pub(super) struct Reads {
 }
 
 impl Reads {
-    /// Those that ran on the primary since no replica would do.
+    /// Reads that ran on the primary since no replica would do.
     pub(super) const fn fallen(self) -> u64 {
         self.fresh_write + self.floor + self.behind + self.no_replica
     }

@@ -2,50 +2,14 @@
 //! them.
 
 use super::{
-    Cause, Finding, Severity,
+    Finding,
     facts::{Facts, Pool, Reach},
+    found::{Found, pool_name},
     locks, others, pools, servers, words,
 };
 
 /// Findings of one kind that are told; the rest is counted in none of them, but shows when these are gone.
 const OF_ONE_KIND: usize = 3;
-
-/// A finding and its place among those of the same severity.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub(super) finding: Finding,
-    /// Another cause's place, if it is not its own.
-    pub(super) place: Option<Cause>,
-    /// The greater of two of the same kind comes first.
-    pub(super) weight: usize,
-}
-
-impl Found {
-    pub(super) fn new(cause: Cause, severity: Severity, title: String) -> Self {
-        let finding = Finding { cause, severity, title, evidence: Vec::new(), next: String::new() };
-        Self { finding, place: None, weight: 0 }
-    }
-
-    pub(super) fn weighing(mut self, weight: usize) -> Self {
-        self.weight = weight;
-        self
-    }
-
-    pub(super) fn evidence(mut self, lines: impl IntoIterator<Item = String>) -> Self {
-        self.finding.evidence.extend(lines);
-        self
-    }
-
-    pub(super) fn next(mut self, next: impl Into<String>) -> Self {
-        self.finding.next = next.into();
-        self
-    }
-
-    fn order(&self) -> (Severity, Cause, usize) {
-        let cause = self.finding.cause;
-        (self.finding.severity, self.place.unwrap_or(cause), usize::MAX - self.weight)
-    }
-}
 
 /// All that is found, in order.
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
@@ -102,16 +66,7 @@ fn pool_line(pool: &Pool) -> String {
     format!("pool {}: {} of {} in use, {waiting}", pool_name(pool), pool.leased, pool.max_connections)
 }
 
-/// A pool's name; with its server's, if that is another one.
-pub(super) fn pool_name(pool: &Pool) -> String {
-    if pool.name == pool.server {
-        words::name(&pool.name)
-    } else {
-        format!("{} on {}", words::name(&pool.name), words::name(&pool.server))
-    }
-}
-
-/// What could not be looked at.
+/// All that could not be looked at.
 pub(super) fn unknown(facts: &Facts) -> Vec<String> {
     let mut lines = Vec::new();
     for server in &facts.servers {

@@ -29,10 +29,10 @@ use crate::{
     topology::{Known, Role, ServerHealth},
 };
 
-/// Who finds others asking waits no longer than this, and has no answer of the servers then.
+/// The turn to ask the servers is waited for no longer than this.
 const TURN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the servers tell, by their names.
+/// The servers' answers, by their names.
 type Answers = HashMap<String, Result<Vec<Process>, Silence>>;
 
 /// Looks at everything, and says why users are slow. Takes a little more than four seconds at most, and a few milliseconds
@@ -89,7 +89,7 @@ fn members(shared: &Snapshot) -> impl Iterator<Item = (usize, &ServerPool)> {
 
 fn facts(shared: &Snapshot, answers: Option<Answers>, heard: &HashMap<String, u64>) -> Facts {
     let connections = Connections::of(shared);
-    let (tally, window) = shared.recent.until(Instant::now(), Tally::of(shared));
+    let (tally, window) = shared.recent.until(Instant::now(), shared.tally());
     let mut facts = Facts {
         is_draining: shared.is_draining(),
         window,
@@ -126,7 +126,9 @@ fn note_silence(fact: &mut Server, silence: Silence, was_heard: bool) {
     match silence {
         Silence::NoPlace => {
             let name = &fact.name;
-            fact.not_asked = Some(format!("servers.{name}.max_connections leaves no place for the question"));
+            fact.not_asked = Some(format!(
+                "servers.{name}.max_connections leaves no place for the question beside the pools and the health check"
+            ));
             return;
         }
         Silence::Unreachable(error) => {
@@ -325,7 +327,7 @@ fn holders(
     holders
 }
 
-/// Who waits for a lock on a server, and for whom.
+/// Processes of a server that wait for locks, and for whom.
 fn locks(server: &str, processes: &[Process], pools: &[Pool]) -> Vec<Lock> {
     let client_of = |pid: i32| {
         let holders = pools.iter().filter(|pool| pool.server == server).flat_map(|pool| &pool.holders);

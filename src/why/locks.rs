@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::{
     Cause, Severity,
     facts::{Blocker, Facts, Lock, Who},
-    findings::Found,
+    found::Found,
     words,
 };
 
@@ -25,7 +25,7 @@ pub(super) fn found(facts: &Facts) -> Vec<Found> {
     roots(&facts.locks).into_values().filter_map(|root| tell(facts, &root)).collect()
 }
 
-/// Those who block and are not blocked, by server and process.
+/// Processes that block and are not blocked, by server and number.
 fn roots(locks: &[Lock]) -> BTreeMap<(&str, i32), Root<'_>> {
     let waits: HashMap<(&str, i32), &Lock> =
         locks.iter().map(|lock| ((lock.server.as_str(), lock.pid), lock)).collect();
@@ -113,7 +113,7 @@ fn ours(facts: &Facts, victims: &[&Lock]) -> Vec<(i32, Who, Option<String>)> {
     ours
 }
 
-/// Who waits, the most first.
+/// Lines on those who wait, the most first.
 fn victims_lines(ours: &[(i32, Who, Option<String>)]) -> Vec<String> {
     let mut groups: Vec<(&Who, &Option<String>, usize)> = Vec::new();
     for (_, who, text) in ours {

@@ -3,7 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `facts` | what is known: numbers and names |
-//! | `findings` | facts to findings, and their order; pure |
+//! | `findings`, `found` | facts to findings, and their order; pure |
 //! | `servers`, `pools`, `locks`, `others` | the findings, by what they are about; pure |
 //! | `words` | names and texts from outside, escaped and bounded |
 //! | `gather` | the facts of this instance |
@@ -11,12 +11,13 @@
 //! | `page` | a report on one screen; pure |
 //!
 //! Reads what sessions and pools write down anyway. Each server is asked one question on a connection that is opened for it
-//! and closed behind it, within two seconds. It has a place beside those of the pools, as the health check has, or is not
+//! and closed behind it, within two seconds, for one who asks at a time. It has a place that no pool may want, or is not
 //! opened: nobody waits longer because somebody asks why they wait.
 
 mod activity;
 mod facts;
 mod findings;
+mod found;
 mod gather;
 mod locks;
 mod others;
@@ -30,6 +31,8 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub(crate) use activity::QUESTION;
 pub use gather::report;
 pub use page::{Look, page};
 
@@ -38,11 +41,11 @@ pub use page::{Look, page};
 pub struct Why {
     /// Whether nothing was found.
     pub well: bool,
-    /// What was found, the most certain cause of slow users first.
+    /// The findings, the most certain cause of slow users first.
     pub findings: Vec<Finding>,
     /// How clients, pools and servers are, in one line each.
     pub figures: Vec<String>,
-    /// What could not be looked at, and why.
+    /// Things that could not be looked at, and why.
     pub unknown: Vec<String>,
     /// How long it took to find out, in milliseconds.
     pub took_ms: u64,
@@ -51,15 +54,15 @@ pub struct Why {
 /// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// What is in the way, for programs.
+    /// The cause, for programs.
     pub cause: Cause,
     /// How bad that is.
     pub severity: Severity,
-    /// What is in the way, for people.
+    /// The cause, for people.
     pub title: String,
-    /// What shows it.
+    /// Lines that show it.
     pub evidence: Vec<String>,
-    /// What to do.
+    /// Advice on what to do.
     pub next: String,
 }
 
@@ -69,7 +72,7 @@ pub struct Finding {
 pub enum Severity {
     /// Clients wait for it, or get errors.
     Harm,
-    /// It is not as it should be, and nobody waits for it now.
+    /// Something is not as it should be, and nobody waits for it now.
     Risk,
 }
 
@@ -83,7 +86,7 @@ impl Severity {
     }
 }
 
-/// What may be in the way, in the order in which causes of the same severity are told.
+/// Causes of waiting, in the order in which those of the same severity are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
@@ -97,15 +100,15 @@ pub enum Cause {
     PoolHeld,
     /// A server takes no more connections.
     ServerFull,
-    /// Another server than the primary or a replica cannot be reached.
+    /// A server that is neither the primary nor a replica cannot be reached.
     ServerDown,
     /// A transaction keeps a lock that others wait for.
     Lock,
     /// A pool has no connection free.
     PoolFull,
-    /// As many sessions of a pool are pinned as may be.
+    /// A pool has no place for more pinned sessions.
     PinsFull,
-    /// There is no place for more clients.
+    /// Bulkhead has no place for more clients.
     ClientsFull,
     /// A server answers late.
     ServerSlow,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     Cause, Severity,
     facts::{Facts, Holder, Outbox, Reach, Server},
-    findings::Found,
+    found::Found,
     words,
 };
 
@@ -164,7 +164,7 @@ fn outbox_behind(facts: &Facts, outbox: &Outbox) -> Option<Found> {
     )
 }
 
-/// What will fill a pool if it goes on.
+/// Clients that will fill a pool if they go on.
 fn leaks(facts: &Facts) -> Vec<Found> {
     let holders: Vec<&Holder> = facts.pools.iter().flat_map(|pool| &pool.holders).collect();
     let is_idle = |holder: &&&Holder| holder.is_in_transaction() && holder.lasts >= LEAK_LEAST;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     Cause, Severity,
     facts::{Facts, Holder, Pool, Reach, Who},
-    findings::{Found, pool_name},
+    found::{Found, pool_name},
     words,
 };
 
@@ -24,7 +24,7 @@ const GROUPS: usize = 4;
 /// Clients that are named by number.
 const NUMBERS: usize = 5;
 
-/// What keeps a connection in use.
+/// Reasons why a connection is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
     Blocked,
@@ -129,7 +129,7 @@ fn most_used<'p>(sorted: &[(Use, Vec<&'p Holder>)]) -> (Use, Vec<&'p Holder>) {
     sorted.first().cloned().unwrap_or((Use::Runs, Vec::new()))
 }
 
-/// What a pool is full of, and what to do about it.
+/// The words for what a pool is full of, and what to do about it.
 fn told(most: Use, holders: &[&Holder], pool: &Pool) -> (String, String) {
     let whose = common_name(holders);
     let name = &pool.name;
@@ -216,7 +216,7 @@ fn refusals(facts: &Facts, pool: &Pool) -> Vec<String> {
     .collect()
 }
 
-/// Those of one use, by who they are and what they run.
+/// Holders of one use, by who they are and what they run.
 fn groups(kind: Use, holders: &[&Holder]) -> Vec<String> {
     type Key<'h> = (&'h Who, Option<&'h str>, Option<&'static str>, &'static str);
     let mut groups: Vec<(Key<'_>, Vec<Duration>)> = Vec::new();

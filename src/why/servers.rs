@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     Cause, Severity,
     facts::{Facts, Reach, Server},
-    findings::Found,
+    found::Found,
     words,
 };
 
@@ -89,7 +89,7 @@ fn refuses(error: &str) -> bool {
         || error.contains("authentication")
 }
 
-/// Who waits for a server, and who was refused because of it.
+/// Lines on who waits for a server, and who was refused because of it.
 fn suffers(facts: &Facts, server: &Server) -> Vec<String> {
     let pools: Vec<_> = facts.pools.iter().filter(|pool| pool.server == server.name).collect();
     let waiting: usize = pools.iter().map(|pool| pool.waiting).sum();

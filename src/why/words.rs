@@ -87,7 +87,7 @@ pub(super) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// So many wait, `1 client waits`, `2 clients wait`; the noun's plural has an `s`, or is given.
+/// Words for how many wait, `1 client waits`, `2 clients wait`; the noun's plural has an `s`, or is known.
 pub(super) fn wait(number: usize, noun: &str) -> String {
     let counted =
         if number != 1 && noun == "process" { format!("{number} processes") } else { count(number, noun) };
