@@ -347,8 +347,8 @@ fn locks(server: &str, processes: &[Process], pools: &[Pool]) -> Vec<Lock> {
             state_for: process.state_for,
         }
     };
-    let blocked = processes.iter().filter(|process| !process.blockers.is_empty());
-    blocked
+    let waiting = processes.iter().filter(|process| !process.blockers.is_empty());
+    waiting
         .map(|process| Lock {
             server: server.to_owned(),
             pid: process.pid,

@@ -41,7 +41,7 @@ fn roots(locks: &[Lock]) -> BTreeMap<(&str, i32), Root<'_>> {
             match waits.get(&key) {
                 Some(other) => next.extend(&other.blockers),
                 None => {
-                    roots.entry(key).or_insert(Root { blocker, victims: Vec::new() }).victims.push(victim)
+                    roots.entry(key).or_insert(Root { blocker, victims: Vec::new() }).victims.push(victim);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! A report on one screen of 80 columns.
 
-use super::{Severity, Why, words};
+use super::{Finding, Severity, Why, words};
 
 /// Columns of the screen.
 const COLUMNS: usize = 80;
@@ -34,40 +34,36 @@ impl Look {
 
 /// The page. It holds nothing of what came from outside as it came, whoever has sent the report.
 pub fn page(why: &Why, look: Look) -> String {
-    let mut page = String::new();
-    let mut say = |line: &str| {
-        page.push_str(line);
-        page.push('\n');
-    };
+    let mut lines = Vec::new();
     if why.well {
-        say(&look.paint("32", "well: nothing keeps users waiting"));
+        lines.push(look.paint("32", "well: nothing keeps users waiting"));
     }
     for (at, finding) in why.findings.iter().enumerate() {
-        let colour = if finding.severity == Severity::Harm { "1;31" } else { "1;33" };
-        let head = format!("{}. ", at + 1);
-        let mark = if finding.severity == Severity::Harm { "" } else { "(nobody waits for it now) " };
-        for line in wrapped(&head, &format!("{mark}{}", finding.title)) {
-            say(&look.paint(colour, &line));
-        }
-        for evidence in finding.evidence.iter().take(EVIDENCE) {
-            wrapped("   - ", evidence).iter().for_each(|line| say(line));
-        }
-        if finding.evidence.len() > EVIDENCE {
-            say(&format!("   - and {} more (--json)", finding.evidence.len() - EVIDENCE));
-        }
-        wrapped("   => ", &finding.next).iter().for_each(|line| say(line));
+        lines.extend(told(at + 1, finding, look));
     }
-    say("");
-    for figure in why.figures.iter().take(FIGURES) {
-        wrapped("   ", figure).iter().for_each(|line| say(line));
-    }
+    lines.push(String::new());
+    lines.extend(why.figures.iter().take(FIGURES).flat_map(|figure| wrapped("   ", figure)));
     if why.figures.len() > FIGURES {
-        say(&format!("   and {} more lines (--json)", why.figures.len() - FIGURES));
+        lines.push(format!("   and {} more lines (--json)", why.figures.len() - FIGURES));
     }
-    for unknown in &why.unknown {
-        wrapped("   not known: ", unknown).iter().for_each(|line| say(line));
+    lines.extend(why.unknown.iter().flat_map(|unknown| wrapped("   not known: ", unknown)));
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// The lines of one finding.
+fn told(place: usize, finding: &Finding, look: Look) -> Vec<String> {
+    let is_harm = finding.severity == Severity::Harm;
+    let colour = if is_harm { "1;31" } else { "1;33" };
+    let mark = if is_harm { "" } else { "(nobody waits for it now) " };
+    let title = wrapped(&format!("{place}. "), &format!("{mark}{}", finding.title));
+    let mut lines: Vec<String> = title.iter().map(|line| look.paint(colour, line)).collect();
+    lines.extend(finding.evidence.iter().take(EVIDENCE).flat_map(|evidence| wrapped("   - ", evidence)));
+    if finding.evidence.len() > EVIDENCE {
+        lines.push(format!("   - and {} more (--json)", finding.evidence.len() - EVIDENCE));
     }
-    page
+    lines.extend(wrapped("   => ", &finding.next));
+    lines
 }
 
 /// A text in lines of the screen's width, of which the first has `head` in front, and the others as many blanks.

@@ -237,9 +237,11 @@ fn groups(kind: Use, holders: &[&Holder]) -> Vec<String> {
         );
         let text = text.map(words::statement);
         let (what, verb) = match kind {
-            Use::Blocked => (format!("waiting for a lock for {span}"), ""),
-            Use::Unread => (format!("taking nothing of their answers for {span}"), ""),
-            Use::IdleInTransaction => (format!("idle in a transaction for {span}"), "last ran "),
+            Use::Blocked => (format!("class {class}, waiting for a lock for {span}"), ""),
+            Use::Unread => (format!("class {class}, taking nothing of their answers for {span}"), ""),
+            Use::IdleInTransaction => {
+                (format!("class {class}, idle in a transaction for {span}"), "last ran ")
+            }
             Use::Pinned => (format!("kept by {}, idle for {span}", pin.unwrap_or("unknown")), "last ran "),
             Use::Runs => (format!("class {class}, running for {span}"), ""),
         };

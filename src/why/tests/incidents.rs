@@ -206,7 +206,7 @@ pub(super) const INCIDENTS: &[(&str, Change, Cause, &[&str])] = &[
         "connections that take long to open",
         |facts| {
             (facts.pools[0].waiting, facts.pools[0].oldest_wait, facts.pools[0].connecting) =
-                (2, seconds(1), 1)
+                (2, seconds(1), 1);
         },
         Cause::ServerSlow,
         &["slow to let connections", "1 connection being opened"],

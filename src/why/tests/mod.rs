@@ -152,7 +152,7 @@ fn what_is_everyday_is_well() {
             facts.servers[1].lag = Duration::from_millis(300);
         }),
         ("servers that were not asked yet", |facts| {
-            facts.servers.iter_mut().for_each(|it| it.reach = Reach::Unchecked)
+            facts.servers.iter_mut().for_each(|it| it.reach = Reach::Unchecked);
         }),
         ("jobs that are moved", |facts| {
             facts.outbox = Some(Outbox {

@@ -173,3 +173,35 @@ async fn a_pool_is_paused() {
     let found = comes_first(&site.proxy, "pool_held", &["pool \"primary\" is paused on the console"]).await;
     assert!(found.contains("RESUME primary"), "{found}");
 }
+
+#[tokio::test]
+async fn a_failover_is_under_way_and_then_over() {
+    let primary = Postgres::start(Role::Primary);
+    let replica = Postgres::start(Role::ReplicaOf(&primary));
+    replica.wait_for_replay(&primary).await;
+    let hosts = [primary.port(), replica.port()];
+    let url = Login::App.url_of_hosts(&hosts, "?target_session_attrs=read-write");
+    let config = patient(ProxyConfig::primary_only(&primary)).set("servers.primary", "url", url);
+    let proxy = Proxy::start(&config.to_toml());
+    let client = connect(&proxy.url()).await.expect("it serves");
+    client.simple_query("SELECT 1").await.expect("it serves");
+    primary.kill();
+    let found =
+        comes_first(&proxy, "primary_down", &["the primary, server \"primary\", does not serve"]).await;
+    assert!(
+        found.contains(&format!(
+            "none of its 2 hosts takes connections as it should; it was last at 127.0.0.1:{}",
+            hosts[0]
+        )),
+        "{found}"
+    );
+    assert!(found.contains("let the failover end, or promote a host"), "{found}");
+    replica.promote().await;
+    let moved = eventually("the move is told of", super::SOON * 4, async || {
+        let report = report(&proxy).await;
+        let first = &report["findings"][0];
+        (first["cause"] == "moved").then(|| super::text_of(first))
+    })
+    .await;
+    assert!(moved.starts_with(&format!("server \"primary\" moved to 127.0.0.1:{} ", hosts[1])), "{moved}");
+}
