@@ -58,6 +58,7 @@ mod setting;
 mod shown;
 mod statements;
 mod tables;
+mod tags;
 mod targets;
 mod used;
 mod utility;
@@ -83,4 +84,5 @@ pub use statements::{
     statement_names,
 };
 pub use tables::Tables;
+pub use tags::Tags;
 pub use verdict::{AccessMode, Class, Control, Effects, Hint, Reason, Verdict};
