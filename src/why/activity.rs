@@ -24,7 +24,7 @@ const APPLICATION_NAME: &str = "bulkhead why";
 /// The server ends the question by itself, should nobody wait for the answer any more.
 const BOUND: &str = "SET statement_timeout = '2s';";
 
-/// Asks what connections of clients do, or have done last, who waits for a lock, and who has it. Of connections of other roles
+/// Asks what connections of clients do that are not idle, who waits for a lock, and who has it. Of connections of other roles
 /// a role may not see more than that they are there, unless it may read all statistics; then who waits for whom is asked
 /// of each of them. Times are in milliseconds.
 pub(crate) const QUESTION: &str = "\
@@ -40,9 +40,10 @@ SELECT a.pid, a.usename, a.application_name, pg_catalog.host(a.client_addr), a.s
  pg_catalog.\"left\"(a.query, 1000), pg_catalog.array_to_string(b.blockers, ',') \
 FROM pg_catalog.pg_stat_activity AS a LEFT JOIN blocked AS b ON b.pid OPERATOR(pg_catalog.=) a.pid \
 WHERE a.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid() AND (\
- a.backend_type OPERATOR(pg_catalog.=) 'client backend'::pg_catalog.text OR b.pid IS NOT NULL \
+ (a.backend_type OPERATOR(pg_catalog.=) 'client backend'::pg_catalog.text \
+ AND a.state OPERATOR(pg_catalog.<>) 'idle'::pg_catalog.text) OR b.pid IS NOT NULL \
  OR a.pid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.unnest(blockers) FROM blocked))) \
-ORDER BY b.pid IS NULL, a.state OPERATOR(pg_catalog.=) 'idle'::pg_catalog.text, a.pid LIMIT 1000";
+ORDER BY b.pid IS NULL, a.pid LIMIT 1000";
 
 /// A server's process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -342,7 +342,8 @@ fn locks(server: &str, processes: &[Process], pools: &[Pool]) -> Vec<Lock> {
             client: ours.and_then(|holder| holder.client),
             who: ours.filter(|holder| holder.client.is_some()).map_or_else(own, |holder| holder.who.clone()),
             address: process.address.clone(),
-            text: process.text.clone().filter(|_| !process.state.is_empty()),
+            // An idle one may have answered a question of ours last.
+            text: process.text.clone().filter(|_| !matches!(process.state.as_str(), "" | "idle")),
             state: process.state,
             state_for: process.state_for,
         }

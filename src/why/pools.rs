@@ -267,7 +267,11 @@ fn numbers(kind: Use, holders: &[&Holder]) -> Option<String> {
         .take(NUMBERS)
         .filter_map(|holder| holder.client.map(|client| client.to_string()))
         .collect();
-    (!numbers.is_empty()).then(|| format!("the longest are clients {}", numbers.join(", ")))
+    match numbers.as_slice() {
+        [] => None,
+        [one] => Some(format!("it is client {one}")),
+        _ => Some(format!("the longest are clients {}", numbers.join(", "))),
+    }
 }
 
 /// Nobody waits for a place, but for a connection that is being opened.
