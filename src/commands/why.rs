@@ -11,7 +11,7 @@ use crate::{
 /// The path of the report.
 pub(crate) const PATH: &str = "/api/v1/why";
 
-/// The report itself takes four seconds at most.
+/// The report itself takes less than five seconds.
 const TIMEOUT: Duration = Duration::from_secs(8);
 
 const OK: u16 = 200;

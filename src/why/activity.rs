@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     backend::{Backend, Identity, connect_error::ConnectError, search::connect},
@@ -14,6 +14,9 @@ use crate::{
 
 /// Connecting, the question and its answer take no longer than this.
 const LIMIT: Duration = Duration::from_secs(2);
+
+/// The server's end of the connection is waited for so long.
+const GOODBYE: Duration = Duration::from_millis(500);
 
 /// An answer takes no more bytes than this.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -81,18 +84,23 @@ pub(super) enum Silence {
 pub(super) async fn ask(member: &ServerPool, identity: &Arc<Identity>) -> Result<Vec<Process>, Silence> {
     // It is held as long as the connection is.
     let _place = member.take_question_place().ok_or(Silence::NoPlace)?;
-    timeout(LIMIT, ask_now(member, identity)).await.unwrap_or(Err(Silence::TimedOut))
-}
-
-async fn ask_now(member: &ServerPool, identity: &Arc<Identity>) -> Result<Vec<Process>, Silence> {
+    let until = Instant::now() + LIMIT;
     let credentials = (*identity.credentials()).clone();
     let own = Identity::new(identity.database.clone(), identity.user.clone(), credentials);
     let name = ("application_name".to_owned(), APPLICATION_NAME.to_owned());
     let own = Arc::new(own.with_startup(vec![name]));
-    let backend = connect(&member.server(), &own, Home(0), LIMIT).await.map_err(Silence::Unreachable)?;
+    let server = member.server();
+    let connecting = timeout_at(until, connect(&server, &own, Home(0), LIMIT)).await;
+    let backend = connecting.map_err(|_| Silence::TimedOut)?.map_err(|error| match error {
+        ConnectError::TimedOut(_) => Silence::TimedOut,
+        error => Silence::Unreachable(error),
+    })?;
     let mut asking = Asking(backend);
-    let answer = asking.0.ask_within(&format!("{BOUND}{QUESTION}"), ANSWER_BYTES_MAX).await;
-    let answer = answer.map_err(|broken| Silence::Failed(broken.to_string()))?;
+    let question = format!("{BOUND}{QUESTION}");
+    let answered = timeout_at(until, asking.0.ask_within(&question, ANSWER_BYTES_MAX)).await;
+    let answer =
+        answered.map_err(|_| Silence::TimedOut)?.map_err(|broken| Silence::Failed(broken.to_string()))?;
+    asking.leave().await;
     match answer.error {
         Some(error) => Err(Silence::Failed(error.to_string())),
         None => Ok(answer.rows.into_iter().map(read).collect()),
@@ -101,6 +109,17 @@ async fn ask_now(member: &ServerPool, identity: &Arc<Identity>) -> Result<Vec<Pr
 
 /// A connection that says goodbye when it is dropped.
 struct Asking(Box<Backend>);
+
+impl Asking {
+    /// Says goodbye, and waits for the server to close: then its place there is free.
+    async fn leave(mut self) {
+        let mut nothing = Vec::new();
+        if self.0.socket.send_now(&message::TERMINATE).is_ok() {
+            let closed = async { while self.0.read_more(&mut nothing).await.is_ok() {} };
+            let _ = timeout(GOODBYE, closed).await;
+        }
+    }
+}
 
 impl Drop for Asking {
     fn drop(&mut self) {

@@ -35,8 +35,7 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(2);
 /// The servers' answers, by their names.
 type Answers = HashMap<String, Result<Vec<Process>, Silence>>;
 
-/// Looks at everything, and says why users are slow. Takes a little more than four seconds at most, and a few milliseconds
-/// as a rule.
+/// Looks at everything, and says why users are slow. Takes less than five seconds, and a few milliseconds as a rule.
 ///
 /// Cancel safe: it changes nothing.
 pub async fn report(shared: &Snapshot) -> Why {

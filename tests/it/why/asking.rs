@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{comes_first, command, console, named, report, site, waiting};
 use tokio::task::JoinSet;
 
+use super::{comes_first, command, console, named, report, site, waiting};
 use crate::support::{Cluster, Proxy, ProxyConfig, Scratch, connect, eventually, free_port, http_get, oban};
 
 #[tokio::test]
