@@ -129,12 +129,13 @@
 //! | [`outbox`] | jobs enqueued on the primary: moving them to the job database, exactly once |
 //! | [`shared`] | what all sessions share: the snapshot of the configuration, identities, cancel keys, counters |
 //! | [`session`] | one client's conversation, from its first request on |
-//! | [`admin`] | `/metrics`, `/healthz`, `/readyz` |
+//! | [`why`] | why users are slow: the cause, what shows it, what to do |
+//! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, `/api/v1/why` |
 //! | `console` | PgBouncer's commands, over the protocol of Postgres |
 //! | [`door`] | from a connection to a session: accepting, TLS, the first packet, the login |
 //! | [`config`] | file and environment to checked values, all problems at once |
 //! | [`startup`] | putting it together: building, ports, signals, the service manager, reloads, the end |
-//! | [`commands`], [`demo`] | commands beside serving: `check`, `classify`, `health`, the demonstration |
+//! | [`commands`], [`demo`] | commands beside serving: `check`, `classify`, `health`, `why`, the demonstration |
 //!
 //! Where to look: what a client is told, word for word, is in `session/reply.rs`, a failed login's error, too
 //! (`door/authenticate.rs` says when); why a read runs where it does, in `session/fresh.rs`; what becomes of a backend when its client goes, in `session/goodbye.rs`
@@ -222,4 +223,5 @@ pub mod threads;
 pub mod topology;
 pub mod types;
 pub mod version;
+pub mod why;
 pub mod wire;

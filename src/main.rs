@@ -11,7 +11,7 @@ use std::{
 };
 
 use bulkhead::{
-    commands::{check, classify, health, jobs, moving, upstream},
+    commands::{check, classify, health, jobs, moving, upstream, why},
     config, demo, sql,
     startup::{
         self, StartError, build, descriptors,
@@ -34,8 +34,10 @@ const EXIT_USAGE: u8 = 64;
 const EXIT_UNAVAILABLE: u8 = 69;
 /// Something else (`EX_SOFTWARE`).
 const EXIT_INTERNAL: u8 = 70;
-/// A health check says no, as those who run it expect it.
+/// A health check says no, as those who run it expect it; or something keeps users waiting.
 const EXIT_UNHEALTHY: u8 = 1;
+/// `why`: nothing could be asked. 1 says that something was found.
+const EXIT_UNKNOWN: u8 = 2;
 /// A signal came before there was anything to show (128 and SIGINT).
 const EXIT_INTERRUPTED: u8 = 130;
 
@@ -63,6 +65,8 @@ Examples:
       lists what is wrong with the configuration, and with the servers that it names
   bulkhead classify \"SELECT * FROM oban_jobs\"
       tells which pool a statement goes to, and why
+  bulkhead why
+      asks the running bulkhead why users are slow: what is in the way, what shows it, what to do
   bulkhead keys
       prints every key of the configuration with its default and meaning
   bulkhead jobs plan
@@ -83,7 +87,9 @@ Files:
       the Unix socket, in listen.unix_socket_dir
 
 Exit codes:
-  0   ended in order; `check`: nothing is wrong
+  0   ended in order; `check`, `why`: nothing is wrong
+  1   `health`: not ready; `why`: something was found
+  2   `why`: nothing runs that could be asked
   64  bad usage, or something is wrong with the configuration or (`check --connect`, `jobs`) with a server
   69  a port, a socket or the users file is not available
   70  something else";
@@ -112,6 +118,17 @@ enum Command {
     },
     /// Ask the Bulkhead that runs with this configuration whether it is ready (for health checks of containers).
     Health,
+    /// Ask the Bulkhead that runs with this configuration why users are slow.
+    ///
+    /// Names the causes, the most certain one first, with what shows each and what to do about it. Ends with 0 if nothing
+    /// keeps users waiting, 1 if something was found, 2 if it cannot be asked.
+    ///
+    /// Example: bulkhead --config bulkhead.toml why
+    Why {
+        /// Print the report as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Start Postgres servers and a load, and show users beside busy workers with one pool and with separate ones.
     Demo {
         /// End after the table; else Bulkhead stays up for tries until Ctrl-C.
@@ -244,7 +261,8 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => {
             eprintln!("{error}");
-            return ExitCode::from(EXIT_USAGE);
+            let is_why = matches!(arguments.command, Some(Command::Why { .. }));
+            return ExitCode::from(if is_why { EXIT_UNKNOWN } else { EXIT_USAGE });
         }
     };
     match arguments.command {
@@ -253,6 +271,7 @@ fn main() -> ExitCode {
         Some(Command::Classify { sql }) => classify(&config, &sql),
         Some(Command::Reload { target }) => reload(&config, &target),
         Some(Command::Health) => check_health(&config),
+        Some(Command::Why { json }) => ask_why(&config, json),
         Some(Command::Jobs { command }) => run_jobs(&config, command),
         Some(Command::Keys | Command::Demo { .. }) => {
             unreachable!("they need no configuration and have been run")
@@ -451,6 +470,22 @@ fn check_health(config: &config::Config) -> ExitCode {
         Err(error) => {
             eprintln!("bulkhead: {error}");
             ExitCode::from(EXIT_UNHEALTHY)
+        }
+    }
+}
+
+fn ask_why(config: &config::Config, json: bool) -> ExitCode {
+    let look =
+        if io::stdout().is_terminal() { bulkhead::why::Look::Colours } else { bulkhead::why::Look::Plain };
+    let form = if json { why::Form::Json } else { why::Form::Page(look) };
+    match why::ask(config, form) {
+        Ok((text, well)) => {
+            say(format_args!("{text}"));
+            if well { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNHEALTHY) }
+        }
+        Err(error) => {
+            eprintln!("bulkhead why: {error}");
+            ExitCode::from(EXIT_UNKNOWN)
         }
     }
 }

@@ -21,6 +21,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
@@ -34,6 +35,7 @@ use super::{
 use crate::{
     shared::{Current, Snapshot},
     threads::Spawner,
+    why,
 };
 
 /// Connections at once; one more takes the place of the one that has been silent for longest.
@@ -55,6 +57,9 @@ const PULSE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADERS_BYTES_MAX: usize = 16 * 1024;
 /// The pause after a failed accept: without it, a process that is out of file descriptors would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// The path of the report on why users are slow.
+const WHY: &str = "/api/v1/why";
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -213,8 +218,14 @@ async fn converse(
 ) -> u64 {
     let service = service_fn(|request: Request<Incoming>| {
         guest.asks();
-        let answer = answer(request.method(), request.uri().path(), &current.load(), &pulse);
-        async move { Ok::<_, Infallible>(answer) }
+        let (shared, pulse) = (current.load(), Arc::clone(&pulse));
+        async move {
+            let path = request.uri().path();
+            if path == WHY && *request.method() == Method::GET {
+                return Ok::<_, Infallible>(json(StatusCode::OK, &why::report(&shared).await));
+            }
+            Ok(answer(request.method(), path, &shared, &pulse))
+        }
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -275,7 +286,11 @@ fn ready(shared: &Snapshot) -> Answer {
         Status::Ready | Status::Degraded => StatusCode::OK,
         Status::NotReady => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let mut body = serde_json::to_vec_pretty(&readiness).expect("it holds nothing that JSON cannot say");
+    json(status, &readiness)
+}
+
+fn json(status: StatusCode, said: &impl Serialize) -> Answer {
+    let mut body = serde_json::to_vec_pretty(said).expect("it holds nothing that JSON cannot say");
     body.push(b'\n');
     let mut answer = text(status, body);
     answer.headers_mut().insert(CONTENT_TYPE, JSON);

@@ -1,4 +1,4 @@
-//! What operators and their tools ask over HTTP: `/metrics`, `/healthz`, `/readyz`.
+//! What operators and their tools ask over HTTP: `/metrics`, `/healthz`, `/readyz`, `/api/v1/why`.
 //!
 //! Reads what sessions and pools count anyway and changes nothing, so that a scrape never makes a session wait.
 //! Nothing depends on this layer but the start of the program.

@@ -19,6 +19,7 @@ use super::{
     Server,
     connect_error::ConnectError,
     dial::{self, Route},
+    doing::Doing,
 };
 use crate::wire::message;
 
@@ -38,6 +39,8 @@ pub struct Target {
     /// A cancel left for the server that never said it has dealt with it: it may still strike.
     lost: AtomicBool,
     ended: Notify,
+    /// Notes of whoever holds the backend on what it does with it.
+    pub doing: Doing,
 }
 
 /// A registered cancel. Dropping it says that the server has dealt with it, or never will; or that it is lost, if it
@@ -70,6 +73,7 @@ impl Target {
             sent: AtomicUsize::new(0),
             lost: AtomicBool::new(false),
             ended: Notify::new(),
+            doing: Doing::default(),
         }
     }
 

@@ -8,6 +8,7 @@ pub mod cancel;
 pub mod connect;
 pub mod connect_error;
 pub mod dial;
+pub mod doing;
 pub mod filter;
 pub mod handover;
 pub mod hosts;

@@ -300,7 +300,7 @@ fn say_goodbye(mut backend: Box<Backend>) {
 }
 
 /// Waits for all of them, which are few. Their outcomes come in their order.
-async fn together<F: Future + Unpin>(mut all: Vec<F>) -> Vec<F::Output> {
+pub(crate) async fn together<F: Future + Unpin>(mut all: Vec<F>) -> Vec<F::Output> {
     let mut outcomes: Vec<Option<F::Output>> = all.iter().map(|_| None).collect();
     std::future::poll_fn(|cx| {
         for (future, outcome) in all.iter_mut().zip(&mut outcomes).filter(|(_, outcome)| outcome.is_none()) {

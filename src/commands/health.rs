@@ -44,8 +44,13 @@ pub fn check(config: &Config) -> Result<String, Unhealthy> {
 
 /// Status and body of `GET http://ADDRESS/PATH`.
 pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+    get_within(TIMEOUT, address, path)
+}
+
+/// The same for an answer each piece of which may take so long.
+pub(super) fn get_within(limit: Duration, address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, limit.min(TIMEOUT))?;
+    stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     // HTTP/1.0, so that the body comes in one piece and ends with the connection.
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
@@ -59,7 +64,7 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> 
 }
 
 /// Who listens on all addresses is asked on the loopback interface.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

@@ -5,8 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     client::{Console, Stopped},
     command::Command,
-    reply, show,
-    sockets::Connections,
+    own, reply, show,
     table::{Columns, Rows},
 };
 use crate::{
@@ -15,8 +14,10 @@ use crate::{
     shared::{
         Snapshot,
         card::Purpose,
+        connections::Connections,
         orders::{End, Wish},
     },
+    why,
 };
 
 /// How often it is looked at whether what is waited for has come about.
@@ -78,6 +79,9 @@ impl Console {
                 return Err(
                     reply::not_supported("sockets are not handed over to another process", hint).into()
                 );
+            }
+            Command::Show(show::Show::Why) => {
+                Outcome::Rows(own::why_columns(), own::why(&why::report(&snapshot).await))
             }
             Command::Show(show) => {
                 let columns = show.columns().unwrap_or_else(|| Columns::new("", &[]));

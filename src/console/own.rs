@@ -1,4 +1,5 @@
-//! What PgBouncer has no word for: health of servers, replicas, pins, reasons of routing, shared listening connections.
+//! What PgBouncer has no word for: health of servers, replicas, pins, reasons of routing, shared listening connections,
+//! and why users are slow.
 
 use std::sync::atomic::Ordering;
 
@@ -7,6 +8,7 @@ use crate::{
     backend::probe::PinReason,
     shared::Snapshot,
     topology::{Known, Role, ServerHealth},
+    why::Why,
 };
 
 /// Errors that are longer than this are cut.
@@ -76,19 +78,8 @@ pub(super) fn replicas(snapshot: &Snapshot) -> Rows {
     let replicas = snapshot.health.servers.iter().filter(|server| server.role == Role::Replica);
     let consistency = snapshot.replicas.consistency.name();
     let row = |server: &ServerHealth| {
-        let (reads, (lag_bytes, lag)) = (server.reads(), server.reads().lag());
-        let pool = snapshot.routes.replicas.map(|replicas| snapshot.pool(replicas));
-        let member = pool.and_then(|pool| pool.members.iter().find(|m| m.server_name == server.name));
-        let why_not = match server.known() {
-            _ if member.is_some_and(|member| member.is_disabled()) => "disabled on the console",
-            _ if member.is_some_and(|member| member.is_paused()) => "paused on the console",
-            Known::Down { .. } => "it cannot be reached, or does not answer",
-            Known::Unchecked => "it has not been asked yet",
-            Known::Up { in_recovery: false } => "it is not in recovery: it follows no primary",
-            Known::Up { .. } if reads.is_stuck() => "it has left questions unanswered",
-            Known::Up { .. } if !reads.is_in() => "it is too far behind, or follows another primary",
-            Known::Up { .. } => "",
-        };
+        let (lag_bytes, lag) = server.reads().lag();
+        let why_not = snapshot.why_no_reads(server).unwrap_or_default();
         vec![
             server.name.clone().into(),
             server.host().into(),
@@ -170,4 +161,37 @@ pub(super) fn listeners(snapshot: &Snapshot) -> Rows {
         ]
     };
     all(snapshot.listeners.told().into_iter().map(row).collect())
+}
+
+pub(super) fn why_columns() -> Columns {
+    Columns::new("issss", &["place", "severity", "cause", "part", "text"])
+}
+
+/// The findings, in a row for each line; then how things are, and what could not be looked at.
+pub(super) fn why(why: &Why) -> Rows {
+    let mut rows = Vec::new();
+    for (at, finding) in why.findings.iter().enumerate() {
+        let mut row = |part: &'static str, text: &str| {
+            let (severity, cause) = (finding.severity.label(), finding.cause.label());
+            rows.push(vec![
+                (at + 1).into(),
+                severity.into(),
+                cause.into(),
+                part.into(),
+                text.to_owned().into(),
+            ]);
+        };
+        row("finding", &finding.title);
+        finding.evidence.iter().for_each(|text| row("evidence", text));
+        row("next", &finding.next);
+    }
+    let mut line = |part: &'static str, text: String| {
+        rows.push(vec![Value::Null, Value::Null, Value::Null, part.into(), text.into()]);
+    };
+    if why.well {
+        line("well", "nothing keeps users waiting".to_owned());
+    }
+    why.figures.iter().for_each(|text| line("figure", text.clone()));
+    why.unknown.iter().for_each(|text| line("not known", text.clone()));
+    all(rows)
 }

@@ -7,16 +7,14 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    sockets::Connections,
-    table::{Columns, Rows, Value, all},
-};
+use super::table::{Columns, Rows, Value, all};
 use crate::{
     pool::{Figures, Pool},
     shared::{
         Snapshot,
         cancels::{Activity, Seen},
         card::Purpose,
+        connections::Connections,
     },
 };
 

@@ -40,6 +40,7 @@ pub(super) enum Show {
     Reasons,
     Replicas,
     Listeners,
+    Why,
     /// A parameter of PostgreSQL's sessions, and the value that it would have: what connection libraries ask for.
     Parameter(&'static str, String),
     /// The number one.
@@ -47,7 +48,7 @@ pub(super) enum Show {
 }
 
 /// The names, in the order of the help.
-const NAMES: [(&str, Show); 27] = [
+const NAMES: [(&str, Show); 28] = [
     ("help", Show::Help),
     ("version", Show::Version),
     ("config", Show::Config),
@@ -75,6 +76,7 @@ const NAMES: [(&str, Show); 27] = [
     ("pins", Show::Pins),
     ("reasons", Show::Reasons),
     ("listeners", Show::Listeners),
+    ("why", Show::Why),
 ];
 
 /// Parameters of PostgreSQL's sessions.
@@ -164,17 +166,22 @@ impl Show {
             Self::Reasons => own::reasons_columns(),
             Self::Replicas => own::replicas_columns(),
             Self::Listeners => own::listeners_columns(),
+            Self::Why => own::why_columns(),
             Self::Parameter(name, _) => Columns::new("s", &[*name]),
             Self::One => Columns::new("i", &["?column?"]),
         })
     }
 
-    /// The rows, as things are now.
+    /// The rows, as things are now; those of `SHOW WHY` take time to find out, and are made elsewhere.
     pub(super) fn rows(&self, snapshot: &Snapshot) -> Rows {
         match self {
-            Self::Help | Self::Fds | Self::DnsHosts | Self::DnsZones | Self::Peers | Self::PeerPools => {
-                none()
-            }
+            Self::Help
+            | Self::Fds
+            | Self::DnsHosts
+            | Self::DnsZones
+            | Self::Peers
+            | Self::PeerPools
+            | Self::Why => none(),
             Self::Version => one([format!("PgBouncer {PGBOUNCER} (Bulkhead {})", version::VERSION).into()]),
             Self::Stats => stats::stats(snapshot),
             Self::StatsTotals => stats::totals(snapshot),

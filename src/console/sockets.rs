@@ -1,9 +1,7 @@
 //! `SHOW CLIENTS`, `SERVERS` and `SOCKETS`: connections one by one.
 
 use std::{
-    collections::HashMap,
     net::SocketAddr,
-    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -15,6 +13,7 @@ use crate::{
         Snapshot,
         cancels::{Activity, Seen},
         card::Purpose,
+        connections::Connections,
     },
 };
 
@@ -61,41 +60,6 @@ pub(super) fn columns() -> Columns {
 
 pub(super) fn columns_with_positions() -> Columns {
     Columns::new("ssssssisissiiississiiiiiiiii", &NAMES)
-}
-
-/// All connections at one moment, as far as lists that are read one after the other give it.
-pub(super) struct Connections {
-    pub(super) clients: Vec<Seen>,
-    /// With the pools that they are of.
-    pub(super) backends: Vec<(PoolId, OpenBackend)>,
-    /// The positions of backends, by the address of their targets.
-    by_target: HashMap<usize, usize>,
-}
-
-impl Connections {
-    pub(super) fn of(snapshot: &Snapshot) -> Self {
-        let clients = snapshot.cancels.seen();
-        let mut backends = Vec::new();
-        for (at, pool) in snapshot.pools.iter().enumerate() {
-            let open = pool.members.iter().flat_map(|member| member.backends());
-            backends.extend(open.map(|backend| (PoolId(at as u8), backend)));
-        }
-        let address = |backend: &OpenBackend| Arc::as_ptr(&backend.target) as usize;
-        let by_target =
-            backends.iter().enumerate().map(|(at, (_, backend))| (address(backend), at)).collect();
-        Self { clients, backends, by_target }
-    }
-
-    /// The backend that a client holds, by its position.
-    pub(super) fn held_by(&self, client: &Seen) -> Option<usize> {
-        let Activity::Holds(target) = &client.activity else { return None };
-        self.by_target.get(&(Arc::as_ptr(target) as usize)).copied()
-    }
-
-    /// The clients that hold backends, by the positions of these.
-    fn holders(&self) -> HashMap<usize, &Seen> {
-        self.clients.iter().filter_map(|client| Some((self.held_by(client)?, client))).collect()
-    }
 }
 
 /// The contents of a row.

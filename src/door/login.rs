@@ -264,12 +264,13 @@ fn take_place(start: &Startup, snapshot: &Snapshot) -> Result<CountedClient, Rep
     let (database, _) = database::split(&start.database, |name| snapshot.pool_named(name));
     let others_known = snapshot.identities.users.iter().nth(1).is_some();
     let name = (start.user.as_str(), database);
-    CountedClient::new(&snapshot.metrics, &snapshot.places, name, limit, others_known).map_err(
-        |why| match why {
+    CountedClient::new(&snapshot.metrics, &snapshot.places, name, limit, others_known).map_err(|why| {
+        snapshot.metrics.no_place.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        match why {
             NoPlace::Full => reply::too_many_clients(limit),
             NoPlace::Kept { held, reserve } => reply::too_many_of_identity(name, held, reserve),
-        },
-    )
+        }
+    })
 }
 
 fn claim_of(start: &Startup) -> Claim {

@@ -42,8 +42,12 @@ pub struct Gate {
     places: AtomicUsize,
     /// The most places that may be taken.
     places_max: AtomicUsize,
-    /// Whether one of them is beside those that the pools may take: for the health check.
-    has_check_place: AtomicBool,
+    /// How many of them are beside those that the pools may take: for the health check, and the outbox's relay.
+    own_max: AtomicUsize,
+    /// How many of these are taken.
+    own: AtomicUsize,
+    /// Nobody has said how many connections there may be: one more for a question does no harm.
+    is_open_ended: AtomicBool,
     /// Tells that the server has no more places.
     filled: Notify,
     /// Why the server did not answer when it was asked how it is, if it did not.
@@ -58,7 +62,9 @@ impl Default for Gate {
             slots: Semaphore::new(CONNECTS_AT_ONCE),
             places: AtomicUsize::new(0),
             places_max: AtomicUsize::new(usize::MAX),
-            has_check_place: AtomicBool::new(false),
+            own_max: AtomicUsize::new(0),
+            own: AtomicUsize::new(0),
+            is_open_ended: AtomicBool::new(false),
             filled: Notify::new(),
             unwell: Mutex::new(None),
         }
@@ -156,12 +162,17 @@ impl Gate {
     /// From now on there are up to `max` places, of which the pools may take `of_pools`.
     pub fn set_places_max(&self, max: usize, of_pools: usize) {
         self.places_max.store(max, Ordering::Relaxed);
-        self.has_check_place.store(max > of_pools, Ordering::Relaxed);
+        self.own_max.store(max.saturating_sub(of_pools), Ordering::Relaxed);
+    }
+
+    /// Whether an operator's question may have a place beside all that there are: where the configuration sets no bound.
+    pub fn set_open_ended(&self, is_open_ended: bool) {
+        self.is_open_ended.store(is_open_ended, Ordering::Relaxed);
     }
 
     /// Whether there is a place for the health check beside those that the pools may take.
     pub(super) fn has_check_place(&self) -> bool {
-        self.has_check_place.load(Ordering::Relaxed)
+        self.own_max.load(Ordering::Relaxed) > 0
     }
 
     /// Takes a place at the server, if there is one.
@@ -201,13 +212,33 @@ pub struct CheckPlace(Arc<Gate>);
 impl CheckPlace {
     /// Takes one. `None` if pools still have all: so it is, for a while, when a reload has lowered the bound.
     pub(super) fn take(gate: &Arc<Gate>) -> Option<Self> {
-        gate.take_place().then(|| Self(Arc::clone(gate)))
+        gate.take_place().then(|| {
+            gate.own.fetch_add(1, Ordering::AcqRel);
+            Self(Arc::clone(gate))
+        })
     }
 }
 
 impl Drop for CheckPlace {
     fn drop(&mut self) {
+        self.0.own.fetch_sub(1, Ordering::AcqRel);
         self.0.give_place();
+    }
+}
+
+/// A place for an operator's question; never one that a pool may want.
+#[derive(Debug)]
+pub struct QuestionPlace {
+    _counted: Option<CheckPlace>,
+}
+
+impl QuestionPlace {
+    /// Takes one. `None` if the server's bound leaves none.
+    pub(super) fn take(gate: &Arc<Gate>) -> Option<Self> {
+        let has_own = gate.own.load(Ordering::Acquire) < gate.own_max.load(Ordering::Relaxed);
+        let counted = has_own.then(|| CheckPlace::take(gate)).flatten();
+        (counted.is_some() || gate.is_open_ended.load(Ordering::Relaxed))
+            .then_some(Self { _counted: counted })
     }
 }
 
@@ -225,6 +256,28 @@ pub(super) fn jitter() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_question_takes_no_place_that_a_pool_may_want() {
+        let gate = Arc::new(Gate::default());
+        // Two pools of one, the health check, and one more.
+        gate.set_places_max(4, 2);
+        let check = CheckPlace::take(&gate).expect("the health check's place");
+        let question = QuestionPlace::take(&gate).expect("one is left");
+        assert!(QuestionPlace::take(&gate).is_none());
+        assert!(gate.take_place() && gate.take_place() && !gate.take_place());
+        drop(question);
+        drop(QuestionPlace::take(&gate).expect("it was given back"));
+        gate.set_places_max(3, 2);
+        assert!(QuestionPlace::take(&gate).is_none(), "the health check has it");
+        gate.give_place();
+        assert!(QuestionPlace::take(&gate).is_none(), "a pool may want this one");
+        gate.set_open_ended(true);
+        let beside = QuestionPlace::take(&gate).expect("nobody has set a bound");
+        assert!(gate.take_place());
+        drop((beside, check));
+        assert_eq!((gate.places.load(Ordering::Relaxed), gate.own.load(Ordering::Relaxed)), (2, 0));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn delays_grow_to_a_bound_and_end_with_a_success() {

@@ -29,7 +29,7 @@ mod waiting;
 use std::{sync::Arc, time::Duration};
 
 pub use checkout::Checkout;
-pub use gate::{CheckPlace, Gate};
+pub use gate::{CheckPlace, Gate, QuestionPlace};
 pub use inspect::{IdleBackend, OpenBackend, Share};
 pub use keeper::keep;
 pub use lease::Lease;

@@ -9,7 +9,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Limits,
-    gate::{CheckPlace, Gate},
+    gate::{CheckPlace, Gate, QuestionPlace},
     orders::Control,
     pin_places::Pins,
     queue::{Queue, Waiter},
@@ -112,6 +112,11 @@ impl ServerPool {
     /// Takes a place beside those of the pools, if one is free: the health check's, or the outbox's relay's.
     pub fn take_check_place(&self) -> Option<CheckPlace> {
         CheckPlace::take(&self.gate)
+    }
+
+    /// Takes a place for an operator's question: one that no pool may want.
+    pub fn take_question_place(&self) -> Option<QuestionPlace> {
+        QuestionPlace::take(&self.gate)
     }
 
     /// How the server is reached now.

@@ -246,6 +246,7 @@ impl Session {
     }
 
     fn hold(&mut self, mut lease: Lease, pool: PoolId, place: Option<PinPlace>, judged_at: u64) {
+        lease.cancel.doing.begins();
         self.who.key.holds(&lease.cancel);
         self.note_member(pool, lease.pool());
         lease.protocol.watch_commands(false);

@@ -37,7 +37,9 @@ pub(super) fn keeps(pool: PoolId, own: &Own, view: &View, who: &Who) -> bool {
 impl Leased {
     /// Pins the session, pins it by another reason, or unpins it.
     pub(super) fn set_pin(&mut self, metrics: &Arc<Metrics>, reason: Option<PinReason>) {
-        match reason.or(self.is_kept.then_some(PinReason::SessionMode)) {
+        let reason = reason.or(self.is_kept.then_some(PinReason::SessionMode));
+        self.cancel.doing.keeps(reason);
+        match reason {
             Some(reason) if self.is_pinned_by(reason) => {}
             Some(reason) => {
                 self.pin_anyway();

@@ -286,7 +286,12 @@ impl Session {
         }
         let before = self.client.outbox.len();
         let flushed = self.client.socket.poll_flush(cx, &mut self.client.outbox);
-        self.view.snapshot.metrics.traffic.count_sent(before - self.client.outbox.len());
+        let taken = before - self.client.outbox.len();
+        self.view.snapshot.metrics.traffic.count_sent(taken);
+        if let Some(leased) = &self.hold.leased {
+            let doing = &leased.cancel.doing;
+            if flushed.is_pending() { doing.stalls(taken > 0) } else { doing.flows() }
+        }
         let flushed = ready!(flushed);
         self.client.outbox = Vec::new();
         Poll::Ready(flushed.or_else(|error| self.lose_client(error)))

@@ -126,6 +126,7 @@ pub(crate) async fn run(
     snapshot: &Snapshot,
 ) {
     let Dedicated { lease, _pin } = dedicated;
+    lease.cancel.doing.begins();
     key.holds(&lease.cancel);
     let user = lease.identity.user.clone();
     let mut replication =

@@ -84,6 +84,7 @@ impl Sending<'_> {
             && self.client.kept.grow_sent_to(kept_bytes, self.view.snapshot.limits.request_buffer_total);
         let as_it_came = matches!(written, Written::AsItCame { .. }) && draft.is_empty();
         let leased = &mut *self.leased;
+        leased.cancel.doing.runs(demand.verdict.class);
         note_request(&mut leased.protocol, request, written);
         if effects.has(DISCARDING) {
             leased.protocol.watch_commands(true);

@@ -15,7 +15,7 @@ use super::{
     transaction::LocalTransaction,
 };
 use crate::{
-    backend::{Broken, probe::PinReason, protocol::Failure, statements::UnnamedText},
+    backend::{Broken, doing::Phase, probe::PinReason, protocol::Failure, statements::UnnamedText},
     sql::Effects,
     wire::{TxStatus, message},
 };
@@ -62,7 +62,20 @@ impl Session {
             Some(leased) if leased.protocol.quiescent().is_some() => Box::pin(self.settle_held()).await?,
             _ => {}
         }
+        self.note_rest();
         if self.hold.across.is_some() { Box::pin(self.settle_across()).await } else { Ok(()) }
+    }
+
+    /// A backend that is still held though everything has been answered is the client's to go on with.
+    fn note_rest(&self) {
+        let Some(leased) = self.hold.leased.as_ref().filter(|leased| leased.protocol.is_answered()) else {
+            return;
+        };
+        leased.cancel.doing.rests(match leased.protocol.status() {
+            TxStatus::Idle => Phase::Keeps,
+            TxStatus::Open => Phase::InTransaction,
+            TxStatus::Failed => Phase::InFailedTransaction,
+        });
     }
 
     pub(super) async fn settle_held(&mut self) -> Result<(), Ended> {

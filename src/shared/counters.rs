@@ -88,6 +88,8 @@ pub struct Metrics {
     pub logins: AtomicU64,
     /// Clients that were not.
     pub login_failures: AtomicU64,
+    /// Clients among them for whom there was no place.
+    pub no_place: AtomicU64,
     /// Bytes that clients sent and were sent, logins left out.
     pub traffic: Traffic,
     /// Errors that servers answered clients with.

@@ -5,6 +5,7 @@ pub mod attention;
 pub mod averages;
 pub mod cancels;
 pub mod card;
+pub mod connections;
 pub mod console;
 pub mod counters;
 mod current;
@@ -15,6 +16,7 @@ pub(crate) mod judges;
 pub mod orders;
 pub(crate) mod places;
 mod process;
+pub mod recent;
 mod snapshot;
 
 pub use current::Current;

@@ -8,13 +8,17 @@ use std::{
     task::Waker,
 };
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     attention::Attention, averages::Averages, cancels::Cancels, counters::Metrics, door_log::DoorLog,
-    judges::Judges, orders::Orders, places::Places,
+    judges::Judges, orders::Orders, places::Places, recent::Recent,
 };
 use crate::{backend::statements::Statements, catalog::Catalogs, causal::Causal, listen::Listeners};
+
+/// Each inquiry takes a connection to every server for up to two seconds.
+const INQUIRIES_AT_ONCE: usize = 1;
 
 /// Everything that lives as long as the program, whatever the configuration says.
 #[derive(Debug)]
@@ -53,6 +57,10 @@ pub struct Process {
     pub consoles: Arc<AtomicUsize>,
     /// The work of pools in the last minutes, for the console.
     pub averages: Averages,
+    /// Refusals of the last minute.
+    pub recent: Recent,
+    /// Places for those who have the servers asked what keeps them.
+    pub inquiries: Arc<Semaphore>,
 }
 
 impl Process {
@@ -76,6 +84,8 @@ impl Process {
             orders: Orders::default(),
             consoles: Arc::default(),
             averages: Averages::default(),
+            recent: Recent::default(),
+            inquiries: Arc::new(Semaphore::new(INQUIRIES_AT_ONCE)),
         }
     }
 

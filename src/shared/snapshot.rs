@@ -1,10 +1,22 @@
 //! What all sessions share: a snapshot of what the configuration says, and what outlives every snapshot.
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use super::{
-    averages::PoolTotals, console::Console, counters::Requests, greetings::Greetings, identities::Identities,
+    averages::PoolTotals,
+    console::Console,
+    counters::{ReadOn, Requests},
+    greetings::Greetings,
+    identities::Identities,
     process::Process,
+    recent::{Refused, Tally},
 };
 use crate::{
     auth::tls::Acceptor,
@@ -14,7 +26,7 @@ use crate::{
     pool::{Pool, ServerPool},
     route::{PoolId, Routes},
     sql::{Classifier, Consistency, Glob},
-    topology::Health,
+    topology::{Health, Known, ServerHealth},
 };
 
 /// Bounds of a session.
@@ -142,6 +154,23 @@ impl Snapshot {
         }
     }
 
+    /// Why a replica serves no reads; `None` if it does.
+    pub fn why_no_reads(&self, server: &ServerHealth) -> Option<&'static str> {
+        let reads = server.reads();
+        let pool = self.routes.replicas.map(|replicas| self.pool(replicas));
+        let member = pool.and_then(|pool| pool.members.iter().find(|m| m.server_name == server.name));
+        match server.known() {
+            _ if member.is_some_and(|member| member.is_disabled()) => Some("disabled on the console"),
+            _ if member.is_some_and(|member| member.is_paused()) => Some("paused on the console"),
+            Known::Down { .. } => Some("it cannot be reached, or does not answer"),
+            Known::Unchecked => Some("it has not been asked yet"),
+            Known::Up { in_recovery: false } => Some("it is not in recovery: it follows no primary"),
+            Known::Up { .. } if reads.is_stuck() => Some("it has left questions unanswered"),
+            Known::Up { .. } if !reads.is_in() => Some("it is too far behind, or follows another primary"),
+            Known::Up { .. } => None,
+        }
+    }
+
     pub(crate) fn pool(&self, id: PoolId) -> &Pool {
         &self.pools[usize::from(id.0)]
     }
@@ -172,6 +201,34 @@ impl Snapshot {
             totals.transactions += totals.assignments;
             (&*pool.name, totals)
         })
+    }
+
+    /// The counts of what was refused, and where reads ran, as they are now.
+    pub fn tally(&self) -> Tally {
+        let metrics = &self.metrics;
+        let members = self.pools.iter().flat_map(|pool| &pool.members);
+        let pools = members.map(|member| {
+            let (stats, pins) = (member.stats(), member.pins());
+            let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+            let refused = Refused {
+                full: read(&stats.refused_full),
+                timeout: read(&stats.refused_timeout),
+                unreachable: read(&stats.refused_unreachable),
+                pins: read(&pins.refused),
+                connects: stats.connect_failures.iter().map(read).sum(),
+            };
+            ((member.name.clone(), member.server_name.clone()), refused)
+        });
+        let mut reads = [0; ReadOn::ALL.len()];
+        for (at, (_, count)) in metrics.reads.read().enumerate() {
+            reads[at] = count;
+        }
+        Tally {
+            pools: pools.collect(),
+            no_place: metrics.no_place.load(Ordering::Relaxed),
+            turned_away: metrics.login_failures.load(Ordering::Relaxed),
+            reads,
+        }
     }
 
     /// Whether a pool is on the job database's server, and that another one than the primary's.

@@ -55,6 +55,7 @@ mod rows;
 mod rules;
 mod seen;
 mod setting;
+mod shown;
 mod statements;
 mod tables;
 mod tags;
@@ -77,6 +78,7 @@ pub use presets::{Notify, Relayed};
 pub use reading::Reading;
 pub use rules::{Custom, Outgoing, Rules, UnknownPreset};
 pub use setting::is_carried_name;
+pub use shown::without_literals;
 pub use statements::{
     Deallocate, StatementName, added_names, deallocate_target, listened_channels, reset_names, setting_names,
     statement_names,

@@ -171,6 +171,7 @@ impl Draft {
             let of_pools = here.map(|pool| pool.max_connections).sum();
             let own = own_connections(&self.config, at);
             gate.set_places_max(server.max_connections.unwrap_or(of_pools + own), of_pools);
+            gate.set_open_ended(server.max_connections.is_none());
         }
         let warm = identities.identity(&identities.url_database, &identities.url_user);
         let mut unkept = Vec::new();

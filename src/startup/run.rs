@@ -1,6 +1,10 @@
 //! Building the program from its configuration, and running it.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::runtime::Runtime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -20,7 +24,7 @@ use crate::{
     door::accept,
     outbox::Relay,
     route::PoolId,
-    shared::{Current, Snapshot, averages, orders::End},
+    shared::{Current, Snapshot, averages, orders::End, recent},
     socket::silence,
     threads::Spawner,
 };
@@ -102,6 +106,7 @@ async fn serve(
     tasks.spawn(relay_jobs(Arc::clone(&current), stop.clone()));
     tasks.spawn(call_sessions(Arc::clone(&current), stop.clone()));
     tasks.spawn(keep_averages(Arc::clone(&current), stop.clone()));
+    tasks.spawn(keep_recent(Arc::clone(&current), stop.clone()));
     tasks.spawn(service::keep_status(Arc::clone(&current), stop.clone()));
     tasks.spawn(service::feed_watchdog(spawner.clone(), stop.clone()));
     if let Some(http) = ports.http {
@@ -190,6 +195,20 @@ async fn keep_averages(current: Arc<Current>, stop: CancellationToken) {
         tokio::select! {
             // Cancel safe.
             () = tokio::time::sleep(averages::PERIOD) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Notes every few seconds what was refused up to then.
+async fn keep_recent(current: Arc<Current>, stop: CancellationToken) {
+    loop {
+        let shared = current.load();
+        shared.recent.note(Instant::now(), shared.tally());
+        drop(shared);
+        tokio::select! {
+            // Cancel safe.
+            () = tokio::time::sleep(recent::NOTE_EVERY) => {}
             () = stop.cancelled() => return,
         }
     }

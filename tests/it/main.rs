@@ -66,3 +66,4 @@ mod tls_reload;
 mod tls_servers;
 mod tools;
 mod types;
+mod why;

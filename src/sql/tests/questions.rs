@@ -49,7 +49,7 @@ fn looked_up_by(node: Node<'_>, own: &[&str]) -> Option<String> {
 
 #[test]
 fn nothing_of_the_catalogs_questions_is_looked_up() {
-    for question in [Catalog::QUERY, Catalog::PROGRAMS, crate::types::QUERY] {
+    for question in [Catalog::QUERY, Catalog::PROGRAMS, crate::types::QUERY, crate::why::QUESTION] {
         assert_eq!(looked_up(question), Vec::<String>::new());
     }
 }

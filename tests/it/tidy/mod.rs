@@ -13,10 +13,10 @@ use std::{
 
 /// The folders and files of `src`, each of which may use only itself and those before it. So no two of them use each
 /// other.
-const LAYERS: [&str; 27] = [
+const LAYERS: [&str; 28] = [
     "version", "clock", "seldom", "threads", "socket", "wire", "types", "metrics", "auth", "sql", "causal",
-    "route", "backend", "pool", "topology", "catalog", "listen", "outbox", "shared", "session", "admin",
-    "console", "door", "config", "startup", "commands", "demo",
+    "route", "backend", "pool", "topology", "catalog", "listen", "outbox", "shared", "session", "why",
+    "admin", "console", "door", "config", "startup", "commands", "demo",
 ];
 
 /// Files of `src` that are above all layers.
