@@ -15,6 +15,7 @@ pub(crate) mod judges;
 pub mod orders;
 pub(crate) mod places;
 mod process;
+pub mod queries;
 mod snapshot;
 
 pub use current::Current;

@@ -11,8 +11,15 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    attention::Attention, averages::Averages, cancels::Cancels, counters::Metrics, door_log::DoorLog,
-    judges::Judges, orders::Orders, places::Places,
+    attention::Attention,
+    averages::Averages,
+    cancels::Cancels,
+    counters::Metrics,
+    door_log::DoorLog,
+    judges::Judges,
+    orders::Orders,
+    places::Places,
+    queries::{Queries, SlowLog},
 };
 use crate::{backend::statements::Statements, catalog::Catalogs, causal::Causal, listen::Listeners};
 
@@ -39,6 +46,8 @@ pub struct Process {
     pub door_log: DoorLog,
     /// The log of clients with whom TLS did not come about.
     pub tls_log: DoorLog,
+    /// The log of clients that were disconnected for what they did, or did not do.
+    pub disconnect_log: DoorLog,
     /// Ends every session that is not in a transaction; set by [`Process::drain`].
     pub draining: CancellationToken,
     /// The same, to be asked before every request: the token takes a lock.
@@ -53,6 +62,10 @@ pub struct Process {
     pub consoles: Arc<AtomicUsize>,
     /// The work of pools in the last minutes, for the console.
     pub averages: Averages,
+    /// Statistics of statements.
+    pub queries: Queries,
+    /// Slow statements.
+    pub slow: SlowLog,
 }
 
 impl Process {
@@ -69,6 +82,7 @@ impl Process {
             metrics: Arc::default(),
             door_log: DoorLog::default(),
             tls_log: DoorLog::default(),
+            disconnect_log: DoorLog::default(),
             draining: CancellationToken::new(),
             is_draining: AtomicBool::new(false),
             kept: Arc::default(),
@@ -76,6 +90,8 @@ impl Process {
             orders: Orders::default(),
             consoles: Arc::default(),
             averages: Averages::default(),
+            queries: Queries::default(),
+            slow: SlowLog::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What classification says of one SQL text.
 
-use super::{consistency::Consistency, tables::Tables};
+use super::{consistency::Consistency, tables::Tables, text_id::TextId};
 
 /// The class of a statement decides the pool it runs on.
 ///
@@ -319,6 +319,8 @@ pub struct Verdict {
     /// Of a read the tables that it reads; of anything else those that it may change, and read. See
     /// [`Verdict::changes`].
     pub tables: Tables,
+    /// Which text it is of, for statistics.
+    pub text: TextId,
 }
 
 impl Class {
@@ -394,6 +396,7 @@ impl Verdict {
             hint: None,
             consistency: None,
             tables: Tables::NONE,
+            text: TextId::NONE,
         }
     }
 
@@ -476,6 +479,6 @@ mod tests {
     fn labels_are_distinct() {
         let labels: std::collections::HashSet<_> = Reason::ALL.iter().map(|reason| reason.label()).collect();
         assert_eq!(labels.len(), Reason::ALL.len());
-        assert!(std::mem::size_of::<Verdict>() <= 32);
+        assert!(std::mem::size_of::<Verdict>() <= 40);
     }
 }
