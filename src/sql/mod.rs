@@ -58,6 +58,7 @@ mod seen;
 mod setting;
 mod statements;
 mod tables;
+mod tags;
 mod targets;
 mod text_id;
 mod used;
@@ -84,5 +85,6 @@ pub use statements::{
     statement_names,
 };
 pub use tables::Tables;
+pub use tags::Tags;
 pub use text_id::TextId;
 pub use verdict::{AccessMode, Class, Control, Effects, Hint, Reason, Verdict};
