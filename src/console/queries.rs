@@ -32,10 +32,10 @@ pub(super) fn columns() -> Columns {
 }
 
 pub(super) fn rows(snapshot: &Snapshot) -> Rows {
-    Box::new(snapshot.queries.read().into_iter().map(row))
+    Box::new(snapshot.queries.read().into_iter().map(|query| row(&query)))
 }
 
-fn row(query: Query) -> Vec<Value> {
+fn row(query: &Query) -> Vec<Value> {
     let on_primary: Vec<String> =
         query.on_primary.iter().map(|(why, count)| format!("{why}: {count}")).collect();
     vec![

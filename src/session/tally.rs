@@ -12,7 +12,6 @@ use crate::{
 
 /// The request under way, as far as it has come.
 #[derive(Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "they are independent facts")]
 pub(super) struct Tally {
     /// Rows, by the tags of its commands.
     pub(super) rows: u64,

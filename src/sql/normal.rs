@@ -168,16 +168,15 @@ impl Setting {
         *self = match self {
             // Any => Begins
             _ if raw == ";" => Self::Begins,
-            // Begins => (Sets | No)
+            // Begins => Sets
             Self::Begins if is_word && raw.eq_ignore_ascii_case("set") => Self::Sets,
-            Self::Begins => Self::No,
             // Sets => (Sets | Value)
             Self::Sets if raw == "=" || is_word && raw.eq_ignore_ascii_case("to") => Self::Value,
             Self::Sets => Self::Sets,
             // Value => Value
             Self::Value => Self::Value,
-            // No => No
-            Self::No => Self::No,
+            // (Begins | No) => No
+            Self::Begins | Self::No => Self::No,
         };
         hides
     }

@@ -119,9 +119,8 @@ impl Protocol {
     /// Up to which length a message is looked into.
     fn looks_into(&self, tag: u8) -> usize {
         let (looks_into, limit) = match tag {
-            b'Z' | b'S' | b'E' => (true, INSPECTED_BYTES),
+            b'Z' | b'S' | b'E' | b'C' => (true, INSPECTED_BYTES),
             b'A' => (self.heard_elsewhere.is_some(), INSPECTED_BYTES),
-            b'C' => (true, INSPECTED_BYTES),
             b'N' => (self.may_be_repeated(), INSPECTED_BYTES),
             b'T' | b't' => (self.is_describing(), DESCRIBED_BYTES),
             _ => return 0,

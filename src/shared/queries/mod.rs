@@ -65,7 +65,7 @@ pub struct Queries {
     /// Tells these statistics from others of the same program.
     number: u64,
     began: Instant,
-    queries_max: AtomicUsize,
+    entries_max: AtomicUsize,
     texts_max: AtomicUsize,
     text_bytes: AtomicUsize,
     state: Mutex<State>,
@@ -96,7 +96,7 @@ impl Default for Queries {
         Self {
             number: getrandom::u64().unwrap_or_default() | 1,
             began: Instant::now(),
-            queries_max: AtomicUsize::new(0),
+            entries_max: AtomicUsize::new(0),
             texts_max: AtomicUsize::new(0),
             text_bytes: AtomicUsize::new(0),
             state: Mutex::default(),
@@ -111,7 +111,7 @@ impl Queries {
     /// Has these bounds from now on. What is above them is forgotten.
     pub fn set_limits(&self, limits: QueryLimits) {
         self.text_bytes.store(limits.text_bytes, Ordering::Relaxed);
-        self.queries_max.store(limits.queries, Ordering::Relaxed);
+        self.entries_max.store(limits.queries, Ordering::Relaxed);
         self.texts_max.store(limits.texts, Ordering::Relaxed);
         let mut state = self.lock();
         if state.entries.len() > limits.queries || state.texts.len() > limits.texts {
@@ -121,7 +121,7 @@ impl Queries {
 
     /// Whether anything is counted.
     pub fn is_on(&self) -> bool {
-        self.queries_max.load(Ordering::Relaxed) > 0
+        self.entries_max.load(Ordering::Relaxed) > 0
     }
 
     /// Whether texts are kept.
@@ -197,7 +197,7 @@ impl Queries {
 
     /// Forgets the entries used least recently, if there is no place for one more.
     fn make_room(&self, state: &mut State) {
-        let max = self.queries_max.load(Ordering::Relaxed).max(1);
+        let max = self.entries_max.load(Ordering::Relaxed).max(1);
         if state.entries.len() < max {
             return;
         }

@@ -87,7 +87,7 @@ async fn nothing_of_anybodys_values_is_shown() {
         format!("ALTER ROLE app PASSWORD '{SECRET}'"),
         format!("ALTER ROLE app PASSWORD '{SECRET}"),
         format!("ALTER ROLE app PASSWORD {SECRET}"),
-        format!("{SECRET}"),
+        SECRET.to_owned(),
         format!("SET app.token = '{SECRET}'"),
         format!("SET app.token TO {SECRET}"),
         format!("SELECT set_config('app.token', '{SECRET}', false)"),
