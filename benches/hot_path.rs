@@ -1,13 +1,19 @@
 //! What Bulkhead adds to a transaction besides system calls: walking a server's reply, taking a backend from a
 //! pool and giving it back, and telling which replica is fresh enough.
 
-use std::{hint::black_box, sync::Arc, time::Duration};
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bulkhead::{
     backend::{Credentials, HostPort, Identity, Protocol, Server, SessionAttrs, outgoing::Outgoing},
     causal::{Causal, progress::Progress, stamps::Scope},
     pool::{Checkout, Limits, ServerPool, Wants},
-    sql::Tables,
+    route::PoolId,
+    shared::queries::{By, Queries, QueryLimits, Ran},
+    sql::{Catalog, Classifier, Rules, Tables},
     threads::{Home, Spawner},
     wire::{TxStatus, message},
 };
@@ -153,5 +159,43 @@ fn causal(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, walk, causal, checkout);
+/// What a request costs by that its statement is counted, where its text is known.
+fn statistics(criterion: &mut Criterion) {
+    let queries = Queries::default();
+    queries.set_limits(QueryLimits { queries: 500, texts: 500, text_bytes: 1024 });
+    let (identity, catalog) = (Identity::new("app", "app", Credentials::of_url()), Catalog::default());
+    let classifier = Classifier::new(Rules::default(), 1000, 10_000);
+    let texts: Vec<String> =
+        (0..100).map(|at| format!("SELECT abalance FROM accounts{at} WHERE aid = $1")).collect();
+    let verdicts: Vec<_> = texts.iter().map(|text| classifier.classify(&catalog, text.as_bytes())).collect();
+    let by = By { identity: &identity, pool: PoolId(0), pool_name: "primary" };
+    let ran = Ran {
+        ended: Instant::now(),
+        took: Duration::from_micros(120),
+        waited: Duration::ZERO,
+        rows: 1,
+        failed: false,
+        read_on: None,
+        goes_on: false,
+    };
+    let mut next = 0;
+    criterion.bench_function("count a statement that is known", |bencher| {
+        bencher.iter(|| {
+            next = (next + 1) % texts.len();
+            queries.learn(black_box(&verdicts[next]), texts[next].as_bytes());
+            queries.record(black_box(&verdicts[next]), black_box(by), &ran);
+        });
+    });
+    assert_eq!(queries.left_out(), 0);
+    queries.set_limits(QueryLimits { queries: 0, texts: 0, text_bytes: 1024 });
+    criterion.bench_function("count no statement", |bencher| {
+        bencher.iter(|| {
+            next = (next + 1) % texts.len();
+            queries.learn(black_box(&verdicts[next]), texts[next].as_bytes());
+            queries.record(black_box(&verdicts[next]), black_box(by), &ran);
+        });
+    });
+}
+
+criterion_group!(benches, walk, causal, statistics, checkout);
 criterion_main!(benches);

@@ -139,7 +139,8 @@
 //!
 //! Where to look: what a client is told, word for word, is in `session/reply.rs`, a failed login's error, too
 //! (`door/authenticate.rs` says when); why a read runs where it does, in `session/fresh.rs`; what becomes of a backend when its client goes, in `session/goodbye.rs`
-//! (`Session::end`), and when it has been answered, in `session/settle.rs`; the tables, functions and channels of a job
+//! (`Session::end`), and when it has been answered, in `session/settle.rs`; what is counted of a request, in
+//! `session/counting.rs`; the tables, functions and channels of a job
 //! library are a preset in `sql/presets.rs`.
 //!
 //! # What is bounded, and how
@@ -162,6 +163,8 @@
 //!   in bytes as well (`prepared_bytes_per_client`, `prepared_bytes`), and so are settings (`settings_per_client`: beyond
 //!   it the session keeps its backend), notifications (`notifications_per_client`), and a server's answers to us (8 MiB;
 //!   64 MiB for a catalog).
+//! * **Statistics** of statements have `statistics.queries` entries, `SHOW SLOW` `statistics.slow_statements`; what was used
+//!   least recently makes room. [`shared::queries`] says how a request finds its entry.
 //! * **Judging**: texts of up to 8 KiB a request are judged where they come in, longer ones on half of the cores at most; who
 //!   finds no place within 100 ms goes to the primary, unproven. Texts above `statement_bytes` are not judged.
 //! * **Silence**: a peer that acknowledges nothing for `tcp_user_timeout` is given up, one that only waits is not.

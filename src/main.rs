@@ -76,7 +76,7 @@ Environment:
   DATABASE_URL, REPLICA_URLS, JOBS_DATABASE_URL, BULKHEAD_LISTEN, BULKHEAD_HTTP, BULKHEAD_JOBS, ..
       the configuration if there is no file; `bulkhead keys` has all of them
   BULKHEAD_LOG
-      what is logged: error, warn, info (the default), debug; or filters such as bulkhead::pool=debug
+      what is logged, in place of log.level: error, warn, info, debug; or filters such as bulkhead::pool=debug
   NOTIFY_SOCKET, WATCHDOG_USEC, LISTEN_FDS
       set by systemd: readiness, watchdog, and sockets that take the place of [listen]
 
@@ -280,8 +280,8 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: config::Config, origin: Origin) -> ExitCode {
-    telemetry::start();
-    match startup::run(config, origin) {
+    let log = telemetry::start(&config.log);
+    match startup::run(config, origin, log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bulkhead: {error}");

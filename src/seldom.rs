@@ -34,6 +34,34 @@ impl Seldom {
     }
 }
 
+/// Lines of which there may be some in each second.
+#[derive(Debug, Default)]
+pub struct Rationed(Mutex<Ration>);
+
+#[derive(Debug, Default)]
+struct Ration {
+    began: Option<Instant>,
+    lines: u32,
+    left_out: u64,
+}
+
+impl Rationed {
+    /// If there may be one more line in this second: how many were left out since the last one.
+    pub fn is_time(&self, lines_a_second: u32) -> Option<u64> {
+        let now = Instant::now();
+        let mut ration = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if ration.began.is_none_or(|began| now >= began + Duration::from_secs(1)) {
+            (ration.began, ration.lines) = (Some(now), 0);
+        }
+        if ration.lines >= lines_a_second {
+            ration.left_out += 1;
+            return None;
+        }
+        ration.lines += 1;
+        Some(std::mem::take(&mut ration.left_out))
+    }
+}
+
 /// A [`Seldom`] for each of a few reasons.
 #[derive(Debug, Default)]
 pub struct SeldomFor(Mutex<Vec<(String, Seldom)>>);
@@ -73,6 +101,15 @@ mod tests {
         assert_eq!([seldom.is_time(), seldom.is_time()], [Some(1_000), None]);
         tokio::time::advance(PAUSE).await;
         assert_eq!(seldom.is_time(), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_has_its_ration() {
+        let rationed = Rationed::default();
+        let told: Vec<_> = (0..5).map(|_| rationed.is_time(2)).collect();
+        assert_eq!(told, [Some(0), Some(0), None, None, None]);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!([rationed.is_time(2), rationed.is_time(2), rationed.is_time(2)], [Some(3), Some(0), None]);
     }
 
     #[tokio::test(start_paused = true)]

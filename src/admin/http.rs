@@ -33,6 +33,7 @@ use super::{
     metrics,
 };
 use crate::{
+    seldom::Seldom,
     shared::{Current, Snapshot},
     threads::Spawner,
     why,
@@ -103,6 +104,7 @@ async fn serve_here(
     let pulse = Arc::new(Pulse::default());
     let mut beat = pin!(pulse.keep(&threads));
     let mut guests = Guests::default();
+    let failures = Seldom::default();
     loop {
         // Cancel safe, every arm: an accept or a join that is dropped leaves the connection or the result where it
         // is for the next round; the pulse is polled through a reference and goes on.
@@ -113,7 +115,9 @@ async fn serve_here(
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => guests.enter(stream, &current, &pulse, &stop),
                 Err(error) => {
-                    tracing::warn!(%error, "an HTTP connection could not be accepted");
+                    if let Some(left_out) = failures.is_time() {
+                        tracing::warn!(%error, left_out, "an HTTP connection could not be accepted");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },

@@ -8,6 +8,7 @@ mod http;
 mod metrics;
 mod pools;
 mod process;
+pub mod queries;
 mod samples;
 
 pub use http::serve;

@@ -32,6 +32,8 @@ pub struct Identity {
     pub user: String,
     /// Stands for the database, for what is kept of several in one place. Two may share it.
     pub database_hash: u16,
+    /// Stands for database and user, for statistics. Two hardly ever share it.
+    pub hash: u64,
     /// Startup parameters of its connections besides user and database. An identity that has some is one session's
     /// own: its connections serve nobody else.
     pub startup: Vec<(String, String)>,
@@ -133,12 +135,14 @@ impl Identity {
     /// A pair and how it logs in.
     pub fn new(database: impl Into<String>, user: impl Into<String>, credentials: Credentials) -> Self {
         let credentials = ArcSwap::from_pointee(Credentials { generation: 0, ..credentials });
-        let database = database.into();
-        let hash = BuildHasher::hash_one(&foldhash::fast::FixedState::default(), &database);
+        let (database, user) = (database.into(), user.into());
+        let state = foldhash::fast::FixedState::default();
+        let database_hash = BuildHasher::hash_one(&state, &database);
         Self {
+            hash: BuildHasher::hash_one(&state, (&database, &user)),
             database,
-            user: user.into(),
-            database_hash: (hash >> 16) as u16,
+            user,
+            database_hash: (database_hash >> 16) as u16,
             startup: Vec::new(),
             credentials,
             generation: AtomicU32::new(0),

@@ -129,6 +129,8 @@ pub struct Protocol {
     /// A warning that the connection is about to end, and what came with it, of a request that may be sent again:
     /// the client is told if it does not end.
     last_words: Vec<u8>,
+    /// Rows that commands of the client have returned or changed, as far as they were not asked for.
+    rows: u64,
 }
 
 /// What becomes of the ReadyForQuery that tells the client that it is in no transaction.
@@ -164,6 +166,7 @@ impl Default for Protocol {
             kept: Vec::new(),
             to_repeat: None,
             last_words: Vec::new(),
+            rows: 0,
         }
     }
 }

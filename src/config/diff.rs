@@ -3,6 +3,7 @@
 //! Pure. Refuses to show passwords, and to judge what can be changed while running except by name
 //! ([`NEEDS_RESTART`]).
 
+mod logs;
 mod shown;
 
 use std::fmt::{self, Display};
@@ -117,6 +118,8 @@ impl Diff {
         diff.jobs(&old.jobs, &new.jobs);
         diff.workers(&old.workers, &new.workers);
         diff.console(&old.console, &new.console);
+        diff.statistics(&old.statistics, &new.statistics);
+        diff.log(&old.log, &new.log);
         diff.servers(old, new);
         diff.pools(old, new);
         diff

@@ -91,6 +91,8 @@ pub const KEYS: &[KeySection] = &[
         ("jobs", Section, "", Reload, "What a job statement is."),
         ("workers", Section, "", Reload, "Which sessions are background workers."),
         ("console", Section, "", Reload, "The console, as PgBouncer has one."),
+        ("statistics", Section, "", Reload, "What is counted of each statement."),
+        ("log", Section, "", Reload, "What is logged, and how."),
     ]),
     section!("listen", "Where clients come in.", [
         ("address", Address, r#""127.0.0.1:6432""#, Restart, "Postgres clients."),
@@ -185,6 +187,19 @@ pub const KEYS: &[KeySection] = &[
         ("max_clients", Count, "20", Reload, "Consoles that may be open at once. They take none of `limits.max_clients`."),
         ("pause_timeout", Duration, r#""120s""#, Reload, "How long a statement waits for a pool that is paused, in place of `wait_timeout`."),
     ]),
+    section!("statistics", "What is counted of each statement, without its literals: `SHOW QUERIES` and `SHOW SLOW` on the console.", [
+        ("queries", Count, "500", Reload, "Statements that are counted, each by its user, database and pool. Those used least recently make room for others; `0` for none. One takes about 1 KiB."),
+        ("query_bytes", Size, r#""1KiB""#, Reload, "Bytes of a statement's text that are kept."),
+        ("slow_statement", Duration, r#""1s""#, Reload, "Requests that take this long, with waiting for a connection, are kept for `SHOW SLOW`; `0s` for none."),
+        ("slow_statements", Count, "100", Reload, "So many of them, the last ones."),
+    ]),
+    section!("log", "What is logged, and how. Lines go to standard error.", [
+        ("level", Text, r#""info""#, Reload, "`error`, `warn`, `info`, `debug` or `trace`. The variable `BULKHEAD_LOG` comes first at the start, and may hold filters of more kinds. `SET log.level = 'debug'` on the console changes it at once, SIGUSR1 to `debug` and back."),
+        ("format", Text, r#""text""#, Reload, "`text`, or `json`: an object for each line."),
+        ("slow_statement", Duration, r#""0s""#, Reload, "Requests that take this long, with waiting for a connection, are logged, up to 20 in a second (PostgreSQL's `log_min_duration_statement`); `0s` for none. Their text is without literals."),
+        ("slow_sample_percent", Count, "100", Reload, "So many of a hundred of these (PostgreSQL's `log_statement_sample_rate`)."),
+        ("slow_values", Flag, "false", Reload, "Whether literals and bound values of queries are logged as well, up to 1 KiB; never those of utility statements such as `ALTER ROLE`. They may be secrets."),
+    ]),
 ];
 
 /// What other poolers call it: (their name, our section, our key).
@@ -221,6 +236,10 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("unix_socket_directory", "listen", "unix_socket_dir"),
     ("unix_socket_directories", "listen", "unix_socket_dir"),
     ("unix_socket_permissions", "listen", "unix_socket_mode"),
+    ("log_min_duration_statement", "log", "slow_statement"),
+    ("log_statement_sample_rate", "log", "slow_sample_percent"),
+    ("log_level", "log", "level"),
+    ("verbose", "log", "level"),
     ("admin_users", "console", "admin_users"),
     ("stats_users", "console", "stats_users"),
 ];

@@ -13,6 +13,7 @@ mod fits;
 mod found;
 pub mod keys;
 mod load;
+mod log;
 mod overrides;
 mod pools;
 mod problem;
@@ -41,6 +42,7 @@ pub use env::VARIABLES;
 pub use expand::{Environment, process_environment};
 pub use found::FoundLibrary;
 pub use load::{FILE_BYTES_MAX, LoadError, load, load_in, load_with};
+pub use log::{Log, LogFormat, LogLevel, Statistics};
 pub use overrides::Override;
 pub use problem::{Problem, Problems};
 pub use reference::markdown;
@@ -72,6 +74,10 @@ pub struct Config {
     pub databases: Vec<String>,
     /// The console.
     pub console: Console,
+    /// Statistics of statements.
+    pub statistics: Statistics,
+    /// Which lines are logged, and how.
+    pub log: Log,
     /// What it says that is more likely a mistake than meant.
     pub warnings: Problems,
 }

@@ -8,7 +8,7 @@ use toml::de::DeTable;
 
 use super::{
     AcceptorSettings, Auth, AuthMethod, ClientCertificates, ClientMode, Config, Console, JobRules, Jobs,
-    Limits, Listen, ListenOnGap, Outbox, Server, Tags, Workers,
+    Limits, Listen, ListenOnGap, Log, LogFormat, LogLevel, Outbox, Server, Statistics, Tags, Workers,
     expand::Environment,
     file::{Located, Section},
     fits,
@@ -60,6 +60,8 @@ fn config(root: &Section<'_>, known_presets: &[&str]) -> Option<Config> {
     let workers = workers(&root.section("workers", "workers"));
     let databases = databases(root);
     let console = console(&root.section("console", "console"));
+    let statistics = statistics(&root.section("statistics", "statistics"));
+    let log = log(&root.section("log", "log"));
     let servers = servers(root);
     let pools = pools(root, &servers, &jobs, &workers);
     let servers: Option<Vec<Server>> = servers.into_iter().map(|named| named.server).collect();
@@ -74,6 +76,8 @@ fn config(root: &Section<'_>, known_presets: &[&str]) -> Option<Config> {
         workers,
         databases,
         console,
+        statistics,
+        log,
         warnings,
     };
     fits::check(root, &config);
@@ -241,6 +245,38 @@ fn auth(section: &Section<'_>) -> Auth {
         method: section.parsed("method", default.method, method),
         users_file: section.path_of_file("users_file"),
         reprove_after: section.duration("reprove_after", default.reprove_after, Duration::ZERO),
+    }
+}
+
+fn statistics(section: &Section<'_>) -> Statistics {
+    let default = Statistics::default();
+    Statistics {
+        queries: section.count("queries", default.queries, &(0..=100_000)),
+        query_bytes: section.size("query_bytes", default.query_bytes, &(64..=64 << 10)),
+        slow_statement: section.duration("slow_statement", default.slow_statement, Duration::ZERO),
+        slow_statements: section.count("slow_statements", default.slow_statements, &(0..=10_000)),
+    }
+}
+
+fn log(section: &Section<'_>) -> Log {
+    let default = Log::default();
+    let level = |text: &str| {
+        LogLevel::ALL.into_iter().find(|level| level.name() == text).ok_or_else(|| {
+            let hint = "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
+            Wrong::new(format!("{} is not a level", shown(text)), hint)
+        })
+    };
+    let format = |text: &str| match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(Wrong::new(format!("{} is neither", shown(text)), "write \"text\" or \"json\"")),
+    };
+    Log {
+        level: section.parsed("level", default.level, level),
+        format: section.parsed("format", default.format, format),
+        slow_statement: section.duration("slow_statement", default.slow_statement, Duration::ZERO),
+        slow_sample_percent: section.count("slow_sample_percent", default.slow_sample_percent, &(0..=100)),
+        slow_values: section.flag("slow_values", default.slow_values),
     }
 }
 

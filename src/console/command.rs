@@ -32,6 +32,7 @@ pub(super) enum Command {
     Disable(String),
     Enable(String),
     KillClient(String),
+    ResetQueries,
     Shutdown(End),
 }
 
@@ -73,6 +74,11 @@ impl Command {
         let unknown = || reply::unknown_command(&statement.text);
         let (first, rest) = statement.words.split_first().ok_or_else(unknown)?;
         let keyword = if first.is_quoted { String::new() } else { first.text.to_ascii_lowercase() };
+        if let ("reset", [queries]) = (keyword.as_str(), rest)
+            && queries.is("queries")
+        {
+            return Ok(Self::ResetQueries);
+        }
         if let Some((_, tag)) = IGNORED.iter().find(|(word, _)| *word == keyword) {
             return Ok(Self::Ignored { tag });
         }
@@ -138,6 +144,7 @@ impl Command {
             Self::Disable(_) => "DISABLE",
             Self::Enable(_) => "ENABLE",
             Self::KillClient(_) => "KILL_CLIENT",
+            Self::ResetQueries => "RESET",
             Self::Shutdown(_) => "SHUTDOWN",
         }
     }
@@ -214,7 +221,12 @@ fn set(rest: &[Word]) -> Option<Command> {
             .map(|word| if word.is_quoted { format!("{:?}", word.text) } else { word.text.clone() })
             .collect()
     };
-    Some(Command::Set { key: first.text.clone(), value })
+    // As PostgreSQL and PgBouncer call it.
+    let key = match first.text.to_ascii_lowercase().as_str() {
+        "log_level" => "log.level".to_owned(),
+        _ => first.text.clone(),
+    };
+    Some(Command::Set { key, value })
 }
 
 #[cfg(test)]
@@ -244,6 +256,9 @@ mod tests {
             ("set limits.max_clients = 7", set("limits.max_clients", "7")),
             ("set pools.jobs.wait_timeout to '3s'", set("pools.jobs.wait_timeout", "3s")),
             ("set workers.users = ['a', 'b']", set("workers.users", "[\"a\",\"b\"]")),
+            ("set log_level = 'debug'", set("log.level", "debug")),
+            ("reset Queries", Command::ResetQueries),
+            ("RESET ALL", Command::Ignored { tag: "RESET" }),
             ("BEGIN READ ONLY", Command::Begin),
             ("DISCARD ALL", Command::Ignored { tag: "DISCARD" }),
         ] {

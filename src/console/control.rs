@@ -113,6 +113,11 @@ impl Console {
                 Ok(number) if snapshot.process.kill(number) => Outcome::Done(None),
                 _ => return Err(reply::no_such_client(id).into()),
             },
+            Command::ResetQueries => {
+                snapshot.queries.reset();
+                snapshot.slow.reset();
+                Outcome::Done(None)
+            }
             Command::Shutdown(how) => self.shut_down(*how).await?,
         })
     }

@@ -21,6 +21,7 @@ mod conversation;
 mod lexer;
 mod own;
 mod pools;
+mod queries;
 mod reply;
 mod show;
 mod sockets;

@@ -5,7 +5,7 @@ use std::fs;
 use super::{
     PGBOUNCER,
     lexer::Word,
-    own, pools, sockets, stats,
+    own, pools, queries, sockets, stats,
     table::{Columns, Rows, Value, all, none, one},
 };
 use crate::{shared::Snapshot, version};
@@ -41,6 +41,8 @@ pub(super) enum Show {
     Replicas,
     Listeners,
     Why,
+    Queries,
+    Slow,
     /// A parameter of PostgreSQL's sessions, and the value that it would have: what connection libraries ask for.
     Parameter(&'static str, String),
     /// The number one.
@@ -48,7 +50,7 @@ pub(super) enum Show {
 }
 
 /// The names, in the order of the help.
-const NAMES: [(&str, Show); 28] = [
+const NAMES: [(&str, Show); 30] = [
     ("help", Show::Help),
     ("version", Show::Version),
     ("config", Show::Config),
@@ -77,6 +79,8 @@ const NAMES: [(&str, Show); 28] = [
     ("reasons", Show::Reasons),
     ("listeners", Show::Listeners),
     ("why", Show::Why),
+    ("queries", Show::Queries),
+    ("slow", Show::Slow),
 ];
 
 /// Parameters of PostgreSQL's sessions.
@@ -108,6 +112,7 @@ RECONNECT [pool]
 WAIT_CLOSE [pool]
 KILL [pool]
 KILL_CLIENT id
+RESET QUERIES
 SHUTDOWN
 SHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS";
 
@@ -167,6 +172,8 @@ impl Show {
             Self::Replicas => own::replicas_columns(),
             Self::Listeners => own::listeners_columns(),
             Self::Why => own::why_columns(),
+            Self::Queries => queries::columns(),
+            Self::Slow => queries::slow_columns(),
             Self::Parameter(name, _) => Columns::new("s", &[*name]),
             Self::One => Columns::new("i", &["?column?"]),
         })
@@ -203,6 +210,8 @@ impl Show {
             Self::Reasons => own::reasons(snapshot),
             Self::Replicas => own::replicas(snapshot),
             Self::Listeners => own::listeners(snapshot),
+            Self::Queries => queries::rows(snapshot),
+            Self::Slow => queries::slow_rows(snapshot),
             Self::Parameter(_, value) => one([value.clone().into()]),
             Self::One => one([Value::Int(1)]),
         }

@@ -41,6 +41,7 @@ mod statements;
 mod status;
 mod tables;
 mod text;
+mod told;
 
 pub use drift::{Drift, drift};
 pub use install::{Plan, Step, install, uninstall};

@@ -17,6 +17,7 @@ use super::{
     statements::Statements,
     tables::{self, INSTALLED, Side, missing, problems},
     text::literal,
+    told::Told,
 };
 use crate::pool::ServerPool;
 
@@ -89,7 +90,7 @@ pub struct Relay {
     leads: bool,
     /// Whether somebody has enqueued since the last look.
     woken: bool,
-    told: Option<String>,
+    told: Told,
 }
 
 impl Relay {
@@ -116,7 +117,7 @@ impl Relay {
             keep_at: now,
             leads: false,
             woken: false,
-            told: None,
+            told: Told::default(),
         }
     }
 
@@ -462,15 +463,10 @@ impl Relay {
 
     /// Says what is in the way, or that nothing is any more: once each, in the log and on the primary.
     async fn tell(&mut self, trouble: Option<String>) {
-        if trouble == self.told {
+        if !self.told.tell(trouble.as_deref()) {
             return;
         }
         self.outbox.set_trouble(trouble.clone());
-        if let Some(trouble) = &trouble {
-            tracing::warn!(trouble, "jobs wait on the primary");
-        } else {
-            tracing::info!("jobs are moved from the primary to the job database again");
-        }
         if let (Some(trouble), Some(primary), false) =
             (&trouble, &mut self.primary, self.side.installed.is_empty())
         {
@@ -482,7 +478,6 @@ impl Relay {
                 self.primary = None;
             }
         }
-        self.told = trouble;
     }
 }
 

@@ -44,14 +44,14 @@ impl Session {
         let awaits = match &leased.protocol {
             protocol if protocol.is_skipping() => Awaits::Sync,
             protocol if protocol.awaits_client() => Awaits::NothingYet,
-            protocol if self.under_way.restore.is_some() || protocol.owes_client() => Awaits::Answer,
+            protocol if self.under_way.restores() || protocol.owes_client() => Awaits::Answer,
             _ => Awaits::Nothing,
         };
         leased.protocol.give_up();
         self.on_news();
         let ends = self.hold.is_pinned() || self.client.streaming > 0 || awaits == Awaits::NothingYet;
         // The error answers the request.
-        self.under_way.restore = None;
+        self.under_way.take_restore();
         let Some(mut leased) = self.part() else { return Ok(()) };
         let said = leased.protocol.take_error();
         if leased.protocol.is_amid_message() {
@@ -109,6 +109,7 @@ impl Session {
                 self.hold.transaction =
                     if is_failed { LocalTransaction::Failed } else { LocalTransaction::No };
                 self.client.skipping = leased.protocol.lacks_sync();
+                self.under_way.tally().failed = true;
                 reply.error(&mut self.client.outbox);
                 if !self.client.skipping {
                     message::ready(&mut self.client.outbox, self.hold.transaction.status());

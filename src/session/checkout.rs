@@ -1,7 +1,10 @@
 //! Getting a backend: admission, waiting, a check of those that have been idle for long, and making it ready: nothing of
 //! the session's is sent before what is another's is gone and its own settings are confirmed.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use super::{Session, Stop, hold::Leased, pins::keeps, reply, request::Request, soon::Soon};
 use crate::{
@@ -27,6 +30,7 @@ impl Session {
         judged_at: u64,
         pool: PoolId,
     ) -> Soon<'s, Result<(), Stop>> {
+        self.under_way.tally().pool = Some(pool);
         if self.who.bound.is_some() && self.outlives_pool(pool) {
             return Soon::now(Err(reply::pool_is_gone(&self.view.snapshot.pool(pool).name).into()));
         }
@@ -111,6 +115,7 @@ impl Session {
         judged_at: u64,
     ) -> Result<(), Stop> {
         let mut attempt = 1;
+        let began = Instant::now();
         let mut settings = Arc::clone(&self.own.settings);
         loop {
             let (mut lease, target) = self.any_lease(pool, first.take()).await?;
@@ -136,6 +141,7 @@ impl Session {
                     );
                 }
                 Ok(()) => {
+                    self.under_way.tally().waited += began.elapsed();
                     self.hold(lease, target, place, judged_at);
                     return Ok(());
                 }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     clock,
     route::{Demand, Standing, Target},
-    shared::{counters::Requests, judges::SHORT_TEXTS_BYTES},
+    shared::judges::SHORT_TEXTS_BYTES,
     sql::{Class, Classifier, Effects, HiddenSearch, Hint, Reading, Reason, Verdict, is_carried_name},
     wire::{
         TxStatus,
@@ -123,7 +123,7 @@ impl<'a> Judge<'a> {
             return unread;
         }
         let (classifier, catalog) = (&self.view.snapshot.classifier, self.view.catalog.load());
-        match classifier.lookup(&catalog, text) {
+        let verdict = match classifier.lookup(&catalog, text) {
             Ok(verdict) => verdict,
             Err(miss) if unjudged.judged + text.len() <= SHORT_TEXTS_BYTES => {
                 unjudged.judged += text.len();
@@ -131,9 +131,11 @@ impl<'a> Judge<'a> {
             }
             Err(_) => {
                 unjudged.texts.push(text.into());
-                Verdict::unknown(Reason::Unparsed)
+                return Verdict::unknown(Reason::Unparsed);
             }
-        }
+        };
+        self.view.snapshot.queries.learn(&verdict, text);
+        verdict
     }
 
     /// The verdict of a FunctionCall: it names its function by number.
@@ -257,6 +259,7 @@ impl<'a> Judge<'a> {
         // One without a verdict may have one by now.
         let is_known = statement.epochs == self.epochs(&statement.text) && !statement.verdict.is_unread();
         let verdict = if is_known && self.reading == Reading::Utf8 {
+            self.view.snapshot.queries.learn(&statement.verdict, &statement.text);
             statement.verdict
         } else {
             self.verdict_or_note(&statement.text, unjudged)
@@ -330,34 +333,6 @@ impl Session {
         let window = self.view.snapshot.workers.job_window;
         if !window.is_zero() && demand.works_on_jobs() {
             self.own.work_until(clock::last_tick().checked_add(window));
-        }
-    }
-
-    /// The counters of the pool that serves the request, or has just served it.
-    fn requests(&self) -> Option<&Requests> {
-        self.own.last.map(|(pool, ..)| &*self.view.snapshot.requests[usize::from(pool.0)])
-    }
-
-    /// Counts a request for the metrics.
-    pub(crate) fn count(&self, demand: &Demand) {
-        if let Some(requests) = self.requests().filter(|_| demand.statements > 0) {
-            requests.count(demand.verdict.class, demand.verdict.reason);
-        }
-    }
-
-    /// Counts a transaction that begins on the backend that the session has kept.
-    pub(crate) fn count_again(&self) {
-        let begins =
-            |leased: &Leased| leased.protocol.status() == TxStatus::Idle && !leased.protocol.is_open();
-        if let Some(requests) = self.requests().filter(|_| self.hold.leased.as_ref().is_some_and(begins)) {
-            requests.count_again();
-        }
-    }
-
-    /// Notes how long a request took that began at `start`.
-    pub(crate) fn took(&self, demand: &Demand, start: std::time::Instant) {
-        if let Some(requests) = self.requests().filter(|_| demand.statements > 0) {
-            requests.note_duration(demand.verdict.class, clock::since(start));
         }
     }
 

@@ -180,7 +180,8 @@ impl Session {
         self.view.snapshot.routes.primary
     }
 
-    fn count_read(&self, on: ReadOn) {
+    fn count_read(&mut self, on: ReadOn) {
+        self.under_way.tally().read_on = Some(on);
         self.view.snapshot.metrics.reads.0[on as usize].fetch_add(1, Ordering::Relaxed);
     }
 

@@ -59,7 +59,7 @@ impl Session {
             Ended::SlowListener(_) => "it does not take its notifications",
             Ended::NoRoom(_) => "the unfinished requests of all clients take limits.request_buffer_total",
             _ => {
-                tracing::debug!(user = self.who.identity.user, %ended, "a session ended");
+                self.log_work(ended);
                 return;
             }
         };
@@ -68,6 +68,7 @@ impl Session {
 
     /// Names a client that is given up.
     pub(super) fn log_disconnected(&self, why: &str) {
+        let Some(left_out) = self.view.snapshot.disconnect_log.admits() else { return };
         let application = self.own.settings.get("application_name").unwrap_or_default();
         let (user, database) = (&self.who.identity.user, &self.who.identity.database);
         tracing::warn!(
@@ -76,6 +77,7 @@ impl Session {
             database,
             application,
             why,
+            left_out,
             "a client is disconnected"
         );
     }

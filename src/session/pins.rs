@@ -131,13 +131,16 @@ impl Session {
                 }
                 let limit = idle_limit(leased);
                 let (pool, reason) = (leased.pool().name.clone(), pin.reason.label());
-                tracing::warn!(
-                    pool,
-                    reason,
-                    ?limit,
-                    is_over_bound,
-                    "a pinned session is ended: it idles while others wait"
-                );
+                if let Some(left_out) = self.view.snapshot.disconnect_log.admits() {
+                    tracing::warn!(
+                        pool,
+                        reason,
+                        ?limit,
+                        is_over_bound,
+                        left_out,
+                        "a pinned session is ended: it idles while others wait"
+                    );
+                }
                 return Err(Ended::PinnedIdle(
                     PinnedIdle { pool, reason, idle: limit, is_over_bound }.into(),
                 ));

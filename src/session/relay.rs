@@ -203,7 +203,7 @@ impl Session {
             Ok(sent) => sent,
             Err(error) => return self.lose_client(error),
         };
-        self.view.snapshot.metrics.traffic.count_sent(sent);
+        self.count_sent(sent);
         if sent == self.client.outbox.len() {
             self.client.outbox = Vec::new();
         } else {
@@ -287,7 +287,7 @@ impl Session {
         let before = self.client.outbox.len();
         let flushed = self.client.socket.poll_flush(cx, &mut self.client.outbox);
         let taken = before - self.client.outbox.len();
-        self.view.snapshot.metrics.traffic.count_sent(taken);
+        self.count_sent(taken);
         if let Some(leased) = &self.hold.leased {
             let doing = &leased.cancel.doing;
             if flushed.is_pending() { doing.stalls(taken > 0) } else { doing.flows() }
@@ -336,6 +336,10 @@ impl Session {
             let broken = leased.nonsense(&bad);
             return self.on_broken(broken);
         }
+        let rows = leased.protocol.take_rows();
+        if rows > 0 {
+            self.under_way.tally().rows += rows;
+        }
         if leased.protocol.has_heard() {
             self.on_news();
         }
@@ -350,7 +354,7 @@ impl Session {
             let sent = if self.client.outbox.is_empty() { self.client.socket.send_now(bytes) } else { Ok(0) };
             match sent {
                 Ok(sent) => {
-                    self.view.snapshot.metrics.traffic.count_sent(sent);
+                    self.count_sent(sent);
                     self.client.outbox.extend_from_slice(&bytes[sent..]);
                 }
                 Err(error) => self.lose_client(error)?,
@@ -370,7 +374,7 @@ impl Session {
             Ok(len) => len,
             Err(error) => return Poll::Ready(self.lose_client(error)),
         };
-        self.view.snapshot.metrics.traffic.count_received(len);
+        self.count_received(len);
         Poll::Ready(self.on_client_bytes(scratch.filled(len)))
     }
 

@@ -94,7 +94,7 @@ impl Sending<'_> {
         }
         if completion.is_some() {
             leased.protocol.withhold_ready();
-            self.under_way.restore = completion.map(Box::new);
+            self.under_way.tally().restore = completion;
         }
         let sent = leased.send(if as_it_came { &self.client.inbox[..request.len] } else { &draft });
         leased.protocol.insert_leading(&mut self.client.outbox);

@@ -75,7 +75,7 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         if session.localizes(request) {
             Box::pin(session.check_types(request)).await?;
         }
-        session.count(&demand);
+        session.count(request, &demand);
         session.send(request, &demand)?;
         session.relay().await?;
         session.settle().await?;
@@ -89,5 +89,6 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         Err(Stop::Ended(ended)) => return Err(ended),
         Err(Stop::Refused(reply)) => reply,
     };
+    session.took_in_vain(&demand, start);
     Box::pin(session.refuse(request, reply)).await
 }

@@ -50,7 +50,7 @@ impl Session {
     /// After a request: in a transaction or between Flush and Sync the lease is kept; otherwise the server is
     /// asked what was left, if anything can have been, and the lease is kept (pinned) or given back.
     pub(super) async fn settle(&mut self) -> Result<(), Ended> {
-        if let Some(sql) = self.under_way.restore.take() {
+        if let Some(sql) = self.under_way.take_restore() {
             Box::pin(self.restore(&sql)).await?;
         }
         self.end_statements();
@@ -181,11 +181,12 @@ impl Session {
 
     /// Takes in what the replies told besides the bytes for the client.
     pub(super) fn on_news(&mut self) {
-        let Self { client, view, own, hold: Hold { transaction, leased, across }, .. } = self;
+        let Self { client, view, own, hold: Hold { transaction, leased, across }, under_way, .. } = self;
         let Some(leased) = leased else { return };
         let mut news = leased.protocol.take_heard();
         if let Some(failure) = news.failure {
             leased.left.failed = true;
+            under_way.tally().failed = true;
             if let Some(across) = across {
                 across.failed = true;
             }

@@ -57,6 +57,8 @@ impl Start {
         who.key.has_settings(&own.settings);
         let under_way = UnderWay::new(&snapshot);
         let view = View::new(live, snapshot, &who.identity);
-        Box::new(Session { client, who, view, own, hold: Hold::default(), under_way })
+        let mut session = Box::new(Session { client, who, view, own, hold: Hold::default(), under_way });
+        session.note_begin();
+        session
     }
 }

@@ -1,6 +1,6 @@
 //! The request under way.
 
-use super::transaction::Ending;
+use super::{tally::Tally, transaction::Ending};
 use crate::shared::{Snapshot, attention::Call};
 
 /// The request under way.
@@ -12,12 +12,6 @@ pub(super) struct UnderWay {
     pub(super) was_in_transaction: bool,
     /// The effect that it may have on that transaction.
     pub(super) ending: Ending,
-    /// The statement that completes it, if it succeeds.
-    #[expect(
-        clippy::box_collection,
-        reason = "few requests have one, and every idle session pays for the place"
-    )]
-    pub(super) restore: Option<Box<String>>,
     /// Whether everything under way is proven to read only.
     pub(super) only_reads: bool,
     /// The request's bytes, as long as it can be run once more.
@@ -28,6 +22,8 @@ pub(super) struct UnderWay {
     pub(super) known: u32,
     /// The request, or the one at the start of the inbox, was sent before.
     pub(super) is_repeated: bool,
+    /// The figures of it; there are none before the first one.
+    pub(super) tally: Option<Box<Tally>>,
 }
 
 impl UnderWay {
@@ -37,12 +33,27 @@ impl UnderWay {
             attended: snapshot.attention.last(),
             was_in_transaction: false,
             ending: Ending::No,
-            restore: None,
             only_reads: false,
             sent: None,
             fresh: 0,
             known: 0,
             is_repeated: false,
+            tally: None,
         }
+    }
+
+    /// The figures of the request under way.
+    pub(super) fn tally(&mut self) -> &mut Tally {
+        self.tally.get_or_insert_default()
+    }
+
+    /// Whether a statement is to complete it.
+    pub(super) fn restores(&self) -> bool {
+        self.tally.as_ref().is_some_and(|tally| tally.restore.is_some())
+    }
+
+    /// The statement that completes it, if it has succeeded; it is nobody's from then on.
+    pub(super) fn take_restore(&mut self) -> Option<String> {
+        self.tally.as_mut().and_then(|tally| tally.restore.take())
     }
 }

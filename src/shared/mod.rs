@@ -16,6 +16,7 @@ pub(crate) mod judges;
 pub mod orders;
 pub(crate) mod places;
 mod process;
+pub mod queries;
 pub mod recent;
 mod snapshot;
 

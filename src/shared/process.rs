@@ -12,8 +12,16 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    attention::Attention, averages::Averages, cancels::Cancels, counters::Metrics, door_log::DoorLog,
-    judges::Judges, orders::Orders, places::Places, recent::Recent,
+    attention::Attention,
+    averages::Averages,
+    cancels::Cancels,
+    counters::Metrics,
+    door_log::DoorLog,
+    judges::Judges,
+    orders::Orders,
+    places::Places,
+    queries::{Queries, SlowLog},
+    recent::Recent,
 };
 use crate::{backend::statements::Statements, catalog::Catalogs, causal::Causal, listen::Listeners};
 
@@ -43,6 +51,8 @@ pub struct Process {
     pub door_log: DoorLog,
     /// The log of clients with whom TLS did not come about.
     pub tls_log: DoorLog,
+    /// The log of clients that were disconnected for what they did, or did not do.
+    pub disconnect_log: DoorLog,
     /// Ends every session that is not in a transaction; set by [`Process::drain`].
     pub draining: CancellationToken,
     /// The same, to be asked before every request: the token takes a lock.
@@ -61,6 +71,10 @@ pub struct Process {
     pub recent: Recent,
     /// Places for those who have the servers asked what keeps them.
     pub inquiries: Arc<Semaphore>,
+    /// Statistics of statements.
+    pub queries: Queries,
+    /// Slow statements.
+    pub slow: SlowLog,
 }
 
 impl Process {
@@ -77,6 +91,7 @@ impl Process {
             metrics: Arc::default(),
             door_log: DoorLog::default(),
             tls_log: DoorLog::default(),
+            disconnect_log: DoorLog::default(),
             draining: CancellationToken::new(),
             is_draining: AtomicBool::new(false),
             kept: Arc::default(),
@@ -86,6 +101,8 @@ impl Process {
             averages: Averages::default(),
             recent: Recent::default(),
             inquiries: Arc::new(Semaphore::new(INQUIRIES_AT_ONCE)),
+            queries: Queries::default(),
+            slow: SlowLog::default(),
         }
     }
 

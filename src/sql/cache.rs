@@ -72,7 +72,7 @@ impl Classifier {
 
     /// Parses a text and remembers its verdict. Takes from a microsecond to tens of milliseconds, by size.
     pub fn judge(&self, catalog: &Catalog, text: &[u8], miss: Miss) -> Verdict {
-        let verdict = judge::judge(&self.rules, catalog, text, None);
+        let verdict = Verdict { text: miss.key.id(), ..judge::judge(&self.rules, catalog, text, None) };
         self.verdicts.insert((catalog.epoch_of(text), miss.key), verdict);
         verdict
     }

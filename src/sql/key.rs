@@ -12,11 +12,19 @@ use super::{
     hint,
     lexer::{Kind, Lexer},
     tags::Tags,
+    text_id::TextId,
 };
 
 /// 128 bits; the seeds are random, so nobody outside can look for two texts with the same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key(u64, u64);
+
+impl Key {
+    /// One half of it, which tells texts apart well enough for statistics. Never that of no text.
+    pub(super) const fn id(self) -> TextId {
+        TextId::new(self.0 | 1)
+    }
+}
 
 impl Hash for Key {
     /// One half is random enough to find a place by; both are compared.

@@ -1,6 +1,6 @@
 //! What classification says of one SQL text.
 
-use super::{consistency::Consistency, tables::Tables};
+use super::{consistency::Consistency, tables::Tables, text_id::TextId};
 
 /// The class of a statement decides the pool it runs on.
 ///
@@ -321,6 +321,8 @@ pub struct Verdict {
     /// Of a read the tables that it reads; of anything else those that it may change, and read. See
     /// [`Verdict::changes`].
     pub tables: Tables,
+    /// Which text it is of, for statistics.
+    pub text: TextId,
 }
 
 impl Class {
@@ -397,6 +399,7 @@ impl Verdict {
             consistency: None,
             is_worker: false,
             tables: Tables::NONE,
+            text: TextId::NONE,
         }
     }
 
@@ -479,6 +482,6 @@ mod tests {
     fn labels_are_distinct() {
         let labels: std::collections::HashSet<_> = Reason::ALL.iter().map(|reason| reason.label()).collect();
         assert_eq!(labels.len(), Reason::ALL.len());
-        assert!(std::mem::size_of::<Verdict>() <= 32);
+        assert!(std::mem::size_of::<Verdict>() <= 40);
     }
 }

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use super::{
     StartError,
     outbox::{outbox, own_connections, relay_settings},
+    statistics,
 };
 use crate::{
     auth::{Secret, Users, Verifier, tls},
@@ -189,6 +190,7 @@ impl Draft {
             self.shared.catalogs.moved();
         }
         self.shared.listeners.set_limits(listen_limits(&self.config.limits));
+        statistics::set_limits(&self.shared, &self.config);
         if let Some(identity) = &warm {
             self.shared.catalogs.keep_warm(identity);
         }

@@ -11,6 +11,7 @@ mod run;
 pub mod secrets;
 pub mod service;
 pub mod signals;
+mod statistics;
 pub mod telemetry;
 
 pub use error::StartError;

@@ -19,6 +19,7 @@ use super::{
     build::{Built, Draft, Files},
     descriptors, secrets, service,
     signals::{Signals, Wish},
+    telemetry::LogControl,
 };
 use crate::{
     auth::Users,
@@ -77,6 +78,8 @@ pub(crate) struct Running {
     orders: Option<mpsc::Receiver<Order>>,
     /// What was warned of when the configuration was last read.
     warned: Vec<String>,
+    /// The log, to be changed.
+    log: LogControl,
     /// Why the last reload was refused; empty if it was not.
     refused: Vec<String>,
     /// Lines that say that nothing is new.
@@ -104,8 +107,7 @@ struct Refused(Vec<String>);
 impl Running {
     /// Puts the first configuration in force.
     pub(crate) fn start(
-        config: Config,
-        origin: Origin,
+        (config, origin, log): (Config, Origin, LogControl),
         files: Files,
         spawner: Spawner,
         tasks: TaskTracker,
@@ -131,6 +133,7 @@ impl Running {
             overrides: Vec::new(),
             orders,
             warned: Vec::new(),
+            log,
             refused: Vec::new(),
             repeats: Seldom::default(),
             catalog_source,
@@ -166,6 +169,10 @@ impl Running {
                 wish = signals.next() => match wish {
                     Wish::Reload => Some((orders::Wish::Reload, None)),
                     Wish::End => return orders::End::Drained,
+                    Wish::Turn => {
+                        self.log.turn();
+                        continue;
+                    }
                 },
                 // Cancel safe.
                 order = next_order(self.orders.as_mut()) => Some((order.wish, Some(order.to))),
@@ -319,6 +326,7 @@ impl Running {
         let before = Arc::clone(&self.built);
         let (built, unkept) = draft.carry_out(Some(&before));
         self.built = Arc::new(built);
+        self.log.follow(&before.config.log, &self.built.config.log);
         self.current.replace(&self.built.shared);
         self.catalog_source.send_replace(self.built.catalog_source());
         self.keep(unkept);

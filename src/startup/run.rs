@@ -17,6 +17,7 @@ use super::{
     reload::{self, Origin, Running},
     service::{self, Inherited},
     signals::{self, Signals},
+    telemetry::LogControl,
 };
 use crate::{
     admin, clock,
@@ -41,8 +42,9 @@ const PAUSE_WITHOUT_IDENTITY: Duration = Duration::from_secs(2);
 /// Clients that are cut off have this long to be told.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Runs until a signal ends it. `origin` is where the configuration came from, and is read again on SIGHUP.
-pub fn run(mut config: Config, origin: Origin) -> Result<(), StartError> {
+/// Runs until a signal ends it. `origin` is where the configuration came from, and is read again on SIGHUP; `log` is
+/// what changes the log.
+pub fn run(mut config: Config, origin: Origin, log: LogControl) -> Result<(), StartError> {
     // Before there are threads: it clears variables of the environment.
     let inherited = Inherited::take().map_err(StartError::Inherited)?;
     let shortage = descriptors::fit(&mut config, descriptors::raise_limit());
@@ -76,7 +78,7 @@ pub fn run(mut config: Config, origin: Origin) -> Result<(), StartError> {
             std::thread::spawn(move || runtime.block_on(stop.cancelled()))
         })
         .collect();
-    let ran = first.block_on(serve((config, origin, warned), inherited, spawner, stop.clone()));
+    let ran = first.block_on(serve((config, origin, log), warned, inherited, spawner, stop.clone()));
     stop.cancel();
     for thread in others {
         // A panic in a session's task does not end its thread; this only waits.
@@ -85,9 +87,10 @@ pub fn run(mut config: Config, origin: Origin) -> Result<(), StartError> {
     ran
 }
 
-/// Serves by a configuration, where that comes from, and what was warned of.
+/// Serves by a configuration, of which this was warned.
 async fn serve(
-    (config, origin, warned): (Config, Origin, Vec<String>),
+    (config, origin, log): (Config, Origin, LogControl),
+    warned: Vec<String>,
     inherited: Inherited,
     spawner: Spawner,
     stop: CancellationToken,
@@ -98,7 +101,8 @@ async fn serve(
     let pools = Spawner { tracker: TaskTracker::new(), threads: Arc::clone(&spawner.threads) };
     let tasks = TaskTracker::new();
     let files = Files::read(&config)?;
-    let mut running = Running::start(config, origin, files, pools.clone(), tasks.clone(), stop.clone())?;
+    let mut running =
+        Running::start((config, origin, log), files, pools.clone(), tasks.clone(), stop.clone())?;
     running.has_warned(warned);
     let current = running.current();
     let accepting = CancellationToken::new();

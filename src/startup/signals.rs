@@ -1,4 +1,4 @@
-//! What signals ask for: SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads.
+//! What signals ask for: SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads, SIGUSR1 changes what is logged.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    user: Signal,
 }
 
 /// The wish that a signal stands for.
@@ -22,6 +23,8 @@ pub enum Wish {
     End,
     /// To read the configuration again.
     Reload,
+    /// To log more, or less again.
+    Turn,
 }
 
 impl Signals {
@@ -31,6 +34,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            user: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -41,16 +45,23 @@ impl Signals {
             _ = self.terminate.recv() => Wish::End,
             _ = self.interrupt.recv() => Wish::End,
             _ = self.hangup.recv() => Wish::Reload,
+            _ = self.user.recv() => Wish::Turn,
         }
     }
 
     async fn end_while_draining(&mut self) {
-        while self.next().await == Wish::Reload {
-            tracing::warn!("SIGHUP while going down: the configuration is not read again");
+        loop {
+            match self.next().await {
+                Wish::End => return,
+                Wish::Reload => {
+                    tracing::warn!("SIGHUP while going down: the configuration is not read again");
+                }
+                Wish::Turn => tracing::info!("SIGUSR1 while going down: the log stays as it is"),
+            }
         }
     }
 
-    /// Waits for one that asks for the end; one that asks for a reload is kept for later.
+    /// Waits for one that asks for the end; others are kept for later.
     pub async fn end(&mut self) {
         tokio::select! {
             // Cancel safe: as above.

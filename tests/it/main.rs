@@ -59,6 +59,7 @@ mod starts;
 mod state;
 mod statements;
 mod statements_told;
+mod statistics;
 mod support;
 mod tidy;
 mod tls;

@@ -111,6 +111,11 @@ impl Protocol {
         self.body_left == 0 && self.tail.is_empty()
     }
 
+    /// The rows that commands of the client have returned or changed since this was last asked.
+    pub const fn take_rows(&mut self) -> u64 {
+        std::mem::replace(&mut self.rows, 0)
+    }
+
     /// Whether there is anything for [`Protocol::take_heard`] to give.
     pub const fn has_heard(&self) -> bool {
         self.heard.is_some()

@@ -64,7 +64,8 @@ impl Protocol {
                 break;
             };
             let here = rest.len().min(header.len);
-            let passes = if self.passes_at_once(header.tag) {
+            let is_whole = header.tag != b'C' || here == header.len || header.len > INSPECTED_BYTES;
+            let passes = if is_whole && self.passes_at_once(header.tag) {
                 true
             } else {
                 let limit = self.looks_into(header.tag);
@@ -80,6 +81,9 @@ impl Protocol {
             };
             if passes {
                 out.pass(chunk, at, at + here);
+                if header.tag == b'C' {
+                    self.rows += rows_of(&rest[HEADER_BYTES..here]);
+                }
             }
             self.body_left = header.len - here;
             self.body_passes = passes;
@@ -115,9 +119,8 @@ impl Protocol {
     /// Up to which length a message is looked into.
     fn looks_into(&self, tag: u8) -> usize {
         let (looks_into, limit) = match tag {
-            b'Z' | b'S' | b'E' => (true, INSPECTED_BYTES),
+            b'Z' | b'S' | b'E' | b'C' => (true, INSPECTED_BYTES),
             b'A' => (self.heard_elsewhere.is_some(), INSPECTED_BYTES),
-            b'C' => (self.watches, INSPECTED_BYTES),
             b'N' => (self.may_be_repeated(), INSPECTED_BYTES),
             b'T' | b't' => (self.is_describing(), DESCRIBED_BYTES),
             _ => return 0,
@@ -373,6 +376,14 @@ fn insert_naming(body: &[u8], chunk: &[u8], out: &mut Outgoing) {
     let mut error = Vec::with_capacity(HEADER_BYTES + body.len());
     message::raw(&mut error, b'E', body);
     out.insert_naming(chunk, &error);
+}
+
+/// The rows that a command tag tells of: the number at its end.
+fn rows_of(body: &[u8]) -> u64 {
+    let tag = body.strip_suffix(b"\0").unwrap_or_default();
+    let digits = tag.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let (_, number) = tag.split_at(tag.len() - digits);
+    number.iter().fold(0_u64, |rows, digit| rows.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
 }
 
 /// Whether an ErrorResponse ends its connection.

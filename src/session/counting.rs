@@ -1,0 +1,207 @@
+//! Counting what a request has come to: for metrics, for the statistics of statements, and for the log of slow ones and of
+//! sessions that end.
+
+use std::{
+    fmt::Write as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{Ended, Session, hold::Leased, kinds::LEAVES_STATE, request::Request, tally::Totals};
+use crate::{
+    backend::probe::PinReason,
+    clock,
+    route::{Demand, PoolId},
+    shared::{counters::Requests, queries::By},
+    sql::{Reason, TextId, Verdict},
+    wire::TxStatus,
+};
+
+/// Bytes of a request's values that the log of slow statements shows.
+const VALUES_BYTES: usize = 1024;
+
+impl Session {
+    /// The session begins: its work is noted if its end is to be logged.
+    pub(super) fn note_begin(&mut self) {
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            self.under_way.tally().totals = Some(Box::new(Totals {
+                began: clock::last_tick(),
+                requests: 0,
+                errors: 0,
+                received_bytes: 0,
+                sent_bytes: 0,
+                waited: Duration::ZERO,
+                pools: 0,
+            }));
+        }
+    }
+
+    /// Counts bytes that the client has sent.
+    pub(super) fn count_received(&mut self, bytes: usize) {
+        self.view.snapshot.metrics.traffic.count_received(bytes);
+        if let Some(totals) = self.under_way.tally.as_mut().and_then(|tally| tally.totals.as_mut()) {
+            totals.received_bytes += bytes as u64;
+        }
+    }
+
+    /// Counts bytes that the client was sent.
+    pub(super) fn count_sent(&mut self, bytes: usize) {
+        self.view.snapshot.metrics.traffic.count_sent(bytes);
+        if let Some(totals) = self.under_way.tally.as_mut().and_then(|tally| tally.totals.as_mut()) {
+            totals.sent_bytes += bytes as u64;
+        }
+    }
+
+    /// The counters of the pool that serves the request, or has just served it.
+    fn requests(&self) -> Option<&Requests> {
+        self.own.last.map(|(pool, ..)| &*self.view.snapshot.requests[usize::from(pool.0)])
+    }
+
+    /// Counts a request for the metrics, and notes where it begins.
+    pub(crate) fn count(&mut self, request: Request, demand: &Demand) {
+        if let Some(requests) = self.requests().filter(|_| demand.statements > 0) {
+            requests.count(demand.verdict.class, demand.verdict.reason);
+        }
+        let was_pinned = self.hold.is_pinned();
+        let shows_values = self.view.snapshot.slow.logs_values() && shows_values(demand.verdict.reason);
+        let values = shows_values.then(|| self.values(request));
+        let tally = self.under_way.tally();
+        tally.was_pinned = was_pinned;
+        tally.prepares = request.is_extended() && !request.about.portals;
+        tally.values = values;
+    }
+
+    /// Counts a transaction that begins on the backend that the session has kept.
+    pub(crate) fn count_again(&self) {
+        let begins =
+            |leased: &Leased| leased.protocol.status() == TxStatus::Idle && !leased.protocol.is_open();
+        if let Some(requests) = self.requests().filter(|_| self.hold.leased.as_ref().is_some_and(begins)) {
+            requests.count_again();
+        }
+    }
+
+    /// Notes how long a request took that began at `start`, and what has come of it.
+    pub(crate) fn took(&mut self, demand: &Demand, start: Instant) {
+        if demand.statements == 0 {
+            if let Some(verdict) = self.under_way.tally().goes_on() {
+                let pool = self.own.last.map(|(pool, ..)| pool);
+                self.note_ran((&verdict, true), pool, clock::since(start));
+            }
+            return;
+        }
+        let took = clock::since(start);
+        if let Some(requests) = self.requests() {
+            requests.note_duration(demand.verdict.class, took);
+        }
+        // What is run once more is noted then.
+        if !self.under_way.is_repeated {
+            let pool = self.own.last.map(|(pool, ..)| pool);
+            self.note_ran((&demand.verdict, false), pool, took);
+        }
+    }
+
+    /// Notes that a request was refused which began at `start`.
+    pub(crate) fn took_in_vain(&mut self, demand: &Demand, start: Instant) {
+        let took = clock::since(start);
+        let tally = self.under_way.tally();
+        tally.failed = true;
+        let pool = tally.pool.or(self.own.last.map(|(pool, ..)| pool));
+        if demand.statements > 0 {
+            self.note_ran((&demand.verdict, false), pool, took);
+        } else {
+            tally.end(pool);
+        }
+    }
+
+    /// Notes what has come of a request, or of one that fetches more of another one's rows.
+    fn note_ran(&mut self, (verdict, goes_on): (&Verdict, bool), pool: Option<PoolId>, took: Duration) {
+        let Self { who, view, own, hold, under_way, .. } = self;
+        let tally = under_way.tally.get_or_insert_default();
+        let snapshot = &view.snapshot;
+        if let Some(pool) = pool
+            && let Some(pool_name) = snapshot.pools.get(usize::from(pool.0)).map(|pool| pool.name.as_str())
+        {
+            let by = By { identity: &who.identity, pool, pool_name };
+            let ran = tally.ran(took, goes_on);
+            if !tally.prepares || tally.failed {
+                snapshot.queries.record(verdict, by, &ran);
+                snapshot.slow.note(
+                    (verdict, by, &ran),
+                    own.settings.get("application_name").unwrap_or_default(),
+                    tally.values.as_deref(),
+                    || snapshot.queries.text(verdict).unwrap_or_else(|| Arc::from("(not known)")),
+                );
+            }
+            if let Some(reason) = hold.leased.as_ref().and_then(Leased::new_pin).filter(|_| !tally.was_pinned)
+            {
+                let text = tally.culprit(verdict);
+                snapshot.queries.pinned(text, verdict, by, reason);
+            }
+        }
+        tally.suspect = match &hold.leased {
+            None => TextId::NONE,
+            Some(_) if verdict.effects.has(LEAVES_STATE) => verdict.text,
+            Some(_) => tally.suspect,
+        };
+        tally.last = Some((verdict.text, verdict.class, verdict.reason));
+        tally.end(pool);
+    }
+
+    /// The literals and values of a request, as far as there is room for them.
+    fn values(&self, request: Request) -> Box<str> {
+        let mut values = String::new();
+        let judge = self.judge();
+        if !request.is_extended() {
+            let text = judge.query_text(request).unwrap_or_default();
+            values.push_str(&String::from_utf8_lossy(&text[..text.len().min(VALUES_BYTES)]));
+        }
+        judge.for_each_bound_value(request, |value| {
+            if values.len() < VALUES_BYTES {
+                let value = String::from_utf8_lossy(&value[..value.len().min(VALUES_BYTES - values.len())]);
+                let comma = if values.is_empty() { "" } else { ", " };
+                let _ = write!(values, "{comma}{value:?}");
+            }
+        });
+        values.into()
+    }
+
+    /// Tells the log of the session's end, with its work.
+    pub(super) fn log_work(&self, ended: &Ended) {
+        let (user, database) = (&self.who.identity.user, &self.who.identity.database);
+        let Some(totals) = self.under_way.tally.as_ref().and_then(|tally| tally.totals.as_ref()) else {
+            tracing::debug!(user, database, %ended, "a session ended");
+            return;
+        };
+        let pools = self.view.snapshot.pools.iter().enumerate();
+        let served = pools.filter(|(at, _)| totals.pools & (1 << (at % 64)) != 0);
+        let pools: Vec<&str> = served.map(|(_, pool)| pool.name.as_str()).collect();
+        tracing::debug!(
+            user,
+            database,
+            peer = self.client.socket.peer(),
+            lasted_ms = totals.began.elapsed().as_millis() as u64,
+            requests = totals.requests,
+            errors = totals.errors,
+            received_bytes = totals.received_bytes,
+            sent_bytes = totals.sent_bytes,
+            waited_ms = totals.waited.as_millis() as u64,
+            pools = pools.join(","),
+            %ended,
+            "a session ended"
+        );
+    }
+}
+
+/// Whether the values of a statement may be logged, if that is asked for: not those of one that may set a password, or of which
+/// it is not known what it does.
+const fn shows_values(reason: Reason) -> bool {
+    use Reason::{NoObject, OldStrings, TooLong, Unparsed, Utility};
+    !matches!(reason, NoObject | OldStrings | TooLong | Unparsed | Utility)
+}
+
+impl Leased {
+    /// Why it is kept beyond its transaction, if a statement is to blame.
+    fn new_pin(&self) -> Option<PinReason> {
+        self.pin.as_ref().map(|pin| pin.reason).filter(|reason| *reason != PinReason::SessionMode)
+    }
+}

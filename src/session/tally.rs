@@ -1,0 +1,85 @@
+//! The figures of the request under way, and of its session: gathered on the way, and taken up by `counting`.
+
+use std::time::{Duration, Instant};
+
+use super::kinds::LEAVES_STATE;
+use crate::{
+    clock,
+    route::PoolId,
+    shared::{counters::ReadOn, queries::Ran},
+    sql::{Class, Reason, TextId, Verdict},
+};
+
+/// The request under way, as far as it has come.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Rows, by the tags of its commands.
+    pub(super) rows: u64,
+    /// How long it has waited for a connection.
+    pub(super) waited: Duration,
+    /// The client was told an error.
+    pub(super) failed: bool,
+    /// Where it runs, if it is a read that a replica might serve.
+    pub(super) read_on: Option<ReadOn>,
+    /// The pool that it is to run on.
+    pub(super) pool: Option<PoolId>,
+    /// The statement that completes it, if it succeeds.
+    pub(super) restore: Option<String>,
+    /// The request only prepares or describes statements.
+    pub(super) prepares: bool,
+    /// The session was pinned when it came.
+    pub(super) was_pinned: bool,
+    /// The literals and bound values, if they are to be logged.
+    pub(super) values: Option<Box<str>>,
+    /// The last request that had a statement: what is fetched of it later is its own.
+    pub(super) last: Option<(TextId, Class, Reason)>,
+    /// The last text that may have left state on the backend which the session holds.
+    pub(super) suspect: TextId,
+    /// The work of the session until now, if its end is to be logged.
+    pub(super) totals: Option<Box<Totals>>,
+}
+
+/// The work of a session.
+#[derive(Debug)]
+pub(super) struct Totals {
+    pub(super) began: Instant,
+    pub(super) requests: u64,
+    pub(super) errors: u64,
+    pub(super) received_bytes: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) waited: Duration,
+    /// The pools that have served it, by their places.
+    pub(super) pools: u64,
+}
+
+impl Tally {
+    pub(super) fn ran(&self, took: Duration, goes_on: bool) -> Ran {
+        let Self { waited, rows, failed, read_on, .. } = *self;
+        Ran { ended: clock::last_tick(), took, waited, rows, failed, read_on, goes_on }
+    }
+
+    /// The verdict of the last statement, if the request under way has fetched more of its rows, or has failed.
+    pub(super) fn goes_on(&self) -> Option<Verdict> {
+        let (text, class, reason) = self.last.filter(|_| self.rows > 0 || self.failed)?;
+        Some(Verdict { text, ..Verdict::new(class, reason) })
+    }
+
+    /// The text by which a session has become pinned behind a request.
+    pub(super) fn culprit(&self, verdict: &Verdict) -> TextId {
+        let is_innocent = !verdict.effects.has(LEAVES_STATE) && self.suspect != TextId::NONE;
+        if is_innocent { self.suspect } else { verdict.text }
+    }
+
+    /// The request is over.
+    pub(super) fn end(&mut self, pool: Option<PoolId>) {
+        if let Some(totals) = &mut self.totals {
+            totals.requests += 1;
+            totals.errors += u64::from(self.failed);
+            totals.waited += self.waited;
+            totals.pools |= pool.map_or(0, |pool| 1 << (pool.0 % 64));
+        }
+        (self.rows, self.waited, self.failed) = (0, Duration::ZERO, false);
+        (self.read_on, self.pool, self.values) = (None, None, None);
+        self.prepares = false;
+    }
+}
