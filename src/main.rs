@@ -10,6 +10,7 @@ use std::{
 };
 
 use bulkhead::{
+    admin,
     commands::{check, classify, health, jobs, upstream},
     config, demo, sql,
     startup::{
@@ -64,6 +65,8 @@ Examples:
       tells which pool a statement goes to, and why
   bulkhead keys
       prints every key of the configuration with its default and meaning
+  bulkhead metrics
+      prints every metric of /metrics with its type, labels, unit and meaning
   bulkhead jobs plan
       prints what a job database on another server needs for jobs that are enqueued in a transaction of the primary
 
@@ -102,6 +105,10 @@ enum Command {
     ///
     /// Example: bulkhead keys | less
     Keys,
+    /// Print every metric with its type, labels, unit and meaning, as Markdown.
+    ///
+    /// Example: bulkhead metrics | less
+    Metrics,
     /// Tell the class of a statement, its pool, and why.
     ///
     /// Example: bulkhead classify "SELECT * FROM oban_jobs"
@@ -195,6 +202,10 @@ fn main() -> ExitCode {
             say(format_args!("{}", config::markdown()));
             return ExitCode::SUCCESS;
         }
+        Some(Command::Metrics) => {
+            say(format_args!("{}", admin::markdown()));
+            return ExitCode::SUCCESS;
+        }
         Some(Command::Demo { once, seconds }) => return demonstrate(once, seconds),
         _ => {}
     }
@@ -213,7 +224,7 @@ fn main() -> ExitCode {
         Some(Command::Reload { target }) => reload(&config, &target),
         Some(Command::Health) => check_health(&config),
         Some(Command::Jobs { command }) => run_jobs(&config, command),
-        Some(Command::Keys | Command::Demo { .. }) => {
+        Some(Command::Keys | Command::Metrics | Command::Demo { .. }) => {
             unreachable!("they need no configuration and have been run")
         }
     }

@@ -6,11 +6,13 @@
 mod health;
 mod http;
 mod metrics;
+mod pgbouncer;
 mod pools;
 mod process;
 mod samples;
 
 pub use http::serve;
+pub use metrics::markdown;
 
 #[cfg(test)]
 mod fixture {
@@ -142,7 +144,7 @@ mod fixture {
             requests,
             workers: Workers::default(),
             replicas: Replicas { progress, ..Replicas::default() },
-            console: shared::console::Console::default(),
+            console: shared::console::Console { names_metrics: true, ..Default::default() },
             greetings: Arc::default(),
             process,
         }

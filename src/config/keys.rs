@@ -91,6 +91,7 @@ pub const KEYS: &[KeySection] = &[
         ("jobs", Section, "", Reload, "What a job statement is."),
         ("workers", Section, "", Reload, "Which sessions are background workers."),
         ("console", Section, "", Reload, "The console, as PgBouncer has one."),
+        ("metrics", Section, "", Reload, "Metrics."),
     ]),
     section!("listen", "Where clients come in.", [
         ("address", Address, r#""127.0.0.1:6432""#, Restart, "Postgres clients."),
@@ -182,6 +183,9 @@ pub const KEYS: &[KeySection] = &[
         ("stats_users", Texts, "[]", Reload, "Users that may look: `SHOW`, and nothing else."),
         ("max_clients", Count, "20", Reload, "Consoles that may be open at once. They take none of `limits.max_clients`."),
         ("pause_timeout", Duration, r#""120s""#, Reload, "How long a statement waits for a pool that is paused, in place of `wait_timeout`."),
+    ]),
+    section!("metrics", "What `/metrics` tells (`listen.http`).", [
+        ("pgbouncer_names", Flag, "false", Reload, "Whether `/metrics` also has the names of pgbouncer_exporter, `pgbouncer_..`, for dashboards and alerts that were made for it. A database of PgBouncer's is a pool there, as on the console."),
     ]),
 ];
 

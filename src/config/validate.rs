@@ -8,7 +8,7 @@ use toml::de::DeTable;
 
 use super::{
     AcceptorSettings, Auth, AuthMethod, ClientCertificates, ClientMode, Config, Console, JobRules, Jobs,
-    Limits, Listen, ListenOnGap, Outbox, Server, Workers,
+    Limits, Listen, ListenOnGap, Metrics, Outbox, Server, Workers,
     expand::Environment,
     file::{Located, Section},
     fits,
@@ -60,6 +60,7 @@ fn config(root: &Section<'_>, known_presets: &[&str]) -> Option<Config> {
     let workers = workers(&root.section("workers", "workers"));
     let databases = databases(root);
     let console = console(&root.section("console", "console"));
+    let metrics = metrics(&root.section("metrics", "metrics"));
     let servers = servers(root);
     let pools = pools(root, &servers, &jobs, &workers);
     let servers: Option<Vec<Server>> = servers.into_iter().map(|named| named.server).collect();
@@ -74,6 +75,7 @@ fn config(root: &Section<'_>, known_presets: &[&str]) -> Option<Config> {
         workers,
         databases,
         console,
+        metrics,
         warnings,
     };
     fits::check(root, &config);
@@ -335,6 +337,11 @@ fn console(section: &Section<'_>) -> Console {
         max_clients: section.count("max_clients", default.max_clients, &(1..=100)),
         pause_timeout: section.duration("pause_timeout", default.pause_timeout, MILLISECOND),
     }
+}
+
+fn metrics(section: &Section<'_>) -> Metrics {
+    let default = Metrics::default();
+    Metrics { pgbouncer_names: section.flag("pgbouncer_names", default.pgbouncer_names) }
 }
 
 fn databases(root: &Section<'_>) -> Vec<String> {

@@ -1,5 +1,7 @@
 //! What a request demands: the verdicts of the texts in it, and of the prepared statements that it runs.
 
+use std::time::Instant;
+
 use super::{
     Ended, Own, Session, View,
     hold::Leased,
@@ -332,18 +334,42 @@ impl Session {
     }
 
     /// Counts a transaction that begins on the backend that the session has kept.
-    pub(crate) fn count_again(&self) {
+    pub(crate) fn count_again(&mut self) {
         let begins =
-            |leased: &Leased| leased.protocol.status() == TxStatus::Idle && !leased.protocol.is_open();
-        if let Some(requests) = self.requests().filter(|_| self.hold.leased.as_ref().is_some_and(begins)) {
+            |leased: &&mut Leased| leased.protocol.status() == TxStatus::Idle && !leased.protocol.is_open();
+        let Some(leased) = self.hold.leased.as_mut().filter(begins) else { return };
+        leased.usage.transaction = None;
+        if let Some(requests) = self.requests() {
             requests.count_again();
         }
     }
 
-    /// Notes how long a request took that began at `start`.
-    pub(crate) fn took(&self, demand: &Demand, start: std::time::Instant) {
-        if let Some(requests) = self.requests().filter(|_| demand.statements > 0) {
-            requests.note_duration(demand.verdict.class, crate::clock::since(start));
+    /// When the transaction began that goes on with the request under way, and its class; `None` if it begins with it.
+    pub(crate) fn began(&self) -> Option<(Instant, Class)> {
+        self.hold.leased.as_ref()?.usage.transaction
+    }
+
+    /// Notes how long a request took that began at `start`, and its transaction, if that has ended with it.
+    pub(crate) fn took(&mut self, demand: &Demand, start: Instant, began: Option<(Instant, Class)>) {
+        let class = demand.verdict.class;
+        let goes_on =
+            |leased: &&mut Leased| leased.protocol.status() != TxStatus::Idle || leased.protocol.is_open();
+        let ends = match self.hold.leased.as_mut().filter(goes_on) {
+            Some(leased) => {
+                leased.usage.transaction.get_or_insert((start, class));
+                false
+            }
+            None => true,
+        };
+        let Some(requests) = self.requests() else { return };
+        let took = crate::clock::since(start);
+        match began {
+            None if ends && demand.statements > 0 => requests.note_whole(class, took),
+            _ if demand.statements > 0 => requests.note_part(class, took),
+            _ => {}
+        }
+        if let Some((began, class)) = began.filter(|_| ends) {
+            requests.note_transaction(class, crate::clock::last_tick().saturating_duration_since(began));
         }
     }
 

@@ -75,9 +75,10 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         session.count(&demand);
         session.send(request, &demand)?;
         session.relay().await?;
+        let began = session.began();
         session.settle().await?;
         session.saw(&demand);
-        session.took(&demand, start);
+        session.took(&demand, start, began);
         Ok(())
     };
     let reply = match served.await {

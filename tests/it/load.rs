@@ -1,0 +1,141 @@
+//! What a scrape costs with thousands of clients, and that others do not feel it.
+//!
+//! The figures are printed. `BULKHEAD_TEST_PROGRAM` names an optimized program: then they are held to what is promised of
+//! it, otherwise to what an unoptimized one does on a busy machine.
+
+use std::{
+    env,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::task::JoinSet;
+
+use crate::support::{Postgres, Proxy, ProxyConfig, RawClient, Role, http_get};
+
+/// Idle clients.
+const CLIENTS: usize = 5_000;
+
+/// What a scrape may take, of an optimized program.
+const PROMISED: Duration = Duration::from_millis(5);
+
+/// How much longer an unoptimized one may take.
+const UNOPTIMIZED: u32 = 10;
+
+/// Scrapes that are timed.
+const SCRAPES: usize = 40;
+
+/// How long each load is measured.
+const MEASURED: Duration = Duration::from_secs(3);
+
+/// Lets this process have a descriptor for each client, and some more.
+fn raise_descriptors() {
+    let wanted = CLIENTS as u64 + 1_000;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+        setrlimit(Resource::Nofile, raised).expect("ulimit -H -n is at least 6000");
+    }
+}
+
+fn at(sorted: &[Duration], share: f64) -> Duration {
+    sorted[((sorted.len() - 1) as f64 * share) as usize]
+}
+
+/// How long scrapes take, sorted, and the bytes of the last.
+async fn scrapes(proxy: &Proxy) -> (Vec<Duration>, usize) {
+    let (mut times, mut bytes) = (Vec::new(), 0);
+    for _ in 0..SCRAPES {
+        let since = Instant::now();
+        let (status, text) = http_get(proxy.http_port(), "/metrics").await.expect("it answers");
+        times.push(since.elapsed());
+        assert_eq!(status, 200);
+        bytes = text.len();
+    }
+    times.sort();
+    (times, bytes)
+}
+
+/// How long statements of a few clients take, sorted, each with a pause in between.
+async fn statements(proxy: &Proxy) -> Vec<Duration> {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let mut clients = JoinSet::new();
+    for _ in 0..8 {
+        let mut client = RawClient::app(proxy.port()).await;
+        let is_over = Arc::clone(&is_over);
+        clients.spawn(async move {
+            let mut times = Vec::new();
+            while !is_over.load(Ordering::Relaxed) {
+                let since = Instant::now();
+                client.ask("SELECT 1").await;
+                times.push(since.elapsed());
+                tokio::time::sleep(Duration::from_millis(4)).await;
+            }
+            times
+        });
+    }
+    tokio::time::sleep(MEASURED).await;
+    is_over.store(true, Ordering::Relaxed);
+    let mut times = clients.join_all().await.concat();
+    times.sort();
+    times
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are what it is for")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scrape_with_thousands_of_clients_is_cheap() {
+    raise_descriptors();
+    let primary = Postgres::start(Role::Primary);
+    let config = ProxyConfig::primary_only(&primary).set("auth", "method", "trust");
+    let mut proxy = Proxy::start(&config.to_toml());
+    let (few, _) = scrapes(&proxy).await;
+    let mut idle = Vec::with_capacity(CLIENTS);
+    for _ in 0..CLIENTS {
+        idle.push(RawClient::app(proxy.port()).await);
+    }
+    proxy.wait_for_metric("bulkhead_clients", CLIENTS as f64).await;
+    let (plain, bytes) = scrapes(&proxy).await;
+    proxy.reload_to(&config.set("metrics", "pgbouncer_names", true)).await;
+    let (with_names, more_bytes) = scrapes(&proxy).await;
+    for (what, times) in
+        [("0 clients", &few), ("5000 clients", &plain), ("5000 clients, pgbouncer_names", &with_names)]
+    {
+        println!("scrape, {what}: p50 {:?}, max {:?}", at(times, 0.5), at(times, 1.0));
+    }
+    println!("{bytes} bytes, {more_bytes} with pgbouncer_names");
+    let is_optimized = env::var_os("BULKHEAD_TEST_PROGRAM").is_some();
+    let bound = if is_optimized { PROMISED } else { PROMISED * UNOPTIMIZED };
+    for times in [&plain, &with_names] {
+        assert!(at(times, 0.5) <= bound, "{:?}, more than {bound:?}", at(times, 0.5));
+    }
+
+    // Ten scrapes a second, a hundred times what is usual, beside a load.
+    let alone = statements(&proxy).await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let scraping = {
+        let (port, is_over) = (proxy.http_port(), Arc::clone(&is_over));
+        tokio::spawn(async move {
+            let mut count = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                http_get(port, "/metrics").await.expect("it answers");
+                count += 1;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            count
+        })
+    };
+    let beside = statements(&proxy).await;
+    is_over.store(true, Ordering::Relaxed);
+    let count = scraping.await.expect("it does not panic");
+    for (what, times) in [("alone", &alone), ("beside scrapes", &beside)] {
+        let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|share| at(times, share));
+        println!("{} statements {what}: p50 {p50:?}, p95 {p95:?}, p99 {p99:?}", times.len());
+    }
+    println!("{count} scrapes");
+    let bound = at(&alone, 0.99) * 2 + Duration::from_millis(5);
+    assert!(at(&beside, 0.99) <= bound, "p99 {:?} beside scrapes", at(&beside, 0.99));
+}
