@@ -15,7 +15,7 @@ pub struct Usage {
     pub received_bytes: u64,
     /// The lease is to last: nobody waits for its end.
     pub is_standing: bool,
-    /// When the transaction under way began, and the class of its first request; `None` before the end of that.
+    /// When the transaction under way began, and the class of its first request that is not neutral; `None` before the end of that.
     pub transaction: Option<(Instant, Class)>,
 }
 

@@ -356,7 +356,10 @@ impl Session {
             |leased: &&mut Leased| leased.protocol.status() != TxStatus::Idle || leased.protocol.is_open();
         let ends = match self.hold.leased.as_mut().filter(goes_on) {
             Some(leased) => {
-                leased.usage.transaction.get_or_insert((start, class));
+                let (_, of_first) = leased.usage.transaction.get_or_insert((start, class));
+                if *of_first == Class::Neutral {
+                    *of_first = class;
+                }
                 false
             }
             None => true,
@@ -368,7 +371,8 @@ impl Session {
             _ if demand.statements > 0 => requests.note_part(class, took),
             _ => {}
         }
-        if let Some((began, class)) = began.filter(|_| ends) {
+        if let Some((began, of_first)) = began.filter(|_| ends) {
+            let class = if of_first == Class::Neutral { class } else { of_first };
             requests.note_transaction(class, crate::clock::last_tick().saturating_duration_since(began));
         }
     }

@@ -73,9 +73,10 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
             Box::pin(session.check_types(request)).await?;
         }
         session.count(&demand);
+        // With its backend, which may be given back as soon as the last reply has come.
+        let began = session.began();
         session.send(request, &demand)?;
         session.relay().await?;
-        let began = session.began();
         session.settle().await?;
         session.saw(&demand);
         session.took(&demand, start, began);

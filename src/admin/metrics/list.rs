@@ -170,7 +170,7 @@ list! {
 
     REQUESTS: Counter "bulkhead_requests_total" [CLASS, POOL, REASON] Count "Requests of clients by the class of their SQL, the pool that served them, and why they have that class.";
     REQUEST_DURATION: Histogram "bulkhead_request_duration_seconds" [CLASS, POOL] Seconds "Time from the arrival of a request (what a client sends up to a Query or Sync: mostly one statement) to the end of its replies. Waiting for a server connection is in it; refused requests are not.";
-    TRANSACTION_DURATION: Histogram "bulkhead_transaction_duration_seconds" [CLASS, POOL] Seconds "Time from the arrival of a transaction's first statement to the end of the replies to its last, by the class of the first. A statement outside of a transaction is one of its own. Those whose connection was lost are not in it.";
+    TRANSACTION_DURATION: Histogram "bulkhead_transaction_duration_seconds" [CLASS, POOL] Seconds "Time from the arrival of a transaction's first statement to the end of the replies to its last, by the class of the first that is not neutral. A statement outside of a transaction is one of its own. Those whose connection was lost are not in it.";
     SESSIONS_PINNED: Gauge "bulkhead_sessions_pinned" [PIN] Count "Clients that keep a server connection between transactions now, by the state that ties them to it.";
     SESSION_PINS: Counter "bulkhead_session_pins_total" [PIN] Count "Times that a client began to keep its server connection between transactions, by the state that tied it to it.";
     REPEATS: Counter "bulkhead_repeats_total" [TRANSIENT] Count "Reads that were run once more on another connection, by why the first one failed.";
@@ -189,7 +189,7 @@ list! {
     POOL_WAITING: Gauge "bulkhead_pool_waiting" [POOL, SERVER] Count "Clients that wait for a server connection now.";
     POOL_MAX_WAITING: Gauge "bulkhead_pool_max_waiting" [POOL, SERVER] Count "Clients that may wait for a busy server connection at once; more are refused.";
     POOL_WAIT: Histogram "bulkhead_pool_wait_seconds" [POOL, SERVER] Seconds "Time that clients waited until they were given a server connection. Refused ones are not in it.";
-    POOL_REFUSALS: Counter "bulkhead_pool_refusals_total" [POOL, SERVER, REFUSAL] Count "Requests that got an error instead of a server connection. full: too many clients waited; timeout: waited too long; unreachable: the server could not be reached or refused the login; closing: Bulkhead went down while they waited.";
+    POOL_REFUSALS: Counter "bulkhead_pool_refusals_total" [POOL, SERVER, REFUSAL] Count "Requests that got an error instead of a server connection. full: too many clients waited; timeout: waited too long; unreachable: the server could not be reached or refused the login; closing: Bulkhead went down while they waited. What the pool replicas refuses is served by the primary.";
     POOL_PINNED: Gauge "bulkhead_pool_pinned" [POOL, SERVER, PIN] Count "Server connections that clients keep between transactions now, by what ties them to it.";
     POOL_MAX_PINNED: Gauge "bulkhead_pool_max_pinned" [POOL, SERVER] Count "Server connections that clients may keep between transactions at once.";
     POOL_PIN_REFUSALS: Counter "bulkhead_pool_pin_refusals_total" [POOL, SERVER] Count "Statements that were refused because they would have kept one server connection too many.";

@@ -1,6 +1,10 @@
 //! The alerts and their tests, by promtool.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use super::read;
 use crate::support::{Scratch, promtool};
@@ -27,6 +31,39 @@ fn test(alerts: &str) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(told.into_owned()) }
 }
 
+/// How often each alert is expected, and how often it fires, where tests fail on these alerts.
+fn expected_and_got(alerts: &str) -> BTreeMap<String, (usize, usize)> {
+    let told = test(alerts).expect_err("the tests notice nothing");
+    let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for line in told.lines().map(str::trim) {
+        for name in line.split("alertname=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            let count = counts.entry(name.to_owned()).or_default();
+            count.0 += usize::from(line.starts_with("exp:"));
+            count.1 += usize::from(line.starts_with("got:"));
+        }
+    }
+    counts
+}
+
+/// The alerts with other thresholds, and the names of those that have one.
+fn with_thresholds(change: impl Fn(f64) -> f64) -> (String, BTreeSet<String>) {
+    let (mut changed, mut name, mut names) = (String::new(), "", BTreeSet::new());
+    let alerts = read(ALERTS);
+    for line in alerts.lines() {
+        name = line.trim().strip_prefix("- alert: ").unwrap_or(name);
+        let threshold = line.rsplit_once(" > ").and_then(|(of, value)| Some((of, value.parse().ok()?)));
+        match threshold {
+            Some((of, threshold)) => {
+                names.insert(name.to_owned());
+                changed.push_str(&format!("{of} > {}\n", change(threshold)));
+            }
+            None => changed.push_str(&format!("{line}\n")),
+        }
+    }
+    assert!(names.len() > 12, "{names:?}");
+    (changed, names)
+}
+
 #[test]
 fn rules_and_configuration_are_as_prometheus_wants_them() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/prometheus");
@@ -37,26 +74,24 @@ fn rules_and_configuration_are_as_prometheus_wants_them() {
     test(&read(ALERTS)).unwrap_or_else(|told| panic!("{told}"));
 }
 
-/// The tests are worth something: they fail without any one of the alerts, and with a threshold that is met already.
+/// The tests are worth something: they notice if any one of the alerts is not there, and if its threshold is another one.
 #[test]
 fn tests_of_rules_notice_each_alert_and_each_threshold() {
-    let text = read(ALERTS);
+    let renamed = expected_and_got(&read(ALERTS).replace("- alert: ", "- alert: No"));
     for name in alerts() {
-        let without = text.replace(&format!("- alert: {name}\n"), &format!("- alert: No{name}\n"));
-        assert!(test(&without).is_err(), "no test looks for {name}");
+        assert!(renamed.get(&name).is_some_and(|count| count.0 > 0), "no test looks for {name}");
     }
-    let mut thresholds = 0;
-    for (at, _) in text.match_indices(" > ") {
-        let end = text[at + 3..].find('\n').map_or(text.len(), |length| at + 3 + length);
-        let Ok(threshold) = text[at + 3..end].trim().parse::<f64>() else { continue };
-        thresholds += 1;
-        // For quantiles the buckets' bounds are what tells them apart.
-        let lower = format!("{} > {}{}", &text[..at], threshold * 0.4 - 0.01, &text[end..]);
-        assert!(test(&lower).is_err(), "no test has a value below {threshold}: {}", &text[at - 60..end]);
-        let higher = format!("{} > {}{}", &text[..at], threshold * 10.0 + 100.0, &text[end..]);
-        assert!(test(&higher).is_err(), "no test has a value above {threshold}: {}", &text[at - 60..end]);
+    let (higher, names) = with_thresholds(|threshold| threshold * 10.0 + 100.0);
+    let counts = expected_and_got(&higher);
+    for name in &names {
+        assert!(counts.get(name).is_some_and(|(wanted, got)| wanted > got), "nothing is above {name}'s");
     }
-    assert!(thresholds > 12, "{thresholds}");
+    // A percentile's buckets are what tells it from the bound.
+    let (lower, names) = with_thresholds(|threshold| threshold * 0.4 - 0.01);
+    let counts = expected_and_got(&lower);
+    for name in &names {
+        assert!(counts.get(name).is_some_and(|(wanted, got)| wanted < got), "nothing is below {name}'s");
+    }
 }
 
 /// Each says in one line what is the matter, and then what to do, and pages or warns.

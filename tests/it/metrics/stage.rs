@@ -17,7 +17,7 @@ pub(super) struct Stage {
     pub(super) cluster: Cluster,
     /// The one that users are at.
     pub(super) proxy: Arc<Proxy>,
-    /// One whose configuration is wrong in several ways: its primary is a replica.
+    /// One whose configuration is wrong in several ways: its primary is a replica, its job database has no jobs.
     pub(super) misled: Proxy,
     pub(super) prometheus: Prometheus,
     users: JoinSet<()>,
@@ -52,14 +52,14 @@ impl Stage {
         let proxy = Arc::new(Proxy::start(&config.to_toml()));
         proxy.wait_for_metric("bulkhead_outbox_ready", 1.0).await;
         let misled = ProxyConfig::primary_only(&cluster.replica)
-            .set("servers.jobs", "url", cluster.jobs.url(Login::App))
+            .set("servers.jobs", "url", Login::App.url(cluster.jobs.port(), "postgres"))
             .pool("jobs", &["jobs"], 4)
             .set("jobs", "presets", vec!["oban"])
             .set("jobs", "outbox", true)
             .set("limits", "max_clients", 10);
         let misled = Proxy::start(&misled.to_toml());
         let targets = [proxy.http_port(), misled.http_port(), free_port()];
-        let prometheus = watch(&targets);
+        let prometheus = watch(&targets).await;
         Self { cluster, proxy, misled, prometheus, users: JoinSet::new(), held: Vec::new() }
     }
 
@@ -177,7 +177,7 @@ fn install_outbox(config: &ProxyConfig) {
 
 /// A Prometheus with the project's configuration and alerts, on these targets and in short: a minute is a second. The job
 /// of pgbouncer's mixin has the first target, with the label by which its dashboards choose.
-fn watch(ports: &[u16]) -> Prometheus {
+async fn watch(ports: &[u16]) -> Prometheus {
     let target = |port: &u16| format!("\"127.0.0.1:{port}\"");
     let targets: Vec<String> = ports.iter().map(target).collect();
     let config = read("config/prometheus/prometheus.yml");
@@ -188,10 +188,8 @@ fn watch(ports: &[u16]) -> Prometheus {
          pgbouncer_cluster: test\n",
         targets[0]
     );
-    Prometheus::start(
-        &format!("{config}{mixin}"),
-        &[("alerts.yml", &shortened(&read("config/prometheus/alerts.yml")))],
-    )
+    let alerts = shortened(&read("config/prometheus/alerts.yml"));
+    Prometheus::start(&format!("{config}{mixin}"), &[("alerts.yml", &alerts)]).await
 }
 
 /// The text with every duration a sixtieth of what it was, and no less than a second.

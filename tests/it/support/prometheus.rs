@@ -5,7 +5,7 @@ use std::{
     io::Write as _,
     path::Path,
     process::{Command, Output, Stdio},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::Value;
@@ -55,7 +55,14 @@ impl Prometheus {
 
     /// The samples that an expression has now.
     pub(crate) async fn query(&self, expression: &str) -> Vec<Value> {
-        let data = self.ask(&format!("/api/v1/query?query={}", encoded(expression))).await;
+        self.query_before(expression, Duration::ZERO).await
+    }
+
+    /// The samples that an expression had so long ago.
+    pub(crate) async fn query_before(&self, expression: &str, ago: Duration) -> Vec<Value> {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+        let at = (since_1970 - ago).as_secs_f64();
+        let data = self.ask(&format!("/api/v1/query?time={at}&query={}", encoded(expression))).await;
         data["result"].as_array().unwrap_or_else(|| panic!("{expression}: {data}")).clone()
     }
 
