@@ -14,7 +14,7 @@ use super::{
 use crate::{
     console::{
         self,
-        figures::{Figures, Row},
+        figures::{Figures, Row, Seen},
     },
     shared::Snapshot,
 };
@@ -131,10 +131,11 @@ pub(super) fn all() -> impl Iterator<Item = Described> {
 pub(super) fn families(shared: &Snapshot) -> Vec<MetricFamily> {
     let mut families = vec![VERSION_INFO.of([with([("version", console::PGBOUNCER)], 1.0)])];
     families.extend(others(shared));
-    families.extend(of_users(&Figures::pools(shared)));
-    families.extend(of_rows(TOTALS, &Figures::totals(shared)));
-    families.extend(of_rows(DATABASES, &Figures::databases(shared)));
-    families.extend(of_lists(&Figures::lists(shared)));
+    let seen = Seen::now(shared);
+    families.extend(of_users(&seen.pools()));
+    families.extend(of_rows(TOTALS, &seen.totals()));
+    families.extend(of_rows(DATABASES, &seen.databases()));
+    families.extend(of_lists(&seen.lists()));
     families
 }
 

@@ -1,10 +1,18 @@
 //! What the console shows, as figures by the names of their columns: for those who tell them in other words.
 
 use super::{
-    pools, stats,
-    table::{Columns, Value},
+    pools,
+    sockets::Connections,
+    stats,
+    table::{Columns, Rows, Value},
 };
 use crate::shared::Snapshot;
+
+/// Results of the console at one moment: connections are looked at once.
+pub(crate) struct Seen<'a> {
+    snapshot: &'a Snapshot,
+    connections: Connections,
+}
 
 /// A result of the console.
 pub(crate) struct Figures {
@@ -19,25 +27,37 @@ pub(crate) struct Row<'a> {
     values: &'a [Value],
 }
 
-impl Figures {
+impl<'a> Seen<'a> {
+    /// Results of this moment.
+    pub(crate) fn now(snapshot: &'a Snapshot) -> Self {
+        Self { snapshot, connections: Connections::of(snapshot) }
+    }
+
     /// `SHOW POOLS`.
-    pub(crate) fn pools(snapshot: &Snapshot) -> Self {
-        Self { columns: pools::pools_columns(), rows: pools::pools(snapshot).collect() }
+    pub(crate) fn pools(&self) -> Figures {
+        Figures::new(pools::pools_columns(), pools::pools(self.snapshot, &self.connections))
     }
 
     /// `SHOW DATABASES`.
-    pub(crate) fn databases(snapshot: &Snapshot) -> Self {
-        Self { columns: pools::databases_columns(), rows: pools::databases(snapshot).collect() }
+    pub(crate) fn databases(&self) -> Figures {
+        Figures::new(pools::databases_columns(), pools::databases(self.snapshot, &self.connections))
     }
 
     /// `SHOW STATS_TOTALS`.
-    pub(crate) fn totals(snapshot: &Snapshot) -> Self {
-        Self { columns: stats::totals_columns(), rows: stats::totals(snapshot).collect() }
+    pub(crate) fn totals(&self) -> Figures {
+        Figures::new(stats::totals_columns(), stats::totals(self.snapshot))
     }
 
     /// `SHOW LISTS`.
-    pub(crate) fn lists(snapshot: &Snapshot) -> Self {
-        Self { columns: Columns::new("si", &["list", "items"]), rows: pools::lists(snapshot).collect() }
+    pub(crate) fn lists(&self) -> Figures {
+        let columns = Columns::new("si", &["list", "items"]);
+        Figures::new(columns, pools::lists(self.snapshot, &self.connections))
+    }
+}
+
+impl Figures {
+    fn new(columns: Columns, rows: Rows) -> Self {
+        Self { columns, rows: rows.collect() }
     }
 
     /// All rows.

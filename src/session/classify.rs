@@ -10,6 +10,7 @@ use super::{
     transaction::LocalTransaction,
 };
 use crate::{
+    clock,
     route::{Demand, Standing, Target},
     shared::{counters::Requests, judges::SHORT_TEXTS_BYTES},
     sql::{Class, Classifier, Effects, HiddenSearch, Hint, Reading, Reason, Verdict, is_carried_name},
@@ -314,11 +315,24 @@ impl Session {
             relays: self.relays(),
             begun_read_write: may_write,
             begins_on_standby: demand.begins.begins_on_standby(self.own.settings.is_read_only()),
-            is_worker: self.who.is_worker,
+            is_worker: self.is_worker(demand),
             asked: if self.under_way.is_repeated { Some(Hint::Primary) } else { self.own.asked },
             bound: self.who.bound,
         };
         routes.target(demand, standing)
+    }
+
+    /// Whether a worker sends the request: by its session, a tag, or what the session has just worked on.
+    fn is_worker(&self, demand: &Demand) -> bool {
+        self.who.is_worker || demand.verdict.is_worker || self.own.works_at(clock::last_tick)
+    }
+
+    /// Notes that the session has worked on jobs, if it then counts as a worker's for a while.
+    pub(crate) fn worked(&mut self, demand: &Demand) {
+        let window = self.view.snapshot.workers.job_window;
+        if !window.is_zero() && demand.works_on_jobs() {
+            self.own.work_until(clock::last_tick().checked_add(window));
+        }
     }
 
     /// The counters of the pool that serves the request, or has just served it.
@@ -344,36 +358,33 @@ impl Session {
         }
     }
 
-    /// When the transaction began that goes on with the request under way, and its class; `None` if it begins with it.
-    pub(crate) fn began(&self) -> Option<(Instant, Class)> {
-        self.hold.leased.as_ref()?.usage.transaction
+    /// Whether the request that is to be sent goes on with a transaction that requests before it were a part of.
+    pub(crate) fn is_part(&self) -> bool {
+        self.hold.leased.as_ref().is_some_and(|leased| leased.usage.transaction.is_some())
     }
 
-    /// Notes how long a request took that began at `start`, and its transaction, if that has ended with it.
-    pub(crate) fn took(&mut self, demand: &Demand, start: Instant, began: Option<(Instant, Class)>) {
+    /// Notes how long a request took that began at `start` and may have been a part of a transaction; and its transaction, if that has ended with it, unless that was
+    /// noted when the backend was given back.
+    pub(crate) fn took(&mut self, demand: &Demand, start: Instant, is_part: bool) {
         let class = demand.verdict.class;
         let goes_on =
             |leased: &&mut Leased| leased.protocol.status() != TxStatus::Idle || leased.protocol.is_open();
-        let ends = match self.hold.leased.as_mut().filter(goes_on) {
+        let is_part = match self.hold.leased.as_mut().filter(goes_on) {
             Some(leased) => {
                 let (_, of_first) = leased.usage.transaction.get_or_insert((start, class));
                 if *of_first == Class::Neutral {
                     *of_first = class;
                 }
-                false
+                true
             }
-            None => true,
+            None => is_part,
         };
-        let Some(requests) = self.requests() else { return };
-        let took = crate::clock::since(start);
-        match began {
-            None if ends && demand.statements > 0 => requests.note_whole(class, took),
-            _ if demand.statements > 0 => requests.note_part(class, took),
-            _ => {}
+        if let Some(requests) = self.requests().filter(|_| demand.statements > 0) {
+            let took = clock::since(start);
+            if is_part { requests.note_part(class, took) } else { requests.note_whole(class, took) }
         }
-        if let Some((began, of_first)) = began.filter(|_| ends) {
-            let class = if of_first == Class::Neutral { class } else { of_first };
-            requests.note_transaction(class, crate::clock::last_tick().saturating_duration_since(began));
+        if let Some(leased) = self.hold.leased.as_mut().filter(|leased| !goes_on(leased)) {
+            leased.note_transaction(&self.view.snapshot);
         }
     }
 

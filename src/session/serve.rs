@@ -73,13 +73,13 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
             Box::pin(session.check_types(request)).await?;
         }
         session.count(&demand);
-        // With its backend, which may be given back as soon as the last reply has come.
-        let began = session.began();
+        let is_part = session.is_part();
         session.send(request, &demand)?;
         session.relay().await?;
         session.settle().await?;
         session.saw(&demand);
-        session.took(&demand, start, began);
+        session.worked(&demand);
+        session.took(&demand, start, is_part);
         Ok(())
     };
     let reply = match served.await {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
     fs,
     path::Path,
 };
@@ -55,9 +56,9 @@ fn with_thresholds(change: impl Fn(f64) -> f64) -> (String, BTreeSet<String>) {
         match threshold {
             Some((of, threshold)) => {
                 names.insert(name.to_owned());
-                changed.push_str(&format!("{of} > {}\n", change(threshold)));
+                writeln!(changed, "{of} > {}", change(threshold)).expect("text");
             }
-            None => changed.push_str(&format!("{line}\n")),
+            None => writeln!(changed, "{line}").expect("text"),
         }
     }
     assert!(names.len() > 12, "{names:?}");

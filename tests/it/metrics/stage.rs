@@ -1,6 +1,6 @@
 //! A place where everything goes wrong that there is an alert for, with a Prometheus that looks on.
 
-use std::{fs, process::Command, sync::Arc, time::Duration};
+use std::{fmt::Write as _, fs, process::Command, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 
@@ -212,7 +212,7 @@ fn shortened(text: &str) -> String {
         short.push_str(before);
         if is_duration && seconds > 0 {
             let all: u64 = number.parse().expect("digits");
-            short.push_str(&format!("{}s", (all * seconds / 60).max(1)));
+            write!(short, "{}s", (all * seconds / 60).max(1)).expect("text");
             rest = &after[1..];
         } else {
             short.push_str(number);

@@ -61,7 +61,7 @@ impl Prometheus {
     /// The samples that an expression had so long ago.
     pub(crate) async fn query_before(&self, expression: &str, ago: Duration) -> Vec<Value> {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
-        let at = (since_1970 - ago).as_secs_f64();
+        let at = since_1970.saturating_sub(ago).as_secs_f64();
         let data = self.ask(&format!("/api/v1/query?time={at}&query={}", encoded(expression))).await;
         data["result"].as_array().unwrap_or_else(|| panic!("{expression}: {data}")).clone()
     }
