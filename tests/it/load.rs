@@ -29,8 +29,9 @@ const UNOPTIMIZED: u32 = 10;
 /// Scrapes that are timed.
 const SCRAPES: usize = 40;
 
-/// How long each load is measured.
-const MEASURED: Duration = Duration::from_secs(3);
+/// How long each load is measured, and how often: others on the machine disturb the one or the other.
+const MEASURED: Duration = Duration::from_secs(1);
+const ROUNDS: usize = 4;
 
 /// Lets this process have a descriptor for each client, and some more.
 fn raise_descriptors() {
@@ -44,6 +45,12 @@ fn raise_descriptors() {
 
 fn at(sorted: &[Duration], share: f64) -> Duration {
     sorted[((sorted.len() - 1) as f64 * share) as usize]
+}
+
+/// CPU time that the proxy has used.
+fn cpu_of(proxy: &Proxy) -> Duration {
+    let (user, system) = proxy.cpu_seconds();
+    Duration::from_secs_f64(user + system)
 }
 
 /// How long scrapes take, sorted, and the bytes of the last.
@@ -100,42 +107,66 @@ async fn a_scrape_with_thousands_of_clients_is_cheap() {
     proxy.wait_for_metric("bulkhead_clients", CLIENTS as f64).await;
     let (plain, bytes) = scrapes(&proxy).await;
     proxy.reload_to(&config.set("metrics", "pgbouncer_names", true)).await;
+    let before = cpu_of(&proxy);
     let (with_names, more_bytes) = scrapes(&proxy).await;
+    let cpu = cpu_of(&proxy).saturating_sub(before);
     for (what, times) in
         [("0 clients", &few), ("5000 clients", &plain), ("5000 clients, pgbouncer_names", &with_names)]
     {
         println!("scrape, {what}: p50 {:?}, max {:?}", at(times, 0.5), at(times, 1.0));
     }
     println!("{bytes} bytes, {more_bytes} with pgbouncer_names");
+    println!("CPU of a scrape with pgbouncer_names: {:?}", cpu / SCRAPES as u32);
     let is_optimized = env::var_os("BULKHEAD_TEST_PROGRAM").is_some();
     let bound = if is_optimized { PROMISED } else { PROMISED * UNOPTIMIZED };
     for times in [&plain, &with_names] {
         assert!(at(times, 0.5) <= bound, "{:?}, more than {bound:?}", at(times, 0.5));
     }
 
-    // Ten scrapes a second, a hundred times what is usual, beside a load.
-    let alone = statements(&proxy).await;
-    let is_over = Arc::new(AtomicBool::new(false));
-    let scraping = {
-        let (port, is_over) = (proxy.http_port(), Arc::clone(&is_over));
-        tokio::spawn(async move {
+    // Ten scrapes a second, a hundred times what is usual, beside a load; the quietest round of each counts.
+    let [mut alone, mut beside] = [Duration::MAX; 2];
+    for _ in 0..ROUNDS {
+        alone = alone.min(told("alone", &statements(&proxy).await));
+        let scraping = Scraping::start(proxy.http_port());
+        beside = beside.min(told("beside scrapes", &statements(&proxy).await));
+        scraping.stop().await;
+    }
+    assert!(beside <= alone * 2 + Duration::from_millis(5), "p99 {alone:?}, {beside:?} beside scrapes");
+}
+
+/// Prints how long statements took; the 99th percentile.
+#[expect(clippy::print_stdout, reason = "the figures are what it is for")]
+fn told(what: &str, times: &[Duration]) -> Duration {
+    let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|share| at(times, share));
+    println!("{} statements {what}: p50 {p50:?}, p95 {p95:?}, p99 {p99:?}", times.len());
+    p99
+}
+
+/// Ten scrapes a second.
+struct Scraping {
+    is_over: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<u32>,
+}
+
+impl Scraping {
+    fn start(port: u16) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&is_over);
+        let task = tokio::spawn(async move {
             let mut count = 0;
-            while !is_over.load(Ordering::Relaxed) {
+            while !ends.load(Ordering::Relaxed) {
                 http_get(port, "/metrics").await.expect("it answers");
                 count += 1;
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             count
-        })
-    };
-    let beside = statements(&proxy).await;
-    is_over.store(true, Ordering::Relaxed);
-    let count = scraping.await.expect("it does not panic");
-    for (what, times) in [("alone", &alone), ("beside scrapes", &beside)] {
-        let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|share| at(times, share));
-        println!("{} statements {what}: p50 {p50:?}, p95 {p95:?}, p99 {p99:?}", times.len());
+        });
+        Self { is_over, task }
     }
-    println!("{count} scrapes");
-    let bound = at(&alone, 0.99) * 2 + Duration::from_millis(5);
-    assert!(at(&beside, 0.99) <= bound, "p99 {:?} beside scrapes", at(&beside, 0.99));
+
+    async fn stop(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let count = self.task.await.expect("it does not panic");
+        assert!(count >= 2, "{count} scrapes");
+    }
 }
