@@ -319,6 +319,27 @@ async fn a_pinned_session_uses_the_other_server_beside() {
 }
 
 #[tokio::test]
+async fn a_pinned_session_that_idles_makes_room_on_the_server_beside() {
+    let site = Both::configured(|config| {
+        config.pool("jobs", &["jobs"], 1).set("pools.jobs", "pinned_idle_timeout", "1s")
+    })
+    .await;
+    let (mut idles, mut waits) = (site.client().await, site.client().await);
+    for (sql, expected) in [
+        (JOB, "INSERT 0 1 I"),
+        ("SELECT count(*) FROM oban_jobs WHERE pg_try_advisory_lock(9)", "1 I"),
+        // The one that it has used last is not the one that is wanted.
+        ("CREATE TEMP TABLE mine AS SELECT 1 AS n", "SELECT 1 I"),
+    ] {
+        assert_eq!(short(&idles.ask(sql).await), expected, "{sql}");
+    }
+    assert_eq!(short(&waits.ask(COUNT).await), "1 I");
+    let end = idles.read_message().await;
+    assert_eq!(end.field(b'C').as_deref(), Some("57P05"), "{end:?}");
+    assert!(end.field(b'M').is_some_and(|text| text.contains("\"jobs\"")), "{end:?}");
+}
+
+#[tokio::test]
 async fn a_statement_of_jobs_within_a_transaction_is_cancelled() {
     let site = Both::start().await;
     site.jobs.query("INSERT INTO oban_jobs (worker) VALUES ('J')").await;
