@@ -75,6 +75,10 @@ async fn alerts_fire_and_panels_have_data_on_a_real_prometheus() {
     for name in ["BulkheadPoolFull", "BulkheadRequestsRefused", "BulkheadReplicaLag", "BulkheadOutboxLag"] {
         assert!(!fired.contains_key(name), "{fired:?}");
     }
+    // Told for ten seconds here: not while all the rest is brought about.
+    stage.refuse_a_job().await;
+    let first = BTreeSet::from(["BulkheadOutboxJobsRefused".to_owned()]);
+    wait_for(&stage, &mut fired, &first, Duration::from_secs(20)).await;
     stage.everything().await;
     wait_for(&stage, &mut fired, &wanted, WITHIN).await;
     dashboard::check(&stage.prometheus).await;

@@ -65,7 +65,6 @@ impl Stage {
 
     /// Lets happen what an alert is for, on both, as far as it can go on at the same time.
     pub(super) async fn everything(&mut self) {
-        self.refuse_a_job().await;
         self.cluster.jobs.kill();
         self.enqueue("waits").await;
         self.cluster.replica.set_replay(false).await;
@@ -146,7 +145,7 @@ impl Stage {
     }
 
     /// Adds a job that the job database does not take, once Prometheus has seen that there has been none.
-    async fn refuse_a_job(&self) {
+    pub(super) async fn refuse_a_job(&self) {
         eventually("Prometheus has scraped", Duration::from_secs(20), async || {
             let samples = self.prometheus.query("bulkhead_outbox_refused_total").await;
             (!samples.is_empty()).then_some(())
