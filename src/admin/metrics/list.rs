@@ -2,7 +2,7 @@
 //! is no metric that is not here, and `docs/metrics.md` is made from it ([`reference`](super::reference)).
 //!
 //! Values of labels are names from the configuration or words of the program, never a client's text. So the number of
-//! series is bounded, by the configuration alone ([`Described::series`]).
+//! series is bounded, by the configuration alone.
 
 use crate::{
     backend::{connect_error::FailureKind, probe::PinReason, protocol::Transient},
