@@ -5,4 +5,5 @@ pub mod check;
 pub mod classify;
 pub mod health;
 pub mod jobs;
+pub mod moving;
 pub mod upstream;
