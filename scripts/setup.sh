@@ -3,8 +3,9 @@
 #
 #   scripts/setup.sh build         a C compiler and libclang (the SQL parser is built through bindgen)
 #   scripts/setup.sh build demo    also PostgreSQL's server programs and psql
-#   scripts/setup.sh build test    also PostgreSQL with contrib and pgbench, Python, and under target/drivers drivers
-#                                  of other languages and, where they are missing, Node and cargo-nextest
+#   scripts/setup.sh build test    also PostgreSQL with contrib and pgbench, Prometheus with promtool, Python, and under
+#                                  target/drivers drivers of other languages and, where they are missing, Node and
+#                                  cargo-nextest
 #   scripts/setup.sh build test drivers
 #                                  also a JDK with pgjdbc, and Ruby with ActiveRecord, as Debian has them
 #   scripts/setup.sh build bench   also PostgreSQL and PgBouncer, a recent one built under target/pgbouncer
@@ -82,6 +83,11 @@ need_postgres() {
 need_python() {
     [[ -x $target/drivers/venv/bin/python ]] || python3 -c 'import ensurepip, venv' 2>/dev/null ||
         lacking python3-venv "Python 3 with venv and pip"
+}
+
+# Metrics and alerts are looked at by a server of the tests' own; that of the package is not started.
+need_prometheus() {
+    have prometheus && have promtool || lacking prometheus "Prometheus with promtool, 2.42 or later"
 }
 
 need_bench() {
@@ -179,7 +185,7 @@ for part in "$@"; do
     case $part in
     build) need_build ;;
     demo) need_demo ;;
-    test) need_postgres && need_python ;;
+    test) need_postgres && need_prometheus && need_python ;;
     drivers) need_drivers ;;
     bench) need_postgres && need_bench ;;
     *) fail "unknown part: $part (one of build, demo, test, drivers, bench)" ;;

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bulkhead::{
+    admin,
     commands::{check, classify, health, jobs, moving, upstream, why},
     config, demo, sql,
     startup::{
@@ -69,6 +70,8 @@ Examples:
       asks the running bulkhead why users are slow: what is in the way, what shows it, what to do
   bulkhead keys
       prints every key of the configuration with its default and meaning
+  bulkhead metrics
+      prints every metric of /metrics with its type, labels, unit and meaning
   bulkhead jobs plan
       prints what a job database on another server needs for jobs that are enqueued in a transaction of the primary
 
@@ -109,6 +112,10 @@ enum Command {
     ///
     /// Example: bulkhead keys | less
     Keys,
+    /// Print every metric with its type, labels, unit and meaning, as Markdown.
+    ///
+    /// Example: bulkhead metrics | less
+    Metrics,
     /// Tell the class of a statement, its pool, and why.
     ///
     /// Example: bulkhead classify "SELECT * FROM oban_jobs"
@@ -253,6 +260,10 @@ fn main() -> ExitCode {
             say(format_args!("{}", config::markdown()));
             return ExitCode::SUCCESS;
         }
+        Some(Command::Metrics) => {
+            say(format_args!("{}", admin::markdown()));
+            return ExitCode::SUCCESS;
+        }
         Some(Command::Demo { once, seconds }) => return demonstrate(once, seconds),
         _ => {}
     }
@@ -273,7 +284,7 @@ fn main() -> ExitCode {
         Some(Command::Health) => check_health(&config),
         Some(Command::Why { json }) => ask_why(&config, json),
         Some(Command::Jobs { command }) => run_jobs(&config, command),
-        Some(Command::Keys | Command::Demo { .. }) => {
+        Some(Command::Keys | Command::Metrics | Command::Demo { .. }) => {
             unreachable!("they need no configuration and have been run")
         }
     }

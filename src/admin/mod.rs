@@ -6,12 +6,14 @@
 mod health;
 mod http;
 mod metrics;
+mod pgbouncer;
 mod pools;
 mod process;
 pub mod queries;
 mod samples;
 
 pub use http::serve;
+pub use metrics::markdown;
 
 #[cfg(test)]
 mod fixture {
@@ -143,7 +145,7 @@ mod fixture {
             requests,
             workers: Workers::default(),
             replicas: Replicas { progress, ..Replicas::default() },
-            console: shared::console::Console::default(),
+            console: shared::console::Console { names_metrics: true, ..Default::default() },
             greetings: Arc::default(),
             process,
         }

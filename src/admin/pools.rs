@@ -2,7 +2,10 @@
 
 use prometheus::proto::{LabelPair, MetricFamily};
 
-use super::samples::{Sample, counters, gauges, histograms, label, read};
+use super::{
+    metrics::list,
+    samples::{Sample, label, read},
+};
 use crate::{
     backend::{connect_error::FailureKind, probe::PinReason},
     pool::{Figures, Limits, Pins, ServerPool, Stats},
@@ -26,21 +29,12 @@ pub(super) fn families(shared: &Snapshot) -> Vec<MetricFamily> {
 
 fn bounds(members: &[Member<'_>]) -> [MetricFamily; 2] {
     [
-        gauges(
-            "bulkhead_pool_connections",
-            "Server connections that take a place in the pool now. active: used by a client; idle: free for use; \
-             connecting: being opened; closing: being closed.",
-            members.iter().flat_map(|member| {
-                let Figures { leased, idle, connecting, closing, .. } = member.figures;
-                [("active", leased), ("idle", idle), ("connecting", connecting), ("closing", closing)]
-                    .map(|(state, count)| member.sample(Some(("state", state)), count as u64))
-            }),
-        ),
-        gauges(
-            "bulkhead_pool_max_connections",
-            "Server connections that the pool may have on the server at once.",
-            each(members, |member| member.figures.max_connections as u64),
-        ),
+        list::POOL_CONNECTIONS.of(members.iter().flat_map(|member| {
+            let Figures { leased, idle, connecting, closing, .. } = member.figures;
+            [("active", leased), ("idle", idle), ("connecting", connecting), ("closing", closing)]
+                .map(|(state, count)| member.sample(Some(("state", state)), count as u64))
+        })),
+        list::POOL_MAX_CONNECTIONS.of(each(members, |member| member.figures.max_connections as u64)),
     ]
 }
 
@@ -56,29 +50,10 @@ fn waits(members: &[Member<'_>]) -> [MetricFamily; 4] {
         .map(|(reason, count)| member.sample(Some(("reason", reason)), read(count)))
     };
     [
-        gauges(
-            "bulkhead_pool_waiting",
-            "Clients that wait for a server connection now.",
-            each(members, |member| member.figures.waiting as u64),
-        ),
-        gauges(
-            "bulkhead_pool_max_waiting",
-            "Clients that may wait for a busy server connection at once; more are refused.",
-            each(members, |member| member.limits.max_waiting as u64),
-        ),
-        histograms(
-            "bulkhead_pool_wait_seconds",
-            "Time that clients waited until they were given a server connection, in seconds. Refused ones are not \
-             in it.",
-            members.iter().map(|member| (member.labels(None), member.stats.wait.read())),
-        ),
-        counters(
-            "bulkhead_pool_refusals_total",
-            "Requests that got an error instead of a server connection. full: too many clients waited; timeout: \
-             waited too long; unreachable: the server could not be reached or refused the login; closing: Bulkhead went \
-             down while they waited.",
-            members.iter().flat_map(refusals),
-        ),
+        list::POOL_WAITING.of(each(members, |member| member.figures.waiting as u64)),
+        list::POOL_MAX_WAITING.of(each(members, |member| member.limits.max_waiting as u64)),
+        list::POOL_WAIT.took(members.iter().map(|member| (member.labels(None), member.stats.wait.read()))),
+        list::POOL_REFUSALS.of(members.iter().flat_map(refusals)),
     ]
 }
 
@@ -90,32 +65,11 @@ fn pins(members: &[Member<'_>]) -> [MetricFamily; 5] {
         samples.collect::<Vec<_>>()
     };
     [
-        gauges(
-            "bulkhead_pool_pinned",
-            "Server connections that clients keep between transactions now, by what ties them to it.",
-            members.iter().flat_map(by_reason),
-        ),
-        gauges(
-            "bulkhead_pool_max_pinned",
-            "Server connections that clients may keep between transactions at once.",
-            each(members, |member| member.limits.max_pinned as u64),
-        ),
-        counters(
-            "bulkhead_pool_pin_refusals_total",
-            "Statements that were refused because they would have kept one server connection too many.",
-            each(members, |member| read(&member.pins.refused)),
-        ),
-        counters(
-            "bulkhead_pool_pins_over_bound_total",
-            "Times that a client began to keep a server connection above the bound, after a statement that did not \
-             show that it would.",
-            each(members, |member| read(&member.pins.over_bound)),
-        ),
-        counters(
-            "bulkhead_pool_pinned_seconds_total",
-            "Time that server connections were kept between transactions, in seconds, counted when it ends.",
-            each(members, |member| read(&member.pins.ended_nanos) / 1_000_000_000),
-        ),
+        list::POOL_PINNED.of(members.iter().flat_map(by_reason)),
+        list::POOL_MAX_PINNED.of(each(members, |member| member.limits.max_pinned as u64)),
+        list::POOL_PIN_REFUSALS.of(each(members, |member| read(&member.pins.refused))),
+        list::POOL_PINS_OVER_BOUND.of(each(members, |member| read(&member.pins.over_bound))),
+        list::POOL_PINNED_TIME.of(each(members, |member| read(&member.pins.ended_nanos) / 1_000_000_000)),
     ]
 }
 
@@ -127,29 +81,10 @@ fn backends(members: &[Member<'_>]) -> [MetricFamily; 4] {
         kinds.map(of_kind).collect::<Vec<_>>()
     };
     [
-        counters(
-            "bulkhead_backend_connects_total",
-            "Server connections opened since the start.",
-            each(members, |member| read(&member.stats.connects)),
-        ),
-        counters(
-            "bulkhead_backend_connect_failures_total",
-            "Attempts to open a server connection that failed. unreachable: the network or the name lookup; tls: no TLS, or not as asked for; timeout: \
-             took too long; refused: the server answered with an error; authentication: the password or its \
-             method; protocol: the server made no sense.",
-            members.iter().flat_map(failures),
-        ),
-        histograms(
-            "bulkhead_backend_lifetime_seconds",
-            "Age of server connections when they are closed, in seconds.",
-            members.iter().map(|member| (member.labels(None), member.stats.lifetime.read())),
-        ),
-        counters(
-            "bulkhead_backend_discards_total",
-            "Server connections closed because their use ended in the middle of something, for example with the \
-             client's departure.",
-            each(members, |member| read(&member.stats.discarded)),
-        ),
+        list::CONNECTS.of(each(members, |member| read(&member.stats.connects))),
+        list::CONNECT_FAILURES.of(members.iter().flat_map(failures)),
+        list::LIFETIME.took(members.iter().map(|member| (member.labels(None), member.stats.lifetime.read()))),
+        list::DISCARDS.of(each(members, |member| read(&member.stats.discarded))),
     ]
 }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
+use super::metrics::list::{Described, Kind};
 use crate::metrics::Observed;
 
 /// One value and its labels.
@@ -32,40 +33,62 @@ pub(super) fn read(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-/// What may go up and down.
-pub(super) fn gauges(name: &str, help: &str, samples: impl IntoIterator<Item = Sample>) -> MetricFamily {
-    let metrics = samples.into_iter().map(|Sample { labels, value }| {
-        let (mut metric, mut gauge) = (Metric::from_label(labels), Gauge::default());
-        gauge.set_value(value);
-        metric.set_gauge(gauge);
-        metric
-    });
-    family(MetricType::GAUGE, name, help, metrics)
-}
+impl Described {
+    /// The family of a gauge or counter.
+    pub(super) fn of(&self, samples: impl IntoIterator<Item = Sample>) -> MetricFamily {
+        let metrics = samples.into_iter().map(|Sample { labels, value }| {
+            let mut metric = Metric::from_label(labels);
+            if self.kind == Kind::Counter {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            } else {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+            metric
+        });
+        self.family(metrics)
+    }
 
-/// What only goes up, from the start of the process.
-pub(super) fn counters(name: &str, help: &str, samples: impl IntoIterator<Item = Sample>) -> MetricFamily {
-    let metrics = samples.into_iter().map(|Sample { labels, value }| {
-        let (mut metric, mut counter) = (Metric::from_label(labels), Counter::default());
-        counter.set_value(value);
-        metric.set_counter(counter);
-        metric
-    });
-    family(MetricType::COUNTER, name, help, metrics)
-}
+    /// The family of a gauge or counter without labels.
+    pub(super) fn is(&self, value: u64) -> MetricFamily {
+        self.of([sample(&[], value)])
+    }
 
-/// How long things took, in seconds.
-pub(super) fn histograms(
-    name: &str,
-    help: &str,
-    observed: impl IntoIterator<Item = (Vec<LabelPair>, Observed)>,
-) -> MetricFamily {
-    let metrics = observed.into_iter().map(|(labels, observed)| {
-        let mut metric = Metric::from_label(labels);
-        metric.set_histogram(histogram(&observed));
-        metric
-    });
-    family(MetricType::HISTOGRAM, name, help, metrics)
+    /// The family of a histogram: how long things took.
+    pub(super) fn took(
+        &self,
+        observed: impl IntoIterator<Item = (Vec<LabelPair>, Observed)>,
+    ) -> MetricFamily {
+        let metrics = observed.into_iter().map(|(labels, observed)| {
+            let mut metric = Metric::from_label(labels);
+            metric.set_histogram(histogram(&observed));
+            metric
+        });
+        self.family(metrics)
+    }
+
+    fn family(&self, metrics: impl IntoIterator<Item = Metric>) -> MetricFamily {
+        let mut family = MetricFamily::default();
+        family.set_name(self.name.to_owned());
+        family.set_help(self.meaning.to_owned());
+        family.set_field_type(match self.kind {
+            Kind::Gauge => MetricType::GAUGE,
+            Kind::Counter => MetricType::COUNTER,
+            Kind::Histogram => MetricType::HISTOGRAM,
+        });
+        let metrics: Vec<Metric> = metrics.into_iter().collect();
+        debug_assert!(metrics.iter().all(|metric| self.labels_are(metric)), "{}: other labels", self.name);
+        family.set_metric(metrics);
+        family
+    }
+
+    fn labels_are(&self, metric: &Metric) -> bool {
+        let listed = self.labels.iter().map(|label| label.name);
+        metric.get_label().iter().map(LabelPair::name).eq(listed)
+    }
 }
 
 fn histogram(observed: &Observed) -> Histogram {
@@ -80,18 +103,4 @@ fn histogram(observed: &Observed) -> Histogram {
     histogram.set_sample_count(observed.count);
     histogram.set_sample_sum(observed.sum_seconds);
     histogram
-}
-
-fn family(
-    kind: MetricType,
-    name: &str,
-    help: &str,
-    metrics: impl IntoIterator<Item = Metric>,
-) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(kind);
-    family.set_metric(metrics.into_iter().collect());
-    family
 }

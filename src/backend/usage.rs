@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::clock;
+use crate::{clock, sql::Class};
 
 /// The use of a backend by its lease.
 #[derive(Clone, Copy, Debug)]
@@ -15,12 +15,14 @@ pub struct Usage {
     pub received_bytes: u64,
     /// The lease is to last: nobody waits for its end.
     pub is_standing: bool,
+    /// When the transaction under way began, and the class of its first request that is not neutral; `None` before the end of that.
+    pub transaction: Option<(Instant, Class)>,
 }
 
 impl Usage {
     /// Nobody uses it.
     pub const fn none() -> Self {
-        Self { since: None, sent_bytes: 0, received_bytes: 0, is_standing: false }
+        Self { since: None, sent_bytes: 0, received_bytes: 0, is_standing: false, transaction: None }
     }
 
     /// A lease begins, at the thread's last look at the clock.

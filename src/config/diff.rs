@@ -9,8 +9,8 @@ mod shown;
 use std::fmt::{self, Display};
 
 use super::{
-    AcceptorSettings, Auth, Config, ConnectorSettings, Console, JobRules, Jobs, Limits, Listen, Outbox, Pool,
-    Reads, Server, Workers,
+    AcceptorSettings, Auth, Config, ConnectorSettings, Console, JobRules, Jobs, Limits, Listen, Metrics,
+    Outbox, Pool, Reads, Server, Workers,
 };
 
 use shown::{hosts, list, optional, path, server_names, shown};
@@ -120,6 +120,7 @@ impl Diff {
         diff.console(&old.console, &new.console);
         diff.statistics(&old.statistics, &new.statistics);
         diff.log(&old.log, &new.log);
+        diff.metrics(&old.metrics, &new.metrics);
         diff.servers(old, new);
         diff.pools(old, new);
         diff
@@ -285,6 +286,11 @@ impl Diff {
         };
         let names = ["databases", "admin_users", "stats_users", "max_clients", "pause_timeout"];
         self.section("console", names, show(old), show(new));
+    }
+
+    fn metrics(&mut self, old: &Metrics, new: &Metrics) {
+        let show = |Metrics { pgbouncer_names }: &Metrics| [pgbouncer_names.to_string()];
+        self.section("metrics", ["pgbouncer_names"], show(old), show(new));
     }
 
     fn servers(&mut self, old: &Config, new: &Config) {

@@ -93,6 +93,7 @@ pub const KEYS: &[KeySection] = &[
         ("console", Section, "", Reload, "The console, as PgBouncer has one."),
         ("statistics", Section, "", Reload, "What is counted of each statement."),
         ("log", Section, "", Reload, "What is logged, and how."),
+        ("metrics", Section, "", Reload, "Metrics."),
     ]),
     section!("listen", "Where clients come in.", [
         ("address", Address, r#""127.0.0.1:6432""#, Restart, "Postgres clients."),
@@ -199,6 +200,9 @@ pub const KEYS: &[KeySection] = &[
         ("slow_statement", Duration, r#""0s""#, Reload, "Requests that take this long, with waiting for a connection, are logged, up to 20 in a second (PostgreSQL's `log_min_duration_statement`); `0s` for none. Their text is without literals."),
         ("slow_sample_percent", Count, "100", Reload, "So many of a hundred of these (PostgreSQL's `log_statement_sample_rate`)."),
         ("slow_values", Flag, "false", Reload, "Whether literals and bound values of queries are logged as well, up to 1 KiB; never those of utility statements such as `ALTER ROLE`. They may be secrets."),
+    ]),
+    section!("metrics", "What `/metrics` tells (`listen.http`).", [
+        ("pgbouncer_names", Flag, "false", Reload, "Whether `/metrics` also has the names of pgbouncer_exporter, `pgbouncer_..`, for dashboards and alerts that were made for it. A database of PgBouncer's is a pool there, as on the console."),
     ]),
 ];
 

@@ -78,6 +78,8 @@ pub struct Config {
     pub statistics: Statistics,
     /// Which lines are logged, and how.
     pub log: Log,
+    /// What `/metrics` tells.
+    pub metrics: Metrics,
     /// What it says that is more likely a mistake than meant.
     pub warnings: Problems,
 }
@@ -380,6 +382,13 @@ pub struct Console {
     pub max_clients: usize,
     /// How long statements wait for a pool that is paused.
     pub pause_timeout: Duration,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Whether the names of pgbouncer_exporter are there as well.
+    pub pgbouncer_names: bool,
 }
 
 /// `[workers]`: sessions whose statements that are not job statements use the pool `workers`.

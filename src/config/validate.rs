@@ -8,7 +8,8 @@ use toml::de::DeTable;
 
 use super::{
     AcceptorSettings, Auth, AuthMethod, ClientCertificates, ClientMode, Config, Console, JobRules, Jobs,
-    Limits, Listen, ListenOnGap, Log, LogFormat, LogLevel, Outbox, Server, Statistics, Tags, Workers,
+    Limits, Listen, ListenOnGap, Log, LogFormat, LogLevel, Metrics, Outbox, Server, Statistics, Tags,
+    Workers,
     expand::Environment,
     file::{Located, Section},
     fits,
@@ -62,6 +63,7 @@ fn config(root: &Section<'_>, known_presets: &[&str]) -> Option<Config> {
     let console = console(&root.section("console", "console"));
     let statistics = statistics(&root.section("statistics", "statistics"));
     let log = log(&root.section("log", "log"));
+    let metrics = metrics(&root.section("metrics", "metrics"));
     let servers = servers(root);
     let pools = pools(root, &servers, &jobs, &workers);
     let servers: Option<Vec<Server>> = servers.into_iter().map(|named| named.server).collect();
@@ -78,6 +80,7 @@ fn config(root: &Section<'_>, known_presets: &[&str]) -> Option<Config> {
         console,
         statistics,
         log,
+        metrics,
         warnings,
     };
     fits::check(root, &config);
@@ -385,6 +388,11 @@ fn console(section: &Section<'_>) -> Console {
         max_clients: section.count("max_clients", default.max_clients, &(1..=100)),
         pause_timeout: section.duration("pause_timeout", default.pause_timeout, MILLISECOND),
     }
+}
+
+fn metrics(section: &Section<'_>) -> Metrics {
+    let default = Metrics::default();
+    Metrics { pgbouncer_names: section.flag("pgbouncer_names", default.pgbouncer_names) }
 }
 
 fn databases(root: &Section<'_>) -> Vec<String> {

@@ -8,6 +8,7 @@
 //! | `lexer`, `command` | from a text to commands |
 //! | `table` | results: columns, values, and how they are written |
 //! | `show`, `pools`, `sockets`, `stats`, `own` | what each `SHOW` tells |
+//! | `figures` | the same for those who tell it in other words: metrics |
 //! | `control` | what changes something: `PAUSE`, `KILL`, `RELOAD` and the like |
 //! | `reply` | errors and their hints |
 //!
@@ -18,6 +19,7 @@ mod client;
 mod command;
 mod control;
 mod conversation;
+pub(crate) mod figures;
 mod lexer;
 mod own;
 mod pools;
@@ -43,7 +45,7 @@ use crate::{
 };
 
 /// The version of PgBouncer whose console this one is like.
-const PGBOUNCER: &str = "1.25.2";
+pub(crate) const PGBOUNCER: &str = "1.25.2";
 
 /// The rights of a console's client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

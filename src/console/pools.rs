@@ -166,8 +166,8 @@ fn load_balance(pool: &Pool) -> Value {
     }
 }
 
-pub(super) fn pools(snapshot: &Snapshot) -> Rows {
-    let found = by_user(snapshot, &Connections::of(snapshot));
+pub(super) fn pools(snapshot: &Snapshot, connections: &Connections) -> Rows {
+    let found = by_user(snapshot, connections);
     let row = |((at, user), of_user): ((usize, String), OfUser)| {
         let pool = &snapshot.pools[at];
         vec![
@@ -193,11 +193,10 @@ pub(super) fn pools(snapshot: &Snapshot) -> Rows {
     all(found.into_iter().map(row).collect())
 }
 
-pub(super) fn databases(snapshot: &Snapshot) -> Rows {
-    let connections = Connections::of(snapshot);
+pub(super) fn databases(snapshot: &Snapshot, connections: &Connections) -> Rows {
     let mut clients: HashMap<usize, usize> = HashMap::new();
     for client in &connections.clients {
-        if let Some(pool) = pool_of(snapshot, &connections, client) {
+        if let Some(pool) = pool_of(snapshot, connections, client) {
             *clients.entry(pool).or_default() += 1;
         }
     }
@@ -250,8 +249,7 @@ pub(super) fn users(snapshot: &Snapshot) -> Rows {
     all(counts.into_iter().map(row).collect())
 }
 
-pub(super) fn lists(snapshot: &Snapshot) -> Rows {
-    let connections = Connections::of(snapshot);
+pub(super) fn lists(snapshot: &Snapshot, connections: &Connections) -> Rows {
     let figures: Vec<_> =
         snapshot.pools.iter().flat_map(|pool| &pool.members).map(|member| member.figures()).collect();
     let places: usize = figures.iter().map(|figures| figures.max_connections).sum();
@@ -263,7 +261,7 @@ pub(super) fn lists(snapshot: &Snapshot) -> Rows {
         ("databases", snapshot.pools.len()),
         ("users", snapshot.identities.users.iter().count()),
         ("peers", 0),
-        ("pools", by_user(snapshot, &connections).len()),
+        ("pools", by_user(snapshot, connections).len()),
         ("peer_pools", 0),
         ("free_clients", snapshot.limits.max_clients.saturating_sub(clients)),
         ("used_clients", clients),

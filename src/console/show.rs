@@ -8,7 +8,10 @@ use super::{
     own, pools, queries, sockets, stats,
     table::{Columns, Rows, Value, all, none, one},
 };
-use crate::{shared::Snapshot, version};
+use crate::{
+    shared::{Snapshot, connections::Connections},
+    version,
+};
 
 /// A thing to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,13 +197,13 @@ impl Show {
             Self::StatsTotals => stats::totals(snapshot),
             Self::StatsAverages => stats::averages(snapshot),
             Self::Totals => stats::sums(snapshot),
-            Self::Pools => pools::pools(snapshot),
-            Self::Databases => pools::databases(snapshot),
+            Self::Pools => pools::pools(snapshot, &Connections::of(snapshot)),
+            Self::Databases => pools::databases(snapshot, &Connections::of(snapshot)),
             Self::Clients => sockets::clients(snapshot),
             Self::Servers => sockets::servers(snapshot),
             Self::Sockets => sockets::sockets(snapshot, false),
             Self::ActiveSockets => sockets::sockets(snapshot, true),
-            Self::Lists => pools::lists(snapshot),
+            Self::Lists => pools::lists(snapshot, &Connections::of(snapshot)),
             Self::Users => pools::users(snapshot),
             Self::Config => config(snapshot),
             Self::Mem => memory(),

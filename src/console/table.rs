@@ -77,6 +77,11 @@ impl Columns {
         Self { kinds, names: names.to_vec() }
     }
 
+    /// The position of the column of this name.
+    pub(super) fn position(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|column| *column == name)
+    }
+
     fn kinds(&self) -> impl Iterator<Item = u8> {
         self.kinds.bytes()
     }

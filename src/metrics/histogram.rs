@@ -28,6 +28,19 @@ pub struct Observed {
     pub sum_seconds: f64,
 }
 
+impl Observed {
+    /// Both together, of histograms with the same bounds.
+    #[must_use]
+    pub fn plus(mut self, other: &Self) -> Self {
+        for ((_, count), (_, more)) in self.cumulative.iter_mut().zip(&other.cumulative) {
+            *count += more;
+        }
+        self.count += other.count;
+        self.sum_seconds += other.sum_seconds;
+        self
+    }
+}
+
 impl<const N: usize> Histogram<N> {
     /// An empty one.
     pub fn new(bounds: &'static [f64; N]) -> Self {

@@ -13,7 +13,7 @@ use crate::{
     clock,
     route::{Demand, PoolId},
     shared::{counters::Requests, queries::By},
-    sql::{Reason, TextId, Verdict},
+    sql::{Class, Reason, TextId, Verdict},
     wire::TxStatus,
 };
 
@@ -72,30 +72,57 @@ impl Session {
     }
 
     /// Counts a transaction that begins on the backend that the session has kept.
-    pub(crate) fn count_again(&self) {
+    pub(crate) fn count_again(&mut self) {
         let begins =
-            |leased: &Leased| leased.protocol.status() == TxStatus::Idle && !leased.protocol.is_open();
-        if let Some(requests) = self.requests().filter(|_| self.hold.leased.as_ref().is_some_and(begins)) {
+            |leased: &&mut Leased| leased.protocol.status() == TxStatus::Idle && !leased.protocol.is_open();
+        let Some(leased) = self.hold.leased.as_mut().filter(begins) else { return };
+        leased.usage.transaction = None;
+        if let Some(requests) = self.requests() {
             requests.count_again();
         }
     }
 
-    /// Notes how long a request took that began at `start`, and what has come of it.
-    pub(crate) fn took(&mut self, demand: &Demand, start: Instant) {
+    /// Whether the request that is to be sent goes on with a transaction that requests before it were a part of.
+    pub(crate) fn is_part(&self) -> bool {
+        self.hold.leased.as_ref().is_some_and(|leased| leased.usage.transaction.is_some())
+    }
+
+    /// Notes how long a request took that began at `start` and may have been a part of a transaction, and what has come of it;
+    /// and its transaction, if that has ended with it, unless that was noted when the backend was given back.
+    pub(crate) fn took(&mut self, demand: &Demand, start: Instant, is_part: bool) {
+        let class = demand.verdict.class;
+        let goes_on =
+            |leased: &&mut Leased| leased.protocol.status() != TxStatus::Idle || leased.protocol.is_open();
+        let is_part = match self.hold.leased.as_mut().filter(goes_on) {
+            Some(leased) => {
+                let (_, of_first) = leased.usage.transaction.get_or_insert((start, class));
+                if *of_first == Class::Neutral {
+                    *of_first = class;
+                }
+                true
+            }
+            None => is_part,
+        };
+        self.note_took(demand, start, is_part);
+        if let Some(leased) = self.hold.leased.as_mut().filter(|leased| !goes_on(leased)) {
+            leased.note_transaction(&self.view.snapshot);
+        }
+    }
+
+    fn note_took(&mut self, demand: &Demand, start: Instant, is_part: bool) {
+        let pool = self.own.last.map(|(pool, ..)| pool);
         if demand.statements == 0 {
             if let Some(verdict) = self.under_way.tally().goes_on() {
-                let pool = self.own.last.map(|(pool, ..)| pool);
                 self.note_ran((&verdict, true), pool, clock::since(start));
             }
             return;
         }
-        let took = clock::since(start);
+        let (class, took) = (demand.verdict.class, clock::since(start));
         if let Some(requests) = self.requests() {
-            requests.note_duration(demand.verdict.class, took);
+            if is_part { requests.note_part(class, took) } else { requests.note_whole(class, took) }
         }
         // What is run once more is noted then.
         if !self.under_way.is_repeated {
-            let pool = self.own.last.map(|(pool, ..)| pool);
             self.note_ran((&demand.verdict, false), pool, took);
         }
     }

@@ -20,9 +20,13 @@ use crate::{
         query::{ASK_TIMEOUT, Answer, in_time},
         statements::UnnamedText,
     },
+    clock,
     pool::{Lease, PinPlace},
     route::PoolId,
-    shared::counters::{ReadOn, SessionPin},
+    shared::{
+        Snapshot,
+        counters::{ReadOn, SessionPin},
+    },
     sql::Effects,
     wire::TxStatus,
 };
@@ -247,6 +251,15 @@ impl Leased {
     /// The backend itself, to borrow parts of it side by side.
     pub(super) fn backend(&mut self) -> &mut Backend {
         &mut self.lease
+    }
+
+    /// Notes how long its transaction of several requests took, which has ended.
+    pub(super) fn note_transaction(&mut self, snapshot: &Snapshot) {
+        let Some((began, class)) = self.lease.usage.transaction.take() else { return };
+        // A reload may have taken the pool away.
+        if let Some(requests) = snapshot.requests.get(usize::from(self.pool.0)) {
+            requests.note_transaction(class, clock::since(began));
+        }
     }
 
     /// The lease itself, without what was true of it.

@@ -76,12 +76,13 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
             Box::pin(session.check_types(request)).await?;
         }
         session.count(request, &demand);
+        let is_part = session.is_part();
         session.send(request, &demand)?;
         session.relay().await?;
         session.settle().await?;
         session.saw(&demand);
         session.worked(&demand);
-        session.took(&demand, start);
+        session.took(&demand, start, is_part);
         Ok(())
     };
     let reply = match served.await {

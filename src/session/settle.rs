@@ -43,6 +43,7 @@ impl Session {
             // An error of ours that nobody asked for is not the next session's.
             leased.protocol.take_error();
             leased.protocol.set_heard_elsewhere(None);
+            leased.note_transaction(&self.view.snapshot);
             leased.into_lease().release(proof);
         }
     }

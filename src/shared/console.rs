@@ -15,6 +15,8 @@ pub struct Console {
     pub max_clients: usize,
     /// How long statements wait for a pool that is paused.
     pub pause_timeout: Duration,
+    /// Whether metrics have its figures as well, under the names of pgbouncer_exporter.
+    pub names_metrics: bool,
     /// Every key of the configuration, as it is told.
     pub keys: Vec<ToldKey>,
     /// Where clients come in.
@@ -44,6 +46,7 @@ impl Default for Console {
             stats_users: Vec::new(),
             max_clients: 20,
             pause_timeout: Duration::from_secs(120),
+            names_metrics: false,
             keys: Vec::new(),
             address: SocketAddr::from(([127, 0, 0, 1], 6432)),
             unix_socket_dir: None,

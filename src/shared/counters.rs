@@ -18,15 +18,25 @@ use crate::{
 const CLASSES: usize = Class::ALL.len();
 const REASONS: usize = Reason::ALL.len();
 
-/// Upper bounds of the buckets of requests' durations, in seconds.
-const DURATION_BUCKETS_SECONDS: [f64; 15] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+/// Upper bounds of the buckets of the durations of requests and transactions, in seconds. What alerts compare with is
+/// among them: within a bucket a quantile is only guessed.
+const DURATION_BUCKETS_SECONDS: [f64; 16] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 30.0];
 
-/// Requests of one pool: how many by class and reason, and how long they took by class.
+type Durations = [Histogram<{ DURATION_BUCKETS_SECONDS.len() }>; CLASSES];
+
+/// Requests of one pool: how many by class and reason, and how long they, and their transactions, took by class.
+///
+/// Most requests are a transaction of their own, and are counted once for both.
 #[derive(Debug)]
 pub struct Requests {
     counts: [[AtomicU64; REASONS]; CLASSES],
-    durations: [Histogram<{ DURATION_BUCKETS_SECONDS.len() }>; CLASSES],
+    /// Requests that were a transaction of their own.
+    whole: Durations,
+    /// Requests that were a part of one.
+    parts: Durations,
+    /// Transactions of several requests.
+    transactions: Durations,
     /// Transactions that began on a backend which their session had kept from an earlier one.
     again: AtomicU64,
 }
@@ -35,10 +45,16 @@ impl Default for Requests {
     fn default() -> Self {
         Self {
             counts: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
-            durations: std::array::from_fn(|_| Histogram::new(&DURATION_BUCKETS_SECONDS)),
+            whole: durations(),
+            parts: durations(),
+            transactions: durations(),
             again: AtomicU64::new(0),
         }
     }
+}
+
+fn durations() -> Durations {
+    std::array::from_fn(|_| Histogram::new(&DURATION_BUCKETS_SECONDS))
 }
 
 impl Requests {
@@ -56,13 +72,34 @@ impl Requests {
         self.again.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn note_duration(&self, class: Class, duration: Duration) {
-        self.durations[class as usize].observe(duration);
+    /// Notes how long a request took that was a transaction of its own.
+    pub(crate) fn note_whole(&self, class: Class, duration: Duration) {
+        self.whole[class as usize].observe(duration);
+    }
+
+    /// Notes how long a request took that was a part of a transaction.
+    pub(crate) fn note_part(&self, class: Class, duration: Duration) {
+        self.parts[class as usize].observe(duration);
+    }
+
+    /// Notes how long a transaction of several requests took, by the class of the first.
+    pub(crate) fn note_transaction(&self, class: Class, duration: Duration) {
+        self.transactions[class as usize].observe(duration);
     }
 
     /// How long the requests of each class took; without those that have not occurred.
     pub fn durations(&self) -> impl Iterator<Item = (Class, Observed)> {
-        let all = Class::ALL.into_iter().map(|class| (class, self.durations[class as usize].read()));
+        self.whole_and(&self.parts)
+    }
+
+    /// The same of transactions, by the class of their first request.
+    pub fn transactions(&self) -> impl Iterator<Item = (Class, Observed)> {
+        self.whole_and(&self.transactions)
+    }
+
+    fn whole_and(&self, others: &Durations) -> impl Iterator<Item = (Class, Observed)> {
+        let both = |class: Class| self.whole[class as usize].read().plus(&others[class as usize].read());
+        let all = Class::ALL.into_iter().map(move |class| (class, both(class)));
         all.filter(|(_, observed)| observed.count > 0)
     }
 

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use super::*;
+use super::{
+    list::{Described, Kind, Unit},
+    *,
+};
 use crate::{
     admin::fixture::shared,
     backend::connect_error::FailureKind,
@@ -28,15 +31,16 @@ fn parse_sample(line: &str) -> Line<'_> {
         |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     assert!(is_name(name), "{line}");
     let (mut others, mut bound) = (String::new(), None);
-    for label in labels.split(',').filter(|label| !label.is_empty()) {
-        let (name, value) = label.split_once('=').expect("label=value");
-        let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).expect("quotes");
-        assert!(is_name(name) && !value.is_empty() && !value.contains(['"', '\\']), "{line}");
+    // A value may contain commas.
+    let labels = labels.strip_suffix('"').unwrap_or(labels);
+    for label in labels.split("\",").filter(|label| !label.is_empty()) {
+        let (name, value) = label.split_once("=\"").expect("label=\"value\"");
+        assert!(is_name(name) && !value.contains(['"', '\\']), "{line}");
         if name == "le" {
             bound = Some(value);
         } else {
             others.push_str(label);
-            others.push(',');
+            others.push_str("\",");
         }
     }
     (name, others, bound, value.parse().expect("a number"))
@@ -71,8 +75,8 @@ fn check_format(text: &str) {
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
         let (name, help) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')).expect("HELP");
-        let known = name.starts_with("bulkhead_") || name.starts_with("process_");
-        assert!(known && help.ends_with('.') && !help.contains("  "), "{line}");
+        let known = ["bulkhead_", "process_", "pgbouncer_"].iter().any(|prefix| name.starts_with(prefix));
+        assert!(known && help.ends_with(['.', ')']) && !help.contains("  "), "{line}");
         assert!(families.insert(name), "{name} twice");
         let type_line = lines.next().and_then(|line| line.strip_prefix("# TYPE ")).expect("TYPE");
         let kind = type_line.strip_prefix(name).and_then(|rest| rest.strip_prefix(' ')).expect("a type");
@@ -117,6 +121,11 @@ bulkhead_request_duration_seconds_bucket{class="job",pool="jobs",le="0.0025"} 0
 bulkhead_request_duration_seconds_bucket{class="job",pool="jobs",le="0.005"} 1
 bulkhead_request_duration_seconds_bucket{class="job",pool="jobs",le="+Inf"} 1
 bulkhead_request_duration_seconds_sum{class="job",pool="jobs"} 0.003
+bulkhead_request_duration_seconds_count{class="write",pool="primary"} 2
+bulkhead_transaction_duration_seconds_count{class="job",pool="jobs"} 1
+bulkhead_transaction_duration_seconds_bucket{class="write",pool="primary",le="0.01"} 0
+bulkhead_transaction_duration_seconds_bucket{class="write",pool="primary",le="0.025"} 1
+bulkhead_transaction_duration_seconds_count{class="write",pool="primary"} 1
 bulkhead_client_received_bytes_total 15
 bulkhead_client_sent_bytes_total 16
 bulkhead_client_errors_total{origin="server"} 17
@@ -168,7 +177,11 @@ fn what_was_counted_is_told_under_its_labels() {
     member.gate().failed("connection refused");
     let metrics = &shared.metrics;
     shared.requests[2].count(Class::Job, Reason::JobObject);
-    shared.requests[2].note_duration(Class::Job, Duration::from_millis(3));
+    shared.requests[2].note_whole(Class::Job, Duration::from_millis(3));
+    shared.requests[0].note_part(Class::Write, Duration::from_millis(3));
+    shared.requests[0].note_part(Class::Neutral, Duration::from_millis(3));
+    shared.requests[0].note_part(Class::Write, Duration::from_millis(4));
+    shared.requests[0].note_transaction(Class::Write, Duration::from_millis(20));
     metrics.traffic.count_received(15);
     metrics.traffic.count_sent(16);
     metrics.server_errors.store(17, Ordering::Relaxed);
@@ -187,42 +200,61 @@ fn what_was_counted_is_told_under_its_labels() {
 
     let text = text(&shared);
     check_format(&text);
-    check_documented(&text);
+    check_listed(&text);
     let lines: HashSet<&str> = text.lines().collect();
     for line in COUNTED.trim_start().lines() {
         assert!(lines.contains(line), "{line} is not in\n{text}");
     }
 }
 
-/// The table at the top of `metrics.rs` has a row for every name with its type and labels, and no other.
-fn check_documented(text: &str) {
-    let mut documented = BTreeMap::new();
-    for line in include_str!("../metrics.rs").lines() {
-        let Some(row) = line.strip_prefix("//! | `") else { continue };
-        let cells: Vec<&str> = row.split(" | ").collect();
-        let [name, kind, labels, meaning] = cells[..] else { panic!("four cells: {line}") };
-        assert!(meaning.len() > 10, "{line}");
-        let labels: HashSet<String> = labels
-            .split(", ")
-            .map(|label| label.trim_matches(['`', ' ']).to_owned())
-            .filter(|label| !label.is_empty())
-            .collect();
-        assert!(
-            documented.insert(name.trim_end_matches('`').to_owned(), (kind.to_owned(), labels)).is_none()
-        );
-    }
-    let mut exported: BTreeMap<String, (String, HashSet<String>)> = BTreeMap::new();
-    let mut family = String::new();
+/// The list has every name with its type and labels, and no other.
+fn check_listed(text: &str) {
+    let mut exported: BTreeMap<&str, (&str, Vec<String>)> = BTreeMap::new();
+    let mut family = "";
     for line in text.lines() {
         if let Some(of) = line.strip_prefix("# TYPE ") {
             let (name, kind) = of.split_once(' ').expect("a name and a type");
-            name.clone_into(&mut family);
-            exported.insert(family.clone(), (kind.to_owned(), HashSet::new()));
+            family = name;
+            exported.insert(family, (kind, Vec::new()));
         } else if !line.starts_with('#') {
             let (_, labels, ..) = parse_sample(line);
-            let names = labels.split(',').filter_map(|label| Some(label.split_once('=')?.0.to_owned()));
-            exported.get_mut(&family).expect("TYPE comes first").1.extend(names);
+            let names = labels.split("\",").filter_map(|label| Some(label.split_once('=')?.0.to_owned()));
+            exported.get_mut(family).expect("TYPE comes first").1 = names.collect();
         }
     }
-    assert_eq!(documented, exported);
+    let labels = |metric: &Described| metric.labels.iter().map(|label| label.name.to_owned()).collect();
+    let all = list::ALL.iter().copied().chain(pgbouncer::all());
+    let listed: BTreeMap<_, _> = all.map(|one| (one.name, (one.kind.name(), labels(&one)))).collect();
+    assert_eq!(exported, listed);
+    let (pools, servers) = (3, 2);
+    for metric in list::ALL.iter().copied().chain(pgbouncer::all()) {
+        let is_of = |line: &&str| {
+            let name = line.split(['{', ' ']).next().unwrap_or_default();
+            name == metric.name || name.strip_suffix("_count") == Some(metric.name)
+        };
+        let series = text.lines().filter(is_of).count();
+        assert!((1..=metric.series(pools, servers)).contains(&series), "{}: {series}", metric.name);
+    }
+}
+
+#[test]
+fn names_say_their_units() {
+    let mut names = HashSet::new();
+    for metric in list::ALL.iter().copied().chain(pgbouncer::all()) {
+        let bare = metric.name.trim_end_matches("_total");
+        let is_time = matches!(metric.unit, Unit::Seconds | Unit::Moment);
+        assert_eq!(is_time, bare.ends_with("_seconds"), "{}", metric.name);
+        assert_eq!(metric.unit == Unit::Bytes, bare.ends_with("_bytes"), "{}", metric.name);
+        assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
+        assert!(metric.kind != Kind::Histogram || metric.unit == Unit::Seconds, "{}", metric.name);
+        assert!(metric.meaning.len() > 4 && !metric.meaning.contains('|'), "{}", metric.meaning);
+        assert!(names.insert(metric.name), "{} twice", metric.name);
+    }
+}
+
+#[test]
+fn the_page_of_all_metrics_is_up_to_date() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    let page = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(page == markdown(), "run: bulkhead metrics >docs/metrics.md");
 }

@@ -8,6 +8,7 @@
 //! | [`Proxy::start`] | the program under test, with a configuration from [`ProxyConfig`] |
 //! | [`Site::start`] | a primary and a proxy with two connections to it |
 //! | [`Relay::start`] | a TCP relay that cuts, delays and stalls what goes through it |
+//! | [`Prometheus::start`] | a Prometheus server, which scrapes and evaluates |
 //! | [`RawClient::open`] | a client that sends any bytes at all |
 //! | [`oban::install`], [`oban::Load`] | the tables of a job library, and workers on them |
 //!
@@ -24,6 +25,7 @@ pub(crate) mod oban;
 mod postgres;
 mod process;
 mod programs;
+mod prometheus;
 mod proxy;
 mod random;
 mod raw;
@@ -40,6 +42,7 @@ pub(crate) use network::{connect, free_port, http_get};
 pub(crate) use postgres::{Login, Postgres, Role, Stop};
 pub(crate) use process::Running;
 pub(crate) use programs::{Programs, programs};
+pub(crate) use prometheus::{Prometheus, promtool};
 pub(crate) use proxy::Proxy;
 pub(crate) use random::Random;
 pub(crate) use raw::{Message, RawClient, Say};

@@ -16,7 +16,7 @@ use std::{
 const LAYERS: [&str; 28] = [
     "version", "clock", "seldom", "threads", "socket", "wire", "types", "metrics", "auth", "sql", "causal",
     "route", "backend", "pool", "topology", "catalog", "listen", "outbox", "shared", "session", "why",
-    "admin", "console", "door", "config", "startup", "commands", "demo",
+    "console", "admin", "door", "config", "startup", "commands", "demo",
 ];
 
 /// Files of `src` that are above all layers.
