@@ -129,8 +129,8 @@
 //! | [`outbox`] | jobs enqueued on the primary: moving them to the job database, exactly once |
 //! | [`shared`] | what all sessions share: the snapshot of the configuration, identities, cancel keys, counters |
 //! | [`session`] | one client's conversation, from its first request on |
-//! | [`admin`] | `/metrics`, `/healthz`, `/readyz` |
 //! | `console` | PgBouncer's commands, over the protocol of Postgres |
+//! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, the HTTP API, the live page |
 //! | [`door`] | from a connection to a session: accepting, TLS, the first packet, the login |
 //! | [`config`] | file and environment to checked values, all problems at once |
 //! | [`startup`] | putting it together: building, ports, signals, the service manager, reloads, the end |

@@ -220,8 +220,8 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: config::Config, origin: Origin) -> ExitCode {
-    telemetry::start();
-    match startup::run(config, origin) {
+    let events = telemetry::start();
+    match startup::run(config, origin, events) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bulkhead: {error}");

@@ -37,8 +37,9 @@ pub(super) enum Status {
     NotReady,
 }
 
+/// A server as the monitor knows it.
 #[derive(Debug, Serialize)]
-struct Server {
+pub(super) struct Server {
     name: String,
     role: &'static str,
     state: &'static str,
@@ -119,7 +120,7 @@ fn limitation(server: &ServerHealth) -> Option<(Status, String)> {
     })
 }
 
-fn describe(server: &ServerHealth) -> Server {
+pub(super) fn describe(server: &ServerHealth) -> Server {
     let (state, in_recovery, last_error) = match server.known() {
         Known::Unchecked => ("unchecked", None, None),
         Known::Up { in_recovery } => ("up", Some(in_recovery), None),

@@ -49,6 +49,8 @@ pub enum Change {
         /// The server's name.
         server: String,
     },
+    /// A key that is a secret, and this one's name, has another value, or none any more.
+    Secret(&'static str),
     /// A server is at another address: as if it were another server.
     Moved {
         /// The server's name.
@@ -91,6 +93,7 @@ impl Display for Change {
         match self {
             Self::Key { key, from, to } => write!(f, "{key}: {from} -> {to}"),
             Self::Password { server } => write!(f, "servers.{server}.url: another password"),
+            Self::Secret(key) => write!(f, "{key}: another value"),
             Self::Moved { server, from, to } => write!(f, "servers.{server}: moved from {from} to {to}"),
             Self::ServerAdded { server, at } => write!(f, "servers.{server}: added, at {at}"),
             Self::ServerRemoved { server } => write!(f, "servers.{server}: removed"),
@@ -157,8 +160,16 @@ impl Diff {
 
     fn listen(&mut self, old: &Listen, new: &Listen) {
         let show = |listen: &Listen| {
-            let Listen { address, unix_socket_dir, unix_socket_mode, http, threads, shutdown_grace, tls: _ } =
-                listen;
+            let Listen {
+                address,
+                unix_socket_dir,
+                unix_socket_mode,
+                http,
+                http_token: _,
+                threads,
+                shutdown_grace,
+                tls: _,
+            } = listen;
             let http = http.map_or_else(|| "off".to_owned(), |address| address.to_string());
             let dir =
                 unix_socket_dir.as_ref().map_or_else(|| "none".to_owned(), |dir| dir.display().to_string());
@@ -167,6 +178,9 @@ impl Diff {
         };
         let keys = ["address", "unix_socket_dir", "unix_socket_mode", "http", "threads", "shutdown_grace"];
         self.section("listen", keys, show(old), show(new));
+        if old.http_token != new.http_token {
+            self.changes.push(Change::Secret("listen.http_token"));
+        }
         let show = |settings: &AcceptorSettings| {
             let AcceptorSettings { mode, certificate, key, client_ca, client_certificates } = settings;
             [

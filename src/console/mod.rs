@@ -8,6 +8,7 @@
 //! | `lexer`, `command` | from a text to commands |
 //! | `table` | results: columns, values, and how they are written |
 //! | `show`, `pools`, `sockets`, `stats`, `own` | what each `SHOW` tells |
+//! | `objects` | the same rows as JSON, and the same actions, for `/api/v1` |
 //! | `control` | what changes something: `PAUSE`, `KILL`, `RELOAD` and the like |
 //! | `reply` | errors and their hints |
 //!
@@ -19,6 +20,7 @@ mod command;
 mod control;
 mod conversation;
 mod lexer;
+pub(crate) mod objects;
 mod own;
 mod pools;
 mod reply;
@@ -34,6 +36,7 @@ use std::sync::{
 
 pub(crate) use client::Entry;
 pub(crate) use conversation::run;
+pub(crate) use own::why_not;
 
 use crate::{
     session::reply::Reply,

@@ -77,6 +77,11 @@ impl Columns {
         Self { kinds, names: names.to_vec() }
     }
 
+    /// The names, in order.
+    pub(super) fn names(&self) -> &[&'static str] {
+        &self.names
+    }
+
     fn kinds(&self) -> impl Iterator<Item = u8> {
         self.kinds.bytes()
     }

@@ -280,6 +280,7 @@ fn console(config: &Config) -> Console {
         stats_users: stats_users.clone(),
         max_clients: *max_clients,
         pause_timeout: *pause_timeout,
+        http_token: config.listen.http_token.clone(),
         keys: keys.collect(),
         address: config.listen.address,
         unix_socket_dir: config.listen.unix_socket_dir.clone(),

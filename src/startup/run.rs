@@ -15,7 +15,8 @@ use super::{
     signals::{self, Signals},
 };
 use crate::{
-    admin, clock,
+    admin::{self, Events},
+    clock,
     config::Config,
     door::accept,
     outbox::Relay,
@@ -38,7 +39,7 @@ const PAUSE_WITHOUT_IDENTITY: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Runs until a signal ends it. `origin` is where the configuration came from, and is read again on SIGHUP.
-pub fn run(mut config: Config, origin: Origin) -> Result<(), StartError> {
+pub fn run(mut config: Config, origin: Origin, events: Arc<Events>) -> Result<(), StartError> {
     // Before there are threads: it clears variables of the environment.
     let inherited = Inherited::take().map_err(StartError::Inherited)?;
     let shortage = descriptors::fit(&mut config, descriptors::raise_limit());
@@ -72,7 +73,7 @@ pub fn run(mut config: Config, origin: Origin) -> Result<(), StartError> {
             std::thread::spawn(move || runtime.block_on(stop.cancelled()))
         })
         .collect();
-    let ran = first.block_on(serve((config, origin, warned), inherited, spawner, stop.clone()));
+    let ran = first.block_on(serve((config, origin, warned), inherited, (spawner, events), stop.clone()));
     stop.cancel();
     for thread in others {
         // A panic in a session's task does not end its thread; this only waits.
@@ -85,7 +86,7 @@ pub fn run(mut config: Config, origin: Origin) -> Result<(), StartError> {
 async fn serve(
     (config, origin, warned): (Config, Origin, Vec<String>),
     inherited: Inherited,
-    spawner: Spawner,
+    (spawner, events): (Spawner, Arc<Events>),
     stop: CancellationToken,
 ) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
@@ -105,7 +106,12 @@ async fn serve(
     tasks.spawn(service::keep_status(Arc::clone(&current), stop.clone()));
     tasks.spawn(service::feed_watchdog(spawner.clone(), stop.clone()));
     if let Some(http) = ports.http {
-        tasks.spawn(admin::serve(http.into_std()?, Arc::clone(&current), spawner.clone(), stop.clone()));
+        tasks.spawn(admin::serve(
+            http.into_std()?,
+            (Arc::clone(&current), events),
+            spawner.clone(),
+            stop.clone(),
+        ));
     }
     let open = Arc::default();
     for listener in ports.clients {

@@ -7,12 +7,18 @@
 use std::{
     fmt::{self, Write},
     io::IsTerminal as _,
+    sync::Arc,
 };
 
-use tracing_subscriber::{EnvFilter, field::MakeExt as _, fmt::format::debug_fn};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, field::MakeExt as _, filter::LevelFilter, fmt::format::debug_fn,
+    layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
-/// Starts logging. Called once.
-pub fn start() {
+use crate::admin::{Events, KeepEvents};
+
+/// Starts logging, and gives what keeps the last lines. Called once.
+pub fn start() -> Arc<Events> {
     let filter = EnvFilter::try_from_env("BULKHEAD_LOG")
         .or_else(|_| EnvFilter::try_from_default_env())
         .unwrap_or_else(|_| EnvFilter::new("info"));
@@ -25,12 +31,15 @@ pub fn start() {
             name => write!(line, "{name}={value:?}"),
         }
     });
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let log = tracing_subscriber::fmt::layer()
         .fmt_fields(fields.delimited(" "))
         .with_writer(std::io::stderr)
-        .with_ansi(colours);
-    let _ = log.try_init();
+        .with_ansi(colours)
+        .with_filter(filter);
+    let events = Arc::new(Events::default());
+    let keep = KeepEvents(Arc::clone(&events)).with_filter(LevelFilter::INFO);
+    let _ = tracing_subscriber::registry().with(log).with(keep).try_init();
+    events
 }
 
 /// Passes text on with everything escaped that could end a line, begin a new one, or change how others are shown.

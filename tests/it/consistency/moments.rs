@@ -255,10 +255,11 @@ async fn look_and_read(mode: Mode) {
     let form = form("update");
     let mut wrong = Vec::new();
     for (version, sql) in (1..).zip(LOOKS) {
-        let (mut writer, mut reader) =
-            (RawClient::app(world.proxy.port()).await, world.session(false).await);
+        let (mut writer, mut reader) = (RawClient::app(world.proxy.port()).await, world.session(false).await);
         world.stand_still(&mut reader, form).await;
-        writer.query(&format!("BEGIN; UPDATE c_update SET version = {version}; COMMIT; SELECT pg_sleep(2)")).await;
+        writer
+            .query(&format!("BEGIN; UPDATE c_update SET version = {version}; COMMIT; SELECT pg_sleep(2)"))
+            .await;
         let is_there = format!("SELECT version FROM c_update WHERE version = {version}");
         eventually("the write is committed", Duration::from_secs(2), async || {
             (!world.primary.query(&is_there).await.is_empty()).then_some(())

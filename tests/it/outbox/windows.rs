@@ -42,7 +42,8 @@ async fn sweep(yard: &Yard, (relay, server): (&Relay, &Postgres), cut: Cut) -> B
         enqueue(&client, &format!("calm {calm}")).await;
         yard.wake().await;
         yard.wait_until_empty().await;
-        eventually("the calm round is over", LONG, async || (!in_transaction(yard).await).then_some(())).await;
+        eventually("the calm round is over", LONG, async || (!in_transaction(yard).await).then_some(()))
+            .await;
         let counted = relay.counted();
         (there, back) = (there.min(counted.0), back.min(counted.1));
     }

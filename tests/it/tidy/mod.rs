@@ -15,8 +15,8 @@ use std::{
 /// other.
 const LAYERS: [&str; 27] = [
     "version", "clock", "seldom", "threads", "socket", "wire", "types", "metrics", "auth", "sql", "causal",
-    "route", "backend", "pool", "topology", "catalog", "listen", "outbox", "shared", "session", "admin",
-    "console", "door", "config", "startup", "commands", "demo",
+    "route", "backend", "pool", "topology", "catalog", "listen", "outbox", "shared", "session", "console",
+    "admin", "door", "config", "startup", "commands", "demo",
 ];
 
 /// Files of `src` that are above all layers.

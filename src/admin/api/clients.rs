@@ -1,0 +1,75 @@
+//! `/api/v1/clients`: clients one by one, a page at a time, and how many there are of each kind.
+
+use hyper::StatusCode;
+use serde_json::{Value as Json, json};
+
+use super::super::answer::{self, Answer};
+use crate::{
+    console::objects,
+    shared::{Snapshot, cancels::Activity},
+};
+
+/// Clients on a page, unless it is asked for another number.
+const LIMIT: usize = 100;
+/// Clients on a page at most.
+const LIMIT_MAX: usize = 1_000;
+
+/// Which of them are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Page {
+    limit: usize,
+    offset: usize,
+}
+
+/// The page that a query asks for.
+pub(super) fn page(query: &str) -> Result<Page, Answer> {
+    let mut page = Page { limit: LIMIT, offset: 0 };
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        let number = value.parse::<usize>().ok();
+        match (name, number) {
+            ("limit", Some(limit @ 1..=LIMIT_MAX)) => page.limit = limit,
+            ("offset", Some(offset)) => page.offset = offset,
+            _ => {
+                let hint = format!("Write limit=1 to limit={LIMIT_MAX}, and offset=0 or more.");
+                return Err(answer::error(StatusCode::BAD_REQUEST, "the query makes no sense", &hint));
+            }
+        }
+    }
+    Ok(page)
+}
+
+/// One page.
+pub(super) fn clients(snapshot: &Snapshot, page: Page) -> Json {
+    let (total, clients) = objects::clients(snapshot, page.offset, page.limit);
+    json!({ "total": total, "offset": page.offset, "limit": page.limit, "clients": clients })
+}
+
+/// How many there are, and what they do.
+pub(super) fn counts(snapshot: &Snapshot) -> Json {
+    let (mut active, mut waiting, mut idle) = (0_usize, 0_usize, 0_usize);
+    for client in snapshot.cancels.seen() {
+        match client.activity {
+            Activity::Holds(_) => active += 1,
+            Activity::Waiting => waiting += 1,
+            Activity::Idle => idle += 1,
+        }
+    }
+    let total = active + waiting + idle;
+    json!({ "total": total, "active": active, "waiting": waiting, "idle": idle, "max": snapshot.limits.max_clients })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_bounded() {
+        let of = |query| page(query).ok();
+        assert_eq!(of(""), Some(Page { limit: 100, offset: 0 }));
+        assert_eq!(of("limit=1000&offset=7"), Some(Page { limit: 1_000, offset: 7 }));
+        for wrong in ["limit=0", "limit=1001", "limit=-1", "offset=x", "offset=", "x=1", "limit"] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+    }
+}
