@@ -17,7 +17,7 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// What a browser is told with everything: nothing is loaded from elsewhere, nothing inline is run, nobody frames it.
+/// Headers for browsers, with every answer: nothing is loaded from elsewhere, nothing inline is run, nobody frames it.
 const FOR_BROWSERS: [(HeaderName, HeaderValue); 4] = [
     (
         HeaderName::from_static("content-security-policy"),

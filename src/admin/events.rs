@@ -93,7 +93,7 @@ impl<S: Subscriber> Layer<S> for KeepEvents {
     }
 }
 
-/// What a line says.
+/// The contents of a line.
 #[derive(Debug, Default)]
 struct Said {
     message: String,

@@ -34,7 +34,7 @@ impl Guest {
         }
     }
 
-    /// It asks for something, or takes some of what it has asked for.
+    /// Notes that it asks for something, or takes some of what it has asked for.
     pub(super) fn asks(&self) {
         self.asked.store(self.since.elapsed().as_micros() as u64 + 1, Ordering::Relaxed);
     }

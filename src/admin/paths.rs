@@ -72,7 +72,7 @@ impl Site {
     }
 }
 
-/// What scrapers, load balancers and supervisors ask for.
+/// Answers to scrapers, load balancers and supervisors.
 pub(super) fn for_machines(path: &str, shared: &Snapshot, pulse: &Pulse) -> Answer {
     match path {
         "/metrics" => {

@@ -12,7 +12,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// A thread that does nothing for so long is not alive.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is known of the threads.
+/// The state of the threads, as far as it is known.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
     is_lost: AtomicBool,

@@ -61,7 +61,8 @@ impl Default for Hub {
 }
 
 impl Hub {
-    fn every(every: Duration) -> Self {
+    /// For an event so often.
+    pub(super) fn every(every: Duration) -> Self {
         Self { every, state: Mutex::default(), arrived: Notify::new() }
     }
 
@@ -93,7 +94,7 @@ impl Hub {
 
     /// How many watch now.
     #[cfg(test)]
-    fn listeners(&self) -> usize {
+    pub(super) fn listeners(&self) -> usize {
         self.lock().listeners.len()
     }
 

@@ -58,7 +58,7 @@ pub(crate) struct Holders {
     pub(crate) longest: Duration,
 }
 
-/// Who holds the connections of each pool, by the pools' positions; those first that hold most.
+/// Holders of the connections of each pool, by the pools' positions; those first that hold most.
 pub(crate) fn holders(snapshot: &Snapshot) -> Vec<Vec<Holders>> {
     let connections = Connections::of(snapshot);
     let mut found: Vec<BTreeMap<(String, String), Holders>> = vec![BTreeMap::new(); snapshot.pools.len()];
@@ -118,7 +118,7 @@ impl Action {
         Ok(Vec::new())
     }
 
-    /// Its name, and what it is about.
+    /// The command, and what it is about.
     pub(crate) fn named(&self) -> (&'static str, &str) {
         match self {
             Self::Pause(pool) => ("PAUSE", pool),

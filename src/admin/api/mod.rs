@@ -10,9 +10,8 @@ mod recent;
 mod servers;
 mod summary;
 
-use std::sync::atomic::Ordering;
-
 use hyper::{Method, StatusCode, header::HeaderMap};
+use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 pub(super) use recent::Recent;
@@ -41,7 +40,7 @@ pub(super) struct Asked<'a> {
     pub(super) has_body: bool,
 }
 
-/// What is kept between requests.
+/// The figures that are kept between requests.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     pub(super) recent: Recent,
@@ -68,7 +67,7 @@ pub(super) async fn answer(asked: &Asked<'_>, snapshot: &Snapshot, kept: &Kept, 
     look(asked, snapshot, kept, events)
 }
 
-/// What is only looked at.
+/// Paths that are only looked at.
 const LOOKS: [&str; 10] =
     ["health", "pools", "servers", "clients", "queries", "slow", "why", "events", "pins", "reasons"];
 
@@ -77,37 +76,42 @@ fn is_known(path: &str) -> bool {
 }
 
 fn look(asked: &Asked<'_>, snapshot: &Snapshot, kept: &Kept, events: &Events) -> Answer {
-    let told = match asked.path {
-        "health" => health(snapshot, kept),
-        "pools" => json!({ "pools": pools::pools(snapshot, &kept.recent) }),
-        "servers" => json!({ "servers": servers::servers(snapshot) }),
+    let ok = StatusCode::OK;
+    match asked.path {
+        "health" => answer::json(ok, &HealthNow::read(snapshot, kept)),
+        "pools" => answer::json(ok, &json!({ "pools": pools::pools(snapshot, &kept.recent) })),
+        "servers" => answer::json(ok, &json!({ "servers": servers::servers(snapshot) })),
         "clients" => match clients::page(asked.query) {
-            Ok(page) => clients::clients(snapshot, page),
-            Err(refused) => return refused,
+            Ok(page) => answer::json(ok, &clients::clients(snapshot, page)),
+            Err(refused) => refused,
         },
-        "events" => json!({ "events": events.read(usize::MAX) }),
-        "pins" => json!({ "pins": objects::pins(snapshot) }),
-        "reasons" => json!({ "reasons": objects::reasons(snapshot) }),
-        "queries" | "slow" | "why" => return not_yet(asked.path),
-        _ => return unknown(),
-    };
-    answer::json(StatusCode::OK, &told)
+        "events" => answer::json(ok, &json!({ "events": events.read(usize::MAX) })),
+        "pins" => answer::json(ok, &json!({ "pins": objects::pins(snapshot) })),
+        "reasons" => answer::json(ok, &json!({ "reasons": objects::reasons(snapshot) })),
+        "queries" | "slow" | "why" => not_yet(asked.path),
+        _ => unknown(),
+    }
 }
 
-fn health(snapshot: &Snapshot, kept: &Kept) -> Json {
-    let (readiness, pools) = (health::readiness(snapshot), pools::pools(snapshot, &kept.recent));
-    let (level, sentence) = summary::summary(&readiness, &pools);
-    let mut told = json!({
-        "level": level,
-        "summary": sentence,
-        "version": version::VERSION,
-        "clients": snapshot.metrics.clients.load(Ordering::Relaxed),
-        "max_clients": snapshot.limits.max_clients,
-    });
-    if let (Json::Object(told), Ok(Json::Object(readiness))) = (&mut told, serde_json::to_value(&readiness)) {
-        told.extend(readiness);
+/// `/api/v1/health`: the state in one sentence, and what `/readyz` tells.
+#[derive(Debug, Serialize)]
+struct HealthNow {
+    level: summary::Level,
+    summary: String,
+    version: &'static str,
+    clients: u64,
+    max_clients: usize,
+    #[serde(flatten)]
+    readiness: health::Readiness,
+}
+
+impl HealthNow {
+    fn read(snapshot: &Snapshot, kept: &Kept) -> Self {
+        let (readiness, pools) = (health::readiness(snapshot), pools::pools(snapshot, &kept.recent));
+        let (level, summary) = summary::summary(&readiness, &pools);
+        let (clients, max_clients) = (snapshot.clients(), snapshot.limits.max_clients);
+        Self { level, summary, version: version::VERSION, clients, max_clients, readiness }
     }
-    told
 }
 
 /// All that the page shows, in one line.

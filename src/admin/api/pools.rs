@@ -35,7 +35,7 @@ pub(super) struct PoolNow {
     pub(super) waiting: usize,
     max_waiting: usize,
     pub(super) longest_wait_seconds: f64,
-    /// Of those who were given a connection within the last minute; `null` if nobody was.
+    /// Waits of those who were given a connection within the last minute; `null` if nobody was.
     wait_p50_seconds: Option<f64>,
     wait_p95_seconds: Option<f64>,
     pinned: usize,
@@ -139,7 +139,7 @@ fn group(holders: Holders) -> Group {
     Group { user, application_name, connections, longest_seconds: longest.as_secs_f64() }
 }
 
-/// Those who wait, by user and database; those first that have waited for longest.
+/// Clients that wait, by user and database; those first that have waited for longest.
 fn waiting(pool: &Pool) -> Vec<Waiting> {
     let shares = pool.members.iter().flat_map(|member| member.shares());
     let mut groups: Vec<(Duration, Waiting)> = shares

@@ -20,7 +20,7 @@ pub(super) struct ServerNow {
     replica: Option<Replica>,
 }
 
-/// What only replicas have.
+/// The part that only replicas have.
 #[derive(Debug, Serialize)]
 struct Replica {
     serves_reads: bool,

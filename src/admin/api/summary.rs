@@ -22,7 +22,7 @@ pub(super) enum Level {
     Critical,
 }
 
-/// What the sentence is, and how bad that is.
+/// The sentence, and how bad it is.
 pub(super) fn summary(readiness: &Readiness, pools: &[PoolNow]) -> (Level, String) {
     let first_reason = || readiness.reasons.first().cloned().unwrap_or_default();
     let halted = pools.iter().find(|pool| matches!(pool.state, "paused" | "disabled"));
@@ -43,7 +43,7 @@ pub(super) fn summary(readiness: &Readiness, pools: &[PoolNow]) -> (Level, Strin
     }
 }
 
-/// What is said of a pool for which clients wait.
+/// The sentence about a pool for which clients wait.
 fn full(pool: &PoolNow) -> String {
     let (name, active, max) = (&pool.name, pool.active, pool.max_connections);
     if active >= max {

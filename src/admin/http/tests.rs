@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{
-    super::{fixture::shared, paths::for_machines, pulse::Pulse},
+    super::{fixture::shared, paths::for_machines, pulse::Pulse, stream::Hub},
     *,
 };
 use crate::{shared::Snapshot, topology::Known};
@@ -157,4 +157,42 @@ async fn a_client_that_sends_half_a_request_does_not_hold_up_the_end() {
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHo").await.expect("it is connected");
     assert!(running.ask("GET /healthz").await.ends_with("ok\n"));
     running.ends().await;
+}
+
+#[tokio::test]
+async fn a_watcher_that_reads_nothing_is_closed_and_keeps_nobody_waiting() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("sockets have the option");
+    let address = listener.local_addr().expect("it is bound");
+    let current = Arc::new(Current::new(Arc::new(shared())));
+    // As many events as fill the system's buffers soon.
+    let hub = Hub::every(Duration::from_millis(1));
+    let site = Arc::new(Site { hub, ..Site::new(current, Arc::default()) });
+    let threads = Spawner {
+        tracker: tokio_util::task::TaskTracker::new(),
+        threads: Arc::new([tokio::runtime::Handle::current()]),
+    };
+    let stop = CancellationToken::new();
+    let serving = serve_here(listener, Arc::clone(&site), threads, stop.clone());
+    let watching = async {
+        let request = b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a size");
+        let mut slow = socket.connect(address).await.expect("it listens");
+        slow.write_all(request).await.expect("it reads");
+        let mut quick = TcpStream::connect(address).await.expect("it listens");
+        quick.write_all(request).await.expect("it reads");
+        let (mut bytes, mut read) = (vec![0; 65_536], 0);
+        // The slow one has gone when only one is left; the other one has been told all the time.
+        while site.hub.listeners() != 1 || read == 0 {
+            read += quick.read(&mut bytes).await.expect("it is told");
+        }
+        let mut rest = Vec::new();
+        let ended = slow.read_to_end(&mut rest).await;
+        assert!(ended.is_err() || !rest.is_empty(), "it was closed in the middle of what it did not read");
+        assert!(quick.read(&mut bytes).await.expect("it goes on") > 0);
+        stop.cancel();
+    };
+    let both = async { tokio::join!(serving, watching) };
+    timeout(Duration::from_secs(30), both).await.expect("the slow one is given up");
 }
