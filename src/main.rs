@@ -9,6 +9,8 @@ use std::{
     process::ExitCode,
 };
 
+#[cfg(feature = "top")]
+use bulkhead::commands::top;
 use bulkhead::{
     commands::{check, classify, health, jobs, upstream},
     config, demo, sql,
@@ -128,6 +130,13 @@ enum Command {
         #[command(flatten)]
         target: ReloadTarget,
     },
+    /// Show in the terminal who waits for what, and who holds it, once a second; `q` ends it.
+    #[cfg(feature = "top")]
+    Top {
+        /// Where Bulkhead answers HTTP. Default: `listen.http` of the configuration, else http://127.0.0.1:9930.
+        #[arg(long)]
+        url: Option<String>,
+    },
     /// Jobs that are enqueued on the primary and moved to a job database on another server: install that, see how it does.
     Jobs {
         #[command(subcommand)]
@@ -196,6 +205,8 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Some(Command::Demo { once, seconds }) => return demonstrate(once, seconds),
+        #[cfg(feature = "top")]
+        Some(Command::Top { url }) => return show_top(url, Origin { path: arguments.config }),
         _ => {}
     }
     let origin = Origin { path: arguments.config };
@@ -216,6 +227,8 @@ fn main() -> ExitCode {
         Some(Command::Keys | Command::Demo { .. }) => {
             unreachable!("they need no configuration and have been run")
         }
+        #[cfg(feature = "top")]
+        Some(Command::Top { .. }) => unreachable!("it needs no configuration and has been run"),
     }
 }
 
@@ -391,6 +404,26 @@ fn check_health(config: &config::Config) -> ExitCode {
         Err(error) => {
             eprintln!("bulkhead: {error}");
             ExitCode::from(EXIT_UNHEALTHY)
+        }
+    }
+}
+
+/// Shows the Bulkhead at the URL, or the one that runs with the configuration, if there is one.
+#[cfg(feature = "top")]
+fn show_top(url: Option<String>, origin: Origin) -> ExitCode {
+    let configured = || {
+        let address = health::reachable(origin.load().ok()?.listen.http?);
+        Some(format!("http://{address}"))
+    };
+    let url = url.or_else(configured).unwrap_or_else(|| top::DEFAULT_URL.to_owned());
+    match top::run(&url) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bulkhead top: {error}");
+            ExitCode::from(match error {
+                top::TopError::Url { .. } => EXIT_USAGE,
+                top::TopError::Terminal(_) => EXIT_UNAVAILABLE,
+            })
         }
     }
 }

@@ -102,7 +102,8 @@ struct Said {
 
 impl Said {
     fn put(&mut self, field: &Field, value: Json) {
-        if field.name() == "message" {
+        // A field of this name stands behind the message itself.
+        if field.name() == "message" && self.message.is_empty() {
             self.message = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         } else if self.fields.len() < FIELDS_MAX {
             self.fields.insert(field.name().to_owned(), value);
@@ -175,7 +176,8 @@ mod tests {
         let events = Arc::new(Events::default());
         let subscriber = tracing_subscriber::registry().with(KeepEvents(Arc::clone(&events)));
         tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(target: "bulkhead::x", server = "main", open = 3_u64, "the server is {}", "up");
+            let message = "why";
+            tracing::info!(target: "bulkhead::x", server = "main", open = 3_u64, %message, "the server is {}", "up");
             tracing::debug!(target: "bulkhead::x", "not this");
             tracing::error!(target: "hyper::x", "nor this");
             let long = "<b>".repeat(10_000);
@@ -186,7 +188,7 @@ mod tests {
         assert_eq!(read.len(), 2, "{told}");
         assert_eq!(told[1]["message"], "the server is up");
         assert_eq!(told[1]["level"], "info");
-        assert_eq!(told[1]["fields"], serde_json::json!({ "server": "main", "open": 3 }));
+        assert_eq!(told[1]["fields"], serde_json::json!({ "server": "main", "open": 3, "message": "why" }));
         for text in [&told[0]["message"], &told[0]["fields"]["long"], &told[0]["fields"]["again"]] {
             assert_eq!(text.as_str().map(|text| text.chars().count()), Some(MESSAGE_CHARACTERS));
         }

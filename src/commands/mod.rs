@@ -1,8 +1,10 @@
-//! Commands beside serving: what is wrong with a configuration or at its servers, where a statement goes, and whether a
-//! Bulkhead that runs is ready.
+//! Commands beside serving: what is wrong with a configuration or at its servers, where a statement goes, how a Bulkhead that
+//! runs is, and whether it is ready.
 
 pub mod check;
 pub mod classify;
 pub mod health;
 pub mod jobs;
+#[cfg(feature = "top")]
+pub mod top;
 pub mod upstream;

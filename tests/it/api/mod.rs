@@ -3,6 +3,8 @@
 mod actions;
 mod bounds;
 mod shapes;
+#[cfg(feature = "top")]
+mod top;
 
 use std::time::Duration;
 

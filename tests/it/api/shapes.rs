@@ -172,8 +172,8 @@ async fn a_server_that_goes_and_comes_is_an_event() {
         .await;
     };
     has("ready for clients").await;
-    primary.stop(Stop::Immediate);
     let mut client = RawClient::app(proxy.port()).await;
+    primary.stop(Stop::Immediate);
     client.query("SELECT 1").await;
     has("the server cannot be reached").await;
     let health = eventually("it is critical", SOON, async || {
