@@ -280,8 +280,12 @@ impl Diff {
     }
 
     fn workers(&mut self, old: &Workers, new: &Workers) {
-        let show = |Workers { application_names, users }: &Workers| [list(application_names), list(users)];
-        self.section("workers", ["application_names", "users"], show(old), show(new));
+        let show = |workers: &Workers| {
+            let Workers { application_names, users, comment_tags, job_window } = workers;
+            [list(application_names), list(users), list(comment_tags.patterns()), shown(job_window)]
+        };
+        let names = ["application_names", "users", "comment_tags", "job_window"];
+        self.section("workers", names, show(old), show(new));
     }
 
     fn console(&mut self, old: &Console, new: &Console) {

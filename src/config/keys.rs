@@ -176,6 +176,8 @@ pub const KEYS: &[KeySection] = &[
     section!("workers", "Sessions of background workers: their statements that are no job statements use the pool `workers`.", [
         ("application_names", Texts, "[]", Reload, "Patterns of `application_name`, as in `jobs.rules`."),
         ("users", Texts, "[]", Reload, "Users."),
+        ("comment_tags", Texts, "[]", Reload, "Patterns of tags in comments of statements, such as `job=*`, as sqlcommenter and Rails' query logs write them: statements with one are a worker's, whichever session sends them."),
+        ("job_window", Duration, r#""0s""#, Reload, "A session that has taken, changed or ended jobs counts as a worker's for so long; `0s` for never."),
     ]),
     section!("console", "The console, as PgBouncer has one: a database that answers `SHOW POOLS` and the like.", [
         ("databases", Texts, r#"["bulkhead", "pgbouncer"]"#, Reload, "The databases that are the console; `[]` for none. Real databases of these names cannot be reached through Bulkhead."),
@@ -307,6 +309,6 @@ mod tests {
         assert_eq!(hint("pools.*", "pool_size"), "here it is called max_connections");
         assert_eq!(hint("listen", "max_client_conn"), "write max_clients in [limits]");
         assert_eq!(hint("auth", "users"), "write users in [workers]");
-        assert_eq!(hint("workers", "zzz"), "known here: application_names, users");
+        assert_eq!(hint("workers", "zzz"), "known here: application_names, users, comment_tags, job_window");
     }
 }

@@ -36,7 +36,7 @@ pub use crate::auth::tls::{
 };
 pub use crate::auth::{RequireAuth, Secret};
 pub use crate::backend::{HostPort, SessionAttrs};
-pub use crate::sql::Consistency;
+pub use crate::sql::{Consistency, Tags};
 pub use env::VARIABLES;
 pub use expand::{Environment, process_environment};
 pub use found::FoundLibrary;
@@ -380,6 +380,10 @@ pub struct Workers {
     pub application_names: Vec<String>,
     /// User names.
     pub users: Vec<String>,
+    /// Tags in comments.
+    pub comment_tags: Tags,
+    /// Length of the time in which a session that has worked on jobs counts as a worker's; zero for never.
+    pub job_window: Duration,
 }
 
 impl Default for Listen {

@@ -8,7 +8,7 @@ use toml::de::DeTable;
 
 use super::{
     AcceptorSettings, Auth, AuthMethod, ClientCertificates, ClientMode, Config, Console, JobRules, Jobs,
-    Limits, Listen, ListenOnGap, Outbox, Secret, Server, Workers,
+    Limits, Listen, ListenOnGap, Outbox, Secret, Server, Tags, Workers,
     expand::Environment,
     file::{Located, Section},
     fits,
@@ -332,9 +332,23 @@ fn outbox(section: &Section<'_>) -> Outbox {
 }
 
 fn workers(section: &Section<'_>) -> Workers {
+    let default = Workers::default();
+    let tags = section.texts("comment_tags");
+    for tag in &tags {
+        if let Err(pattern) = Tags::new(std::slice::from_ref(&tag.value)) {
+            let message = format!("{} is no tag", shown(&pattern));
+            section.problem_at(
+                &tag.at,
+                "comment_tags",
+                Wrong::new(message, "write KEY=VALUE, such as \"job=*\""),
+            );
+        }
+    }
     Workers {
         application_names: values(section.texts("application_names")),
         users: values(section.texts("users")),
+        comment_tags: Tags::new(&values(tags)).unwrap_or_default(),
+        job_window: section.duration("job_window", default.job_window, Duration::ZERO),
     }
 }
 

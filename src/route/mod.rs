@@ -67,6 +67,15 @@ impl Demand {
         self.verdict.class == Class::Job && !self.verdict.effects.has(Effects::JOB_SIDE)
     }
 
+    /// Whether it takes, changes or ends jobs, as workers do, beyond adding some.
+    pub fn works_on_jobs(&self) -> bool {
+        let effects = self.verdict.effects;
+        self.verdict.reason == Reason::JobObject
+            && effects.has(Effects::JOB_SIDE)
+            && effects.has(Effects::JOB_WRITES)
+            && !effects.has(Effects::JOB_DDL)
+    }
+
     /// Adds another statement of the same request: the strongest class wins.
     pub fn add(&mut self, verdict: Verdict) {
         if self.statements == 0 {
@@ -87,8 +96,9 @@ impl Demand {
         }
         let hint = self.verdict.hint.or(verdict.hint);
         let consistency = self.verdict.consistency.or(verdict.consistency);
+        let is_worker = self.verdict.is_worker || verdict.is_worker;
         let tables = self.verdict.tables_with(&verdict);
-        self.verdict = Verdict { control, effects, hint, consistency, tables, ..stronger };
+        self.verdict = Verdict { control, effects, hint, consistency, is_worker, tables, ..stronger };
         self.statements = self.statements.saturating_add(1);
         if verdict.reason == Reason::Unparsed {
             self.unread = self.unread.saturating_add(1);
@@ -114,7 +124,7 @@ pub struct Standing {
     pub begun_read_write: bool,
     /// The request itself begins a transaction, which a standby can run.
     pub begins_on_standby: bool,
-    /// The session belongs to a worker.
+    /// A worker sends it.
     pub is_worker: bool,
     /// The session asked for a target (`SET bulkhead.route`).
     pub asked: Option<Hint>,
@@ -261,6 +271,10 @@ mod tests {
         assert_eq!(target(Class::Write, worker), Target::Pool(WORKERS));
         assert_eq!(target(Class::Read, worker), Target::Pool(WORKERS));
         assert_eq!(target(Class::Job, worker), Target::Pool(JOBS));
+        let tagged = Verdict { is_worker: true, ..verdict(Class::Neutral) };
+        let mut demand = Demand::of(verdict(Class::Write));
+        demand.add(tagged);
+        assert!(demand.verdict.is_worker, "one of its statements says so");
         let begun = Standing { begun_read_write: true, ..FREE };
         assert_eq!(target(Class::Read, begun), Target::Pool(PRIMARY));
         let begins = Verdict { control: Control::Other, ..verdict(Class::Read) };

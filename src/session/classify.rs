@@ -8,6 +8,7 @@ use super::{
     transaction::LocalTransaction,
 };
 use crate::{
+    clock,
     route::{Demand, Standing, Target},
     shared::{counters::Requests, judges::SHORT_TEXTS_BYTES},
     sql::{Class, Classifier, Effects, HiddenSearch, Hint, Reading, Reason, Verdict, is_carried_name},
@@ -312,11 +313,24 @@ impl Session {
             relays: self.relays(),
             begun_read_write: may_write,
             begins_on_standby: demand.begins.begins_on_standby(self.own.settings.is_read_only()),
-            is_worker: self.who.is_worker,
+            is_worker: self.is_worker(demand),
             asked: if self.under_way.is_repeated { Some(Hint::Primary) } else { self.own.asked },
             bound: self.who.bound,
         };
         routes.target(demand, standing)
+    }
+
+    /// Whether a worker sends the request: by its session, a tag, or what the session has just worked on.
+    fn is_worker(&self, demand: &Demand) -> bool {
+        self.who.is_worker || demand.verdict.is_worker || self.own.works_at(clock::last_tick)
+    }
+
+    /// Notes that the session has worked on jobs, if it then counts as a worker's for a while.
+    pub(crate) fn worked(&mut self, demand: &Demand) {
+        let window = self.view.snapshot.workers.job_window;
+        if !window.is_zero() && demand.works_on_jobs() {
+            self.own.work_until(clock::last_tick().checked_add(window));
+        }
     }
 
     /// The counters of the pool that serves the request, or has just served it.
@@ -343,7 +357,7 @@ impl Session {
     /// Notes how long a request took that began at `start`.
     pub(crate) fn took(&self, demand: &Demand, start: std::time::Instant) {
         if let Some(requests) = self.requests().filter(|_| demand.statements > 0) {
-            requests.note_duration(demand.verdict.class, crate::clock::since(start));
+            requests.note_duration(demand.verdict.class, clock::since(start));
         }
     }
 

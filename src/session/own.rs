@@ -4,6 +4,7 @@ use std::{
     hash::{BuildHasher, Hasher},
     num::NonZeroU8,
     sync::Arc,
+    time::Instant,
 };
 
 use super::{SessionStatements, UnnamedStatement, listen::Listening};
@@ -24,12 +25,8 @@ pub(super) struct Own {
     pub(super) settings: Arc<Settings>,
     /// How the server reads the session's texts, as it has said last.
     pub(super) reading: Reading,
-    /// Names with a dot that the session has set: the server does not list them.
-    #[expect(
-        clippy::box_collection,
-        reason = "few sessions have any, and every idle session pays for the place"
-    )]
-    pub(super) custom_settings: Option<Box<Vec<String>>>,
+    /// Parts that few sessions have; every idle one pays for the place.
+    seldom: Option<Box<Seldom>>,
     /// `SET bulkhead.route`.
     pub(super) asked: Option<Hint>,
     /// `SET bulkhead.consistency`.
@@ -51,6 +48,15 @@ pub(super) struct Own {
     pub(super) is_new_backend: bool,
 }
 
+/// Parts of a session that few have.
+#[derive(Debug, Default)]
+struct Seldom {
+    /// Names with a dot that the session has set.
+    custom_settings: Vec<String>,
+    /// End of the time in which the session counts as a worker's: it has worked on jobs.
+    worker_until: Option<Instant>,
+}
+
 impl Own {
     /// The beginning of a session that asked for these settings.
     pub(super) fn new(startup: &Arc<Settings>, reading: Reading, snapshot: &Snapshot) -> Self {
@@ -59,7 +65,8 @@ impl Own {
         Self {
             settings: Arc::clone(startup),
             reading,
-            custom_settings: (!custom.is_empty()).then(|| custom.into()),
+            seldom: (!custom.is_empty())
+                .then(|| Box::new(Seldom { custom_settings: custom, ..Seldom::default() })),
             asked: startup.get("bulkhead.route").and_then(|route| snapshot.classifier.rules().hint(route)),
             consistency: startup.get("bulkhead.consistency").and_then(Consistency::named),
             floor: 0,
@@ -101,9 +108,19 @@ impl Own {
         hash
     }
 
-    /// The names of [`Own::custom_settings`].
+    /// Names with a dot that the session has set: the server does not list them.
     pub(super) fn custom_settings(&self) -> &[String] {
-        self.custom_settings.as_deref().map(Vec::as_slice).unwrap_or_default()
+        self.seldom.as_deref().map(|seldom| &*seldom.custom_settings).unwrap_or_default()
+    }
+
+    /// The session counts as a worker's until then.
+    pub(super) fn work_until(&mut self, until: Option<Instant>) {
+        self.seldom.get_or_insert_default().worker_until = until;
+    }
+
+    /// Whether the session counts as a worker's at `now`.
+    pub(super) fn works_at(&self, now: impl FnOnce() -> Instant) -> bool {
+        self.seldom.as_ref().and_then(|seldom| seldom.worker_until).is_some_and(|until| now() < until)
     }
 
     /// Remembers the name of a setting that the server does not list. False if there is no room for it.
@@ -113,7 +130,7 @@ impl Own {
         }
         let has_room = self.custom_settings().len() < CUSTOM_SETTINGS_MAX;
         if has_room {
-            self.custom_settings.get_or_insert_default().push(name.to_owned());
+            self.seldom.get_or_insert_default().custom_settings.push(name.to_owned());
         }
         has_room
     }

@@ -77,6 +77,7 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         session.relay().await?;
         session.settle().await?;
         session.saw(&demand);
+        session.worked(&demand);
         session.took(&demand, start);
         Ok(())
     };

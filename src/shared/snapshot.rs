@@ -49,6 +49,8 @@ pub struct Workers {
     pub application_names: Vec<Glob>,
     /// Users.
     pub users: Vec<String>,
+    /// Length of the time in which a session that has worked on jobs counts as a worker's; zero for never.
+    pub job_window: Duration,
 }
 
 /// How reads use replicas; by default there are none.

@@ -43,7 +43,13 @@ impl Classifier {
             foldhash::fast::RandomState::default(),
             quick_cache::sync::DefaultLifecycle::default(),
         );
-        Self { rules, keys: Keys::new(), verdicts, statement_bytes, refusals: AtomicU64::new(0) }
+        Self {
+            keys: Keys::new(rules.worker_tags.clone()),
+            rules,
+            verdicts,
+            statement_bytes,
+            refusals: AtomicU64::new(0),
+        }
     }
 
     /// The rules that this classifier judges by.

@@ -75,6 +75,9 @@ impl fmt::Display for Explanation {
         if let Some(hint) = verdict.hint {
             writeln!(f, "hint       {hint:?}")?;
         }
+        if verdict.is_worker {
+            writeln!(f, "worker     a tag in a comment says so")?;
+        }
         for (title, names) in [
             ("job", &self.job_tables),
             ("app", &self.app_tables),

@@ -4,6 +4,7 @@ use super::{
     consistency::Consistency,
     lexer::{Kind, Lexer},
     rules::Rules,
+    tags::inside,
     verdict::Hint,
 };
 
@@ -42,12 +43,4 @@ pub(super) fn read(text: &[u8], rules: &Rules) -> Wishes {
         }
     }
     wishes
-}
-
-fn inside(comment: &[u8]) -> &[u8] {
-    let inside = match comment {
-        [b'/', b'*', inside @ .., b'*', b'/'] | [_, _, inside @ ..] => inside,
-        other => other,
-    };
-    inside.trim_ascii()
 }

@@ -40,7 +40,8 @@ pub(super) fn judge(rules: &Rules, catalog: &Catalog, text: &[u8], mut seen: Opt
         (verdict.class, verdict.reason) = (Class::Write, Reason::Relation);
     }
     let wishes = hint::read(text, rules);
-    Verdict { hint: wishes.route, consistency: wishes.consistency, ..verdict }
+    let is_worker = rules.worker_tags.are_in(text);
+    Verdict { hint: wishes.route, consistency: wishes.consistency, is_worker, ..verdict }
 }
 
 // === adding up ===

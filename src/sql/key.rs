@@ -11,6 +11,7 @@ use foldhash::{SharedSeed, fast::SeedableRandomState};
 use super::{
     hint,
     lexer::{Kind, Lexer},
+    tags::Tags,
 };
 
 /// 128 bits; the seeds are random, so nobody outside can look for two texts with the same key.
@@ -29,6 +30,8 @@ pub(super) struct Keys {
     low: SeedableRandomState,
     high: SeedableRandomState,
     maker: u64,
+    /// Comments do not count, but for these.
+    tags: Tags,
 }
 
 /// A literal that begins with a digit or a quote, and whose value is not in the key.
@@ -48,15 +51,16 @@ mod mark {
     pub(super) const DECIMAL: u64 = 3 << 56;
     pub(super) const TEXT: u64 = 4 << 56;
     pub(super) const HINT: u64 = 5 << 56;
+    pub(super) const TAG: u64 = 8 << 56;
     pub(super) const EXACT: u64 = 6 << 56;
     pub(super) const END: u64 = 7 << 56;
 }
 
 impl Keys {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(tags: Tags) -> Self {
         let random = || getrandom::u64().unwrap_or_else(|_| SeedableRandomState::random().hash_one(0));
         let state = || SeedableRandomState::with_seed(random(), SharedSeed::global_random());
-        Self { low: state(), high: state(), maker: random() }
+        Self { low: state(), high: state(), maker: random(), tags }
     }
 
     /// Tells this maker from others.
@@ -92,6 +96,9 @@ impl Keys {
         let mut begins = true;
         let mut run = 0;
         let mut may_vary = true;
+        if self.tags.are_in(text) {
+            stream.cut(&[], mark::TAG);
+        }
         if let Some(comment) = hint::comment(text) {
             stream.cut(comment, mark::HINT);
         }
@@ -233,7 +240,7 @@ mod tests {
 
     #[test]
     fn leaves_plain_literals_out() {
-        let keys = Keys::new();
+        let keys = Keys::new(Tags::default());
         let same = [
             ("SELECT 1", "SELECT 42"),
             ("SELECT a FROM t WHERE x = 'one'", "SELECT a FROM t WHERE x = 'it''s'"),
@@ -250,7 +257,7 @@ mod tests {
 
     #[test]
     fn keeps_what_may_decide() {
-        let keys = Keys::new();
+        let keys = Keys::new(Tags::default());
         let different = [
             ("SELECT 1", "SELECT '1'"),
             ("SELECT 1", "SELECT 1.0"),

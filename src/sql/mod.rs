@@ -57,6 +57,7 @@ mod seen;
 mod setting;
 mod statements;
 mod tables;
+mod tags;
 mod targets;
 mod used;
 mod utility;
@@ -81,4 +82,5 @@ pub use statements::{
     statement_names,
 };
 pub use tables::Tables;
+pub use tags::Tags;
 pub use verdict::{AccessMode, Class, Control, Effects, Hint, Reason, Verdict};

@@ -98,6 +98,7 @@ fn plain_literal(text: &[u8], is_text: bool) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::tags::Tags;
 
     /// Pieces of texts, of which every neighbour may change how the lexer reads the other one.
     const PIECES: [&str; 44] = [
@@ -157,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_text_with_other_literals_fits() {
-        let keys = Keys::new();
+        let keys = Keys::new(Tags::default());
         let mut seen = Seen::default();
         let texts = |a: &str, b: &str| format!("UPDATE accounts SET a = a + {a} WHERE b = '{b}' AND c = $1");
         seen.read(&keys, texts("1", "x").as_bytes());
@@ -185,7 +186,7 @@ mod tests {
     #[test]
     fn keys_of_another_maker_are_not_given() {
         let text = b"SELECT abalance FROM pgbench_accounts WHERE aid = 1";
-        for keys in [Keys::new(), Keys::new()] {
+        for keys in [Keys::new(Tags::default()), Keys::new(Tags::default())] {
             assert_same(&keys, text);
             assert_same(&keys, text);
         }
@@ -200,7 +201,7 @@ mod tests {
             pieces in proptest::collection::vec(0..PIECES.len(), 1..12),
             changes in proptest::collection::vec((0_usize..12, 0..PIECES.len()), 1..12),
         ) {
-            let keys = Keys::new();
+            let keys = Keys::new(Tags::default());
             let mut pieces = [&[0], pieces.as_slice()].concat();
             let mut seen = Seen::default();
             seen.read(&keys, &text(&pieces));

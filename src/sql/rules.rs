@@ -6,6 +6,7 @@
 use super::{
     glob::Glob,
     presets::{self, Preset, Relayed},
+    tags::Tags,
     verdict::Hint,
 };
 
@@ -84,6 +85,8 @@ impl Outgoing {
 pub struct Rules {
     /// Pools that a hint may name; [`Hint::Pool`](super::Hint) is a position in this list.
     pub pools: Vec<String>,
+    /// Tags in comments by which statements of workers are known.
+    pub worker_tags: Tags,
     schemas: Vec<Glob>,
     in_schemas: Vec<Glob>,
     tables: Vec<Glob>,

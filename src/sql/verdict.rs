@@ -316,6 +316,8 @@ pub struct Verdict {
     pub hint: Option<Hint>,
     /// A hint overrides how fresh a replica must be.
     pub consistency: Option<Consistency>,
+    /// A tag in a comment says that a worker sends it.
+    pub is_worker: bool,
     /// Of a read the tables that it reads; of anything else those that it may change, and read. See
     /// [`Verdict::changes`].
     pub tables: Tables,
@@ -393,6 +395,7 @@ impl Verdict {
             effects: Effects::NONE,
             hint: None,
             consistency: None,
+            is_worker: false,
             tables: Tables::NONE,
         }
     }

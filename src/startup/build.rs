@@ -36,7 +36,9 @@ pub fn rules(config: &Config) -> Result<Rules, UnknownPreset> {
         channels: jobs.rules.channels.clone(),
     };
     let pools: Vec<String> = config.pools.iter().map(|pool| pool.name.clone()).collect();
-    Rules::new(&jobs.presets, &jobs.schemas, &custom, pools)
+    let mut rules = Rules::new(&jobs.presets, &jobs.schemas, &custom, pools)?;
+    rules.worker_tags = config.workers.comment_tags.clone();
+    Ok(rules)
 }
 
 /// What the configuration names and the disk holds. Read again by every reload, also where no key has changed.
@@ -288,10 +290,11 @@ fn console(config: &Config) -> Console {
 }
 
 fn workers(config: &Config) -> Workers {
-    let config::Workers { application_names, users } = &config.workers;
+    let config::Workers { application_names, users, job_window, .. } = &config.workers;
     Workers {
         application_names: application_names.iter().map(|glob| Glob::new(glob)).collect(),
         users: users.clone(),
+        job_window: *job_window,
     }
 }
 

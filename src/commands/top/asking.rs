@@ -75,7 +75,8 @@ fn ask_until_over(
 fn ask(address: SocketAddr, path: &str) -> Result<Json, String> {
     let path = format!("/api/v1/{path}");
     let (status, body) = health::get(address, &path).map_err(|error| error.to_string())?;
-    let json: Json = serde_json::from_str(&body).map_err(|_| format!("{path} answers no JSON: HTTP {status}"))?;
+    let json: Json =
+        serde_json::from_str(&body).map_err(|_| format!("{path} answers no JSON: HTTP {status}"))?;
     match json["error"]["message"].as_str() {
         Some(message) => Err(message.to_owned()),
         None => Ok(json),

@@ -66,7 +66,8 @@ pub fn run(url: &str) -> Result<(), TopError> {
 /// The address that a URL names.
 fn address(url: &str) -> Result<SocketAddr, TopError> {
     let wrong = |why: String| TopError::Url { url: url.to_owned(), why };
-    let rest = url.strip_prefix("http://").ok_or_else(|| wrong("it does not begin with http://".to_owned()))?;
+    let rest =
+        url.strip_prefix("http://").ok_or_else(|| wrong("it does not begin with http://".to_owned()))?;
     let place = rest.split('/').next().unwrap_or_default();
     let mut found = place.to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
     found.next().ok_or_else(|| wrong("it names no address".to_owned()))
@@ -97,7 +98,12 @@ fn follow_signals(is_over: &Arc<AtomicBool>) -> io::Result<()> {
 }
 
 /// Draws, and obeys keys, until it is over.
-fn show(terminal: &mut DefaultTerminal, asking: &Asking, mut view: View, is_over: &AtomicBool) -> io::Result<()> {
+fn show(
+    terminal: &mut DefaultTerminal,
+    asking: &Asking,
+    mut view: View,
+    is_over: &AtomicBool,
+) -> io::Result<()> {
     let mut is_new = true;
     while !is_over.load(Ordering::Relaxed) {
         if is_new {
@@ -156,7 +162,9 @@ mod tests {
     fn a_url_names_an_address() {
         assert_eq!(address("http://127.0.0.1:1/x").expect("an address").to_string(), "127.0.0.1:1");
         assert_eq!(address("http://[::1]:1").expect("an address").to_string(), "[::1]:1");
-        for wrong in ["127.0.0.1:1", "https://127.0.0.1:1", "http://", "http://127.0.0.1", "http://nowhere.invalid:1"] {
+        for wrong in
+            ["127.0.0.1:1", "https://127.0.0.1:1", "http://", "http://127.0.0.1", "http://nowhere.invalid:1"]
+        {
             assert!(address(wrong).is_err(), "{wrong}");
         }
     }

@@ -123,7 +123,9 @@ impl View {
 
     fn head(&self) -> Paragraph<'static> {
         let mut head = format!(" Bulkhead {}  {}", text(&self.health["version"]), self.url);
-        if let (Some(clients), Some(most)) = (self.health["clients"].as_u64(), self.health["max_clients"].as_u64()) {
+        if let (Some(clients), Some(most)) =
+            (self.health["clients"].as_u64(), self.health["max_clients"].as_u64())
+        {
             let _ = write!(head, "  {clients} of {most} clients");
         }
         Paragraph::new(head).style(dim())
@@ -143,8 +145,11 @@ impl View {
 
     fn tabs(&self) -> Paragraph<'static> {
         let spans = TABS.iter().map(|(tab, _, name, _)| {
-            let style =
-                if *tab == self.tab { Style::new().add_modifier(Modifier::REVERSED | Modifier::BOLD) } else { dim() };
+            let style = if *tab == self.tab {
+                Style::new().add_modifier(Modifier::REVERSED | Modifier::BOLD)
+            } else {
+                dim()
+            };
             [Span::raw(" "), Span::styled(format!(" {name} "), style)]
         });
         Paragraph::new(Line::from(spans.flatten().collect::<Vec<_>>()))
@@ -397,7 +402,8 @@ fn events(json: &Json) -> Sheet {
         let of_day = event["at_seconds"].as_f64().unwrap_or_default() as u64 % 86_400;
         let (hours, minutes, seconds) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
         let fields = event["fields"].as_object().into_iter().flatten();
-        let fields: Vec<String> = fields.map(|(name, value)| format!("{}={}", one_line(name), text(value))).collect();
+        let fields: Vec<String> =
+            fields.map(|(name, value)| format!("{}={}", one_line(name), text(value))).collect();
         Row::new(vec![
             Cell::from(format!("{hours:02}:{minutes:02}:{seconds:02}")),
             Cell::from(text(&event["level"])).style(style),
@@ -428,7 +434,8 @@ mod tests {
     fn who_waits_is_told_in_a_small_terminal() {
         let mut view = View::new("http://127.0.0.1:9930");
         assert!(drawn(&mut view).contains("asking"));
-        let health = json!({ "level": "critical", "summary": "Pool jobs is full: 5 of 5 in use", "version": "1" });
+        let health =
+            json!({ "level": "critical", "summary": "Pool jobs is full: 5 of 5 in use", "version": "1" });
         let pool = json!({
             "name": "jobs", "state": "waiting", "active": 5, "max_connections": 5, "idle": 0, "waiting": 37,
             "longest_wait_seconds": 4.2, "wait_p95_seconds": null,
@@ -437,7 +444,8 @@ mod tests {
         let answer = Ok((health, json!({ "pools": [pool] })));
         view.tell(Told { path: "pools", answer });
         let shown = drawn(&mut view);
-        for part in ["Pool jobs is full: 5 of 5 in use", "█████", "37", "4.2 s", "waiting", "holds", "q quit"] {
+        for part in ["Pool jobs is full: 5 of 5 in use", "█████", "37", "4.2 s", "waiting", "holds", "q quit"]
+        {
             assert!(shown.contains(part), "{part}:\n{shown}");
         }
         assert!(!shown.contains('\u{1b}'), "nothing speaks to the terminal");
@@ -455,7 +463,10 @@ mod tests {
         assert_eq!(view.tab, Tab::Events);
         view.turn(1);
         assert_eq!(view.tab, Tab::Pools);
-        view.tell(Told { path: "pools", answer: Ok((json!({}), json!({ "pools": [{ "held_by": [{}, {}] }] }))) });
+        view.tell(Told {
+            path: "pools",
+            answer: Ok((json!({}), json!({ "pools": [{ "held_by": [{}, {}] }] }))),
+        });
         view.scroll(100);
         drawn(&mut view);
         assert_eq!(view.top, 1);

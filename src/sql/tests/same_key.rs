@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::{catalog, rules};
-use crate::sql::{Classifier, Verdict, judge, key::Keys, lexer::Lexer};
+use crate::sql::{Classifier, Verdict, judge, key::Keys, lexer::Lexer, tags::Tags};
 
 /// Pieces that texts are made of. Literals of all kinds, also half ones; words that make literals decide.
 const PIECES: &[&str] = &[
@@ -152,7 +152,7 @@ proptest! {
 
     #[test]
     fn same_key_same_verdict(text in text(), picks in prop::collection::vec(any::<usize>(), 6)) {
-        let keys = Keys::new();
+        let keys = Keys::new(Tags::default());
         let other = other_literals(&text, &picks);
         if keys.key(text.as_bytes()) == keys.key(other.as_bytes()) {
             prop_assert_eq!(verdict(&text), verdict(&other), "{:?} | {:?}", text, other);
@@ -207,7 +207,7 @@ const TEMPLATES: &[&str] = &[
 /// Each template with each literal in each gap, all against each other.
 #[test]
 fn all_literals_in_templates() {
-    let keys = Keys::new();
+    let keys = Keys::new(Tags::default());
     let (rules, catalog) = (rules(), catalog());
     let is_literal = |piece: &&&str| {
         piece.starts_with(|c: char| "'$EUBXN.".contains(c) || c.is_ascii_digit()) && piece.len() > 1
@@ -232,7 +232,7 @@ fn all_literals_in_templates() {
 /// Many short texts against each other: those that share a key share a verdict.
 #[test]
 fn all_pairs_of_pieces() {
-    let keys = Keys::new();
+    let keys = Keys::new(Tags::default());
     let (rules, catalog) = (rules(), catalog());
     let mut verdicts: HashMap<_, (Verdict, String)> = HashMap::new();
     for first in PIECES {

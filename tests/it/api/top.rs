@@ -40,7 +40,8 @@ impl Top {
     }
 
     async fn shows(&self, what: &str) {
-        eventually(&format!("`{what}` is shown"), SOON, async || self.screen().contains(what).then_some(())).await;
+        eventually(&format!("`{what}` is shown"), SOON, async || self.screen().contains(what).then_some(()))
+            .await;
     }
 
     fn press(&mut self, keys: &[u8]) {
@@ -52,7 +53,8 @@ impl Top {
     fn pid(&self) -> Pid {
         let script = self.script.id();
         let children = fs::read_to_string(format!("/proc/{script}/task/{script}/children")).expect("it runs");
-        let first = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("it has started it");
+        let first =
+            children.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("it has started it");
         Pid::from_raw(first).expect("a process")
     }
 
@@ -61,7 +63,10 @@ impl Top {
         let status = wait_until("it ends", SOON, || self.script.try_wait().expect("it is a child"));
         let screen = self.screen();
         let (_, rest) = screen.rsplit_once(ENTER).expect("it took the other screen");
-        assert!(rest.contains(LEAVE) && rest.contains(SHOW_CURSOR), "it left the terminal as it was: {rest:?}");
+        assert!(
+            rest.contains(LEAVE) && rest.contains(SHOW_CURSOR),
+            "it left the terminal as it was: {rest:?}"
+        );
         status.code()
     }
 }

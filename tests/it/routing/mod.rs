@@ -4,6 +4,7 @@
 mod fresh;
 mod shapes;
 mod transactions;
+mod workers;
 
 use std::time::Duration;
 
@@ -375,43 +376,6 @@ async fn jobs_on_the_primary_mix_with_everything() {
         .lines()
         .any(|line| line.starts_with("bulkhead_requests_total") && line.contains("pool=\"jobs\""));
     assert!(counted, "job statements have a pool of their own:\n{on_jobs}");
-}
-
-#[tokio::test]
-async fn workers_use_their_own_pool() {
-    let site = Routed::configured(|cluster| {
-        ProxyConfig::of(cluster)
-            .pool("workers", &["primary"], 2)
-            .set("workers", "application_names", vec!["worker-*"])
-            // What was written a moment ago does not count.
-            .set("pools.replicas", "consistency", "eventual")
-    })
-    .await;
-    let user = site.client().await;
-    let url = format!("{}?application_name=worker-7", site.proxy.url());
-    let worker = connect(&url).await.expect("the proxy accepts connections");
-    let requests = async |pool: &str| {
-        let text = site.proxy.metrics().await;
-        let label = format!("pool=\"{pool}\"");
-        let lines =
-            text.lines().filter(|line| line.starts_with("bulkhead_requests_total") && line.contains(&label));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
-    };
-    let before = (requests("workers").await, requests("primary").await, requests("jobs").await);
-    for (sql, mark) in [
-        ("SELECT * FROM items", "worker reads"),
-        ("UPDATE items SET name = 'worker' WHERE id = 5", "worker writes"),
-        ("SELECT * FROM oban_jobs", "worker works"),
-    ] {
-        worker.simple_query(&format!("{sql} /* {mark} */")).await.expect("valid");
-    }
-    assert_eq!(site.places("worker reads"), [Primary]);
-    assert_eq!(site.places("worker writes"), [Primary]);
-    assert_eq!(site.places("worker works"), [Jobs]);
-    let after = (requests("workers").await, requests("primary").await, requests("jobs").await);
-    assert_eq!((after.0 - before.0, after.1 - before.1, after.2 - before.2), (2.0, 0.0, 1.0));
-    user.simple_query("SELECT * FROM items /* user reads */").await.expect("valid");
-    assert_eq!(site.places("user reads"), [Replica]);
 }
 
 #[tokio::test]
