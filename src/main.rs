@@ -64,6 +64,8 @@ Examples:
       lists what is wrong with the configuration, and with the servers that it names
   bulkhead classify \"SELECT * FROM oban_jobs\"
       tells which pool a statement goes to, and why
+  bulkhead top
+      shows who waits for what, and who holds it; http://127.0.0.1:9930/ shows it in a browser
   bulkhead keys
       prints every key of the configuration with its default and meaning
   bulkhead jobs plan

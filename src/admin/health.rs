@@ -88,7 +88,7 @@ pub(super) fn readiness(shared: &Snapshot) -> Readiness {
     Readiness { status, reasons, servers, pools: pools(shared) }
 }
 
-/// What is wrong with a server, and how bad that is.
+/// The complaint about a server, and how bad it is.
 fn complaint(server: &ServerHealth) -> Option<(Status, String)> {
     let worst = if server.role == Role::Primary { Status::NotReady } else { Status::Degraded };
     match (server.known(), server.role) {
@@ -104,7 +104,7 @@ fn complaint(server: &ServerHealth) -> Option<(Status, String)> {
     }
 }
 
-/// What keeps a server that can serve from being as it should.
+/// The limitation that keeps a server that can serve from being as it should.
 fn limitation(server: &ServerHealth) -> Option<(Status, String)> {
     if let Some((error, open)) = server.full() {
         let nothing = open == 0 && server.role == Role::Primary;

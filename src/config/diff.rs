@@ -5,8 +5,6 @@
 
 mod shown;
 
-use std::fmt::{self, Display};
-
 use super::{
     AcceptorSettings, Auth, Config, ConnectorSettings, Console, JobRules, Jobs, Limits, Listen, Outbox, Pool,
     Reads, Server, Workers,
@@ -86,23 +84,6 @@ pub enum Change {
         /// The name in the file.
         pool: String,
     },
-}
-
-impl Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Key { key, from, to } => write!(f, "{key}: {from} -> {to}"),
-            Self::Password { server } => write!(f, "servers.{server}.url: another password"),
-            Self::Secret(key) => write!(f, "{key}: another value"),
-            Self::Moved { server, from, to } => write!(f, "servers.{server}: moved from {from} to {to}"),
-            Self::ServerAdded { server, at } => write!(f, "servers.{server}: added, at {at}"),
-            Self::ServerRemoved { server } => write!(f, "servers.{server}: removed"),
-            Self::PoolAdded { pool, servers, max_connections } => {
-                write!(f, "pools.{pool}: added, up to {max_connections} connections to {}", list(servers))
-            }
-            Self::PoolRemoved { pool } => write!(f, "pools.{pool}: removed"),
-        }
-    }
 }
 
 impl Diff {

@@ -7,6 +7,10 @@ const STALE_AFTER_MS = 3500; // without news the page says so
 const RETRY_MS = 3000;
 const ANNOUNCE_EVERY_MS = 10000; // for screen readers: changes of state, and no oftener
 const WAIT_TOLD_SECONDS = 0.25; // shorter waits are how a pool works
+const FINDINGS_MAX = 4;
+const QUERIES_MAX = 12;
+const QUERIES_EVERY_MS = 5000;
+const WHY_EVERY_MS = 10000; // and not at all while all is well
 const BACKGROUND = new Set(["jobs", "workers"]);
 
 const byId = (id) => document.getElementById(id);
@@ -101,7 +105,6 @@ function state(told) {
 /** What stands below the sentence: who holds what others wait for, and what else is wrong. */
 function because(told) {
   const lines = [];
-  if (told.why?.lines) lines.push(...told.why.lines);
   for (const pool of [...told.pools].sort((a, b) => b.longest_wait_seconds - a.longest_wait_seconds)) {
     if (pool.longest_wait_seconds < WAIT_TOLD_SECONDS || pool.held_by.length === 0) continue;
     const holders = pool.held_by.slice(0, 3).map(
@@ -280,6 +283,69 @@ function events(all) {
     say(fields, Object.entries(event.fields).map(([name, value]) => `${name} ${value}`).join(" · "));
   });
 }
+
+// === What is asked for now and then ===
+
+/** An answer of the API; null if there is none, or it is not in this version. */
+async function ask(path) {
+  try {
+    const answer = await fetch(`/api/v1/${path}`, { headers: { accept: "application/json" } });
+    return answer.ok ? await answer.json() : null;
+  } catch {
+    return null;
+  }
+}
+
+let asking = false;
+let askedAt = 0;
+
+/** The causes, as the servers and Bulkhead know them. One question at a time: it costs each server a connection. */
+async function askWhy() {
+  if (asking) return;
+  asking = true;
+  byId("ask-why").setAttribute("aria-disabled", "true");
+  const why = await ask("why");
+  asking = false;
+  askedAt = Date.now();
+  byId("ask-why").setAttribute("aria-disabled", "false");
+  if (why === null) return;
+  byId("ask").hidden = false;
+  say(byId("asked"), `${why.well ? "Nothing found" : `${why.findings.length} found`} at ${clock.format(new Date())}`);
+  const fresh = () => make("li", {}, make("b"), make("p"), make("p"));
+  each(byId("why"), why.findings.slice(0, FINDINGS_MAX), fresh, (node, finding) => {
+    node.dataset.severity = finding.severity;
+    say(node.children[0], finding.title);
+    say(node.children[1], finding.evidence.slice(0, 4).join(" · "));
+    say(node.children[2], finding.next);
+  });
+}
+
+async function askQueries() {
+  const told = await ask(`queries?limit=${QUERIES_MAX}`);
+  const section = byId("queries");
+  section.hidden = told === null;
+  if (told === null) return;
+  const micros = (count) => duration(count / 1e6);
+  table(section.querySelector("table"), [
+    ["pool", "", (query) => query.pool],
+    ["statement", "statement", (query) => query.query],
+    ["calls", "number", (query) => whole.format(query.calls)],
+    ["errors", "number", (query) => [whole.format(query.errors), query.errors > 0 ? "bad" : ""]],
+    ["total", "number", (query) => micros(query.total_time_us)],
+    ["p95", "number", (query) => micros(query.p95_time_us)],
+    ["waited", "number", (query) => micros(query.wait_time_us)],
+  ], told.queries, "No statement yet.");
+}
+
+setInterval(() => {
+  if (document.hidden) return;
+  askQueries();
+  if (document.body.dataset.level !== "ok" && Date.now() - askedAt > WHY_EVERY_MS) askWhy();
+}, QUERIES_EVERY_MS);
+
+byId("ask-why").addEventListener("click", askWhy);
+askQueries();
+askWhy();
 
 // === News ===
 

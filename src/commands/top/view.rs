@@ -220,6 +220,10 @@ fn duration(json: &Json) -> String {
     }
 }
 
+fn micros(json: &Json) -> String {
+    duration(&json.as_f64().map_or(Json::Null, |count| (count / 1e6).into()))
+}
+
 /// The places of a pool: in use, idle, and room.
 fn bar(pool: &Json) -> Line<'static> {
     let count = |name: &str| pool[name].as_u64().unwrap_or_default() as usize;
@@ -374,8 +378,8 @@ fn queries(json: &Json) -> Sheet {
         Row::new(vec![
             Cell::from(text(&query["pool"])),
             Cell::from(text(&query["calls"])),
-            Cell::from(duration(&query["total_seconds"])),
-            Cell::from(duration(&query["mean_seconds"])),
+            Cell::from(micros(&query["total_time_us"])),
+            Cell::from(micros(&query["p95_time_us"])),
             Cell::from(text(&query["query"])),
         ])
     };
@@ -387,7 +391,7 @@ fn queries(json: &Json) -> Sheet {
             Constraint::Length(9),
             Constraint::Min(20),
         ],
-        titles: vec!["pool", "calls", "total", "mean", "statement"],
+        titles: vec!["pool", "calls", "total", "p95", "statement"],
         rows: list(json, "queries").map(row).collect(),
     }
 }

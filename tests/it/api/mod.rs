@@ -2,6 +2,7 @@
 
 mod actions;
 mod bounds;
+mod page;
 mod shapes;
 #[cfg(feature = "top")]
 mod top;

@@ -101,7 +101,8 @@ async fn table(primary: &Postgres) {
 async fn each_endpoint_has_its_fields_and_types() {
     let cluster = Cluster::start();
     table(&cluster.primary).await;
-    let config = ProxyConfig::of(&cluster).pool("primary", &["primary"], 1);
+    let config =
+        ProxyConfig::of(&cluster).set("limits", "catalog_refresh", "1h").pool("primary", &["primary"], 1);
     let proxy = Proxy::start(&config.to_toml());
     let _clients = one_waits(&proxy, "shapes").await;
     eventually("somebody waits", SOON, async || {
@@ -129,8 +130,9 @@ async fn each_endpoint_has_its_fields_and_types() {
 async fn who_waits_for_whom_is_told() {
     let primary = Postgres::start(Role::Primary);
     table(&primary).await;
-    let config = ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 1);
-    let proxy = Proxy::start(&config.to_toml());
+    // Nobody else asks for the one connection.
+    let config = ProxyConfig::primary_only(&primary).set("limits", "catalog_refresh", "1h");
+    let proxy = Proxy::start(&config.pool("primary", &["primary"], 1).to_toml());
     let [mut holds, mut waits] = one_waits(&proxy, "the culprit").await;
     let health = eventually("it is called full", SOON, async || {
         let told = get(&proxy, "/api/v1/health").await.json();
