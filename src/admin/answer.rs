@@ -94,10 +94,10 @@ pub(super) fn json(status: StatusCode, value: &impl serde::Serialize) -> Answer 
 
 /// An error of the API: what is wrong, and what to do about it.
 pub(super) fn error(status: StatusCode, message: &str, hint: &str) -> Answer {
-    error_with(status, json!({ "message": message, "hint": hint }))
+    error_with(status, &json!({ "message": message, "hint": hint }))
 }
 
 /// An error of the API with these fields.
-pub(super) fn error_with(status: StatusCode, fields: Json) -> Answer {
+pub(super) fn error_with(status: StatusCode, fields: &Json) -> Answer {
     json(status, &json!({ "error": fields }))
 }

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{events::Events, guest::Guest, paths::Site};
+use super::{events::Events, fullness, guest::Guest, paths::Site};
 use crate::{shared::Current, threads::Spawner};
 
 /// Connections at once; one more takes the place of the one that has been silent for longest.
@@ -72,14 +72,16 @@ async fn serve_here(
         Err(error) => return tracing::error!(%error, "HTTP cannot be served"),
     };
     let (mut beat, mut news) = (pin!(site.pulse.keep(&threads)), pin!(site.tell()));
+    let mut full = pin!(fullness::watch(&site.current));
     let mut guests = Guests::default();
     loop {
         // Cancel safe, every arm: an accept or a join that is dropped leaves the connection or the result where it
-        // is for the next round; the pulse and the news are polled through references and go on.
+        // is for the next round; the pulse, the news and the pools are polled through references and go on.
         tokio::select! {
             () = stop.cancelled() => break,
             () = beat.as_mut() => {}
             () = news.as_mut() => {}
+            () = full.as_mut() => {}
             Some(ended) = guests.tasks.join_next() => guests.left(ended.ok()),
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => guests.enter(stream, &site, &stop),

@@ -8,7 +8,7 @@
 //! | `health`, `pulse` | `/readyz` and `/healthz` |
 //! | `metrics`, `pools`, `process`, `samples` | `/metrics` |
 //! | `api` | `/api/v1`: JSON, and actions for those who have the token |
-//! | `events` | the last lines of the log, in memory |
+//! | `events`, `fullness` | the last lines of the log, in memory; lines about pools for which clients wait |
 //! | `stream`, `page` | the live page and its news |
 //!
 //! Reads what sessions and pools count anyway, so that a scrape never makes a session wait. Changes nothing but by the
@@ -17,6 +17,7 @@
 mod answer;
 mod api;
 mod events;
+mod fullness;
 mod guest;
 mod health;
 mod http;

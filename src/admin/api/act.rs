@@ -44,7 +44,7 @@ pub(super) async fn run(action: &Action, snapshot: &Snapshot) -> Answer {
             let (code, message, detail, hint) = (&*reply.code, &reply.message, &reply.detail, &reply.hint);
             answer::error_with(
                 status,
-                json!({ "sqlstate": code, "message": message, "detail": detail, "hint": hint }),
+                &json!({ "sqlstate": code, "message": message, "detail": detail, "hint": hint }),
             )
         }
         Err(_) => {

@@ -1,9 +1,7 @@
 //! `/api/v1/clients`: clients one by one, a page at a time, and how many there are of each kind.
 
-use hyper::StatusCode;
 use serde_json::{Value as Json, json};
 
-use super::super::answer::{self, Answer};
 use crate::{
     console::objects,
     shared::{Snapshot, cancels::Activity},
@@ -21,8 +19,8 @@ pub(super) struct Page {
     offset: usize,
 }
 
-/// The page that a query asks for.
-pub(super) fn page(query: &str) -> Result<Page, Answer> {
+/// The page that a query asks for; an advice if it makes no sense.
+pub(super) fn page(query: &str) -> Result<Page, String> {
     let mut page = Page { limit: LIMIT, offset: 0 };
     for part in query.split('&').filter(|part| !part.is_empty()) {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
@@ -30,10 +28,7 @@ pub(super) fn page(query: &str) -> Result<Page, Answer> {
         match (name, number) {
             ("limit", Some(limit @ 1..=LIMIT_MAX)) => page.limit = limit,
             ("offset", Some(offset)) => page.offset = offset,
-            _ => {
-                let hint = format!("Write limit=1 to limit={LIMIT_MAX}, and offset=0 or more.");
-                return Err(answer::error(StatusCode::BAD_REQUEST, "the query makes no sense", &hint));
-            }
+            _ => return Err(format!("Write limit=1 to limit={LIMIT_MAX}, and offset=0 or more.")),
         }
     }
     Ok(page)

@@ -83,7 +83,7 @@ fn look(asked: &Asked<'_>, snapshot: &Snapshot, kept: &Kept, events: &Events) ->
         "servers" => answer::json(ok, &json!({ "servers": servers::servers(snapshot) })),
         "clients" => match clients::page(asked.query) {
             Ok(page) => answer::json(ok, &clients::clients(snapshot, page)),
-            Err(refused) => refused,
+            Err(hint) => answer::error(StatusCode::BAD_REQUEST, "the query makes no sense", &hint),
         },
         "events" => answer::json(ok, &json!({ "events": events.read(usize::MAX) })),
         "pins" => answer::json(ok, &json!({ "pins": objects::pins(snapshot) })),

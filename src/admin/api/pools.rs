@@ -41,7 +41,7 @@ pub(super) struct PoolNow {
     pinned: usize,
     max_pinned: usize,
     pub(super) held_by: Vec<Group>,
-    waiting_for_it: Vec<Waiting>,
+    waiting_for_it: Vec<Queue>,
     servers: Vec<Member>,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Group {
 
 /// Clients of one user and database that wait.
 #[derive(Debug, Serialize)]
-struct Waiting {
+struct Queue {
     user: String,
     database: String,
     waiting: usize,
@@ -76,12 +76,12 @@ struct Member {
 
 /// The pools now.
 pub(super) fn pools(snapshot: &Snapshot, recent: &Recent) -> Vec<PoolNow> {
-    let (mut waits, _) = recent.waits(snapshot);
+    let (waits, _) = recent.waits(snapshot);
     let all = snapshot.pools.iter().zip(holders(snapshot));
-    all.map(|(pool, holders)| describe(pool, holders, waits.remove(&pool.name))).collect()
+    all.map(|(pool, holders)| describe(pool, holders, waits.get(&pool.name))).collect()
 }
 
-fn describe(pool: &Pool, holders: Vec<Holders>, waits: Option<Observed>) -> PoolNow {
+fn describe(pool: &Pool, holders: Vec<Holders>, waits: Option<&Observed>) -> PoolNow {
     let figures: Vec<Figures> = pool.members.iter().map(|member| member.figures()).collect();
     let sum = |of: fn(&Figures) -> usize| figures.iter().map(of).sum::<usize>();
     let limits = |of: fn(&ServerPool) -> usize| pool.members.iter().map(|member| of(member)).sum::<usize>();
@@ -118,8 +118,8 @@ fn describe(pool: &Pool, holders: Vec<Holders>, waits: Option<Observed>) -> Pool
             .iter()
             .map(|group| group.longest_wait_seconds)
             .fold(0.0, f64::max),
-        wait_p50_seconds: waits.as_ref().and_then(|waits| quantile(waits, 0.5)),
-        wait_p95_seconds: waits.as_ref().and_then(|waits| quantile(waits, 0.95)),
+        wait_p50_seconds: waits.and_then(|waits| quantile(waits, 0.5)),
+        wait_p95_seconds: waits.and_then(|waits| quantile(waits, 0.95)),
         pinned: sum(|f| f.pinned),
         max_pinned: limits(|member| member.limits().max_pinned),
         held_by: holders.into_iter().take(GROUPS_MAX).map(group).collect(),
@@ -140,18 +140,18 @@ fn group(holders: Holders) -> Group {
 }
 
 /// Clients that wait, by user and database; those first that have waited for longest.
-fn waiting(pool: &Pool) -> Vec<Waiting> {
+fn waiting(pool: &Pool) -> Vec<Queue> {
     let shares = pool.members.iter().flat_map(|member| member.shares());
-    let mut groups: Vec<(Duration, Waiting)> = shares
+    let mut groups: Vec<(Duration, Queue)> = shares
         .filter(|share| share.waiting > 0)
         .map(|share| {
-            let waiting = Waiting {
+            let queue = Queue {
                 user: cut(&share.identity.user),
                 database: cut(&share.identity.database),
                 waiting: share.waiting,
                 longest_wait_seconds: share.longest_wait.as_secs_f64(),
             };
-            (share.longest_wait, waiting)
+            (share.longest_wait, queue)
         })
         .collect();
     groups.sort_by_key(|(longest, _)| std::cmp::Reverse(*longest));

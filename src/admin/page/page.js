@@ -384,7 +384,10 @@ function listen() {
 setInterval(() => {
   const ago = Date.now() - heard;
   if (ago < STALE_AFTER_MS) return;
-  if (heard === 0) return link("lost", "no answer yet");
+  if (heard === 0) {
+    say(byId("sentence"), "Bulkhead does not answer");
+    return link("lost", "no answer yet");
+  }
   link("lost", `no news for ${Math.round(ago / 1000)} s: this is what was`);
   document.title = "No news · Bulkhead";
 }, 1000);

@@ -132,7 +132,8 @@ async fn who_waits_for_whom_is_told() {
     table(&primary).await;
     // Nobody else asks for the one connection.
     let config = ProxyConfig::primary_only(&primary).set("limits", "catalog_refresh", "1h");
-    let proxy = Proxy::start(&config.pool("primary", &["primary"], 1).to_toml());
+    let config = config.pool("primary", &["primary"], 1).set("pools.primary", "wait_timeout", "30s");
+    let proxy = Proxy::start(&config.to_toml());
     let [mut holds, mut waits] = one_waits(&proxy, "the culprit").await;
     let health = eventually("it is called full", SOON, async || {
         let told = get(&proxy, "/api/v1/health").await.json();
@@ -150,6 +151,12 @@ async fn who_waits_for_whom_is_told() {
     let second = get(&proxy, "/api/v1/clients?limit=1&offset=1").await.json();
     assert_eq!(second["clients"][0]["application_name"], "the culprit");
     assert_eq!(get(&proxy, "/api/v1/clients?offset=2").await.json()["clients"], serde_json::json!([]));
+    let events = eventually("it is an event", SOON, async || {
+        let told = get(&proxy, "/api/v1/events").await.json();
+        (told["events"][0]["message"] == "clients wait for the pool").then_some(told)
+    })
+    .await;
+    assert_eq!(events["events"][0]["fields"]["pool"], "primary", "{events}");
     holds.ask("COMMIT").await;
     assert_eq!(waits.read_error().await, None);
     let health = get(&proxy, "/api/v1/health").await.json();
