@@ -14,6 +14,7 @@ use super::{
     transaction::{Deferred, LocalTransaction},
 };
 use crate::{
+    backend::handover::{Needs, NotReady},
     route::{Demand, PoolId},
     sql::{Class, Control, Effects, Verdict},
     wire::TxStatus,
@@ -135,10 +136,36 @@ impl Session {
                 LocalTransaction::Deferred(Deferred { texts, fits_standby: false }.into());
         }
         if across.is_both() {
-            self.change_places();
-            return Ok(());
+            return self.go_beside().await;
         }
         self.second(request, demand, judged_at, pool).await
+    }
+
+    /// Goes over to the backend beside. Settings that the session has made since it was there hold there, too.
+    async fn go_beside(&mut self) -> Result<(), Stop> {
+        self.change_places();
+        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+        let needs = Needs {
+            settings: &self.own.settings,
+            is_own: true,
+            forgets_sequences: false,
+            forgets_statements: false,
+            closes: false,
+        };
+        if leased.protocol.quiescent().is_none() || leased.is_ready(needs) {
+            return Ok(());
+        }
+        match leased.make_ready(needs).await {
+            Ok(()) => Ok(()),
+            Err(NotReady::Refused(fields)) => Err(reply::settings_failed(&fields).into()),
+            Err(NotReady::Broken(broken)) => {
+                let reply = reply::not_sent(&broken);
+                self.end_lease(broken)?;
+                Err(reply.into())
+            }
+            // It is never reset: what is on it is the session's own.
+            Err(NotReady::Unclean) => Err(reply::lost_synchronization().into()),
+        }
     }
 
     /// Takes a second backend, of this pool; the first one is beside then.

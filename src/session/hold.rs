@@ -143,6 +143,12 @@ impl Hold {
         self.leased.as_ref().is_some_and(|leased| leased.protocol.is_open())
     }
 
+    /// The backends that the session is pinned to.
+    pub(super) fn pinned(&self) -> impl Iterator<Item = &Leased> {
+        let beside = self.across.as_ref().and_then(|across| across.beside.as_ref());
+        self.leased.iter().chain(beside).filter(|leased| leased.is_pinned())
+    }
+
     /// Whether the session has its backend for longer than a transaction.
     pub(super) fn is_pinned(&self) -> bool {
         self.leased.as_ref().is_some_and(Leased::is_pinned)

@@ -94,10 +94,7 @@ impl Session {
 
     /// `pools.*.pinned_idle_timeout`, where it concerns the session as it stands.
     pub(crate) fn pinned_idle_timeout(&self) -> Option<Duration> {
-        let leased = self.hold.leased.as_ref().filter(|leased| leased.is_pinned())?;
-        let limit = leased.pool().limits().pinned_idle_timeout;
-        let limit = if limit.is_zero() { Duration::MAX } else { limit };
-        let limit = if leased.is_pinned_over_bound() { limit.min(OVER_BOUND_IDLE) } else { limit };
+        let limit = self.hold.pinned().map(idle_limit).min()?;
         (limit < Duration::MAX && self.idles()).then_some(limit)
     }
 
@@ -119,12 +116,18 @@ impl Session {
                 () = tokio::time::sleep(pause) => {}
             }
             pause = STARVED_ROUND.min(limit);
-            let Some(leased) = &self.hold.leased else { continue };
-            let Some(pin) = &leased.pin else { continue };
-            let is_over_bound = leased.is_pinned_over_bound();
-            // One that is above the bound would give its place to nobody.
-            let is_wanted = leased.pool().is_starved() || (!is_over_bound && leased.pool().wants_pins());
-            if began.elapsed() >= limit && self.idles() && is_wanted {
+            if !self.idles() {
+                continue;
+            }
+            for leased in self.hold.pinned().filter(|leased| began.elapsed() >= idle_limit(leased)) {
+                let Some(pin) = &leased.pin else { continue };
+                let is_over_bound = leased.is_pinned_over_bound();
+                // One that is above the bound would give its place to nobody.
+                let is_wanted = leased.pool().is_starved() || (!is_over_bound && leased.pool().wants_pins());
+                if !is_wanted {
+                    continue;
+                }
+                let limit = idle_limit(leased);
                 let (pool, reason) = (leased.pool().name.clone(), pin.reason.label());
                 tracing::warn!(
                     pool,
@@ -158,4 +161,11 @@ impl Session {
             leased.into_lease().release(proof);
         }
     }
+}
+
+/// How long a pinned backend may idle while others wait; [`Duration::MAX`] for as long as it likes.
+fn idle_limit(leased: &Leased) -> Duration {
+    let limit = leased.pool().limits().pinned_idle_timeout;
+    let limit = if limit.is_zero() { Duration::MAX } else { limit };
+    if leased.is_pinned_over_bound() { limit.min(OVER_BOUND_IDLE) } else { limit }
 }

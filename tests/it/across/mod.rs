@@ -243,6 +243,41 @@ async fn a_full_pool_of_jobs_fails_only_who_needs_it() {
 }
 
 #[tokio::test]
+async fn settings_hold_on_both_servers_of_a_pinned_session() {
+    let site = Both::start().await;
+    for way in [Way::Simple, Way::Extended] {
+        let mut client = site.client().await;
+        let here = "SELECT max(current_setting('work_mem')) FROM items";
+        let there = "SELECT max(current_setting('work_mem')) FROM oban_jobs";
+        for (sql, expected) in [
+            (JOB, "INSERT 0 1 I"),
+            (ITEM, "INSERT 0 1 I"),
+            ("SELECT pg_try_advisory_lock(9)", "t I"),
+            ("SELECT count(*) FROM oban_jobs WHERE pg_try_advisory_lock(9)", "1 I"),
+            ("SET work_mem = '7MB'", "SET I"),
+            (here, "7MB I"),
+            (there, "7MB I"),
+            (here, "7MB I"),
+            ("RESET work_mem", "RESET I"),
+            (there, "4MB I"),
+            // Within a transaction, too.
+            ("SET work_mem = '9MB'", "SET I"),
+            ("BEGIN", "BEGIN T"),
+            ("SELECT count(*) FROM items", "1 T"),
+            (there, "9MB T"),
+            ("COMMIT", "COMMIT I"),
+            (there, "9MB I"),
+        ] {
+            let answer = say(&mut client, way, sql).await;
+            assert_eq!(short(&answer), expected, "{way:?} {sql}: {:?}", error_of(&answer));
+        }
+        client.terminate().await;
+        site.check_is_quiet("after settings").await;
+        site.clear().await;
+    }
+}
+
+#[tokio::test]
 async fn a_pinned_session_uses_the_other_server_beside() {
     let site = Both::start().await;
     for way in [Way::Simple, Way::Extended] {
@@ -281,6 +316,27 @@ async fn a_pinned_session_uses_the_other_server_beside() {
         .await;
         site.clear().await;
     }
+}
+
+#[tokio::test]
+async fn a_pinned_session_that_idles_makes_room_on_the_server_beside() {
+    let site = Both::configured(|config| {
+        config.pool("jobs", &["jobs"], 1).set("pools.jobs", "pinned_idle_timeout", "1s")
+    })
+    .await;
+    let (mut idles, mut waits) = (site.client().await, site.client().await);
+    for (sql, expected) in [
+        (JOB, "INSERT 0 1 I"),
+        ("SELECT count(*) FROM oban_jobs WHERE pg_try_advisory_lock(9)", "1 I"),
+        // The one that it has used last is not the one that is wanted.
+        ("CREATE TEMP TABLE mine AS SELECT 1 AS n", "SELECT 1 I"),
+    ] {
+        assert_eq!(short(&idles.ask(sql).await), expected, "{sql}");
+    }
+    assert_eq!(short(&waits.ask(COUNT).await), "1 I");
+    let end = idles.read_message().await;
+    assert_eq!(end.field(b'C').as_deref(), Some("57P05"), "{end:?}");
+    assert!(end.field(b'M').is_some_and(|text| text.contains("\"jobs\"")), "{end:?}");
 }
 
 #[tokio::test]
