@@ -208,7 +208,7 @@ fn main() -> ExitCode {
         }
         Some(Command::Demo { once, seconds }) => return demonstrate(once, seconds),
         #[cfg(feature = "top")]
-        Some(Command::Top { url }) => return show_top(url, Origin { path: arguments.config }),
+        Some(Command::Top { url }) => return show_top(url, &Origin { path: arguments.config }),
         _ => {}
     }
     let origin = Origin { path: arguments.config };
@@ -412,7 +412,7 @@ fn check_health(config: &config::Config) -> ExitCode {
 
 /// Shows the Bulkhead at the URL, or the one that runs with the configuration, if there is one.
 #[cfg(feature = "top")]
-fn show_top(url: Option<String>, origin: Origin) -> ExitCode {
+fn show_top(url: Option<String>, origin: &Origin) -> ExitCode {
     let configured = || {
         let address = health::reachable(origin.load().ok()?.listen.http?);
         Some(format!("http://{address}"))

@@ -11,7 +11,7 @@ use crate::support::{Postgres, Proxy, ProxyConfig, Role};
 
 const LISTENERS_MAX: usize = 16;
 
-async fn proxy() -> (Postgres, Proxy) {
+fn proxy() -> (Postgres, Proxy) {
     let primary = Postgres::start(Role::Primary);
     let proxy =
         Proxy::start(&ProxyConfig::primary_only(&primary).set("listen", "http_token", TOKEN).to_toml());
@@ -34,7 +34,7 @@ impl Watcher {
 
     /// Reads until so many events, or an end of the headers, are there.
     async fn has(&mut self, what: &str, count: usize) -> bool {
-        let mut bytes = [0; 65_536];
+        let mut bytes = vec![0; 65_536];
         let reading = async {
             while self.read.matches(what).count() < count {
                 match self.stream.read(&mut bytes).await {
@@ -50,7 +50,7 @@ impl Watcher {
 
 #[tokio::test]
 async fn the_stream_tells_once_a_second_to_a_bounded_number() {
-    let (_primary, proxy) = proxy().await;
+    let (_primary, proxy) = proxy();
     let mut first = Watcher::new(&proxy).await;
     assert!(first.has("data: ", 1).await);
     assert!(first.read.to_ascii_lowercase().contains("content-type: text/event-stream"), "{}", first.read);
@@ -92,7 +92,7 @@ async fn the_stream_tells_once_a_second_to_a_bounded_number() {
 
 #[tokio::test]
 async fn what_is_too_large_or_makes_no_sense_is_refused() {
-    let (_primary, proxy) = proxy().await;
+    let (_primary, proxy) = proxy();
     let huge = format!("X-Huge: {}\r\n", "x".repeat(64 * 1024));
     assert_eq!(ask(&proxy, "GET /api/v1/health", &huge).await.status, 431);
     let body = "x".repeat(100_000);
@@ -120,7 +120,7 @@ async fn what_is_too_large_or_makes_no_sense_is_refused() {
 
 #[tokio::test]
 async fn a_name_that_may_be_anybodys_is_not_served() {
-    let (_primary, proxy) = proxy().await;
+    let (_primary, proxy) = proxy();
     for (host, status) in [
         ("evil.example", 421),
         ("evil.example:9930", 421),

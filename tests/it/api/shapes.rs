@@ -73,12 +73,12 @@ fn type_of(value: &Json) -> &'static str {
 
 /// A value within JSON.
 fn at<'j>(json: &'j Json, path: &str) -> &'j Json {
-    path.split('.').fold(json, |json, part| match part.parse::<usize>() {
-        Ok(number) => &json[number],
-        Err(_) => {
-            let of_name = || json.as_array()?.iter().find(|item| item["name"] == part);
-            json.get(part).or_else(of_name).unwrap_or_else(|| panic!("no {part} of {path} in {json}"))
+    path.split('.').fold(json, |json, part| {
+        if let Ok(number) = part.parse::<usize>() {
+            return &json[number];
         }
+        let of_name = || json.as_array()?.iter().find(|item| item["name"] == part);
+        json.get(part).or_else(of_name).unwrap_or_else(|| panic!("no {part} of {path} in {json}"))
     })
 }
 
