@@ -286,10 +286,14 @@ function events(all) {
 
 // === What is asked for now and then ===
 
-/** An answer of the API; null if there is none, or it is not in this version. */
+const missing = new Set();
+
+/** An answer of the API; null if there is none. What is not in this version is not asked for again. */
 async function ask(path) {
+  if (missing.has(path)) return null;
   try {
     const answer = await fetch(`/api/v1/${path}`, { headers: { accept: "application/json" } });
+    if (answer.status === 501) missing.add(path);
     return answer.ok ? await answer.json() : null;
   } catch {
     return null;
