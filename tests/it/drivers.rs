@@ -96,6 +96,16 @@ fn asyncpg() {
     Target::start().run_script(&mut python(), "asyncpg.py");
 }
 
+/// Content types that a stale read does not find are made twice; the database of `test` is not on the replica at once.
+#[tokio::test]
+async fn a_django_project_beside_a_replica_that_is_behind() {
+    let target = Target::start();
+    target.cluster.primary.query("ALTER ROLE app CREATEDB").await;
+    target.cluster.replica.query("ALTER SYSTEM SET recovery_min_apply_delay = '200ms'").await;
+    target.cluster.replica.query("SELECT pg_reload_conf()").await;
+    target.run_script(&mut python(), "django_project.py");
+}
+
 /// The console, as psycopg and asyncpg see it.
 #[test]
 fn console() {
