@@ -156,7 +156,8 @@ function fillPool(node, pool) {
   fillDeck(deck, pool);
   const [name, use, facts, spark, cells] = hold.children;
   say(name.children[0], pool.name);
-  const words = { waiting: "full", busy: "no room left", free: "", down: "server down", paused: "paused", disabled: "disabled" };
+  const full = pool.active >= pool.max_connections ? "full" : "waited for";
+  const words = { waiting: full, busy: "no room left", free: "", down: "server down", paused: "paused", disabled: "disabled" };
   say(name.children[1], words[pool.state] || (kind === "background" ? "background" : ""));
   name.children[1].toggleAttribute("data-bad", !["free", "busy"].includes(pool.state));
   say(use.children[0], String(pool.active));
