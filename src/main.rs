@@ -7,12 +7,13 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 #[cfg(feature = "top")]
 use bulkhead::commands::top;
 use bulkhead::{
-    commands::{check, classify, health, jobs, upstream},
+    commands::{check, classify, health, jobs, moving, upstream},
     config, demo, sql,
     startup::{
         self, StartError, build, descriptors,
@@ -146,7 +147,7 @@ enum Command {
     },
 }
 
-#[derive(Clone, Copy, Subcommand)]
+#[derive(Clone, Subcommand)]
 enum JobsCommand {
     /// Print the SQL that `init` would run, and where.
     Plan {
@@ -169,12 +170,52 @@ enum JobsCommand {
     Status,
     /// Compare the job library's tables on both sides.
     Verify,
+    /// Move the library's tables to the job database (`--to jobs`) or to the primary again (`--back`), while workers run.
+    ///
+    /// Killed at any moment, it goes on where it was when it is run again. Needs a configuration whose pools.jobs is on the
+    /// job database, which no instance has loaded yet.
+    ///
+    /// Example: bulkhead --config new.toml jobs move --to jobs --console postgres://admin:password@10.0.0.7:6432/bulkhead
+    Move(MoveArguments),
     /// Take it all away; only if no rows wait. Write `outbox = false` and reload before.
     Undo {
         /// Only print what would run.
         #[arg(long)]
         dry_run: bool,
     },
+}
+
+#[derive(Clone, clap::Args)]
+struct MoveArguments {
+    #[command(flatten)]
+    what: MoveWhat,
+    /// How long job statements may wait for the switch; else it is let go, and tried again (5 times).
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = config::duration)]
+    max_pause: Duration,
+    /// The console of an instance, which is told to PAUSE jobs before the switch, and to RELOAD and RESUME behind it. May be
+    /// given several times.
+    #[arg(long, value_name = "URL")]
+    console: Vec<String>,
+    /// Only print what would be done.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Clone, clap::Args)]
+#[group(required = true, multiple = false)]
+struct MoveWhat {
+    /// From the primary to the job database.
+    #[arg(long, value_name = "WHERE", value_parser = ["jobs"])]
+    to: Option<String>,
+    /// From the job database to the primary.
+    #[arg(long)]
+    back: bool,
+    /// Take a move away that has not switched.
+    #[arg(long)]
+    abort: bool,
+    /// Take away what a move that is done has left; behind that there is no --back.
+    #[arg(long)]
+    finish: bool,
 }
 
 #[derive(clap::Args)]
@@ -381,8 +422,27 @@ fn run_jobs(config: &config::Config, command: JobsCommand) -> ExitCode {
         JobsCommand::Status => jobs::Task::Status,
         JobsCommand::Verify => jobs::Task::Verify,
         JobsCommand::Undo { dry_run } => jobs::Task::Undo { dry_run },
+        JobsCommand::Move(arguments) => return move_jobs(config, arguments),
     };
-    match jobs::run(config, task) {
+    told_of_jobs(jobs::run(config, task))
+}
+
+fn move_jobs(config: &config::Config, arguments: MoveArguments) -> ExitCode {
+    let MoveArguments { what, max_pause, console: consoles, dry_run } = arguments;
+    let act = match (what.abort, what.finish, dry_run) {
+        (true, ..) => moving::Act::Abort,
+        (_, true, _) => moving::Act::Finish,
+        (.., true) => moving::Act::Plan,
+        _ => moving::Act::Move,
+    };
+    let direction = if what.back { moving::Direction::Back } else { moving::Direction::ToJobs };
+    let request = moving::Request { act, direction, max_pause, consoles };
+    let mut tell = |line: &str| say(format_args!("{line}\n"));
+    told_of_jobs(moving::run(config, request, &mut tell).map(|()| String::new()))
+}
+
+fn told_of_jobs(told: Result<String, jobs::JobsError>) -> ExitCode {
+    match told {
         Ok(told) => {
             say(format_args!("{told}"));
             ExitCode::SUCCESS

@@ -10,10 +10,10 @@ use crate::{
 };
 
 /// One login, unless the server's URL says otherwise.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A session of this command ends by itself if nobody hears of it for so long.
-const SILENCE: Duration = Duration::from_secs(60);
+pub(super) const SILENCE: Duration = Duration::from_secs(60);
 
 /// The task of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ fn ending(config: &Config, done: &str) -> String {
 }
 
 /// The places of the primary and of the job database among the servers.
-fn places(config: &Config) -> Result<[usize; 2], JobsError> {
+pub(super) fn places(config: &Config) -> Result<[usize; 2], JobsError> {
     let place = |name: &str| {
         let pool = config.pools.iter().find(|pool| pool.name == name)?;
         pool.servers.first().copied()
@@ -110,7 +110,7 @@ fn places(config: &Config) -> Result<[usize; 2], JobsError> {
     }
 }
 
-fn all_rules(config: &Config) -> Result<Rules, JobsError> {
+pub(super) fn all_rules(config: &Config) -> Result<Rules, JobsError> {
     rules(config).map_err(|error| JobsError::Unfit(error.to_string()))
 }
 
@@ -208,7 +208,13 @@ async fn status(config: &Config) -> Result<String, JobsError> {
     let rules = all_rules(config)?;
     let [primary, jobs] = places(config)?;
     let mut link = connect(config, primary).await?;
+    let moving = outbox::moving::read_state(&mut link).await?;
+    let is_relayed = moving.as_ref().is_none_or(outbox::moving::State::is_relayed);
+    let moving = moving.map_or(String::new(), |state| state.to_string());
     let side = outbox::read(&mut link, rules.outgoing()).await?;
+    if !is_relayed || (side.installed.is_empty() && !moving.is_empty()) {
+        return Ok(moving);
+    }
     if side.installed.is_empty() {
         return Err(JobsError::Unfit("the outbox is not installed: run `bulkhead jobs init`".to_owned()));
     }
@@ -217,7 +223,7 @@ async fn status(config: &Config) -> Result<String, JobsError> {
         Err(error) => (None, Some(error.to_string())),
     };
     let status = outbox::status(&mut link, jobs.as_mut(), &side).await?;
-    Ok(table(&status, away.as_deref()))
+    Ok(table(&status, away.as_deref()) + &moving)
 }
 
 fn table(status: &outbox::Status, away: Option<&str>) -> String {

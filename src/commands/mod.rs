@@ -5,6 +5,7 @@ pub mod check;
 pub mod classify;
 pub mod health;
 pub mod jobs;
+pub mod moving;
 #[cfg(feature = "top")]
 pub mod top;
 pub mod upstream;

@@ -46,6 +46,11 @@ pub use problem::{Problem, Problems};
 pub use reference::markdown;
 pub use validate::parse;
 
+/// A time as the configuration writes it, such as `5s`; else what is wrong with it.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    units::duration(text).map_err(|wrong| wrong.message)
+}
+
 /// Everything Bulkhead runs by, already checked: a value of this type holds no contradiction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {

@@ -15,6 +15,7 @@
 //! | `statements` | the texts of that |
 //! | `tables` | the tables of both sides, and whether they fit together |
 //! | `install` | what the relay needs at both servers: making it, and taking it away |
+//! | `moving` | the other way to a job database: the library's tables as they are, moved while they are used |
 //! | `drift` | comparing all that the library has on both sides |
 //! | `status` | what waits, what was moved, who moves |
 //! | `link`, `text` | a connection; names and values in SQL |
@@ -32,6 +33,7 @@ mod install;
 mod ledger;
 mod link;
 mod mirror;
+pub mod moving;
 mod relay;
 mod round;
 mod state;

@@ -3,6 +3,7 @@
 mod commands;
 mod crashes;
 mod libraries;
+mod moving;
 mod rows;
 mod sessions;
 mod windows;
