@@ -473,21 +473,11 @@ fn check_health(config: &config::Config) -> ExitCode {
 /// Shows the Bulkhead at the URL, or the one that runs with the configuration, if there is one.
 #[cfg(feature = "top")]
 fn show_top(url: Option<String>, origin: &Origin) -> ExitCode {
-    let configured = || {
-        let address = health::reachable(origin.load().ok()?.listen.http?);
-        Some(format!("http://{address}"))
-    };
-    let url = url.or_else(configured).unwrap_or_else(|| top::DEFAULT_URL.to_owned());
-    match top::run(&url) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bulkhead top: {error}");
-            ExitCode::from(match error {
-                top::TopError::Url { .. } => EXIT_USAGE,
-                top::TopError::Terminal(_) => EXIT_UNAVAILABLE,
-            })
-        }
-    }
+    let configured = || origin.load().ok()?.listen.http.map(health::reachable);
+    let url = url.or_else(|| Some(format!("http://{}", configured()?)));
+    let Err(error) = top::run(url.as_deref().unwrap_or(top::DEFAULT_URL)) else { return ExitCode::SUCCESS };
+    eprintln!("bulkhead top: {error}");
+    ExitCode::from(if matches!(error, top::TopError::Url { .. }) { EXIT_USAGE } else { EXIT_UNAVAILABLE })
 }
 
 fn demonstrate(once: bool, seconds: u32) -> ExitCode {
