@@ -1,7 +1,7 @@
 # `make help` lists the targets. Every one installs what it needs first (scripts/setup.sh; silent when all is there).
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test attack drill check-consistency check-drivers conformance bench fmt lint setup help
+.PHONY: build demo test attack drill check-consistency check-drivers check-page conformance bench fmt lint setup help
 
 build: ## the release binary: target/release/bulkhead
 	@scripts/setup.sh build
@@ -34,6 +34,10 @@ check-consistency: ## reads of replicas that fall behind, stop and crash, agains
 check-drivers: ## what drivers and ORMs of Python, Node, Java and Ruby have written they find, beside a replica that is behind; ROUNDS of each (10000)
 	@scripts/setup.sh build test drivers
 	BULKHEAD_OWN_WRITES=$(or $(ROUNDS),10000) cargo test --locked --test it -- what_was_written_is_found_by --include-ignored --nocapture --test-threads=2
+
+check-page: ## the live page in Chromium, which must be installed, as Node must be; pictures are left in the folder PICTURES
+	@scripts/setup.sh build test
+	BULKHEAD_PICTURES='$(PICTURES)' cargo test --locked --test it -- --exact api::page::chromium_shows_who_waits_and_runs_no_name --ignored --nocapture
 
 conformance: ## PostgreSQL's own regression suite, straight at a server and through Bulkhead: the output must be the same; ARGS=--churn
 	@scripts/setup.sh build test

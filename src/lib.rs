@@ -130,8 +130,8 @@
 //! | [`shared`] | what all sessions share: the snapshot of the configuration, identities, cancel keys, counters |
 //! | [`session`] | one client's conversation, from its first request on |
 //! | [`why`] | why users are slow: the cause, what shows it, what to do |
-//! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, `/api/v1/why` |
 //! | `console` | PgBouncer's commands, over the protocol of Postgres |
+//! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, the HTTP API, the live page |
 //! | [`door`] | from a connection to a session: accepting, TLS, the first packet, the login |
 //! | [`config`] | file and environment to checked values, all problems at once |
 //! | [`startup`] | putting it together: building, ports, signals, the service manager, reloads, the end |

@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "top")]
+use bulkhead::commands::top;
 use bulkhead::{
     admin,
     commands::{check, classify, health, jobs, moving, upstream, why},
@@ -68,6 +70,8 @@ Examples:
       tells which pool a statement goes to, and why
   bulkhead why
       asks the running bulkhead why users are slow: what is in the way, what shows it, what to do
+  bulkhead top
+      shows who waits for what, and who holds it; http://127.0.0.1:9930/ shows it in a browser
   bulkhead keys
       prints every key of the configuration with its default and meaning
   bulkhead metrics
@@ -152,6 +156,13 @@ enum Command {
     Reload {
         #[command(flatten)]
         target: ReloadTarget,
+    },
+    /// Show in the terminal who waits for what, and who holds it, once a second; `q` ends it.
+    #[cfg(feature = "top")]
+    Top {
+        /// Where Bulkhead answers HTTP. Default: `listen.http` of the configuration, else http://127.0.0.1:9930.
+        #[arg(long)]
+        url: Option<String>,
     },
     /// Jobs that are enqueued on the primary and moved to a job database on another server: install that, see how it does.
     Jobs {
@@ -265,6 +276,8 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Some(Command::Demo { once, seconds }) => return demonstrate(once, seconds),
+        #[cfg(feature = "top")]
+        Some(Command::Top { url }) => return show_top(url, &Origin { path: arguments.config }),
         _ => {}
     }
     let origin = Origin { path: arguments.config };
@@ -287,12 +300,14 @@ fn main() -> ExitCode {
         Some(Command::Keys | Command::Metrics | Command::Demo { .. }) => {
             unreachable!("they need no configuration and have been run")
         }
+        #[cfg(feature = "top")]
+        Some(Command::Top { .. }) => unreachable!("it needs no configuration and has been run"),
     }
 }
 
 fn serve(config: config::Config, origin: Origin) -> ExitCode {
-    let log = telemetry::start(&config.log);
-    match startup::run(config, origin, log) {
+    let (log, events) = telemetry::start(&config.log);
+    match startup::run(config, origin, (log, events)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bulkhead: {error}");
@@ -499,6 +514,16 @@ fn ask_why(config: &config::Config, json: bool) -> ExitCode {
             ExitCode::from(EXIT_UNKNOWN)
         }
     }
+}
+
+/// Shows the Bulkhead at the URL, or the one that runs with the configuration, if there is one.
+#[cfg(feature = "top")]
+fn show_top(url: Option<String>, origin: &Origin) -> ExitCode {
+    let configured = || origin.load().ok()?.listen.http.map(health::reachable);
+    let url = url.or_else(|| Some(format!("http://{}", configured()?)));
+    let Err(error) = top::run(url.as_deref().unwrap_or(top::DEFAULT_URL)) else { return ExitCode::SUCCESS };
+    eprintln!("bulkhead top: {error}");
+    ExitCode::from(if matches!(error, top::TopError::Url { .. }) { EXIT_USAGE } else { EXIT_UNAVAILABLE })
 }
 
 fn demonstrate(once: bool, seconds: u32) -> ExitCode {

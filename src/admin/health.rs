@@ -37,8 +37,9 @@ pub(super) enum Status {
     NotReady,
 }
 
+/// A server as the monitor knows it.
 #[derive(Debug, Serialize)]
-struct Server {
+pub(super) struct Server {
     name: String,
     role: &'static str,
     state: &'static str,
@@ -87,7 +88,7 @@ pub(super) fn readiness(shared: &Snapshot) -> Readiness {
     Readiness { status, reasons, servers, pools: pools(shared) }
 }
 
-/// What is wrong with a server, and how bad that is.
+/// The complaint about a server, and how bad it is.
 fn complaint(server: &ServerHealth) -> Option<(Status, String)> {
     let worst = if server.role == Role::Primary { Status::NotReady } else { Status::Degraded };
     match (server.known(), server.role) {
@@ -103,7 +104,7 @@ fn complaint(server: &ServerHealth) -> Option<(Status, String)> {
     }
 }
 
-/// What keeps a server that can serve from being as it should.
+/// The limitation that keeps a server that can serve from being as it should.
 fn limitation(server: &ServerHealth) -> Option<(Status, String)> {
     if let Some((error, open)) = server.full() {
         let nothing = open == 0 && server.role == Role::Primary;
@@ -119,7 +120,7 @@ fn limitation(server: &ServerHealth) -> Option<(Status, String)> {
     })
 }
 
-fn describe(server: &ServerHealth) -> Server {
+pub(super) fn describe(server: &ServerHealth) -> Server {
     let (state, in_recovery, last_error) = match server.known() {
         Known::Unchecked => ("unchecked", None, None),
         Known::Up { in_recovery } => ("up", Some(in_recovery), None),

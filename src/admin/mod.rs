@@ -1,16 +1,38 @@
-//! What operators and their tools ask over HTTP: `/metrics`, `/healthz`, `/readyz`, `/api/v1/why`.
+//! What operators and their tools ask over HTTP: `/metrics`, `/healthz`, `/readyz`, the API below `/api/v1`, and the live
+//! page at `/`.
 //!
-//! Reads what sessions and pools count anyway and changes nothing, so that a scrape never makes a session wait.
-//! Nothing depends on this layer but the start of the program.
+//! | file | what it holds |
+//! |---|---|
+//! | `http`, `guest`, `answer` | the server: connections, their bounds, answers |
+//! | `paths` | what each path answers |
+//! | `health`, `pulse` | `/readyz` and `/healthz` |
+//! | `metrics`, `pools`, `process`, `samples` | `/metrics` |
+//! | `api` | `/api/v1`: JSON, and actions for those who have the token |
+//! | `events`, `fullness` | the last lines of the log, in memory; lines about pools for which clients wait |
+//! | `stream`, `page` | the live page and its news |
+//!
+//! Reads what sessions and pools count anyway, so that a scrape never makes a session wait. Changes nothing but by the
+//! console's own commands (`api::act`).
 
+mod answer;
+mod api;
+mod events;
+mod fullness;
+mod guest;
 mod health;
 mod http;
 mod metrics;
+mod page;
+mod paths;
 mod pgbouncer;
 mod pools;
 mod process;
+mod pulse;
 pub mod queries;
 mod samples;
+mod stream;
+
+pub use events::{Events, KeepEvents};
 
 pub use http::serve;
 pub use metrics::markdown;

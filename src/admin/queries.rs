@@ -35,13 +35,3 @@ pub fn queries(snapshot: &Snapshot) -> Queries {
 pub fn slow(snapshot: &Snapshot) -> SlowStatements {
     SlowStatements { slow: snapshot.slow.read() }
 }
-
-/// [`queries()`] as JSON.
-pub fn queries_json(snapshot: &Snapshot) -> Vec<u8> {
-    serde_json::to_vec(&queries(snapshot)).unwrap_or_default()
-}
-
-/// [`slow()`] as JSON.
-pub fn slow_json(snapshot: &Snapshot) -> Vec<u8> {
-    serde_json::to_vec(&slow(snapshot)).unwrap_or_default()
-}

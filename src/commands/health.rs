@@ -63,8 +63,8 @@ pub(super) fn get_within(limit: Duration, address: SocketAddr, path: &str) -> io
     parts.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
 }
 
-/// Who listens on all addresses is asked on the loopback interface.
-pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
+/// The address at which one that listens at this one is asked: on the loopback interface if that is all.
+pub fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

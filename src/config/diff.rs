@@ -6,8 +6,6 @@
 mod logs;
 mod shown;
 
-use std::fmt::{self, Display};
-
 use super::{
     AcceptorSettings, Auth, Config, ConnectorSettings, Console, JobRules, Jobs, Limits, Listen, Metrics,
     Outbox, Pool, Reads, Server, Workers,
@@ -50,6 +48,8 @@ pub enum Change {
         /// The server's name.
         server: String,
     },
+    /// A key that is a secret, and this one's name, has another value, or none any more.
+    Secret(&'static str),
     /// A server is at another address: as if it were another server.
     Moved {
         /// The server's name.
@@ -85,22 +85,6 @@ pub enum Change {
         /// The name in the file.
         pool: String,
     },
-}
-
-impl Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Key { key, from, to } => write!(f, "{key}: {from} -> {to}"),
-            Self::Password { server } => write!(f, "servers.{server}.url: another password"),
-            Self::Moved { server, from, to } => write!(f, "servers.{server}: moved from {from} to {to}"),
-            Self::ServerAdded { server, at } => write!(f, "servers.{server}: added, at {at}"),
-            Self::ServerRemoved { server } => write!(f, "servers.{server}: removed"),
-            Self::PoolAdded { pool, servers, max_connections } => {
-                write!(f, "pools.{pool}: added, up to {max_connections} connections to {}", list(servers))
-            }
-            Self::PoolRemoved { pool } => write!(f, "pools.{pool}: removed"),
-        }
-    }
 }
 
 impl Diff {
@@ -161,8 +145,16 @@ impl Diff {
 
     fn listen(&mut self, old: &Listen, new: &Listen) {
         let show = |listen: &Listen| {
-            let Listen { address, unix_socket_dir, unix_socket_mode, http, threads, shutdown_grace, tls: _ } =
-                listen;
+            let Listen {
+                address,
+                unix_socket_dir,
+                unix_socket_mode,
+                http,
+                http_token: _,
+                threads,
+                shutdown_grace,
+                tls: _,
+            } = listen;
             let http = http.map_or_else(|| "off".to_owned(), |address| address.to_string());
             let dir =
                 unix_socket_dir.as_ref().map_or_else(|| "none".to_owned(), |dir| dir.display().to_string());
@@ -171,6 +163,9 @@ impl Diff {
         };
         let keys = ["address", "unix_socket_dir", "unix_socket_mode", "http", "threads", "shutdown_grace"];
         self.section("listen", keys, show(old), show(new));
+        if old.http_token != new.http_token {
+            self.changes.push(Change::Secret("listen.http_token"));
+        }
         let show = |settings: &AcceptorSettings| {
             let AcceptorSettings { mode, certificate, key, client_ca, client_certificates } = settings;
             [

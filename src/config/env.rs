@@ -18,6 +18,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("JOBS_DATABASE_URL", "servers.jobs.url"),
     ("BULKHEAD_LISTEN", "listen.address"),
     ("BULKHEAD_HTTP", "listen.http"),
+    ("BULKHEAD_HTTP_TOKEN", "listen.http_token"),
     ("BULKHEAD_TLS_MODE", "listen.tls.mode"),
     ("BULKHEAD_TLS_CERTIFICATE", "listen.tls.certificate"),
     ("BULKHEAD_TLS_KEY", "listen.tls.key"),

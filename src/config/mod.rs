@@ -31,11 +31,11 @@ use std::{
     time::Duration,
 };
 
-pub use crate::auth::RequireAuth;
 pub use crate::auth::tls::{
     AcceptorSettings, ChannelBinding, ClientCertificates, ClientMode, ConnectorSettings, Negotiation, Roots,
     SslMode,
 };
+pub use crate::auth::{RequireAuth, Secret};
 pub use crate::backend::{HostPort, SessionAttrs};
 pub use crate::sql::{Consistency, Tags};
 pub use env::VARIABLES;
@@ -93,8 +93,10 @@ pub struct Listen {
     pub unix_socket_dir: Option<PathBuf>,
     /// Permissions of that socket.
     pub unix_socket_mode: u32,
-    /// `/metrics`, `/healthz` and `/readyz`; `None` switches it off.
+    /// `/metrics`, `/healthz`, `/readyz`, `/api/v1` and the live page; `None` switches it off.
     pub http: Option<SocketAddr>,
+    /// The bearer token that actions over HTTP need; without one there are none.
+    pub http_token: Option<Secret>,
     /// Runtime threads. Default: 1 up to two cores, else cores - 1.
     pub threads: usize,
     /// How long SIGTERM waits for transactions to finish.
@@ -412,6 +414,7 @@ impl Default for Listen {
             unix_socket_dir: None,
             unix_socket_mode: 0o777,
             http: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9930))),
+            http_token: None,
             threads: if cores <= 2 { 1 } else { cores - 1 },
             shutdown_grace: Duration::from_secs(30),
             tls: AcceptorSettings::default(),

@@ -2,13 +2,13 @@
 //!
 //! Owns the bounds of each value and how values must fit together. Refuses to read files or to connect.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use toml::de::DeTable;
 
 use super::{
     AcceptorSettings, Auth, AuthMethod, ClientCertificates, ClientMode, Config, Console, JobRules, Jobs,
-    Limits, Listen, ListenOnGap, Log, LogFormat, LogLevel, Metrics, Outbox, Server, Statistics, Tags,
+    Limits, Listen, ListenOnGap, Log, LogFormat, LogLevel, Metrics, Outbox, Secret, Server, Statistics, Tags,
     Workers,
     expand::Environment,
     file::{Located, Section},
@@ -21,6 +21,9 @@ use super::{
 
 /// What Linux takes for the address of a Unix socket (`sun_path`), without the zero at its end.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// The length of a bearer token: one that can be guessed is none.
+const HTTP_TOKEN_CHARACTERS: RangeInclusive<usize> = 16..=256;
 
 /// Reads a configuration's text. `file` is its name in messages; `known_presets` are the job presets that
 /// the sql layer has.
@@ -97,6 +100,7 @@ fn listen(section: &Section<'_>) -> Listen {
             "off" => Ok(None),
             _ => address(text).map(Some),
         }),
+        http_token: section.parsed("http_token", default.http_token, |text| http_token(text).map(Some)),
         threads: section.count("threads", default.threads, &(1..=256)),
         shutdown_grace: section.duration("shutdown_grace", default.shutdown_grace, Duration::ZERO),
         tls: client_tls(&section.section("tls", "listen.tls")),
@@ -114,6 +118,20 @@ fn listen(section: &Section<'_>) -> Listen {
         section.problem("http", Wrong::new(message, "write another port, or \"off\""));
     }
     listen
+}
+
+/// A bearer token. What is wrong is said without it.
+fn http_token(text: &str) -> Result<Secret, Wrong> {
+    let is_fit =
+        HTTP_TOKEN_CHARACTERS.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let (least, most) = (HTTP_TOKEN_CHARACTERS.start(), HTTP_TOKEN_CHARACTERS.end());
+    if is_fit {
+        return Ok(Secret::new(text));
+    }
+    Err(Wrong::new(
+        format!("is no token of {least} to {most} letters, digits and signs"),
+        "write \"${BULKHEAD_HTTP_TOKEN}\", and set that to the output of: openssl rand -hex 32",
+    ))
 }
 
 fn client_tls(section: &Section<'_>) -> AcceptorSettings {

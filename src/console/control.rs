@@ -96,10 +96,7 @@ impl Console {
             Command::Reload => self.order("RELOAD", Wish::Reload).await?,
             Command::Pause(name) => self.pause(&snapshot, name.as_deref()).await?,
             Command::Resume(name) => resume(&snapshot, name.as_deref())?,
-            Command::Reconnect(name) => {
-                members(&pools(&snapshot, name.as_deref())?).for_each(ServerPool::renew);
-                Outcome::Done(None)
-            }
+            Command::Reconnect(name) => reconnect(&snapshot, name.as_deref())?,
             Command::Kill(name) => kill(&snapshot, name.as_deref())?,
             Command::WaitClose(name) => {
                 // That it is there is said at once.
@@ -152,22 +149,7 @@ impl Console {
 
     /// Pauses pools, and waits until all of their connections are closed. Pools that are paused already are left so.
     async fn pause(&mut self, snapshot: &Snapshot, name: Option<&str>) -> Result<Outcome, Stopped> {
-        let chosen = pools(snapshot, name)?;
-        let limit = snapshot.console.pause_timeout;
-        let newly: Vec<String> = chosen
-            .iter()
-            .filter(|pool| {
-                // Every member, and not only up to the first.
-                let newly = pool.members.iter().filter(|member| member.pause(limit)).count();
-                newly > 0
-            })
-            .map(|pool| pool.name.clone())
-            .collect();
-        if newly.is_empty() {
-            let names: Vec<&str> = chosen.iter().map(|pool| pool.name.as_str()).collect();
-            let message = format!("already paused: {}", names.join(", "));
-            return Err(reply::wrong_state(message, "RESUME goes on.").into());
-        }
+        let newly = pause(snapshot, name)?;
         let waited = self.wait_until(name, ServerPool::is_quiet).await;
         if let Err(stopped) = waited {
             // Whoever gives up, or goes, leaves nothing paused behind.
@@ -215,7 +197,34 @@ impl Console {
     }
 }
 
-fn resume(snapshot: &Snapshot, name: Option<&str>) -> Result<Outcome, Reply> {
+/// Pauses pools, and gives the names of those that were not paused before; an error if there are none.
+pub(super) fn pause(snapshot: &Snapshot, name: Option<&str>) -> Result<Vec<String>, Reply> {
+    let chosen = pools(snapshot, name)?;
+    let limit = snapshot.console.pause_timeout;
+    let newly: Vec<String> = chosen
+        .iter()
+        .filter(|pool| {
+            // Every member, and not only up to the first.
+            let newly = pool.members.iter().filter(|member| member.pause(limit)).count();
+            newly > 0
+        })
+        .map(|pool| pool.name.clone())
+        .collect();
+    if newly.is_empty() {
+        let names: Vec<&str> = chosen.iter().map(|pool| pool.name.as_str()).collect();
+        let message = format!("already paused: {}", names.join(", "));
+        return Err(reply::wrong_state(message, "RESUME goes on."));
+    }
+    Ok(newly)
+}
+
+/// Has connections of pools made anew as they come back.
+pub(super) fn reconnect(snapshot: &Snapshot, name: Option<&str>) -> Result<Outcome, Reply> {
+    members(&pools(snapshot, name)?).for_each(ServerPool::renew);
+    Ok(Outcome::Done(None))
+}
+
+pub(super) fn resume(snapshot: &Snapshot, name: Option<&str>) -> Result<Outcome, Reply> {
     let chosen = pools(snapshot, name)?;
     let resumed = members(&chosen).filter(|member| member.resume()).count();
     if resumed == 0 {

@@ -9,6 +9,7 @@
 //! | `table` | results: columns, values, and how they are written |
 //! | `show`, `pools`, `sockets`, `stats`, `own` | what each `SHOW` tells |
 //! | `figures` | the same for those who tell it in other words: metrics |
+//! | `objects` | the same rows as JSON, and the same actions, for `/api/v1` |
 //! | `control` | what changes something: `PAUSE`, `KILL`, `RELOAD` and the like |
 //! | `reply` | errors and their hints |
 //!
@@ -21,6 +22,7 @@ mod control;
 mod conversation;
 pub(crate) mod figures;
 mod lexer;
+pub(crate) mod objects;
 mod own;
 mod pools;
 mod queries;
@@ -37,6 +39,7 @@ use std::sync::{
 
 pub(crate) use client::Entry;
 pub(crate) use conversation::run;
+pub(crate) use own::why_not;
 
 use crate::{
     session::reply::Reply,

@@ -192,7 +192,7 @@ impl Socket {
     }
 }
 
-fn application_name(client: &Seen) -> String {
+pub(super) fn application_name(client: &Seen) -> String {
     let settings = client.settings.as_ref();
     settings.and_then(|settings| settings.get("application_name")).unwrap_or_default().to_owned()
 }
@@ -218,6 +218,22 @@ fn date(days: u64) -> (u64, u64, u64) {
     let day = of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     (era * 400 + year + u64::from(month <= 2), month, day)
+}
+
+/// Clients from `offset` on, no more than `limit`, and how many there are: those first that have waited for longest, then
+/// those that have had a connection for longest.
+pub(super) fn some_clients(snapshot: &Snapshot, offset: usize, limit: usize) -> (usize, Rows) {
+    let mut connections = Connections::of(snapshot);
+    let rank = |client: &Seen| match client.activity {
+        Activity::Waiting => 0,
+        Activity::Holds(_) => 1,
+        Activity::Idle => 2,
+    };
+    connections.clients.sort_by_key(|client| (rank(client), std::cmp::Reverse(client.ago), client.id));
+    let count = connections.clients.len();
+    let chosen = connections.clients.iter().skip(offset).take(limit);
+    let rows = chosen.map(|client| Socket::of_client(snapshot, &connections, client).row());
+    (count, all(rows.collect()))
 }
 
 pub(super) fn clients(snapshot: &Snapshot) -> Rows {

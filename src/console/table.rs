@@ -82,6 +82,11 @@ impl Columns {
         self.names.iter().position(|column| *column == name)
     }
 
+    /// The names, in order.
+    pub(super) fn names(&self) -> &[&'static str] {
+        &self.names
+    }
+
     fn kinds(&self) -> impl Iterator<Item = u8> {
         self.kinds.bytes()
     }

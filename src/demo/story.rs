@@ -194,6 +194,7 @@ fn invitation(setup: Setup<'_>, bulkhead: &Bulkhead) -> String {
         "Bulkhead stays up with separate pools and without load. In another terminal:\n\n\
          as an application connects     {psql} {url}\n\
          where a statement goes, why    {program} --config {config} classify 'SELECT count(*) FROM accounts'\n\
+         who waits for what, live       http://{http}/ in a browser\n\
          what it counts                 curl http://{http}/metrics\n\
          change its configuration       edit {config}, then: kill -HUP {pid}\n\n\
          Ctrl-C ends everything and removes {folder}.",

@@ -1,6 +1,8 @@
-//! What the configuration says of the console, and what the console tells of the configuration.
+//! What the configuration says of the console and of actions over HTTP, and what the console tells of the configuration.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::auth::Secret;
 
 /// The console's part of the configuration.
 #[derive(Clone, Debug)]
@@ -17,6 +19,8 @@ pub struct Console {
     pub pause_timeout: Duration,
     /// Whether metrics have its figures as well, under the names of pgbouncer_exporter.
     pub names_metrics: bool,
+    /// The bearer token that actions over HTTP need; without one there are none.
+    pub http_token: Option<Secret>,
     /// Every key of the configuration, as it is told.
     pub keys: Vec<ToldKey>,
     /// Where clients come in.
@@ -47,6 +51,7 @@ impl Default for Console {
             max_clients: 20,
             pause_timeout: Duration::from_secs(120),
             names_metrics: false,
+            http_token: None,
             keys: Vec::new(),
             address: SocketAddr::from(([127, 0, 0, 1], 6432)),
             unix_socket_dir: None,

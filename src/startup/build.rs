@@ -286,6 +286,7 @@ fn console(config: &Config) -> Console {
         max_clients: *max_clients,
         pause_timeout: *pause_timeout,
         names_metrics: config.metrics.pgbouncer_names,
+        http_token: config.listen.http_token.clone(),
         keys: keys.collect(),
         address: config.listen.address,
         unix_socket_dir: config.listen.unix_socket_dir.clone(),

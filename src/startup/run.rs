@@ -20,7 +20,8 @@ use super::{
     telemetry::LogControl,
 };
 use crate::{
-    admin, clock,
+    admin::{self, Events},
+    clock,
     config::Config,
     door::accept,
     outbox::Relay,
@@ -43,8 +44,12 @@ const PAUSE_WITHOUT_IDENTITY: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Runs until a signal ends it. `origin` is where the configuration came from, and is read again on SIGHUP; `log` is
-/// what changes the log.
-pub fn run(mut config: Config, origin: Origin, log: LogControl) -> Result<(), StartError> {
+/// what changes the log, `events` what keeps its last lines.
+pub fn run(
+    mut config: Config,
+    origin: Origin,
+    (log, events): (LogControl, Arc<Events>),
+) -> Result<(), StartError> {
     // Before there are threads: it clears variables of the environment.
     let inherited = Inherited::take().map_err(StartError::Inherited)?;
     let shortage = descriptors::fit(&mut config, descriptors::raise_limit());
@@ -78,7 +83,8 @@ pub fn run(mut config: Config, origin: Origin, log: LogControl) -> Result<(), St
             std::thread::spawn(move || runtime.block_on(stop.cancelled()))
         })
         .collect();
-    let ran = first.block_on(serve((config, origin, log), warned, inherited, spawner, stop.clone()));
+    let ran =
+        first.block_on(serve((config, origin, log), warned, inherited, (spawner, events), stop.clone()));
     stop.cancel();
     for thread in others {
         // A panic in a session's task does not end its thread; this only waits.
@@ -92,7 +98,7 @@ async fn serve(
     (config, origin, log): (Config, Origin, LogControl),
     warned: Vec<String>,
     inherited: Inherited,
-    spawner: Spawner,
+    (spawner, events): (Spawner, Arc<Events>),
     stop: CancellationToken,
 ) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
@@ -114,7 +120,12 @@ async fn serve(
     tasks.spawn(service::keep_status(Arc::clone(&current), stop.clone()));
     tasks.spawn(service::feed_watchdog(spawner.clone(), stop.clone()));
     if let Some(http) = ports.http {
-        tasks.spawn(admin::serve(http.into_std()?, Arc::clone(&current), spawner.clone(), stop.clone()));
+        tasks.spawn(admin::serve(
+            http.into_std()?,
+            (Arc::clone(&current), events),
+            spawner.clone(),
+            stop.clone(),
+        ));
     }
     let open = Arc::default();
     for listener in ports.clients {

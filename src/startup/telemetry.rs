@@ -18,17 +18,24 @@ use tracing::{
     field::{Field, Visit},
 };
 use tracing_subscriber::{
-    EnvFilter,
+    EnvFilter, Layer as _,
     field::MakeExt as _,
+    filter::LevelFilter,
     fmt::{
         FmtContext, FormatEvent, FormatFields,
         format::{Format, Writer, debug_fn},
         time::{FormatTime as _, SystemTime},
     },
+    layer::SubscriberExt as _,
     registry::LookupSpan,
+    reload,
+    util::SubscriberInitExt as _,
 };
 
-use crate::config::{Log, LogFormat, LogLevel};
+use crate::{
+    admin::{Events, KeepEvents},
+    config::{Log, LogFormat, LogLevel},
+};
 
 /// Changes the log while the program runs.
 pub struct LogControl {
@@ -45,8 +52,8 @@ struct Level {
     is_turned: bool,
 }
 
-/// Starts logging. Called once.
-pub fn start(config: &Log) -> LogControl {
+/// Starts logging, and gives what changes it and what keeps its last lines. Called once.
+pub fn start(config: &Log) -> (LogControl, Arc<Events>) {
     let environment = EnvFilter::try_from_env("BULKHEAD_LOG").or_else(|_| EnvFilter::try_from_default_env());
     let filter = environment.unwrap_or_else(|_| filter(config.level));
     let is_json = Arc::new(AtomicBool::new(config.format == LogFormat::Json));
@@ -59,22 +66,23 @@ pub fn start(config: &Log) -> LogControl {
     });
     let colours = std::io::stderr().is_terminal();
     let text = tracing_subscriber::fmt::format().with_ansi(colours);
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let (filter, handle) = reload::Layer::new(filter);
+    let log = tracing_subscriber::fmt::layer()
         .fmt_fields(fields.delimited(" "))
         .with_writer(std::io::stderr)
         .with_ansi(colours)
         .event_format(Lines { text, is_json: Arc::clone(&is_json) })
-        .with_filter_reloading();
-    let handle = log.reload_handle();
+        .with_filter(filter);
+    let events = Arc::new(Events::default());
+    let keep = KeepEvents(Arc::clone(&events)).with_filter(LevelFilter::INFO);
     // Fails only if a test has set a subscriber already; then that one is to be used.
-    let _ = log.try_init();
+    let _ = tracing_subscriber::registry().with(log).with(keep).try_init();
     let set_filter = Box::new(move |filter| {
         // It fails when nothing is logged any more.
         let _ = handle.reload(filter);
     });
     let level = Mutex::new(Level { configured: config.level, is_turned: false });
-    LogControl { set_filter, is_json, level }
+    (LogControl { set_filter, is_json, level }, events)
 }
 
 /// Lines of this level: those of other libraries only from `info` on.

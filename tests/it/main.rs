@@ -3,6 +3,7 @@
 
 mod across;
 mod additions;
+mod api;
 mod attack;
 mod backends;
 mod bounds;

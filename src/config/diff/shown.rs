@@ -1,8 +1,31 @@
 //! How values are written in the lines of a reload.
 
-use std::{fmt::Debug, path::PathBuf};
+use std::{
+    fmt::{self, Debug, Display},
+    path::PathBuf,
+};
 
-use super::super::{Config, HostPort, Pool};
+use super::{
+    super::{Config, HostPort, Pool},
+    Change,
+};
+
+impl Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key { key, from, to } => write!(f, "{key}: {from} -> {to}"),
+            Self::Password { server } => write!(f, "servers.{server}.url: another password"),
+            Self::Secret(key) => write!(f, "{key}: another value"),
+            Self::Moved { server, from, to } => write!(f, "servers.{server}: moved from {from} to {to}"),
+            Self::ServerAdded { server, at } => write!(f, "servers.{server}: added, at {at}"),
+            Self::ServerRemoved { server } => write!(f, "servers.{server}: removed"),
+            Self::PoolAdded { pool, servers, max_connections } => {
+                write!(f, "pools.{pool}: added, up to {max_connections} connections to {}", list(servers))
+            }
+            Self::PoolRemoved { pool } => write!(f, "pools.{pool}: removed"),
+        }
+    }
+}
 
 pub(super) fn server_names(pool: &Pool, config: &Config) -> Vec<String> {
     pool.servers.iter().map(|at| config.servers[*at].name.clone()).collect()
