@@ -58,48 +58,7 @@ struct Arguments {
     command: Option<Command>,
 }
 
-const MORE_HELP: &str = "\
-Examples:
-  DATABASE_URL=postgres://app:secret@db/shop bulkhead
-      serves clients on 127.0.0.1:6432; they need another host and port in their URL, nothing else
-  bulkhead --config /etc/bulkhead.toml
-      serves what the file says; SIGTERM or SIGINT drains, a second one ends at once
-  bulkhead check --connect
-      lists what is wrong with the configuration, and with the servers that it names
-  bulkhead classify \"SELECT * FROM oban_jobs\"
-      tells which pool a statement goes to, and why
-  bulkhead why
-      asks the running bulkhead why users are slow: what is in the way, what shows it, what to do
-  bulkhead top
-      shows who waits for what, and who holds it; http://127.0.0.1:9930/ shows it in a browser
-  bulkhead keys
-      prints every key of the configuration with its default and meaning
-  bulkhead metrics
-      prints every metric of /metrics with its type, labels, unit and meaning
-  bulkhead jobs plan
-      prints what a job database on another server needs for jobs that are enqueued in a transaction of the primary
-
-Environment:
-  DATABASE_URL, REPLICA_URLS, JOBS_DATABASE_URL, BULKHEAD_LISTEN, BULKHEAD_HTTP, BULKHEAD_JOBS, ..
-      the configuration if there is no file; `bulkhead keys` has all of them
-  BULKHEAD_LOG
-      what is logged, in place of log.level: error, warn, info, debug; or filters such as bulkhead::pool=debug
-  NOTIFY_SOCKET, WATCHDOG_USEC, LISTEN_FDS
-      set by systemd: readiness, watchdog, and sockets that take the place of [listen]
-
-Files:
-  config/bulkhead.toml
-      the configuration, if it exists and no other file is named
-  .s.PGSQL.PORT
-      the Unix socket, in listen.unix_socket_dir
-
-Exit codes:
-  0   ended in order; `check`, `why`: nothing is wrong
-  1   `health`: not ready; `why`: something was found
-  2   `why`: nothing runs that could be asked
-  64  bad usage, or something is wrong with the configuration or (`check --connect`, `jobs`) with a server
-  69  a port, a socket or the users file is not available
-  70  something else";
+const MORE_HELP: &str = include_str!("help.txt").trim_ascii_end();
 
 #[derive(Subcommand)]
 enum Command {

@@ -368,6 +368,7 @@ mod tests {
         let size = size_of_future(|(current, place): (Arc<Current>, usize)| {
             run(|| Err(io::ErrorKind::NotFound.into()), place, current, Home(0))
         });
-        assert!(size <= 384, "{size} bytes");
+        // With what the runtime keeps of a task it is 512.
+        assert!(size <= 392, "{size} bytes");
     }
 }

@@ -36,6 +36,11 @@ impl Session {
         }
     }
 
+    /// A request has come.
+    pub(crate) fn note_arrival(&mut self) {
+        self.under_way.tally().began = Some(clock::last_tick());
+    }
+
     /// Counts bytes that the client has sent.
     pub(super) fn count_received(&mut self, bytes: usize) {
         self.view.snapshot.metrics.traffic.count_received(bytes);
@@ -63,10 +68,12 @@ impl Session {
             requests.count(demand.verdict.class, demand.verdict.reason);
         }
         let was_pinned = self.hold.is_pinned();
+        let is_part = self.hold.leased.as_ref().is_some_and(|leased| leased.usage.transaction.is_some());
         let shows_values = self.view.snapshot.slow.logs_values() && shows_values(demand.verdict.reason);
         let values = shows_values.then(|| self.values(request));
         let tally = self.under_way.tally();
         tally.was_pinned = was_pinned;
+        tally.is_part = is_part;
         tally.prepares = request.is_extended() && !request.about.portals;
         tally.values = values;
     }
@@ -82,14 +89,10 @@ impl Session {
         }
     }
 
-    /// Whether the request that is to be sent goes on with a transaction that requests before it were a part of.
-    pub(crate) fn is_part(&self) -> bool {
-        self.hold.leased.as_ref().is_some_and(|leased| leased.usage.transaction.is_some())
-    }
-
-    /// Notes how long a request took that began at `start` and may have been a part of a transaction, and what has come of it;
-    /// and its transaction, if that has ended with it, unless that was noted when the backend was given back.
-    pub(crate) fn took(&mut self, demand: &Demand, start: Instant, is_part: bool) {
+    /// Notes how long a request took, and what has come of it; and its transaction, if that has ended with it, unless that was
+    /// noted when the backend was given back.
+    pub(crate) fn took(&mut self, demand: &Demand) {
+        let start = self.under_way.tally().arrival();
         let class = demand.verdict.class;
         let goes_on =
             |leased: &&mut Leased| leased.protocol.status() != TxStatus::Idle || leased.protocol.is_open();
@@ -101,7 +104,7 @@ impl Session {
                 }
                 true
             }
-            None => is_part,
+            None => self.under_way.tally().is_part,
         };
         self.note_took(demand, start, is_part);
         if let Some(leased) = self.hold.leased.as_mut().filter(|leased| !goes_on(leased)) {
@@ -127,10 +130,10 @@ impl Session {
         }
     }
 
-    /// Notes that a request was refused which began at `start`.
-    pub(crate) fn took_in_vain(&mut self, demand: &Demand, start: Instant) {
-        let took = clock::since(start);
+    /// Notes that a request was refused.
+    pub(crate) fn took_in_vain(&mut self, demand: &Demand) {
         let tally = self.under_way.tally();
+        let took = clock::since(tally.arrival());
         tally.failed = true;
         let pool = tally.pool.or(self.own.last.map(|(pool, ..)| pool));
         if demand.statements > 0 {

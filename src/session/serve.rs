@@ -9,7 +9,7 @@
 //! the size of this journey is memory that every idle client pays for.
 
 use super::{Ended, Session, Stop, request::End};
-use crate::{clock, route::Target};
+use crate::route::Target;
 
 /// Serves a session to its end, and says goodbye.
 pub(crate) async fn run(session: &mut Session) {
@@ -29,7 +29,7 @@ async fn serve(session: &mut Session) -> Ended {
 
 async fn serve_one(session: &mut Session) -> Result<(), Ended> {
     let request = session.next_request().await?;
-    let start = clock::last_tick();
+    session.note_arrival();
     match request.end {
         End::Terminate => return Err(Ended::ByClient),
         End::StrayCopy => return Box::pin(session.drop_request(request)).await,
@@ -76,13 +76,12 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
             Box::pin(session.check_types(request)).await?;
         }
         session.count(request, &demand);
-        let is_part = session.is_part();
         session.send(request, &demand)?;
         session.relay().await?;
         session.settle().await?;
         session.saw(&demand);
         session.worked(&demand);
-        session.took(&demand, start, is_part);
+        session.took(&demand);
         Ok(())
     };
     let reply = match served.await {
@@ -90,6 +89,6 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         Err(Stop::Ended(ended)) => return Err(ended),
         Err(Stop::Refused(reply)) => reply,
     };
-    session.took_in_vain(&demand, start);
+    session.took_in_vain(&demand);
     Box::pin(session.refuse(request, reply)).await
 }

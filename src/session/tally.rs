@@ -12,7 +12,10 @@ use crate::{
 
 /// The request under way, as far as it has come.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts")]
 pub(super) struct Tally {
+    /// The moment when it came.
+    pub(super) began: Option<Instant>,
     /// Rows, by the tags of its commands.
     pub(super) rows: u64,
     /// How long it has waited for a connection.
@@ -27,6 +30,8 @@ pub(super) struct Tally {
     pub(super) restore: Option<String>,
     /// The request only prepares or describes statements.
     pub(super) prepares: bool,
+    /// The request goes on with a transaction that others before it were a part of.
+    pub(super) is_part: bool,
     /// The session was pinned when it came.
     pub(super) was_pinned: bool,
     /// The literals and bound values, if they are to be logged.
@@ -53,6 +58,11 @@ pub(super) struct Totals {
 }
 
 impl Tally {
+    /// When the request came.
+    pub(super) fn arrival(&self) -> Instant {
+        self.began.unwrap_or_else(clock::last_tick)
+    }
+
     pub(super) fn ran(&self, took: Duration, goes_on: bool) -> Ran {
         let Self { waited, rows, failed, read_on, .. } = *self;
         Ran { ended: clock::last_tick(), took, waited, rows, failed, read_on, goes_on }

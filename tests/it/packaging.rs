@@ -46,7 +46,9 @@ fn dashboards_and_alerts_name_metrics_that_exist() {
     let page = read("docs/metrics.md");
     let listed = words(&page, "");
     for file in ["config/grafana/bulkhead.json", "config/prometheus/alerts.yml", "README.md"] {
-        let used = words(&read(file), "bulkhead_");
+        // A schema on the primary, and no metric.
+        let mut used = words(&read(file), "bulkhead_");
+        used.remove("bulkhead_move");
         assert!(used.len() > 5, "{file} uses {used:?}");
         let is_listed = |name: &&String| {
             listed.contains(*name)
