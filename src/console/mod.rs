@@ -9,6 +9,7 @@
 //! | `table` | results: columns, values, and how they are written |
 //! | `show`, `pools`, `sockets`, `stats`, `own` | what each `SHOW` tells |
 //! | `figures` | the same for those who tell it in other words: metrics |
+//! | `routing` | where requests go, causal reads, the job database |
 //! | `objects` | the same rows as JSON, and the same actions, for `/api/v1` |
 //! | `control` | what changes something: `PAUSE`, `KILL`, `RELOAD` and the like |
 //! | `reply` | errors and their hints |
@@ -27,6 +28,7 @@ mod own;
 mod pools;
 mod queries;
 mod reply;
+mod routing;
 mod show;
 mod sockets;
 mod stats;
@@ -39,7 +41,6 @@ use std::sync::{
 
 pub(crate) use client::Entry;
 pub(crate) use conversation::run;
-pub(crate) use own::why_not;
 
 use crate::{
     session::reply::Reply,

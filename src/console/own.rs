@@ -93,23 +93,6 @@ pub(super) fn replicas(snapshot: &Snapshot) -> Rows {
     all(replicas.map(row).collect())
 }
 
-/// Why a replica serves no reads, in words; empty if it does.
-pub(crate) fn why_not(snapshot: &Snapshot, server: &ServerHealth) -> &'static str {
-    let reads = server.reads();
-    let pool = snapshot.routes.replicas.map(|replicas| snapshot.pool(replicas));
-    let member = pool.and_then(|pool| pool.members.iter().find(|m| m.server_name == server.name));
-    match server.known() {
-        _ if member.is_some_and(|member| member.is_disabled()) => "disabled on the console",
-        _ if member.is_some_and(|member| member.is_paused()) => "paused on the console",
-        Known::Down { .. } => "it cannot be reached, or does not answer",
-        Known::Unchecked => "it has not been asked yet",
-        Known::Up { in_recovery: false } => "it is not in recovery: it follows no primary",
-        Known::Up { .. } if reads.is_stuck() => "it has left questions unanswered",
-        Known::Up { .. } if !reads.is_in() => "it is too far behind, or follows another primary",
-        Known::Up { .. } => "",
-    }
-}
-
 pub(super) fn pins_columns() -> Columns {
     Columns::new("sssii", &["pool", "server", "reason", "pinned", "max_pinned"])
 }

@@ -5,7 +5,7 @@ use std::fs;
 use super::{
     PGBOUNCER,
     lexer::Word,
-    own, pools, queries, sockets, stats,
+    own, pools, queries, routing, sockets, stats,
     table::{Columns, Rows, Value, all, none, one},
 };
 use crate::{
@@ -42,6 +42,9 @@ pub(super) enum Show {
     Pins,
     Reasons,
     Replicas,
+    Routes,
+    Causal,
+    Jobs,
     Listeners,
     Why,
     Queries,
@@ -53,7 +56,7 @@ pub(super) enum Show {
 }
 
 /// The names, in the order of the help.
-const NAMES: [(&str, Show); 30] = [
+const NAMES: [(&str, Show); 33] = [
     ("help", Show::Help),
     ("version", Show::Version),
     ("config", Show::Config),
@@ -78,6 +81,9 @@ const NAMES: [(&str, Show); 30] = [
     ("totals", Show::Totals),
     ("health", Show::Health),
     ("replicas", Show::Replicas),
+    ("routes", Show::Routes),
+    ("causal", Show::Causal),
+    ("jobs", Show::Jobs),
     ("pins", Show::Pins),
     ("reasons", Show::Reasons),
     ("listeners", Show::Listeners),
@@ -173,6 +179,9 @@ impl Show {
             Self::Pins => own::pins_columns(),
             Self::Reasons => own::reasons_columns(),
             Self::Replicas => own::replicas_columns(),
+            Self::Routes => routing::routes_columns(),
+            Self::Causal => routing::causal_columns(),
+            Self::Jobs => routing::jobs_columns(),
             Self::Listeners => own::listeners_columns(),
             Self::Why => own::why_columns(),
             Self::Queries => queries::columns(),
@@ -212,6 +221,9 @@ impl Show {
             Self::Pins => own::pins(snapshot),
             Self::Reasons => own::reasons(snapshot),
             Self::Replicas => own::replicas(snapshot),
+            Self::Routes => routing::routes(snapshot),
+            Self::Causal => routing::causal(snapshot),
+            Self::Jobs => routing::jobs(snapshot),
             Self::Listeners => own::listeners(snapshot),
             Self::Queries => queries::rows(snapshot),
             Self::Slow => queries::slow_rows(snapshot),

@@ -120,12 +120,8 @@ async fn serve(
     tasks.spawn(service::keep_status(Arc::clone(&current), stop.clone()));
     tasks.spawn(service::feed_watchdog(spawner.clone(), stop.clone()));
     if let Some(http) = ports.http {
-        tasks.spawn(admin::serve(
-            http.into_std()?,
-            (Arc::clone(&current), events),
-            spawner.clone(),
-            stop.clone(),
-        ));
+        let told = (Arc::clone(&current), events);
+        tasks.spawn(admin::serve(http.into_std()?, told, spawner.clone(), stop.clone()));
     }
     let open = Arc::default();
     for listener in ports.clients {

@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use super::super::health;
 use crate::{
-    console,
     shared::Snapshot,
     topology::{Role, ServerHealth},
 };
@@ -43,7 +42,7 @@ fn describe(snapshot: &Snapshot, server: &ServerHealth) -> ServerNow {
         .sum();
     let replica = (server.role == Role::Replica).then(|| {
         let (lag_bytes, lag) = server.reads().lag();
-        let why_not = Some(console::why_not(snapshot, server)).filter(|why| !why.is_empty());
+        let why_not = snapshot.why_no_reads(server);
         Replica { serves_reads: why_not.is_none(), lag_seconds: lag.as_secs_f64(), lag_bytes, why_not }
     });
     ServerNow { health: health::describe(server), open_connections: open, replica }

@@ -9,7 +9,7 @@ const INT8: u32 = 20;
 const NUMERIC: u32 = 1700;
 
 /// What is shown, and its columns: a letter for the type, and the name.
-const SHOWS: [(&str, &str); 21] = [
+const SHOWS: [(&str, &str); 24] = [
     ("VERSION", "s:version"),
     (
         "POOLS",
@@ -61,6 +61,12 @@ const SHOWS: [(&str, &str); 21] = [
     ("DNS_ZONES", "s:zonename q:serial i:count"),
     // Ours, one for all.
     ("REASONS", "s:pool s:class s:reason q:requests s:meaning"),
+    ("ROUTES", "s:requests s:pool s:servers s:when"),
+    ("CAUSAL", "s:server s:role q:now q:last_write q:voided q:has i:lag_ms q:lag_bytes s:consistency"),
+    (
+        "JOBS",
+        "s:pool s:server s:elsewhere s:ddl s:outbox q:waiting q:lag_ms q:relayed q:conflicts q:refused s:trouble",
+    ),
 ];
 
 const SOCKET: &str = "s:type s:user s:database s:replication s:state s:addr i:port s:local_addr i:local_port \
@@ -210,4 +216,31 @@ async fn what_was_done_is_counted() {
         .map(|row| row[3].as_deref().and_then(|count| count.parse::<u64>().ok()).expect("a count"))
         .sum();
     assert!(written >= 15, "{reasons:?}");
+}
+
+#[tokio::test]
+async fn where_requests_go_and_why_is_shown() {
+    let site = Site::start();
+    let mut console = site.console().await;
+    let routes = table(&mut console, "SHOW ROUTES").await;
+    for (kind, pool) in [("write", "primary"), ("read", "replicas"), ("job", "jobs"), ("worker", "primary")] {
+        assert_eq!(routes.value(&[("requests", kind)], "pool"), pool, "{kind}");
+    }
+    let mut client = site.client().await;
+    client.ask("CREATE TABLE told (a int)").await;
+    crate::support::eventually("the replica has it", std::time::Duration::from_secs(10), async || {
+        client.ask("SELECT count(*) FROM told").await;
+        let causal = table(&mut console, "SHOW CAUSAL").await;
+        let number = |server: &str, column: &str| -> u64 {
+            causal.value(&[("server", server)], column).parse().expect("a number")
+        };
+        assert_eq!(causal.rows.len(), 2, "the primary and its replica");
+        (number("replica_1", "has") > number("replica_1", "last_write")
+            && number("primary", "last_write") > 0)
+            .then_some(())
+    })
+    .await;
+    let jobs = table(&mut console, "SHOW JOBS").await;
+    assert_eq!(jobs.value(&[("pool", "jobs")], "outbox"), "off");
+    assert_eq!(jobs.value(&[("pool", "jobs")], "elsewhere"), "yes");
 }
