@@ -7,7 +7,7 @@ use crate::support::{Cluster, Login, Postgres, Proxy, ProxyConfig, RawClient, Ro
 
 /// Endpoints and their fields: a path, and the types that its value may have. `0` is the first of a list, a name
 /// the one of that name; it must be there.
-const SHAPES: [(&str, &str); 7] = [
+const SHAPES: [(&str, &str); 10] = [
     (
         "health",
         "level:string summary:string version:string clients:number max_clients:number status:string reasons:array \
@@ -58,6 +58,22 @@ const SHAPES: [(&str, &str); 7] = [
         "reasons.0.pool:string reasons.0.class:string reasons.0.reason:string reasons.0.requests:number \
          reasons.0.meaning:string",
     ),
+    (
+        "queries",
+        "evicted:number left_out:number queries.0.query:string queries.0.database:string queries.0.user:string \
+         queries.0.pool:string queries.0.class:string queries.0.reason:string queries.0.calls:number \
+         queries.0.errors:number queries.0.rows:number queries.0.total_time_us:number queries.0.max_time_us:number \
+         queries.0.p95_time_us:number queries.0.wait_time_us:number queries.0.pins:number \
+         queries.0.pinned_by:string|null queries.0.on_replica:number queries.0.on_primary:array \
+         queries.0.not_on_replica:string|null",
+    ),
+    (
+        "slow",
+        "slow.0.ended_at:number slow.0.time_us:number slow.0.wait_time_us:number slow.0.query:string \
+         slow.0.database:string slow.0.user:string slow.0.application_name:string slow.0.pool:string \
+         slow.0.class:string slow.0.rows:number slow.0.failed:boolean",
+    ),
+    ("why", "well:boolean findings:array figures:array unknown:array took_ms:number"),
 ];
 
 fn type_of(value: &Json) -> &'static str {
@@ -88,6 +104,7 @@ async fn one_waits(proxy: &Proxy, name: &str) -> [RawClient; 2] {
     holds.ask(&format!("SET application_name = '{name}'")).await;
     holds.ask("BEGIN").await;
     holds.ask("INSERT INTO t VALUES (1)").await;
+    holds.ask("SELECT pg_sleep(0.02)").await;
     let mut waits = RawClient::app(proxy.port()).await;
     waits.query("INSERT INTO t VALUES (2)").await;
     [holds, waits]
@@ -103,7 +120,7 @@ async fn each_endpoint_has_its_fields_and_types() {
     table(&cluster.primary).await;
     let config =
         ProxyConfig::of(&cluster).set("limits", "catalog_refresh", "1h").pool("primary", &["primary"], 1);
-    let proxy = Proxy::start(&config.to_toml());
+    let proxy = Proxy::start(&config.set("statistics", "slow_statement", "10ms").to_toml());
     let _clients = one_waits(&proxy, "shapes").await;
     eventually("somebody waits", SOON, async || {
         let told = get(&proxy, "/api/v1/pools").await.json();
@@ -124,6 +141,9 @@ async fn each_endpoint_has_its_fields_and_types() {
         let head = super::ask(&proxy, &format!("HEAD /api/v1/{endpoint}"), "").await;
         assert_eq!((head.status, head.body.as_str()), (200, ""), "{endpoint}");
     }
+    let page = get(&proxy, "/api/v1/queries?limit=1").await.json();
+    assert_eq!(page["queries"].as_array().map(Vec::len), Some(1), "{page}");
+    assert_eq!(get(&proxy, "/api/v1/slow?limit=x").await.status, 400);
 }
 
 #[tokio::test]
