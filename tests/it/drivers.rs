@@ -125,11 +125,21 @@ const HELD: u32 = 20;
 /// A replica that is behind is no reason not to find what was just written: neither on the primary, nor on the replica, for
 /// which reads wait then.
 async fn own_writes(command: &mut Command, script: &str) {
+    for is_flushed in [true, false] {
+        own_writes_with(command, script, is_flushed).await;
+    }
+}
+
+/// The same where commits wait for the disk, or do not: then a replica gets them later still.
+async fn own_writes_with(command: &Command, script: &str, is_flushed: bool) {
     let mut target = Target::start();
+    if !is_flushed {
+        target.cluster.primary.query("ALTER ROLE app SET synchronous_commit = off").await;
+    }
     target.cluster.replica.query("ALTER SYSTEM SET recovery_min_apply_delay = '50ms'").await;
     target.cluster.replica.query("SELECT pg_reload_conf()").await;
-    let rounds =
-        env::var("BULKHEAD_OWN_WRITES").map_or(OWN_WRITES, |rounds| rounds.parse().expect("a number"));
+    let asked = env::var("BULKHEAD_OWN_WRITES").map(|rounds| rounds.parse().expect("a number"));
+    let rounds = asked.unwrap_or(if is_flushed { OWN_WRITES } else { OWN_WRITES / 2 });
     let ran = target.count_reads(command, script, rounds).await;
     if let Some(proxy) = &mut target.proxy {
         assert!(ran["fresh_write"] > f64::from(rounds) * 0.9, "the replica was not behind: {ran:?}");
