@@ -39,20 +39,24 @@ impl ServerHealth {
     pub(super) async fn watch(&self, identity: &Arc<Identity>) {
         loop {
             let began = Instant::now();
-            self.check(identity).await;
+            let is_overdue = self.check(identity).await;
             let gate = self.members[0].gate();
             // At the start the places may be taken by whoever came first.
             let is_new = self.known() == Known::Unchecked && gate.full_for().is_none();
             let pause = if is_new { FIRST_RETRY } else { CHECK_EVERY };
+            let next = began + pause;
+            // The same question is overdue at once then: until it is looked at again the server must have had time to be heard.
+            let next = if is_overdue { next.max(Instant::now() + CHECK_TIMEOUT / 2) } else { next };
             tokio::select! {
                 // Cancel safe, both. Pools that want a place more urgently get it now.
-                () = sleep_until(began + pause) => {}
+                () = sleep_until(next) => {}
                 () = gate.filled() => {}
             }
         }
     }
 
-    async fn check(&self, identity: &Arc<Identity>) {
+    /// Asks once. True if the question on the connection of its own is not answered in time, and may be still.
+    async fn check(&self, identity: &Arc<Identity>) -> bool {
         let mut own = self.own.lock().await;
         let halfway = Instant::now() + CHECK_TIMEOUT / 2;
         let outcome = {
@@ -69,6 +73,7 @@ impl ServerHealth {
                 }
             }
         };
+        let is_overdue = matches!(outcome, Outcome::Overdue(_));
         match outcome {
             Outcome::Answered(status) => self.note_reached(status),
             Outcome::Failed(error) => self.note(Known::Down { error }),
@@ -82,6 +87,7 @@ impl ServerHealth {
             look_around(&self.members[0].server(), identity, LOOK_AROUND_TIMEOUT).await;
         }
         self.note_received();
+        is_overdue
     }
 
     /// No connection of its own could be made.
