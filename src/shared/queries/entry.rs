@@ -10,7 +10,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Named, micros};
+use super::Named;
 use crate::{
     backend::probe::PinReason,
     shared::counters::ReadOn,
@@ -88,16 +88,16 @@ pub struct Query {
     /// Rows that commands have returned or changed.
     pub rows: u64,
     /// The time that all took.
-    #[serde(rename = "total_time_us", serialize_with = "as_micros")]
+    #[serde(rename = "total_time_us", serialize_with = "super::as_micros")]
     pub total_time: Duration,
     /// The time that the longest one took.
-    #[serde(rename = "max_time_us", serialize_with = "as_micros")]
+    #[serde(rename = "max_time_us", serialize_with = "super::as_micros")]
     pub max_time: Duration,
     /// The time within which 95 of 100 ended, within a fifth of it.
-    #[serde(rename = "p95_time_us", serialize_with = "as_micros")]
+    #[serde(rename = "p95_time_us", serialize_with = "super::as_micros")]
     pub p95_time: Duration,
     /// The time that all waited for a connection.
-    #[serde(rename = "wait_time_us", serialize_with = "as_micros")]
+    #[serde(rename = "wait_time_us", serialize_with = "super::as_micros")]
     pub wait_time: Duration,
     /// Times that it pinned its session.
     pub pins: u64,
@@ -109,10 +109,6 @@ pub struct Query {
     pub on_primary: Vec<(&'static str, u64)>,
     /// Why the last one did not run on a replica: why the primary served the read, or why it is no read.
     pub not_on_replica: Option<&'static str>,
-}
-
-fn as_micros<S: serde::Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_u64(micros(*time))
 }
 
 impl Entry {

@@ -12,7 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 use serde::Serialize;
 
-use super::{By, Ran, micros};
+use super::{By, Ran};
 use crate::{seldom::Rationed, sql::Verdict};
 
 /// Lines of the log in a second.
@@ -40,10 +40,10 @@ pub struct Slow {
     #[serde(rename = "ended_at", serialize_with = "as_seconds")]
     pub ended: SystemTime,
     /// How long it took, with waiting.
-    #[serde(rename = "time_us", serialize_with = "as_micros")]
+    #[serde(rename = "time_us", serialize_with = "super::as_micros")]
     pub took: Duration,
     /// How long it waited for a connection.
-    #[serde(rename = "wait_time_us", serialize_with = "as_micros")]
+    #[serde(rename = "wait_time_us", serialize_with = "super::as_micros")]
     pub waited: Duration,
     /// The text without its literals.
     #[serde(rename = "query")]
@@ -62,10 +62,6 @@ pub struct Slow {
     pub rows: u64,
     /// Whether it failed.
     pub failed: bool,
-}
-
-fn as_micros<S: serde::Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_u64(micros(*time))
 }
 
 /// Seconds since 1970, with milliseconds.
