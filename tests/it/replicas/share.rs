@@ -17,46 +17,43 @@ impl Beside {
         clients
     }
 
-    /// How many clients each replica has while all of these read at once.
-    async fn shares(&self, clients: &mut [RawClient]) -> Vec<usize> {
+    /// The most clients that were reading at one moment, by replica, while all of these read once.
+    async fn round(&self, clients: &mut [RawClient]) -> Vec<usize> {
         const BUSY: &str = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(0.6)%' \
              AND usename = 'app'";
         for client in &mut *clients {
             client.query(SLOW).await;
         }
-        let shares = eventually("all of them are read at once", SOON, async || {
-            let mut shares = Vec::new();
+        let mut most = vec![0; self.replicas.len()];
+        for _ in 0..10 {
+            let mut now = Vec::new();
             for replica in &self.replicas {
-                shares.push(replica.value(BUSY).await.parse().expect("a count"));
+                now.push(replica.value(BUSY).await.parse().expect("a count"));
             }
-            (shares.iter().sum::<usize>() == clients.len()).then_some(shares)
-        })
-        .await;
+            if now.iter().sum::<usize>() > most.iter().sum() {
+                most = now;
+            }
+        }
         for client in clients {
             client.read_until_ready().await;
         }
-        shares
+        most
+    }
+
+    /// How many clients each replica has while all of these read at once: of the first round in which they
+    /// were seen to, since one that has to connect first may come when another is done.
+    async fn shares(&self, clients: &mut [RawClient]) -> Vec<usize> {
+        eventually("all of them are read at once", SOON, async || {
+            let shares = self.round(clients).await;
+            (shares.iter().sum::<usize>() == clients.len()).then_some(shares)
+        })
+        .await
     }
 
     /// Waits until no replica has to connect first.
     async fn settle(&self, clients: &mut [RawClient], wanted: &[usize]) {
         eventually(&format!("shares are {wanted:?}"), Duration::from_secs(40), async || {
-            for client in &mut *clients {
-                client.query(SLOW).await;
-            }
-            let mut most = vec![0; self.replicas.len()];
-            for _ in 0..10 {
-                for (most, replica) in most.iter_mut().zip(&self.replicas) {
-                    let busy = replica
-                        .value("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(0.6)%' AND usename = 'app'")
-                        .await;
-                    *most = busy.parse::<usize>().expect("a count").max(*most);
-                }
-            }
-            for client in &mut *clients {
-                client.read_until_ready().await;
-            }
-            (most == wanted).then_some(())
+            (self.round(clients).await == wanted).then_some(())
         })
         .await;
     }
