@@ -60,6 +60,10 @@ impl Session {
         {
             self.hold.across = Some(Across::of(deferred).into());
         }
+        if !request.runs() {
+            // What is only prepared does nothing: its values may still send it to the other server.
+            return;
+        }
         let Some(leased) = &mut self.hold.leased else { return };
         let work = work_of(&demand.verdict, self.view.snapshot.routes.defines_on_both(demand));
         let goes_on = leased.protocol.status() != TxStatus::Idle || leased.protocol.is_open();
@@ -98,6 +102,9 @@ impl Session {
             return self.stay_amid_pipeline(request, demand, pool);
         }
         if self.hold.is_both() && demand.verdict.control != Control::None {
+            if !request.runs() {
+                return Ok(());
+            }
             return self.end_or_echo(request, demand).await;
         }
         // The server where the transaction has failed says so.

@@ -35,6 +35,7 @@ mod hold;
 mod idle;
 mod kept;
 mod kinds;
+mod leaving;
 mod left;
 mod listen;
 mod live;

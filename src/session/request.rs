@@ -63,10 +63,15 @@ impl Request {
         Self { end: End::Open, len, streaming: 0, about }
     }
 
+    /// Whether it runs anything; else it only prepares, describes and closes statements.
+    pub(crate) const fn runs(&self) -> bool {
+        !self.is_extended() || self.about.portals
+    }
+
     /// Whether, without a Sync, it only prepares, describes and closes statements. With a Sync of ours it is complete:
     /// what the client runs next, perhaps much later, needs no backend kept for it.
     pub(crate) fn only_prepares(&self) -> bool {
-        self.end == End::Open && self.streaming == 0 && !self.about.portals
+        self.end == End::Open && self.streaming == 0 && !self.runs()
     }
 }
 

@@ -115,14 +115,6 @@ impl Sending<'_> {
         Ok(())
     }
 
-    /// A database with idle backends cannot be dropped, renamed or copied: the server waits a while for them to go.
-    fn leave_other_databases(&self) {
-        let own = &self.who.identity.database;
-        for member in self.view.snapshot.pools.iter().flat_map(|pool| &pool.members) {
-            member.close_idle(|identity| identity.database != *own);
-        }
-    }
-
     /// The server skips everything up to the Sync: it is sent as it came, and nothing is noted.
     fn send_skipped(&mut self, request: Request) {
         let bytes = self.client.take_request(request.len);
@@ -169,9 +161,6 @@ impl Sending<'_> {
             self.view.snapshot.catalogs.changed(&self.view.catalog);
         } else if verdict.effects.has(Effects::ADDS) {
             self.note_added(request);
-        }
-        if verdict.effects.has(Effects::WANTS_DATABASE) {
-            self.leave_other_databases();
         }
         if verdict.effects.has(Effects::SETS_UNLISTED) {
             self.note_custom_settings(request);

@@ -1,6 +1,8 @@
 //! What the server keeps for its own sessions and shows them: sequences, random numbers, connections to databases.
 
-use crate::support::{Login, RawClient, Site, error_code};
+use std::time::Duration;
+
+use crate::support::{Login, RawClient, Site, error_code, eventually};
 
 async fn login_to(site: &Site, database: &str) -> RawClient {
     RawClient::login(site.proxy.port(), Login::App, database).await
@@ -152,4 +154,24 @@ async fn a_database_of_idle_clients_can_be_dropped_renamed_and_copied() {
         }
     }
     assert_eq!(error_code(&tenant.ask("SELECT 1").await).as_deref(), Some("3D000"));
+}
+
+/// Who is in a transaction when it is asked for is idle when it is over.
+#[tokio::test]
+async fn a_database_in_use_is_dropped_once_it_is_not() {
+    let site = Site::with_objects("ALTER ROLE app CREATEDB", 2).await;
+    let mut client = site.client().await;
+    assert_eq!(error_code(&client.ask("CREATE DATABASE one").await), None);
+    let mut tenant = login_to(&site, "one").await;
+    assert_eq!(error_code(&tenant.ask("BEGIN; SELECT 1").await), None);
+    client.query("DROP DATABASE one").await;
+    eventually("the server waits for it to go", Duration::from_secs(4), async || {
+        let waits =
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'DROP DATABASE%'";
+        (site.primary.value(waits).await == "1").then_some(())
+    })
+    .await;
+    assert_eq!(error_code(&tenant.ask("COMMIT").await), None);
+    let answer = client.read_until_ready().await;
+    assert_eq!(error_code(&answer), None, "{answer:?}");
 }

@@ -14,6 +14,8 @@ use crate::support::{
 enum Way {
     Simple,
     Extended,
+    /// Prepared under a name in a request of its own, as psycopg and asyncpg do.
+    Prepared,
 }
 
 /// Both servers with the job tables, and a proxy.
@@ -93,15 +95,50 @@ async fn say(client: &mut RawClient, way: Way, sql: &str) -> Vec<Message> {
             client.sync().flush().await;
             client.read_until_ready().await
         }
+        Way::Prepared => say_prepared(client, sql, &[]).await,
     }
+}
+
+/// The answer to the Parse, if that is an error.
+async fn say_prepared(client: &mut RawClient, sql: &str, values: &[Option<&str>]) -> Vec<Message> {
+    client.close(b'S', "named").parse("named", sql).sync().flush().await;
+    let answer = client.read_until_ready().await;
+    if error_code(&answer).is_some() {
+        return answer;
+    }
+    client.bind("", "named", values).describe(b'P', "").execute("", 0).sync().flush().await;
+    client.read_until_ready().await
+}
+
+/// What a statement does may depend on its values, which come after it was prepared: where the transaction goes, too.
+#[tokio::test]
+async fn a_statement_that_is_only_prepared_says_nothing_of_its_transaction() {
+    let site = Both::start().await;
+    let mut listener = site.client().await;
+    assert_eq!(short(&listener.ask("LISTEN \"public.oban_insert\"").await), "LISTEN I");
+    let mut client = site.client().await;
+    for n in 0..3 {
+        assert_eq!(short(&client.ask("BEGIN").await), "BEGIN T");
+        let notify = "SELECT pg_notify($1, value) FROM json_array_elements_text($2::json) AS value";
+        let payload = format!("[\"{n}\"]");
+        let told = say_prepared(&mut client, notify, &[Some("public.oban_insert"), Some(&payload)]).await;
+        assert_eq!(short(&told), " T", "{:?}", error_of(&told));
+        assert_eq!(short(&say_prepared(&mut client, JOB, &[]).await), "INSERT 0 1 T");
+        assert_eq!(short(&client.ask("COMMIT").await), "COMMIT I");
+        let heard = listener.read_message().await;
+        let of_its_job = listener.read_message().await;
+        assert!(of_its_job.body.ends_with(b"default\"}\0"), "{of_its_job:?}");
+        assert_eq!((heard.tag, &heard.body[4..]), (b'A', format!("public.oban_insert\0{n}\0").as_bytes()));
+    }
+    assert_eq!(site.rows().await, (String::new(), "J J J".to_owned()));
 }
 
 #[tokio::test]
 async fn transactions_that_use_both_servers_are_kept_whole_or_refused() {
     let site = Both::start().await;
-    for way in [Way::Simple, Way::Extended] {
+    for way in [Way::Simple, Way::Extended, Way::Prepared] {
         for (script, (items, jobs)) in SCRIPTS {
-            if way == Way::Extended && script.iter().any(|(sql, _)| sql.contains("; ")) {
+            if way != Way::Simple && script.iter().any(|(sql, _)| sql.contains("; ")) {
                 // Several statements in one text are the simple protocol's.
                 continue;
             }
