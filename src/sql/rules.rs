@@ -236,6 +236,11 @@ impl Rules {
         any(&self.schemas, schema)
     }
 
+    /// Whether a preset's tables may live in this schema, which is not there by itself.
+    pub(super) fn may_hold_jobs(&self, schema: &str) -> bool {
+        schema != "public" && !self.tables.is_empty() && any(&self.in_schemas, schema)
+    }
+
     /// Whether a channel is one of jobs.
     pub(super) fn channel(&self, channel: &str) -> bool {
         any(&self.channels, channel)

@@ -52,6 +52,13 @@ pub(super) fn statement<'p>(walk: &mut Walk<'p, '_>, text: &[u8], statement: Sta
             _ => {}
         },
         Node::DropStmt(drop) => dropped(walk, drop),
+        // Tables of jobs cannot be made where it is missing.
+        Node::CreateSchemaStmt(create) => {
+            let held = create.schemaname().filter(|schema| walk.rules.may_hold_jobs(schema));
+            if let Some(schema) = held {
+                job_object(walk, None, schema);
+            }
+        }
         Node::TruncateStmt(_) => walk.modifies_rows(),
         _ => {}
     }

@@ -89,6 +89,7 @@ fn other_libraries() {
             "SELECT pgboss.create_queue($1, $2)",
             "BEGIN; SET LOCAL lock_timeout = '30s'; SELECT pg_advisory_xact_lock(('x' || md5(current_database() || 'a'))::bit(64)::bigint); UPDATE pgboss.version SET cron_on = now(); COMMIT;",
             "CREATE SCHEMA IF NOT EXISTS pgboss",
+            "CREATE SCHEMA IF NOT EXISTS private",
             "DROP SCHEMA pgboss CASCADE",
             "CREATE TYPE pgboss.job_state AS ENUM ('created')",
             // graphile worker

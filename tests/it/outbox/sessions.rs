@@ -358,7 +358,11 @@ async fn defined(yard: &Yard) -> [String; 2] {
 async fn job_objects_are_defined_on_both_servers() {
     let yard = Yard::bare();
     yard.primary.query("SET ROLE app; CREATE TABLE schema_migrations (version bigint PRIMARY KEY)").await;
-    let proxy = Proxy::start(&yard.config().set("auth", "method", "trust").to_toml());
+    for server in [&yard.primary, &yard.jobs] {
+        server.query("GRANT CREATE ON DATABASE app TO app").await;
+    }
+    let config = yard.config().set("auth", "method", "trust").set("jobs", "schemas", vec!["private"]);
+    let proxy = Proxy::start(&config.to_toml());
     let mut client = RawClient::app(proxy.port()).await;
     let type_ = "CREATE TYPE oban_job_state AS ENUM ('available', 'completed')";
     let table = "CREATE TABLE oban_jobs (id bigserial PRIMARY KEY, state oban_job_state NOT NULL DEFAULT 'available')";
@@ -405,6 +409,16 @@ async fn job_objects_are_defined_on_both_servers() {
             "oban_beats oban_jobs oban_leaders",
         ),
         (vec![("DROP TABLE oban_beats, oban_leaders", "DROP TABLE I")], "oban_jobs"),
+        // The schema that the library's tables are to live in (Oban's prefix).
+        (
+            vec![
+                ("CREATE SCHEMA IF NOT EXISTS private", "CREATE SCHEMA I"),
+                ("CREATE TABLE private.oban_peers (name text)", "CREATE TABLE I"),
+                ("DROP TABLE private.oban_peers", "DROP TABLE I"),
+                ("CREATE SCHEMA other", "CREATE SCHEMA I"),
+            ],
+            "oban_jobs",
+        ),
     ] {
         for (sql, answer) in &script {
             let told = client.ask(sql).await;
@@ -413,6 +427,11 @@ async fn job_objects_are_defined_on_both_servers() {
         assert_eq!(defined(&yard).await, [expected; 2], "{script:?}");
     }
     assert_eq!(yard.primary.value("SELECT count(*) FROM schema_migrations").await, "2");
+    let schemas = "SELECT string_agg(nspname, ' ' ORDER BY nspname) FROM pg_namespace WHERE nspname IN ('private', 'other')";
+    assert_eq!(
+        [yard.primary.value(schemas).await, yard.jobs.value(schemas).await],
+        ["other private", "private"]
+    );
     let comment = "SELECT obj_description('oban_jobs'::regclass)";
     assert_eq!([yard.primary.value(comment).await, yard.jobs.value(comment).await], ["14", "14"]);
     for server in [&yard.primary, &yard.jobs] {
