@@ -69,6 +69,8 @@ struct Moving {
     /// The first row that waits, and since when that is known.
     first: Option<(String, Instant)>,
 }
+    /// Rows that have passed through the stage since it was emptied.
+    staged: u64,
 
 /// The relay of one instance.
 pub struct Relay {
@@ -259,6 +261,7 @@ impl Relay {
                 has_rows: true,
                 first: None,
             });
+                staged: 0,
         }
         let first = self.tables.len();
         let mirrored = side.mirrored.iter().enumerate();
@@ -379,7 +382,8 @@ impl Relay {
         };
         let mut next = Next::Nothing;
         for table in self.tables.iter_mut().filter(|table| table.has_rows) {
-            match round(&self.outbox, primary, jobs, &table.statements, table.limit).await? {
+            let (statements, staged) = (&table.statements, &mut table.staged);
+            match round(&self.outbox, primary, jobs, statements, table.limit, staged).await? {
                 Outcome::Moved(rows) => {
                     table.has_rows = rows >= table.limit as u64;
                     table.limit = (table.limit * 2).min(self.settings.batch);
