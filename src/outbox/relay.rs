@@ -12,10 +12,11 @@ use super::{
     ledger,
     link::{Failure, Link},
     mirror::Mirror,
+    rights,
     round::{Outcome, round},
     state::{Outbox, Settings},
     statements::Statements,
-    tables::{self, INSTALLED, Side, missing, problems},
+    tables::{self, INSTALLED, Side, missing},
     text::literal,
     told::Told,
 };
@@ -68,9 +69,9 @@ struct Moving {
     has_rows: bool,
     /// The first row that waits, and since when that is known.
     first: Option<(String, Instant)>,
-}
     /// Rows that have passed through the stage since it was emptied.
     staged: u64,
+}
 
 /// The relay of one instance.
 pub struct Relay {
@@ -260,8 +261,8 @@ impl Relay {
                 limit: self.settings.batch,
                 has_rows: true,
                 first: None,
-            });
                 staged: 0,
+            });
         }
         let first = self.tables.len();
         let mirrored = side.mirrored.iter().enumerate();
@@ -313,16 +314,12 @@ impl Relay {
             return Ok(());
         }
         let (Some(primary), Some(jobs)) = (&mut self.primary, &mut self.jobs) else { return Ok(()) };
-        let outgoing = &self.settings.outgoing;
-        let read =
-            async { Ok((tables::read(primary, outgoing).await?, tables::read(jobs, outgoing).await?)) };
-        let read: Result<(Side, Side), Failure> = read.await;
+        let read = rights::compare(primary, jobs, &self.settings.outgoing).await;
         if read.is_err() {
             self.leave_primary();
             self.leave_jobs();
         }
-        let (here, there) = read?;
-        let found = problems(&here, &there);
+        let (here, found) = read?;
         let is_same = self.side.is_alike(&here);
         self.compared = Some(found.clone());
         self.take_up(here)?;

@@ -5,6 +5,7 @@ mod crashes;
 pub(crate) mod exactly_once;
 mod libraries;
 mod moving;
+mod rights;
 mod rows;
 mod sessions;
 mod windows;
