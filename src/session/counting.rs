@@ -117,7 +117,7 @@ impl Session {
             if let Some(verdict) = self.under_way.tally().goes_on() {
                 self.note_ran((&verdict, true), pool, clock::since(start));
             } else {
-                self.under_way.end(pool);
+                self.under_way.tally().end(pool);
             }
             return;
         }
@@ -140,7 +140,7 @@ impl Session {
         if demand.statements > 0 {
             self.note_ran((&demand.verdict, false), pool, took);
         } else {
-            self.under_way.end(pool);
+            self.under_way.tally().end(pool);
         }
     }
 
@@ -175,7 +175,7 @@ impl Session {
             }
             leased.usage.last = Some((verdict.text, verdict.class, verdict.reason));
         }
-        under_way.end(pool);
+        tally.end(pool);
     }
 
     /// The literals and values of a request, as far as there is room for them.
