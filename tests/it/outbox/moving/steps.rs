@@ -56,7 +56,7 @@ impl Scene {
     }
 
     /// Waits until a move's statement waits for a lock at this server.
-    async fn waits_for_a_lock(&self, server: &Postgres, condition: &str) {
+    pub(super) async fn waits_for_a_lock(&self, server: &Postgres, condition: &str) {
         let waits = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
              AND application_name = 'bulkhead move' {condition}"
