@@ -200,6 +200,7 @@ impl Leased {
     }
 
     /// The facts by which it is decided whether the backend is kept, asked or given back.
+    #[inline]
     pub(super) fn facts(&self, own: &Own, is_streaming: bool, is_outdated: bool, was_asked: bool) -> Facts {
         Facts {
             is_quiescent: self.lease.protocol.quiescent().is_some(),

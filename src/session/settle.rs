@@ -153,6 +153,7 @@ impl Session {
     }
 
     /// The same, when no cancel finds the backend any more.
+    #[inline]
     fn part_unreachable(&mut self) -> Option<Leased> {
         let mut leased = self.hold.leased.take()?;
         if leased.protocol.status() != TxStatus::Idle

@@ -1,10 +1,9 @@
 //! The figures of the request under way, and of its session: gathered on the way, and taken up by `counting`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::kinds::LEAVES_STATE;
 use crate::{
-    clock,
+    clock::{self, Moment},
     route::PoolId,
     shared::{counters::ReadOn, queries::Ran},
     sql::{Class, Reason, TextId, Verdict},
@@ -15,7 +14,7 @@ use crate::{
 #[expect(clippy::struct_excessive_bools, reason = "they are independent facts")]
 pub(super) struct Tally {
     /// The moment when it came.
-    pub(super) began: Option<Instant>,
+    pub(super) began: Option<Moment>,
     /// Rows, by the tags of its commands.
     pub(super) rows: u64,
     /// How long it has waited for a connection.
@@ -36,10 +35,8 @@ pub(super) struct Tally {
     pub(super) was_pinned: bool,
     /// The literals and bound values, if they are to be logged.
     pub(super) values: Option<Box<str>>,
-    /// The last request that had a statement: what is fetched of it later is its own.
-    pub(super) last: Option<(TextId, Class, Reason)>,
-    /// The last text that may have left state on the backend which the session holds.
-    pub(super) suspect: TextId,
+    /// The request that this one fetches more rows of, if it has no statement of its own.
+    pub(super) goes_on: Option<(TextId, Class, Reason)>,
     /// The work of the session until now, if its end is to be logged.
     pub(super) totals: Option<Box<Totals>>,
 }
@@ -47,7 +44,7 @@ pub(super) struct Tally {
 /// The work of a session.
 #[derive(Debug)]
 pub(super) struct Totals {
-    pub(super) began: Instant,
+    pub(super) began: Moment,
     pub(super) requests: u64,
     pub(super) errors: u64,
     pub(super) received_bytes: u64,
@@ -59,7 +56,7 @@ pub(super) struct Totals {
 
 impl Tally {
     /// When the request came.
-    pub(super) fn arrival(&self) -> Instant {
+    pub(super) fn arrival(&self) -> Moment {
         self.began.unwrap_or_else(clock::last_tick)
     }
 
@@ -70,14 +67,8 @@ impl Tally {
 
     /// The verdict of the last statement, if the request under way has fetched more of its rows, or has failed.
     pub(super) fn goes_on(&self) -> Option<Verdict> {
-        let (text, class, reason) = self.last.filter(|_| self.rows > 0 || self.failed)?;
+        let (text, class, reason) = self.goes_on.filter(|_| self.rows > 0 || self.failed)?;
         Some(Verdict { text, ..Verdict::new(class, reason) })
-    }
-
-    /// The text by which a session has become pinned behind a request.
-    pub(super) fn culprit(&self, verdict: &Verdict) -> TextId {
-        let is_innocent = !verdict.effects.has(LEAVES_STATE) && self.suspect != TextId::NONE;
-        if is_innocent { self.suspect } else { verdict.text }
     }
 
     /// The request is over.
