@@ -253,10 +253,7 @@ impl Mover<'_> {
             }
             self.follow(&mut sides, tables).await?;
             let (direction, closed) = (self.direction(), self.closed_source());
-            let opening = match direction {
-                Direction::ToJobs => Vec::new(),
-                Direction::Back => self.opening(&mut sides, tables).await?,
-            };
+            let opening = self.opening(&mut sides, tables).await?;
             let (rules, has_outbox) = (self.rules, self.options.has_outbox);
             let is_recoded = sides.encodings().await?.is_some();
             let switch = Switch {
@@ -292,7 +289,7 @@ impl Mover<'_> {
 
     /// One pause, with the instances holding job statements back. Unless it ends with the switch, they go on.
     async fn pause(&mut self, sides: &mut Sides, switch: &Switch<'_>) -> Result<Ending, MoveError> {
-        let mut guard = self.link(0).await?;
+        let mut guard = self.link(usize::from(self.direction() == Direction::ToJobs)).await?;
         if let Err(problem) = self.instances.reach().await {
             return Err(MoveError::Refused(problem));
         }
@@ -353,7 +350,7 @@ impl Mover<'_> {
         Ok(statements)
     }
 
-    /// The target takes writes. Going back, `guard` has all that ready.
+    /// The target takes writes. In the pause, `guard` has all that ready.
     async fn let_write(
         &self,
         sides: &mut Sides,
@@ -361,23 +358,22 @@ impl Mover<'_> {
         tables: &Tables,
     ) -> Result<(), Failure> {
         sides.primary.ask(&state::enter(Step::Open)).await?;
-        let is_back = self.direction() == Direction::Back;
-        if let (true, Some(mut guard)) = (is_back, guard)
+        if let Some(mut guard) = guard
             && guard.ask("COMMIT").await.is_ok_and(|reply| reply.tag == "COMMIT")
         {
             return Ok(());
         }
-        if is_back && !fence::is_closed(&mut sides.primary, tables).await? {
+        if !fence::is_closed(sides.to(self.direction()), tables).await? {
             return Ok(());
         }
         let statements = self.opening(sides, tables).await?;
         let done = transact(sides.to(self.direction()), &statements).await;
-        if done.is_err() && is_back {
-            // By the last words of one that was killed.
-            let is_done = !fence::is_closed(&mut sides.primary, tables).await?;
-            return if is_done { Ok(()) } else { done };
+        // By the last words of one that was killed.
+        if done.is_err() && !fence::is_closed(sides.to(self.direction()), tables).await? {
+            Ok(())
+        } else {
+            done
         }
-        done
     }
 
     // === Open ===

@@ -41,7 +41,7 @@ pub(super) struct Switch<'m> {
     pub(super) max_pause: Duration,
     /// Why the source refuses from then on.
     pub(super) closed: Closed,
-    /// Going back: what has the primary take writes, made ready before the source commits, so that it is within the bound.
+    /// Statements that have the target take writes, made ready before the source commits, so that it is within the bound.
     pub(super) opening: Vec<String>,
     /// The primary's copies of tables stay.
     pub(super) has_outbox: bool,
@@ -56,7 +56,7 @@ const HOLDERS: &str = "SELECT a.pid, a.state, pg_catalog.date_part('epoch', pg_c
     ORDER BY a.xact_start LIMIT 1";
 
 impl Switch<'_> {
-    /// Tries once. `guard` is another connection to the primary.
+    /// Tries once. `guard` is another connection to the target.
     pub(super) async fn attempt(&self, sides: &mut Sides, guard: &mut Link) -> Result<Ending, MoveError> {
         let deadline = Instant::now() + self.max_pause;
         let ended = self.within(sides, guard, deadline).await;
@@ -105,10 +105,46 @@ impl Switch<'_> {
         carry::all_changes(sides, self.direction, &self.tables.rows, Within::Pause).await?;
         self.go_on_counting(sides).await?;
         self.compare(sides, deadline).await?;
-        if !self.opening.is_empty() {
-            guard.ask(&format!("{}; {}", bound(deadline), self.opening.join("; "))).await?;
+        if let Some(why) = self.make_ready(guard, deadline).await? {
+            return Ok(Ending::LetGo(why));
         }
         self.give_away(sides.from(self.direction), deadline).await
+    }
+
+    /// Has the target ready to take writes, with its commit; why not, if that does not come about. Going back, `guard` is in
+    /// its transaction already.
+    async fn make_ready(&self, guard: &mut Link, deadline: Instant) -> Result<Option<String>, Failure> {
+        let begin = match self.direction {
+            Direction::ToJobs => format!(
+                "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{}ms'; ",
+                self.max_pause.as_millis().max(1)
+            ),
+            Direction::Back => String::new(),
+        };
+        match guard.ask(&format!("{begin}{}; {}", bound(deadline), self.opening.join("; "))).await {
+            Ok(_) => Ok(None),
+            Err(failure) if is_too_late(&failure) => {
+                guard.ask("ROLLBACK").await?;
+                let who = self.holder(guard).await?;
+                Ok(Some(format!("server \"{}\" cannot take writes in time{who}", guard.server())))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// The session that holds a lock on the tables, in words.
+    async fn holder(&self, link: &mut Link) -> Result<String, Failure> {
+        let known: Vec<String> = self
+            .tables
+            .all()
+            .map(|table| format!("{}::pg_catalog.regclass", literal(&table.relation())))
+            .collect();
+        let holder = link.ask(&HOLDERS.replace("{relations}", &known.join(", "))).await?;
+        if holder.rows.is_empty() {
+            return Ok(String::new());
+        }
+        let [process, state, seconds] = [0, 1, 2].map(|column| holder.value(0, column));
+        Ok(format!(": process {process} ({state}) holds a lock, in a transaction of {seconds} s"))
     }
 
     /// Locks tables; why not, if that does not come about.
@@ -126,22 +162,7 @@ impl Switch<'_> {
             Ok(_) => Ok(None),
             Err(failure) if is_too_late(&failure) => {
                 link.ask("ROLLBACK").await?;
-                let known: Vec<String> = self
-                    .tables
-                    .all()
-                    .map(|table| format!("{}::pg_catalog.regclass", literal(&table.relation())))
-                    .collect();
-                let holder = link.ask(&HOLDERS.replace("{relations}", &known.join(", "))).await?;
-                let who = if holder.rows.is_empty() {
-                    String::new()
-                } else {
-                    format!(
-                        ": process {} ({}) holds one, in a transaction of {} s",
-                        holder.value(0, 0),
-                        holder.value(0, 1),
-                        holder.value(0, 2)
-                    )
-                };
+                let who = self.holder(link).await?;
                 let within = lock_timeout.as_millis();
                 Ok(Some(format!("no lock on {} within {within} ms{who}", self.tables.relations())))
             }

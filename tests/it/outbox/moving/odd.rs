@@ -1,5 +1,7 @@
 //! Names, values, keys and constraints that are hard to carry over, and what is done to tables while rows are.
 
+use std::time::{Duration, Instant};
+
 use super::{LONG, Moving, Scene, rows};
 use crate::support::{Login, Postgres, ProxyConfig, Role, connect, eventually};
 
@@ -367,6 +369,34 @@ async fn a_second_move_beside_one_does_nothing() {
     }
     holder.batch_execute("COMMIT").await.expect("it can");
     moving.end(0).await;
+    assert_eq!(scene.jobs.value("SELECT count(*) FROM jobs").await, "10");
+}
+
+#[tokio::test]
+async fn somebody_who_reads_at_the_target_makes_no_pause_longer() {
+    let sql = "CREATE TABLE jobs (id int PRIMARY KEY); INSERT INTO jobs SELECT generate_series(1, 10)";
+    let (scene, config) = scene(sql, &["jobs"]).await;
+    let writer = connect(&scene.primary.url(Login::App)).await.expect("it serves");
+    writer.batch_execute("BEGIN; SELECT FROM jobs LIMIT 1").await.expect("it can");
+    let moving = Moving::start(&config, &["--to", "jobs", "--max-pause", "1s"]);
+    scene.wait_for_step("to jobs/switch").await;
+    let reader = connect(&scene.jobs.url(Login::App)).await.expect("it serves");
+    reader.batch_execute("BEGIN; SELECT FROM jobs LIMIT 1").await.expect("it can");
+    writer.batch_execute("COMMIT").await.expect("it can");
+    let mut moving = tokio::spawn(moving.end(64));
+    let mut longest = Duration::ZERO;
+    let text = loop {
+        let begun = Instant::now();
+        writer.batch_execute("UPDATE jobs SET id = id WHERE id = 1").await.expect("the jobs are here");
+        longest = longest.max(begun.elapsed());
+        if let Ok(ended) = tokio::time::timeout(Duration::from_millis(1), &mut moving).await {
+            break ended.expect("it gives up");
+        }
+    };
+    assert!(text.contains("server \"jobs\" cannot take writes in time: process"), "{text}");
+    assert!(longest < Duration::from_secs(3), "{longest:?}");
+    reader.batch_execute("COMMIT").await.expect("it can");
+    scene.run(&config, &["--to", "jobs"], 0).await;
     assert_eq!(scene.jobs.value("SELECT count(*) FROM jobs").await, "10");
 }
 
