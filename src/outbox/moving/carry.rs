@@ -133,6 +133,15 @@ async fn was_truncated(from: &mut Link, table: &Moved) -> Result<bool, Failure> 
     Ok(from.ask(&table.was_truncated()).await?.value(0, 0) == "t")
 }
 
+/// How many changes wait to be carried over.
+pub(super) async fn waiting(from: &mut Link, tables: &[Moved]) -> Result<u64, Failure> {
+    let mut waiting = 0;
+    for table in tables {
+        waiting += from.ask(&table.waiting()).await?.number(0);
+    }
+    Ok(waiting)
+}
+
 /// Whether any of these tables was emptied at once since.
 pub(super) async fn any_truncated(from: &mut Link, tables: &[Moved]) -> Result<bool, Failure> {
     for table in tables {

@@ -221,7 +221,9 @@ impl Mover<'_> {
                 continue;
             }
             carried += rows;
-            if rows <= CALM {
+            // Of large rows few are carried at once, however many wait.
+            let from = sides.from(self.direction());
+            if rows <= CALM && carry::waiting(from, &tables.rows).await? <= CALM {
                 (self.tell)(&format!("follow    {carried} changed rows"));
                 return Ok(());
             }

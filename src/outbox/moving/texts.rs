@@ -213,6 +213,11 @@ impl Moved {
         )
     }
 
+    /// How many changes were noted that wait.
+    pub(super) fn waiting(&self) -> String {
+        format!("SELECT pg_catalog.count(*) FROM {}", self.of_schema("change"))
+    }
+
     /// Whether the table was emptied at once.
     pub(super) fn was_truncated(&self) -> String {
         format!("SELECT EXISTS (SELECT FROM {} WHERE bulkhead_truncated)", self.of_schema("change"))
