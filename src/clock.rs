@@ -59,6 +59,7 @@ impl Moment {
     }
 
     /// The moment so much later.
+    #[must_use]
     pub fn after(self, time: Duration) -> Self {
         Self { nanos: self.nanos.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)) }
     }
