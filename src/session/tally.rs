@@ -26,7 +26,7 @@ pub(super) struct Tally {
     /// The pool that it is to run on.
     pub(super) pool: Option<PoolId>,
     /// The statement that completes it, if it succeeds.
-    pub(super) restore: Option<String>,
+    pub(super) restore: Option<Box<str>>,
     /// The request only prepares or describes statements.
     pub(super) prepares: bool,
     /// The request goes on with a transaction that others before it were a part of.
@@ -40,6 +40,9 @@ pub(super) struct Tally {
     /// The work of the session until now, if its end is to be logged.
     pub(super) totals: Option<Box<Totals>>,
 }
+
+/// Allocated for each session that is at work, in a size of its own: what idle sessions let go of makes room for others.
+const _: () = assert!(size_of::<Tally>() <= 96);
 
 /// The work of a session.
 #[derive(Debug)]

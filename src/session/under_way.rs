@@ -58,7 +58,7 @@ impl UnderWay {
     }
 
     /// The statement that completes it, if it has succeeded; it is nobody's from then on.
-    pub(super) fn take_restore(&mut self) -> Option<String> {
+    pub(super) fn take_restore(&mut self) -> Option<Box<str>> {
         self.tally.as_mut().and_then(|tally| tally.restore.take())
     }
 }
