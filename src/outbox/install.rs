@@ -6,7 +6,7 @@
 use super::{
     statements::Statements,
     tables::{Partitions, Sequence, Side, Table, is_strided, misfits, source_literal},
-    text::{literal, name},
+    text::{carry_out, literal, name},
 };
 
 /// Numbers above all that were given stay unused, so many: for what is given while this is looked at.
@@ -204,11 +204,11 @@ fn stride(table: &Table, start: i64, odd: bool) -> Vec<String> {
     vec![
         lock(table),
         format!("ALTER SEQUENCE {sequence} INCREMENT BY 2 RESTART WITH {start}"),
-        format!(
-            "DO $bulkhead$ BEGIN IF (SELECT pg_catalog.max({column}) FROM {relation}) >= {start} THEN \
-             RAISE EXCEPTION '% has numbers from {start} on', {source} USING HINT = 'Try again.'; END IF; END $bulkhead$",
+        carry_out(&format!(
+            "BEGIN IF (SELECT pg_catalog.max({column}) FROM {relation}) >= {start} THEN \
+             RAISE EXCEPTION '% has numbers from {start} on', {source} USING HINT = 'Try again.'; END IF; END",
             source = literal(&source)
-        ),
+        )),
     ]
 }
 

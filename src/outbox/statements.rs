@@ -6,7 +6,7 @@
 use super::{
     COUNTED_MAX,
     tables::{Table, source_literal},
-    text::{literal, name},
+    text::{carry_out, literal, name},
 };
 
 const EQUALS: &str = "OPERATOR(pg_catalog.=)";
@@ -100,7 +100,7 @@ impl Statements {
         let (relation, stage, source) = (self.relation(), self.stage(), source_literal(&self.table));
         let columns = self.columns("");
         format!(
-            "CREATE TEMPORARY TABLE bulkhead_stage_{at} ON COMMIT DELETE ROWS AS \
+            "CREATE TEMPORARY TABLE bulkhead_stage_{at} AS \
              SELECT ''::pg_catalog.text AS bulkhead_key, {of_table} FROM {relation} AS j WITH NO DATA; \
              SET search_path TO DEFAULT; \
              PREPARE bulkhead_put_{at} AS \
@@ -149,9 +149,13 @@ impl Statements {
         )
     }
 
-    /// In the job database: opens a transaction in which rows come in.
-    pub(super) fn opening(&self) -> String {
-        format!("BEGIN; COPY {} FROM STDIN", self.stage())
+    /// In the job database: opens a transaction in which rows come in. What earlier ones have left in the files of the
+    /// stage, nobody else removes. To empty them takes longer than a small round, so not each one does (nor does `ON COMMIT
+    /// DELETE ROWS`, which would).
+    pub(super) fn opening(&self, empties: bool) -> String {
+        let stage = self.stage();
+        let truncate = if empties { format!("TRUNCATE {stage}; ") } else { String::new() };
+        format!("BEGIN; {truncate}COPY {stage} FROM STDIN")
     }
 
     /// In the job database, behind the rows.
@@ -159,7 +163,11 @@ impl Statements {
         [
             format!("{PATH_OF_TRIGGERS}; EXECUTE bulkhead_put_{}", self.at),
             // Some triggers run at COMMIT only.
-            format!("SET LOCAL search_path = ''; EXECUTE bulkhead_tell_{}; {PATH_OF_TRIGGERS}", self.at),
+            format!(
+                "SET LOCAL search_path = ''; EXECUTE bulkhead_tell_{}; DELETE FROM {}; {PATH_OF_TRIGGERS}",
+                self.at,
+                self.stage()
+            ),
         ]
     }
 
@@ -249,12 +257,12 @@ impl Statements {
 
     /// On the primary: fails if rows wait.
     pub(super) fn refuse_rows(&self) -> String {
-        format!(
-            "DO $bulkhead$ BEGIN IF EXISTS (SELECT FROM {}) THEN RAISE EXCEPTION '% has rows that wait', {} \
-             USING HINT = 'Let the relay move them first: bulkhead jobs status.'; END IF; END $bulkhead$",
+        carry_out(&format!(
+            "BEGIN IF EXISTS (SELECT FROM {}) THEN RAISE EXCEPTION '% has rows that wait', {} \
+             USING HINT = 'Let the relay move them first: bulkhead jobs status.'; END IF; END",
             self.relation(),
             source_literal(&self.table),
-        )
+        ))
     }
 
     /// On the primary: which of these keys are still there, as `keys` is an array in SQL.

@@ -1,10 +1,9 @@
 //! The figures of the request under way, and of its session: gathered on the way, and taken up by `counting`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::kinds::LEAVES_STATE;
 use crate::{
-    clock,
+    clock::{self, Moment},
     route::PoolId,
     shared::{counters::ReadOn, queries::Ran},
     sql::{Class, Reason, TextId, Verdict},
@@ -15,7 +14,7 @@ use crate::{
 #[expect(clippy::struct_excessive_bools, reason = "they are independent facts")]
 pub(super) struct Tally {
     /// The moment when it came.
-    pub(super) began: Option<Instant>,
+    pub(super) began: Option<Moment>,
     /// Rows, by the tags of its commands.
     pub(super) rows: u64,
     /// How long it has waited for a connection.
@@ -27,7 +26,7 @@ pub(super) struct Tally {
     /// The pool that it is to run on.
     pub(super) pool: Option<PoolId>,
     /// The statement that completes it, if it succeeds.
-    pub(super) restore: Option<String>,
+    pub(super) restore: Option<Box<str>>,
     /// The request only prepares or describes statements.
     pub(super) prepares: bool,
     /// The request goes on with a transaction that others before it were a part of.
@@ -36,18 +35,19 @@ pub(super) struct Tally {
     pub(super) was_pinned: bool,
     /// The literals and bound values, if they are to be logged.
     pub(super) values: Option<Box<str>>,
-    /// The last request that had a statement: what is fetched of it later is its own.
-    pub(super) last: Option<(TextId, Class, Reason)>,
-    /// The last text that may have left state on the backend which the session holds.
-    pub(super) suspect: TextId,
+    /// The request that this one fetches more rows of, if it has no statement of its own.
+    pub(super) goes_on: Option<(TextId, Class, Reason)>,
     /// The work of the session until now, if its end is to be logged.
     pub(super) totals: Option<Box<Totals>>,
 }
 
+/// Allocated for each session that is at work, in a size of its own: what idle sessions let go of makes room for others.
+const _: () = assert!(size_of::<Tally>() <= 96);
+
 /// The work of a session.
 #[derive(Debug)]
 pub(super) struct Totals {
-    pub(super) began: Instant,
+    pub(super) began: Moment,
     pub(super) requests: u64,
     pub(super) errors: u64,
     pub(super) received_bytes: u64,
@@ -59,7 +59,7 @@ pub(super) struct Totals {
 
 impl Tally {
     /// When the request came.
-    pub(super) fn arrival(&self) -> Instant {
+    pub(super) fn arrival(&self) -> Moment {
         self.began.unwrap_or_else(clock::last_tick)
     }
 
@@ -70,14 +70,8 @@ impl Tally {
 
     /// The verdict of the last statement, if the request under way has fetched more of its rows, or has failed.
     pub(super) fn goes_on(&self) -> Option<Verdict> {
-        let (text, class, reason) = self.last.filter(|_| self.rows > 0 || self.failed)?;
+        let (text, class, reason) = self.goes_on.filter(|_| self.rows > 0 || self.failed)?;
         Some(Verdict { text, ..Verdict::new(class, reason) })
-    }
-
-    /// The text by which a session has become pinned behind a request.
-    pub(super) fn culprit(&self, verdict: &Verdict) -> TextId {
-        let is_innocent = !verdict.effects.has(LEAVES_STATE) && self.suspect != TextId::NONE;
-        if is_innocent { self.suspect } else { verdict.text }
     }
 
     /// The request is over.

@@ -22,7 +22,7 @@ pub(super) struct UnderWay {
     pub(super) known: u32,
     /// The request, or the one at the start of the inbox, was sent before.
     pub(super) is_repeated: bool,
-    /// The figures of it; there are none before the first one.
+    /// The figures of it; there are none before the first one, and none of a session that has been idle for a while.
     pub(super) tally: Option<Box<Tally>>,
 }
 
@@ -47,13 +47,18 @@ impl UnderWay {
         self.tally.get_or_insert_default()
     }
 
+    /// Lets go of the figures of the last request, if there is none under way: an idle session has no use for them.
+    pub(super) fn rest(&mut self) {
+        self.tally.take_if(|tally| tally.totals.is_none());
+    }
+
     /// Whether a statement is to complete it.
     pub(super) fn restores(&self) -> bool {
         self.tally.as_ref().is_some_and(|tally| tally.restore.is_some())
     }
 
     /// The statement that completes it, if it has succeeded; it is nobody's from then on.
-    pub(super) fn take_restore(&mut self) -> Option<String> {
+    pub(super) fn take_restore(&mut self) -> Option<Box<str>> {
         self.tally.as_mut().and_then(|tally| tally.restore.take())
     }
 }

@@ -42,6 +42,7 @@ mod lexer;
 mod libraries;
 mod names;
 mod normal;
+mod objects;
 mod parse;
 mod plpgsql;
 mod presets;

@@ -2,7 +2,11 @@
 //! killed meanwhile, each job is done once.
 
 mod load;
+mod odd;
+mod parts;
+mod paused;
 mod refusals;
+mod schema;
 mod steps;
 mod whole;
 
