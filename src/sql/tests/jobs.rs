@@ -79,6 +79,14 @@ fn oban() {
 }
 
 #[test]
+fn schemas_that_job_tables_are_to_live_in() {
+    are_jobs(JobObject, &["CREATE SCHEMA IF NOT EXISTS pgboss", "CREATE SCHEMA IF NOT EXISTS private"]);
+    for text in ["CREATE SCHEMA other", "CREATE SCHEMA IF NOT EXISTS public"] {
+        assert_ne!(verdict(text).class, Job, "{text}");
+    }
+}
+
+#[test]
 fn other_libraries() {
     are_jobs(
         JobObject,
@@ -88,8 +96,6 @@ fn other_libraries() {
             "INSERT INTO pgboss.j1f2 (id) SELECT j.id FROM json_to_recordset($1::json) AS j (id uuid) JOIN pgboss.queue q ON true ON CONFLICT DO NOTHING RETURNING id",
             "SELECT pgboss.create_queue($1, $2)",
             "BEGIN; SET LOCAL lock_timeout = '30s'; SELECT pg_advisory_xact_lock(('x' || md5(current_database() || 'a'))::bit(64)::bigint); UPDATE pgboss.version SET cron_on = now(); COMMIT;",
-            "CREATE SCHEMA IF NOT EXISTS pgboss",
-            "CREATE SCHEMA IF NOT EXISTS private",
             "DROP SCHEMA pgboss CASCADE",
             "CREATE TYPE pgboss.job_state AS ENUM ('created')",
             // graphile worker
