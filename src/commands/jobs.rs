@@ -143,7 +143,8 @@ impl Sides {
             }
         }
         let [primary, jobs] = &self.users;
-        fit(outbox::install(&self.here, &self.there, [primary, jobs], &rows, with_rows))
+        let plan = outbox::install(&self.here, &self.there, [primary, jobs], &rows, with_rows);
+        fit(plan.with_guards(&self.here))
     }
 
     async fn undoing(&mut self) -> Result<Plan, JobsError> {

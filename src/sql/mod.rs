@@ -77,7 +77,7 @@ pub use glob::Glob;
 pub use hidden::HiddenSearch;
 pub use libraries::Library;
 pub use normal::normal;
-pub use presets::{Notify, Relayed};
+pub use presets::{Maker, Notify, Parent, Relayed};
 pub use reading::Reading;
 pub use rules::{Custom, Outgoing, Rules, UnknownPreset};
 pub use setting::is_carried_name;

@@ -75,6 +75,23 @@ impl Outgoing {
         any(&self.schemas, schema)
     }
 
+    /// What is known of a table whose rows are moved, by its name.
+    pub fn relayed(&self, table: &str) -> Option<&'static Relayed> {
+        self.relayed.iter().find(|one| one.is(table))
+    }
+
+    /// Whether rows that are moved name rows of this table.
+    pub fn is_parent(&self, table: &str) -> bool {
+        self.relayed.iter().flat_map(|one| one.parents).any(|parent| parent.table == table)
+    }
+
+    /// The names, or globs, of all tables that it speaks of.
+    pub fn tables(&self) -> impl Iterator<Item = &'static str> {
+        let relayed = self.relayed.iter();
+        let named = relayed.flat_map(|one| one.parents.iter().map(|parent| parent.table).chain([one.table]));
+        named.chain(self.mirrored.iter().copied())
+    }
+
     fn may_be_in(&self, schema: Option<&str>) -> bool {
         schema.map_or(self.by_name, |schema| self.is_in(schema))
     }
@@ -171,8 +188,17 @@ impl Rules {
 
     /// Whether what is inserted into this table, perhaps qualified, can be moved to the job database.
     pub fn is_relayed(&self, schema: Option<&str>, table: &str) -> bool {
-        let has = |of: &&Outgoing| of.relayed.iter().any(|one| one.table.eq_ignore_ascii_case(table));
-        self.outgoing.iter().filter(has).any(|of| of.may_be_in(schema))
+        self.relayed(schema, table).is_some()
+    }
+
+    /// What is known of a table, perhaps qualified, whose rows can be moved.
+    pub fn relayed(&self, schema: Option<&str>, table: &str) -> Option<&'static Relayed> {
+        self.outgoing.iter().filter(|of| of.may_be_in(schema)).find_map(|of| of.relayed(table))
+    }
+
+    /// Whether rows that are moved name rows of this table: what it has on the primary waits for nothing.
+    pub fn is_parent(&self, schema: &str, table: &str) -> bool {
+        self.outgoing.iter().any(|of| of.is_in(schema) && of.is_parent(table))
     }
 
     /// Whether this function, perhaps qualified, enqueues jobs that can be moved to the job database, and does nothing
@@ -477,7 +503,14 @@ mod tests {
         assert!(rules.is_relayed(Some("pgboss"), "job"));
         assert!(!rules.is_relayed(Some("public"), "job"));
         assert!(!rules.is_relayed(None, "job"));
-        assert!(!rules.is_relayed(Some("pgmq"), "q_mine"));
+        assert!(rules.is_relayed(Some("pgmq"), "q_mine"));
+        assert!(!rules.is_relayed(Some("pgmq"), "a_mine"));
+        assert!(!rules.is_relayed(None, "q_mine"));
+        assert!(rules.is_enqueue(Some("pgmq"), "send_batch"));
+        for other in ["read", "create", "send_topic", "archive"] {
+            assert!(!rules.is_enqueue(Some("pgmq"), other), "{other}");
+        }
+        assert!(!rules.is_enqueue(None, "send"));
         assert!(rules.is_enqueue(None, "procrastinate_defer_jobs_v1"));
         assert!(!rules.is_enqueue(None, "procrastinate_fetch_job_v2"));
     }

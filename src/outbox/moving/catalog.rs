@@ -47,6 +47,8 @@ pub(super) struct Moved {
     pub(super) columns: Vec<Column>,
     /// The primary key, in its order.
     pub(super) key: Vec<Column>,
+    /// Whether the rows of the outbox name rows of it: what the primary has in it waits for nothing.
+    pub(super) is_parent: bool,
     has_parts: bool,
 }
 
@@ -84,9 +86,10 @@ fn tables(reply: &Reply, rules: &Rules) -> Vec<Moved> {
             continue;
         }
         if tables.last().is_none_or(|last| (last.schema.as_str(), last.name.as_str()) != (schema, name)) {
+            let is_parent = rules.is_parent(schema, name);
             let (at, schema, name) = (tables.len(), schema.to_owned(), name.to_owned());
             let (columns, key) = (Vec::new(), Vec::new());
-            tables.push(Moved { at, schema, name, columns, key, has_parts: value(2) == "t" });
+            tables.push(Moved { at, schema, name, columns, key, is_parent, has_parts: value(2) == "t" });
             keys.push(BTreeMap::new());
         }
         let (Some(table), Some(key)) = (tables.last_mut(), keys.last_mut()) else { continue };

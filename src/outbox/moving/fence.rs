@@ -12,7 +12,7 @@ pub(super) const APPLICATION_NAME: &str = "bulkhead move";
 
 const TRIGGERS: &str = "SELECT n.nspname, c.relname, t.tgname FROM pg_catalog.pg_trigger AS t \
     JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
-    WHERE NOT t.tgisinternal AND t.tgenabled = 'O' AND t.tgname NOT LIKE 'bulkhead\\_move\\_%' ORDER BY 1, 2, 3";
+    WHERE NOT t.tgisinternal AND t.tgenabled = 'O' AND t.tgname NOT LIKE 'bulkhead\\_%' ORDER BY 1, 2, 3";
 
 /// Why a side refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,31 +56,46 @@ pub(super) fn make() -> String {
         "CREATE OR REPLACE FUNCTION {SCHEMA}.fence() RETURNS trigger LANGUAGE plpgsql SET search_path = '' AS $bulkhead$ \
          DECLARE who CONSTANT pg_catalog.text := pg_catalog.current_setting('application_name'); \
          BEGIN IF who = '{APPLICATION_NAME}' OR TG_ARGV[2] = 'outbox' AND (TG_OP = 'INSERT' OR TG_OP = 'DELETE' AND \
-         who = '{RELAY}') THEN RETURN NULL; END IF; \
+         who = '{RELAY}') THEN RETURN NEW; END IF; \
          RAISE EXCEPTION USING ERRCODE = '55000', HINT = TG_ARGV[1], \
          MESSAGE = 'jobs of ' || TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME || ' ' || TG_ARGV[0]; END $bulkhead$"
     )
 }
 
-/// Statements that have a table refuse whoever writes.
-pub(super) fn close(table: &Moved, closed: Closed) -> [String; 3] {
+/// Statements that have a table refuse whoever writes. With an outbox a statement may update, as long as it does not find a
+/// row to update: functions that add jobs look for one that they replace.
+pub(super) fn close(table: &Moved, closed: Closed) -> Vec<String> {
     let [what, hint, outbox] = closed.words();
     let relation = table.relation();
-    [
-        open(table),
-        format!(
-            "CREATE TRIGGER bulkhead_move_fence BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {relation} \
-             FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.fence({}, {}, '{outbox}')",
-            literal(what),
-            literal(hint)
-        ),
-        format!("ALTER TABLE {relation} ENABLE ALWAYS TRIGGER bulkhead_move_fence"),
-    ]
+    let trigger = |name: &str, when: &str, each: &str| {
+        [
+            format!(
+                "CREATE TRIGGER {name} BEFORE {when} ON {relation} FOR EACH {each} EXECUTE FUNCTION {SCHEMA}.fence({}, {}, \
+                 '{outbox}')",
+                literal(what),
+                literal(hint)
+            ),
+            format!("ALTER TABLE {relation} ENABLE ALWAYS TRIGGER {name}"),
+        ]
+    };
+    let mut statements = vec![open(table)];
+    if outbox.is_empty() {
+        let when = "INSERT OR UPDATE OR DELETE OR TRUNCATE";
+        statements.extend(trigger("bulkhead_move_fence", when, "STATEMENT"));
+    } else {
+        statements.extend(trigger("bulkhead_move_fence", "INSERT OR DELETE OR TRUNCATE", "STATEMENT"));
+        statements.extend(trigger("bulkhead_move_fence_rows", "UPDATE", "ROW"));
+    }
+    statements
 }
 
 /// A statement that has it take writes.
 pub(super) fn open(table: &Moved) -> String {
-    format!("DROP TRIGGER IF EXISTS bulkhead_move_fence ON {}", table.relation())
+    let relation = table.relation();
+    format!(
+        "DROP TRIGGER IF EXISTS bulkhead_move_fence ON {relation}; \
+         DROP TRIGGER IF EXISTS bulkhead_move_fence_rows ON {relation}"
+    )
 }
 
 /// Whether a side refuses. All of its tables do, or none.

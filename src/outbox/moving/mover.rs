@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::super::{
     drift::drift,
-    install::install,
+    install::{Plan, install, unguard},
     link::{Failure, Link},
     relay::LOCK,
     tables,
@@ -279,6 +279,15 @@ impl Mover<'_> {
         Ok(())
     }
 
+    /// What the outbox refuses was the primary's as long as it had the jobs.
+    async fn guard(&self, sides: &mut Sides) -> Result<(), Failure> {
+        let here = tables::read(&mut sides.primary, self.rules.outgoing()).await?;
+        for step in Plan::default().with_guards(&here).steps {
+            transact(&mut sides.primary, &step.statements).await?;
+        }
+        Ok(())
+    }
+
     // === Copy and follow ===
 
     /// Where rows come in, on a new connection.
@@ -402,6 +411,7 @@ impl Mover<'_> {
                 statements.extend(tables.iter().map(Moved::put_back));
                 statements.extend(rest.end);
                 statements.extend(tables.iter().map(Moved::drop_back));
+                statements.extend(tables.iter().map(|table| unguard(&table.relation())));
             }
         }
         statements.extend(tables.iter().map(fence::open));
@@ -443,6 +453,9 @@ impl Mover<'_> {
     async fn open(&mut self, sides: &mut Sides, tables: &[Moved]) -> Result<(), MoveError> {
         let direction = self.direction();
         self.let_write(sides, None, tables).await?;
+        if direction == Direction::ToJobs && self.options.has_outbox {
+            self.guard(sides).await?;
+        }
         for problem in self.instances.reload().await {
             (self.tell)(&format!("open      {problem}"));
         }

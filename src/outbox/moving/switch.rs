@@ -143,7 +143,7 @@ impl Switch<'_> {
         if let Some(why) = self.lock(guard).await? {
             return Ok(Some(why));
         }
-        for table in self.tables {
+        for table in self.tables.iter().filter(|table| !table.is_parent) {
             let any = format!("SELECT EXISTS (SELECT FROM {})", table.relation());
             if guard.ask(&any).await?.value(0, 0) == "t" {
                 let source = table.source();

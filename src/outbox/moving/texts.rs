@@ -199,12 +199,13 @@ impl Moved {
         ]
     }
 
-    /// Puts them into the table.
+    /// Puts them into the table, which is empty, or has what only rows on their way to the job database have named.
     pub(super) fn put_back(&self) -> String {
         format!(
-            "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {}",
-            self.relation(),
-            self.of_schema("back"),
+            "{empty}INSERT INTO {relation} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {back}",
+            empty = if self.is_parent { format!("DELETE FROM {}; ", self.relation()) } else { String::new() },
+            relation = self.relation(),
+            back = self.of_schema("back"),
             columns = self.columns(""),
         )
     }

@@ -2,6 +2,7 @@
 
 mod commands;
 mod crashes;
+mod functions;
 mod libraries;
 mod moving;
 mod rows;
