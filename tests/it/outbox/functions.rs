@@ -1,7 +1,7 @@
 //! Functions of libraries that add jobs whose rows name others by numbers of their own database: graphile-worker's, with its
 //! own tables and functions, as its migrations make them.
 
-use super::{LONG, Yard, bulkhead};
+use super::{GRAPHILE, LONG, Yard, bulkhead};
 use crate::{
     drivers::{drivers_folder, node, scripts_folder},
     support::{Login, Proxy, ProxyConfig, RawClient, error_of, eventually, short, values},
@@ -36,7 +36,7 @@ impl Yard {
     }
 
     async fn with_graphile() -> Self {
-        let yard = Self::bare();
+        let yard = Self { library: GRAPHILE, ..Self::bare() };
         for server in [&yard.primary, &yard.jobs] {
             server.query("GRANT CREATE ON DATABASE app TO app; GRANT ALL ON SCHEMA public TO app").await;
             let mut command = node();
@@ -59,23 +59,14 @@ impl Yard {
     }
 
     pub(super) fn graphile(&self) -> ProxyConfig {
-        self.config().set("jobs", "presets", vec!["graphile_worker"]).set("auth", "method", "trust")
+        self.config().set("auth", "method", "trust")
     }
 
     async fn graphile_bulkhead(&self) -> Proxy {
         self.bulkhead(&self.graphile()).await
     }
 
-    /// Waits until nothing waits on the primary.
-    async fn wait_until_relayed(&self) {
-        eventually("everything was moved", LONG, async || {
-            let waits = "SELECT count(*) FROM graphile_worker._private_jobs";
-            (self.primary.value(waits).await == "0").then_some(())
-        })
-        .await;
-    }
-
-    async fn has_refused_nothing(&self) {
+    pub(super) async fn has_refused_nothing(&self) {
         assert_eq!(
             self.primary.query("SELECT row, error FROM bulkhead.refused").await,
             Vec::<Vec<Option<String>>>::new()
@@ -83,12 +74,12 @@ impl Yard {
     }
 }
 
-fn texts(rows: Vec<Vec<Option<String>>>) -> Vec<Vec<String>> {
+pub(super) fn texts(rows: Vec<Vec<Option<String>>>) -> Vec<Vec<String>> {
     rows.into_iter().map(|row| row.into_iter().map(Option::unwrap_or_default).collect()).collect()
 }
 
 /// Says these in turn, none of which fails; the values that the last one gives.
-async fn say(client: &mut RawClient, statements: &[&str]) -> Vec<String> {
+pub(super) async fn say(client: &mut RawClient, statements: &[&str]) -> Vec<String> {
     let mut answer = Vec::new();
     for sql in statements {
         answer = client.ask(sql).await;
@@ -164,7 +155,7 @@ async fn jobs_come_with_their_tasks_and_queues_and_only_with_their_commit() {
         )
         .await;
     say(&mut client, &["INSERT INTO items VALUES ('triggers')"]).await;
-    yard.wait_until_relayed().await;
+    yard.wait_until_empty().await;
     let names = "SELECT string_agg(worker, ' ' ORDER BY worker) FROM arrivals";
     eventually("all have come", LONG, async || {
         (yard.jobs.value(names).await == "b by trigger new other shared").then_some(())
@@ -191,7 +182,7 @@ async fn jobs_that_come_first_are_part_of_the_rest_of_their_transaction() {
     say(&mut client, &[ITEM]).await;
     let third = add(&mut client, "'new', queue_name => 'queue of b'").await;
     say(&mut client, &["COMMIT"]).await;
-    yard.wait_until_relayed().await;
+    yard.wait_until_empty().await;
     let mut found = texts(yard.jobs.query(JOBS).await);
     found.sort_unstable();
     let mut expected = [
@@ -258,7 +249,7 @@ async fn both_sides_may_add_the_same_tasks_and_queues_at_once() {
     for task in tasks {
         task.await.expect("no writer fails");
     }
-    yard.wait_until_relayed().await;
+    yard.wait_until_empty().await;
     let right = "SELECT count(*) FROM graphile_worker._private_jobs AS j \
         JOIN graphile_worker._private_tasks AS t ON t.id = j.task_id \
         JOIN graphile_worker._private_job_queues AS q ON q.id = j.job_queue_id \
@@ -314,7 +305,7 @@ async fn what_may_change_a_job_that_is_there_is_refused_on_the_primary() {
         assert_eq!(error_of(&answer).map(|[code, ..]| code), is_refused.then(|| "0A000".to_owned()));
         client.ask("COMMIT").await;
     }
-    yard.wait_until_relayed().await;
+    yard.wait_until_empty().await;
     let others = "SELECT count(*) FROM graphile_worker._private_jobs WHERE key IS NULL";
     eventually("one came", LONG, async || (yard.jobs.value(others).await == "1").then_some(())).await;
     assert_eq!(yard.jobs.query("SELECT * FROM graphile_worker._private_jobs WHERE key = 'k'").await, before);
@@ -338,7 +329,7 @@ async fn rows_that_cannot_be_the_same_job_are_set_aside() {
         )
         .await;
     let proxy = yard.graphile_bulkhead().await;
-    yard.wait_until_relayed().await;
+    yard.wait_until_empty().await;
     let came = "SELECT string_agg(coalesce(queue_name, '-'), ' ') FROM graphile_worker.jobs";
     eventually("one came", LONG, async || (yard.jobs.value(came).await == "q").then_some(())).await;
     let refused = texts(yard.primary.query("SELECT error FROM bulkhead.refused ORDER BY id").await);
@@ -375,7 +366,7 @@ async fn a_task_that_is_cleaned_away_meanwhile_comes_again() {
         .await;
     let proxy = yard.graphile_bulkhead().await;
     yard.primary.query("SELECT graphile_worker.add_job('cleaned')").await;
-    yard.wait_until_relayed().await;
+    yard.wait_until_empty().await;
     assert_eq!(yard.jobs.value("SELECT string_agg(worker, ' ') FROM arrivals").await, "cleaned");
     assert_eq!(yard.jobs.value("SELECT last_value FROM cleanings").await, "4");
     yard.has_refused_nothing().await;
@@ -405,7 +396,12 @@ async fn undo_leaves_nothing() {
         assert_eq!([yard.primary.query(TRACES).await, yard.jobs.query(TRACES).await], before);
     }
     // Another version of the library has no such names.
-    yard.jobs.query("ALTER TABLE graphile_worker._private_tasks DROP CONSTRAINT tasks_identifier_key1").await;
+    let named = "SELECT conname FROM pg_constraint WHERE contype = 'u' \
+        AND conrelid = 'graphile_worker._private_tasks'::regclass";
+    let constraint = yard.jobs.value(named).await;
+    yard.jobs
+        .query(&format!("ALTER TABLE graphile_worker._private_tasks DROP CONSTRAINT {constraint}"))
+        .await;
     let (code, text) = bulkhead(&yard.graphile(), &["jobs", "plan"]);
     assert!(
         code == Some(64) && text.contains("_private_tasks.identifier is not unique in the job database"),
