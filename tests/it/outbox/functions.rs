@@ -4,7 +4,7 @@
 use super::{GRAPHILE, LONG, Yard, bulkhead};
 use crate::{
     drivers::{drivers_folder, node, scripts_folder},
-    support::{Login, Proxy, ProxyConfig, RawClient, error_of, eventually, short, values},
+    support::{Login, Postgres, Proxy, ProxyConfig, RawClient, error_of, eventually, short, values},
 };
 
 const ITEM: &str = "INSERT INTO items VALUES (gen_random_uuid()::text)";
@@ -38,12 +38,7 @@ impl Yard {
     async fn with_graphile() -> Self {
         let yard = Self { library: GRAPHILE, ..Self::bare() };
         for server in [&yard.primary, &yard.jobs] {
-            server.query("GRANT CREATE ON DATABASE app TO app; GRANT ALL ON SCHEMA public TO app").await;
-            let mut command = node();
-            command.arg(scripts_folder().join("graphile.mjs"));
-            command.env("DRIVERS", drivers_folder()).env("DATABASE_URL", server.url(Login::App));
-            let output = command.output().expect("it runs; see `make setup`");
-            assert!(output.status.success(), "{output:?}");
+            install_graphile(server).await;
         }
         yard.primary.query("SET ROLE app; CREATE TABLE items (name text PRIMARY KEY)").await;
         yard.jobs.query(ARRIVALS).await;
@@ -78,6 +73,16 @@ pub(super) fn texts(rows: Vec<Vec<Option<String>>>) -> Vec<Vec<String>> {
     rows.into_iter().map(|row| row.into_iter().map(Option::unwrap_or_default).collect()).collect()
 }
 
+/// Has graphile-worker's migrations make what it needs.
+pub(super) async fn install_graphile(server: &Postgres) {
+    server.query("GRANT CREATE ON DATABASE app TO app; GRANT ALL ON SCHEMA public TO app").await;
+    let mut command = node();
+    command.arg(scripts_folder().join("graphile.mjs"));
+    command.env("DRIVERS", drivers_folder()).env("DATABASE_URL", server.url(Login::App));
+    let output = command.output().expect("it runs; see `make setup`");
+    assert!(output.status.success(), "{output:?}");
+}
+
 /// Says these in turn, none of which fails; the values that the last one gives.
 pub(super) async fn say(client: &mut RawClient, statements: &[&str]) -> Vec<String> {
     let mut answer = Vec::new();
@@ -89,7 +94,7 @@ pub(super) async fn say(client: &mut RawClient, statements: &[&str]) -> Vec<Stri
 }
 
 /// The number of a job that is added so.
-async fn add(client: &mut RawClient, arguments: &str) -> String {
+pub(super) async fn add(client: &mut RawClient, arguments: &str) -> String {
     say(client, &[&format!("SELECT (graphile_worker.add_job({arguments})).id")]).await.concat()
 }
 
