@@ -1,15 +1,12 @@
 //! What Bulkhead adds to a transaction besides system calls: walking a server's reply, taking a backend from a
 //! pool and giving it back, and telling which replica is fresh enough.
 
-use std::{
-    hint::black_box,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{hint::black_box, sync::Arc, time::Duration};
 
 use bulkhead::{
     backend::{Credentials, HostPort, Identity, Protocol, Server, SessionAttrs, outgoing::Outgoing},
     causal::{Causal, progress::Progress, stamps::Scope},
+    clock::Moment,
     pool::{Checkout, Limits, ServerPool, Wants},
     route::PoolId,
     shared::queries::{By, Queries, QueryLimits, Ran},
@@ -170,7 +167,7 @@ fn statistics(criterion: &mut Criterion) {
     let verdicts: Vec<_> = texts.iter().map(|text| classifier.classify(&catalog, text.as_bytes())).collect();
     let by = By { identity: &identity, pool: PoolId(0), pool_name: "primary" };
     let ran = Ran {
-        ended: Instant::now(),
+        ended: Moment::now(),
         took: Duration::from_micros(120),
         waited: Duration::ZERO,
         rows: 1,

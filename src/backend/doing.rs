@@ -6,11 +6,14 @@
 
 use std::{
     sync::atomic::{AtomicU8, AtomicU64, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::probe::PinReason;
-use crate::{clock, sql::Class};
+use crate::{
+    clock::{self, Moment},
+    sql::Class,
+};
 
 /// The ways in which a session has its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +47,7 @@ pub struct Glance {
 #[derive(Debug)]
 pub struct Doing {
     /// Times are milliseconds from here on.
-    began: Instant,
+    began: Moment,
     /// Phase, class, and since when.
     phase: AtomicU64,
     /// Since when the client takes nothing, and one; zero if it does not keep anything waiting.
@@ -61,7 +64,7 @@ const TIME: u64 = (1 << CLASS_SHIFT) - 1;
 impl Default for Doing {
     fn default() -> Self {
         let nothing = AtomicU64::new(0);
-        Self { began: Instant::now(), phase: nothing, stalled: AtomicU64::new(0), pin: AtomicU8::new(0) }
+        Self { began: Moment::now(), phase: nothing, stalled: AtomicU64::new(0), pin: AtomicU8::new(0) }
     }
 }
 
@@ -105,7 +108,7 @@ impl Doing {
     /// Looks at what is done now.
     pub fn glance(&self) -> Glance {
         let word = self.phase.load(Ordering::Relaxed);
-        let now = self.began.elapsed().as_millis() as u64;
+        let now = Moment::now().millis_since(self.began);
         let since = |at: u64| Duration::from_millis(now.saturating_sub(at));
         let stalled = self.stalled.load(Ordering::Relaxed);
         let pin = usize::from(self.pin.load(Ordering::Relaxed)).checked_sub(1);
@@ -126,7 +129,7 @@ impl Doing {
 
     #[inline]
     fn now(&self) -> u64 {
-        clock::last_tick().saturating_duration_since(self.began).as_millis() as u64
+        clock::last_tick().millis_since(self.began)
     }
 }
 

@@ -318,6 +318,11 @@ impl Held {
         had_some && self.used.is_empty()
     }
 
+    /// Whether [`Self::evict`] would take out any.
+    pub fn has_surplus(&self, capacity: usize) -> bool {
+        !self.doomed.is_empty() || self.used.len() > capacity
+    }
+
     /// Takes out what must be closed to stay within `capacity`, the longest unused first. An eighth goes at
     /// once, so that the search for the oldest is rare.
     pub fn evict(&mut self, capacity: usize) -> Vec<StatementId> {

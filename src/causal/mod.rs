@@ -23,11 +23,12 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tokio::sync::{Notify, futures::Notified};
 
+use crate::clock::Moment;
 use samples::{Era, Samples};
 use stamps::Stamps;
 
@@ -47,7 +48,7 @@ pub struct Causal {
     newest: AtomicU64,
     /// A sample of a later time than this is waited for.
     wanted: AtomicU64,
-    started: Instant,
+    started: Moment,
     /// When somebody last wanted to read on a replica, in milliseconds since `started`.
     read_at: AtomicU64,
     /// The sampler is to look at whether it is wanted.
@@ -63,7 +64,7 @@ impl Default for Causal {
             samples: Mutex::default(),
             newest: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
-            started: Instant::now(),
+            started: Moment::now(),
             read_at: AtomicU64::new(0),
             woken: Notify::new(),
             progressed: Notify::new(),
@@ -73,8 +74,8 @@ impl Default for Causal {
 
 impl Causal {
     /// Somebody wants to read on a replica, at `now`: samples are worth being taken.
-    pub fn note_read(&self, now: Instant) {
-        let now = milliseconds(now.saturating_duration_since(self.started));
+    pub fn note_read(&self, now: Moment) {
+        let now = now.millis_since(self.started);
         let before = self.read_at.load(Ordering::Relaxed);
         if now >= before + NOTED_EVERY_MS {
             self.read_at.store(now, Ordering::Relaxed);
@@ -86,7 +87,7 @@ impl Causal {
 
     /// Whether somebody has wanted to read on a replica lately.
     pub fn is_read(&self) -> bool {
-        let now = milliseconds(self.started.elapsed());
+        let now = Moment::now().millis_since(self.started);
         now < self.read_at.load(Ordering::Relaxed) + RESTS_AFTER_MS
     }
 
@@ -142,8 +143,4 @@ impl Causal {
     pub fn samples(&self) -> MutexGuard<'_, Samples> {
         self.samples.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    duration.as_secs() * 1000 + u64::from(duration.subsec_millis())
 }

@@ -120,7 +120,7 @@ impl Progress {
         };
         let lag = replayed.behind_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         self.lag_bytes.store(replayed.lag_bytes, Ordering::Relaxed);
-        self.lag_ms.store(super::milliseconds(lag), Ordering::Relaxed);
+        self.lag_ms.store(lag.as_millis() as u64, Ordering::Relaxed);
         // In this order: who knows of the new backends knows that it has no more than this.
         self.replayed.store(replayed.time, Ordering::Release);
         self.backends.store(standing.backends, Ordering::Release);

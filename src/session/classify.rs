@@ -21,7 +21,7 @@ use crate::{
 
 /// Texts of a request whose verdicts are not known, and which take too long to be judged here.
 #[derive(Debug, Default)]
-struct Unjudged {
+pub(super) struct Unjudged {
     texts: Vec<Box<[u8]>>,
     /// Bytes of the texts that were judged here.
     judged: usize,
@@ -90,7 +90,14 @@ impl<'a> Judge<'a> {
                 Ok(demand)
             }
             End::FunctionCall => Ok(Demand::of(self.function_verdict(request))),
-            End::Sync | End::Open => self.extended_demand(request, unjudged),
+            End::Sync | End::Open => {
+                let bound = request.bound_name().and_then(|name| self.bound_demand(name, unjudged));
+                let Some(demand) = bound else { return self.extended_demand(request, unjudged) };
+                if cfg!(debug_assertions) {
+                    self.check_bound_demand(request, &demand);
+                }
+                Ok(demand)
+            }
             End::StrayCopy | End::Terminate => Ok(Demand::none()),
         }
     }
@@ -161,7 +168,7 @@ impl<'a> Judge<'a> {
         (judged, self.view.catalog.load().epoch_of(text))
     }
 
-    fn extended_demand(self, request: Request, unjudged: &mut Unjudged) -> Result<Demand, Ended> {
+    pub(super) fn extended_demand(self, request: Request, unjudged: &mut Unjudged) -> Result<Demand, Ended> {
         let mut demand = Demand::none();
         // One Parse is the rule, and needs no list.
         let mut last: Option<(&[u8], Verdict)> = None;
@@ -249,7 +256,7 @@ impl<'a> Judge<'a> {
         self.known_verdict_or_note(name, &mut Unjudged::default())
     }
 
-    fn known_verdict_or_note(self, name: &[u8], unjudged: &mut Unjudged) -> Option<Verdict> {
+    pub(super) fn known_verdict_or_note(self, name: &[u8], unjudged: &mut Unjudged) -> Option<Verdict> {
         let statements = self.own.statements.as_deref()?;
         if name.is_empty() {
             let unnamed = statements.unnamed.as_ref()?;
@@ -332,7 +339,7 @@ impl Session {
     pub(crate) fn worked(&mut self, demand: &Demand) {
         let window = self.view.snapshot.workers.job_window;
         if !window.is_zero() && demand.works_on_jobs() {
-            self.own.work_until(clock::last_tick().checked_add(window));
+            self.own.work_until(clock::last_tick().after(window));
         }
     }
 

@@ -1,16 +1,12 @@
 //! Counting what a request has come to: for metrics, for the statistics of statements, and for the log of slow ones and of
 //! sessions that end.
 
-use std::{
-    fmt::Write as _,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use super::{Ended, Session, hold::Leased, kinds::LEAVES_STATE, request::Request, tally::Totals};
 use crate::{
     backend::probe::PinReason,
-    clock,
+    clock::{self, Moment},
     route::{Demand, PoolId},
     shared::{counters::Requests, queries::By},
     sql::{Class, Reason, TextId, Verdict},
@@ -67,15 +63,18 @@ impl Session {
         if let Some(requests) = self.requests().filter(|_| demand.statements > 0) {
             requests.count(demand.verdict.class, demand.verdict.reason);
         }
-        let was_pinned = self.hold.is_pinned();
-        let is_part = self.hold.leased.as_ref().is_some_and(|leased| leased.usage.transaction.is_some());
+        let leased = self.hold.leased.as_ref();
+        let was_pinned = leased.is_some_and(Leased::is_pinned);
+        let is_part = leased.is_some_and(|leased| leased.usage.transaction.is_some());
+        let goes_on = leased.filter(|_| demand.statements == 0).and_then(|leased| leased.usage.last);
         let shows_values = self.view.snapshot.slow.logs_values() && shows_values(demand.verdict.reason);
         let values = shows_values.then(|| self.values(request));
         let tally = self.under_way.tally();
-        tally.was_pinned = was_pinned;
-        tally.is_part = is_part;
+        (tally.was_pinned, tally.is_part, tally.goes_on) = (was_pinned, is_part, goes_on);
         tally.prepares = request.is_extended() && !request.about.portals;
-        tally.values = values;
+        if values.is_some() {
+            tally.values = values;
+        }
     }
 
     /// Counts a transaction that begins on the backend that the session has kept.
@@ -112,11 +111,13 @@ impl Session {
         }
     }
 
-    fn note_took(&mut self, demand: &Demand, start: Instant, is_part: bool) {
+    fn note_took(&mut self, demand: &Demand, start: Moment, is_part: bool) {
         let pool = self.own.last.map(|(pool, ..)| pool);
         if demand.statements == 0 {
             if let Some(verdict) = self.under_way.tally().goes_on() {
                 self.note_ran((&verdict, true), pool, clock::since(start));
+            } else {
+                self.under_way.end(pool);
             }
             return;
         }
@@ -139,42 +140,42 @@ impl Session {
         if demand.statements > 0 {
             self.note_ran((&demand.verdict, false), pool, took);
         } else {
-            tally.end(pool);
+            self.under_way.end(pool);
         }
     }
 
     /// Notes what has come of a request, or of one that fetches more of another one's rows.
     fn note_ran(&mut self, (verdict, goes_on): (&Verdict, bool), pool: Option<PoolId>, took: Duration) {
         let Self { who, view, own, hold, under_way, .. } = self;
-        let tally = under_way.tally.get_or_insert_default();
+        let tally = under_way.tally();
         let snapshot = &view.snapshot;
+        let (queries, slow) = (&snapshot.queries, &snapshot.slow);
         if let Some(pool) = pool
-            && let Some(pool_name) = snapshot.pools.get(usize::from(pool.0)).map(|pool| pool.name.as_str())
+            && let Some(named) = snapshot.pools.get(usize::from(pool.0))
         {
-            let by = By { identity: &who.identity, pool, pool_name };
-            let ran = tally.ran(took, goes_on);
+            let by = By { identity: &who.identity, pool, pool_name: &named.name };
             if !tally.prepares || tally.failed {
-                snapshot.queries.record(verdict, by, &ran);
-                snapshot.slow.note(
-                    (verdict, by, &ran),
-                    own.settings.get("application_name").unwrap_or_default(),
-                    tally.values.as_deref(),
-                    || snapshot.queries.text(verdict).unwrap_or_else(|| Arc::from("(not known)")),
-                );
+                let ran = tally.ran(took, goes_on);
+                queries.record(verdict, by, &ran);
+                if slow.wants(took) {
+                    let name = own.settings.get("application_name").unwrap_or_default();
+                    let text = || queries.text(verdict).unwrap_or_else(|| Arc::from("(not known)"));
+                    slow.note((verdict, by, &ran), name, tally.values.as_deref(), text);
+                }
             }
-            if let Some(reason) = hold.leased.as_ref().and_then(Leased::new_pin).filter(|_| !tally.was_pinned)
+            if let Some(leased) = hold.leased.as_ref().filter(|_| !tally.was_pinned)
+                && let Some(reason) = leased.new_pin()
             {
-                let text = tally.culprit(verdict);
-                snapshot.queries.pinned(text, verdict, by, reason);
+                queries.pinned(leased.culprit(verdict), verdict, by, reason);
             }
         }
-        tally.suspect = match &hold.leased {
-            None => TextId::NONE,
-            Some(_) if verdict.effects.has(LEAVES_STATE) => verdict.text,
-            Some(_) => tally.suspect,
-        };
-        tally.last = Some((verdict.text, verdict.class, verdict.reason));
-        tally.end(pool);
+        if let Some(leased) = &mut hold.leased {
+            if verdict.effects.has(LEAVES_STATE) {
+                leased.usage.suspect = verdict.text;
+            }
+            leased.usage.last = Some((verdict.text, verdict.class, verdict.reason));
+        }
+        under_way.end(pool);
     }
 
     /// The literals and values of a request, as far as there is room for them.
@@ -233,5 +234,11 @@ impl Leased {
     /// Why it is kept beyond its transaction, if a statement is to blame.
     fn new_pin(&self) -> Option<PinReason> {
         self.pin.as_ref().map(|pin| pin.reason).filter(|reason| *reason != PinReason::SessionMode)
+    }
+
+    /// The text by which the session has become pinned behind a request.
+    fn culprit(&self, verdict: &Verdict) -> TextId {
+        let is_innocent = !verdict.effects.has(LEAVES_STATE) && self.usage.suspect != TextId::NONE;
+        if is_innocent { self.usage.suspect } else { verdict.text }
     }
 }

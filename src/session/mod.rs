@@ -20,6 +20,7 @@ mod across;
 mod aliases;
 mod answer;
 mod attention;
+mod bound;
 mod broken;
 mod carry;
 mod checkout;

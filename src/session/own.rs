@@ -4,12 +4,12 @@ use std::{
     hash::{BuildHasher, Hasher},
     num::NonZeroU8,
     sync::Arc,
-    time::Instant,
 };
 
 use super::{SessionStatements, UnnamedStatement, listen::Listening};
 use crate::{
     backend::{BackendId, Settings, statements::Shape},
+    clock::Moment,
     route::PoolId,
     shared::Snapshot,
     sql::{Consistency, Effects, Hint, Reading, Verdict},
@@ -54,7 +54,7 @@ struct Seldom {
     /// Names with a dot that the session has set.
     custom_settings: Vec<String>,
     /// End of the time in which the session counts as a worker's: it has worked on jobs.
-    worker_until: Option<Instant>,
+    worker_until: Option<Moment>,
 }
 
 impl Own {
@@ -114,12 +114,12 @@ impl Own {
     }
 
     /// The session counts as a worker's until then.
-    pub(super) fn work_until(&mut self, until: Option<Instant>) {
-        self.seldom.get_or_insert_default().worker_until = until;
+    pub(super) fn work_until(&mut self, until: Moment) {
+        self.seldom.get_or_insert_default().worker_until = Some(until);
     }
 
     /// Whether the session counts as a worker's at `now`.
-    pub(super) fn works_at(&self, now: impl FnOnce() -> Instant) -> bool {
+    pub(super) fn works_at(&self, now: impl FnOnce() -> Moment) -> bool {
         self.seldom.as_ref().and_then(|seldom| seldom.worker_until).is_some_and(|until| now() < until)
     }
 

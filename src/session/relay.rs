@@ -102,6 +102,7 @@ impl Session {
                     return Poll::Ready(Ok(Moved::Request(request)));
                 }
             } else if !self.attend()? {
+                self.under_way.rest();
                 return Poll::Pending;
             }
         }

@@ -1,5 +1,7 @@
 //! Framing what a client sends: the bytes up to a request's end. Pure: it looks and moves nothing.
 
+use std::ops::Range;
+
 use crate::wire::{
     frame::{BadFrame, HEADER_BYTES, Header},
     read::{Body, Malformed},
@@ -58,9 +60,19 @@ impl Request {
     }
 
     /// The beginning of a request, of which a part of the messages will be sent before the rest is.
-    pub(crate) const fn beginning(len: usize) -> Self {
-        let about = About { statements: true, portals: true, parses: false, describes_unnamed: false };
+    pub(crate) fn beginning(len: usize) -> Self {
+        let about = About { statements: true, portals: true, ..About::default() };
         Self { end: End::Open, len, streaming: 0, about }
+    }
+
+    /// Where the name stands in it of the one statement that it runs, if that is all that it does.
+    pub(crate) fn bound_name(&self) -> Option<Range<usize>> {
+        match self.about.binds {
+            Binds::One { name_bytes } if self.is_synced() => {
+                Some(BOUND_NAME_AT..BOUND_NAME_AT + usize::from(name_bytes))
+            }
+            _ => None,
+        }
     }
 
     /// Whether, without a Sync, it only prepares, describes and closes statements. With a Sync of ours it is complete:
@@ -83,11 +95,59 @@ pub(crate) struct About {
     pub(crate) parses: bool,
     /// The messages describe the unnamed statement.
     pub(crate) describes_unnamed: bool,
+    /// The statement that the messages run, if they do nothing else.
+    pub(crate) binds: Binds,
+}
+
+/// What some messages of the extended protocol have done until now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Binds {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// A Bind of the unnamed portal of one named statement, and after it messages about this portal only. The name has so many
+    /// bytes.
+    One { name_bytes: u8 },
+    /// Anything else.
+    More,
+}
+
+/// Where the name of the statement begins in a Bind of the unnamed portal.
+const BOUND_NAME_AT: usize = HEADER_BYTES + 1;
+
+impl Binds {
+    /// Takes in one whole message. True if it only goes on with a portal that was bound.
+    fn goes_on(&mut self, tag: u8, body: &[u8]) -> bool {
+        match (&self, tag) {
+            (Self::One { .. }, b'E') if body.first() == Some(&0) => true,
+            (Self::One { .. }, b'D') if body == b"P\0" => true,
+            (Self::One { .. }, b'S') => true,
+            (Self::Nothing, b'B') if body.first() == Some(&0) => {
+                let name = body[1..].iter().take(usize::from(u8::MAX)).position(|byte| *byte == 0);
+                *self = match name {
+                    Some(len @ 1..) => Self::One { name_bytes: len as u8 },
+                    _ => Self::More,
+                };
+                false
+            }
+            _ => {
+                *self = Self::More;
+                false
+            }
+        }
+    }
 }
 
 impl About {
     /// Takes in one whole message.
     fn add(&mut self, tag: u8, body: &[u8]) {
+        if self.binds.goes_on(tag, body) {
+            return;
+        }
+        if let (Binds::One { .. }, b'B') = (self.binds, tag) {
+            (self.statements, self.portals) = (true, true);
+            return;
+        }
         let is_statement = body.first() == Some(&b'S');
         self.describes_unnamed |= tag == b'D' && is_statement && body.get(1) == Some(&0);
         let (statements, portals) = match tag {
@@ -169,7 +229,7 @@ fn incomplete(
         None
     } else {
         // Of the unread rest nothing is known.
-        let about = About { statements: true, portals: true, parses: false, describes_unnamed: false };
+        let about = About { statements: true, portals: true, ..About::default() };
         Some(Request { end, len: inbox.len(), streaming: header.len - inbox.len(), about })
     }
 }
@@ -192,7 +252,7 @@ mod tests {
         let body = bytes.len();
         assert_eq!(first_request(&bytes, 1000), Ok(None));
         message::sync(&mut bytes);
-        let about = About { statements: false, portals: true, parses: true, describes_unnamed: false };
+        let about = About { portals: true, parses: true, binds: Binds::More, ..About::default() };
         let request = Request::whole(End::Sync, body + 5, about);
         assert_eq!(first_request(&bytes, 1000), Ok(Some(request)));
         bytes[body] = b'H';
@@ -205,7 +265,7 @@ mod tests {
         let mut bytes = extended();
         let body = bytes.len();
         message::query(&mut bytes, b"SELECT 2");
-        let about = About { statements: false, portals: true, parses: true, describes_unnamed: false };
+        let about = About { portals: true, parses: true, binds: Binds::More, ..About::default() };
         let request = Request::whole(End::Open, body, about);
         assert_eq!(first_request(&bytes, 1000), Ok(Some(request)));
         let request = Request::whole(End::Query, bytes.len() - body, About::default());
@@ -250,7 +310,7 @@ mod tests {
         let mut bytes = Vec::new();
         message::query(&mut bytes, &[b'x'; 500]);
         assert_eq!(first_request(&bytes[..99], 100), Ok(None));
-        let about = About { statements: true, portals: true, parses: false, describes_unnamed: false };
+        let about = About { statements: true, portals: true, ..About::default() };
         let request = Request { end: End::Query, len: 100, streaming: bytes.len() - 100, about };
         assert_eq!(first_request(&bytes[..100], 100), Ok(Some(request)));
     }
@@ -272,6 +332,54 @@ mod tests {
         let mut bytes = Vec::new();
         message::bind(&mut bytes, b"", b"s", &vec![0; 2 * PIPELINE_BYTES]);
         assert_eq!(found(&bytes[..PIPELINE_BYTES + 9], 1 << 20), None);
+    }
+
+    #[test]
+    fn what_runs_one_prepared_statement_is_told_from_all_else() {
+        let bind = |portal: &[u8], name: &[u8]| {
+            let mut bytes = Vec::new();
+            message::bind(&mut bytes, portal, name, b"\0\0\0\0\0\0");
+            bytes
+        };
+        let raw = |tag: u8, body: &[u8]| {
+            let mut bytes = Vec::new();
+            message::raw(&mut bytes, tag, body);
+            bytes
+        };
+        let (bound, sync) = (bind(b"", b"name"), raw(b'S', b""));
+        let (describe, execute) = (raw(b'D', b"P\0"), raw(b'E', &[0; 5]));
+        let name = |messages: &[&[u8]]| {
+            let bytes = messages.concat();
+            let request = first_request(&bytes, 1 << 20).expect("valid").expect("there");
+            request.bound_name().map(|name| bytes[name].to_vec())
+        };
+        for usual in [
+            &[&bound[..], &execute, &sync][..],
+            &[&bound, &describe, &execute, &sync],
+            &[&bound, &execute, &execute, &sync],
+            &[&bound, &sync],
+        ] {
+            assert_eq!(name(usual).as_deref(), Some(&b"name"[..]));
+        }
+        for unusual in [
+            &[&sync[..]][..],
+            &[&execute, &sync],
+            &[&bound, &execute, &raw(b'H', b"")],
+            &[&bound, &bound, &execute, &sync],
+            &[&execute, &bound, &sync],
+            &[&raw(b'P', b"name\0SELECT 1\0\0\0"), &bound, &execute, &sync],
+            &[&bind(b"portal", b"name"), &execute, &sync],
+            &[&bind(b"", b""), &execute, &sync],
+            &[&bind(b"", &[b'n'; 255]), &execute, &sync],
+            &[&raw(b'B', b"\0name"), &execute, &sync],
+            &[&bound, &raw(b'E', b"p\0\0\0\0\0"), &sync],
+            &[&bound, &raw(b'D', b"Sname\0"), &execute, &sync],
+            &[&bound, &raw(b'D', b"Pp\0"), &execute, &sync],
+            &[&bound, &execute, &raw(b'C', b"P\0"), &sync],
+        ] {
+            assert_eq!(name(unusual), None, "{unusual:?}");
+        }
+        assert!(name(&[&bind(b"", &[b'n'; 254]), &execute, &sync]).is_some());
     }
 
     proptest::proptest! {

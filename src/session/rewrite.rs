@@ -105,6 +105,13 @@ pub(super) struct Rewritten {
     pub(super) cut: Option<usize>,
 }
 
+impl Rewritten {
+    /// Whether all replies pass, and nothing is done about any of them.
+    pub(super) fn passes(&self) -> bool {
+        self.steps.is_empty() && self.parses == 0 && self.risk.is_none() && self.cut.is_none()
+    }
+}
+
 impl<'a> Rewrite<'a> {
     pub(super) const fn new(out: &'a mut Vec<u8>, exact: bool, effects: Effects) -> Self {
         Self {

@@ -34,12 +34,20 @@ const DISCARDING: Effects = Effects::DISCARDS
     .with(Effects::UNPROVEN)
     .with(Effects::OPAQUE_SETTINGS);
 
+/// Effects of which something is noted as soon as they are sent.
+const SELDOM: Effects = CHANGES_SETTINGS
+    .with(Effects::DDL)
+    .with(Effects::ADDS)
+    .with(Effects::WANTS_DATABASE)
+    .with(Effects::SETS_UNLISTED)
+    .with(Effects::UNSURE);
+
 /// How a request was written.
 #[derive(Debug)]
 enum Written {
-    /// The request as it came, with so many Parse messages.
-    AsItCame { parses: usize },
-    /// In other words: the buffer has all of it.
+    /// All of its replies pass, so many of them to Parse messages.
+    Passing { parses: usize },
+    /// In other words.
     Anew(Rewritten),
 }
 
@@ -82,7 +90,6 @@ impl Sending<'_> {
         let kept_bytes = sent_before + if risk.is_some() { 2 * request.len } else { request.len };
         let may_repeat = self.may_repeat(whole, demand)
             && self.client.kept.grow_sent_to(kept_bytes, self.view.snapshot.limits.request_buffer_total);
-        let as_it_came = matches!(written, Written::AsItCame { .. }) && draft.is_empty();
         let leased = &mut *self.leased;
         leased.cancel.doing.runs(demand.verdict.class);
         note_request(&mut leased.protocol, request, written);
@@ -96,7 +103,7 @@ impl Sending<'_> {
             leased.protocol.withhold_ready();
             self.under_way.tally().restore = completion;
         }
-        let sent = leased.send(if as_it_came { &self.client.inbox[..request.len] } else { &draft });
+        let sent = leased.send(if draft.is_empty() { &self.client.inbox[..request.len] } else { &draft });
         leased.protocol.insert_leading(&mut self.client.outbox);
         if may_repeat {
             leased.protocol.may_repeat(demand.verdict.control != Control::None);
@@ -153,6 +160,29 @@ impl Sending<'_> {
         let discards = Effects::DISCARDS.with(Effects::DISCARDS_SEQUENCES);
         self.leased.left.effects |= verdict.effects.without(discards);
         self.leased.left.may_discard |= verdict.effects.has(Effects::DISCARDS);
+        if verdict.effects.has(SELDOM) {
+            self.note_seldom(request, demand);
+        }
+        if self.leased.left.restores() {
+            let texts = self.judge().texts(request);
+            let set: Vec<String> = texts.iter().flat_map(|text| setting_names(text)).collect();
+            self.leased.left.keep_set(&set);
+        }
+        self.client.streaming = request.streaming;
+        if verdict.reason == Reason::TooLong && request.streaming > 0 {
+            let beginning = self.client.inbox.get(..request.len).unwrap_or_default();
+            begin_search(self.view, self.leased, beginning);
+        }
+        if request.end == End::Query {
+            // It ends the unnamed statement.
+            self.own.forget_unnamed();
+            self.leased.statements.unnamed = UnnamedText::None;
+        }
+    }
+
+    /// Notes effects that few requests have.
+    fn note_seldom(&mut self, request: Request, demand: &Demand) {
+        let verdict = &demand.verdict;
         let goes_on = demand.statements > 1 || request.end == End::Open;
         if goes_on
             && verdict.effects.has(CHANGES_SETTINGS)
@@ -176,23 +206,8 @@ impl Sending<'_> {
         if verdict.effects.has(Effects::SETS_UNLISTED) {
             self.note_custom_settings(request);
         }
-        if self.leased.left.restores() {
-            let texts = self.judge().texts(request);
-            let set: Vec<String> = texts.iter().flat_map(|text| setting_names(text)).collect();
-            self.leased.left.keep_set(&set);
-        }
         if verdict.effects.has(Effects::UNSURE) {
             self.note_unsure(request);
-        }
-        self.client.streaming = request.streaming;
-        if verdict.reason == Reason::TooLong && request.streaming > 0 {
-            let beginning = self.client.inbox.get(..request.len).unwrap_or_default();
-            begin_search(self.view, self.leased, beginning);
-        }
-        if request.end == End::Query {
-            // It ends the unnamed statement.
-            self.own.forget_unnamed();
-            self.leased.statements.unnamed = UnnamedText::None;
         }
     }
 
@@ -271,7 +286,7 @@ impl Sending<'_> {
     }
 
     /// Writes the request behind its opening, unless it can be sent as it came and nothing comes before it.
-    /// Gives the part of it that was written.
+    /// Gives the part of it that is sent.
     fn write_request(
         &mut self,
         request: Request,
@@ -279,7 +294,6 @@ impl Sending<'_> {
         draft: &mut Vec<u8>,
     ) -> Result<(Written, Request), Stop> {
         let Self { client, view, own, transaction, leased, .. } = self;
-        let was_open = leased.protocol.is_open();
         let is_unchanged = leased.passes_unchanged(request);
         let mut rewriting = Rewriting { view, own, transaction, leased };
         if is_unchanged {
@@ -288,8 +302,32 @@ impl Sending<'_> {
                 draft.extend_from_slice(&client.inbox[..request.len]);
             }
             own.set_stepping(false);
-            return Ok((Written::AsItCame { parses }, request));
+            return Ok((Written::Passing { parses }, request));
         }
+        let messages = &client.inbox[..request.len];
+        let before = draft.len();
+        if let Some(name) = request.bound_name()
+            && rewriting.write_bound(messages, name, effects, draft)
+        {
+            if cfg!(debug_assertions) {
+                rewriting.check_bound(messages, request, effects, &draft[before..]);
+            }
+            own.set_stepping(false);
+            return Ok((Written::Passing { parses: 0 }, request));
+        }
+        self.write_anew(request, effects, draft)
+    }
+
+    /// Writes the request in other words.
+    fn write_anew(
+        &mut self,
+        request: Request,
+        effects: Effects,
+        draft: &mut Vec<u8>,
+    ) -> Result<(Written, Request), Stop> {
+        let Self { client, view, own, transaction, leased, .. } = self;
+        let was_open = leased.protocol.is_open();
+        let mut rewriting = Rewriting { view, own, transaction, leased };
         let rewritten = rewriting.rewrite(&client.inbox, request, effects, draft)?;
         own.set_stepping(rewritten.cut.is_some());
         let request = rewritten.cut.map_or(request, Request::beginning);
@@ -382,7 +420,7 @@ impl Session {
 fn note_request(protocol: &mut Protocol, request: Request, written: Written) {
     match written {
         _ if !request.is_extended() => protocol.sent_simple(),
-        Written::AsItCame { parses } => {
+        Written::Passing { parses } => {
             protocol.sent_extended(VecDeque::new(), request.is_synced());
             protocol.expects_parses(parses);
         }

@@ -1,21 +1,26 @@
 //! The figures of the request under way, and of its session: gathered on the way, and taken up by `counting`.
+//!
+//! A thread keeps one for the next request of any of its sessions, so that an idle session has none.
 
-use std::time::{Duration, Instant};
+use std::{cell::Cell, time::Duration};
 
-use super::kinds::LEAVES_STATE;
 use crate::{
-    clock,
+    clock::{self, Moment},
     route::PoolId,
     shared::{counters::ReadOn, queries::Ran},
     sql::{Class, Reason, TextId, Verdict},
 };
+
+thread_local! {
+    static SPARE: Cell<Option<Box<Tally>>> = const { Cell::new(None) };
+}
 
 /// The request under way, as far as it has come.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent facts")]
 pub(super) struct Tally {
     /// The moment when it came.
-    pub(super) began: Option<Instant>,
+    pub(super) began: Option<Moment>,
     /// Rows, by the tags of its commands.
     pub(super) rows: u64,
     /// How long it has waited for a connection.
@@ -36,10 +41,8 @@ pub(super) struct Tally {
     pub(super) was_pinned: bool,
     /// The literals and bound values, if they are to be logged.
     pub(super) values: Option<Box<str>>,
-    /// The last request that had a statement: what is fetched of it later is its own.
-    pub(super) last: Option<(TextId, Class, Reason)>,
-    /// The last text that may have left state on the backend which the session holds.
-    pub(super) suspect: TextId,
+    /// The request that this one fetches more rows of, if it has no statement of its own.
+    pub(super) goes_on: Option<(TextId, Class, Reason)>,
     /// The work of the session until now, if its end is to be logged.
     pub(super) totals: Option<Box<Totals>>,
 }
@@ -47,7 +50,7 @@ pub(super) struct Tally {
 /// The work of a session.
 #[derive(Debug)]
 pub(super) struct Totals {
-    pub(super) began: Instant,
+    pub(super) began: Moment,
     pub(super) requests: u64,
     pub(super) errors: u64,
     pub(super) received_bytes: u64,
@@ -58,8 +61,13 @@ pub(super) struct Totals {
 }
 
 impl Tally {
+    /// One of a request that has just come.
+    pub(super) fn new() -> Box<Self> {
+        SPARE.take().unwrap_or_default()
+    }
+
     /// When the request came.
-    pub(super) fn arrival(&self) -> Instant {
+    pub(super) fn arrival(&self) -> Moment {
         self.began.unwrap_or_else(clock::last_tick)
     }
 
@@ -70,26 +78,46 @@ impl Tally {
 
     /// The verdict of the last statement, if the request under way has fetched more of its rows, or has failed.
     pub(super) fn goes_on(&self) -> Option<Verdict> {
-        let (text, class, reason) = self.last.filter(|_| self.rows > 0 || self.failed)?;
+        let (text, class, reason) = self.goes_on.filter(|_| self.rows > 0 || self.failed)?;
         Some(Verdict { text, ..Verdict::new(class, reason) })
     }
 
-    /// The text by which a session has become pinned behind a request.
-    pub(super) fn culprit(&self, verdict: &Verdict) -> TextId {
-        let is_innocent = !verdict.effects.has(LEAVES_STATE) && self.suspect != TextId::NONE;
-        if is_innocent { self.suspect } else { verdict.text }
-    }
-
-    /// The request is over.
-    pub(super) fn end(&mut self, pool: Option<PoolId>) {
+    /// The request is over. What is left is the session's own.
+    pub(super) fn end(mut self: Box<Self>, pool: Option<PoolId>) -> Option<Box<Self>> {
+        let Self { failed, waited, .. } = *self;
         if let Some(totals) = &mut self.totals {
             totals.requests += 1;
-            totals.errors += u64::from(self.failed);
-            totals.waited += self.waited;
+            totals.errors += u64::from(failed);
+            totals.waited += waited;
             totals.pools |= pool.map_or(0, |pool| 1 << (pool.0 % 64));
         }
-        (self.rows, self.waited, self.failed) = (0, Duration::ZERO, false);
-        (self.read_on, self.pool, self.values) = (None, None, None);
-        self.prepares = false;
+        self.rest()
+    }
+
+    /// No request is under way. What is left is the session's own; the thread keeps what nothing is left in.
+    pub(super) fn rest(mut self: Box<Self>) -> Option<Box<Self>> {
+        let totals = self.totals.take();
+        *self = Self { totals, ..Self::default() };
+        if self.totals.is_some() {
+            return Some(self);
+        }
+        SPARE.set(Some(self));
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_one_request_is_in_the_next() {
+        let mut tally = Tally::new();
+        (tally.rows, tally.failed, tally.values) = (3, true, Some("secret".into()));
+        let place = std::ptr::from_ref(&*tally);
+        assert!(tally.end(None).is_none());
+        let next = Tally::new();
+        assert!(std::ptr::eq(place, &*next), "it is used again");
+        assert_eq!((next.rows, next.failed, next.values, next.began), (0, false, None, None));
     }
 }

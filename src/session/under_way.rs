@@ -1,7 +1,10 @@
 //! The request under way.
 
 use super::{tally::Tally, transaction::Ending};
-use crate::shared::{Snapshot, attention::Call};
+use crate::{
+    route::PoolId,
+    shared::{Snapshot, attention::Call},
+};
 
 /// The request under way.
 #[derive(Debug)]
@@ -22,7 +25,7 @@ pub(super) struct UnderWay {
     pub(super) known: u32,
     /// The request, or the one at the start of the inbox, was sent before.
     pub(super) is_repeated: bool,
-    /// The figures of it; there are none before the first one.
+    /// The figures of it; there are none between requests, unless the session's own are kept.
     pub(super) tally: Option<Box<Tally>>,
 }
 
@@ -44,7 +47,17 @@ impl UnderWay {
 
     /// The figures of the request under way.
     pub(super) fn tally(&mut self) -> &mut Tally {
-        self.tally.get_or_insert_default()
+        self.tally.get_or_insert_with(Tally::new)
+    }
+
+    /// Nothing is under way any more, which has run on this pool.
+    pub(super) fn end(&mut self, pool: Option<PoolId>) {
+        self.tally = self.tally.take().and_then(|tally| tally.end(pool));
+    }
+
+    /// The session is idle: there are no figures of a request that was answered without a server.
+    pub(super) fn rest(&mut self) {
+        self.tally = self.tally.take().and_then(Tally::rest);
     }
 
     /// Whether a statement is to complete it.

@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::Waker,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use subtle::ConstantTimeEq as _;
@@ -20,7 +20,7 @@ use crate::{
         Settings,
         cancel::{Target, UnderWay},
     },
-    clock,
+    clock::{self, Moment},
 };
 
 /// Bytes of the secret where the protocol allows more than four (3.2).
@@ -71,7 +71,7 @@ struct Running {
 struct Now {
     doing: Doing,
     /// Since when it waits, or when it took its backend, or the last one that it had.
-    since: Instant,
+    since: Moment,
     /// The session's settings, for its `application_name`.
     settings: Option<Arc<Settings>>,
 }
@@ -145,7 +145,7 @@ impl Cancels {
         let secret: Box<[u8]> = random[4..if long { random.len() } else { 8 }].into();
         let running = Arc::new(Running {
             card,
-            now: Mutex::new(Now { doing: Doing::Nothing, since: Instant::now(), settings: None }),
+            now: Mutex::new(Now { doing: Doing::Nothing, since: Moment::now(), settings: None }),
             is_killed: AtomicBool::new(false),
         });
         keys.insert(process_id, Entry { secret: secret.clone(), running: Arc::clone(&running), waker: None });

@@ -78,6 +78,27 @@ pub fn execute(out: &mut Vec<u8>) {
     raw(out, b'E', &[0; 5]);
 }
 
+/// The messages of a request that begins with a Bind, of another statement than the one whose name stands at `name`.
+pub fn bind_other(
+    out: &mut Vec<u8>,
+    messages: &[u8],
+    name: std::ops::Range<usize>,
+    statement: &(impl Name + ?Sized),
+) {
+    let at = out.len();
+    out.reserve(messages.len() + OTHER_NAME_BYTES);
+    out.extend_from_slice(&messages[..name.start]);
+    statement.write(out);
+    let bytes = out.len() - at - name.start;
+    out.extend_from_slice(&messages[name.end..]);
+    if let Some(length) = out.get_mut(at + 1..).and_then(|rest| rest.first_chunk_mut()) {
+        *length = (u32::from_be_bytes(*length) - name.len() as u32 + bytes as u32).to_be_bytes();
+    }
+}
+
+/// Room for the name of a statement on servers.
+const OTHER_NAME_BYTES: usize = 32;
+
 /// The start of a Bind whose values follow from elsewhere: `rest_bytes` more bytes will be sent.
 pub fn bind_head(
     out: &mut Vec<u8>,

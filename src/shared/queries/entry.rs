@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde::Serialize;
@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::Named;
 use crate::{
     backend::probe::PinReason,
+    clock::Moment,
     shared::counters::ReadOn,
     sql::{Class, Reason, Verdict},
 };
@@ -27,7 +28,7 @@ const NONE: u8 = u8::MAX;
 #[derive(Clone, Copy, Debug)]
 pub struct Ran {
     /// When it ended.
-    pub ended: Instant,
+    pub ended: Moment,
     /// How long it took, with waiting.
     pub took: Duration,
     /// How long it waited for a connection.

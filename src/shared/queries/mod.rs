@@ -20,7 +20,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 pub use entry::{Query, Ran};
@@ -28,7 +28,7 @@ pub use slow::{Slow, SlowLimits, SlowLog};
 
 use crate::{
     backend::{Identity, probe::PinReason},
-    clock,
+    clock::{self, Moment},
     route::PoolId,
     sql::{Reason, TextId, Verdict, normal},
 };
@@ -64,7 +64,7 @@ pub struct By<'a> {
 pub struct Queries {
     /// Tells these statistics from others of the same program.
     number: u64,
-    began: Instant,
+    began: Moment,
     entries_max: AtomicUsize,
     texts_max: AtomicUsize,
     text_bytes: AtomicUsize,
@@ -95,7 +95,7 @@ impl Default for Queries {
     fn default() -> Self {
         Self {
             number: getrandom::u64().unwrap_or_default() | 1,
-            began: Instant::now(),
+            began: Moment::now(),
             entries_max: AtomicUsize::new(0),
             texts_max: AtomicUsize::new(0),
             text_bytes: AtomicUsize::new(0),
@@ -154,7 +154,7 @@ impl Queries {
     #[inline]
     pub fn record(&self, verdict: &Verdict, by: By<'_>, ran: &Ran) {
         if self.is_on() {
-            let used_at = self.began.elapsed_at(ran.ended);
+            let used_at = ran.ended.millis_since(self.began);
             let is_counted = front::with_entry(self, verdict, by, |entry| entry.count(verdict, ran, used_at));
             if !is_counted {
                 self.left_out.fetch_add(1, Ordering::Relaxed);
@@ -190,7 +190,8 @@ impl Queries {
             return Some(Arc::clone(entry));
         }
         self.make_room(&mut state);
-        let entry = Arc::new(Entry::new(Arc::clone(&named.pool), self.began.elapsed_at(clock::last_tick())));
+        let entry =
+            Arc::new(Entry::new(Arc::clone(&named.pool), clock::last_tick().millis_since(self.began)));
         state.entries.insert(named, Arc::clone(&entry));
         Some(entry)
     }
@@ -271,17 +272,6 @@ fn unread(reason: Reason) -> Option<&'static str> {
         Reason::Unparsed => Some("(not read)"),
         Reason::FunctionCall => Some("(function call)"),
         _ => None,
-    }
-}
-
-/// How long after this moment another one is, in milliseconds.
-trait ElapsedAt {
-    fn elapsed_at(&self, moment: Instant) -> u64;
-}
-
-impl ElapsedAt for Instant {
-    fn elapsed_at(&self, moment: Instant) -> u64 {
-        moment.saturating_duration_since(*self).as_millis() as u64
     }
 }
 

@@ -106,7 +106,13 @@ impl SlowLog {
         **self.limits.load()
     }
 
-    /// Keeps a request, logs it, or both, if it is one that is to be. `text` gives its text without literals.
+    /// Whether a request that took so long may be kept or logged.
+    #[inline]
+    pub(crate) fn wants(&self, took: Duration) -> bool {
+        took.as_nanos() as u64 >= self.least_nanos.load(Ordering::Relaxed)
+    }
+
+    /// Keeps a request that is [wanted](Self::wants), logs it, or both. `text` gives its text without literals.
     pub(crate) fn note(
         &self,
         (verdict, by, ran): (&Verdict, By<'_>, &Ran),
@@ -114,9 +120,6 @@ impl SlowLog {
         values: Option<&str>,
         text: impl FnOnce() -> Arc<str>,
     ) {
-        if (ran.took.as_nanos() as u64) < self.least_nanos.load(Ordering::Relaxed) {
-            return;
-        }
         let limits = self.limits();
         let (keeps, logs) = (limits.keeps(ran.took), limits.logs(ran.took));
         if !keeps && !logs {

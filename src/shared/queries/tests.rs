@@ -17,7 +17,7 @@ fn queries(queries: usize) -> Queries {
 
 fn ran(micros: u64) -> Ran {
     Ran {
-        ended: Instant::now(),
+        ended: Moment::now(),
         took: Duration::from_micros(micros),
         waited: Duration::ZERO,
         rows: 2,
@@ -73,7 +73,7 @@ fn those_used_least_recently_make_room() {
     let mut hot = 0;
     for number in 0..10_000 {
         queries.learn(&verdict(number), format!("SELECT a{number}").as_bytes());
-        let ran = Ran { ended: queries.began + Duration::from_millis(number), ..ran(1) };
+        let ran = Ran { ended: queries.began.after(Duration::from_millis(number)), ..ran(1) };
         queries.record(&verdict(number), by(&one), &ran);
         // One that everybody uses stays.
         queries.learn(&verdict(u64::MAX), b"SELECT hot");
