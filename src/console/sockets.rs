@@ -109,7 +109,9 @@ impl Socket {
             state,
             peer: card.peer(),
             // The Unix socket bears the port of the address.
-            local: card.local().or_else(|| Some(SocketAddr::new(console.address.ip(), console.address.port()))),
+            local: card
+                .local()
+                .or_else(|| Some(SocketAddr::new(console.address.ip(), console.address.port()))),
             connected: UNIX_EPOCH + Duration::from_secs(u64::from(card.since_seconds)),
             used: now.checked_sub(client.ago).unwrap_or(now),
             wait,

@@ -408,10 +408,11 @@ impl Mover<'_> {
                 let rest = fence::rest(&mut sides.primary, tables).await?;
                 statements.extend(rest.note());
                 statements.extend(rest.begin);
+                // It is the library's own again.
+                statements.extend(tables.iter().map(|table| unguard(&table.relation())));
                 statements.extend(tables.iter().map(Moved::put_back));
                 statements.extend(rest.end);
                 statements.extend(tables.iter().map(Moved::drop_back));
-                statements.extend(tables.iter().map(|table| unguard(&table.relation())));
             }
         }
         statements.extend(tables.iter().map(fence::open));
