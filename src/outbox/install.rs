@@ -228,7 +228,7 @@ impl Step {
 struct Pair<'a> {
     from: Table,
     to: &'a Table,
-    /// What makes the primary's, if it is not there.
+    /// The statement that makes the primary's, if it is not there.
     making: Option<String>,
 }
 

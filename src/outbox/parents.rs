@@ -13,7 +13,7 @@ use super::{
 use crate::sql::Parent;
 
 impl Statements {
-    /// What the rows of the table name, each with its place.
+    /// Tables that the rows of this one name rows of, each with its place.
     fn parents(&self) -> impl Iterator<Item = (usize, &'static Parent)> {
         self.table.relayed.map_or(&[][..], |relayed| relayed.parents).iter().enumerate()
     }

@@ -59,7 +59,7 @@ fn added(relation: &str, columns: &str, parents: &[Parent]) -> String {
     )
 }
 
-/// What rows name by numbers of their own server, as names in quotes.
+/// A table whose rows are named by numbers of their own server, and its columns; as names in quotes.
 struct Parent {
     relation: String,
     column: String,

@@ -63,18 +63,18 @@ pub struct Relayed {
 pub struct Parent {
     /// The column that names them.
     pub column: &'static str,
-    /// Their table, in the same schema.
+    /// The table, in the same schema.
     pub table: &'static str,
-    /// Its column that each database numbers for itself.
+    /// The column that each database numbers for itself.
     pub id: &'static str,
-    /// Its column that is unique, and the same on both sides. All others have defaults.
+    /// The column that is unique, and the same on both sides. All others have defaults.
     pub name: &'static str,
 }
 
 /// A function of the library that makes a table.
 #[derive(Debug)]
 pub struct Maker {
-    /// Its name, in the table's schema. It takes a text.
+    /// The name, in the table's schema. It takes a text.
     pub function: &'static str,
     /// The table's name is this, and then the text.
     pub prefix: &'static str,

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::super::{
     drift::drift,
-    install::{Plan, install, unguard},
+    install::{install, unguard},
     link::{Failure, Link},
     relay::LOCK,
     tables,
@@ -275,15 +275,6 @@ impl Mover<'_> {
         for step in &plan.steps {
             let link = if step.on_primary { &mut sides.primary } else { &mut sides.jobs };
             transact(link, &step.statements).await?;
-        }
-        Ok(())
-    }
-
-    /// What the outbox refuses was the primary's as long as it had the jobs.
-    async fn guard(&self, sides: &mut Sides) -> Result<(), Failure> {
-        let here = tables::read(&mut sides.primary, self.rules.outgoing()).await?;
-        for step in Plan::default().with_guards(&here).steps {
-            transact(&mut sides.primary, &step.statements).await?;
         }
         Ok(())
     }
