@@ -6,6 +6,7 @@
 
 use std::{
     cell::Cell,
+    num::NonZeroU64,
     sync::LazyLock,
     time::{Duration, Instant},
 };
@@ -20,28 +21,36 @@ thread_local! {
 /// A moment by the system's monotonic clock: one number, so that the time between two is a subtraction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment {
-    /// Nanoseconds since the first look.
-    nanos: u64,
+    /// Nanoseconds since the first look, and one.
+    nanos: NonZeroU64,
 }
 
 impl Moment {
+    const fn at(nanos: u64) -> Self {
+        Self { nanos: NonZeroU64::MIN.saturating_add(nanos) }
+    }
+
     /// Looks at the clock, without a note of it for the thread.
     pub fn now() -> Self {
         let beginning = *BEGINNING;
         let time = Instant::now().saturating_duration_since(beginning);
-        Self { nanos: time.as_secs() * 1_000_000_000 + u64::from(time.subsec_nanos()) }
+        Self::at(time.as_secs() * 1_000_000_000 + u64::from(time.subsec_nanos()))
+    }
+
+    const fn nanos_since(self, earlier: Self) -> u64 {
+        self.nanos.get().saturating_sub(earlier.nanos.get())
     }
 
     /// How long after `earlier` it is; zero if it is not.
     #[inline]
     pub const fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.nanos.saturating_sub(earlier.nanos))
+        Duration::from_nanos(self.nanos_since(earlier))
     }
 
     /// How long after `earlier` it is, in whole milliseconds.
     #[inline]
     pub const fn millis_since(self, earlier: Self) -> u64 {
-        self.nanos.saturating_sub(earlier.nanos) / 1_000_000
+        self.nanos_since(earlier) / 1_000_000
     }
 
     /// How long ago it is.
@@ -50,9 +59,9 @@ impl Moment {
     }
 
     /// The moment so much later.
+    #[must_use]
     pub fn after(self, time: Duration) -> Self {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        Self { nanos: self.nanos.saturating_add(nanos) }
+        Self { nanos: self.nanos.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)) }
     }
 }
 

@@ -155,8 +155,8 @@ enum JobsCommand {
     Verify,
     /// Move the library's tables to the job database (`--to jobs`) or to the primary again (`--back`), while workers run.
     ///
-    /// Killed at any moment, it goes on where it was when it is run again. Needs a configuration whose pools.jobs is on the
-    /// job database, which no instance has loaded yet.
+    /// Tables that are missing there are made as they are here. Killed at any moment, it goes on where it was when it is run
+    /// again. Needs a configuration whose pools.jobs is on the job database, which no instance has loaded yet.
     ///
     /// Example: bulkhead --config new.toml jobs move --to jobs --console postgres://admin:password@10.0.0.7:6432/bulkhead
     Move(MoveArguments),

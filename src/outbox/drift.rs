@@ -52,16 +52,38 @@ pub struct Drift {
 
 /// Compares all job tables of both sides.
 pub async fn drift(primary: &mut Link, jobs: &mut Link, rules: &Rules) -> Result<Drift, Failure> {
-    Ok(compare(&facts(primary, rules).await?, &facts(jobs, rules).await?))
+    drift_of(primary, jobs, &|schema, table| rules.is_job_table(schema, table)).await
 }
 
-async fn facts(link: &mut Link, rules: &Rules) -> Result<Facts, Failure> {
+/// Compares these tables of both sides, by schema and name.
+pub(super) async fn drift_of(
+    primary: &mut Link,
+    jobs: &mut Link,
+    is_compared: &dyn Fn(&str, &str) -> bool,
+) -> Result<Drift, Failure> {
+    Ok(compare(&facts(primary, is_compared).await?, &facts(jobs, is_compared).await?))
+}
+
+/// All that these tables have on one side, a line each, sorted.
+pub(super) async fn lines_of(
+    link: &mut Link,
+    is_compared: &dyn Fn(&str, &str) -> bool,
+) -> Result<Vec<String>, Failure> {
+    let facts = facts(link, is_compared).await?.into_iter();
+    let told =
+        |([schema, table, what], like): ([String; 3], String)| format!("{schema}.{table}: {what}: {like}");
+    let mut lines: Vec<String> = facts.map(told).collect();
+    lines.sort_unstable();
+    Ok(lines)
+}
+
+async fn facts(link: &mut Link, is_compared: &dyn Fn(&str, &str) -> bool) -> Result<Facts, Failure> {
     let reply = link.ask(FACTS).await?;
     let facts = reply.rows.into_iter().filter_map(|row| {
         let [schema, table, what, like] = <[Option<String>; 4]>::try_from(row).ok()?;
         Some(([schema?, table?, what?], like.unwrap_or_default()))
     });
-    Ok(facts.filter(|([schema, table, _], _)| rules.is_job_table(schema, table)).collect())
+    Ok(facts.filter(|([schema, table, _], _)| is_compared(schema, table)).collect())
 }
 
 fn compare(primary: &Facts, jobs: &Facts) -> Drift {

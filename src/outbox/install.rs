@@ -8,7 +8,7 @@ use super::{
     tables::{
         Partitions, Sequence, Side, Table, is_strided, is_unguarded, misfits, source_literal, unfit_parents,
     },
-    text::{literal, name},
+    text::{carry_out, literal, name},
 };
 
 /// Numbers above all that were given stay unused, so many: for what is given while this is looked at.
@@ -302,11 +302,11 @@ fn stride(table: &Table, start: i64, odd: bool) -> Vec<String> {
     vec![
         lock(table),
         format!("ALTER SEQUENCE {sequence} INCREMENT BY 2 RESTART WITH {start}"),
-        format!(
-            "DO $bulkhead$ BEGIN IF (SELECT pg_catalog.max({column}) FROM {relation}) >= {start} THEN \
-             RAISE EXCEPTION '% has numbers from {start} on', {source} USING HINT = 'Try again.'; END IF; END $bulkhead$",
+        carry_out(&format!(
+            "BEGIN IF (SELECT pg_catalog.max({column}) FROM {relation}) >= {start} THEN \
+             RAISE EXCEPTION '% has numbers from {start} on', {source} USING HINT = 'Try again.'; END IF; END",
             source = literal(&source)
-        ),
+        )),
     ]
 }
 

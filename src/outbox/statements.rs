@@ -6,7 +6,7 @@
 use super::{
     COUNTED_MAX,
     tables::{Table, source_literal},
-    text::{literal, name},
+    text::{carry_out, literal, name},
 };
 
 pub(super) const EQUALS: &str = "OPERATOR(pg_catalog.=)";
@@ -261,12 +261,12 @@ impl Statements {
 
     /// On the primary: fails if rows wait.
     pub(super) fn refuse_rows(&self) -> String {
-        format!(
-            "DO $bulkhead$ BEGIN IF EXISTS (SELECT FROM {}) THEN RAISE EXCEPTION '% has rows that wait', {} \
-             USING HINT = 'Let the relay move them first: bulkhead jobs status.'; END IF; END $bulkhead$",
+        carry_out(&format!(
+            "BEGIN IF EXISTS (SELECT FROM {}) THEN RAISE EXCEPTION '% has rows that wait', {} \
+             USING HINT = 'Let the relay move them first: bulkhead jobs status.'; END IF; END",
             self.relation(),
             source_literal(&self.table),
-        )
+        ))
     }
 
     /// On the primary: which of these keys are still there, as `keys` is an array in SQL.

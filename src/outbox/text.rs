@@ -10,6 +10,11 @@ pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// A statement that carries out this PL/pgSQL, whatever is in it: a name may hold any delimiter.
+pub(super) fn carry_out(body: &str) -> String {
+    format!("DO {}", literal(body))
+}
+
 /// Texts as an array of type `text[]`.
 pub(super) fn array<S: AsRef<str>>(texts: &[S]) -> String {
     let texts: Vec<String> = texts.iter().map(|text| literal(text.as_ref())).collect();
@@ -63,6 +68,7 @@ mod tests {
     fn quotes() {
         assert_eq!(name("a\"b"), "\"a\"\"b\"");
         assert_eq!(literal("it's \\"), "'it''s \\'");
+        assert_eq!(carry_out("BEGIN; 'x'"), "DO 'BEGIN; ''x'''");
         assert_eq!(array(&["a", "b'"]), "ARRAY['a', 'b''']::pg_catalog.text[]");
     }
 

@@ -232,7 +232,7 @@ impl Session {
                 if is_open
                     && control == Control::Commit
                     && has_written(leased)
-                    && across.beside.as_ref().is_some_and(has_written)
+                    && across.beside.as_deref().is_some_and(has_written)
                 {
                     return Err(reply::ends_on_two_servers().into());
                 }
@@ -294,7 +294,7 @@ impl Session {
     }
 
     /// Ends the session's hold on the backend beside.
-    pub(super) fn part_beside(&mut self) -> Option<Leased> {
+    pub(super) fn part_beside(&mut self) -> Option<Box<Leased>> {
         let beside = self.hold.across.take()?.beside.take()?;
         let main = self.hold.leased.replace(beside);
         let beside = self.part();

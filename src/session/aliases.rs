@@ -103,7 +103,7 @@ impl Rewriting<'_> {
 impl Session {
     /// Whether the backend, if there is one, may have statements that the session has prepared by SQL.
     pub(super) fn may_have_sql_names(&self) -> bool {
-        self.own.has_sql_names() && self.hold.leased.as_ref().is_some_and(Leased::may_have_sql_names)
+        self.own.has_sql_names() && self.hold.leased.as_deref().is_some_and(Leased::may_have_sql_names)
     }
 }
 

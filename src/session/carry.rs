@@ -134,7 +134,7 @@ impl Session {
         }
         let opening: Vec<String> =
             opening.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect();
-        if !self.hold.leased.as_ref().is_some_and(is_of_jobs) {
+        if !self.hold.leased.as_deref().is_some_and(is_of_jobs) {
             self.change_places();
         }
         let may_be = self.hold.leased.as_ref().is_some_and(|leased| {

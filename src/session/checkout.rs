@@ -263,7 +263,8 @@ impl Session {
         lease.prepared = lease.prepared.taken(is_own);
         lease.uses = lease.uses.wrapping_add(1);
         self.own.last = Some((pool, lease.id, lease.uses));
-        let mut leased = Leased::new(lease, pool, keeps(pool, &self.own, &self.view, &self.who), place);
+        let mut leased =
+            Box::new(Leased::new(lease, pool, keeps(pool, &self.own, &self.view, &self.who), place));
         leased.left.judged_at = judged_at;
         if leased.protocol.reading() != self.own.reading {
             // The request was judged as another server reads it.

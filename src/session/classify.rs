@@ -116,7 +116,7 @@ impl<'a> Judge<'a> {
     /// The text of a Query.
     pub(super) fn query_text(self, request: Request) -> Result<&'a [u8], Malformed> {
         let body = self.inbox.get(5..request.len).unwrap_or_default();
-        Body::new(body, "Query").cstring()
+        Body::new(body, "Query").text()
     }
 
     /// The verdict of a text. One that would take long to judge, and has not been judged, has none.

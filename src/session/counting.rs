@@ -63,7 +63,7 @@ impl Session {
         if let Some(requests) = self.requests().filter(|_| demand.statements > 0) {
             requests.count(demand.verdict.class, demand.verdict.reason);
         }
-        let leased = self.hold.leased.as_ref();
+        let leased = self.hold.leased.as_deref();
         let was_pinned = leased.is_some_and(Leased::is_pinned);
         let is_part = leased.is_some_and(|leased| leased.usage.transaction.is_some());
         let goes_on = leased.filter(|_| demand.statements == 0).and_then(|leased| leased.usage.last);
@@ -79,8 +79,9 @@ impl Session {
 
     /// Counts a transaction that begins on the backend that the session has kept.
     pub(crate) fn count_again(&mut self) {
-        let begins =
-            |leased: &&mut Leased| leased.protocol.status() == TxStatus::Idle && !leased.protocol.is_open();
+        let begins = |leased: &&mut Box<Leased>| {
+            leased.protocol.status() == TxStatus::Idle && !leased.protocol.is_open()
+        };
         let Some(leased) = self.hold.leased.as_mut().filter(begins) else { return };
         leased.usage.transaction = None;
         if let Some(requests) = self.requests() {
@@ -93,8 +94,9 @@ impl Session {
     pub(crate) fn took(&mut self, demand: &Demand) {
         let start = self.under_way.tally().arrival();
         let class = demand.verdict.class;
-        let goes_on =
-            |leased: &&mut Leased| leased.protocol.status() != TxStatus::Idle || leased.protocol.is_open();
+        let goes_on = |leased: &&mut Box<Leased>| {
+            leased.protocol.status() != TxStatus::Idle || leased.protocol.is_open()
+        };
         let is_part = match self.hold.leased.as_mut().filter(goes_on) {
             Some(leased) => {
                 let (_, of_first) = leased.usage.transaction.get_or_insert((start, class));
@@ -117,7 +119,7 @@ impl Session {
             if let Some(verdict) = self.under_way.tally().goes_on() {
                 self.note_ran((&verdict, true), pool, clock::since(start));
             } else {
-                self.under_way.end(pool);
+                self.under_way.tally().end(pool);
             }
             return;
         }
@@ -140,7 +142,7 @@ impl Session {
         if demand.statements > 0 {
             self.note_ran((&demand.verdict, false), pool, took);
         } else {
-            self.under_way.end(pool);
+            self.under_way.tally().end(pool);
         }
     }
 
@@ -175,7 +177,7 @@ impl Session {
             }
             leased.usage.last = Some((verdict.text, verdict.class, verdict.reason));
         }
-        under_way.end(pool);
+        tally.end(pool);
     }
 
     /// The literals and values of a request, as far as there is room for them.

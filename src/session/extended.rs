@@ -410,7 +410,7 @@ impl Session {
         }
         let judge = self.judge();
         let judged = (judge.verdict(parse.text), judge.epochs(parse.text));
-        let is_own = means_its_own(&self.hold.transaction, self.hold.leased.as_ref());
+        let is_own = means_its_own(&self.hold.transaction, self.hold.leased.as_deref());
         self.own.remember_named(parse, judged, is_own, &self.view)?;
         Ok(())
     }

@@ -40,8 +40,8 @@ const OPENING_BYTES: usize = 8192;
 pub(super) struct Hold {
     /// A transaction that exists here only.
     pub(super) transaction: LocalTransaction,
-    /// The backend, while the session holds one.
-    pub(super) leased: Option<Leased>,
+    /// The backend, while the session holds one. Boxed: few of many sessions do.
+    pub(super) leased: Option<Box<Leased>>,
     /// The part that concerns another server than the backend's: while a transaction could be on both, or a backend is held of each.
     pub(super) across: Option<Box<Across>>,
 }
@@ -91,7 +91,7 @@ pub(super) struct Across {
     /// A savepoint is among them.
     pub(super) has_savepoint: bool,
     /// The backend that requests do not go to.
-    pub(super) beside: Option<Leased>,
+    pub(super) beside: Option<Box<Leased>>,
     /// A statement about savepoints, or a definition, that the backend beside is to get, too, once it has succeeded.
     pub(super) echo: Option<Box<[u8]>>,
     /// Something was defined on both in the transaction.
@@ -149,13 +149,13 @@ impl Hold {
 
     /// The backends that the session is pinned to.
     pub(super) fn pinned(&self) -> impl Iterator<Item = &Leased> {
-        let beside = self.across.as_ref().and_then(|across| across.beside.as_ref());
-        self.leased.iter().chain(beside).filter(|leased| leased.is_pinned())
+        let beside = self.across.as_ref().and_then(|across| across.beside.as_deref());
+        self.leased.as_deref().into_iter().chain(beside).filter(|leased| leased.is_pinned())
     }
 
     /// Whether the session has its backend for longer than a transaction.
     pub(super) fn is_pinned(&self) -> bool {
-        self.leased.as_ref().is_some_and(Leased::is_pinned)
+        self.leased.as_deref().is_some_and(Leased::is_pinned)
     }
 
     /// Whether statements may have left one of these on the backend.
@@ -200,6 +200,7 @@ impl Leased {
     }
 
     /// The facts by which it is decided whether the backend is kept, asked or given back.
+    #[inline]
     pub(super) fn facts(&self, own: &Own, is_streaming: bool, is_outdated: bool, was_asked: bool) -> Facts {
         Facts {
             is_quiescent: self.lease.protocol.quiescent().is_some(),

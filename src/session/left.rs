@@ -125,6 +125,11 @@ impl Left {
         self.noted.as_mut().map(|noted| std::mem::take(&mut noted.restored)).unwrap_or_default()
     }
 
+    /// Whether it has none of the notes that few requests make.
+    pub(super) const fn has_nothing_noted(&self) -> bool {
+        self.noted.is_none()
+    }
+
     /// The names of what was only added, for the last time.
     pub(super) fn take_added(&mut self) -> Vec<String> {
         self.noted.as_mut().map(|noted| std::mem::take(&mut noted.added)).unwrap_or_default()

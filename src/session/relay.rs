@@ -101,8 +101,10 @@ impl Session {
                 if let Some(request) = self.buffered_request()? {
                     return Poll::Ready(Ok(Moved::Request(request)));
                 }
-            } else if !self.attend()? {
+            } else if self.attend()? {
+                // It has had nothing to do for a while.
                 self.under_way.rest();
+            } else {
                 return Poll::Pending;
             }
         }

@@ -119,6 +119,7 @@ impl Binds {
     /// Takes in one whole message. True if it only goes on with a portal that was bound.
     fn goes_on(&mut self, tag: u8, body: &[u8]) -> bool {
         match (&self, tag) {
+            (Self::More, _) => false,
             (Self::One { .. }, b'E') if body.first() == Some(&0) => true,
             (Self::One { .. }, b'D') if body == b"P\0" => true,
             (Self::One { .. }, b'S') => true,
@@ -148,21 +149,25 @@ impl About {
             (self.statements, self.portals) = (true, true);
             return;
         }
-        let is_statement = body.first() == Some(&b'S');
-        self.describes_unnamed |= tag == b'D' && is_statement && body.get(1) == Some(&0);
-        let (statements, portals) = match tag {
+        let is_statement = || body.first() == Some(&b'S');
+        match tag {
             b'P' => {
                 self.parses = true;
-                (body.first() != Some(&0), false)
+                self.statements |= body.first() != Some(&0);
             }
-            b'B' => (!self.parses || names_statement(body).unwrap_or(true), true),
-            b'D' => (is_statement && (!self.parses || body.get(1) != Some(&0)), !is_statement),
-            b'C' => (is_statement, !is_statement),
-            b'H' | b'S' => (false, false),
-            _ => (false, true),
-        };
-        self.statements |= statements;
-        self.portals |= portals;
+            b'B' => {
+                self.statements |= !self.parses || names_statement(body).unwrap_or(true);
+                self.portals = true;
+            }
+            b'D' if is_statement() => {
+                let is_unnamed = body.get(1) == Some(&0);
+                self.describes_unnamed |= is_unnamed;
+                self.statements |= !(self.parses && is_unnamed);
+            }
+            b'C' if is_statement() => self.statements = true,
+            b'H' | b'S' => {}
+            _ => self.portals = true,
+        }
     }
 }
 

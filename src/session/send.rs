@@ -101,7 +101,7 @@ impl Sending<'_> {
         }
         if completion.is_some() {
             leased.protocol.withhold_ready();
-            self.under_way.tally().restore = completion;
+            self.under_way.tally().restore = completion.map(String::into_boxed_str);
         }
         let sent = leased.send(if draft.is_empty() { &self.client.inbox[..request.len] } else { &draft });
         leased.protocol.insert_leading(&mut self.client.outbox);
@@ -395,7 +395,7 @@ impl Sending<'_> {
 impl Session {
     /// Completes a request that resets settings, and tells the client that it is done.
     pub(crate) async fn restore(&mut self, sql: &str) -> Result<(), Ended> {
-        let is_done = |leased: &&mut Leased| !leased.left.failed && leased.left.discarded.settings;
+        let is_done = |leased: &&mut Box<Leased>| !leased.left.failed && leased.left.discarded.settings;
         let Some(leased) = self.hold.leased.as_mut().filter(is_done) else {
             let status = self.status();
             message::ready(&mut self.client.outbox, status);

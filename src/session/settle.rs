@@ -146,14 +146,15 @@ impl Session {
 
     /// Ends the session's hold on its backend. Every lease ends by this, whichever way: what must follow from it cannot
     /// be forgotten on one of them.
-    pub(super) fn part(&mut self) -> Option<Leased> {
+    pub(super) fn part(&mut self) -> Option<Box<Leased>> {
         self.hold.leased.as_ref()?;
         self.who.key.holds_none();
         self.part_unreachable()
     }
 
     /// The same, when no cancel finds the backend any more.
-    fn part_unreachable(&mut self) -> Option<Leased> {
+    #[inline]
+    fn part_unreachable(&mut self) -> Option<Box<Leased>> {
         let mut leased = self.hold.leased.take()?;
         if leased.protocol.status() != TxStatus::Idle
             && let Some(across) = &mut self.hold.across

@@ -1,8 +1,6 @@
 //! The figures of the request under way, and of its session: gathered on the way, and taken up by `counting`.
-//!
-//! A thread keeps one for the next request of any of its sessions, so that an idle session has none.
 
-use std::{cell::Cell, time::Duration};
+use std::time::Duration;
 
 use crate::{
     clock::{self, Moment},
@@ -10,10 +8,6 @@ use crate::{
     shared::{counters::ReadOn, queries::Ran},
     sql::{Class, Reason, TextId, Verdict},
 };
-
-thread_local! {
-    static SPARE: Cell<Option<Box<Tally>>> = const { Cell::new(None) };
-}
 
 /// The request under way, as far as it has come.
 #[derive(Debug, Default)]
@@ -32,7 +26,7 @@ pub(super) struct Tally {
     /// The pool that it is to run on.
     pub(super) pool: Option<PoolId>,
     /// The statement that completes it, if it succeeds.
-    pub(super) restore: Option<String>,
+    pub(super) restore: Option<Box<str>>,
     /// The request only prepares or describes statements.
     pub(super) prepares: bool,
     /// The request goes on with a transaction that others before it were a part of.
@@ -46,6 +40,9 @@ pub(super) struct Tally {
     /// The work of the session until now, if its end is to be logged.
     pub(super) totals: Option<Box<Totals>>,
 }
+
+/// Allocated for each session that is at work, in a size of its own: what idle sessions let go of makes room for others.
+const _: () = assert!(size_of::<Tally>() <= 96);
 
 /// The work of a session.
 #[derive(Debug)]
@@ -61,11 +58,6 @@ pub(super) struct Totals {
 }
 
 impl Tally {
-    /// One of a request that has just come.
-    pub(super) fn new() -> Box<Self> {
-        SPARE.take().unwrap_or_default()
-    }
-
     /// When the request came.
     pub(super) fn arrival(&self) -> Moment {
         self.began.unwrap_or_else(clock::last_tick)
@@ -82,42 +74,16 @@ impl Tally {
         Some(Verdict { text, ..Verdict::new(class, reason) })
     }
 
-    /// The request is over. What is left is the session's own.
-    pub(super) fn end(mut self: Box<Self>, pool: Option<PoolId>) -> Option<Box<Self>> {
-        let Self { failed, waited, .. } = *self;
+    /// The request is over.
+    pub(super) fn end(&mut self, pool: Option<PoolId>) {
         if let Some(totals) = &mut self.totals {
             totals.requests += 1;
-            totals.errors += u64::from(failed);
-            totals.waited += waited;
+            totals.errors += u64::from(self.failed);
+            totals.waited += self.waited;
             totals.pools |= pool.map_or(0, |pool| 1 << (pool.0 % 64));
         }
-        self.rest()
-    }
-
-    /// No request is under way. What is left is the session's own; the thread keeps what nothing is left in.
-    pub(super) fn rest(mut self: Box<Self>) -> Option<Box<Self>> {
-        let totals = self.totals.take();
-        *self = Self { totals, ..Self::default() };
-        if self.totals.is_some() {
-            return Some(self);
-        }
-        SPARE.set(Some(self));
-        None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_of_one_request_is_in_the_next() {
-        let mut tally = Tally::new();
-        (tally.rows, tally.failed, tally.values) = (3, true, Some("secret".into()));
-        let place = std::ptr::from_ref(&*tally);
-        assert!(tally.end(None).is_none());
-        let next = Tally::new();
-        assert!(std::ptr::eq(place, &*next), "it is used again");
-        assert_eq!((next.rows, next.failed, next.values, next.began), (0, false, None, None));
+        (self.rows, self.waited, self.failed) = (0, Duration::ZERO, false);
+        (self.read_on, self.pool, self.values) = (None, None, None);
+        self.prepares = false;
     }
 }

@@ -1,10 +1,7 @@
 //! The request under way.
 
 use super::{tally::Tally, transaction::Ending};
-use crate::{
-    route::PoolId,
-    shared::{Snapshot, attention::Call},
-};
+use crate::shared::{Snapshot, attention::Call};
 
 /// The request under way.
 #[derive(Debug)]
@@ -25,7 +22,7 @@ pub(super) struct UnderWay {
     pub(super) known: u32,
     /// The request, or the one at the start of the inbox, was sent before.
     pub(super) is_repeated: bool,
-    /// The figures of it; there are none between requests, unless the session's own are kept.
+    /// The figures of it; there are none before the first one, and none of a session that has been idle for a while.
     pub(super) tally: Option<Box<Tally>>,
 }
 
@@ -47,17 +44,12 @@ impl UnderWay {
 
     /// The figures of the request under way.
     pub(super) fn tally(&mut self) -> &mut Tally {
-        self.tally.get_or_insert_with(Tally::new)
+        self.tally.get_or_insert_default()
     }
 
-    /// Nothing is under way any more, which has run on this pool.
-    pub(super) fn end(&mut self, pool: Option<PoolId>) {
-        self.tally = self.tally.take().and_then(|tally| tally.end(pool));
-    }
-
-    /// The session is idle: there are no figures of a request that was answered without a server.
+    /// Lets go of the figures of the last request, if there is none under way: an idle session has no use for them.
     pub(super) fn rest(&mut self) {
-        self.tally = self.tally.take().and_then(Tally::rest);
+        self.tally.take_if(|tally| tally.totals.is_none());
     }
 
     /// Whether a statement is to complete it.
@@ -66,7 +58,7 @@ impl UnderWay {
     }
 
     /// The statement that completes it, if it has succeeded; it is nobody's from then on.
-    pub(super) fn take_restore(&mut self) -> Option<String> {
+    pub(super) fn take_restore(&mut self) -> Option<Box<str>> {
         self.tally.as_mut().and_then(|tally| tally.restore.take())
     }
 }

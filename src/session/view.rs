@@ -18,6 +18,9 @@ pub(super) struct View {
     pub(super) catalog: Arc<DatabaseCatalog>,
 }
 
+/// Effects that are noted when their transaction has ended.
+const NOTED: Effects = DEFINES.with(Effects::DROPS).with(Effects::CHANGES_DEFAULTS);
+
 impl View {
     /// The view of an identity's sessions on what is in force.
     pub(super) fn new(live: Arc<Current>, snapshot: Arc<Snapshot>, identity: &Arc<Identity>) -> Self {
@@ -26,6 +29,9 @@ impl View {
 
     /// Definitions may have changed: classification and shared statements must follow.
     pub(super) fn note_definitions(&self, left: &mut Left) {
+        if left.has_nothing_noted() && !left.effects.has(NOTED) {
+            return;
+        }
         let is_proven = !left.effects.has(Effects::UNPROVEN) && left.judged_at == self.catalog.changes();
         let added = left.take_added();
         if left.effects.has(Effects::DDL) || left.effects.has(Effects::ADDS) && !is_proven {
@@ -38,8 +44,7 @@ impl View {
         if left.effects.has(Effects::CHANGES_DEFAULTS) {
             self.snapshot.renew_backends();
         }
-        let noted = DEFINES.with(Effects::DROPS).with(Effects::CHANGES_DEFAULTS);
-        left.effects = left.effects.without(noted);
+        left.effects = left.effects.without(NOTED);
     }
 
     /// The transaction of what is held has ended: notes what its texts may have done to anything but the backend.

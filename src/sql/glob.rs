@@ -3,40 +3,50 @@
 /// A compiled glob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
-    pattern: Box<[u8]>,
+    pattern: Box<str>,
     wild: bool,
 }
 
 impl Glob {
     /// Compiles a pattern.
     pub fn new(pattern: &str) -> Self {
-        let pattern = pattern.to_lowercase().into_bytes().into_boxed_slice();
-        let wild = pattern.iter().any(|byte| matches!(byte, b'*' | b'?'));
+        let pattern = pattern.to_lowercase().into_boxed_str();
+        let wild = pattern.contains(['*', '?']);
         Self { pattern, wild }
     }
 
     /// Whether the whole of `name` matches.
     pub fn matches(&self, name: &str) -> bool {
-        let name = name.as_bytes();
-        if !self.wild {
-            return name.eq_ignore_ascii_case(&self.pattern);
+        if !name.is_ascii() {
+            // A character of it is more than a byte.
+            let [pattern, name] =
+                [&*self.pattern, &name.to_lowercase()].map(|text| Vec::from_iter(text.chars()));
+            return matches(&pattern, &name, ['*', '?'], |one, other| one == other);
         }
-        matches(&self.pattern, name)
+        let (pattern, name) = (self.pattern.as_bytes(), name.as_bytes());
+        if !self.wild {
+            return name.eq_ignore_ascii_case(pattern);
+        }
+        matches(pattern, name, [b'*', b'?'], |one, other| one == other.to_ascii_lowercase())
     }
 }
 
 /// Greedy match that goes back to the last `*` only: no worse than pattern times name.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
+fn matches<T: Copy + PartialEq>(
+    pattern: &[T],
+    name: &[T],
+    [many, one]: [T; 2],
+    is_same: impl Fn(T, T) -> bool,
+) -> bool {
     let (mut p, mut n) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while n < name.len() {
         match pattern.get(p) {
-            Some(b'*') => {
+            Some(wanted) if *wanted == many => {
                 star = Some((p, n));
                 p += 1;
             }
-            Some(b'?') => (p, n) = (p + 1, n + 1),
-            Some(&byte) if byte == name[n].to_ascii_lowercase() => (p, n) = (p + 1, n + 1),
+            Some(wanted) if *wanted == one || is_same(*wanted, name[n]) => (p, n) = (p + 1, n + 1),
             _ => match star {
                 Some((at, from)) => {
                     star = Some((at, from + 1));
@@ -46,7 +56,7 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
             },
         }
     }
-    pattern[p..].iter().all(|&byte| byte == b'*')
+    pattern[p..].iter().all(|wanted| *wanted == many)
 }
 
 #[cfg(test)]
@@ -67,6 +77,12 @@ mod tests {
             ("j????", "j123", false),
             ("*", "", true),
             ("", "a", false),
+            ("AUFTRÄGE", "aufträge", true),
+            ("aufträge", "AUFTRÄGE", true),
+            ("auftr?ge", "Aufträge", true),
+            ("auftr??ge", "Aufträge", false),
+            ("*Ä*", "aufträge", true),
+            ("ä*", "auftrag", false),
         ] {
             assert_eq!(Glob::new(pattern).matches(name), expected, "{pattern} {name}");
         }

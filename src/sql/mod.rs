@@ -42,6 +42,7 @@ mod lexer;
 mod libraries;
 mod names;
 mod normal;
+mod objects;
 mod outgoing;
 mod parse;
 mod plpgsql;

@@ -186,7 +186,7 @@ impl Rules {
     }
 
     /// Whether the primary has a copy of the job database's rows of this table.
-    pub(super) fn is_mirrored(&self, schema: Option<&str>, table: &str) -> bool {
+    pub fn is_mirrored(&self, schema: Option<&str>, table: &str) -> bool {
         let has = |of: &&Outgoing| of.mirrored.iter().any(|name| name.eq_ignore_ascii_case(table));
         self.outgoing.iter().filter(has).any(|of| of.may_be_in(schema))
     }
@@ -206,11 +206,6 @@ impl Rules {
                 self.indexes.push(Glob::new(&format!("{}{ending}", table.as_ref())));
             }
         }
-    }
-
-    /// Whether a table of this schema is a job table.
-    pub fn is_job_table(&self, schema: &str, table: &str) -> bool {
-        self.object(Object::Relation, Some(schema), table)
     }
 
     /// Whether everything in this schema is a job object.

@@ -90,7 +90,7 @@ impl<'a> ClientMessage<'a> {
     #[inline(always)]
     pub fn read(tag: u8, body: &'a [u8]) -> Result<Self, Malformed> {
         Ok(match tag {
-            b'Q' => Self::Query { text: Body::new(body, "Query").cstring()? },
+            b'Q' => Self::Query { text: Body::new(body, "Query").text()? },
             b'P' => Self::Parse(Parse::read(body)?),
             b'B' => Self::Bind(Bind::read(body)?),
             b'D' => Self::Describe(Item::read(body, "Describe")?),
@@ -110,7 +110,7 @@ impl<'a> Parse<'a> {
         let mut body = Body::new(body, "Parse");
         let name = body.cstring()?;
         let behind = body.rest();
-        Ok(Self { name, text: body.cstring()?, types: body.rest(), body: behind })
+        Ok(Self { name, text: body.text()?, types: body.rest(), body: behind })
     }
 }
 

@@ -58,11 +58,23 @@ impl<'a> Body<'a> {
     /// Bytes up to the next zero, which is consumed.
     pub fn cstring(&mut self) -> Result<&'a [u8], Malformed> {
         // Most names are empty or short: a search for longer ones costs more before it begins.
-        let near = self.rest.iter().take(NEAR).position(|byte| *byte == 0);
-        let end = near.or_else(|| memchr::memchr(0, self.rest)).ok_or_else(|| self.malformed())?;
+        match self.rest.iter().take(NEAR).position(|byte| *byte == 0) {
+            Some(end) => Ok(self.up_to(end)),
+            None => self.text(),
+        }
+    }
+
+    /// The same of what is longer than a name as a rule.
+    pub fn text(&mut self) -> Result<&'a [u8], Malformed> {
+        let end = memchr::memchr(0, self.rest).ok_or_else(|| self.malformed())?;
+        Ok(self.up_to(end))
+    }
+
+    /// The bytes before the zero at `end`, which is consumed.
+    fn up_to(&mut self, end: usize) -> &'a [u8] {
         let (text, rest) = self.rest.split_at(end);
         self.rest = &rest[1..];
-        Ok(text)
+        text
     }
 
     /// Exactly `count` bytes.

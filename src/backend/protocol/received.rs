@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::{
-    Awaits, Discarded, Failure, Kind, Opening, Protocol, Ready, Repeat, Step, Transient, Whose, heard,
+    Awaits, Discarded, Failure, Kind, Opening, Part, Protocol, Ready, Repeat, Step, Transient, Whose, heard,
     naming, reading_of, shapes,
 };
 use crate::{
@@ -58,27 +58,24 @@ impl Protocol {
                 break;
             }
             self.insert_due(chunk, out);
+            let end = self.pass_plain(chunk, at)?;
+            out.pass(chunk, at, end);
+            at = end;
             let rest = &chunk[at..];
             let Some(header) = Header::peek(rest)? else {
                 self.tail.extend_from_slice(rest);
                 break;
             };
             let here = rest.len().min(header.len);
-            let is_whole = header.tag != b'C' || here == header.len || header.len > INSPECTED_BYTES;
-            let passes = if is_whole && self.passes_at_once(header.tag) {
-                true
-            } else {
-                let limit = self.looks_into(header.tag);
-                if here < header.len && header.len <= limit {
-                    self.tail.extend_from_slice(rest);
-                    break;
-                }
-                let passes = self.on_message(header.tag, &rest[HEADER_BYTES..here], chunk, out);
-                if header.tag == b'S' && self.has_too_many_parameters() {
-                    return Err(BadFrame::Flood { tag: header.tag });
-                }
-                passes
-            };
+            let limit = self.looks_into(header.tag);
+            if here < header.len && header.len <= limit {
+                self.tail.extend_from_slice(rest);
+                break;
+            }
+            let passes = self.on_message(header.tag, &rest[HEADER_BYTES..here], chunk, out);
+            if header.tag == b'S' && self.has_too_many_parameters() {
+                return Err(BadFrame::Flood { tag: header.tag });
+            }
             if passes {
                 out.pass(chunk, at, at + here);
                 if header.tag == b'C' {
@@ -92,28 +89,30 @@ impl Protocol {
         Ok(())
     }
 
-    /// Whether a message is a reply for the client of which nothing has to be known: most of what comes is.
-    #[inline]
-    fn passes_at_once(&mut self, tag: u8) -> bool {
-        let is_plain = match tag {
-            b'T' | b'D' | b'1' | b'2' | b'n' => true,
-            b'C' => !self.watches,
-            _ => false,
-        };
-        if !is_plain || !self.last_words.is_empty() {
-            return false;
+    /// Goes over the whole messages from `at` on that are replies for the client of which nothing has to be known, as most of
+    /// what comes is, to where they end.
+    fn pass_plain(&mut self, chunk: &[u8], mut at: usize) -> Result<usize, BadFrame> {
+        let is_plain = |part: &&mut Part| part.whose == Whose::Client && part.steps.is_empty();
+        let Some(part) = self.parts.front_mut().filter(is_plain) else { return Ok(at) };
+        if !self.last_words.is_empty() {
+            return Ok(at);
         }
-        let Some(part) = self.parts.front_mut() else { return false };
-        if part.whose != Whose::Client || !part.steps.is_empty() {
-            return false;
+        let begin = at;
+        while let Some(header) = Header::peek(&chunk[at..])?
+            && let Some(message) = chunk.get(at..at + header.len)
+        {
+            match header.tag {
+                b'D' | b'T' | b'2' | b'n' | b'd' => {}
+                b'1' => part.parses = part.parses.saturating_sub(1),
+                b'C' if !self.watches => self.rows += rows_of(&message[HEADER_BYTES..]),
+                _ => break,
+            }
+            at += header.len;
         }
-        if part.repeat != Repeat::No {
+        if at > begin && part.repeat != Repeat::No {
             part.repeat = Repeat::Begun;
         }
-        if tag == b'1' {
-            part.parses = part.parses.saturating_sub(1);
-        }
-        true
+        Ok(at)
     }
 
     /// Up to which length a message is looked into.

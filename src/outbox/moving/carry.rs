@@ -11,7 +11,7 @@ use super::{
     catalog::{Moved, SCHEMA},
     sides::Sides,
     state::Direction,
-    texts::{CHANGES, CHUNK},
+    texts::CHANGES,
 };
 use crate::wire::message;
 
@@ -45,7 +45,7 @@ async fn put(to: &mut Link, sql: &str) -> Result<Reply, Failure> {
 }
 
 fn is_conflict(failure: &Failure) -> bool {
-    matches!(failure, Failure::Server { fields, .. } if fields.code == "23505")
+    matches!(failure, Failure::Server { fields, .. } if ["23505", "23P01"].contains(&fields.code.as_str()))
 }
 
 /// Copies the next rows; the last one's key, or `None` if there are no more.
@@ -133,6 +133,15 @@ async fn was_truncated(from: &mut Link, table: &Moved) -> Result<bool, Failure> 
     Ok(from.ask(&table.was_truncated()).await?.value(0, 0) == "t")
 }
 
+/// How many changes wait to be carried over.
+pub(super) async fn waiting(from: &mut Link, tables: &[Moved]) -> Result<u64, Failure> {
+    let mut waiting = 0;
+    for table in tables {
+        waiting += from.ask(&table.waiting()).await?.number(0);
+    }
+    Ok(waiting)
+}
+
 /// Whether any of these tables was emptied at once since.
 pub(super) async fn any_truncated(from: &mut Link, tables: &[Moved]) -> Result<bool, Failure> {
     for table in tables {
@@ -162,6 +171,18 @@ pub(super) async fn begin_anew(
     Ok(any)
 }
 
+/// Begins the copy of tables anew that a crash of either server may have emptied: those without a log.
+pub(super) async fn distrust(
+    sides: &mut Sides,
+    direction: Direction,
+    tables: &[Moved],
+) -> Result<(), Failure> {
+    for table in tables.iter().filter(|table| table.is_unlogged) {
+        sides.to(direction).ask(&table.copy_anew(direction)).await?;
+    }
+    Ok(())
+}
+
 /// Copies a table, from where its copy was left; how many rows have come.
 pub(super) async fn copy(sides: &mut Sides, direction: Direction, table: &Moved) -> Result<usize, Failure> {
     let source = literal(&table.source());
@@ -177,9 +198,6 @@ pub(super) async fn copy(sides: &mut Sides, direction: Direction, table: &Moved)
     let mut copied = 0;
     while let Some((key, rows)) = chunk(sides, direction, table, behind.as_deref()).await? {
         copied += rows;
-        if rows < CHUNK {
-            break;
-        }
         behind = Some(key);
     }
     let done = format!("UPDATE {SCHEMA}.progress SET is_done = true WHERE source_table = {source}");

@@ -5,14 +5,13 @@ use super::super::{
     link::{APPLICATION_NAME as RELAY, Failure, Link},
     text::{literal, name},
 };
-use super::catalog::{Moved, REFERENCES, SCHEMA};
+use super::catalog::{Moved, REFERENCES, SCHEMA, Tables};
 
 /// The name of a move's connections, whom no fence stops.
 pub(super) const APPLICATION_NAME: &str = "bulkhead move";
 
-const TRIGGERS: &str = "SELECT n.nspname, c.relname, t.tgname FROM pg_catalog.pg_trigger AS t \
-    JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
-    WHERE NOT t.tgisinternal AND t.tgenabled = 'O' AND t.tgname NOT LIKE 'bulkhead\\_%' ORDER BY 1, 2, 3";
+const TRIGGERS: &str = "SELECT t.tgrelid::pg_catalog.regclass, t.tgname FROM pg_catalog.pg_trigger AS t \
+    WHERE NOT t.tgisinternal AND t.tgenabled = 'O' AND t.tgname NOT LIKE 'bulkhead\\_%' ORDER BY 1, 2";
 
 /// Why a side refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +54,9 @@ pub(super) fn make() -> String {
     format!(
         "CREATE OR REPLACE FUNCTION {SCHEMA}.fence() RETURNS trigger LANGUAGE plpgsql SET search_path = '' AS $bulkhead$ \
          DECLARE who CONSTANT pg_catalog.text := pg_catalog.current_setting('application_name'); \
-         BEGIN IF who = '{APPLICATION_NAME}' OR TG_ARGV[2] = 'outbox' AND (TG_OP = 'INSERT' OR TG_OP = 'DELETE' AND \
-         who = '{RELAY}') THEN RETURN NEW; END IF; \
+         BEGIN IF who = '{APPLICATION_NAME}' OR TG_ARGV[2] IN ('outbox', 'mirror') AND TG_OP = 'INSERT' \
+         OR TG_ARGV[2] = 'outbox' AND TG_OP = 'DELETE' AND who = '{RELAY}' \
+         OR TG_ARGV[2] = 'mirror' AND (TG_OP = 'DELETE' OR who = '{RELAY}') THEN RETURN NEW; END IF; \
          RAISE EXCEPTION USING ERRCODE = '55000', HINT = TG_ARGV[1], \
          MESSAGE = 'jobs of ' || TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME || ' ' || TG_ARGV[0]; END $bulkhead$"
     )
@@ -66,6 +66,8 @@ pub(super) fn make() -> String {
 /// row to update: functions that add jobs look for one that they replace.
 pub(super) fn close(table: &Moved, closed: Closed) -> Vec<String> {
     let [what, hint, outbox] = closed.words();
+    // What the library's functions do with its queues, they do on both sides.
+    let outbox = if table.is_mirrored && !outbox.is_empty() { "mirror" } else { outbox };
     let relation = table.relation();
     let trigger = |name: &str, when: &str, each: &str| {
         [
@@ -99,9 +101,9 @@ pub(super) fn open(table: &Moved) -> String {
 }
 
 /// Whether a side refuses. All of its tables do, or none.
-pub(super) async fn is_closed(link: &mut Link, tables: &[Moved]) -> Result<bool, Failure> {
+pub(super) async fn is_closed(link: &mut Link, tables: &Tables) -> Result<bool, Failure> {
     let relations: Vec<String> =
-        tables.iter().map(|table| format!("{}::pg_catalog.regclass", literal(&table.relation()))).collect();
+        tables.all().map(|table| format!("pg_catalog.to_regclass({})", literal(&table.relation()))).collect();
     let sql = format!(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgname = 'bulkhead_move_fence' AND tgrelid IN ({}))",
         relations.join(", ")
@@ -140,30 +142,33 @@ impl Rest {
 }
 
 /// The triggers of these tables that fire for everybody, and the references between them.
-pub(super) async fn rest(link: &mut Link, tables: &[Moved]) -> Result<Rest, Failure> {
+pub(super) async fn rest(link: &mut Link, tables: &[&Moved]) -> Result<Rest, Failure> {
     let mut rest = Rest::default();
-    let find = |schema: &str, name: &str| {
-        tables.iter().find(|table| (table.schema.as_str(), table.name.as_str()) == (schema, name))
-    };
+    let find = |source: &str| tables.iter().find(|table| table.source == source);
     let triggers = link.ask(TRIGGERS).await?;
     for row in 0..triggers.rows.len() {
-        let Some(table) = find(triggers.value(row, 0), triggers.value(row, 1)) else { continue };
-        let (relation, trigger) = (table.relation(), name(triggers.value(row, 2)));
+        let Some(table) = find(triggers.value(row, 0)) else { continue };
+        let (relation, trigger) = (table.relation(), name(triggers.value(row, 1)));
         rest.begin.push(format!("ALTER TABLE {relation} DISABLE TRIGGER {trigger}"));
         rest.end.push(format!("ALTER TABLE {relation} ENABLE TRIGGER {trigger}"));
     }
     let references = link.ask(REFERENCES).await?;
     for row in 0..references.rows.len() {
-        let Some(table) = find(references.value(row, 0), references.value(row, 1)) else { continue };
-        let (relation, constraint) = (table.relation(), name(references.value(row, 4)));
-        let definition = references.value(row, 5);
+        let Some(table) = find(references.value(row, 0)) else { continue };
+        let (relation, constraint) = (table.relation(), name(references.value(row, 2)));
+        let definition = references.value(row, 3);
         rest.begin.push(format!("ALTER TABLE {relation} DROP CONSTRAINT {constraint}"));
         let add = format!("ALTER TABLE {relation} ADD CONSTRAINT {constraint} {definition}");
+        let comment = references.value(row, 4);
         if definition.ends_with("NOT VALID") {
             rest.end.push(add);
         } else {
             rest.end.push(format!("{add} NOT VALID"));
             rest.check.push(format!("ALTER TABLE {relation} VALIDATE CONSTRAINT {constraint}"));
+        }
+        if !comment.is_empty() {
+            rest.end
+                .push(format!("COMMENT ON CONSTRAINT {constraint} ON {relation} IS {}", literal(comment)));
         }
     }
     Ok(rest)

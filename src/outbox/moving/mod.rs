@@ -1,7 +1,7 @@
 //! The tables of a job library, moved from the primary to the job database, or back, while workers run.
 //!
 //! ```text
-//!  prepare   the target's tables refuse whoever writes; the source's note the keys of rows that change
+//!  prepare   tables that the target lacks are made; the target's tables refuse whoever writes; the source's note the keys of rows that change
 //!  copy      rows go over, in the order of their keys
 //!  follow    rows of noted keys go over as they are now, again and again
 //!  switch    the pause: nobody writes, the last rows go over, both sides' rows are compared;
@@ -21,6 +21,8 @@
 //! | file | owns |
 //! |---|---|
 //! | `mover` | the steps, in order |
+//! | `prepare` | the first step: what is in the way, and what is to be made |
+//! | `schema` | tables that the target lacks |
 //! | `ends` | saying what will be done, and taking away what a move has made |
 //! | `switch` | the pause, its bound, and what is compared |
 //! | `carry` | bringing rows over |
@@ -36,6 +38,8 @@ mod ends;
 mod fence;
 mod instances;
 mod mover;
+mod prepare;
+mod schema;
 mod sides;
 mod state;
 mod switch;

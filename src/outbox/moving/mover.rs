@@ -8,18 +8,16 @@ use std::{
 use tokio::time::sleep;
 
 use super::super::{
-    drift::drift,
-    install::{install, unguard},
+    install::unguard,
     link::{Failure, Link},
     relay::LOCK,
-    tables,
-    text::literal,
 };
 use super::{
     carry::{self, Within},
-    catalog::{self, Moved, SCHEMA},
+    catalog::{self, Moved, SCHEMA, Tables},
     fence::{self, APPLICATION_NAME, Closed},
     instances::Instances,
+    schema,
     sides::{MoveError, Sides, code, is_too_late, transact},
     state::{self, Direction, State, Step},
     switch::{Ending, Switch},
@@ -100,6 +98,11 @@ impl Mover<'_> {
         }
     }
 
+    /// The job tables of a side.
+    pub(super) async fn tables(&self, link: &mut Link) -> Result<Tables, Failure> {
+        catalog::read(link, self.rules, self.options.has_outbox).await
+    }
+
     async fn link(&self, side: usize) -> Result<Link, Failure> {
         let mut link = Link::connect(&self.servers[side], self.connect_timeout, self.silence, None).await?;
         // Whole tables are read here.
@@ -132,27 +135,31 @@ impl Mover<'_> {
     async fn go_on(&mut self) -> Result<(), MoveError> {
         let mut sides = self.connect().await?;
         let known = state::read(&mut sides.primary).await?;
-        let tables = catalog::read(&mut sides.primary, self.rules).await?;
+        let mut tables = self.tables(&mut sides.primary).await?;
         let step = self.first_step(known.as_ref(), &tables)?;
+        self.instances.remember(known.map(|state| state.paused).unwrap_or_default());
         if step == Step::Moved {
             (self.tell)("nothing is to be done: the jobs are there");
             return Ok(());
         }
         if step == Step::Prepare {
-            self.prepare(&mut sides, &tables).await?;
+            tables = self.prepare(&mut sides, tables).await?;
         }
         let has_switched =
             step >= Step::Follow && fence::is_closed(sides.from(self.direction()), &tables).await?;
         if !has_switched {
+            self.go_on_everywhere(&mut sides).await?;
+            carry::distrust(&mut sides, self.direction(), &tables.rows).await?;
             self.stage(&mut sides, &tables).await?;
             sides = self.copy(sides, &tables).await?;
-            sides = self.switch(sides, &tables).await?;
+            let facts = state::read(&mut sides.primary).await?.map(|state| state.facts).unwrap_or_default();
+            sides = self.switch(sides, &tables, &facts).await?;
         }
         self.open(&mut sides, &tables).await
     }
 
     /// Where to go on.
-    pub(super) fn first_step(&self, known: Option<&State>, tables: &[Moved]) -> Result<Step, MoveError> {
+    pub(super) fn first_step(&self, known: Option<&State>, tables: &Tables) -> Result<Step, MoveError> {
         let direction = self.direction();
         let Some(state) = known else {
             return match direction {
@@ -171,8 +178,7 @@ impl Mover<'_> {
                 "a move {way} is under way (step {step}): run it to its end, or `bulkhead jobs move --abort`"
             )));
         }
-        let sources: Vec<String> = tables.iter().map(Moved::source).collect();
-        if state.tables != sources && state.step > Step::Prepare && state.step < Step::Moved {
+        if state.tables != tables.sources() && state.step > Step::Prepare && state.step < Step::Moved {
             return Err(MoveError::Refused(format!(
                 "the job tables are not those that the move began with ({}): `bulkhead jobs move --abort`, and begin anew",
                 state.tables.join(", ")
@@ -181,118 +187,20 @@ impl Mover<'_> {
         Ok(state.step)
     }
 
-    // === Prepare ===
-
-    async fn prepare(&mut self, sides: &mut Sides, tables: &[Moved]) -> Result<(), MoveError> {
-        self.look_for_obstacles(sides, tables).await?;
-        let names: Vec<String> = tables.iter().map(Moved::source).collect();
-        (self.tell)(&format!("prepare   {}", names.join(", ")));
-        let [schema, table] = state::make();
-        transact(&mut sides.primary, &[schema, table, state::begin(self.direction(), &names)]).await?;
-        let target = self.target_statements(sides, tables).await?;
-        transact(sides.to(self.direction()), &target).await?;
-        if self.direction() == Direction::ToJobs && self.options.has_outbox {
-            self.install(sides).await?;
-        }
-        // A table at a time: a writer waits for one lock.
-        let mut source = vec![format!("CREATE SCHEMA IF NOT EXISTS {SCHEMA}")];
-        for table in tables {
-            source.extend(table.note());
-            transact(sides.from(self.direction()), &source).await?;
-            source.clear();
-        }
-        sides.primary.ask(&state::enter(Step::Copy)).await?;
-        Ok(())
-    }
-
-    /// Refuses what cannot be moved.
-    pub(super) async fn look_for_obstacles(
-        &self,
-        sides: &mut Sides,
-        tables: &[Moved],
-    ) -> Result<(), MoveError> {
-        let mut obstacles = catalog::obstacles(&mut sides.primary, tables).await?;
-        if self.direction() == Direction::ToJobs {
-            let is_begun =
-                !tables.is_empty() && fence::is_closed(&mut sides.jobs, tables).await.unwrap_or(false);
-            if !is_begun {
-                obstacles.extend(drift(&mut sides.primary, &mut sides.jobs, self.rules).await?.lines);
-            }
-            if !is_begun && obstacles.is_empty() {
-                obstacles.extend(rows_there(&mut sides.jobs, tables).await?);
-            }
-        }
-        if obstacles.is_empty() { Ok(()) } else { Err(MoveError::Refused(obstacles.join("\n"))) }
-    }
-
-    /// Statements that make what a move needs at the target.
-    pub(super) async fn target_statements(
-        &self,
-        sides: &mut Sides,
-        tables: &[Moved],
-    ) -> Result<Vec<String>, Failure> {
-        let mut statements = vec![
-            format!("CREATE SCHEMA IF NOT EXISTS {SCHEMA}"),
-            format!(
-                "CREATE TABLE IF NOT EXISTS {SCHEMA}.progress (source_table pg_catalog.text PRIMARY KEY, \
-                 last_key pg_catalog.text[], rows pg_catalog.int8 NOT NULL DEFAULT 0, \
-                 is_done pg_catalog.bool NOT NULL DEFAULT false)"
-            ),
-            fence::make_notes(),
-        ];
-        for table in tables {
-            statements.push(format!(
-                "INSERT INTO {SCHEMA}.progress (source_table) VALUES ({}) ON CONFLICT DO NOTHING",
-                literal(&table.source())
-            ));
-        }
-        match self.direction() {
-            Direction::ToJobs => {
-                statements.push(fence::make());
-                for table in tables {
-                    statements.extend(fence::close(table, Closed::JobsBefore));
-                }
-                let rest = fence::rest(&mut sides.jobs, tables).await?;
-                statements.extend(rest.note());
-                statements.extend(rest.begin);
-            }
-            Direction::Back => statements.extend(tables.iter().flat_map(Moved::make_back)),
-        }
-        Ok(statements)
-    }
-
-    /// The outbox, whose relay finds the job database closed until it has the jobs.
-    async fn install(&mut self, sides: &mut Sides) -> Result<(), MoveError> {
-        let outgoing = self.rules.outgoing();
-        let here = tables::read(&mut sides.primary, outgoing).await?;
-        let there = tables::read(&mut sides.jobs, outgoing).await?;
-        let rows: Vec<String> = here.tables.iter().map(tables::Table::source).collect();
-        let users = [self.servers[0].user.as_str(), self.servers[1].user.as_str()];
-        let plan = install(&here, &there, users, &rows, true);
-        if !plan.problems.is_empty() {
-            return Err(MoveError::Refused(plan.problems.join("\n")));
-        }
-        for step in &plan.steps {
-            let link = if step.on_primary { &mut sides.primary } else { &mut sides.jobs };
-            transact(link, &step.statements).await?;
-        }
-        Ok(())
-    }
-
     // === Copy and follow ===
 
     /// Where rows come in, on a new connection.
-    async fn stage(&self, sides: &mut Sides, tables: &[Moved]) -> Result<(), Failure> {
-        for table in tables {
+    async fn stage(&self, sides: &mut Sides, tables: &Tables) -> Result<(), Failure> {
+        for table in &tables.rows {
             sides.to(self.direction()).ask(&table.make_stage()).await?;
         }
         Ok(())
     }
 
-    async fn copy(&mut self, mut sides: Sides, tables: &[Moved]) -> Result<Sides, MoveError> {
+    async fn copy(&mut self, mut sides: Sides, tables: &Tables) -> Result<Sides, MoveError> {
         let begun = Instant::now();
         let mut copied = 0;
-        for table in tables {
+        for table in &tables.rows {
             copied += carry::copy(&mut sides, self.direction(), table).await?;
         }
         if copied > 0 {
@@ -303,18 +211,20 @@ impl Mover<'_> {
     }
 
     /// Carries changes over until few are left.
-    async fn follow(&mut self, sides: &mut Sides, tables: &[Moved]) -> Result<(), MoveError> {
+    async fn follow(&mut self, sides: &mut Sides, tables: &Tables) -> Result<(), MoveError> {
         let mut carried = 0;
         for _ in 0..ROUNDS {
-            let rows = carry::all_changes(sides, self.direction(), tables, Within::Itself).await?;
-            if carry::begin_anew(sides, self.direction(), tables).await? {
-                for table in tables {
+            let rows = carry::all_changes(sides, self.direction(), &tables.rows, Within::Itself).await?;
+            if carry::begin_anew(sides, self.direction(), &tables.rows).await? {
+                for table in &tables.rows {
                     carry::copy(sides, self.direction(), table).await?;
                 }
                 continue;
             }
             carried += rows;
-            if rows <= CALM {
+            // Of large rows few are carried at once, however many wait.
+            let from = sides.from(self.direction());
+            if rows <= CALM && carry::waiting(from, &tables.rows).await? <= CALM {
                 (self.tell)(&format!("follow    {carried} changed rows"));
                 return Ok(());
             }
@@ -326,7 +236,12 @@ impl Mover<'_> {
 
     // === Switch ===
 
-    async fn switch(&mut self, mut sides: Sides, tables: &[Moved]) -> Result<Sides, MoveError> {
+    async fn switch(
+        &mut self,
+        mut sides: Sides,
+        tables: &Tables,
+        facts: &[String],
+    ) -> Result<Sides, MoveError> {
         let max_pause = self.options.max_pause;
         let mut why = String::new();
         for attempt in 0..SWITCHES {
@@ -341,11 +256,20 @@ impl Mover<'_> {
             }
             self.follow(&mut sides, tables).await?;
             let (direction, closed) = (self.direction(), self.closed_source());
-            let opening = match direction {
-                Direction::ToJobs => Vec::new(),
-                Direction::Back => self.opening(&mut sides, tables).await?,
+            let opening = self.opening(&mut sides, tables).await?;
+            let (rules, has_outbox) = (self.rules, self.options.has_outbox);
+            let is_recoded = sides.encodings().await?.is_some();
+            let switch = Switch {
+                direction,
+                tables,
+                facts,
+                rules,
+                max_pause,
+                closed,
+                opening,
+                has_outbox,
+                is_recoded,
             };
-            let switch = Switch { direction, tables, max_pause, closed, opening };
             if attempt == 0 {
                 let takes = switch.rehearse(&mut sides).await?;
                 (self.tell)(&format!("follow    comparing both sides takes {takes:.1?}"));
@@ -368,14 +292,17 @@ impl Mover<'_> {
 
     /// One pause, with the instances holding job statements back. Unless it ends with the switch, they go on.
     async fn pause(&mut self, sides: &mut Sides, switch: &Switch<'_>) -> Result<Ending, MoveError> {
-        let mut guard = self.link(0).await?;
+        let mut guard = self.link(usize::from(self.direction() == Direction::ToJobs)).await?;
         if let Err(problem) = self.instances.reach().await {
             return Err(MoveError::Refused(problem));
         }
         sides.primary.ask(&state::enter(Step::Switch)).await?;
+        // Noted before: who comes behind one that is killed now has them go on.
+        let to_be_paused = self.instances.to_be_paused().await.map_err(MoveError::Refused)?;
+        sides.primary.ask(&state::note_paused(&to_be_paused)).await?;
         let begun = Instant::now();
         if let Err(problem) = self.instances.pause(switch.max_pause / 2).await {
-            self.instances.resume().await;
+            self.go_on_everywhere(sides).await?;
             return Ok(Ending::LetGo(problem));
         }
         let ended = switch.attempt(sides, &mut guard).await;
@@ -386,63 +313,78 @@ impl Mover<'_> {
             (self.tell)(&format!("switch    nobody could write for {} ms", taken.as_millis()));
         } else {
             self.instances.resume().await;
+            // If the primary is lost, who connects again finds it noted, and has them go on once more.
+            self.note_paused(sides).await.or_else(|lost| if ended.is_err() { Ok(()) } else { Err(lost) })?;
         }
         ended
     }
 
+    /// Instances that a move has paused go on.
+    pub(super) async fn go_on_everywhere(&mut self, sides: &mut Sides) -> Result<(), Failure> {
+        if self.instances.any_paused() {
+            self.instances.resume().await;
+            self.note_paused(sides).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes those that are paused still.
+    pub(super) async fn note_paused(&mut self, sides: &mut Sides) -> Result<(), Failure> {
+        sides.primary.ask(&state::note_paused(&self.instances.paused())).await.map(drop)
+    }
+
     /// Statements that have the target take writes.
-    async fn opening(&self, sides: &mut Sides, tables: &[Moved]) -> Result<Vec<String>, Failure> {
+    async fn opening(&self, sides: &mut Sides, tables: &Tables) -> Result<Vec<String>, Failure> {
         let mut statements = vec![fence::make_notes()];
         match self.direction() {
             Direction::ToJobs => statements.extend(fence::noted(&mut sides.jobs, false).await?),
             Direction::Back => {
-                let rest = fence::rest(&mut sides.primary, tables).await?;
+                let rest = fence::rest(&mut sides.primary, &tables.all().collect::<Vec<_>>()).await?;
                 statements.extend(rest.note());
                 statements.extend(rest.begin);
                 // It is the library's own again.
-                statements.extend(tables.iter().map(|table| unguard(&table.relation())));
-                statements.extend(tables.iter().map(Moved::put_back));
+                statements.extend(tables.all().map(|table| unguard(&table.relation())));
+                statements.extend(tables.rows.iter().map(Moved::put_back));
                 statements.extend(rest.end);
-                statements.extend(tables.iter().map(Moved::drop_back));
+                statements.extend(tables.rows.iter().map(Moved::drop_back));
             }
         }
-        statements.extend(tables.iter().map(fence::open));
+        statements.extend(tables.all().map(fence::open));
         statements.push(fence::forget_notes());
         statements.push(format!("DROP TABLE IF EXISTS {SCHEMA}.progress"));
         Ok(statements)
     }
 
-    /// The target takes writes. Going back, `guard` has all that ready.
+    /// The target takes writes. In the pause, `guard` has all that ready.
     async fn let_write(
         &self,
         sides: &mut Sides,
         guard: Option<Link>,
-        tables: &[Moved],
+        tables: &Tables,
     ) -> Result<(), Failure> {
         sides.primary.ask(&state::enter(Step::Open)).await?;
-        let is_back = self.direction() == Direction::Back;
-        if let (true, Some(mut guard)) = (is_back, guard)
+        if let Some(mut guard) = guard
             && guard.ask("COMMIT").await.is_ok_and(|reply| reply.tag == "COMMIT")
         {
             return Ok(());
         }
-        if is_back && !fence::is_closed(&mut sides.primary, tables).await? {
+        if !fence::is_closed(sides.to(self.direction()), tables).await? {
             return Ok(());
         }
         let statements = self.opening(sides, tables).await?;
         let done = transact(sides.to(self.direction()), &statements).await;
-        if done.is_err() && is_back {
-            // By the last words of one that was killed.
-            let is_done = !fence::is_closed(&mut sides.primary, tables).await?;
-            return if is_done { Ok(()) } else { done };
+        // By the last words of one that was killed.
+        if done.is_err() && !fence::is_closed(sides.to(self.direction()), tables).await? {
+            Ok(())
+        } else {
+            done
         }
-        done
     }
 
     // === Open ===
 
     /// The rest of the way once the source has given its jobs away.
-    async fn open(&mut self, sides: &mut Sides, tables: &[Moved]) -> Result<(), MoveError> {
+    async fn open(&mut self, sides: &mut Sides, tables: &Tables) -> Result<(), MoveError> {
         let direction = self.direction();
         self.let_write(sides, None, tables).await?;
         if direction == Direction::ToJobs && self.options.has_outbox {
@@ -451,12 +393,14 @@ impl Mover<'_> {
         for problem in self.instances.reload().await {
             (self.tell)(&format!("open      {problem}"));
         }
+        self.note_paused(sides).await?;
         for check in fence::noted(sides.to(direction), true).await? {
             transact(sides.to(direction), &[check]).await?;
         }
         // What the target has kept from when it gave its jobs away is old.
-        let mut left: Vec<String> = tables.iter().map(Moved::drop_kept).collect();
+        let mut left: Vec<String> = tables.rows.iter().map(Moved::drop_kept).collect();
         left.push(format!("DROP TABLE IF EXISTS {SCHEMA}.resting"));
+        left.push(schema::forget());
         transact(sides.to(direction), &left).await?;
         sides.primary.ask(&state::enter(Step::Moved)).await?;
         let (where_to, pool) = match direction {
@@ -472,18 +416,6 @@ impl Mover<'_> {
         }
         Ok(())
     }
-}
-
-/// A target that has jobs of its own.
-async fn rows_there(jobs: &mut Link, tables: &[Moved]) -> Result<Vec<String>, Failure> {
-    let mut found = Vec::new();
-    for table in tables {
-        let any = format!("SELECT EXISTS (SELECT FROM {})", table.relation());
-        if jobs.ask(&any).await?.value(0, 0) == "t" {
-            found.push(format!("{} has rows in the job database already", table.source()));
-        }
-    }
-    Ok(found)
 }
 
 /// Whether another try may succeed.

@@ -46,6 +46,15 @@ impl Sides {
         self.ends(direction).0
     }
 
+    /// The encodings that the primary and the job database keep texts in, if these are not the same.
+    pub(super) async fn encodings(&mut self) -> Result<Option<[String; 2]>, Failure> {
+        let mut both = [String::new(), String::new()];
+        for (link, encoding) in [&mut self.primary, &mut self.jobs].into_iter().zip(&mut both) {
+            link.ask("SHOW server_encoding").await?.value(0, 0).clone_into(encoding);
+        }
+        Ok(Some(both).filter(|[primary, jobs]| primary != jobs))
+    }
+
     pub(super) fn to(&mut self, direction: Direction) -> &mut Link {
         self.ends(direction).1
     }

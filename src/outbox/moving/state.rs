@@ -47,6 +47,10 @@ pub struct State {
     pub note: Option<String>,
     /// How long the last switch has kept everybody waiting, in milliseconds.
     pub pause_millis: Option<u64>,
+    /// Instances that a move has paused, and not told to go on, by where their consoles are.
+    pub paused: Vec<String>,
+    /// All that the source's tables had when the move was begun, a line each.
+    pub facts: Vec<String>,
     /// Changes that were noted and not carried over yet: those on the primary.
     pub waiting: Option<u64>,
 }
@@ -85,7 +89,8 @@ pub(super) fn make() -> [String; 2] {
             "CREATE TABLE IF NOT EXISTS {SCHEMA}.state (one pg_catalog.bool PRIMARY KEY DEFAULT true CHECK (one), \
              direction pg_catalog.text NOT NULL, step pg_catalog.text NOT NULL, tables pg_catalog.text[] NOT NULL, \
              since pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(), note pg_catalog.text, \
-             pause_millis pg_catalog.int8)"
+             pause_millis pg_catalog.int8, paused pg_catalog.text[] NOT NULL DEFAULT '{{}}', \
+             facts pg_catalog.text[] NOT NULL DEFAULT '{{}}')"
         ),
     ]
 }
@@ -118,6 +123,16 @@ pub(super) fn note_pause(millis: u128) -> String {
     format!("UPDATE {SCHEMA}.state SET pause_millis = {millis}, note = NULL")
 }
 
+/// A statement that notes the instances that are paused.
+pub(super) fn note_paused(instances: &[String]) -> String {
+    format!("UPDATE {SCHEMA}.state SET paused = {}", array(instances))
+}
+
+/// A statement that notes what the source's tables have.
+pub(super) fn note_facts(facts: &[String]) -> String {
+    format!("UPDATE {SCHEMA}.state SET facts = {}", array(facts))
+}
+
 /// Reads it from the primary; `None` if nothing was ever begun.
 pub async fn read(primary: &mut Link) -> Result<Option<State>, Failure> {
     let exists = format!("SELECT pg_catalog.to_regclass('{SCHEMA}.state') IS NOT NULL");
@@ -125,9 +140,7 @@ pub async fn read(primary: &mut Link) -> Result<Option<State>, Failure> {
         return Ok(None);
     }
     let reply = primary
-        .ask(&format!(
-            "SELECT direction, step, since, note, pause_millis, pg_catalog.array_to_string(tables, E'\\n') FROM {SCHEMA}.state"
-        ))
+        .ask(&format!("SELECT direction, step, since, note, pause_millis FROM {SCHEMA}.state"))
         .await?;
     if reply.rows.is_empty() {
         return Ok(None);
@@ -135,7 +148,9 @@ pub async fn read(primary: &mut Link) -> Result<Option<State>, Failure> {
     let direction = if reply.value(0, 0) == "back" { Direction::Back } else { Direction::ToJobs };
     let step =
         STEPS.iter().find(|(_, name)| *name == reply.value(0, 1)).map_or(Step::Prepare, |(step, _)| *step);
-    let tables: Vec<String> = reply.value(0, 5).lines().map(str::to_owned).collect();
+    let tables = texts(primary, "tables").await?;
+    let paused = texts(primary, "paused").await?;
+    let facts = texts(primary, "facts").await?;
     let waiting = waiting(primary, tables.len()).await?;
     Ok(Some(State {
         direction,
@@ -144,8 +159,18 @@ pub async fn read(primary: &mut Link) -> Result<Option<State>, Failure> {
         since: reply.value(0, 2).to_owned(),
         note: Some(reply.value(0, 3).to_owned()).filter(|note| !note.is_empty()),
         pause_millis: reply.value(0, 4).parse().ok(),
+        paused,
+        facts,
         waiting,
     }))
+}
+
+/// Texts that are noted, whatever is in them.
+async fn texts(primary: &mut Link, column: &str) -> Result<Vec<String>, Failure> {
+    let sql = format!(
+        "SELECT u.text FROM {SCHEMA}.state, pg_catalog.unnest({column}) WITH ORDINALITY AS u (text, n) ORDER BY u.n"
+    );
+    Ok(primary.ask(&sql).await?.rows.into_iter().flatten().flatten().collect())
 }
 
 async fn waiting(primary: &mut Link, tables: usize) -> Result<Option<u64>, Failure> {
@@ -186,6 +211,9 @@ impl std::fmt::Display for State {
             write!(f, "; nobody could write for {pause} ms")?;
         }
         writeln!(f)?;
+        if !self.paused.is_empty() {
+            writeln!(f, "  paused by the move: {}", self.paused.join(", "))?;
+        }
         self.note.as_ref().map_or(Ok(()), |note| writeln!(f, "  in the way: {note}"))
     }
 }
@@ -203,6 +231,8 @@ mod tests {
             since: "today".to_owned(),
             note: Some("no lock".to_owned()),
             pause_millis: None,
+            paused: Vec::new(),
+            facts: Vec::new(),
             waiting: Some(3),
         };
         assert_eq!(

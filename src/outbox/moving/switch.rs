@@ -7,16 +7,18 @@
 use std::time::{Duration, Instant};
 
 use super::super::{
+    drift::lines_of,
     link::{Failure, Link},
     text::literal,
 };
 use super::{
     carry::{self, Within},
-    catalog::{Moved, go_on, numbers},
+    catalog::{self, Moved, Tables, go_on, numbers},
     fence::{self, Closed},
     sides::{MoveError, Sides, is_too_late},
     state::Direction,
 };
+use crate::sql::Rules;
 
 /// How a pause has ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,13 +32,21 @@ pub(super) enum Ending {
 /// The tables, and how they change sides.
 pub(super) struct Switch<'m> {
     pub(super) direction: Direction,
-    pub(super) tables: &'m [Moved],
+    pub(super) tables: &'m Tables,
+    /// All that they had when the move was begun.
+    pub(super) facts: &'m [String],
+    /// The rules that tell them.
+    pub(super) rules: &'m Rules,
     /// How long everybody may be kept waiting.
     pub(super) max_pause: Duration,
     /// Why the source refuses from then on.
     pub(super) closed: Closed,
-    /// Going back: what has the primary take writes, made ready before the source commits, so that it is within the bound.
+    /// Statements that have the target take writes, made ready before the source commits, so that it is within the bound.
     pub(super) opening: Vec<String>,
+    /// The primary's copies of tables stay.
+    pub(super) has_outbox: bool,
+    /// The servers keep texts in different encodings.
+    pub(super) is_recoded: bool,
 }
 
 /// The sessions that hold locks on tables, the one with the oldest transaction first.
@@ -46,7 +56,7 @@ const HOLDERS: &str = "SELECT a.pid, a.state, pg_catalog.date_part('epoch', pg_c
     ORDER BY a.xact_start LIMIT 1";
 
 impl Switch<'_> {
-    /// Tries once. `guard` is another connection to the primary.
+    /// Tries once. `guard` is another connection to the target.
     pub(super) async fn attempt(&self, sides: &mut Sides, guard: &mut Link) -> Result<Ending, MoveError> {
         let deadline = Instant::now() + self.max_pause;
         let ended = self.within(sides, guard, deadline).await;
@@ -88,51 +98,73 @@ impl Switch<'_> {
         if let Some(why) = self.lock(sides.from(self.direction)).await? {
             return Ok(Ending::LetGo(why));
         }
-        if carry::any_truncated(sides.from(self.direction), self.tables).await? {
+        self.look_for_changes(sides.from(self.direction)).await?;
+        if carry::any_truncated(sides.from(self.direction), &self.tables.rows).await? {
             return Ok(Ending::LetGo("a table was emptied at once meanwhile".to_owned()));
         }
-        carry::all_changes(sides, self.direction, self.tables, Within::Pause).await?;
+        carry::all_changes(sides, self.direction, &self.tables.rows, Within::Pause).await?;
         self.go_on_counting(sides).await?;
         self.compare(sides, deadline).await?;
-        if !self.opening.is_empty() {
-            guard.ask(&format!("{}; {}", bound(deadline), self.opening.join("; "))).await?;
+        if let Some(why) = self.make_ready(guard, deadline).await? {
+            return Ok(Ending::LetGo(why));
         }
         self.give_away(sides.from(self.direction), deadline).await
     }
 
+    /// Has the target ready to take writes, with its commit; why not, if that does not come about. Going back, `guard` is in
+    /// its transaction already.
+    async fn make_ready(&self, guard: &mut Link, deadline: Instant) -> Result<Option<String>, Failure> {
+        let begin = match self.direction {
+            Direction::ToJobs => format!(
+                "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{}ms'; ",
+                self.max_pause.as_millis().max(1)
+            ),
+            Direction::Back => String::new(),
+        };
+        match guard.ask(&format!("{begin}{}; {}", bound(deadline), self.opening.join("; "))).await {
+            Ok(_) => Ok(None),
+            Err(failure) if is_too_late(&failure) => {
+                guard.ask("ROLLBACK").await?;
+                let who = self.holder(guard).await?;
+                Ok(Some(format!("server \"{}\" cannot take writes in time{who}", guard.server())))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// The session that holds a lock on the tables, in words.
+    async fn holder(&self, link: &mut Link) -> Result<String, Failure> {
+        let known: Vec<String> = self
+            .tables
+            .all()
+            .map(|table| format!("{}::pg_catalog.regclass", literal(&table.relation())))
+            .collect();
+        let holder = link.ask(&HOLDERS.replace("{relations}", &known.join(", "))).await?;
+        if holder.rows.is_empty() {
+            return Ok(String::new());
+        }
+        let [process, state, seconds] = [0, 1, 2].map(|column| holder.value(0, column));
+        Ok(format!(": process {process} ({state}) holds a lock, in a transaction of {seconds} s"))
+    }
+
     /// Locks tables; why not, if that does not come about.
     async fn lock(&self, link: &mut Link) -> Result<Option<String>, Failure> {
-        let relations: Vec<String> = self.tables.iter().map(Moved::relation).collect();
         // The others wait behind this: half of the pause is for the work.
         let lock_timeout = self.max_pause / 2;
         let begin = format!(
             "BEGIN; SET LOCAL lock_timeout = '{}ms'; SET LOCAL statement_timeout = '{pause}ms'; \
              SET LOCAL idle_in_transaction_session_timeout = '{pause}ms'; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE",
             lock_timeout.as_millis().max(1),
-            relations.join(", "),
+            self.tables.relations(),
             pause = self.max_pause.as_millis().max(1),
         );
         match link.ask(&begin).await {
             Ok(_) => Ok(None),
             Err(failure) if is_too_late(&failure) => {
                 link.ask("ROLLBACK").await?;
-                let known: Vec<String> = relations
-                    .iter()
-                    .map(|relation| format!("{}::pg_catalog.regclass", literal(relation)))
-                    .collect();
-                let holder = link.ask(&HOLDERS.replace("{relations}", &known.join(", "))).await?;
-                let who = if holder.rows.is_empty() {
-                    String::new()
-                } else {
-                    format!(
-                        ": process {} ({}) holds one, in a transaction of {} s",
-                        holder.value(0, 0),
-                        holder.value(0, 1),
-                        holder.value(0, 2)
-                    )
-                };
+                let who = self.holder(link).await?;
                 let within = lock_timeout.as_millis();
-                Ok(Some(format!("no lock on {} within {within} ms{who}", relations.join(", "))))
+                Ok(Some(format!("no lock on {} within {within} ms{who}", self.tables.relations())))
             }
             Err(failure) => Err(failure),
         }
@@ -143,7 +175,8 @@ impl Switch<'_> {
         if let Some(why) = self.lock(guard).await? {
             return Ok(Some(why));
         }
-        for table in self.tables.iter().filter(|table| !table.is_parent) {
+        let waits = |table: &&Moved| !(table.is_parent || self.has_outbox && table.is_mirrored);
+        for table in self.tables.all().filter(waits) {
             let any = format!("SELECT EXISTS (SELECT FROM {})", table.relation());
             if guard.ask(&any).await?.value(0, 0) == "t" {
                 let source = table.source();
@@ -153,12 +186,32 @@ impl Switch<'_> {
         Ok(None)
     }
 
+    /// Locked, the tables are looked at once more: what was changed in them since would stay behind.
+    async fn look_for_changes(&self, from: &mut Link) -> Result<(), MoveError> {
+        let now = catalog::read(from, self.rules, self.has_outbox).await?;
+        let is_compared = |schema: &str, table: &str| self.rules.is_job_table(schema, table);
+        let facts = lines_of(from, &is_compared).await?;
+        let is_in = |facts: &[String], line: &&String| facts.binary_search(line).is_ok();
+        let gone = self.facts.iter().find(|line| !is_in(&facts, line));
+        let new = facts.iter().find(|line| !is_in(self.facts, line));
+        let change = self.tables.change(&now);
+        let change = change.or_else(|| gone.map(|line| format!("{line}: gone or changed")));
+        let change = change.or_else(|| new.map(|line| format!("{line}: added")));
+        change.map_or(Ok(()), |what| {
+            Err(MoveError::Refused(format!(
+                "{what} since the move was begun; nothing was switched. Make both sides alike; then `bulkhead jobs move --abort`, \
+                 and begin anew"
+            )))
+        })
+    }
+
     async fn go_on_counting(&self, sides: &mut Sides) -> Result<(), Failure> {
         let (from, to) = sides.ends(self.direction);
         let given = numbers(from, self.tables).await?;
         let known = numbers(to, self.tables).await?;
         for from in &given {
-            let same = known.iter().find(|to| to.of == from.of);
+            let same = known.iter().find(|to| to.name == from.name);
+            let same = same.or_else(|| known.iter().find(|to| to.of == from.of));
             if let Some(sql) = same.and_then(|to| go_on(from, to)) {
                 sides.to(self.direction).ask(&sql).await?;
             }
@@ -168,11 +221,12 @@ impl Switch<'_> {
 
     /// Compares both sides' rows.
     async fn compare(&self, sides: &mut Sides, deadline: Instant) -> Result<(), MoveError> {
-        for table in self.tables {
+        for table in &self.tables.rows {
             let (from, to) = sides.ends(self.direction);
             let bound = bound(deadline);
-            let here = format!("{bound}; {}", table.digest(&table.relation()));
-            let there = format!("BEGIN; {bound}; {}; COMMIT", table.digest(&table.target(self.direction)));
+            let here = format!("{bound}; {}", self.digest(table, &table.relation()));
+            let there =
+                format!("BEGIN; {bound}; {}; COMMIT", self.digest(table, &table.target(self.direction)));
             let (here, there) = tokio::join!(from.ask(&here), to.ask(&there));
             if there.as_ref().is_err_and(|failure| matches!(failure, Failure::Server { .. })) {
                 to.ask("ROLLBACK").await?;
@@ -201,13 +255,16 @@ impl Switch<'_> {
         };
         let mut statements = vec![format!("SET LOCAL statement_timeout = '{}ms'", left.as_millis().max(1))];
         statements.push(fence::make());
-        for table in self.tables {
+        for table in &self.tables.rows {
             statements.extend(table.keep());
             statements.extend(table.forget());
-            statements.extend(fence::close(table, self.closed));
         }
-        let relations: Vec<String> = self.tables.iter().map(Moved::relation).collect();
-        statements.push(format!("TRUNCATE {}", relations.join(", ")));
+        statements.extend(self.tables.all().flat_map(|table| fence::close(table, self.closed)));
+        // A copy stays as it is: from now on it is renewed from the job database.
+        let stays =
+            |table: &&Moved| self.direction == Direction::ToJobs && self.has_outbox && table.is_mirrored;
+        let emptied = self.tables.rows.iter().filter(|table| !stays(table)).map(Moved::relation);
+        statements.push(format!("TRUNCATE {}", emptied.collect::<Vec<_>>().join(", ")));
         from.ask(&statements.join("; ")).await?;
         if Instant::now() > deadline {
             return Ok(too_late());
@@ -216,6 +273,10 @@ impl Switch<'_> {
             return Ok(Ending::Switched);
         }
         Ok(Ending::LetGo("the source did not commit".to_owned()))
+    }
+
+    fn digest(&self, table: &Moved, relation: &str) -> String {
+        table.digest(relation, self.is_recoded)
     }
 
     fn too_long(&self, takes: Duration) -> MoveError {
@@ -228,10 +289,10 @@ impl Switch<'_> {
     /// How long comparing takes, which is most of the pause, without keeping anybody waiting.
     pub(super) async fn rehearse(&self, sides: &mut Sides) -> Result<Duration, MoveError> {
         let begun = Instant::now();
-        for table in self.tables {
+        for table in &self.tables.rows {
             let (from, to) = sides.ends(self.direction);
             let (here, there) =
-                (table.digest(&table.relation()), table.digest(&table.target(self.direction)));
+                (self.digest(table, &table.relation()), self.digest(table, &table.target(self.direction)));
             let (here, there) = tokio::join!(from.ask(&here), to.ask(&there));
             for reply in [here, there] {
                 match reply {

@@ -3,7 +3,11 @@
 
 mod functions;
 mod load;
+mod odd;
+mod parts;
+mod paused;
 mod refusals;
+mod schema;
 mod steps;
 mod whole;
 

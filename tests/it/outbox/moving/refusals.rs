@@ -64,7 +64,7 @@ async fn a_transaction_that_stays_open_has_the_move_give_up_and_keeps_nobody_wai
         if let Ok(ended) = tokio::time::timeout(Duration::from_millis(1), &mut child).await {
             let text = ended.expect("it gives up");
             assert!(text.contains("within 400 ms: process"), "{text}");
-            assert!(text.contains("holds one, in a transaction of"), "{text}");
+            assert!(text.contains("holds a lock, in a transaction of"), "{text}");
             assert!(text.contains("was tried 5 times"), "{text}");
             break;
         }

@@ -13,14 +13,13 @@ struct Hold {
 }
 
 /// In the order of the steps, and what holds them: the target's definitions, the source's, the note of how far the copy is,
-/// taking up changes, the lock, and what follows the source's commit.
-const TO_JOBS: [Hold; 6] = [
+/// taking up changes, and the lock.
+const TO_JOBS: [Hold; 5] = [
     Hold { step: "prepare", at_source: false, sql: "LOCK TABLE oban_jobs IN ROW EXCLUSIVE MODE" },
     Hold { step: "prepare", at_source: true, sql: "LOCK TABLE oban_jobs IN ROW EXCLUSIVE MODE" },
     Hold { step: "copy", at_source: false, sql: "SELECT FROM bulkhead_move.progress FOR UPDATE" },
     Hold { step: "follow", at_source: true, sql: "LOCK TABLE bulkhead_move.change_0 IN SHARE MODE" },
     Hold { step: "switch", at_source: true, sql: "LOCK TABLE oban_jobs IN ACCESS SHARE MODE" },
-    Hold { step: "open", at_source: false, sql: "LOCK TABLE oban_jobs IN ACCESS SHARE MODE" },
 ];
 
 const BACK: [Hold; 4] = [
@@ -48,15 +47,13 @@ impl Scene {
             assert_eq!(self.step().await, step);
             holder.batch_execute("COMMIT").await.expect("it can");
         }
-        if direction == "back" {
-            self.kill_behind_the_commit(arguments).await;
-        }
+        self.kill_behind_the_commit(arguments, source).await;
         let text = Moving::start(&config, arguments).end(0).await;
         assert!(text.contains("moved     the jobs are"), "{text}");
     }
 
     /// Waits until a move's statement waits for a lock at this server.
-    async fn waits_for_a_lock(&self, server: &Postgres, condition: &str) {
+    pub(super) async fn waits_for_a_lock(&self, server: &Postgres, condition: &str) {
         let waits = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
              AND application_name = 'bulkhead move' {condition}"
@@ -64,20 +61,22 @@ impl Scene {
         eventually("a move waits", LONG, async || (server.value(&waits).await != "0").then_some(())).await;
     }
 
-    /// Going back: when the job database has committed, and the primary has not.
-    async fn kill_behind_the_commit(&self, arguments: &[&str]) {
+    /// When the source has committed, and the target has not.
+    async fn kill_behind_the_commit(&self, arguments: &[&str], source: &Postgres) {
         let of_primary = connect(&self.primary.url(Login::Admin)).await.expect("it serves");
-        let of_jobs = connect(&self.jobs.url(Login::Admin)).await.expect("it serves");
-        of_jobs.batch_execute("BEGIN; LOCK TABLE oban_jobs IN ACCESS SHARE MODE").await.expect("it can");
+        let of_source = connect(&source.url(Login::Admin)).await.expect("it serves");
+        of_source.batch_execute("BEGIN; LOCK TABLE oban_jobs IN ACCESS SHARE MODE").await.expect("it can");
         // Half of it is for the lock: long enough not to be let go.
-        let moving = Moving::start(&self.after(), &[arguments, &["--max-pause", "20s"]].concat());
-        self.waits_for_a_lock(&self.jobs, "").await;
+        let arguments: Vec<&str> =
+            arguments.iter().map(|word| if *word == "2s" { "20s" } else { word }).collect();
+        let moving = Moving::start(&self.after(), &arguments);
+        self.waits_for_a_lock(source, "AND query LIKE '%LOCK TABLE%'").await;
         of_primary.batch_execute("BEGIN; SELECT FROM bulkhead_move.state FOR UPDATE").await.expect("it can");
-        of_jobs.batch_execute("COMMIT").await.expect("it can");
+        of_source.batch_execute("COMMIT").await.expect("it can");
         // It has committed, and would note that.
         self.waits_for_a_lock(&self.primary, "AND query LIKE '%SET step = ''open''%'").await;
         assert!(moving.kill(), "it runs");
-        assert_eq!(self.jobs.value("SELECT count(*) FROM oban_jobs").await, "0", "it has given them away");
+        assert_eq!(source.value("SELECT count(*) FROM oban_jobs").await, "0", "it has given them away");
         of_primary.batch_execute("COMMIT").await.expect("it can");
     }
 }
@@ -99,7 +98,7 @@ async fn killed_at_each_step_it_goes_on_and_each_job_is_done_once() {
         .await;
     load.goes_on(30).await;
     rewrite(&proxy, &scene.before());
-    scene.kill_at_each_step(&["--back", "--console", &console], "back", &BACK).await;
+    scene.kill_at_each_step(&["--back", "--max-pause", "2s", "--console", &console], "back", &BACK).await;
     load.goes_on(30).await;
     load.end(&scene).await;
     let old = "SELECT count(*) FROM oban_jobs WHERE worker LIKE 'old %'";
