@@ -75,6 +75,8 @@ pub(super) struct Moved {
     pub(super) is_mirrored: bool,
     /// Rows that the outbox moves name rows of it: those that the primary has wait for nothing.
     pub(super) is_parent: bool,
+    /// Functions that add jobs look for a row of it that they update.
+    pub(super) is_searched: bool,
     /// Why it cannot be moved; empty if it can.
     unfit: String,
 }
@@ -179,6 +181,7 @@ fn tables(reply: &Reply, rules: &Rules, has_outbox: bool) -> Tables {
                 is_unlogged: value(7) == "t",
                 is_mirrored: has_outbox && rules.is_mirrored(Some(schema), name),
                 is_parent: has_outbox && rules.is_parent(schema, name),
+                is_searched: rules.relayed(Some(schema), name).is_some_and(|of| of.absent.is_some()),
                 unfit: if is_whole {
                     value(6).to_owned()
                 } else {

@@ -62,8 +62,8 @@ pub(super) fn make() -> String {
     )
 }
 
-/// Statements that have a table refuse whoever writes. With an outbox a statement may update, as long as it does not find a
-/// row to update: functions that add jobs look for one that they replace.
+/// Statements that have a table refuse whoever writes. Where functions that add jobs look for one to replace, a statement may
+/// update with an outbox, as long as it does not find any.
 pub(super) fn close(table: &Moved, closed: Closed) -> Vec<String> {
     let [what, hint, outbox] = closed.words();
     // What the library's functions do with its queues, they do on both sides.
@@ -81,7 +81,7 @@ pub(super) fn close(table: &Moved, closed: Closed) -> Vec<String> {
         ]
     };
     let mut statements = vec![open(table)];
-    if outbox.is_empty() {
+    if outbox.is_empty() || !table.is_searched {
         let when = "INSERT OR UPDATE OR DELETE OR TRUNCATE";
         statements.extend(trigger("bulkhead_move_fence", when, "STATEMENT"));
     } else {
