@@ -58,6 +58,7 @@ pub(super) const REFERENCES: &str = "SELECT c.oid::pg_catalog.regclass, f.oid::p
 
 /// A table that is moved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub(super) struct Moved {
     /// The place among all of them, by which what belongs to it is called.
     pub(super) at: usize,
