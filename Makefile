@@ -23,7 +23,7 @@ attack: ## attacks on the state of sessions in all ways and manners, then random
 	@scripts/setup.sh build test
 	BULKHEAD_ATTACK_SECONDS=$(or $(FOR),3600) cargo test --locked --test it -- attack:: --nocapture --test-threads=2
 
-drill: ## every fault of README's table, at random moments; ROUNDS of each (20), ONLY those with this in their name
+drill: ## every fault of README's table, at random moments, then jobs of transactions (enqueue); ROUNDS of each (20), ONLY those with this in their name
 	@scripts/setup.sh build test
 	BULKHEAD_DRILL_ROUNDS=$(or $(ROUNDS),20) BULKHEAD_DRILL_ONLY='$(ONLY)' cargo test --locked --test it -- --exact drill::long --ignored --nocapture
 

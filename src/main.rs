@@ -100,14 +100,7 @@ enum Command {
         json: bool,
     },
     /// Start Postgres servers and a load, and show users beside busy workers with one pool and with separate ones.
-    Demo {
-        /// End after the table; else Bulkhead stays up for tries until Ctrl-C.
-        #[arg(long)]
-        once: bool,
-        /// How long each of the three phases measures.
-        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
-        seconds: u32,
-    },
+    Demo(demo::Options),
     /// Check the configuration, then tell a running bulkhead to load it (SIGHUP).
     ///
     /// The environment of this command may differ from the running one's, which is what ${NAME} means there. The
@@ -234,7 +227,7 @@ fn main() -> ExitCode {
             say(format_args!("{}", admin::markdown()));
             return ExitCode::SUCCESS;
         }
-        Some(Command::Demo { once, seconds }) => return demonstrate(once, seconds),
+        Some(Command::Demo(options)) => return demonstrate(options),
         #[cfg(feature = "top")]
         Some(Command::Top { url }) => return show_top(url, &Origin { path: arguments.config }),
         _ => {}
@@ -256,7 +249,7 @@ fn main() -> ExitCode {
         Some(Command::Health) => check_health(&config),
         Some(Command::Why { json }) => ask_why(&config, json),
         Some(Command::Jobs { command }) => run_jobs(&config, command),
-        Some(Command::Keys | Command::Metrics | Command::Demo { .. }) => {
+        Some(Command::Keys | Command::Metrics | Command::Demo(_)) => {
             unreachable!("they need no configuration and have been run")
         }
         #[cfg(feature = "top")]
@@ -485,9 +478,9 @@ fn show_top(url: Option<String>, origin: &Origin) -> ExitCode {
     ExitCode::from(if matches!(error, top::TopError::Url { .. }) { EXIT_USAGE } else { EXIT_UNAVAILABLE })
 }
 
-fn demonstrate(once: bool, seconds: u32) -> ExitCode {
+fn demonstrate(options: demo::Options) -> ExitCode {
     let mut out = io::stdout();
-    let options = demo::Options { once, seconds, is_terminal: out.is_terminal() };
+    let options = demo::Options { is_terminal: out.is_terminal(), ..options };
     match demo::run(options, &mut out) {
         Ok(demo::Ending::Complete) => ExitCode::SUCCESS,
         Ok(demo::Ending::Interrupted) => ExitCode::from(EXIT_INTERRUPTED),

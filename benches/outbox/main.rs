@@ -23,7 +23,7 @@ use std::{
 use support::{Login, Postgres, Proxy, ProxyConfig, Role, Scratch, connect, eventually, oban};
 
 /// Longer than any part takes.
-const LONG: Duration = Duration::from_secs(300);
+const LONG: Duration = Duration::from_secs(60);
 
 #[tokio::main]
 async fn main() {

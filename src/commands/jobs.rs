@@ -188,12 +188,12 @@ fn text(plan: &Plan) -> String {
         let (side, rights) = if step.on_primary {
             (
                 "the primary",
-                "SELECT, UPDATE and DELETE on the tables that are moved, SELECT on their sequences",
+                "SELECT, UPDATE and DELETE on the tables that are moved, SELECT on their sequences and on tables that they name rows of",
             )
         } else {
             (
                 "the job database",
-                "SELECT and INSERT on the tables that are moved, SELECT on their sequences, TEMPORARY on the database",
+                "SELECT and INSERT on the tables that are moved and on those that they name rows of, SELECT on their sequences, TEMPORARY on the database",
             )
         };
         let _ = writeln!(

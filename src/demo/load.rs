@@ -7,17 +7,24 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 
 use tokio::{
-    sync::watch,
+    runtime,
+    sync::{oneshot, watch},
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
 use tokio_postgres::{Client, Config, Error, NoTls};
 
-use super::{postgres::driven, schema};
+use super::{
+    Failure,
+    machines::{Machine, Machines},
+    postgres::driven,
+    schema,
+};
 
 /// Clients of users.
 pub(super) const USERS: u32 = 16;
@@ -97,8 +104,42 @@ pub(super) fn users(url: &str, tally: &Arc<Tally>, start: &watch::Receiver<Optio
     tasks
 }
 
+/// Workers, on their machine, until they are dropped.
+pub(super) struct Workers {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Workers {
+    /// On a thread of their own: users do not wait for it.
+    pub(super) fn start(url: &str, tally: &Arc<Tally>, machines: &Machines) -> Result<Self, Failure> {
+        let (stop, stopped) = oneshot::channel();
+        let (url, tally, machines) = (url.to_owned(), Arc::clone(tally), machines.clone());
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let work = move || {
+            let _there = machines.enter(Machine::Workers);
+            runtime.block_on(async {
+                let _working = workers(&url, &tally);
+                // An error is as good: who would stop them is gone.
+                stopped.await.ok();
+            });
+        };
+        let thread = thread::Builder::new().name("workers".to_owned()).spawn(work)?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
 /// Workers that take and complete jobs until they are dropped.
-pub(super) fn workers(url: &str, tally: &Arc<Tally>) -> JoinSet<()> {
+fn workers(url: &str, tally: &Arc<Tally>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for number in 0..WORKERS {
         let (url, tally) = (url.to_owned(), Arc::clone(tally));
@@ -122,10 +163,10 @@ pub(super) fn workers(url: &str, tally: &Arc<Tally>) -> JoinSet<()> {
     tasks
 }
 
-/// Adds jobs, through Bulkhead as an application does.
+/// Adds jobs, through Bulkhead as an application does, where others have been.
 pub(super) async fn enqueue(url: &str, jobs: u64) -> Result<(), Error> {
     connected(url, "web", async |client| {
-        client.execute("DELETE FROM public.oban_jobs", &[]).await?;
+        client.batch_execute("TRUNCATE public.oban_jobs").await?;
         client.execute(schema::ENQUEUE, &[&(jobs as i64)]).await?;
         client.batch_execute("ANALYZE public.oban_jobs").await
     })

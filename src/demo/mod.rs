@@ -1,5 +1,5 @@
-//! `bulkhead demo`: real Postgres servers, Bulkhead in front of them, users beside busy workers, first through one
-//! pool and then through separate ones.
+//! `bulkhead demo`: real Postgres servers, Bulkhead in front of them, users beside busy workers, through one pool and
+//! through separate ones, in turn and several times.
 //!
 //! Everything is real: installed Postgres programs, this very program as a process of its own, clients over TCP. The
 //! load is the same each time and knows one URL. Nothing outlives the demonstration: its servers end with it, even if
@@ -9,6 +9,7 @@ mod failure;
 mod figures;
 mod folder;
 mod load;
+mod machines;
 mod postgres;
 mod process;
 pub mod programs;
@@ -24,6 +25,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub use failure::DemoError;
 use failure::Failure;
 use folder::Folder;
+use machines::Machines;
 use postgres::{Passwords, Setup};
 use programs::Programs;
 use progress::Progress;
@@ -32,13 +34,19 @@ use progress::Progress;
 const FOLDER_VARIABLE: &str = "BULKHEAD_DEMO_PG_BIN";
 
 /// What the command line says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
 pub struct Options {
-    /// End after the table, rather than stay up for tries until a signal comes.
+    /// End after the table; else Bulkhead stays up for tries until Ctrl-C.
+    #[arg(long)]
     pub once: bool,
-    /// How long each phase measures.
+    /// How long each of the four set-ups is measured in a run.
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub seconds: u32,
+    /// How many times all of them are measured, in turn; the table has the medians.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub runs: u32,
     /// The output is a terminal, on which a line can be written over.
+    #[arg(skip)]
     pub is_terminal: bool,
 }
 
@@ -66,7 +74,8 @@ fn run_in(
     out: &mut dyn io::Write,
 ) -> Result<Ending, Failure> {
     let passwords = Passwords { superuser: random_text()?, app: random_text()? };
-    let setup = Setup { programs, folder, passwords: &passwords };
+    let machines = Machines::new();
+    let setup = Setup { programs, folder, passwords: &passwords, machines: &machines };
     let mut progress = Progress::new(out, options.is_terminal);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -10,6 +10,7 @@ use tokio_postgres::{Client, Config, NoTls};
 use super::{
     Failure,
     folder::Folder,
+    machines::{Machine, Machines},
     process::{Farewell, Launch, Running},
     programs::Programs,
     schema,
@@ -17,6 +18,8 @@ use super::{
 
 /// The role and the database of the application.
 pub(super) const APP: &str = "app";
+/// The server that is the users' own.
+const PRIMARY: &str = "primary";
 const SUPERUSER: &str = "postgres";
 /// From a server's start until it takes connections, on a slow machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -45,6 +48,7 @@ pub(super) struct Setup<'a> {
     pub(super) programs: &'a Programs,
     pub(super) folder: &'a Folder,
     pub(super) passwords: &'a Passwords,
+    pub(super) machines: &'a Machines,
 }
 
 /// The servers; the replica ends first, because without its primary it would only complain.
@@ -60,11 +64,11 @@ impl Servers {
     pub(super) async fn start(setup: Setup<'_>) -> Result<Self, Failure> {
         // The replica begins as a copy of the primary, so it has nothing to fetch but what comes after.
         let pair = async {
-            setup.init("primary").await?;
-            setup.copy("primary", "replica").await
+            setup.init(PRIMARY).await?;
+            setup.copy(PRIMARY, "replica").await
         };
         tokio::try_join!(pair, setup.init("jobs"))?;
-        let (primary, jobs) = tokio::try_join!(setup.boot("primary", None), setup.boot("jobs", None))?;
+        let (primary, jobs) = tokio::try_join!(setup.boot(PRIMARY, None), setup.boot("jobs", None))?;
         let replica = setup.boot("replica", Some(primary.port)).await?;
         let app = [schema::APPLICATION, schema::JOBS].concat();
         tokio::try_join!(setup.fill(&primary, &app), setup.fill(&jobs, schema::JOBS))?;
@@ -113,6 +117,7 @@ impl Setup<'_> {
             owner: self.programs.owner,
             log: &self.log(server),
             farewell: Farewell::Kill,
+            on: None,
         };
         launch.run().await
     }
@@ -150,6 +155,7 @@ impl Setup<'_> {
             owner,
             log: &self.log(name),
             farewell: Farewell::Quit,
+            on: Some((self.machines, if name == PRIMARY { Machine::Users } else { Machine::Workers })),
         };
         let mut process = launch.start()?;
         let lock = data.join("postmaster.pid");

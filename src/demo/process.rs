@@ -12,7 +12,11 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use super::{Failure, programs::Owner};
+use super::{
+    Failure,
+    machines::{Machine, Machines},
+    programs::Owner,
+};
 
 /// How often a child is asked whether it has ended.
 const POLL: Duration = Duration::from_millis(10);
@@ -45,6 +49,8 @@ pub(super) struct Launch<'a> {
     /// Takes its output.
     pub(super) log: &'a Path,
     pub(super) farewell: Farewell,
+    /// Where it runs; helpers run anywhere.
+    pub(super) on: Option<(&'a Machines, Machine)>,
 }
 
 impl Launch<'_> {
@@ -56,7 +62,9 @@ impl Launch<'_> {
         let mut command = self.leashed();
         command.args(self.arguments).stdin(Stdio::null()).stderr(output.try_clone().map_err(failed)?);
         command.stdout(output).env("LC_ALL", "C");
+        let entered = self.on.map(|(machines, machine)| machines.enter(machine));
         let child = command.spawn().map_err(failed)?;
+        drop(entered);
         Ok(Running { child, farewell: self.farewell })
     }
 

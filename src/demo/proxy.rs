@@ -1,19 +1,19 @@
 //! Bulkhead itself, as a process of its own with a configuration file, as an operator would run it.
 
-use std::{collections::BTreeMap, ffi::OsStr, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap, ffi::OsStr, fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration,
+};
 
 use super::{
     Failure,
+    machines::Machine,
     postgres::{APP, Servers, Setup, free_port, within},
     process::{Farewell, Launch, Running},
 };
 use crate::commands::health;
 
-/// Server connections, all pools together: the same in both set-ups.
+/// Connections to a server, all pools together: the same in every set-up.
 pub(super) const CONNECTIONS: u32 = 20;
-const PRIMARY: u32 = 4;
-const REPLICAS: u32 = 4;
-const JOBS: u32 = CONNECTIONS - PRIMARY - REPLICAS;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// The exit code for an address that is taken.
 const UNAVAILABLE: i32 = 69;
@@ -27,8 +27,10 @@ pub(super) enum Pools {
     One,
     /// The pools that Bulkhead makes by itself where it is told of one server and nothing else.
     Found,
-    /// One each for writes, reads and jobs, the latter in a database of their own.
-    Separate,
+    /// Jobs in a database of their own, on a server of its own.
+    Apart,
+    /// The same, and reads on a replica: to be played with.
+    Whole,
 }
 
 /// A running Bulkhead; ended on drop.
@@ -59,7 +61,8 @@ impl Bulkhead {
         let name = match pools {
             Pools::One => "one-pool",
             Pools::Found => "one-server",
-            Pools::Separate => "bulkhead",
+            Pools::Apart => "job-database",
+            Pools::Whole => "bulkhead",
         };
         let text = configuration(port, http, |port| url(port, &setup.passwords.app), servers, pools);
         // Bulkhead runs as the one who runs the demonstration.
@@ -70,6 +73,7 @@ impl Bulkhead {
             owner: None,
             log: &setup.folder.join(&format!("{name}.log")),
             farewell: Farewell::Term,
+            on: Some((setup.machines, Machine::Users)),
         };
         let mut process = launch.start()?;
         let is_ready = within(START_TIMEOUT, "Bulkhead", async || {
@@ -130,16 +134,24 @@ fn configuration(
              [pools.primary]\nmax_connections = {CONNECTIONS}\n"
         );
     }
-    format!(
-        "# Separate pools: writes, reads and jobs cannot take connections from each other.\n\n{listen}\n\
-         [servers.replica_1]\nurl = \"{}\"\n\n[servers.jobs]\nurl = \"{}\"\n\n\
-         [pools.primary]\nservers = [\"primary\"]\nmax_connections = {PRIMARY}\n\n\
-         [pools.replicas]\nservers = [\"replica_1\"]\nmax_connections = {REPLICAS}\n\n\
-         [pools.jobs]\nservers = [\"jobs\"]\nmax_connections = {JOBS}\n\n\
+    let mut text = format!(
+        "# Separate pools on separate servers: users and jobs cannot take connections from each other.\n\n{listen}\n\
+         [servers.jobs]\nurl = \"{}\"\n\n\
+         [pools.primary]\nservers = [\"primary\"]\nmax_connections = {CONNECTIONS}\n\n\
+         [pools.jobs]\nservers = [\"jobs\"]\nmax_connections = {CONNECTIONS}\n\n\
          [jobs]\npresets = [\"oban\"]\n",
-        url(servers.replica.port),
         url(servers.jobs.port)
-    )
+    );
+    if pools == Pools::Whole {
+        write!(
+            text,
+            "\n[servers.replica_1]\nurl = \"{}\"\n\n\
+             [pools.replicas]\nservers = [\"replica_1\"]\nmax_connections = {CONNECTIONS}\n",
+            url(servers.replica.port)
+        )
+        .expect("a String takes any text");
+    }
+    text
 }
 
 fn requests_by_pool(metrics: &str) -> BTreeMap<String, u64> {

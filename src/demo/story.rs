@@ -1,6 +1,7 @@
 //! What the demonstration shows, from its first line to its last.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -12,8 +13,9 @@ use tokio::{
 
 use super::{
     Ending, Failure, Options,
-    figures::{self, Figures, Jobs, grouped},
-    load::{self, JOB, JOBS_PER_SECOND, RATE, Tally, USERS, WORKERS, WRITE_EVERY},
+    figures::{self, Column, Figures, Jobs, grouped},
+    load::{self, JOB, JOBS_PER_SECOND, RATE, Tally, USERS, WORKERS, WRITE_EVERY, Workers},
+    machines::{Machine, Machines},
     postgres::{Servers, Setup, within},
     progress::Progress,
     proxy::{Bulkhead, CONNECTIONS, Pools},
@@ -26,6 +28,21 @@ const WATCH: Duration = Duration::from_millis(500);
 /// Workers start at the same moment; after so many of their jobs they are out of step.
 const TURNS: u32 = 3;
 
+/// A set-up that is measured.
+struct SetUp {
+    title: [&'static str; 2],
+    load: Load,
+    pools: Pools,
+    servers: u32,
+}
+
+const SET_UPS: [SetUp; 4] = [
+    SetUp { title: ["no workers", "one pool"], load: Load::Users, pools: Pools::One, servers: 1 },
+    SetUp { title: ["60 workers", "one pool"], load: Load::All, pools: Pools::One, servers: 1 },
+    SetUp { title: ["60 workers", "pools by itself"], load: Load::All, pools: Pools::Found, servers: 1 },
+    SetUp { title: ["60 workers", "a job database"], load: Load::All, pools: Pools::Apart, servers: 2 },
+];
+
 /// All of it. `ending` is complete once the table was shown.
 pub(super) async fn tell(
     options: Options,
@@ -33,56 +50,57 @@ pub(super) async fn tell(
     progress: &mut Progress<'_>,
     ending: &mut Ending,
 ) -> Result<(), Failure> {
-    let seconds = options.seconds;
     progress.say(&introduction())?;
-    progress.say(&format!(
-        "1/5  starting a primary, its replica and a job database in {}",
-        setup.folder.path().display()
-    ))?;
+    let folder = setup.folder.path().display();
+    progress.say(&format!("starting a primary, its replica and a job database in {folder}"))?;
     let mut servers = Servers::start(setup).await?;
-
-    let mut one = Bulkhead::start(setup, &servers, Pools::One).await?;
-    progress.say(&format!("2/5  users alone, through one pool of {CONNECTIONS} connections, {seconds} s"))?;
-    let alone =
-        phase(progress, &mut one, &mut servers, seconds, Load::Users, ["no workers", "one pool"]).await?;
-    progress.say(&format!("3/5  users beside {WORKERS} workers, through the same pool, {seconds} s"))?;
-    let beside =
-        phase(progress, &mut one, &mut servers, seconds, Load::All, ["60 workers", "one pool"]).await?;
-    drop(one);
-
-    let mut found = Bulkhead::start(setup, &servers, Pools::Found).await?;
-    progress.say(&format!(
-        "4/5  the same, by the server's URL alone: the job tables are found and get a pool of their own, {seconds} s"
-    ))?;
-    let titles = ["60 workers", "pools by itself"];
-    let by_itself = phase(progress, &mut found, &mut servers, seconds, Load::All, titles).await?;
-    drop(found);
-
-    let mut separate = Bulkhead::start(setup, &servers, Pools::Separate).await?;
-    progress.say(&format!(
-        "5/5  the same, through separate pools for writes, reads and jobs of {CONNECTIONS} connections together, \
-         {seconds} s"
-    ))?;
-    let titles = ["60 workers", "a job database"];
-    let apart = phase(progress, &mut separate, &mut servers, seconds, Load::All, titles).await?;
-
-    progress.say(&format!(
-        "\n{}\n{}",
-        figures::table(&[alone, beside, by_itself, apart]),
-        notes(&separate)
-    ))?;
+    let table = measure(options, setup, progress, &mut servers).await?;
+    progress.say(&table)?;
     *ending = Ending::Complete;
     if options.once {
         return Ok(());
     }
-    progress.say(&invitation(setup, &separate))?;
+    let mut whole = Bulkhead::start(setup, &servers, Pools::Whole).await?;
+    progress.say(&invitation(setup, &whole))?;
     loop {
         sleep(WATCH).await;
-        check(&mut separate, &mut servers)?;
+        check(&mut whole, &mut servers)?;
     }
 }
 
-/// Who is there in a phase.
+/// Measures all set-ups in turn, again and again, and gives the table. Each run begins with another one, so that what
+/// changes in time is shared out among them.
+async fn measure(
+    options: Options,
+    setup: Setup<'_>,
+    progress: &mut Progress<'_>,
+    servers: &mut Servers,
+) -> Result<String, Failure> {
+    let Options { seconds, runs, .. } = options;
+    let mut columns = SET_UPS.map(|of| Column {
+        title: of.title,
+        runs: Vec::new(),
+        servers: of.servers,
+        connections_max: CONNECTIONS,
+    });
+    let mut requests = BTreeMap::new();
+    for run in 1..=runs {
+        progress.say(&format!("run {run} of {runs}: {} set-ups, {seconds} s each", SET_UPS.len()))?;
+        for turn in 0..SET_UPS.len() {
+            let at = (turn + run as usize - 1) % SET_UPS.len();
+            let of = &SET_UPS[at];
+            let mut bulkhead = Bulkhead::start(setup, servers, of.pools).await?;
+            let figures = phase(progress, &mut bulkhead, servers, (setup.machines, seconds), of).await?;
+            columns[at].runs.push(figures);
+            if of.pools == Pools::Apart {
+                requests = bulkhead.requests();
+            }
+        }
+    }
+    Ok(format!("\n{}\n{}", figures::table(&columns), notes(setup.machines, runs, &requests)))
+}
+
+/// Who is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Load {
     Users,
@@ -94,20 +112,21 @@ async fn phase(
     progress: &mut Progress<'_>,
     bulkhead: &mut Bulkhead,
     servers: &mut Servers,
-    seconds: u32,
-    load: Load,
-    title: [&'static str; 2],
+    (machines, seconds): (&Machines, u32),
+    set_up: &SetUp,
 ) -> Result<Figures, Failure> {
+    // The users are on this thread.
+    let _here = machines.enter(Machine::Users);
     let tally = Arc::new(Tally::default());
     let (start, started) = watch::channel(None);
     let mut users = load::users(&bulkhead.url, &tally, &started);
     tally.wait_for_ready(USERS).await?;
     let mut workers = None;
-    if load == Load::All {
+    if set_up.load == Load::All {
         // Those that are worked on in the time before the start are few beside what the workers cannot reach.
         let jobs = JOBS_PER_SECOND * u64::from(seconds + 1);
         load::enqueue(&bulkhead.url, jobs).await.map_err(|error| Failure::Sql { at: "bulkhead", error })?;
-        workers = Some(load::workers(&bulkhead.url, &tally));
+        workers = Some(Workers::start(&bulkhead.url, &tally, machines)?);
         tally.wait_for_ready(USERS + WORKERS).await?;
         sleep(JOB * TURNS).await;
     }
@@ -118,33 +137,27 @@ async fn phase(
     for second in 1..=seconds {
         sleep_until(now + Duration::from_secs(u64::from(second))).await;
         let counts = tally.counts();
-        let jobs = if load == Load::All {
-            format!(", {} jobs", grouped(counts.jobs - before.jobs))
-        } else {
-            String::new()
-        };
+        let jobs = workers.as_ref().map(|_| format!(", {} jobs", grouped(counts.jobs - before.jobs)));
         progress.moment(&format!(
-            "{second} of {seconds} s: {} queries answered{jobs}",
-            grouped(counts.queries)
+            "{}: {second} of {seconds} s, {} queries answered{}",
+            set_up.title.join(", "),
+            grouped(counts.queries),
+            jobs.unwrap_or_default()
         ))?;
         check(bulkhead, servers)?;
     }
     let (elapsed, counts) = (now.elapsed().as_secs_f64(), tally.counts());
     let latencies = tally.latencies();
     users.shutdown().await;
-    if let Some(mut workers) = workers {
-        workers.shutdown().await;
-    }
+    let jobs = workers.map(|_| Jobs {
+        per_second: (counts.jobs - before.jobs) as f64 / elapsed,
+        errors: counts.job_errors - before.job_errors,
+    });
     Ok(Figures {
-        title,
         queries_per_second: latencies.len() as f64 / elapsed,
         latency_ms: figures::percentiles(latencies),
         errors: counts.errors - before.errors,
-        jobs: (load == Load::All).then(|| Jobs {
-            per_second: (counts.jobs - before.jobs) as f64 / elapsed,
-            errors: counts.job_errors - before.job_errors,
-        }),
-        connections_max: CONNECTIONS,
+        jobs,
     })
 }
 
@@ -175,13 +188,14 @@ fn introduction() -> String {
     )
 }
 
-fn notes(bulkhead: &Bulkhead) -> String {
-    let requests = bulkhead.requests();
+fn notes(machines: &Machines, runs: u32, requests: &BTreeMap<String, u64>) -> String {
     let counts: Vec<String> =
         requests.iter().map(|(pool, count)| format!("{pool} {}", grouped(*count))).collect();
     format!(
-        "  A query that waits for the one before counts from when it was due, as in pgbench --rate.\n  \
-         Requests with separate pools, by Bulkhead's own count: {}.\n",
+        "  Each figure is the median of {runs} runs, errors are all that there were.\n  {}\n  \
+         A query that waits for the one before counts from when it was due, as in pgbench --rate.\n  \
+         Requests beside a job database in the last run, by Bulkhead's own count: {}.\n",
+        machines.words(),
         counts.join(", ")
     )
 }
@@ -191,7 +205,7 @@ fn invitation(setup: Setup<'_>, bulkhead: &Bulkhead) -> String {
     let (program, config) = (program.display(), config.display());
     let psql = setup.programs.path("psql");
     format!(
-        "Bulkhead stays up with separate pools and without load. In another terminal:\n\n\
+        "Bulkhead stays up with pools for writes, reads on the replica and jobs, and without load. In another terminal:\n\n\
          as an application connects     {psql} {url}\n\
          where a statement goes, why    {program} --config {config} classify 'SELECT count(*) FROM accounts'\n\
          who waits for what, live       http://{http}/ in a browser\n\

@@ -15,6 +15,7 @@
 //! | `mirror` | tables of the job database that enqueuing reads, on the primary |
 //! | `statements` | the texts of that |
 //! | `tables` | the tables of both sides, and whether they fit together |
+//! | `rights` | whether both sides fit together, and which right is lacking |
 //! | `install` | what the relay needs at both servers: making it, and taking it away |
 //! | `moving` | the other way to a job database: the library's tables as they are, moved while they are used |
 //! | `drift` | comparing all that the library has on both sides |
@@ -37,6 +38,7 @@ mod mirror;
 pub mod moving;
 mod parents;
 mod relay;
+mod rights;
 mod round;
 mod state;
 mod statements;

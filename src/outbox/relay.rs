@@ -12,10 +12,11 @@ use super::{
     ledger,
     link::{Failure, Link},
     mirror::Mirror,
+    rights,
     round::{Outcome, round},
     state::{Outbox, Settings},
     statements::Statements,
-    tables::{self, INSTALLED, Side, is_unguarded, missing, problems},
+    tables::{self, INSTALLED, Side, is_unguarded, missing},
     text::literal,
     told::Told,
 };
@@ -68,6 +69,8 @@ struct Moving {
     has_rows: bool,
     /// The first row that waits, and since when that is known.
     first: Option<(String, Instant)>,
+    /// Rows that have passed through the stage since it was emptied.
+    staged: u64,
 }
 
 /// The relay of one instance.
@@ -259,6 +262,7 @@ impl Relay {
                 limit: self.settings.batch,
                 has_rows: true,
                 first: None,
+                staged: 0,
             });
         }
         let first = self.tables.len();
@@ -311,16 +315,12 @@ impl Relay {
             return Ok(());
         }
         let (Some(primary), Some(jobs)) = (&mut self.primary, &mut self.jobs) else { return Ok(()) };
-        let outgoing = &self.settings.outgoing;
-        let read =
-            async { Ok((tables::read(primary, outgoing).await?, tables::read(jobs, outgoing).await?)) };
-        let read: Result<(Side, Side), Failure> = read.await;
+        let read = rights::compare(primary, jobs, &self.settings.outgoing).await;
         if read.is_err() {
             self.leave_primary();
             self.leave_jobs();
         }
-        let (here, there) = read?;
-        let found = problems(&here, &there);
+        let (here, found) = read?;
         let is_same = self.side.is_alike(&here);
         self.compared = Some(found.clone());
         self.take_up(here)?;
@@ -380,7 +380,8 @@ impl Relay {
         };
         let mut next = Next::Nothing;
         for table in self.tables.iter_mut().filter(|table| table.has_rows) {
-            match round(&self.outbox, primary, jobs, &table.statements, table.limit).await? {
+            let (statements, staged) = (&table.statements, &mut table.staged);
+            match round(&self.outbox, primary, jobs, statements, table.limit, staged).await? {
                 Outcome::Moved(rows) => {
                     table.has_rows = rows >= table.limit as u64;
                     table.limit = (table.limit * 2).min(self.settings.batch);

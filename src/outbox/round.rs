@@ -50,19 +50,26 @@ struct Given {
     lost: u64,
 }
 
-/// Moves up to `limit` rows. After a failure both connections are to be closed.
+/// The stage is emptied once so many rows have passed through it.
+const STAGED_MAX: u64 = 500;
+
+/// Moves up to `limit` rows. After a failure both connections are to be closed. `staged` is how many rows have passed through
+/// the stage since it was emptied.
 pub(super) async fn round(
     outbox: &Outbox,
     primary: &mut Link,
     jobs: &mut Link,
     statements: &Statements,
     limit: usize,
+    staged: &mut u64,
 ) -> Result<Outcome, Failure> {
-    let passed = primary.pass(&statements.take(limit), jobs, &statements.opening()).await?;
+    let empties = *staged >= STAGED_MAX;
+    let passed = primary.pass(&statements.take(limit), jobs, &statements.opening(empties)).await?;
     if passed.rows == 0 {
         primary.ask("COMMIT").await?;
         return Ok(Outcome::Moved(0));
     }
+    *staged = passed.rows + if empties { 0 } else { *staged };
     let mut request = Vec::new();
     message::raw(&mut request, b'c', &[]);
     for sql in statements.put() {

@@ -20,7 +20,7 @@ impl Glob {
         if !name.is_ascii() {
             // A character of it is more than a byte.
             let [pattern, name] =
-                [&*self.pattern, &name.to_lowercase()].map(|text| Vec::from_iter(text.chars()));
+                [&*self.pattern, &name.to_lowercase()].map(|text| text.chars().collect::<Vec<_>>());
             return matches(&pattern, &name, ['*', '?'], |one, other| one == other);
         }
         let (pattern, name) = (self.pattern.as_bytes(), name.as_bytes());

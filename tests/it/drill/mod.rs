@@ -13,7 +13,8 @@
 //!
 //! The tests of `make test` bring each fault about once, with one client of each kind. `make drill` does so many times,
 //! at random moments, with three of each: `BULKHEAD_DRILL_ROUNDS` says how often, `BULKHEAD_DRILL_ONLY` names a part of
-//! the names of the faults to take, `BULKHEAD_DRILL_SEED` other moments.
+//! the names of the faults to take, `BULKHEAD_DRILL_SEED` other moments. After the faults of the table come as many rounds of
+//! [`ENQUEUE`], which is not a line of it: its clients write jobs.
 
 mod faults;
 mod ledger;
@@ -36,6 +37,14 @@ use faults::{Fault, GROUPS, Group};
 use load::{Report, Seen};
 use stage::{Shape, Stage};
 use table::Row;
+
+use crate::outbox::exactly_once;
+
+/// The name of the drill that is not about faults, but about jobs of transactions ([`exactly_once`]).
+const ENQUEUE: &str = "enqueue";
+
+/// Jobs of each way of enqueuing in a round of that.
+const ENQUEUED: u64 = 1000;
 
 /// Within which every client has success again.
 const RECOVERY: Duration = Duration::from_secs(15);
@@ -214,8 +223,28 @@ fn long() {
     });
     let rows: Vec<Row> =
         made.into_iter().flat_map(|rows| rows.into_inner().expect("nobody panics")).collect();
-    assert!(!rows.is_empty(), "no fault has `{only}` in its name");
-    table::print(&rows, extent.rounds);
+    let is_enqueue = ENQUEUE.contains(&only);
+    assert!(!rows.is_empty() || is_enqueue, "no fault has `{only}` in its name");
+    if !rows.is_empty() {
+        table::print(&rows, extent.rounds);
+    }
     let wrong: Vec<&str> = rows.iter().flat_map(|row| row.wrong.iter().map(String::as_str)).collect();
     assert!(wrong.is_empty(), "{} faults of Bulkhead:\n{}", wrong.len(), wrong.join("\n"));
+    if is_enqueue {
+        enqueue(extent);
+    }
+}
+
+/// Jobs of transactions, with Bulkhead and both servers killed at every point of the relay.
+fn enqueue(Extent { rounds, seed, .. }: Extent) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let say = |round: u64| {
+        if round.is_multiple_of(10) {
+            tell(&format!("{ENQUEUE}: {round} of {rounds} rounds"));
+        }
+    };
+    let drilled = exactly_once::drill(exactly_once::Extent { rounds, jobs: ENQUEUED, seed }, say);
+    let verdict = runtime.expect("a runtime starts").block_on(drilled);
+    tell(&format!("{ENQUEUE}, {rounds} rounds:\n{verdict}"));
+    assert!(verdict.wrong.is_empty(), "faults of Bulkhead:\n{}", verdict.wrong.join("\n"));
 }

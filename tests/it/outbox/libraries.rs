@@ -123,6 +123,9 @@ async fn the_primary_knows_the_queues_that_an_enqueue_joins() {
     let arrived = "SELECT count(*) FROM pgboss.j2";
     eventually("the job has come", LONG, async || (yard.jobs.value(arrived).await == "1").then_some(()))
         .await;
+    // It comes before it is gone.
+    let left = "SELECT count(*) FROM pgboss.job";
+    eventually("the job is gone", LONG, async || (yard.primary.value(left).await == "0").then_some(())).await;
     drop(proxy);
     let (code, text) = bulkhead(&config, &["jobs", "undo"]);
     assert_eq!(code, Some(0), "{text}");

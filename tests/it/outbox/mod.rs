@@ -2,10 +2,12 @@
 
 mod commands;
 mod crashes;
+pub(crate) mod exactly_once;
 mod functions;
 mod libraries;
 mod moving;
 mod queues;
+mod rights;
 mod rows;
 mod sessions;
 mod windows;
@@ -22,10 +24,10 @@ const LONG: Duration = Duration::from_secs(30);
 /// Notes every job that comes to the job database, also those that are gone again, and also twice.
 const ARRIVALS: &str = "
     SET ROLE app;
-    CREATE TABLE arrivals (id bigint NOT NULL, worker text NOT NULL);
+    CREATE TABLE arrivals (id bigint NOT NULL, worker text NOT NULL, args jsonb NOT NULL);
     CREATE FUNCTION note_arrival() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        INSERT INTO arrivals VALUES (NEW.id, NEW.worker);
+        INSERT INTO arrivals VALUES (NEW.id, NEW.worker, NEW.args);
         RETURN NULL;
     END $$;
     CREATE TRIGGER note_arrival AFTER INSERT ON oban_jobs FOR EACH ROW EXECUTE FUNCTION note_arrival();

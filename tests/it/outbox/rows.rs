@@ -247,3 +247,19 @@ async fn the_ledger_forgets_what_is_old_and_keeps_what_is_on_the_primary() {
     };
     drop(proxy);
 }
+
+#[tokio::test]
+async fn what_rows_leave_behind_on_their_way_does_not_pile_up() {
+    let yard = Yard::start().await;
+    let proxy = yard.bulkhead(&yard.config().set("jobs", "outbox_batch", 50)).await;
+    yard.primary
+        .query("INSERT INTO oban_jobs (worker) SELECT 'job ' || n FROM generate_series(1, 6000) AS n")
+        .await;
+    yard.wait_until_empty().await;
+    assert_eq!(yard.jobs.value("SELECT count(*) FROM oban_jobs").await, "6000");
+    let size = "SELECT pg_relation_size(oid) FROM pg_class WHERE relname = 'bulkhead_stage_0'";
+    let bytes: u64 = yard.jobs.value(size).await.parse().expect("the relay has a stage");
+    // Of 500 rows and a batch, at most.
+    assert!(bytes > 0 && bytes < 200_000, "{bytes} bytes");
+    drop(proxy);
+}

@@ -32,6 +32,7 @@ mod raw;
 mod relay;
 mod site;
 mod template;
+mod trap;
 mod wait;
 
 pub(crate) use answers::{error_code, error_of, short, told, values};
@@ -50,4 +51,5 @@ pub(crate) use relay::Relay;
 pub(crate) use rustix::process::Signal;
 pub(crate) use site::{Site, shuffle};
 pub(crate) use template::Scratch;
+pub(crate) use trap::{Held, Place, Towards};
 pub(crate) use wait::{eventually, wait_until};

@@ -17,22 +17,21 @@ use tokio::{
     sync::watch,
 };
 
+use super::trap::{Held, Opening, Place, Towards, Trap};
+
 /// Passes bytes between its own port and another address.
 pub(crate) struct Relay {
     port: u16,
     weather: watch::Sender<Weather>,
     open: Arc<AtomicUsize>,
-    meters: Arc<Meters>,
+    passage: Arc<Passage>,
 }
 
-/// What passes, over all connections: towards the upstream, and back.
+/// What passes, over all connections: towards the upstream, and back. And where it is held.
 #[derive(Default)]
-struct Meters([Meter; 2]);
-
-#[derive(Clone, Copy)]
-enum Towards {
-    Upstream,
-    Client,
+struct Passage {
+    meters: [Meter; 2],
+    trap: Trap,
 }
 
 struct Meter {
@@ -101,15 +100,15 @@ impl Relay {
         let port = listener.local_addr().expect("a bound socket has an address").port();
         let open = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&open);
-        let meters = Arc::new(Meters::default());
-        let metered = Arc::clone(&meters);
+        let passage = Arc::new(Passage::default());
+        let passed = Arc::clone(&passage);
         let upstream = SocketAddr::from(([127, 0, 0, 1], upstream_port));
         thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
-            runtime.block_on(serve(listener, upstream, seen, count, metered));
+            runtime.block_on(serve(listener, upstream, seen, count, passed));
         });
-        Self { port, weather, open, meters }
+        Self { port, weather, open, passage }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -144,21 +143,36 @@ impl Relay {
 
     /// Counts what passes from now on.
     pub(crate) fn count(&self) {
-        self.meters.0.iter().for_each(|meter| meter.passed.store(0, Ordering::SeqCst));
+        self.passage.meters.iter().for_each(|meter| meter.passed.store(0, Ordering::SeqCst));
     }
 
     /// Bytes towards the upstream and back since [`Self::count`].
     pub(crate) fn counted(&self) -> (usize, usize) {
-        let [there, back] = &self.meters.0;
+        let [there, back] = &self.passage.meters;
         (there.passed.load(Ordering::SeqCst), back.passed.load(Ordering::SeqCst))
     }
 
     /// Lets so many bytes more pass in each direction, over all connections. Whatever comes then ends its connection,
     /// after what has passed was delivered; later ones are left alone. `None`: as many as there are.
     pub(crate) fn cut_after(&self, upstream: Option<usize>, client: Option<usize>) {
-        for (meter, left) in self.meters.0.iter().zip([upstream, client]) {
+        for (meter, left) in self.passage.meters.iter().zip([upstream, client]) {
             meter.left.store(left.map_or(i64::MAX, |left| left as i64), Ordering::SeqCst);
         }
+    }
+
+    /// Holds what comes to this place next: its connection stands still there.
+    pub(crate) fn set_trap(&self, place: Place) {
+        self.passage.trap.set(place);
+    }
+
+    /// Whether something is held.
+    pub(crate) fn holds(&self) -> bool {
+        self.passage.trap.has_sprung()
+    }
+
+    /// Lets go what is held.
+    pub(crate) fn release(&self, held: Held) {
+        self.passage.trap.release(held);
     }
 
     /// Closes new connections at once (`true`), or accepts them again.
@@ -178,7 +192,7 @@ async fn serve(
     upstream: SocketAddr,
     mut weather: watch::Receiver<Weather>,
     open: Arc<AtomicUsize>,
-    meters: Arc<Meters>,
+    passage: Arc<Passage>,
 ) {
     listener.set_nonblocking(true).expect("sockets can be non-blocking");
     let listener = TcpListener::from_std(listener).expect("inside a runtime");
@@ -197,7 +211,7 @@ async fn serve(
         if weather.borrow().refusing {
             continue;
         }
-        tokio::spawn(connection(client, upstream, weather.clone(), Arc::clone(&open), Arc::clone(&meters)));
+        tokio::spawn(connection(client, upstream, weather.clone(), Arc::clone(&open), Arc::clone(&passage)));
     }
 }
 
@@ -206,7 +220,7 @@ async fn connection(
     upstream: SocketAddr,
     mut weather: watch::Receiver<Weather>,
     open: Arc<AtomicUsize>,
-    meters: Arc<Meters>,
+    passage: Arc<Passage>,
 ) {
     let born = weather.borrow().generation;
     let Ok(server) = TcpStream::connect(upstream).await else { return };
@@ -220,10 +234,11 @@ async fn connection(
         [&client, &server].map(|socket| SockRef::from(socket).try_clone().expect("a spare descriptor"));
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
+    let opening = Opening::default();
     let both = async {
         tokio::try_join!(
-            pass(client_read, server_write, weather.clone(), &meters, Towards::Upstream),
-            pass(server_read, client_write, weather.clone(), &meters, Towards::Client)
+            pass(client_read, server_write, weather.clone(), (&passage, &opening), Towards::Upstream),
+            pass(server_read, client_write, weather.clone(), (&passage, &opening), Towards::Client)
         )
     };
     let mut changes = weather.clone();
@@ -266,7 +281,7 @@ async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut weather: watch::Receiver<Weather>,
-    meters: &Meters,
+    (passage, opening): (&Passage, &Opening),
     towards: Towards,
 ) -> Result<(), Spent> {
     let mut buffer = vec![0; 64 * 1024];
@@ -275,9 +290,24 @@ async fn pass(
         if !now.delay.is_zero() {
             tokio::time::sleep(now.delay).await;
         }
-        let allowed = meters.0[towards as usize].take(count);
-        if to.write_all(&buffer[..allowed]).await.is_err() {
+        if towards == Towards::Upstream {
+            opening.hear(&buffer[..count]);
+        }
+        let allowed = passage.meters[towards as usize].take(count);
+        let (first, rest) = match passage.trap.catch(opening, towards, &buffer[..allowed]) {
+            Some(held) => buffer[..allowed].split_at(held),
+            None => (&buffer[..allowed], [].as_slice()),
+        };
+        if to.write_all(first).await.is_err() {
             return Ok(());
+        }
+        if !rest.is_empty() {
+            if passage.trap.released().await == Held::Lost {
+                return Err(Spent);
+            }
+            if to.write_all(rest).await.is_err() {
+                return Ok(());
+            }
         }
         if allowed < count {
             to.shutdown().await.ok();
