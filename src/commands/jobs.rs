@@ -143,7 +143,8 @@ impl Sides {
             }
         }
         let [primary, jobs] = &self.users;
-        fit(outbox::install(&self.here, &self.there, [primary, jobs], &rows, with_rows))
+        let plan = outbox::install(&self.here, &self.there, [primary, jobs], &rows, with_rows);
+        fit(plan.with_guards(&self.here))
     }
 
     async fn undoing(&mut self) -> Result<Plan, JobsError> {
@@ -187,12 +188,12 @@ fn text(plan: &Plan) -> String {
         let (side, rights) = if step.on_primary {
             (
                 "the primary",
-                "SELECT, UPDATE and DELETE on the tables that are moved, SELECT on their sequences",
+                "SELECT, UPDATE and DELETE on the tables that are moved, SELECT on their sequences and on tables that they name rows of",
             )
         } else {
             (
                 "the job database",
-                "SELECT and INSERT on the tables that are moved, SELECT on their sequences, TEMPORARY on the database",
+                "SELECT and INSERT on the tables that are moved and on those that they name rows of, SELECT on their sequences, TEMPORARY on the database",
             )
         };
         let _ = writeln!(

@@ -5,7 +5,9 @@
 
 use super::{
     statements::Statements,
-    tables::{Partitions, Sequence, Side, Table, is_strided, misfits, source_literal},
+    tables::{
+        Partitions, Sequence, Side, Table, is_strided, is_unguarded, misfits, source_literal, unfit_parents,
+    },
     text::{carry_out, literal, name},
 };
 
@@ -61,8 +63,9 @@ const JOBS_DROPS: [&str; 2] = ["DROP TABLE bulkhead.relayed, bulkhead.outbox", "
 pub fn install(primary: &Side, jobs: &Side, users: [&str; 2], rows: &[String], with_rows: bool) -> Plan {
     let mut plan = Plan::default();
     let pairs = pairs(primary, jobs, &mut plan.problems);
-    for (from, to) in &pairs {
+    for Pair { from, to, .. } in &pairs {
         plan.problems.extend(misfits(from, to));
+        plan.problems.extend(unfit_parents(from, primary, jobs));
         if from.sequence.is_some() != to.sequence.is_some() {
             plan.problems.push(format!("{} is numbered by a sequence on one side only", from.source()));
         }
@@ -84,7 +87,19 @@ pub fn install(primary: &Side, jobs: &Side, users: [&str; 2], rows: &[String], w
         here.extend(PRIMARY_TABLES.map(str::to_owned));
         here.extend(grants(users[0], "refused"));
     }
-    for (from, to) in &pairs {
+    for source in gone(primary, jobs) {
+        let source = literal(source);
+        for (statements, side) in [(&mut there, jobs), (&mut here, primary)] {
+            if side.has_schema {
+                statements.push(format!("DELETE FROM bulkhead.outbox WHERE source_table = {source}"));
+            }
+        }
+        if jobs.has_schema {
+            there.push(format!("DELETE FROM bulkhead.relayed WHERE source_table = {source}"));
+        }
+    }
+    for Pair { from, to, making } in &pairs {
+        here.extend(making.clone());
         let start = highest(from, to) + MARGIN;
         // Even, and the odd one behind it.
         let even = start + start.rem_euclid(2);
@@ -117,6 +132,9 @@ pub fn uninstall(primary: &Side, jobs: &Side, before: &[(bool, String, i64)]) ->
         for table in side.tables.iter().filter(|table| side.installed.contains(&table.source())) {
             if on_primary {
                 statements.push(lock(table));
+                if table.is_guarded {
+                    statements.push(unguard(&relation(table)));
+                }
                 statements.push(Statements::new(table.clone(), 0).refuse_rows());
                 if table.partitions == Partitions::Default {
                     statements.push(format!("DROP TABLE IF EXISTS {}", partition(table)));
@@ -130,6 +148,7 @@ pub fn uninstall(primary: &Side, jobs: &Side, before: &[(bool, String, i64)]) ->
         }
         if on_primary {
             statements.push(NO_REFUSED.to_owned());
+            statements.push(format!("DROP FUNCTION IF EXISTS {GUARD}"));
         }
         statements.extend(drops.map(str::to_owned));
         plan.add(on_primary, statements);
@@ -142,7 +161,49 @@ const NO_REFUSED: &str = "DO $bulkhead$ BEGIN IF EXISTS (SELECT FROM bulkhead.re
     RAISE EXCEPTION 'bulkhead.refused has rows: jobs that the job database has refused' \
     USING HINT = 'Put them back, or delete them.'; END IF; END $bulkhead$";
 
+/// The function of the triggers that refuse rows which are not to be moved.
+const GUARD: &str = "bulkhead.refuse()";
+
+/// The statement that makes it.
+const MAKE_GUARD: &str = "CREATE OR REPLACE FUNCTION bulkhead.refuse() RETURNS trigger LANGUAGE plpgsql \
+    SET search_path = '' AS $bulkhead$ BEGIN RAISE EXCEPTION USING ERRCODE = '0A000', \
+    MESSAGE = format('a job with a %s cannot be added to %I.%I on the primary: the job that it may change is in the job \
+    database', TG_ARGV[0], TG_TABLE_SCHEMA, TG_TABLE_NAME), \
+    HINT = 'Add it outside of the transaction, once that has committed: then it goes to the job database. Or without a key.'; \
+    END $bulkhead$";
+
+/// The statement that has the table take all rows again.
+pub(super) fn unguard(relation: &str) -> String {
+    format!("DROP TRIGGER IF EXISTS bulkhead_refuse ON {relation}")
+}
+
 impl Plan {
+    /// Has the primary refuse rows that are not to be moved, in the transaction that adds them. Where the primary's tables
+    /// are the library's home, it works with such rows.
+    #[must_use]
+    pub fn with_guards(mut self, primary: &Side) -> Self {
+        let mut statements = Vec::new();
+        for table in primary.tables.iter().filter(|table| is_unguarded(table)) {
+            let Some(column) = table.relayed.and_then(|relayed| relayed.absent) else { continue };
+            let relation = relation(table);
+            if statements.is_empty() {
+                statements.push(MAKE_GUARD.to_owned());
+            }
+            statements.push(unguard(&relation));
+            statements.push(format!(
+                "CREATE TRIGGER bulkhead_refuse BEFORE INSERT OR UPDATE ON {relation} FOR EACH ROW \
+                 WHEN (NEW.{} IS NOT NULL) EXECUTE FUNCTION bulkhead.refuse({})",
+                name(column),
+                literal(column)
+            ));
+        }
+        match self.steps.last_mut() {
+            Some(last) if last.on_primary => last.statements.extend(statements),
+            _ => self.add(true, statements),
+        }
+        self
+    }
+
     fn add(&mut self, on_primary: bool, statements: Vec<String>) {
         if !statements.is_empty() {
             self.steps.push(Step { on_primary, statements });
@@ -163,12 +224,26 @@ impl Step {
     }
 }
 
-/// Tables that both sides have. A side that lacks one of them has another version of the library, or none.
-fn pairs<'a>(primary: &'a Side, jobs: &'a Side, problems: &mut Vec<String>) -> Vec<(&'a Table, &'a Table)> {
+/// A table of both sides.
+struct Pair<'a> {
+    from: Table,
+    to: &'a Table,
+    /// The statement that makes the primary's, if it is not there.
+    making: Option<String>,
+}
+
+/// Tables that both sides have. A side that lacks one of them has another version of the library, or none; or it is one of
+/// those that the library makes for each queue, which is made then.
+fn pairs<'a>(primary: &Side, jobs: &'a Side, problems: &mut Vec<String>) -> Vec<Pair<'a>> {
     let mut pairs = Vec::new();
     for to in &jobs.tables {
-        match primary.tables.iter().find(|from| from.source() == to.source()) {
-            Some(from) => pairs.push((from, to)),
+        let from = primary.tables.iter().find(|from| from.source() == to.source()).cloned();
+        let pair = match from {
+            Some(from) => Some(Pair { from, to, making: None }),
+            None => made(primary, to),
+        };
+        match pair {
+            Some(pair) => pairs.push(pair),
             None => problems.push(format!(
                 "{} is in the job database, and missing on the primary: run the library's migrations there, too",
                 to.source()
@@ -184,6 +259,29 @@ fn pairs<'a>(primary: &'a Side, jobs: &'a Side, problems: &mut Vec<String>) -> V
         problems.push("no table of the presets is there that could be moved".to_owned());
     }
     pairs
+}
+
+/// A table that the primary does not have, as the library's function will make it there.
+fn made<'a>(primary: &Side, to: &'a Table) -> Option<Pair<'a>> {
+    let maker = to.relayed?.made_by.as_ref()?;
+    let queue = to.name.strip_prefix(maker.prefix)?;
+    if !primary.functions.contains(&format!("{}.{}", to.schema, maker.function)) {
+        return None;
+    }
+    let making = format!("SELECT {}.{}({})", name(&to.schema), name(maker.function), literal(queue));
+    let sequence = to.sequence.clone().map(|of| Sequence { increment: 1, last: 0, highest: 0, ..of });
+    let from = Table { sequence, partitions: Partitions::Without, ..to.clone() };
+    Some(Pair { from, to, making: Some(making) })
+}
+
+/// Tables that were installed, and that neither side has any more.
+fn gone<'a>(primary: &'a Side, jobs: &'a Side) -> Vec<&'a String> {
+    let has = |side: &Side, source: &String| side.tables.iter().any(|table| table.source() == *source);
+    let mut gone: Vec<&String> = primary.installed.iter().chain(&jobs.installed).collect();
+    gone.retain(|source| !has(primary, source) && !has(jobs, source));
+    gone.sort_unstable();
+    gone.dedup();
+    gone
 }
 
 fn highest(from: &Table, to: &Table) -> i64 {

@@ -11,6 +11,7 @@
 //! | `relay` | the task: who moves rows, when, and what follows a failure |
 //! | `round` | moving some rows of one table: the order of the two commits |
 //! | `ledger` | forgetting what was moved long ago |
+//! | `parents` | rows of other tables that the moved ones name |
 //! | `mirror` | tables of the job database that enqueuing reads, on the primary |
 //! | `statements` | the texts of that |
 //! | `tables` | the tables of both sides, and whether they fit together |
@@ -35,6 +36,7 @@ mod ledger;
 mod link;
 mod mirror;
 pub mod moving;
+mod parents;
 mod relay;
 mod rights;
 mod round;

@@ -16,7 +16,7 @@ use super::{
     round::{Outcome, round},
     state::{Outbox, Settings},
     statements::Statements,
-    tables::{self, INSTALLED, Side, missing},
+    tables::{self, INSTALLED, Side, is_unguarded, missing},
     text::literal,
     told::Told,
 };
@@ -249,7 +249,8 @@ impl Relay {
         }
         // As long as the job database has not been seen, the primary's word is taken.
         let fits = self.compared.as_ref().is_none_or(Vec::is_empty);
-        self.outbox.set_ready(fits && missing(&side).is_empty());
+        let is_guarded = !side.tables.iter().any(is_unguarded);
+        self.outbox.set_ready(fits && is_guarded && missing(&side).is_empty());
         if self.side.is_alike(&side) {
             return Ok(());
         }
@@ -414,7 +415,9 @@ impl Relay {
         let (mut waiting, mut lag) = (0, 0);
         let now = Instant::now();
         let measured = async {
-            let installed = primary.ask(INSTALLED).await?.value(0, 0) == "t";
+            let is_installed = primary.ask(INSTALLED).await?.value(0, 0) == "t";
+            let count = "SELECT pg_catalog.count(*) FROM bulkhead.outbox";
+            let installed = if is_installed { Some(primary.ask(count).await?.number(0)) } else { None };
             for table in &mut self.tables {
                 let reply = primary.ask(&table.statements.waiting()).await?;
                 let rows = reply.number(0);
@@ -433,10 +436,14 @@ impl Relay {
             }
             Ok(installed)
         };
-        let measured: Result<bool, Failure> = measured.await;
+        let measured: Result<Option<u64>, Failure> = measured.await;
         match measured {
-            Ok(true) => {}
-            Ok(false) => {
+            Ok(Some(installed)) => {
+                if installed != self.side.installed.len() as u64 {
+                    self.compare_at = now;
+                }
+            }
+            Ok(None) => {
                 self.leave_primary();
                 self.take_up(Side::default())?;
             }

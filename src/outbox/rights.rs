@@ -39,6 +39,7 @@ fn on_primary(side: &Side) -> Needed {
     for table in &side.mirrored {
         needed.push((relation(table), &["SELECT", "INSERT", "UPDATE"]));
     }
+    needed.extend(side.parents.iter().map(|table| (relation(table), &["SELECT"][..])));
     needed
 }
 
@@ -54,6 +55,7 @@ fn in_jobs(side: &Side) -> Needed {
     for table in &side.mirrored {
         needed.push((relation(table), &["SELECT"]));
     }
+    needed.extend(side.parents.iter().map(|table| (relation(table), &["SELECT", "INSERT"][..])));
     needed
 }
 

@@ -46,6 +46,8 @@ struct Given {
     taken: u64,
     /// Known ones that were others.
     reused: u64,
+    /// New ones that name something which was taken away meanwhile.
+    lost: u64,
 }
 
 /// The stage is emptied once so many rows have passed through it.
@@ -99,20 +101,27 @@ fn judge(replies: &[Reply]) -> Result<Given, ErrorFields> {
         return Err(error);
     }
     let number = |column: usize| replies.get(1).map_or(0, |reply| reply.number(column));
-    let given = Given { fresh: number(0), put: number(1), taken: number(2), reused: number(3) };
-    let refused = |message: &str| ErrorFields {
-        severity: "ERROR".to_owned(),
-        code: "23505".to_owned(),
-        message: message.to_owned(),
-        ..ErrorFields::default()
+    let given =
+        Given { fresh: number(0), put: number(1), taken: number(2), reused: number(3), lost: number(4) };
+    let error = |code: &str, message: &str| {
+        let (severity, code, message) = ("ERROR".to_owned(), code.to_owned(), message.to_owned());
+        Err(ErrorFields { severity, code, message, ..ErrorFields::default() })
     };
+    let unfit = replies.get(1).map_or("", |reply| reply.value(0, 5));
     if given.reused > 0 {
-        return Err(refused("another job of this key was relayed before: has the primary lost commits?"));
+        return error("23505", "another job of this key was relayed before: has the primary lost commits?");
     }
     if given.taken > 0 {
-        return Err(refused(
+        return error(
+            "23505",
             "another job of this key is in the job database: do both sequences give different numbers?",
-        ));
+        );
+    }
+    if !unfit.is_empty() {
+        return error("23514", unfit);
+    }
+    if given.lost > 0 {
+        return error("40001", "what jobs name was taken away from the job database while they came in");
     }
     Ok(given)
 }
@@ -137,22 +146,30 @@ async fn commit(link: &mut Link) -> Result<(), Failure> {
 mod tests {
     use super::*;
 
-    fn replies(numbers: [&str; 4]) -> Vec<Reply> {
+    fn replies(numbers: [&str; 6]) -> Vec<Reply> {
         let row = numbers.iter().map(|number| Some((*number).to_owned())).collect();
         vec![Reply::default(), Reply { rows: vec![row], ..Reply::default() }, Reply::default()]
     }
 
     #[test]
     fn no_row_is_dropped_for_its_key() {
-        assert!(judge(&replies(["2", "1", "0", "0"])).is_ok());
-        assert!(judge(&replies(["2", "1", "1", "0"])).is_err());
-        assert!(judge(&replies(["2", "2", "0", "1"])).is_err());
+        assert!(judge(&replies(["2", "1", "0", "0", "0", ""])).is_ok());
+        let is_refused = |numbers| judge(&replies(numbers)).err().is_some_and(|error| is_of_rows(&error));
+        assert!(is_refused(["2", "1", "1", "0", "0", ""]));
+        assert!(is_refused(["2", "2", "0", "1", "0", ""]));
+        assert!(is_refused(["2", "1", "0", "0", "0", "it has a key"]));
+    }
+
+    #[test]
+    fn what_is_taken_away_meanwhile_is_no_row_s_fault() {
+        let error = judge(&replies(["2", "1", "0", "0", "1", ""])).err().expect("it is not done");
+        assert!(!is_of_rows(&error), "{error:?}");
     }
 
     #[test]
     fn an_error_of_any_part_counts() {
         for at in 0..3 {
-            let mut replies = replies(["1", "1", "0", "0"]);
+            let mut replies = replies(["1", "1", "0", "0", "0", ""]);
             replies[at].error = Some(ErrorFields { code: "22P02".to_owned(), ..ErrorFields::default() });
             assert_eq!(judge(&replies).err().map(|error| error.code).as_deref(), Some("22P02"));
         }

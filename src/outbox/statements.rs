@@ -9,7 +9,7 @@ use super::{
     text::{carry_out, literal, name},
 };
 
-const EQUALS: &str = "OPERATOR(pg_catalog.=)";
+pub(super) const EQUALS: &str = "OPERATOR(pg_catalog.=)";
 
 /// Triggers run as they do for everybody of this role.
 const PATH_OF_TRIGGERS: &str = "SET LOCAL search_path TO DEFAULT";
@@ -17,8 +17,8 @@ const PATH_OF_TRIGGERS: &str = "SET LOCAL search_path TO DEFAULT";
 /// The statements for one table. `at` tells its objects in the job database's session from those of others.
 #[derive(Clone, Debug)]
 pub(super) struct Statements {
-    table: Table,
-    at: usize,
+    pub(super) table: Table,
+    pub(super) at: usize,
 }
 
 impl Statements {
@@ -34,7 +34,7 @@ impl Statements {
         format!("{}.{}", name(&self.table.schema), name(&self.table.name))
     }
 
-    fn stage(&self) -> String {
+    pub(super) fn stage(&self) -> String {
         format!("pg_temp.bulkhead_stage_{}", self.at)
     }
 
@@ -82,11 +82,12 @@ impl Statements {
         format!(
             "BEGIN; {PATH_OF_TRIGGERS}; COPY (WITH picked AS (SELECT {picked} FROM {relation} AS k ORDER BY {picked} LIMIT {limit} \
              FOR UPDATE SKIP LOCKED) DELETE FROM {relation} AS j USING picked AS k WHERE {same} \
-             RETURNING {key}, {columns}) TO STDOUT",
+             RETURNING {key}, {columns}{names}) TO STDOUT",
             picked = self.key_columns("k"),
             same = self.same_key("j", "k"),
             key = self.key("j"),
             columns = self.columns("j"),
+            names = self.names(),
         )
     }
 
@@ -95,22 +96,28 @@ impl Statements {
     /// A row is inserted if the ledger did not have it. What the ledger had already was inserted by a round whose end the
     /// primary did not see, unless it is another row of the same key: a primary that has lost its last commits may give a
     /// number again. Such rows are counted, and so are new ones whose key a job has already: neither may be dropped. Both are
-    /// looked up row by row (`LATERAL .. LIMIT 1`), or a plan may read all of a ledger for each round.
+    /// looked up row by row (`LATERAL .. LIMIT 1`), or a plan may read all of a ledger for each round. Rows that are not to be
+    /// moved, or cannot be now, are not inserted, and told of.
     pub(super) fn prepare(&self) -> String {
         let (relation, stage, source) = (self.relation(), self.stage(), source_literal(&self.table));
         let columns = self.columns("");
         format!(
             "CREATE TEMPORARY TABLE bulkhead_stage_{at} AS \
-             SELECT ''::pg_catalog.text AS bulkhead_key, {of_table} FROM {relation} AS j WITH NO DATA; \
-             SET search_path TO DEFAULT; \
+             SELECT ''::pg_catalog.text AS bulkhead_key, {of_table}{names} FROM {relation} AS j WITH NO DATA; \
+             SET search_path TO DEFAULT; {prepare_parents}\
              PREPARE bulkhead_put_{at} AS \
-             WITH given AS MATERIALIZED (SELECT j.*, pg_catalog.hashtextextended((j.*)::pg_catalog.text, 0) AS bulkhead_digest \
-             FROM {stage} AS j), \
+             WITH given AS MATERIALIZED (SELECT i.*, {is_lost} AS bulkhead_lost, {why_unfit} AS bulkhead_unfit FROM (\
+             SELECT j.*, pg_catalog.hashtextextended((j.*)::pg_catalog.text, 0) AS bulkhead_digest{numbers} \
+             FROM {stage} AS j) AS i), \
              fresh AS (INSERT INTO bulkhead.relayed (source_table, key, digest) \
              SELECT {source}, g.bulkhead_key, g.bulkhead_digest FROM given AS g ON CONFLICT DO NOTHING RETURNING key), \
              put AS (INSERT INTO {relation} ({columns}) OVERRIDING SYSTEM VALUE \
-             SELECT {of_given} FROM given AS g JOIN fresh AS f ON f.key {EQUALS} g.bulkhead_key ORDER BY {order} \
+             SELECT {of_given} FROM given AS g JOIN fresh AS f ON f.key {EQUALS} g.bulkhead_key \
+             WHERE NOT g.bulkhead_lost AND g.bulkhead_unfit IS NULL ORDER BY {order} \
              ON CONFLICT DO NOTHING RETURNING 1), \
+             judged AS (SELECT pg_catalog.count(*) FILTER (WHERE g.bulkhead_lost) AS lost, \
+             pg_catalog.min(g.bulkhead_unfit) AS unfit \
+             FROM given AS g JOIN fresh AS f ON f.key {EQUALS} g.bulkhead_key), \
              counted AS (SELECT (SELECT pg_catalog.count(*) FROM fresh) AS fresh, (SELECT pg_catalog.count(*) FROM put) AS put), \
              noted AS (UPDATE bulkhead.outbox AS o SET relayed = o.relayed OPERATOR(pg_catalog.+) c.fresh, \
              conflicts = o.conflicts OPERATOR(pg_catalog.+) (c.fresh OPERATOR(pg_catalog.-) c.put), \
@@ -121,13 +128,18 @@ impl Statements {
              CROSS JOIN LATERAL (SELECT FROM {relation} AS j WHERE {same} LIMIT 1) AS t), \
              (SELECT pg_catalog.count(*) FROM given AS g CROSS JOIN LATERAL (SELECT FROM bulkhead.relayed AS r \
              WHERE r.source_table {EQUALS} {source} AND r.key {EQUALS} g.bulkhead_key \
-             AND r.digest OPERATOR(pg_catalog.<>) g.bulkhead_digest LIMIT 1) AS t) \
-             FROM counted AS c; \
+             AND r.digest OPERATOR(pg_catalog.<>) g.bulkhead_digest LIMIT 1) AS t), \
+             w.lost, w.unfit FROM counted AS c CROSS JOIN judged AS w; \
              SET search_path = ''; \
              PREPARE bulkhead_tell_{at} AS {tell}",
             at = self.at,
             of_table = self.columns("j"),
-            of_given = self.columns("g"),
+            names = self.names(),
+            prepare_parents = self.prepare_parents(),
+            is_lost = self.is_lost(),
+            why_unfit = self.why_unfit(),
+            numbers = self.numbers(),
+            of_given = self.numbered(),
             order = self.key_columns("g"),
             same = self.same_key("j", "g"),
             tell = self.tell(),
@@ -161,7 +173,7 @@ impl Statements {
     /// In the job database, behind the rows.
     pub(super) fn put(&self) -> [String; 2] {
         [
-            format!("{PATH_OF_TRIGGERS}; EXECUTE bulkhead_put_{}", self.at),
+            format!("{PATH_OF_TRIGGERS}; {}EXECUTE bulkhead_put_{}", self.put_parents(), self.at),
             // Some triggers run at COMMIT only.
             format!(
                 "SET LOCAL search_path = ''; EXECUTE bulkhead_tell_{}; DELETE FROM {}; {PATH_OF_TRIGGERS}",

@@ -2,7 +2,7 @@
 
 use super::{
     link::{Failure, Link, Reply},
-    text::{array, literal, name},
+    text::{array, literal, name, pattern},
 };
 use crate::sql::{Outgoing, Relayed};
 
@@ -10,7 +10,11 @@ use crate::sql::{Outgoing, Relayed};
 const COLUMNS: &str = "SELECT n.nspname, c.relname, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), \
     a.attgenerated <> '', a.attnotnull AND NOT a.atthasdef AND a.attidentity = '', \
     pg_catalog.array_position(i.indkey::pg_catalog.int2[], a.attnum), q.seqrelid::pg_catalog.regclass, q.seqincrement, \
-    CASE WHEN p.partrelid IS NULL THEN '' WHEN p.partdefid = 0 THEN 'open' ELSE 'default' END \
+    CASE WHEN p.partrelid IS NULL THEN '' WHEN p.partdefid = 0 THEN 'open' ELSE 'default' END, \
+    EXISTS (SELECT FROM pg_catalog.pg_index AS u WHERE u.indrelid = c.oid AND u.indisunique AND u.indisvalid \
+        AND u.indpred IS NULL AND u.indnkeyatts = 1 AND u.indkey[0] = a.attnum), \
+    EXISTS (SELECT FROM pg_catalog.pg_trigger AS g WHERE g.tgrelid = c.oid AND g.tgname = 'bulkhead_refuse' \
+        AND g.tgenabled IN ('O', 'A')) \
     FROM pg_catalog.pg_class AS c \
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
     JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
@@ -28,10 +32,19 @@ const COLUMNS: &str = "SELECT n.nspname, c.relname, a.attname, pg_catalog.format
         WHERE f.adrelid = c.oid AND f.adnum = a.attnum LIMIT 1\
     ) AS used ON true \
     LEFT JOIN pg_catalog.pg_sequence AS q ON q.seqrelid = used.seq \
-    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relname = ANY ({names}) ORDER BY 1, 2, a.attnum";
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relname LIKE ANY ({names}) ORDER BY 1, 2, a.attnum";
 
 /// Whether the outbox is installed.
 pub(super) const INSTALLED: &str = "SELECT pg_catalog.to_regclass('bulkhead.outbox') IS NOT NULL";
+
+/// Whether the ledger is there.
+const HAS_LEDGER: &str = "SELECT pg_catalog.to_regclass('bulkhead.relayed') IS NOT NULL";
+
+/// Functions of some names that take one text, or can.
+const MAKERS: &str = "SELECT DISTINCT n.nspname || '.' || p.proname FROM pg_catalog.pg_proc AS p \
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace \
+    WHERE p.proname = ANY ({names}) AND p.pronargs >= 1 AND p.pronargs - p.pronargdefaults <= 1 \
+    AND p.proargtypes[0] = 'pg_catalog.text'::pg_catalog.regtype";
 
 /// A table that jobs are moved between.
 #[derive(Clone, Debug)]
@@ -48,8 +61,10 @@ pub struct Table {
     pub sequence: Option<Sequence>,
     /// Whether it has partitions.
     pub partitions: Partitions,
-    /// The preset's word on it; `None` for one that is only mirrored.
+    /// The preset's word on it; `None` for one whose rows are not moved.
     pub relayed: Option<&'static Relayed>,
+    /// Whether a trigger refuses the rows that are not to be moved.
+    pub is_guarded: bool,
 }
 
 /// Whether a table has partitions.
@@ -74,6 +89,8 @@ pub struct Column {
     pub is_generated: bool,
     /// Whether a row without it is refused.
     pub is_required: bool,
+    /// Whether no two rows have the same in it.
+    pub is_unique: bool,
 }
 
 /// The sequence that a key is taken from.
@@ -98,6 +115,10 @@ pub struct Side {
     pub tables: Vec<Table>,
     /// Tables that the primary has a copy of.
     pub mirrored: Vec<Table>,
+    /// Tables whose rows are named by rows that are moved.
+    pub parents: Vec<Table>,
+    /// Functions that are there of those that make a table for a queue, as `schema.function`.
+    pub functions: Vec<String>,
     /// Whether the schema `bulkhead` has what belongs there.
     pub has_schema: bool,
     /// The tables that were installed, as `schema.table`.
@@ -125,7 +146,7 @@ impl Side {
     pub(super) fn is_alike(&self, other: &Self) -> bool {
         let shape = |side: &Self| -> Vec<_> {
             let of = |table: &Table| (table.source(), table.columns.clone(), table.key.clone());
-            side.tables.iter().chain(&side.mirrored).map(of).collect()
+            side.tables.iter().chain(&side.mirrored).chain(&side.parents).map(of).collect()
         };
         self.installed == other.installed && shape(self) == shape(other)
     }
@@ -133,16 +154,30 @@ impl Side {
 
 /// Asks one side for its tables of these libraries.
 pub async fn read(link: &mut Link, outgoing: &[Outgoing]) -> Result<Side, Failure> {
-    let relayed = outgoing.iter().flat_map(|of| of.relayed).map(|relayed| relayed.table);
-    let names: Vec<&str> = relayed.chain(outgoing.iter().flat_map(|of| of.mirrored).copied()).collect();
+    let names: Vec<String> = outgoing.iter().flat_map(Outgoing::tables).map(pattern).collect();
     let reply = link.ask(&COLUMNS.replace("{names}", &array(&names))).await?;
-    let (mut tables, mirrored): (Vec<Table>, Vec<Table>) =
+    let (mut tables, others): (Vec<Table>, Vec<Table>) =
         tables(&reply, outgoing).into_iter().partition(|table| table.relayed.is_some());
+    let is_parent =
+        |table: &Table| outgoing.iter().any(|of| of.is_in(&table.schema) && of.is_parent(&table.name));
+    let (parents, mirrored) = others.into_iter().partition(is_parent);
+    let has_schema = link.ask(INSTALLED).await?.value(0, 0) == "t";
+    let has_ledger = has_schema && link.ask(HAS_LEDGER).await?.value(0, 0) == "t";
     for table in &mut tables {
-        let relation = format!("{}.{}", name(&table.schema), name(&table.name));
+        let (relation, source) = (format!("{}.{}", name(&table.schema), name(&table.name)), table.source());
         let Some(sequence) = &mut table.sequence else { continue };
+        // A table that was made anew under the name of one that is gone gives its numbers again.
+        let relayed = if has_ledger && sequence.increment != 2 {
+            format!(
+                "(SELECT pg_catalog.max(key::pg_catalog.int8) FROM bulkhead.relayed WHERE source_table = {} \
+                 AND key ~ '^[0-9]{{1,18}}$')",
+                literal(&source)
+            )
+        } else {
+            "NULL".to_owned()
+        };
         let numbers = format!(
-            "SELECT s.last_value, GREATEST(s.last_value, (SELECT pg_catalog.max({}) FROM {relation})) FROM {} AS s",
+            "SELECT s.last_value, GREATEST(s.last_value, (SELECT pg_catalog.max({}) FROM {relation}), {relayed}) FROM {} AS s",
             name(&sequence.column),
             sequence.name
         );
@@ -150,13 +185,19 @@ pub async fn read(link: &mut Link, outgoing: &[Outgoing]) -> Result<Side, Failur
         sequence.last = numbers.value(0, 0).parse().unwrap_or(0);
         sequence.highest = numbers.value(0, 1).parse().unwrap_or(sequence.last);
     }
-    let has_schema = link.ask(INSTALLED).await?.value(0, 0) == "t";
+    let makers = outgoing.iter().flat_map(|of| of.relayed).filter_map(|one| one.made_by.as_ref());
+    let makers: Vec<&str> = makers.map(|maker| maker.function).collect();
+    let mut functions = Vec::new();
+    if !makers.is_empty() {
+        let reply = link.ask(&MAKERS.replace("{names}", &array(&makers))).await?;
+        functions.extend(reply.rows.into_iter().flatten().flatten());
+    }
     let mut installed = Vec::new();
     if has_schema {
         let reply = link.ask("SELECT source_table FROM bulkhead.outbox ORDER BY 1").await?;
         installed.extend(reply.rows.into_iter().flatten().flatten());
     }
-    Ok(Side { tables, mirrored, has_schema, installed })
+    Ok(Side { tables, mirrored, parents, functions, has_schema, installed })
 }
 
 fn tables(reply: &Reply, outgoing: &[Outgoing]) -> Vec<Table> {
@@ -166,9 +207,8 @@ fn tables(reply: &Reply, outgoing: &[Outgoing]) -> Vec<Table> {
         let value = |column: usize| reply.value(at, column);
         let (schema, name) = (value(0), value(1));
         let mut of_schema = outgoing.iter().filter(|of| of.is_in(schema));
-        let relayed =
-            of_schema.clone().find_map(|of| of.relayed.iter().find(|relayed| relayed.table == name));
-        if relayed.is_none() && !of_schema.any(|of| of.mirrored.contains(&name)) {
+        let relayed = of_schema.clone().find_map(|of| of.relayed(name));
+        if relayed.is_none() && !of_schema.any(|of| of.mirrored.contains(&name) || of.is_parent(name)) {
             continue;
         }
         if tables.last().is_none_or(|last| (last.schema.as_str(), last.name.as_str()) != (schema, name)) {
@@ -178,8 +218,17 @@ fn tables(reply: &Reply, outgoing: &[Outgoing]) -> Vec<Table> {
                 "default" => Partitions::Default,
                 _ => Partitions::Without,
             };
-            let (columns, key) = (Vec::new(), Vec::new());
-            tables.push(Table { schema, name, columns, key, sequence: None, partitions, relayed });
+            let (columns, key, is_guarded) = (Vec::new(), Vec::new(), value(11) == "t");
+            tables.push(Table {
+                schema,
+                name,
+                columns,
+                key,
+                sequence: None,
+                partitions,
+                relayed,
+                is_guarded,
+            });
             keys.push(Vec::new());
         }
         let (Some(table), Some(key)) = (tables.last_mut(), keys.last_mut()) else { continue };
@@ -197,6 +246,7 @@ fn tables(reply: &Reply, outgoing: &[Outgoing]) -> Vec<Table> {
             type_name: value(3).to_owned(),
             is_generated: value(4) == "t",
             is_required: value(5) == "t",
+            is_unique: value(10) == "t",
         });
     }
     for (table, mut key) in tables.iter_mut().zip(keys) {
@@ -249,6 +299,46 @@ pub(super) fn misfits(from: &Table, to: &Table) -> Vec<String> {
     found
 }
 
+/// Why rows that the rows of a table name cannot be found on the other side; empty if they can.
+pub(super) fn unfit_parents(from: &Table, primary: &Side, jobs: &Side) -> Vec<String> {
+    let Some(relayed) = from.relayed else { return Vec::new() };
+    let source = from.source();
+    let mut found = Vec::new();
+    let columns = relayed.parents.iter().map(|parent| parent.column).chain(relayed.absent);
+    for column in columns.filter(|column| from.column(column).is_none()) {
+        found.push(format!("{source} has no column {column}: it is another version of the library"));
+    }
+    for parent in relayed.parents {
+        let mut types = Vec::new();
+        for (side, place) in [(primary, "on the primary"), (jobs, "in the job database")] {
+            let of = format!("{}.{}", from.schema, parent.table);
+            let Some(table) = side.parents.iter().find(|table| table.source() == of) else {
+                found.push(format!("{of} is missing {place}"));
+                continue;
+            };
+            let is_unique = |name: &str| table.column(name).is_some_and(|column| column.is_unique);
+            let not_unique = [parent.id, parent.name].into_iter().filter(|name| !is_unique(name));
+            found.extend(not_unique.map(|name| format!("{of}.{name} is not unique {place}")));
+            types.extend(table.column(parent.name).map(|column| column.type_name.clone()));
+            let is_given = |column: &Column| [parent.id, parent.name].contains(&column.name.as_str());
+            let required = table.columns.iter().filter(|column| column.is_required && !is_given(column));
+            found.extend(required.map(|column| format!("{of}.{} has no default {place}", column.name)));
+        }
+        if let [here, there] = types.as_slice()
+            && here != there
+        {
+            let of = format!("{}.{}.{}", from.schema, parent.table, parent.name);
+            found.push(format!("{of} is {here} on the primary and {there} in the job database"));
+        }
+    }
+    found
+}
+
+/// Whether rows that are not to be moved are not refused.
+pub(super) fn is_unguarded(table: &Table) -> bool {
+    table.relayed.is_some_and(|relayed| relayed.absent.is_some()) && !table.is_guarded
+}
+
 /// Tables of the primary that rows may be written to, and that were not installed.
 pub(super) fn missing(primary: &Side) -> Vec<String> {
     let sources = primary.tables.iter().map(Table::source);
@@ -263,8 +353,14 @@ pub fn problems(primary: &Side, jobs: &Side) -> Vec<String> {
         match (of(primary), of(jobs)) {
             (Some(from), Some(to)) => {
                 found.extend(misfits(&from, &to));
+                found.extend(unfit_parents(&from, primary, jobs));
                 found.extend(unstrided(&from, true));
                 found.extend(unstrided(&to, false));
+                if is_unguarded(&from) {
+                    found.push(format!(
+                        "{source} of the primary has no trigger bulkhead_refuse: run `bulkhead jobs init`"
+                    ));
+                }
             }
             (None, _) => found.push(format!("{source} is missing on the primary")),
             (_, None) => found.push(format!("{source} is missing in the job database")),

@@ -21,6 +21,20 @@ pub(super) fn array<S: AsRef<str>>(texts: &[S]) -> String {
     format!("ARRAY[{}]::pg_catalog.text[]", texts.join(", "))
 }
 
+/// A glob as a pattern of LIKE.
+pub(super) fn pattern(glob: &str) -> String {
+    let mut pattern = String::with_capacity(glob.len() + 4);
+    for c in glob.chars() {
+        match c {
+            '*' => pattern.push('%'),
+            '?' => pattern.push('_'),
+            '%' | '_' | '\\' => pattern.extend(['\\', c]),
+            c => pattern.push(c),
+        }
+    }
+    pattern
+}
+
 /// The first field of a row as COPY writes it; `None` if it was cut off, or is NULL.
 pub(super) fn first_field(row: &[u8]) -> Option<String> {
     let end = row.iter().position(|byte| matches!(byte, b'\t' | b'\n'))?;
@@ -56,6 +70,12 @@ mod tests {
         assert_eq!(literal("it's \\"), "'it''s \\'");
         assert_eq!(carry_out("BEGIN; 'x'"), "DO 'BEGIN; ''x'''");
         assert_eq!(array(&["a", "b'"]), "ARRAY['a', 'b''']::pg_catalog.text[]");
+    }
+
+    #[test]
+    fn globs_are_patterns() {
+        assert_eq!(pattern("q_*"), "q\\_%");
+        assert_eq!(pattern("a?100%\\"), "a_100\\%\\\\");
     }
 
     #[test]

@@ -67,6 +67,11 @@ impl Demand {
         self.verdict.class == Class::Job && !self.verdict.effects.has(Effects::JOB_SIDE)
     }
 
+    /// Whether the server waits for all others to leave the database that it names.
+    pub fn wants_database(&self) -> bool {
+        self.verdict.effects.has(Effects::WANTS_DATABASE)
+    }
+
     /// Whether it takes, changes or ends jobs, as workers do, beyond adding some.
     pub fn works_on_jobs(&self) -> bool {
         let effects = self.verdict.effects;

@@ -32,37 +32,78 @@ const TABLES: &str = "SELECT n.nspname, c.relname, \
     GROUP BY n.nspname, c.relname";
 
 /// The rows of a table that the transaction itself, or a part of it that has its own number, has added: nobody else's are seen
-/// while they are in progress.
-fn added(relation: &str, columns: &str) -> String {
+/// while they are in progress. How many, how many of these name what is not there, and all of them.
+fn added(relation: &str, columns: &str, parents: &[Parent]) -> String {
     const ID: &str = "(SELECT bulkhead_id FROM bulkhead_me)";
     const AGE: &str = "(SELECT bulkhead_age FROM bulkhead_me)";
+    let name_of = |(at, Parent { relation, column, id, name }): (usize, &Parent)| {
+        format!(
+            ", (SELECT p.{name} FROM {relation} AS p WHERE p.{id} OPERATOR(pg_catalog.=) t.{column}) AS bulkhead_name_{at}"
+        )
+    };
+    let is_orphan = |(at, Parent { column, .. }): (usize, &Parent)| {
+        format!(" OR {column} IS NOT NULL AND bulkhead_name_{at} IS NULL")
+    };
+    let names: String = parents.iter().enumerate().map(name_of).collect();
+    let orphans: String = parents.iter().enumerate().map(is_orphan).collect();
     format!(
         "WITH bulkhead_me AS MATERIALIZED (SELECT pg_catalog.txid_current() AS bulkhead_id, \
          pg_catalog.age(pg_catalog.mod(pg_catalog.txid_current(), 4294967296)::pg_catalog.text::pg_catalog.xid) AS bulkhead_age), \
-         mine AS (SELECT {columns} FROM {relation} AS t WHERE CASE \
+         mine AS (SELECT {columns}{names} FROM {relation} AS t WHERE CASE \
          WHEN pg_catalog.age(t.xmin) OPERATOR(pg_catalog.<=) {AGE} THEN pg_catalog.txid_status({ID} \
          OPERATOR(pg_catalog.+) ({AGE} OPERATOR(pg_catalog.-) pg_catalog.age(t.xmin))) \
          OPERATOR(pg_catalog.=) 'in progress'::pg_catalog.text ELSE false END LIMIT {}) \
-         SELECT pg_catalog.count(*), pg_catalog.json_agg(mine)::pg_catalog.text FROM mine",
+         SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE false{orphans}), \
+         pg_catalog.json_agg(mine)::pg_catalog.text FROM mine",
         ROWS_MAX + 1
     )
+}
+
+/// A table whose rows are named by numbers of their own server, and its columns; as names in quotes.
+struct Parent {
+    relation: String,
+    column: String,
+    id: String,
+    name: String,
 }
 
 /// Rows of one table.
 struct Carried {
     relation: String,
     columns: String,
+    parents: Vec<Parent>,
     rows: String,
 }
 
 impl Carried {
-    fn insert(&self) -> String {
-        let Self { relation, columns, rows } = self;
+    /// Statements that insert them on the primary. What they name is added there if it is not there, and they get the
+    /// numbers that it has there.
+    fn insert(&self) -> Vec<String> {
+        let Self { relation, columns, parents, rows } = self;
         let quoted = rows.replace('\'', "''").replace('\\', "\\\\");
-        format!(
-            "INSERT INTO {relation} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} \
-             FROM pg_catalog.json_populate_recordset(NULL::{relation}, E'{quoted}')"
-        )
+        let elements = format!("pg_catalog.json_array_elements(E'{quoted}') AS x (bulkhead_row)");
+        let mut statements = Vec::new();
+        let mut numbers = Vec::new();
+        for (at, Parent { relation, column, id, name }) in parents.iter().enumerate() {
+            let given =
+                format!("(x.bulkhead_row OPERATOR(pg_catalog.->>) 'bulkhead_name_{at}'::pg_catalog.text)");
+            let same = format!("p.{name}::pg_catalog.text OPERATOR(pg_catalog.=) {given}");
+            statements.push(format!(
+                "INSERT INTO {relation} ({name}) SELECT DISTINCT {given} FROM {elements} WHERE {given} IS NOT NULL \
+                 AND NOT EXISTS (SELECT FROM {relation} AS p WHERE {same}) ORDER BY 1 ON CONFLICT DO NOTHING"
+            ));
+            numbers.push((column.as_str(), format!("(SELECT p.{id} FROM {relation} AS p WHERE {same})")));
+        }
+        let values = columns.split(", ").map(|column| {
+            let number = numbers.iter().find(|(of, _)| *of == column);
+            number.map_or(column, |(_, number)| number.as_str())
+        });
+        statements.push(format!(
+            "INSERT INTO {relation} ({columns}) OVERRIDING SYSTEM VALUE SELECT {} FROM {elements} \
+             CROSS JOIN LATERAL pg_catalog.json_populate_record(NULL::{relation}, x.bulkhead_row) AS t",
+            values.collect::<Vec<_>>().join(", ")
+        ));
+        statements
     }
 }
 
@@ -108,8 +149,8 @@ impl Session {
                 self.say(text).await?;
             }
         }
-        for one in &carried {
-            self.say(&one.insert()).await?;
+        for sql in carried.iter().flat_map(Carried::insert) {
+            self.say(&sql).await?;
         }
         if let Some(leased) = &mut self.hold.leased {
             (leased.work, leased.adds_jobs) = (Work::Writes, true);
@@ -118,7 +159,7 @@ impl Session {
         Ok(true)
     }
 
-    /// The rows that the transaction has added; `None` if they are too many.
+    /// The rows that the transaction has added; `None` if they are too many, or name what is gone.
     async fn added_rows(&mut self) -> Result<Option<Vec<Carried>>, Stop> {
         let snapshot = std::sync::Arc::clone(&self.view.snapshot);
         let rules = snapshot.classifier.rules();
@@ -129,20 +170,29 @@ impl Session {
             let mut row = row.into_iter().map(Option::unwrap_or_default);
             let (schema, table, columns) = (row.next(), row.next(), row.next());
             let (Some(schema), Some(table), Some(columns)) = (schema, table, columns) else { continue };
-            if !rules.is_relayed(Some(&schema), &table) {
-                continue;
-            }
+            let Some(relayed) = rules.relayed(Some(&schema), &table) else { continue };
+            let parents: Vec<Parent> = relayed
+                .parents
+                .iter()
+                .map(|of| Parent {
+                    relation: format!("{}.{}", quoted(&schema), quoted(of.table)),
+                    column: of.column.to_owned(),
+                    id: quoted(of.id),
+                    name: quoted(of.name),
+                })
+                .collect();
             let relation = format!("{}.{}", quoted(&schema), quoted(&table));
-            let found = self.say(&added(&relation, &columns)).await?.rows.into_iter().next();
-            let mut found = found.into_iter().flatten();
-            let count = found.next().flatten().and_then(|count| count.parse().ok()).unwrap_or(0_usize);
-            let rows = found.next().flatten().unwrap_or_default();
+            let found = self.say(&added(&relation, &columns, &parents)).await?.rows.into_iter().next();
+            let mut found = found.into_iter().flatten().map(Option::unwrap_or_default);
+            let mut number = || found.next().and_then(|number| number.parse().ok()).unwrap_or(0_usize);
+            let (count, orphans) = (number(), number());
+            let rows = found.next().unwrap_or_default();
             bytes += rows.len();
-            if count > ROWS_MAX || bytes > BYTES_MAX {
+            if count > ROWS_MAX || bytes > BYTES_MAX || orphans > 0 {
                 return Ok(None);
             }
             if count > 0 {
-                carried.push(Carried { relation, columns, rows });
+                carried.push(Carried { relation, columns, parents, rows });
             }
         }
         Ok(Some(carried))

@@ -38,7 +38,6 @@ const DISCARDING: Effects = Effects::DISCARDS
 const SELDOM: Effects = CHANGES_SETTINGS
     .with(Effects::DDL)
     .with(Effects::ADDS)
-    .with(Effects::WANTS_DATABASE)
     .with(Effects::SETS_UNLISTED)
     .with(Effects::UNSURE);
 

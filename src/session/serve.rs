@@ -9,7 +9,7 @@
 //! the size of this journey is memory that every idle client pays for.
 
 use super::{Ended, Session, Stop, request::End};
-use crate::{route::Target, sql::Effects};
+use crate::route::Target;
 
 /// Serves a session to its end, and says goodbye.
 pub(crate) async fn run(session: &mut Session) {
@@ -77,7 +77,7 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         }
         session.count(request, &demand);
         session.send(request, &demand)?;
-        if demand.verdict.effects.has(Effects::WANTS_DATABASE) {
+        if demand.wants_database() {
             Box::pin(session.relay_leaving()).await?;
         } else {
             session.relay().await?;

@@ -3,6 +3,8 @@
 //! A library either owns a schema, then everything in it is a job object, or it lives among other tables
 //! and is known by names. Names are globs (`*`, `?`) on folded identifiers.
 
+use super::glob::Glob;
+
 /// The names of one job library.
 #[derive(Debug)]
 pub(super) struct Preset {
@@ -41,12 +43,48 @@ pub(super) struct Outbox {
 /// A table whose rows are moved from the primary to the job database.
 #[derive(Debug)]
 pub struct Relayed {
-    /// The table's name.
+    /// The table's name; or a glob, where the library has a table for each queue.
     pub table: &'static str,
     /// The column that tells when a job was enqueued, if it has one: in UTC if it is without time zone.
     pub enqueued_at: Option<&'static str>,
     /// Waking the library's workers, if its table has no trigger that does.
     pub notify: Option<Notify>,
+    /// Rows of other tables that a row names by numbers which each database gives out for itself.
+    pub parents: &'static [Parent],
+    /// A column that is NULL in each row that is moved: by what it means, a row that has it may change one that is in the job
+    /// database already, which the primary cannot know.
+    pub absent: Option<&'static str>,
+    /// The library's function that makes such a table, if it makes one for each queue.
+    pub made_by: Option<Maker>,
+}
+
+/// Rows that the rows of another table name. Both sides know them by their names, which are unique.
+#[derive(Debug)]
+pub struct Parent {
+    /// The column that names them.
+    pub column: &'static str,
+    /// The table, in the same schema.
+    pub table: &'static str,
+    /// The column that each database numbers for itself.
+    pub id: &'static str,
+    /// The column that is unique, and the same on both sides. All others have defaults.
+    pub name: &'static str,
+}
+
+/// A function of the library that makes a table.
+#[derive(Debug)]
+pub struct Maker {
+    /// The name, in the table's schema. It takes a text.
+    pub function: &'static str,
+    /// The table's name is this, and then the text.
+    pub prefix: &'static str,
+}
+
+impl Relayed {
+    /// Whether it speaks of a table of this name.
+    pub fn is(&self, table: &str) -> bool {
+        Glob::new(self.table).matches(table)
+    }
 }
 
 /// A notification for rows that have come.
@@ -75,7 +113,7 @@ const NOTHING: Preset = Preset {
 
 /// A relayed table whose library wakes its workers itself, or whose workers poll.
 const fn relayed(table: &'static str, enqueued_at: Option<&'static str>) -> Relayed {
-    Relayed { table, enqueued_at, notify: None }
+    Relayed { table, enqueued_at, notify: None, parents: &[], absent: None, made_by: None }
 }
 
 /// All presets, by name.
@@ -90,13 +128,12 @@ pub(super) const PRESETS: &[Preset] = &[
         channels: &["{schema}.oban_*", "oban_insert"],
         outbox: Outbox {
             relayed: &[Relayed {
-                table: "oban_jobs",
-                enqueued_at: Some("inserted_at"),
                 notify: Some(Notify {
                     channel: "{schema}.oban_insert",
                     payload: "pg_catalog.json_build_object('queue', j.queue)::pg_catalog.text",
                     when: "j.state::pg_catalog.text = 'available'",
                 }),
+                ..relayed("oban_jobs", Some("inserted_at"))
             }],
             ..NOTHING.outbox
         },
@@ -128,6 +165,32 @@ pub(super) const PRESETS: &[Preset] = &[
         known_by: "migrations",
         schemas: &["graphile_worker"],
         channels: &["jobs:insert", "worker:migrate"],
+        outbox: Outbox {
+            relayed: &[Relayed {
+                notify: Some(Notify {
+                    channel: "jobs:insert",
+                    // So many workers look, and one that has looked sees that it is another notification.
+                    payload: "pg_catalog.json_build_object('r', pg_catalog.txid_current(), \
+                              'count', pg_catalog.count(*) OVER ())::pg_catalog.text",
+                    when: "true",
+                }),
+                parents: &[
+                    Parent { column: "task_id", table: "_private_tasks", id: "id", name: "identifier" },
+                    Parent {
+                        column: "job_queue_id",
+                        table: "_private_job_queues",
+                        id: "id",
+                        name: "queue_name",
+                    },
+                ],
+                // A job with a key replaces the one that has it, postpones it, or stands back, as the call has asked for:
+                // and its row does not tell what that was.
+                absent: Some("key"),
+                ..relayed("_private_jobs", Some("created_at"))
+            }],
+            enqueues: &["add_job", "add_jobs"],
+            ..NOTHING.outbox
+        },
         ..NOTHING
     },
     Preset {
@@ -168,13 +231,12 @@ pub(super) const PRESETS: &[Preset] = &[
         channels: &["{schema}.river_*", "river_*"],
         outbox: Outbox {
             relayed: &[Relayed {
-                table: "river_job",
-                enqueued_at: Some("created_at"),
                 notify: Some(Notify {
                     channel: "{schema}.river_insert",
                     payload: "pg_catalog.json_build_object('queue', j.queue)::pg_catalog.text",
                     when: "j.state::pg_catalog.text = 'available'",
                 }),
+                ..relayed("river_job", Some("created_at"))
             }],
             // It only computes.
             enqueues: &["river_job_state_in_bitmask"],
@@ -192,13 +254,12 @@ pub(super) const PRESETS: &[Preset] = &[
             relayed: &[
                 relayed("good_job_batches", Some("created_at")),
                 Relayed {
-                    table: "good_jobs",
-                    enqueued_at: Some("created_at"),
                     notify: Some(Notify {
                         channel: "good_job",
                         payload: "pg_catalog.json_build_object('queue_name', j.queue_name)::pg_catalog.text",
                         when: "j.scheduled_at IS NULL OR j.scheduled_at <= pg_catalog.now()",
                     }),
+                    ..relayed("good_jobs", Some("created_at"))
                 },
             ],
             ..NOTHING.outbox
@@ -222,7 +283,22 @@ pub(super) const PRESETS: &[Preset] = &[
         outbox: Outbox { relayed: &[relayed("que_jobs", None)], ..NOTHING.outbox },
         ..NOTHING
     },
-    Preset { name: "pgmq", known_by: "meta", schemas: &["pgmq"], channels: &["pgmq.*"], ..NOTHING },
+    Preset {
+        name: "pgmq",
+        known_by: "meta",
+        schemas: &["pgmq"],
+        channels: &["pgmq.*"],
+        // A table for each queue. Those that send to topics read which queues these are bound to.
+        outbox: Outbox {
+            relayed: &[Relayed {
+                made_by: Some(Maker { function: "create", prefix: "q_" }),
+                ..relayed("q_*", Some("enqueued_at"))
+            }],
+            enqueues: &["send", "send_batch"],
+            ..NOTHING.outbox
+        },
+        ..NOTHING
+    },
     Preset {
         name: "delayed_job",
         known_by: "delayed_jobs",

@@ -5,6 +5,7 @@
 
 use super::{
     glob::Glob,
+    outgoing::Outgoing,
     presets::{self, Preset, Relayed},
     tags::Tags,
     verdict::Hint,
@@ -50,34 +51,6 @@ pub(super) enum Object {
     Type,
     /// Any kind: in definitions and in literals the kind is not known.
     Any,
-}
-
-/// Tables that are written on the primary, and moved to the job database from there.
-#[derive(Clone, Debug)]
-pub struct Outgoing {
-    /// Schemas that its objects live in.
-    schemas: Vec<Glob>,
-    /// A name that is not qualified may be an object of it: the library's names are its own.
-    by_name: bool,
-    /// Tables whose rows are moved.
-    pub relayed: &'static [Relayed],
-    /// Functions that insert into them.
-    pub enqueues: &'static [&'static str],
-    /// Functions that make or take away tables.
-    pub defines: &'static [&'static str],
-    /// Tables that an insert reads: the primary has a copy of the job database's rows.
-    pub mirrored: &'static [&'static str],
-}
-
-impl Outgoing {
-    /// Whether its objects live in this schema.
-    pub fn is_in(&self, schema: &str) -> bool {
-        any(&self.schemas, schema)
-    }
-
-    fn may_be_in(&self, schema: Option<&str>) -> bool {
-        schema.map_or(self.by_name, |schema| self.is_in(schema))
-    }
 }
 
 /// What a job object is called, and which pools a hint may name.
@@ -171,8 +144,17 @@ impl Rules {
 
     /// Whether what is inserted into this table, perhaps qualified, can be moved to the job database.
     pub fn is_relayed(&self, schema: Option<&str>, table: &str) -> bool {
-        let has = |of: &&Outgoing| of.relayed.iter().any(|one| one.table.eq_ignore_ascii_case(table));
-        self.outgoing.iter().filter(has).any(|of| of.may_be_in(schema))
+        self.relayed(schema, table).is_some()
+    }
+
+    /// The preset's word on a table, perhaps qualified, whose rows can be moved.
+    pub fn relayed(&self, schema: Option<&str>, table: &str) -> Option<&'static Relayed> {
+        self.outgoing.iter().filter(|of| of.may_be_in(schema)).find_map(|of| of.relayed(table))
+    }
+
+    /// Whether rows that are moved name rows of this table: what it has on the primary waits for nothing.
+    pub fn is_parent(&self, schema: &str, table: &str) -> bool {
+        self.outgoing.iter().any(|of| of.is_in(schema) && of.is_parent(table))
     }
 
     /// Whether this function, perhaps qualified, enqueues jobs that can be moved to the job database, and does nothing
@@ -477,7 +459,14 @@ mod tests {
         assert!(rules.is_relayed(Some("pgboss"), "job"));
         assert!(!rules.is_relayed(Some("public"), "job"));
         assert!(!rules.is_relayed(None, "job"));
-        assert!(!rules.is_relayed(Some("pgmq"), "q_mine"));
+        assert!(rules.is_relayed(Some("pgmq"), "q_mine"));
+        assert!(!rules.is_relayed(Some("pgmq"), "a_mine"));
+        assert!(!rules.is_relayed(None, "q_mine"));
+        assert!(rules.is_enqueue(Some("pgmq"), "send_batch"));
+        for other in ["read", "create", "send_topic", "archive"] {
+            assert!(!rules.is_enqueue(Some("pgmq"), other), "{other}");
+        }
+        assert!(!rules.is_enqueue(None, "send"));
         assert!(rules.is_enqueue(None, "procrastinate_defer_jobs_v1"));
         assert!(!rules.is_enqueue(None, "procrastinate_fetch_job_v2"));
     }

@@ -74,6 +74,8 @@ async function graphileWorker(utils) {
     noHandleSignals: true,
     taskList: {
       plain: async (payload) => done.push(payload.n),
+      // Its name comes to the job database with the first job of it.
+      ordered: async (payload) => done.push(payload.n),
       flaky: async (payload) => {
         if (++tries === 1) throw new Error('once');
         done.push(payload.n);
@@ -84,6 +86,30 @@ async function graphileWorker(utils) {
   await expect(done, ['plain']);
   await utils.addJob('plain', { n: 'keyed' }, { jobKey: 'only' });
   await expect(done, ['plain', 'keyed']);
+
+  const client = new pg.Client({ connectionString });
+  await client.connect();
+  const item = (name) => client.query('INSERT INTO items VALUES ($1)', [name]);
+  const add = (n, more = '') =>
+    client.query(`SELECT graphile_worker.add_job('ordered', json_build_object('n', $1::text)${more})`, [n]);
+  await client.query('BEGIN');
+  await item('worker 1');
+  await add('with its transaction', `, queue_name => 'orders'`);
+  await client.query('COMMIT');
+  await client.query('BEGIN');
+  await add('before the rest of its transaction', `, queue_name => 'orders'`);
+  await item('worker 2');
+  await client.query('COMMIT');
+  await client.query('BEGIN');
+  await item('worker 3');
+  await add('rolled back');
+  await client.query('ROLLBACK');
+  await client.query('BEGIN');
+  await item('worker 3');
+  await assert.rejects(add('keyed', `, job_key => 'only'`), { code: '0A000' });
+  await client.query('ROLLBACK');
+  await client.end();
+  await expect(done, ['plain', 'keyed', 'with its transaction', 'before the rest of its transaction']);
   await runner.stop();
 }
 

@@ -359,12 +359,12 @@ pub(crate) fn node() -> Command {
     if installed.exists() { Command::new(installed) } else { Command::new("node") }
 }
 
-fn scripts_folder() -> PathBuf {
+pub(crate) fn scripts_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/drivers")
 }
 
 /// Where `scripts/setup.sh` installs drivers: in the build folder.
-fn drivers_folder() -> PathBuf {
+pub(crate) fn drivers_folder() -> PathBuf {
     let build = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is inside the build folder");
     build.join("drivers")
 }

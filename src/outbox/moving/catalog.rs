@@ -58,6 +58,7 @@ pub(super) const REFERENCES: &str = "SELECT c.oid::pg_catalog.regclass, f.oid::p
 
 /// A table that is moved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts, not states of one thing")]
 pub(super) struct Moved {
     /// The place among all of them, by which what belongs to it is called.
     pub(super) at: usize,
@@ -73,6 +74,10 @@ pub(super) struct Moved {
     pub(super) is_unlogged: bool,
     /// The primary has a copy while the job database has the jobs.
     pub(super) is_mirrored: bool,
+    /// Rows that the outbox moves name rows of it: those that the primary has wait for nothing.
+    pub(super) is_parent: bool,
+    /// Functions that add jobs look for a row of it that they update.
+    pub(super) is_searched: bool,
     /// Why it cannot be moved; empty if it can.
     unfit: String,
 }
@@ -176,6 +181,8 @@ fn tables(reply: &Reply, rules: &Rules, has_outbox: bool) -> Tables {
                 source: source.to_owned(),
                 is_unlogged: value(7) == "t",
                 is_mirrored: has_outbox && rules.is_mirrored(Some(schema), name),
+                is_parent: has_outbox && rules.is_parent(schema, name),
+                is_searched: rules.relayed(Some(schema), name).is_some_and(|of| of.absent.is_some()),
                 unfit: if is_whole {
                     value(6).to_owned()
                 } else {

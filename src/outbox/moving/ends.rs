@@ -1,6 +1,6 @@
 //! What is done around a move: saying what it will do, taking one away that has not switched, and what one has left.
 
-use super::super::link::Failure;
+use super::super::{install::Plan, link::Failure, tables};
 use super::{
     catalog::{Moved, SCHEMA},
     fence,
@@ -15,6 +15,15 @@ const COME_BACK: &str = "SELECT c.oid::pg_catalog.regclass FROM pg_catalog.pg_cl
     WHERE c.relnamespace = pg_catalog.to_regnamespace('bulkhead_move') AND c.relkind = 'r' AND c.relname LIKE 'back\\_%'";
 
 impl Mover<'_> {
+    /// Has the outbox refuse what was the primary's own as long as it had the jobs.
+    pub(super) async fn guard(&self, sides: &mut Sides) -> Result<(), Failure> {
+        let here = tables::read(&mut sides.primary, self.rules.outgoing()).await?;
+        for step in Plan::default().with_guards(&here).steps {
+            transact(&mut sides.primary, &step.statements).await?;
+        }
+        Ok(())
+    }
+
     /// Takes away a move that has not switched; the jobs stay where they are.
     pub async fn abort(&mut self) -> Result<(), MoveError> {
         let mut sides = self.connect().await?;

@@ -11,7 +11,7 @@ use super::catalog::{Moved, REFERENCES, SCHEMA, Tables};
 pub(super) const APPLICATION_NAME: &str = "bulkhead move";
 
 const TRIGGERS: &str = "SELECT t.tgrelid::pg_catalog.regclass, t.tgname FROM pg_catalog.pg_trigger AS t \
-    WHERE NOT t.tgisinternal AND t.tgenabled = 'O' AND t.tgname NOT LIKE 'bulkhead\\_move\\_%' ORDER BY 1, 2";
+    WHERE NOT t.tgisinternal AND t.tgenabled = 'O' AND t.tgname NOT LIKE 'bulkhead\\_%' ORDER BY 1, 2";
 
 /// Why a side refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,33 +56,48 @@ pub(super) fn make() -> String {
          DECLARE who CONSTANT pg_catalog.text := pg_catalog.current_setting('application_name'); \
          BEGIN IF who = '{APPLICATION_NAME}' OR TG_ARGV[2] IN ('outbox', 'mirror') AND TG_OP = 'INSERT' \
          OR TG_ARGV[2] = 'outbox' AND TG_OP = 'DELETE' AND who = '{RELAY}' \
-         OR TG_ARGV[2] = 'mirror' AND (TG_OP = 'DELETE' OR who = '{RELAY}') THEN RETURN NULL; END IF; \
+         OR TG_ARGV[2] = 'mirror' AND (TG_OP = 'DELETE' OR who = '{RELAY}') THEN RETURN NEW; END IF; \
          RAISE EXCEPTION USING ERRCODE = '55000', HINT = TG_ARGV[1], \
          MESSAGE = 'jobs of ' || TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME || ' ' || TG_ARGV[0]; END $bulkhead$"
     )
 }
 
-/// Statements that have a table refuse whoever writes.
-pub(super) fn close(table: &Moved, closed: Closed) -> [String; 3] {
+/// Statements that have a table refuse whoever writes. Where functions that add jobs look for one to replace, a statement may
+/// update with an outbox, as long as it does not find any.
+pub(super) fn close(table: &Moved, closed: Closed) -> Vec<String> {
     let [what, hint, outbox] = closed.words();
     // What the library's functions do with its queues, they do on both sides.
     let outbox = if table.is_mirrored && !outbox.is_empty() { "mirror" } else { outbox };
     let relation = table.relation();
-    [
-        open(table),
-        format!(
-            "CREATE TRIGGER bulkhead_move_fence BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {relation} \
-             FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.fence({}, {}, '{outbox}')",
-            literal(what),
-            literal(hint)
-        ),
-        format!("ALTER TABLE {relation} ENABLE ALWAYS TRIGGER bulkhead_move_fence"),
-    ]
+    let trigger = |name: &str, when: &str, each: &str| {
+        [
+            format!(
+                "CREATE TRIGGER {name} BEFORE {when} ON {relation} FOR EACH {each} EXECUTE FUNCTION {SCHEMA}.fence({}, {}, \
+                 '{outbox}')",
+                literal(what),
+                literal(hint)
+            ),
+            format!("ALTER TABLE {relation} ENABLE ALWAYS TRIGGER {name}"),
+        ]
+    };
+    let mut statements = vec![open(table)];
+    if outbox.is_empty() || !table.is_searched {
+        let when = "INSERT OR UPDATE OR DELETE OR TRUNCATE";
+        statements.extend(trigger("bulkhead_move_fence", when, "STATEMENT"));
+    } else {
+        statements.extend(trigger("bulkhead_move_fence", "INSERT OR DELETE OR TRUNCATE", "STATEMENT"));
+        statements.extend(trigger("bulkhead_move_fence_rows", "UPDATE", "ROW"));
+    }
+    statements
 }
 
 /// A statement that has it take writes.
 pub(super) fn open(table: &Moved) -> String {
-    format!("DROP TRIGGER IF EXISTS bulkhead_move_fence ON {}", table.relation())
+    let relation = table.relation();
+    format!(
+        "DROP TRIGGER IF EXISTS bulkhead_move_fence ON {relation}; \
+         DROP TRIGGER IF EXISTS bulkhead_move_fence_rows ON {relation}"
+    )
 }
 
 /// Whether a side refuses. All of its tables do, or none.

@@ -8,6 +8,7 @@ use std::{
 use tokio::time::sleep;
 
 use super::super::{
+    install::unguard,
     link::{Failure, Link},
     relay::LOCK,
 };
@@ -341,6 +342,8 @@ impl Mover<'_> {
                 let rest = fence::rest(&mut sides.primary, &tables.all().collect::<Vec<_>>()).await?;
                 statements.extend(rest.note());
                 statements.extend(rest.begin);
+                // It is the library's own again.
+                statements.extend(tables.all().map(|table| unguard(&table.relation())));
                 statements.extend(tables.rows.iter().map(Moved::put_back));
                 statements.extend(rest.end);
                 statements.extend(tables.rows.iter().map(Moved::drop_back));
@@ -384,6 +387,9 @@ impl Mover<'_> {
     async fn open(&mut self, sides: &mut Sides, tables: &Tables) -> Result<(), MoveError> {
         let direction = self.direction();
         self.let_write(sides, None, tables).await?;
+        if direction == Direction::ToJobs && self.options.has_outbox {
+            self.guard(sides).await?;
+        }
         for problem in self.instances.reload().await {
             (self.tell)(&format!("open      {problem}"));
         }

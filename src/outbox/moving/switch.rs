@@ -175,7 +175,7 @@ impl Switch<'_> {
         if let Some(why) = self.lock(guard).await? {
             return Ok(Some(why));
         }
-        let waits = |table: &&Moved| !(self.has_outbox && table.is_mirrored);
+        let waits = |table: &&Moved| !(table.is_parent || self.has_outbox && table.is_mirrored);
         for table in self.tables.all().filter(waits) {
             let any = format!("SELECT EXISTS (SELECT FROM {})", table.relation());
             if guard.ask(&any).await?.value(0, 0) == "t" {

@@ -259,9 +259,10 @@ impl Moved {
         ]
     }
 
-    /// Puts them into the table, whose rows are a copy if it has any.
+    /// Puts them into the table, whose rows are a copy if it has any, or what only rows on their way have named.
     pub(super) fn put_back(&self) -> String {
-        let forget = if self.is_mirrored { format!("TRUNCATE {}; ", self.relation()) } else { String::new() };
+        let is_copy = self.is_mirrored || self.is_parent;
+        let forget = if is_copy { format!("TRUNCATE {}; ", self.relation()) } else { String::new() };
         format!(
             "{forget}INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {}",
             self.relation(),

@@ -1,6 +1,7 @@
 //! Tables of statements and what is to be said of them. The statements are our own, in the shapes that
 //! drivers, frameworks and job libraries send.
 
+mod adds;
 mod depth;
 mod jobs;
 mod proven;

@@ -35,10 +35,10 @@ impl Load {
         let mut tasks: Vec<_> = (0..3)
             .map(|writer| {
                 let (stop, fates) = (Arc::clone(&stop), Arc::clone(&fates));
-                tokio::spawn(write(yard.primary.url(Login::App), writer, stop, fates))
+                tokio::spawn(write(yard.primary.url(Login::App), yard.library.add, writer, stop, fates))
             })
             .collect();
-        tasks.push(tokio::spawn(consume(yard.jobs.url(Login::App), Arc::clone(&stop))));
+        tasks.push(tokio::spawn(consume(yard.jobs.url(Login::App), yard.library.table, Arc::clone(&stop))));
         Self { stop, fates, tasks }
     }
 
@@ -56,7 +56,13 @@ impl Load {
 }
 
 /// Writes jobs, a few in a transaction, of which every third is undone.
-async fn write(url: String, writer: usize, stop: Arc<AtomicBool>, fates: Arc<Mutex<BTreeMap<String, Fate>>>) {
+async fn write(
+    url: String,
+    sql: &str,
+    writer: usize,
+    stop: Arc<AtomicBool>,
+    fates: Arc<Mutex<BTreeMap<String, Fate>>>,
+) {
     let mut number = 0_usize;
     while !stop.load(Ordering::SeqCst) {
         let Ok(client) = connect(&url).await else {
@@ -66,7 +72,6 @@ async fn write(url: String, writer: usize, stop: Arc<AtomicBool>, fates: Arc<Mut
         while !stop.load(Ordering::SeqCst) {
             number += 1;
             let workers: Vec<String> = (0..3).map(|n| format!("{writer}/{number}/{n}")).collect();
-            let sql = "INSERT INTO oban_jobs (worker) SELECT unnest($1::text[])";
             let wrote =
                 client.batch_execute("BEGIN").await.is_ok() && client.execute(sql, &[&workers]).await.is_ok();
             let fate = if !wrote {
@@ -90,11 +95,11 @@ async fn write(url: String, writer: usize, stop: Arc<AtomicBool>, fates: Arc<Mut
 }
 
 /// Runs jobs, which is to delete them.
-async fn consume(url: String, stop: Arc<AtomicBool>) {
+async fn consume(url: String, table: &str, stop: Arc<AtomicBool>) {
+    let delete = format!("DELETE FROM {table}");
     while !stop.load(Ordering::SeqCst) {
         if let Ok(client) = connect(&url).await {
-            while !stop.load(Ordering::SeqCst) && client.batch_execute("DELETE FROM oban_jobs").await.is_ok()
-            {
+            while !stop.load(Ordering::SeqCst) && client.batch_execute(&delete).await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(3)).await;
             }
         }
@@ -126,8 +131,7 @@ fn kill(victim: Victim, yard: &Yard, proxy: &mut Proxy) {
     }
 }
 
-async fn survive(victim: Victim) {
-    let yard = Yard::start().await;
+async fn survive(victim: Victim, yard: Yard) {
     let mut proxy = yard.bulkhead(&yard.config().set("jobs", "outbox_batch", 20)).await;
     let load = Load::start(&yard);
     let mut random = Random::new(victim as u64);
@@ -161,15 +165,25 @@ async fn survive(victim: Victim) {
 
 #[tokio::test]
 async fn jobs_come_once_though_bulkhead_is_killed() {
-    survive(Victim::Bulkhead).await;
+    survive(Victim::Bulkhead, Yard::start().await).await;
 }
 
 #[tokio::test]
 async fn jobs_come_once_though_the_primary_is_killed() {
-    survive(Victim::Primary).await;
+    survive(Victim::Primary, Yard::start().await).await;
 }
 
 #[tokio::test]
 async fn jobs_come_once_though_the_job_database_is_killed() {
-    survive(Victim::Jobs).await;
+    survive(Victim::Jobs, Yard::start().await).await;
+}
+
+#[tokio::test]
+async fn jobs_that_name_others_come_once_though_the_job_database_is_killed() {
+    survive(Victim::Jobs, Yard::of_graphile().await).await;
+}
+
+#[tokio::test]
+async fn jobs_that_name_others_come_once_though_bulkhead_is_killed() {
+    survive(Victim::Bulkhead, Yard::of_graphile().await).await;
 }

@@ -3,8 +3,10 @@
 mod commands;
 mod crashes;
 pub(crate) mod exactly_once;
+mod functions;
 mod libraries;
 mod moving;
+mod queues;
 mod rights;
 mod rows;
 mod sessions;
@@ -32,8 +34,30 @@ const ARRIVALS: &str = "
     RESET ROLE;
 ";
 
-/// A primary and a job database, each behind a network that can be cut, with Oban's tables on both.
+/// How jobs of a library are added, and where they are.
+struct Library {
+    preset: &'static str,
+    table: &'static str,
+    /// Adds jobs whose workers have the names of `$1`.
+    add: &'static str,
+}
+
+const OBAN: Library = Library {
+    preset: "oban",
+    table: "oban_jobs",
+    add: "INSERT INTO oban_jobs (worker) SELECT unnest($1::text[])",
+};
+
+/// Each job names a task and a queue that are new.
+const GRAPHILE: Library = Library {
+    preset: "graphile_worker",
+    table: "graphile_worker._private_jobs",
+    add: "SELECT graphile_worker.add_job(worker, queue_name => 'queue of ' || worker) FROM unnest($1::text[]) AS worker",
+};
+
+/// A primary and a job database, each behind a network that can be cut, with a library's tables on both.
 struct Yard {
+    library: Library,
     primary: Postgres,
     jobs: Postgres,
     to_primary: Relay,
@@ -57,7 +81,7 @@ impl Yard {
         let primary = Postgres::start(Role::Primary);
         let jobs = Postgres::start(Role::Jobs);
         let (to_primary, to_jobs) = (Relay::start(primary.port()), Relay::start(jobs.port()));
-        Self { primary, jobs, to_primary, to_jobs }
+        Self { library: OBAN, primary, jobs, to_primary, to_jobs }
     }
 
     /// An outbox that looks often.
@@ -66,7 +90,7 @@ impl Yard {
             .set("servers.primary", "url", Login::App.url(self.to_primary.port(), "app"))
             .set("servers.jobs", "url", Login::App.url(self.to_jobs.port(), "app"))
             .pool("jobs", &["jobs"], 10)
-            .set("jobs", "presets", vec!["oban"])
+            .set("jobs", "presets", vec![self.library.preset])
             .set("jobs", "outbox", true)
             .set("jobs", "outbox_poll", "20ms")
     }
@@ -88,12 +112,14 @@ impl Yard {
         .await;
     }
 
+    /// How many jobs are on the primary.
+    async fn waiting(&self) -> String {
+        self.primary.value(&format!("SELECT count(*) FROM {}", self.library.table)).await
+    }
+
     /// Waits until nothing is left on the primary.
     async fn wait_until_empty(&self) {
-        eventually("everything was moved", LONG, async || {
-            (self.primary.value("SELECT count(*) FROM oban_jobs").await == "0").then_some(())
-        })
-        .await;
+        eventually("everything was moved", LONG, async || (self.waiting().await == "0").then_some(())).await;
     }
 
     /// How often each job has come, by its worker's name.

@@ -1,6 +1,7 @@
 //! `bulkhead jobs move`: a job library's tables go to the job database and come back while workers run, and whatever is
 //! killed meanwhile, each job is done once.
 
+mod functions;
 mod load;
 mod odd;
 mod parts;
