@@ -13,8 +13,9 @@
 //!
 //! A request is judged by a `Judge`, which borrows the parts that it reads and can change none (`classify`, `texts`,
 //! `failed`). What becomes of the backend behind it is a pure function of what is known (`settled`), which reads the
-//! table of the kinds of state (`kinds`); what it wants to know is asked in `questions`. Every hold on a backend ends by `Session::part`, in whatever way: what must
-//! follow from it is said there.
+//! table of the kinds of state (`kinds`); what it wants to know is asked in `questions`. Every hold on a backend ends by
+//! `Session::part`, in whatever way: what must follow from it is said there. The request that drivers send most, one prepared
+//! statement run once, has a shorter way of its own (`bound`), which leads to the same.
 
 mod across;
 mod aliases;
