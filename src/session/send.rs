@@ -303,28 +303,7 @@ impl Sending<'_> {
             own.set_stepping(false);
             return Ok((Written::Passing { parses: 0 }, request));
         }
-        self.write_anew(request, effects, draft)
-    }
-
-    /// Writes the request in other words.
-    fn write_anew(
-        &mut self,
-        request: Request,
-        effects: Effects,
-        draft: &mut Vec<u8>,
-    ) -> Result<(Written, Request), Stop> {
-        let Self { client, view, own, transaction, leased, .. } = self;
-        let was_open = leased.protocol.is_open();
-        let mut rewriting = Rewriting { view, own, transaction, leased };
-        let rewritten = rewriting.rewrite(&client.inbox, request, effects, draft)?;
-        own.set_stepping(rewritten.cut.is_some());
-        let request = rewritten.cut.map_or(request, Request::beginning);
-        if request.end == End::Open && request.streaming == 0 {
-            // What follows a Flush may depend on the replies, such as COPY data.
-            let prepares = !was_open && request.only_prepares();
-            message::raw(draft, if prepares { b'S' } else { b'H' }, &[]);
-        }
-        Ok((Written::Anew(rewritten), request))
+        write_anew(rewriting, &client.inbox, request, effects, draft)
     }
 
     /// Keeps what is sent again should a stale plan be in the way of the request, which is not part of anything else, and
@@ -402,6 +381,26 @@ impl Session {
             None => Ok(()),
         }
     }
+}
+
+/// Writes the request in other words. Gives the part of it that is sent.
+fn write_anew(
+    mut rewriting: Rewriting<'_>,
+    inbox: &[u8],
+    request: Request,
+    effects: Effects,
+    draft: &mut Vec<u8>,
+) -> Result<(Written, Request), Stop> {
+    let was_open = rewriting.leased.protocol.is_open();
+    let rewritten = rewriting.rewrite(inbox, request, effects, draft)?;
+    rewriting.own.set_stepping(rewritten.cut.is_some());
+    let request = rewritten.cut.map_or(request, Request::beginning);
+    if request.end == End::Open && request.streaming == 0 {
+        // What follows a Flush may depend on the replies, such as COPY data.
+        let prepares = !was_open && request.only_prepares();
+        message::raw(draft, if prepares { b'S' } else { b'H' }, &[]);
+    }
+    Ok((Written::Anew(rewritten), request))
 }
 
 /// Tells the conversation what was sent.
