@@ -54,8 +54,3 @@ fn samples(text: &str) -> Vec<Sample> {
         })
         .collect()
 }
-
-/// All series of a scrape, each histogram's as one.
-fn series(text: &str) -> BTreeSet<String> {
-    samples(text).iter().map(Sample::series).collect()
-}
