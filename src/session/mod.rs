@@ -33,6 +33,7 @@ mod extended;
 mod failed;
 mod fresh;
 mod goodbye;
+mod held;
 mod hold;
 mod idle;
 mod kept;
@@ -59,7 +60,7 @@ pub(crate) mod reply;
 mod request;
 mod rewrite;
 mod send;
-mod sending;
+
 mod serve;
 mod settle;
 mod settled;
