@@ -151,6 +151,7 @@ impl Session {
         }
     }
 
+    #[inline]
     fn note_took(&mut self, demand: &Demand, start: Moment, is_part: bool) {
         let pool = self.own.last.map(|(pool, ..)| pool);
         if demand.statements == 0 {

@@ -383,6 +383,7 @@ impl Session {
     }
 
     /// Passes on what the inbox has of COPY data, if the server takes it; it may have begun to when some is there already.
+    #[inline]
     fn pass_copy_data(&mut self) -> Result<(), Ended> {
         if self.client.inbox.is_empty() || self.client.streaming > 0 {
             return Ok(());
