@@ -108,7 +108,7 @@ need_drivers() {
     ruby -e 'require "pg"' 2>/dev/null || lacking ruby-pg "Ruby's pg"
 }
 
-# oban asks for Python 3.12, which not every system has, and one of its packages is built with Python's headers.
+# oban asks for Python 3.12, which not every system has; one of its packages is built with Python's headers, in C++.
 suits_oban='import ensurepip, os, sys, sysconfig, venv
 headers = os.path.join(sysconfig.get_path("include"), "Python.h")
 sys.exit(sys.version_info < (3, 12) or not os.path.exists(headers))'
@@ -127,17 +127,18 @@ python_for_oban() {
 }
 
 # Where the system has one to install. Its lists of packages are there by now, if anything had to be installed.
-need_python_for_oban() {
+need_oban() {
     local python
-    ! python_for_oban >/dev/null || return 0
     have apt-cache && { ((EUID == 0)) || have sudo; } || return 0
-    for python in "${recent_pythons[@]}"; do
-        if apt-cache show "$python-venv" "$python-dev" >/dev/null 2>&1; then
-            lacking "$python-venv" "$python with venv"
-            lacking "$python-dev" "$python's headers"
-            return 0
-        fi
-    done
+    if ! python_for_oban >/dev/null; then
+        for python in "${recent_pythons[@]}" ''; do
+            ! apt-cache show "$python-venv" "$python-dev" >/dev/null 2>&1 || break
+        done
+        [[ -n $python ]] || return 0
+        lacking "$python-venv" "$python with venv"
+        lacking "$python-dev" "$python's headers"
+    fi
+    have g++ || lacking g++ "a C++ compiler"
 }
 
 install_missing() {
@@ -211,7 +212,7 @@ install_oban() {
 
 install_drivers() {
     local python want
-    need_python_for_oban && install_missing
+    need_oban && install_missing
     python=$(python_for_oban) || say "there is no Python 3.12 or later with its headers: the test of oban is left out"
     want="${python_drivers[*]} ${node_drivers[*]} ${python:+$oban with $python}"
     local stamp=$drivers/installed
