@@ -8,6 +8,7 @@
 
 use super::{
     Ended, Session, Stop,
+    held::Held,
     hold::{Across, Hold, Leased, Work},
     reply,
     request::Request,
@@ -47,7 +48,7 @@ fn is_within(demand: &Demand) -> bool {
     demand.verdict.control == Control::Prologue || demand.verdict.effects.has(Effects::WITHIN)
 }
 
-impl Session {
+impl Held<'_> {
     /// Notes what the request, which is about to be sent, does to its server.
     pub(super) fn note_work(&mut self, request: Request, demand: &Demand) {
         let status = self.status();
@@ -55,28 +56,28 @@ impl Session {
         let is_one = control != Control::None && demand.statements == 1;
         let text = if is_one { self.judge().executed_text(request).ok().flatten() } else { None };
         let text = text.map(Box::<[u8]>::from);
-        if let LocalTransaction::Deferred(deferred) = &self.hold.transaction
-            && !self.hold.is_both()
+        if let LocalTransaction::Deferred(deferred) = &*self.transaction
+            && !self.is_both()
         {
-            self.hold.across = Some(Across::of(deferred).into());
+            *self.across = Some(Across::of(deferred).into());
         }
         if !request.runs() {
             // What is only prepared does nothing: its values may still send it to the other server.
             return;
         }
-        let Some(leased) = &mut self.hold.leased else { return };
-        let work = work_of(&demand.verdict, self.view.snapshot.routes.defines_on_both(demand));
+        let Self { view, leased, across, .. } = self;
+        let work = work_of(&demand.verdict, view.snapshot.routes.defines_on_both(demand));
         let goes_on = leased.protocol.status() != TxStatus::Idle || leased.protocol.is_open();
         // What is said in a failed transaction does nothing.
         let work = if leased.protocol.status() == TxStatus::Failed { Work::Neutral } else { work };
         leased.work = if goes_on { leased.work.max(work) } else { work };
         leased.adds_jobs |= demand.adds_jobs();
         if matches!(control, Control::Begin { .. }) && status == TxStatus::Idle && !goes_on {
-            let across = self.hold.across.get_or_insert_default();
+            let across = across.get_or_insert_default();
             (across.opening, across.is_local) = (text.into_iter().collect(), false);
             return;
         }
-        let Some(across) = &mut self.hold.across else { return };
+        let Some(across) = across else { return };
         across.failed = false;
         across.commits = control == Control::Commit && status == TxStatus::Open;
         match (text, control) {
@@ -89,7 +90,9 @@ impl Session {
             _ => across.is_local = true,
         }
     }
+}
 
+impl Session {
     /// Goes over to a backend of the other server for a request, or says why it cannot.
     pub(super) async fn cross(
         &mut self,
@@ -114,8 +117,7 @@ impl Session {
         if self.hold.is_both() && self.status() == TxStatus::Open && demand.verdict.effects.has(LASTS) {
             return Err(reply::lasts_on_two_servers().into());
         }
-        let is_here =
-            self.hold.leased.as_ref().is_some_and(|leased| self.view.snapshot.same_server(leased.pool, pool));
+        let is_here = self.is_at(pool);
         if !is_here && self.is_tied() {
             return Err(self.torn(request, demand).into());
         }
@@ -152,9 +154,9 @@ impl Session {
     /// Goes over to the backend beside. Settings that the session has made since it was there hold there, too.
     async fn go_beside(&mut self) -> Result<(), Stop> {
         self.change_places();
-        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+        let Held { own, leased, .. } = self.held();
         let needs = Needs {
-            settings: &self.own.settings,
+            settings: &own.settings,
             is_own: true,
             forgets_sequences: false,
             forgets_statements: false,
@@ -211,14 +213,19 @@ impl Session {
         self.own.has_aliases() || self.own.has_sql_names() || self.own.listens_there()
     }
 
+    /// Whether the backend that requests go to is at this pool's server.
+    fn is_at(&self, pool: PoolId) -> bool {
+        self.hold.backend().is_some_and(|leased| self.view.snapshot.same_server(leased.pool, pool))
+    }
+
     /// Between a Flush and its Sync nothing can change places: the request stays where its pipeline is, or is refused.
     fn stay_amid_pipeline(&self, request: Request, demand: &Demand, pool: PoolId) -> Result<(), Stop> {
-        let Some(leased) = &self.hold.leased else { return Ok(()) };
-        let is_here = self.view.snapshot.same_server(leased.pool, pool);
+        let is_here = self.is_at(pool);
+        let is_skipping = self.hold.backend().is_some_and(|leased| leased.protocol.is_skipping());
         let is_plain = demand.verdict.control == Control::None || !self.hold.is_both();
         let may_stay = is_here && is_plain && self.may_write_there(demand, is_here);
         // What has failed is skipped up to the Sync, whatever it is.
-        if leased.protocol.is_skipping() || may_stay {
+        if is_skipping || may_stay {
             return Ok(());
         }
         Err(self.torn(request, demand).into())
@@ -230,7 +237,7 @@ impl Session {
         let control = demand.verdict.control;
         let text =
             self.judge().executed_text(request)?.filter(|_| demand.statements == 1).map(<[u8]>::to_vec);
-        let Hold { leased: Some(leased), across: Some(across), .. } = &mut self.hold else { return Ok(()) };
+        let Held { leased, across: Some(across), .. } = self.held() else { return Ok(()) };
         match control {
             Control::Commit | Control::Rollback => {
                 let is_open = leased.protocol.status() == TxStatus::Open;
@@ -283,7 +290,7 @@ impl Session {
     /// Whether a request is to wait until it is known whether jobs can be added on the primary: it adds some beside what the
     /// application does, and the relay has just been started.
     pub(super) fn awaits_outbox(&self, demand: &Demand) -> bool {
-        let is_beside = || demand.mixed || self.hold.leased.is_some() || self.status() != TxStatus::Idle;
+        let is_beside = || demand.mixed || self.hold.has_backend() || self.status() != TxStatus::Idle;
         let is_unknown = || self.view.snapshot.outbox.as_ref().is_some_and(|outbox| !outbox.is_known());
         demand.adds_jobs() && is_unknown() && is_beside()
     }
@@ -315,6 +322,7 @@ impl Session {
         if self.status() != TxStatus::Idle || self.hold.is_amid_pipeline() || self.client.skipping {
             return Ok(());
         }
+        let is_held = self.hold.has_backend();
         let Some(across) = &mut self.hold.across else { return Ok(()) };
         (across.opening, across.is_local, across.has_savepoint) = (Vec::new(), false, false);
         across.defines = false;
@@ -325,11 +333,7 @@ impl Session {
                 return Ok(());
             }
             // Both are the session's own for longer.
-            Some(beside)
-                if beside.protocol.status() == TxStatus::Idle
-                    && beside.is_pinned()
-                    && self.hold.leased.is_some() =>
-            {
+            Some(beside) if beside.protocol.status() == TxStatus::Idle && beside.is_pinned() && is_held => {
                 return Ok(());
             }
             Some(_) => {}
@@ -395,9 +399,9 @@ impl Session {
             }
             (main, beside) => {
                 self.hold.leased = main.or(beside);
-                if let Some(leased) = &self.hold.leased {
-                    self.who.key.holds(&leased.cancel);
-                    self.own.last = Some((leased.pool, leased.id, leased.uses));
+                if let Some(Held { who, own, leased, .. }) = self.held_if_any() {
+                    who.key.holds(&leased.cancel);
+                    own.last = Some((leased.pool, leased.id, leased.uses));
                 }
             }
         }
@@ -405,7 +409,7 @@ impl Session {
     }
 
     async fn end_beside(&mut self, sql: &str) -> Result<bool, Ended> {
-        let Some(leased) = &mut self.hold.leased else { return Ok(false) };
+        let Held { leased, .. } = self.held();
         let mut is_ended = false;
         if leased.protocol.status() != TxStatus::Idle {
             let broken = match leased.ask(sql).await {

@@ -7,13 +7,13 @@ use std::{fmt::Write as _, sync::Arc};
 use super::{
     Session,
     classify::Judge,
+    held::Held,
     hold::Leased,
     prepared,
     questions::Asking,
     reply::{self, Reply},
     request::Request,
     rewrite::Rewriting,
-    sending::Sending,
 };
 use crate::{
     backend::{
@@ -48,7 +48,7 @@ impl Judge<'_> {
     }
 }
 
-impl Sending<'_> {
+impl Held<'_> {
     /// The statements of the protocol that the request names in SQL and that the backend lacks under these names.
     pub(super) fn missing_aliases(&mut self, request: Request, verdict: &Verdict) -> Result<Missing, Reply> {
         if !verdict.effects.has(Effects::NAMES_STATEMENT) {
@@ -103,7 +103,7 @@ impl Rewriting<'_> {
 impl Session {
     /// Whether the backend, if there is one, may have statements that the session has prepared by SQL.
     pub(super) fn may_have_sql_names(&self) -> bool {
-        self.own.has_sql_names() && self.hold.leased.as_deref().is_some_and(Leased::may_have_sql_names)
+        self.own.has_sql_names() && self.hold.backend().is_some_and(Leased::may_have_sql_names)
     }
 }
 

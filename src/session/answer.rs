@@ -42,7 +42,7 @@ impl Session {
         if demand.verdict.effects.has(Effects::DEALLOCATES) && self.answers_deallocate(request)? {
             return Ok(true);
         }
-        if self.hold.leased.is_some() || demand.statements > 1 {
+        if self.hold.has_backend() || demand.statements > 1 {
             return Ok(false);
         }
         let concerns_begun = !matches!(self.hold.transaction, LocalTransaction::No);
@@ -191,7 +191,7 @@ impl Session {
         let Some(text) = self.judge().executed_text(request)? else { return Ok(false) };
         match deallocate_target(text) {
             // With a lease there may be statements of SQL's PREPARE on it, too.
-            Some(Deallocate::All) if self.hold.leased.is_none() => {
+            Some(Deallocate::All) if !self.hold.has_backend() => {
                 // It lets go of itself, too.
                 self.complete(request, "DEALLOCATE ALL")?;
                 if let Some(statements) = &mut self.own.statements {
@@ -260,7 +260,7 @@ impl Session {
 
     /// The refusal of a request that uses two servers.
     pub(crate) fn torn(&self, request: Request, demand: &Demand) -> Reply {
-        if let Some(pin) = self.hold.leased.as_ref().and_then(|leased| leased.pin.as_ref())
+        if let Some(pin) = self.hold.backend().and_then(|leased| leased.pin.as_ref())
             && self.status() == TxStatus::Idle
         {
             return reply::pinned_elsewhere(pin.reason.label());

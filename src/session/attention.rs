@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::{Ended, Session};
+use super::{Ended, Session, held::Held};
 use crate::shared::attention::Call;
 
 impl Session {
@@ -20,14 +20,11 @@ impl Session {
         if call.is_the_end() || self.who.key.is_killed() {
             return Err(Ended::Shutdown);
         }
-        if let Some(leased) = self.hold.leased.as_ref().filter(|leased| !leased.is_at_server()) {
-            let broken = leased.left_behind();
-            return self.on_broken(broken);
-        }
-        if self.waits_in_vain()
-            && let Some(lease) = &self.hold.leased
+        let is_in_vain = self.waits_in_vain();
+        if let Some(Held { leased, .. }) = self.held_if_any()
+            && (is_in_vain || !leased.is_at_server())
         {
-            let broken = lease.timed_out();
+            let broken = if leased.is_at_server() { leased.timed_out() } else { leased.left_behind() };
             return self.on_broken(broken);
         }
         let limit = self.view.snapshot.limits.tcp_user_timeout;
@@ -38,7 +35,7 @@ impl Session {
             self.log_disconnected("it acknowledged nothing within limits.tcp_user_timeout, or has vanished");
             self.lose_client(io::ErrorKind::TimedOut.into())?;
         }
-        if let Some(leased) = &mut self.hold.leased {
+        if let Some(Held { leased, .. }) = self.held_if_any() {
             let backend = leased.backend();
             if backend.silence.lasts(&backend.socket, limit) {
                 let broken = backend.silent(limit);

@@ -9,6 +9,7 @@
 
 use super::{
     Ended, Session,
+    held::Held,
     hold::Leased,
     repeat, reply,
     transaction::{Ending, LocalTransaction},
@@ -37,18 +38,27 @@ enum Awaits {
     Answer,
 }
 
-impl Session {
-    /// The backend is gone.
-    pub(super) fn on_broken(&mut self, broken: Broken) -> Result<(), Ended> {
-        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
-        let awaits = match &leased.protocol {
+impl Held<'_> {
+    fn awaits(&self) -> Awaits {
+        match &self.leased.protocol {
             protocol if protocol.is_skipping() => Awaits::Sync,
             protocol if protocol.awaits_client() => Awaits::NothingYet,
             protocol if self.under_way.restores() || protocol.owes_client() => Awaits::Answer,
             _ => Awaits::Nothing,
-        };
-        leased.protocol.give_up();
-        self.on_news();
+        }
+    }
+}
+
+impl Session {
+    /// The backend is gone.
+    pub(super) fn on_broken(&mut self, broken: Broken) -> Result<(), Ended> {
+        let mut held = self.held();
+        let awaits = held.awaits();
+        held.leased.protocol.give_up();
+        let transient = held.on_news();
+        if let Some(reason) = transient {
+            self.repeat(reason);
+        }
         let ends = self.hold.is_pinned() || self.client.streaming > 0 || awaits == Awaits::NothingYet;
         // The error answers the request.
         self.under_way.take_restore();

@@ -4,6 +4,7 @@
 
 use super::{
     Session, Stop,
+    held::Held,
     hold::{Leased, Work},
     reply::{self, Reply},
     request::Request,
@@ -134,10 +135,10 @@ impl Session {
         }
         let opening: Vec<String> =
             opening.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect();
-        if !self.hold.leased.as_deref().is_some_and(is_of_jobs) {
+        if !self.hold.backend().is_some_and(is_of_jobs) {
             self.change_places();
         }
-        let may_be = self.hold.leased.as_ref().is_some_and(|leased| {
+        let may_be = self.hold.backend().is_some_and(|leased| {
             is_of_jobs(leased) && leased.work == Work::Adds && leased.protocol.quiescent().is_none()
         });
         let Some(carried) = (if may_be { self.added_rows().await? } else { None }) else { return Ok(false) };
@@ -152,9 +153,8 @@ impl Session {
         for sql in carried.iter().flat_map(Carried::insert) {
             self.say(&sql).await?;
         }
-        if let Some(leased) = &mut self.hold.leased {
-            (leased.work, leased.adds_jobs) = (Work::Writes, true);
-        }
+        let Held { leased, .. } = self.held();
+        (leased.work, leased.adds_jobs) = (Work::Writes, true);
         self.end_other("ROLLBACK").await?;
         Ok(true)
     }
@@ -200,12 +200,12 @@ impl Session {
 
     /// Says something of ours in the transaction on the backend. Its error is the client's.
     pub(super) async fn say(&mut self, sql: &str) -> Result<Answer, Stop> {
-        let Some(leased) = &mut self.hold.leased else { return Ok(Answer::default()) };
+        let Held { leased, transaction, .. } = self.held();
         match leased.ask(sql).await {
             Ok(Answer { error: Some(fields), .. }) => {
                 if leased.protocol.status() == TxStatus::Idle {
                     // The transaction could not be opened here: the client's has failed all the same.
-                    self.hold.transaction = LocalTransaction::Failed;
+                    *transaction = LocalTransaction::Failed;
                 }
                 Err(Reply::from_server(&fields).into())
             }

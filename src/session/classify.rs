@@ -57,7 +57,7 @@ pub(super) struct Judge<'a> {
 impl Session {
     /// The judge of its requests.
     pub(super) fn judge(&self) -> Judge<'_> {
-        let reading = self.hold.leased.as_ref().map_or(self.own.reading, |leased| leased.protocol.reading());
+        let reading = self.hold.backend().map_or(self.own.reading, |leased| leased.protocol.reading());
         Judge { inbox: &self.client.inbox, view: &self.view, own: &self.own, reading }
     }
 }
@@ -305,7 +305,7 @@ impl Session {
     /// Where a request goes.
     pub(crate) fn target(&self, request: Request, demand: &Demand) -> Target {
         let routes = &self.view.snapshot.routes;
-        let held = self.hold.leased.as_ref().map(|leased| leased.pool);
+        let held = self.hold.backend().map(|leased| leased.pool);
         let on_jobs = |pool| routes.jobs.is_some_and(|jobs| self.view.snapshot.same_server(pool, jobs));
         let begun_read_write = match &self.hold.transaction {
             LocalTransaction::Deferred(deferred) => !deferred.fits_standby,

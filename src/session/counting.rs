@@ -3,7 +3,14 @@
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
-use super::{Ended, Session, hold::Leased, kinds::LEAVES_STATE, request::Request, tally::Totals};
+use super::{
+    Ended, Session,
+    held::Held,
+    hold::{Hold, Leased},
+    kinds::LEAVES_STATE,
+    request::Request,
+    tally::Totals,
+};
 use crate::{
     backend::probe::PinReason,
     clock::{self, Moment},
@@ -53,20 +60,26 @@ impl Session {
         }
     }
 
-    /// The counters of the pool that serves the request, or has just served it.
+    /// The counters of the pool that has just served the request.
     fn requests(&self) -> Option<&Requests> {
         self.own.last.map(|(pool, ..)| &*self.view.snapshot.requests[usize::from(pool.0)])
     }
+}
+
+impl Held<'_> {
+    /// The counters of the pool that serves the request.
+    fn requests(&self) -> &Requests {
+        &self.view.snapshot.requests[usize::from(self.leased.pool.0)]
+    }
 
     /// Counts a request for the metrics, and notes where it begins.
-    pub(crate) fn count(&mut self, request: Request, demand: &Demand) {
-        if let Some(requests) = self.requests().filter(|_| demand.statements > 0) {
-            requests.count(demand.verdict.class, demand.verdict.reason);
+    pub(super) fn count(&mut self, request: Request, demand: &Demand) {
+        if demand.statements > 0 {
+            self.requests().count(demand.verdict.class, demand.verdict.reason);
         }
-        let leased = self.hold.leased.as_deref();
-        let was_pinned = leased.is_some_and(Leased::is_pinned);
-        let is_part = leased.is_some_and(|leased| leased.usage.transaction.is_some());
-        let goes_on = leased.filter(|_| demand.statements == 0).and_then(|leased| leased.usage.last);
+        let was_pinned = self.leased.is_pinned();
+        let is_part = self.leased.usage.transaction.is_some();
+        let goes_on = if demand.statements == 0 { self.leased.usage.last } else { None };
         let shows_values = self.view.snapshot.slow.logs_values() && shows_values(demand.verdict.reason);
         let values = shows_values.then(|| self.values(request));
         let tally = self.under_way.tally();
@@ -77,39 +90,64 @@ impl Session {
         }
     }
 
-    /// Counts a transaction that begins on the backend that the session has kept.
-    pub(crate) fn count_again(&mut self) {
-        let begins = |leased: &&mut Box<Leased>| {
-            leased.protocol.status() == TxStatus::Idle && !leased.protocol.is_open()
-        };
-        let Some(leased) = self.hold.leased.as_mut().filter(begins) else { return };
-        leased.usage.transaction = None;
-        if let Some(requests) = self.requests() {
-            requests.count_again();
+    /// Counts a transaction, if one begins on the backend that the session has kept.
+    pub(super) fn count_again(&mut self) {
+        if !self.leased.goes_on() {
+            self.leased.usage.transaction = None;
+            self.requests().count_again();
         }
     }
 
+    /// The literals and values of a request, as far as there is room for them.
+    fn values(&self, request: Request) -> Box<str> {
+        let mut values = String::new();
+        let judge = self.judge();
+        if !request.is_extended() {
+            let text = judge.query_text(request).unwrap_or_default();
+            values.push_str(&String::from_utf8_lossy(&text[..text.len().min(VALUES_BYTES)]));
+        }
+        judge.for_each_bound_value(request, |value| {
+            if values.len() < VALUES_BYTES {
+                let value = String::from_utf8_lossy(&value[..value.len().min(VALUES_BYTES - values.len())]);
+                let comma = if values.is_empty() { "" } else { ", " };
+                let _ = write!(values, "{comma}{value:?}");
+            }
+        });
+        values.into()
+    }
+}
+
+impl Leased {
+    /// Whether what was sent to it last is part of a transaction, or a pipeline, that goes on.
+    fn goes_on(&self) -> bool {
+        self.protocol.status() != TxStatus::Idle || self.protocol.is_open()
+    }
+
+    /// Notes that a request that it has run is part of a transaction that goes on, if it does: whether it does. The first of
+    /// them gives its class, unless that was neutral.
+    fn note_part(&mut self, start: Moment, class: Class) -> bool {
+        if !self.goes_on() {
+            return false;
+        }
+        let (_, of_first) = self.usage.transaction.get_or_insert((start, class));
+        if *of_first == Class::Neutral {
+            *of_first = class;
+        }
+        true
+    }
+}
+
+impl Session {
     /// Notes how long a request took, and what has come of it; and its transaction, if that has ended with it, unless that was
     /// noted when the backend was given back.
     pub(crate) fn took(&mut self, demand: &Demand) {
         let start = self.under_way.tally().arrival();
         let class = demand.verdict.class;
-        let goes_on = |leased: &&mut Box<Leased>| {
-            leased.protocol.status() != TxStatus::Idle || leased.protocol.is_open()
-        };
-        let is_part = match self.hold.leased.as_mut().filter(goes_on) {
-            Some(leased) => {
-                let (_, of_first) = leased.usage.transaction.get_or_insert((start, class));
-                if *of_first == Class::Neutral {
-                    *of_first = class;
-                }
-                true
-            }
-            None => self.under_way.tally().is_part,
-        };
+        let goes_on = self.held_if_any().is_some_and(|held| held.leased.note_part(start, class));
+        let is_part = goes_on || self.under_way.tally().is_part;
         self.note_took(demand, start, is_part);
-        if let Some(leased) = self.hold.leased.as_mut().filter(|leased| !goes_on(leased)) {
-            leased.note_transaction(&self.view.snapshot);
+        if !goes_on && let Some(Held { leased, view, .. }) = self.held_if_any() {
+            leased.note_transaction(&view.snapshot);
         }
     }
 
@@ -148,7 +186,7 @@ impl Session {
 
     /// Notes what has come of a request, or of one that fetches more of another one's rows.
     fn note_ran(&mut self, (verdict, goes_on): (&Verdict, bool), pool: Option<PoolId>, took: Duration) {
-        let Self { who, view, own, hold, under_way, .. } = self;
+        let Self { who, view, own, hold: Hold { leased, .. }, under_way, .. } = self;
         let tally = under_way.tally();
         let snapshot = &view.snapshot;
         let (queries, slow) = (&snapshot.queries, &snapshot.slow);
@@ -165,37 +203,19 @@ impl Session {
                     slow.note((verdict, by, &ran), name, tally.values.as_deref(), text);
                 }
             }
-            if let Some(leased) = hold.leased.as_ref().filter(|_| !tally.was_pinned)
+            if let Some(leased) = leased.as_ref().filter(|_| !tally.was_pinned)
                 && let Some(reason) = leased.new_pin()
             {
                 queries.pinned(leased.culprit(verdict), verdict, by, reason);
             }
         }
-        if let Some(leased) = &mut hold.leased {
+        if let Some(leased) = leased {
             if verdict.effects.has(LEAVES_STATE) {
                 leased.usage.suspect = verdict.text;
             }
             leased.usage.last = Some((verdict.text, verdict.class, verdict.reason));
         }
         tally.end(pool);
-    }
-
-    /// The literals and values of a request, as far as there is room for them.
-    fn values(&self, request: Request) -> Box<str> {
-        let mut values = String::new();
-        let judge = self.judge();
-        if !request.is_extended() {
-            let text = judge.query_text(request).unwrap_or_default();
-            values.push_str(&String::from_utf8_lossy(&text[..text.len().min(VALUES_BYTES)]));
-        }
-        judge.for_each_bound_value(request, |value| {
-            if values.len() < VALUES_BYTES {
-                let value = String::from_utf8_lossy(&value[..value.len().min(VALUES_BYTES - values.len())]);
-                let comma = if values.is_empty() { "" } else { ", " };
-                let _ = write!(values, "{comma}{value:?}");
-            }
-        });
-        values.into()
     }
 
     /// Tells the log of the session's end, with its work.

@@ -2,7 +2,9 @@
 //! ready before anything is sent, and is told what has succeeded on the first one. In a transaction both commit, the job
 //! database first: should the primary fail then, what it lacks is what the migration that is run again makes.
 
-use super::{Session, Stop, hold::Across, reply, request::Request, transaction::LocalTransaction};
+use super::{
+    Session, Stop, held::Held, hold::Across, reply, request::Request, transaction::LocalTransaction,
+};
 use crate::{
     route::Demand,
     sql::{Control, Effects},
@@ -49,7 +51,7 @@ impl Session {
                         break;
                     }
                 }
-                if let Some(leased) = &mut self.hold.leased {
+                if let Some(Held { leased, .. }) = self.held_if_any() {
                     leased.left.effects |= demand.verdict.effects.with(Effects::DDL);
                 }
                 self.change_places();
@@ -59,11 +61,9 @@ impl Session {
         }
         let across = self.hold.across.get_or_insert_with(|| Across::default().into());
         (across.echo, across.defines) = (Some(sql.into_bytes().into()), true);
-        if self.status() == TxStatus::Idle
-            && let Some(leased) = &mut self.hold.leased
-        {
+        if self.status() == TxStatus::Idle {
             // It is done when it is done on both.
-            leased.protocol.hold_ready();
+            self.held().leased.protocol.hold_ready();
         }
         Ok(())
     }
@@ -72,7 +72,7 @@ impl Session {
     pub(super) async fn commit_definitions(&mut self, control: Control) -> Result<(), Stop> {
         let defines = self.hold.across.as_ref().is_some_and(|across| across.defines);
         let snapshot = &self.view.snapshot;
-        let is_on_primary = self.hold.leased.as_ref().is_some_and(|leased| {
+        let is_on_primary = self.hold.backend().is_some_and(|leased| {
             snapshot.routes.jobs.is_some_and(|jobs| !snapshot.same_server(leased.pool, jobs))
         });
         let commits = control == Control::Commit && self.status() == TxStatus::Open;

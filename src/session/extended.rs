@@ -3,6 +3,7 @@
 
 use super::{
     Session, Stop,
+    held::Held,
     hold::Leased,
     prepared::{UNNAMED, key, means_its_own},
     reply::{self, Reply},
@@ -397,7 +398,7 @@ impl Session {
     /// The unnamed statement is not known any more, neither here nor on the backend, if there is one.
     pub(super) fn forget_unnamed(&mut self) {
         self.own.forget_unnamed();
-        if let Some(leased) = &mut self.hold.leased {
+        if let Some(Held { leased, .. }) = self.held_if_any() {
             leased.statements.unnamed = UnnamedText::None;
         }
     }
@@ -410,7 +411,7 @@ impl Session {
         }
         let judge = self.judge();
         let judged = (judge.verdict(parse.text), judge.epochs(parse.text));
-        let is_own = means_its_own(&self.hold.transaction, self.hold.leased.as_deref());
+        let is_own = means_its_own(&self.hold.transaction, self.hold.backend());
         self.own.remember_named(parse, judged, is_own, &self.view)?;
         Ok(())
     }

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    Own, Session, Stop, View, hold::Leased, reply, sending::Sending, soon::Soon,
+    Own, Session, Stop, UnderWay, View, held::Held, hold::Leased, reply, soon::Soon,
     transaction::LocalTransaction,
 };
 use crate::{
@@ -49,7 +49,7 @@ impl Session {
         self.view.snapshot.causal.note_read(clock::last_tick());
         let need = self.need(consistency, demand);
         if self.has_fresh(pool, need) {
-            self.count_read(ReadOn::Replica);
+            self.under_way.count_read(ReadOn::Replica, &self.view);
             return Soon::now(Ok(pool));
         }
         // Those that come later find a sample that is new enough.
@@ -65,7 +65,7 @@ impl Session {
         let until = (Instant::now() + replicas.causal_wait, Instant::now() + limit);
         Soon::later(async move {
             if self.wait_for_replica(pool, need, until).await? {
-                self.count_read(ReadOn::ReplicaLater);
+                self.under_way.count_read(ReadOn::ReplicaLater, &self.view);
                 return Ok(pool);
             }
             Ok(self.not_on_replica(consistency, demand))
@@ -175,41 +175,9 @@ impl Session {
             _ if self.own.floor > last() => ReadOn::Floor,
             _ => ReadOn::FreshWrite,
         };
-        self.count_read(why);
+        self.under_way.count_read(why, &self.view);
         self.leave_replica();
         self.view.snapshot.routes.primary
-    }
-
-    fn count_read(&mut self, on: ReadOn) {
-        self.under_way.tally().read_on = Some(on);
-        self.view.snapshot.metrics.reads.0[on as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The request has got a backend: if it is to open a transaction that a standby can run, reads are counted there.
-    pub(super) fn note_reading(&mut self, demand: &Demand) {
-        let fits_standby = match &self.hold.transaction {
-            LocalTransaction::Deferred(deferred) => deferred.fits_standby,
-            _ => demand.begins.begins_on_standby(self.own.settings.is_read_only()),
-        };
-        let replicas = self.view.snapshot.routes.replicas;
-        if let (Some(leased), Some(replicas), true) = (&mut self.hold.leased, replicas, fits_standby) {
-            let is_there = leased.pool == replicas;
-            leased.reads = Some(if is_there { ReadOn::ReplicaOpen } else { ReadOn::PrimaryOpen });
-        }
-    }
-
-    /// Counts a read that runs where its transaction was opened.
-    pub(super) fn count_held_read(&mut self, demand: &Demand) {
-        let is_over = self.status() == TxStatus::Idle && !self.hold.is_amid_pipeline();
-        let Some(leased) = &mut self.hold.leased else { return };
-        if is_over {
-            leased.reads = None;
-        }
-        if let Some(on) = leased.reads
-            && demand.verdict.class == Class::Read
-        {
-            self.count_read(on);
-        }
     }
 
     /// The member of a pool to use next; of the replicas' one that is fresh enough for the request under way.
@@ -342,10 +310,67 @@ impl Session {
             self.own.floor = self.view.snapshot.causal.stamps.now();
         }
     }
+}
+
+/// The earlier of two numbers that may have gone round.
+const fn earlier(one: u32, other: u32) -> u32 {
+    if other.wrapping_sub(one).cast_signed() >= 0 { one } else { other }
+}
+
+impl Held<'_> {
+    /// The request has got its backend: if it is to open a transaction that a standby can run, reads are counted there.
+    pub(super) fn note_reading(&mut self, demand: &Demand) {
+        let fits_standby = match self.transaction {
+            LocalTransaction::Deferred(deferred) => deferred.fits_standby,
+            _ => demand.begins.begins_on_standby(self.own.settings.is_read_only()),
+        };
+        if let Some(replicas) = self.view.snapshot.routes.replicas.filter(|_| fits_standby) {
+            let is_there = self.leased.pool == replicas;
+            self.leased.reads = Some(if is_there { ReadOn::ReplicaOpen } else { ReadOn::PrimaryOpen });
+        }
+    }
+
+    /// Counts a read that runs where its transaction was opened.
+    pub(super) fn count_held_read(&mut self, demand: &Demand) {
+        if self.status() == TxStatus::Idle && !self.is_amid_pipeline() {
+            self.leased.reads = None;
+        }
+        if let Some(on) = self.leased.reads
+            && demand.verdict.class == Class::Read
+        {
+            self.under_way.count_read(on, self.view);
+        }
+    }
+
+    /// A request is sent that may change tables, or commit what was changed before.
+    pub(super) fn note_changes(&mut self, demand: &Demand) {
+        let leased = &mut *self.leased;
+        let changes = demand.verdict.changes();
+        let before = leased.changes;
+        if before.scope.tables.is_empty() && changes.is_empty() {
+            return;
+        }
+        let database = self.who.identity.database_hash;
+        let scope = Scope { tables: before.scope.tables.with(changes), database };
+        leased.changes.scope = scope;
+        // Inside a transaction only what ends it commits.
+        let may_commit = !self.under_way.was_in_transaction
+            || demand.verdict.control != Control::None
+            || demand.verdict.is_unread()
+            || demand.unread > 0;
+        let stamps = &self.view.snapshot.causal.stamps;
+        if may_commit || before.is_committing {
+            leased.changes.is_committing = true;
+            stamps.begin_commit(&scope);
+        }
+        if before.is_committing {
+            stamps.end_commit(&before.scope);
+        }
+    }
 
     /// An answer is there that the client has not been given: what it may be told of is stamped before.
     pub(super) fn stamp_changes(&mut self) {
-        let Some(leased) = &mut self.hold.leased else { return };
+        let leased = &mut *self.leased;
         if leased.changes.scope.tables.is_empty() {
             return;
         }
@@ -373,36 +398,11 @@ impl Session {
     }
 }
 
-/// The earlier of two numbers that may have gone round.
-const fn earlier(one: u32, other: u32) -> u32 {
-    if other.wrapping_sub(one).cast_signed() >= 0 { one } else { other }
-}
-
-impl Sending<'_> {
-    /// A request is sent that may change tables, or commit what was changed before.
-    pub(super) fn note_changes(&mut self, demand: &Demand) {
-        let leased = &mut *self.leased;
-        let changes = demand.verdict.changes();
-        let before = leased.changes;
-        if before.scope.tables.is_empty() && changes.is_empty() {
-            return;
-        }
-        let database = self.who.identity.database_hash;
-        let scope = Scope { tables: before.scope.tables.with(changes), database };
-        leased.changes.scope = scope;
-        // Inside a transaction only what ends it commits.
-        let may_commit = !self.under_way.was_in_transaction
-            || demand.verdict.control != Control::None
-            || demand.verdict.is_unread()
-            || demand.unread > 0;
-        let stamps = &self.view.snapshot.causal.stamps;
-        if may_commit || before.is_committing {
-            leased.changes.is_committing = true;
-            stamps.begin_commit(&scope);
-        }
-        if before.is_committing {
-            stamps.end_commit(&before.scope);
-        }
+impl UnderWay {
+    /// Counts a read by where it runs.
+    fn count_read(&mut self, on: ReadOn, view: &View) {
+        self.tally().read_on = Some(on);
+        view.snapshot.metrics.reads.0[on as usize].fetch_add(1, Ordering::Relaxed);
     }
 }
 

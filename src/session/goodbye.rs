@@ -46,7 +46,7 @@ impl Session {
             Ended::ByServer(fields) => Some(Reply::from_server(fields)),
         };
         self.log_end(ended);
-        let amid = self.hold.leased.as_ref().is_some_and(|leased| leased.protocol.is_amid_message());
+        let amid = self.hold.backend().is_some_and(|leased| leased.protocol.is_amid_message());
         if let Some(reply) = reply.filter(|_| !amid) {
             reply.fatal(&mut self.client.outbox);
             let _ = self.flush_now();

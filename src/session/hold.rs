@@ -131,6 +131,16 @@ impl Across {
 }
 
 impl Hold {
+    /// The backend that the session holds: for what is asked of it as of one that may be there.
+    pub(super) fn backend(&self) -> Option<&Leased> {
+        self.leased.as_deref()
+    }
+
+    /// Whether the session holds a backend.
+    pub(super) fn has_backend(&self) -> bool {
+        self.leased.is_some()
+    }
+
     /// Whether the session holds a backend of both servers.
     pub(super) fn is_both(&self) -> bool {
         self.across.as_ref().is_some_and(|across| across.is_both())
@@ -145,6 +155,11 @@ impl Hold {
     /// Whether the client's Sync is still to come for what was sent last.
     pub(super) fn is_amid_pipeline(&self) -> bool {
         self.leased.as_ref().is_some_and(|leased| leased.protocol.is_open())
+    }
+
+    /// Whether the session holds a backend that owes nothing.
+    pub(super) fn is_quiescent(&self) -> bool {
+        self.leased.as_ref().is_some_and(|leased| leased.protocol.quiescent().is_some())
     }
 
     /// The backends that the session is pinned to.

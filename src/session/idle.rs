@@ -9,7 +9,7 @@ impl Session {
     /// How long the session may idle as it stands, by its own settings: what it has set, in milliseconds, as the server
     /// lists it.
     pub(super) fn idle_timeout(&self) -> Option<Duration> {
-        if self.hold.leased.is_some() || !self.own.settings.ends_idle() {
+        if self.hold.has_backend() || !self.own.settings.ends_idle() {
             return None;
         }
         let milliseconds = self.own.settings.get(self.idle_setting())?.parse().ok()?;

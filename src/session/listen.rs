@@ -29,13 +29,14 @@ use std::{
 
 use super::{
     Ended, Session, Stop,
+    held::Held,
     mail::{self, Failed, PassesMail, Rest},
     reply::{self, Reply},
     request::{End, Request},
     transaction::LocalTransaction,
 };
 use crate::{
-    backend::query::Answer,
+    backend::{Broken, query::Answer},
     listen::{Fate, ListenFailure, Listener, Mail, Mailbox, listen_sql},
     pool::ServerPool,
     route::Demand,
@@ -151,7 +152,7 @@ impl Session {
 
     /// Subscribes to what the request's LISTEN statements name, before they are sent to this server.
     pub(crate) async fn subscribe(&mut self, request: Request, member: Arc<ServerPool>) -> Result<(), Reply> {
-        if self.hold.leased.is_none() {
+        if !self.hold.has_backend() {
             // What an earlier transaction has left.
             self.forget_pending();
         }
@@ -227,16 +228,16 @@ impl Session {
     /// Prepares the leased backend and the session for a request: channels, fences, the order of what the client is
     /// told.
     pub(crate) async fn prepare_listening(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
-        let member = self.hold.leased.as_ref().map(|leased| Arc::clone(leased.pool()));
-        if let Some(member) = member.filter(|_| Self::listens_in(demand)) {
+        if Self::listens_in(demand) {
+            let member = Arc::clone(self.held().leased.pool());
             self.subscribe(request, member).await?;
         }
         let prepares = request.only_prepares();
-        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+        let Held { leased, own, transaction, .. } = self.held();
         if leased.protocol.is_open() {
             return Ok(());
         }
-        let Some(listening) = self.own.listening.as_deref_mut() else { return Ok(()) };
+        let Some(listening) = own.listening.as_deref_mut() else { return Ok(()) };
         let member = Arc::clone(leased.pool());
         let Some(at) = listening.subscriptions.iter().position(|known| known.is_on(&member)) else {
             return Ok(());
@@ -246,7 +247,7 @@ impl Session {
         let controls = verdict.control != Control::None;
         let in_transaction = leased.protocol.status() != TxStatus::Idle;
         let opens = controls
-            || matches!(self.hold.transaction, LocalTransaction::Deferred(_))
+            || matches!(transaction, LocalTransaction::Deferred(_))
             || verdict.effects.has(CONCERNS_CHANNELS)
             || (request.end == End::Open && !prepares);
         let channels = if !in_transaction && opens {
@@ -265,8 +266,8 @@ impl Session {
         if !channels.is_empty() {
             self.preload(&channels).await?;
         }
-        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
-        let Some(listening) = self.own.listening.as_deref_mut() else { return Ok(()) };
+        let Held { leased, own, .. } = self.held();
+        let Some(listening) = own.listening.as_deref_mut() else { return Ok(()) };
         let subscription = &mut listening.subscriptions[at];
         let is_pending = |channel: &Channel| channel.standing == Standing::Pending;
         let may_commit = in_transaction && controls && subscription.channels.iter().any(is_pending);
@@ -293,10 +294,10 @@ impl Session {
 
     /// Makes the backend listen to what the session does, before anything of the request's is sent.
     async fn preload(&mut self, channels: &str) -> Result<(), Stop> {
-        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
+        let Held { client, leased, .. } = self.held();
         let (reply, broken) = match leased.ask(channels).await {
             Ok(Answer { error: None, for_client, .. }) => {
-                self.client.outbox.extend_from_slice(&for_client);
+                client.outbox.extend_from_slice(&for_client);
                 return Ok(());
             }
             Ok(Answer { error: Some(fields), .. }) => {
@@ -322,16 +323,18 @@ impl Session {
     /// After a transaction: takes over from the backend what it listens to, and tells the client that it is ready, if
     /// that was kept back, after all that it had to hear before.
     pub(crate) async fn settle_listening(&mut self) -> Result<(), Ended> {
-        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
-        let is_owed_ready = leased.protocol.take_held_ready();
-        let taken = self.take_over_channels().await;
-        if let (Some(listening), Some(leased)) = (self.own.listening.as_deref_mut(), &self.hold.leased)
-            && is_owed_ready
-            && let Some(subscription) = listening.on(leased.pool())
-        {
-            // A connection that was lost shows in the mailbox.
-            let _ = subscription.listener.fence().await;
-        }
+        let mut held = self.held();
+        let is_owed_ready = held.leased.protocol.take_held_ready();
+        let taken = match held.take_over_channels().await {
+            Ok(()) => {
+                if is_owed_ready {
+                    held.hear_so_far().await;
+                }
+                Ok(())
+            }
+            // Without an answer it is not known what the session listens to, so it ends.
+            Err(broken) => self.end_lease(broken),
+        };
         if taken.is_ok() {
             self.forget_pending();
             // All that is to be heard before ReadyForQuery: the mailboxes bound it.
@@ -350,52 +353,6 @@ impl Session {
         taken
     }
 
-    async fn take_over_channels(&mut self) -> Result<(), Ended> {
-        let concerns = |listening: &Listening| listening.on_backend;
-        if !self.own.listening.as_deref().is_some_and(concerns) {
-            return Ok(());
-        }
-        // Without an answer it is not known what the session listens to, so it ends.
-        let (Some(leased), Some(listening)) = (&mut self.hold.leased, self.own.listening.as_deref_mut())
-        else {
-            return Ok(());
-        };
-        leased.left.effects |= Effects::LISTENS;
-        if leased.cancel.was_hit()
-            && let Err(broken) = leased.outlive_cancel().await
-        {
-            return self.end_lease(broken);
-        }
-        let member = Arc::clone(leased.pool());
-        listening.on_backend = false;
-        let Some(subscription) = listening.on(&member) else { return Ok(()) };
-        let names = subscription.channels.iter().map(|channel| &*channel.name);
-        let sql = format!("SELECT pg_catalog.pg_listening_channels();{}", listen_sql("UNLISTEN", names));
-        let failed_before = leased.protocol.take_error().is_some();
-        let answer = match leased.ask(&sql).await {
-            Ok(answer) if answer.error.is_none() && !failed_before => answer,
-            Ok(_) => {
-                let broken = leased.given_up("it does not tell what the session listens to");
-                return self.end_lease(broken);
-            }
-            Err(broken) => return self.end_lease(broken),
-        };
-        leased.protocol.set_heard_elsewhere(None);
-        let on_backend: Vec<String> = answer.rows.into_iter().flatten().flatten().collect();
-        let is_in = |name: &str| on_backend.iter().any(|other| other == name);
-        // Pending => (Committed | gone), Committed => (Committed | gone)
-        subscription.retain(|channel| is_in(&channel.name));
-        for channel in &mut subscription.channels {
-            channel.standing = Standing::Committed;
-        }
-        let is_rest = |name: &String| !subscription.has(name);
-        if !on_backend.iter().any(is_rest) {
-            leased.left.effects = leased.left.effects.without(Effects::LISTENS);
-        }
-        self.client.outbox.extend_from_slice(&answer.for_client);
-        Ok(())
-    }
-
     /// Forgets the channels whose LISTEN was not committed: it never will be.
     fn forget_pending(&mut self) {
         for subscription in self.own.listening.iter_mut().flat_map(|listening| &mut listening.subscriptions) {
@@ -410,12 +367,12 @@ impl Session {
         let is_quiet = self.status() == TxStatus::Idle
             && self.client.streaming == 0
             && !self.client.skipping
-            && self.hold.leased.as_ref().is_none_or(|leased| leased.protocol.quiescent().is_some());
+            && (self.hold.is_quiescent() || !self.hold.has_backend());
         let Some(listening) = self.own.listening.as_deref().filter(|_| is_quiet) else {
             return Ok(Rest::Nothing);
         };
         let boxes = listening.subscriptions.iter().map(|subscription| {
-            let is_here = self.hold.leased.as_ref().is_some_and(|leased| subscription.is_on(leased.pool()));
+            let is_here = self.hold.backend().is_some_and(|leased| subscription.is_on(leased.pool()));
             (&*subscription.mailbox, (subscription, listening.own.filter(|_| is_here)))
         });
         let client_process = self.who.key.process_id();
@@ -444,6 +401,54 @@ impl Session {
     pub(crate) fn watch_mail(&self, waker: &Waker) -> Result<(), Ended> {
         let subscriptions = self.own.listening.iter().flat_map(|listening| &listening.subscriptions);
         mail::watch(subscriptions.map(|subscription| &*subscription.mailbox), waker).map_err(ended)
+    }
+}
+
+impl Held<'_> {
+    /// Waits until all that the server has said so far to the connection that listens is in the mailbox.
+    async fn hear_so_far(&mut self) {
+        if let Some(listening) = self.own.listening.as_deref_mut()
+            && let Some(subscription) = listening.on(self.leased.pool())
+        {
+            // A connection that was lost shows in the mailbox.
+            let _ = subscription.listener.fence().await;
+        }
+    }
+
+    async fn take_over_channels(&mut self) -> Result<(), Broken> {
+        let Self { client, own, leased, .. } = self;
+        let Some(listening) = own.listening.as_deref_mut().filter(|listening| listening.on_backend) else {
+            return Ok(());
+        };
+        leased.left.effects |= Effects::LISTENS;
+        if leased.cancel.was_hit() {
+            leased.outlive_cancel().await?;
+        }
+        let member = Arc::clone(leased.pool());
+        listening.on_backend = false;
+        let Some(subscription) = listening.on(&member) else { return Ok(()) };
+        let names = subscription.channels.iter().map(|channel| &*channel.name);
+        let sql = format!("SELECT pg_catalog.pg_listening_channels();{}", listen_sql("UNLISTEN", names));
+        let failed_before = leased.protocol.take_error().is_some();
+        let answer = match leased.ask(&sql).await {
+            Ok(answer) if answer.error.is_none() && !failed_before => answer,
+            Ok(_) => return Err(leased.given_up("it does not tell what the session listens to")),
+            Err(broken) => return Err(broken),
+        };
+        leased.protocol.set_heard_elsewhere(None);
+        let on_backend: Vec<String> = answer.rows.into_iter().flatten().flatten().collect();
+        let is_in = |name: &str| on_backend.iter().any(|other| other == name);
+        // Pending => (Committed | gone), Committed => (Committed | gone)
+        subscription.retain(|channel| is_in(&channel.name));
+        for channel in &mut subscription.channels {
+            channel.standing = Standing::Committed;
+        }
+        let is_rest = |name: &String| !subscription.has(name);
+        if !on_backend.iter().any(is_rest) {
+            leased.left.effects = leased.left.effects.without(Effects::LISTENS);
+        }
+        client.outbox.extend_from_slice(&answer.for_client);
+        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ impl Session {
     /// Goes over to the snapshot in force, if there is a new one and nothing ties the session to the old one.
     pub(crate) fn take_up_snapshot(&mut self) {
         if self.view.live.is_current(&self.view.snapshot)
-            || self.hold.leased.is_some()
+            || self.hold.has_backend()
             || !matches!(self.hold.transaction, LocalTransaction::No)
         {
             return;

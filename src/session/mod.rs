@@ -12,8 +12,10 @@
 //! | `under_way` | the request under way | `under_way` |
 //!
 //! A request is judged by a `Judge`, which borrows the parts that it reads and can change none (`classify`, `texts`,
-//! `failed`). What becomes of the backend behind it is a pure function of what is known (`settled`), which reads the
-//! table of the kinds of state (`kinds`); what it wants to know is asked in `questions`. Every hold on a backend ends by
+//! `failed`). The steps that need a backend are given `Held`, the session's parts beside it (`held`), and do not ask whether
+//! there is one; what is true of what is held is asked of `Hold`. What becomes of the backend behind a request is a pure
+//! function of what is known (`settled`), which reads the table of the kinds of state (`kinds`); what it wants to know is
+//! asked in `questions`. Every hold on a backend ends by
 //! `Session::part`, in whatever way: what must follow from it is said there. The request that drivers send most, one prepared
 //! statement run once, has a shorter way of its own (`bound`), which leads to the same.
 
@@ -33,6 +35,7 @@ mod extended;
 mod failed;
 mod fresh;
 mod goodbye;
+mod held;
 mod hold;
 mod idle;
 mod kept;
@@ -59,7 +62,7 @@ pub(crate) mod reply;
 mod request;
 mod rewrite;
 mod send;
-mod sending;
+
 mod serve;
 mod settle;
 mod settled;

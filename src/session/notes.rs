@@ -1,6 +1,6 @@
 //! What a request that is sent may leave on its backend, noted before it is sent: as far as a text tells it.
 
-use super::{request::Request, sending::Sending};
+use super::{held::Held, request::Request};
 use crate::sql::{Effects, added_names, setting_names};
 
 /// Names of what is added are kept of one transaction; of more, it is not known what was.
@@ -12,7 +12,7 @@ const UNSURE_BYTES: usize = 64 * 1024;
 /// Names of settings longer than this are not carried.
 const NAME_BYTES_MAX: usize = 200;
 
-impl Sending<'_> {
+impl Held<'_> {
     /// Remembers what a request adds, until its transaction has ended: nobody else sees it before.
     pub(super) fn note_added(&mut self, request: Request) {
         let names = self.judge().texts(request).iter().flat_map(|text| added_names(text)).collect::<Vec<_>>();

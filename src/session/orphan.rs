@@ -46,7 +46,7 @@ impl Session {
 
     /// Whether nobody is there for what is under way, and it can have no effect.
     pub(super) fn is_unattended(&self) -> bool {
-        let is_idle = self.hold.leased.as_ref().is_none_or(|leased| leased.protocol.is_answered());
+        let is_idle = self.hold.backend().is_none_or(|leased| leased.protocol.is_answered());
         (is_idle || self.under_way.only_reads) && self.has_left(0)
     }
 
@@ -79,7 +79,7 @@ impl Session {
 
     /// Whether what is under way, or comes next, can be done without another byte of the client.
     pub(super) fn goes_on_alone(&self) -> bool {
-        let waits_for_client = self.hold.leased.as_ref().is_some_and(|leased| {
+        let waits_for_client = self.hold.backend().is_some_and(|leased| {
             leased.protocol.copying_in() || (leased.protocol.is_open() && !leased.protocol.awaits_replies())
         });
         self.client.streaming == 0 && !waits_for_client

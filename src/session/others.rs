@@ -7,12 +7,14 @@
 //! text that is not proven, after one that is, in one transaction or on a connection that is kept.
 
 use super::{
-    Session, Stop, reply,
+    Session, Stop,
+    held::Held,
+    reply,
     request::{End, Request},
     transaction::LocalTransaction,
 };
 use crate::{
-    backend::Prepared,
+    backend::{Broken, Prepared},
     route::Demand,
     sql::{Class, Effects},
     wire::TxStatus,
@@ -29,37 +31,11 @@ impl Session {
         goes_on || demand.verdict.effects.has(NAMES.with(Effects::UNPROVEN))
     }
 
-    /// Whether the request may see what others have prepared on the backend that is held, and they can be let go of.
-    pub(super) fn shows_others(&self, request: Request, demand: &Demand) -> bool {
-        let Some(leased) = self.hold.leased.as_ref().filter(|leased| leased.prepared == Prepared::Others)
-        else {
-            return false;
-        };
-        // SET and the like see nothing, and a question would take a snapshot before they can say what is in it.
-        let sees_nothing = request.end != End::Open
-            && demand.verdict.class == Class::Neutral
-            && !demand.verdict.effects.has(NAMES);
-        Self::may_see_statements(request, demand)
-            && !sees_nothing
-            && self.status() != TxStatus::Failed
-            && !self.hold.is_amid_pipeline()
-            && leased.protocol.status() != TxStatus::Failed
-    }
-
     /// Lets go of what others have prepared on the backend that is held.
     pub(super) async fn hide_others(&mut self) -> Result<(), Stop> {
-        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
-        let in_transaction = leased.protocol.status() != TxStatus::Idle;
-        let broken = match leased.ask_unhindered("DEALLOCATE ALL").await {
-            Ok(answer) if answer.error.is_none() => {
-                leased.statements.clear();
-                leased.prepared = Prepared::Own;
-                self.client.outbox.extend_from_slice(&answer.for_client);
-                return Ok(());
-            }
-            Ok(_) => leased.given_up("it does not let go of other sessions' statements"),
-            Err(broken) => broken,
-        };
+        let mut held = self.held();
+        let in_transaction = held.leased.protocol.status() != TxStatus::Idle;
+        let Err(broken) = held.let_go_of_others().await else { return Ok(()) };
         // Nothing of the request was sent.
         let reply =
             if in_transaction { reply::transaction_lost(&broken, None) } else { reply::not_sent(&broken) };
@@ -68,5 +44,37 @@ impl Session {
             self.hold.transaction = LocalTransaction::Failed;
         }
         Err(reply.into())
+    }
+}
+
+impl Held<'_> {
+    /// Whether the request may see what others have prepared on the backend that is held, and they can be let go of.
+    pub(super) fn shows_others(&self, request: Request, demand: &Demand) -> bool {
+        if self.leased.prepared != Prepared::Others {
+            return false;
+        }
+        // SET and the like see nothing, and a question would take a snapshot before they can say what is in it.
+        let sees_nothing = request.end != End::Open
+            && demand.verdict.class == Class::Neutral
+            && !demand.verdict.effects.has(NAMES);
+        Session::may_see_statements(request, demand)
+            && !sees_nothing
+            && self.status() != TxStatus::Failed
+            && !self.is_amid_pipeline()
+            && self.leased.protocol.status() != TxStatus::Failed
+    }
+
+    async fn let_go_of_others(&mut self) -> Result<(), Broken> {
+        let Self { client, leased, .. } = self;
+        match leased.ask_unhindered("DEALLOCATE ALL").await {
+            Ok(answer) if answer.error.is_none() => {
+                leased.statements.clear();
+                leased.prepared = Prepared::Own;
+                client.outbox.extend_from_slice(&answer.for_client);
+                Ok(())
+            }
+            Ok(_) => Err(leased.given_up("it does not let go of other sessions' statements")),
+            Err(broken) => Err(broken),
+        }
     }
 }

@@ -101,8 +101,10 @@ impl Session {
     }
 
     fn idles(&self) -> bool {
-        let quiet = self.hold.leased.as_ref().is_some_and(|leased| leased.protocol.quiescent().is_some());
-        quiet && self.status() == TxStatus::Idle && self.client.inbox.is_empty() && self.client.streaming == 0
+        self.hold.is_quiescent()
+            && self.status() == TxStatus::Idle
+            && self.client.inbox.is_empty()
+            && self.client.streaming == 0
     }
 
     /// Waits for a request of a pinned session. One that idles beyond the limit is ended, but only if every

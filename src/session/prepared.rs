@@ -10,7 +10,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
-    Own, Session, SessionStatements,
+    Own, SessionStatements,
     hold::Leased,
     reply::{self, Reply},
     request::Request,
@@ -278,21 +278,21 @@ impl Leased {
     }
 }
 
-impl Session {
-    /// After a request: nothing of it is sent again, and what its transaction has parsed for itself is used no more.
+impl Own {
+    /// After a request: nothing of it is sent again.
     pub(super) fn end_statements(&mut self) {
-        if self.hold.is_amid_pipeline() {
-            return;
-        }
-        if let Some(statements) = &mut self.own.statements {
+        if let Some(statements) = &mut self.statements {
             statements.repeat = None;
             statements.confirmed = None;
         }
-        if let Some(leased) = self.hold.leased.as_mut().filter(|leased| leased.protocol.quiescent().is_some())
-        {
-            leased.statements.end_transaction();
-            leased.left.may_discard = false;
-        }
+    }
+}
+
+impl Leased {
+    /// After a transaction: what it has parsed for itself is used no more.
+    pub(super) fn end_statements(&mut self) {
+        self.statements.end_transaction();
+        self.left.may_discard = false;
     }
 }
 

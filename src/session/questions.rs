@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Client, Own, View, hold::Leased, kinds::CHANGES_SETTINGS, pins::keeps, start::Who};
+use super::{Client, Own, View, held::Held, hold::Leased, kinds::CHANGES_SETTINGS, pins::keeps, start::Who};
 use crate::{
     backend::{
         Broken, Settings,
@@ -54,6 +54,14 @@ pub(super) struct Asking<'s> {
     pub(super) view: &'s View,
     pub(super) own: &'s mut Own,
     pub(super) leased: &'s mut Leased,
+}
+
+impl Held<'_> {
+    /// The parts that questions to the server concern.
+    pub(super) fn asking(&mut self) -> Asking<'_> {
+        let Self { client, who, view, own, leased, .. } = self;
+        Asking { client, who, view, own, leased }
+    }
 }
 
 impl Asking<'_> {

@@ -11,11 +11,13 @@ use std::{
 use super::{
     Ended, Session,
     classify::search_in,
+    held::Held,
+    hold::{Hold, Leased},
     mail::poll_mail,
     request::{End, Request, first_request},
 };
 use crate::{
-    backend::outgoing::Outgoing,
+    backend::{Broken, outgoing::Outgoing, protocol::Transient},
     socket::Scratch,
     wire::{TxStatus, frame::Header},
 };
@@ -113,7 +115,7 @@ impl Session {
 
     /// Whether nothing but the client can move anything.
     fn is_at_rest(&self) -> bool {
-        self.hold.leased.is_none()
+        !self.hold.has_backend()
             && self.own.listening.is_none()
             && self.client.inbox.is_empty()
             && self.client.outbox.is_empty()
@@ -224,7 +226,7 @@ impl Session {
             if !flushed {
                 self.watch_mail(cx.waker())?;
             }
-            let sent = self.poll_unsent(cx)?.is_ready();
+            let sent = self.hold.poll_unsent(cx).is_ready();
             let from_backend = if flushed { self.poll_backend(cx)? } else { Poll::Pending };
             if let Some(moved) = self.moved(until)? {
                 // A reply that the client has not taken yet is flushed with the next move.
@@ -258,7 +260,7 @@ impl Session {
 
     /// The event that moving bytes has come to, if that is what was waited for.
     fn moved(&self, until: Until) -> Result<Option<Moved>, Ended> {
-        let is_over = match (&self.hold.leased, until) {
+        let is_over = match (self.hold.backend(), until) {
             (None, Until::Answered | Until::AnsweredAlone) => true,
             (Some(leased), _) if self.client.streaming > 0 || leased.protocol.copying_in() => false,
             (_, Until::Request) => return Ok(self.buffered_request()?.map(Moved::Request)),
@@ -291,7 +293,7 @@ impl Session {
         let flushed = self.client.socket.poll_flush(cx, &mut self.client.outbox);
         let taken = before - self.client.outbox.len();
         self.count_sent(taken);
-        if let Some(leased) = &self.hold.leased {
+        if let Some(Held { leased, .. }) = self.held_if_any() {
             let doing = &leased.cancel.doing;
             if flushed.is_pending() { doing.stalls(taken > 0) } else { doing.flows() }
         }
@@ -300,58 +302,33 @@ impl Session {
         Poll::Ready(flushed.or_else(|error| self.lose_client(error)))
     }
 
-    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        let Some(leased) = &mut self.hold.leased else { return Poll::Ready(Ok(())) };
-        if leased.unsent.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        let backend = leased.backend();
-        if ready!(backend.socket.poll_flush(cx, &mut backend.unsent)).is_err() {
-            // What it still had to say is read, and then its end.
-            backend.unsent.clear();
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Reads from the backend once. Ready if something was read.
+    /// Reads from the backend once, if the session holds one. Ready if something was read.
     fn poll_backend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        let Some(leased) = &mut self.hold.leased else { return Poll::Pending };
+        let Some(Held { leased, .. }) = self.held_if_any() else { return Poll::Pending };
         if leased.types.is_some() {
             return self.poll_filtered(cx);
         }
         let mut scratch = Scratch::default();
-        let broken = match ready!(leased.socket.poll_read(cx, &mut scratch)) {
-            Ok(0) => leased.closed(),
-            Ok(len) => {
-                leased.server.traffic.count_received(len);
-                leased.usage.received_bytes += len as u64;
-                return Poll::Ready(self.on_backend_bytes(scratch.filled(len)));
-            }
-            Err(error) => leased.broken(error),
-        };
-        Poll::Ready(self.on_broken(broken))
+        Poll::Ready(match ready!(leased.poll_read(cx, &mut scratch)) {
+            Ok(len) => self.on_backend_bytes(scratch.filled(len)),
+            Err(broken) => self.on_broken(broken),
+        })
     }
 
     pub(super) fn on_backend_bytes(&mut self, chunk: &[u8]) -> Result<(), Ended> {
-        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
         let mut out = Outgoing::default();
-        if let Err(bad) = leased.protocol.receive(chunk, &mut out) {
-            let broken = leased.nonsense(&bad);
-            return self.on_broken(broken);
-        }
-        let rows = leased.protocol.take_rows();
-        if rows > 0 {
-            self.under_way.tally().rows += rows;
-        }
-        if leased.protocol.has_heard() {
-            self.on_news();
-        }
-        if out.names_statements() {
-            self.own.rename_statements(&mut out);
-        }
-        self.stamp_changes();
+        let mut held = self.held();
+        let transient = match held.take_in(chunk, &mut out) {
+            Ok(transient) => transient,
+            Err(broken) => return self.on_broken(broken),
+        };
         // The next session can have the backend before this one's client has its bytes.
-        self.release_if_clean();
+        if held.is_clean() {
+            self.give_back();
+        }
+        if let Some(reason) = transient {
+            self.repeat(reason);
+        }
         let bytes = out.bytes(chunk);
         if !self.client.presence.is_gone() {
             let sent = if self.client.outbox.is_empty() { self.client.socket.send_now(bytes) } else { Ok(0) };
@@ -363,7 +340,7 @@ impl Session {
                 Err(error) => self.lose_client(error)?,
             }
         }
-        self.after_copy_began()
+        self.pass_copy_data()
     }
 
     /// Reads from the client once. Ready if something was read, or the client has closed.
@@ -385,8 +362,8 @@ impl Session {
         if self.client.streaming > 0 {
             let (now, rest) = bytes.split_at(self.client.streaming.min(bytes.len()));
             self.client.streaming -= now.len();
-            if let Some(leased) = &mut self.hold.leased {
-                search_in(&self.view, leased, now, self.client.streaming == 0);
+            if let Some(Held { client, view, leased, .. }) = self.held_if_any() {
+                search_in(view, leased, now, client.streaming == 0);
                 // A failed write shows as the end of the backend's replies.
                 let _ = leased.send(now);
             }
@@ -405,23 +382,84 @@ impl Session {
         self.pass_copy_data()
     }
 
-    /// The server may have begun to take COPY data when some of it is in the inbox already.
-    fn after_copy_began(&mut self) -> Result<(), Ended> {
-        if !self.client.inbox.is_empty() {
-            return self.pass_copy_data();
+    /// Passes on what the inbox has of COPY data, if the server takes it; it may have begun to when some is there already.
+    fn pass_copy_data(&mut self) -> Result<(), Ended> {
+        if self.client.inbox.is_empty() || self.client.streaming > 0 {
+            return Ok(());
         }
-        Ok(())
+        match self.held_if_any() {
+            Some(mut held) if held.leased.protocol.copying_in() => held.pass_copy_data(),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Hold {
+    /// Sends what the backend has not taken yet. Ready if nothing is left.
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.leased.as_mut().map_or(Poll::Ready(()), |leased| leased.poll_unsent(cx))
+    }
+}
+
+impl Leased {
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.unsent.is_empty() {
+            return Poll::Ready(());
+        }
+        let backend = self.backend();
+        if ready!(backend.socket.poll_flush(cx, &mut backend.unsent)).is_err() {
+            // What it still had to say is read, and then its end.
+            backend.unsent.clear();
+        }
+        Poll::Ready(())
+    }
+
+    /// Reads once; an error if that was the connection's end.
+    #[inline]
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+    ) -> Poll<Result<usize, Broken>> {
+        Poll::Ready(match ready!(self.socket.poll_read(cx, scratch)) {
+            Ok(0) => Err(self.closed()),
+            Ok(len) => {
+                self.server.traffic.count_received(len);
+                self.usage.received_bytes += len as u64;
+                Ok(len)
+            }
+            Err(error) => Err(self.broken(error)),
+        })
+    }
+}
+
+impl Held<'_> {
+    /// Takes in what the backend has said; what of it is the client's goes to `out`. If the request is to be run once more,
+    /// why.
+    #[inline]
+    fn take_in(&mut self, chunk: &[u8], out: &mut Outgoing) -> Result<Option<Transient>, Broken> {
+        let protocol = &mut self.leased.protocol;
+        if let Err(bad) = protocol.receive(chunk, out) {
+            return Err(self.leased.nonsense(&bad));
+        }
+        let rows = protocol.take_rows();
+        if rows > 0 {
+            self.under_way.tally().rows += rows;
+        }
+        let transient = if protocol.has_heard() { self.on_news() } else { None };
+        if out.names_statements() {
+            self.own.rename_statements(out);
+        }
+        self.stamp_changes();
+        Ok(transient)
     }
 
     /// Passes CopyData on as it comes, and the message that ends it.
     fn pass_copy_data(&mut self) -> Result<(), Ended> {
-        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
-        if !leased.protocol.copying_in() || self.client.streaming > 0 {
-            return Ok(());
-        }
+        let Self { client, leased, .. } = self;
         let mut at = 0;
-        while let Some(header) = Header::peek_client(&self.client.inbox[at..])? {
-            let here = header.len.min(self.client.inbox.len() - at);
+        while let Some(header) = Header::peek_client(&client.inbox[at..])? {
+            let here = header.len.min(client.inbox.len() - at);
             let ends = matches!(header.tag, b'c' | b'f');
             let whole = here == header.len;
             if !matches!(header.tag, b'd' | b'c' | b'f' | b'S' | b'H') {
@@ -432,22 +470,22 @@ impl Session {
             }
             // Flush and Sync mean nothing to a server that copies.
             if !matches!(header.tag, b'S' | b'H') {
-                let _ = leased.send(&self.client.inbox[at..at + here]);
+                let _ = leased.send(&client.inbox[at..at + here]);
             }
             at += here;
             if ends {
                 leased.protocol.sent_copy_end();
                 break;
             }
-            self.client.streaming = header.len - here;
-            if self.client.streaming > 0 {
+            client.streaming = header.len - here;
+            if client.streaming > 0 {
                 break;
             }
         }
-        self.client.inbox.drain(..at);
-        self.client.kept.shrink_to(self.client.inbox.len());
-        if self.client.inbox.is_empty() {
-            self.client.inbox = Vec::new();
+        client.inbox.drain(..at);
+        client.kept.shrink_to(client.inbox.len());
+        if client.inbox.is_empty() {
+            client.inbox = Vec::new();
         }
         Ok(())
     }

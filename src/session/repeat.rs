@@ -11,9 +11,9 @@ use std::sync::atomic::Ordering;
 
 use super::{
     Session, UnderWay,
+    held::Held,
     kept::Kept,
     request::{Request, first_request},
-    sending::Sending,
 };
 use crate::{
     backend::{Broken, protocol::Transient},
@@ -25,7 +25,7 @@ use crate::{
 /// Effects that only say more of the statement, and leave nothing.
 const HARMLESS: Effects = Effects::APP_OBJECTS.with(Effects::BIND_DECIDES);
 
-impl Sending<'_> {
+impl Held<'_> {
     /// Whether the request, which is to be sent, may be run once more.
     /// Of one that is sent in parts it is the rest; what was sent of it before is kept already.
     pub(super) fn may_repeat(&self, request: Request, demand: &Demand) -> bool {
@@ -71,7 +71,7 @@ impl Session {
     /// Whether the request under way may still be run once more: nothing of an answer was told.
     pub(super) fn has_told_nothing(&self) -> bool {
         self.under_way.sent.is_some()
-            && self.hold.leased.as_ref().is_some_and(|leased| leased.protocol.has_told_nothing())
+            && self.hold.backend().is_some_and(|leased| leased.protocol.has_told_nothing())
     }
 
     /// The request under way begins anew, if it can.

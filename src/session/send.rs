@@ -1,4 +1,4 @@
-//! Sending a request to the leased backend, in one write with its opening: a deferred BEGIN, missing statements. The
+//! Held a request to the leased backend, in one write with its opening: a deferred BEGIN, missing statements. The
 //! session's settings have been confirmed before ([`crate::backend::handover`]).
 
 use std::{
@@ -10,12 +10,12 @@ use super::{
     Ended, Session, Stop,
     aliases::write_aliases,
     classify::begin_search,
-    hold::{Hold, Leased},
+    held::Held,
+    hold::Leased,
     kinds::CHANGES_SETTINGS,
     prepared::Repeat,
     request::{End, Request},
     rewrite::{Rewriting, Rewritten},
-    sending::Sending,
     thread_buffer::ThreadBuffer,
     transaction::LocalTransaction,
 };
@@ -54,15 +54,13 @@ impl Session {
     /// Sends the request. A refusal means that nothing was sent.
     pub(super) fn send(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
         if self.view.snapshot.routes.jobs_elsewhere {
-            self.note_work(request, demand);
+            self.held().note_work(request, demand);
         }
-        let Self { client, who, view, own, hold: Hold { transaction, leased, .. }, under_way } = self;
-        let leased = leased.as_mut().expect("what is neither answered nor refused has its backend");
-        Sending { client, who, view, own, transaction, leased, under_way }.send(request, demand)
+        self.held().send(request, demand)
     }
 }
 
-impl Sending<'_> {
+impl Held<'_> {
     fn send(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
         let effects = demand.verdict.effects;
         if self.leased.protocol.is_skipping() {
@@ -362,24 +360,34 @@ impl Sending<'_> {
 impl Session {
     /// Completes a request that resets settings, and tells the client that it is done.
     pub(crate) async fn restore(&mut self, sql: &str) -> Result<(), Ended> {
-        let is_done = |leased: &&mut Box<Leased>| !leased.left.failed && leased.left.discarded.settings;
-        let Some(leased) = self.hold.leased.as_mut().filter(is_done) else {
+        let is_sent = self.held_if_any().is_some_and(|held| held.leased.send_completion(sql));
+        if !is_sent {
             let status = self.status();
             message::ready(&mut self.client.outbox, status);
             return self.flush_now();
-        };
-        let mut query = Vec::new();
-        message::query(&mut query, sql.as_bytes());
-        leased.protocol.sent_completion();
-        leased.statements.unnamed = UnnamedText::None;
-        // A failed write shows as the end of the backend's replies.
-        let _ = leased.send(&query);
+        }
         self.relay().await?;
-        match self.hold.leased.as_mut().and_then(|leased| leased.protocol.take_error()) {
+        match self.held_if_any().and_then(|held| held.leased.protocol.take_error()) {
             // What is in force is not what the client believes.
             Some(error) => Err(Ended::ByServer(Box::new(error))),
             None => Ok(()),
         }
+    }
+}
+
+impl Leased {
+    /// Sends what completes a request that resets settings, if that has done so: whether it has.
+    fn send_completion(&mut self, sql: &str) -> bool {
+        if self.left.failed || !self.left.discarded.settings {
+            return false;
+        }
+        let mut query = Vec::new();
+        message::query(&mut query, sql.as_bytes());
+        self.protocol.sent_completion();
+        self.statements.unnamed = UnnamedText::None;
+        // A failed write shows as the end of the backend's replies.
+        let _ = self.send(&query);
+        true
     }
 }
 

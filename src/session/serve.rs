@@ -54,13 +54,14 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
             Target::Torn => return Err(session.torn(request, &demand).into()),
             Target::Across(pool) => Box::pin(session.cross(request, &demand, judged_at, pool)).await?,
             Target::Held => {
-                session.count_again();
-                session.count_held_read(&demand);
+                let mut held = session.held();
+                held.count_again();
+                held.count_held_read(&demand);
             }
             Target::Pool(pool) => {
                 let pool = session.fresh_pool(&demand, pool).await?;
                 session.checkout(request, &demand, judged_at, pool).await?;
-                session.note_reading(&demand);
+                session.held().note_reading(&demand);
             }
         }
         if session.defines_on_both(&demand) {
@@ -69,13 +70,13 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         if session.listens(&demand) {
             Box::pin(session.prepare_listening(request, &demand)).await?;
         }
-        if session.shows_others(request, &demand) {
+        if session.held().shows_others(request, &demand) {
             Box::pin(session.hide_others()).await?;
         }
-        if session.localizes(request) {
-            Box::pin(session.check_types(request)).await?;
+        if session.held().localizes(request) {
+            Box::pin(session.held().check_types(request)).await?;
         }
-        session.count(request, &demand);
+        session.held().count(request, &demand);
         session.send(request, &demand)?;
         if demand.wants_database() {
             Box::pin(session.relay_leaving()).await?;

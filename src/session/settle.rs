@@ -8,35 +8,32 @@ use std::sync::atomic::Ordering;
 use super::{
     Ended, Session,
     fresh::leave_changes,
-    hold::{Hold, Leased},
+    held::Held,
+    hold::Leased,
     kinds::LEAVES_STATE,
-    questions::Asking,
     settled::{Question, Settle, settled},
     transaction::LocalTransaction,
 };
 use crate::{
-    backend::{Broken, doing::Phase, probe::PinReason, protocol::Failure, statements::UnnamedText},
+    backend::{
+        Broken,
+        doing::Phase,
+        probe::PinReason,
+        protocol::{Failure, Transient},
+        statements::UnnamedText,
+    },
     sql::Effects,
     wire::{TxStatus, message},
 };
 
 impl Session {
-    /// Gives the backend back if it owes nothing and the session cannot have left anything on it.
-    pub(super) fn release_if_clean(&mut self) {
-        let Some(leased) = &self.hold.leased else { return };
-        let is_outdated = leased.left.judged_at != self.view.catalog.changes();
-        let facts = leased.facts(&self.own, self.client.streaming > 0, is_outdated, false);
-        if settled(facts) == Settle::Release {
-            self.give_back();
-        }
-    }
-
-    fn give_back(&mut self) {
+    /// Gives the backend back, unless a cancel has hit it meanwhile.
+    pub(super) fn give_back(&mut self) {
         // In this order: once the session holds nothing, no cancel from another thread can be registered any more.
         self.who.key.holds_none();
-        let Some(leased) = &self.hold.leased else { return };
+        let Held { who, leased, .. } = self.held();
         let Some(proof) = leased.protocol.quiescent().filter(|_| !leased.cancel.was_hit()) else {
-            self.who.key.holds(&leased.cancel);
+            who.key.holds(&leased.cancel);
             return;
         };
         if let Some(mut leased) = self.part_unreachable() {
@@ -54,29 +51,20 @@ impl Session {
         if let Some(sql) = self.under_way.take_restore() {
             Box::pin(self.restore(&sql)).await?;
         }
-        self.end_statements();
+        if !self.hold.is_amid_pipeline() {
+            self.own.end_statements();
+        }
         if self.hold.across.is_some() {
             // Before the client is told that it is ready.
             Box::pin(self.echo()).await?;
         }
-        match &self.hold.leased {
-            Some(leased) if leased.protocol.quiescent().is_some() => Box::pin(self.settle_held()).await?,
-            _ => {}
+        if self.hold.is_quiescent() {
+            Box::pin(self.settle_held()).await?;
         }
-        self.note_rest();
+        if let Some(held) = self.held_if_any() {
+            held.leased.note_rest();
+        }
         if self.hold.across.is_some() { Box::pin(self.settle_across()).await } else { Ok(()) }
-    }
-
-    /// A backend that is still held though everything has been answered is the client's to go on with.
-    fn note_rest(&self) {
-        let Some(leased) = self.hold.leased.as_ref().filter(|leased| leased.protocol.is_answered()) else {
-            return;
-        };
-        leased.cancel.doing.rests(match leased.protocol.status() {
-            TxStatus::Idle => Phase::Keeps,
-            TxStatus::Open => Phase::InTransaction,
-            TxStatus::Failed => Phase::InFailedTransaction,
-        });
     }
 
     pub(super) async fn settle_held(&mut self) -> Result<(), Ended> {
@@ -84,36 +72,36 @@ impl Session {
         // backend from being given back.
         self.who.key.holds_none();
         let settled = self.settle_answered().await;
-        if let Some(leased) = &self.hold.leased {
-            self.who.key.holds(&leased.cancel);
+        if let Some(Held { who, leased, .. }) = self.held_if_any() {
+            who.key.holds(&leased.cancel);
         }
         settled
     }
 
     async fn settle_answered(&mut self) -> Result<(), Ended> {
-        if let Some(leased) = &mut self.hold.leased {
-            // From here on it counts as not proven if definitions have changed: what changes later has not touched it.
-            self.view.note_traces(leased);
-        }
+        let Held { view, leased, .. } = self.held();
+        leased.end_statements();
+        // From here on it counts as not proven if definitions have changed: what changes later has not touched it.
+        view.note_traces(leased);
         let mut was_asked = false;
-        while let Some(leased) = &mut self.hold.leased {
-            match settled(leased.facts(&self.own, self.client.streaming > 0, false, was_asked)) {
+        while let Some(Held { client, view, own, leased, .. }) = self.held_if_any() {
+            match settled(leased.facts(own, client.streaming > 0, false, was_asked)) {
                 Settle::Ask(question) => {
                     was_asked |= question == Question::Residue;
                     self.ask(question).await?;
                 }
                 Settle::PinByStatement => {
-                    leased.set_pin(&self.view.snapshot.metrics, Some(PinReason::UnnamedStatement));
+                    leased.set_pin(&view.snapshot.metrics, Some(PinReason::UnnamedStatement));
                     break;
                 }
                 Settle::Keep => {
                     if std::mem::take(&mut leased.adds_jobs) {
-                        self.view.snapshot.added_jobs();
+                        view.snapshot.added_jobs();
                     }
-                    leased.left.begin_anew(self.view.catalog.changes());
+                    leased.left.begin_anew(view.catalog.changes());
                     if leased.is_kept && !was_asked {
                         let lasting = leased.lasting_pin();
-                        leased.set_pin(&self.view.snapshot.metrics, lasting);
+                        leased.set_pin(&view.snapshot.metrics, lasting);
                     }
                     break;
                 }
@@ -132,9 +120,8 @@ impl Session {
         if question == Question::Channels {
             return self.settle_listening().await;
         }
-        let Self { client, who, view, own, hold, .. } = self;
-        let Some(leased) = &mut hold.leased else { return Ok(()) };
-        let mut asking = Asking { client, who, view, own, leased };
+        let mut held = self.held();
+        let mut asking = held.asking();
         let answered = match question {
             Question::Channels | Question::Life => asking.leased.outlive_cancel().await,
             Question::Statements => asking.ask_statements().await,
@@ -181,10 +168,59 @@ impl Session {
         Ok(())
     }
 
-    /// Takes in what the replies told besides the bytes for the client.
-    pub(super) fn on_news(&mut self) {
-        let Self { client, view, own, hold: Hold { transaction, leased, across }, under_way, .. } = self;
-        let Some(leased) = leased else { return };
+    /// A statement was refused here: the open transaction on the backend, if there are these, fails too.
+    pub(crate) async fn fail_transaction(&mut self) -> Result<(), Ended> {
+        let Some(Held { leased, under_way, .. }) = self.held_if_any() else { return Ok(()) };
+        let in_transaction = under_way.was_in_transaction || leased.protocol.status() != TxStatus::Idle;
+        if leased.protocol.is_open() {
+            // Replies are still to come, and a Sync is not ours to send: what was begun ends with its backend.
+            let broken = leased.given_up("a statement was refused before it had answered those before it");
+            if leased.protocol.is_amid_message() {
+                return Err(Ended::Amid(broken.into()));
+            }
+            self.end_lease(broken)?;
+            if in_transaction {
+                self.hold.transaction = LocalTransaction::Failed;
+            }
+            return Ok(());
+        }
+        if leased.protocol.status() != TxStatus::Open {
+            return Ok(());
+        }
+        // No such statement exists: the server's log says why the transaction was ended.
+        if let Err(broken) = leased.ask("bulkhead refused a statement of this transaction").await {
+            self.end_lease(broken)?;
+            self.hold.transaction = LocalTransaction::Failed;
+        }
+        Ok(())
+    }
+}
+
+impl Leased {
+    /// Everything has been answered, and it is still held: it is the client's to go on with.
+    fn note_rest(&self) {
+        if self.protocol.is_answered() {
+            self.cancel.doing.rests(match self.protocol.status() {
+                TxStatus::Idle => Phase::Keeps,
+                TxStatus::Open => Phase::InTransaction,
+                TxStatus::Failed => Phase::InFailedTransaction,
+            });
+        }
+    }
+}
+
+impl Held<'_> {
+    /// Whether the backend owes nothing, and the session cannot have left anything on it.
+    #[inline]
+    pub(super) fn is_clean(&self) -> bool {
+        let is_outdated = self.leased.left.judged_at != self.view.catalog.changes();
+        let facts = self.leased.facts(self.own, self.client.streaming > 0, is_outdated, false);
+        settled(facts) == Settle::Release
+    }
+
+    /// Takes in what the replies told besides the bytes for the client. If the request is to be run once more, why.
+    pub(super) fn on_news(&mut self) -> Option<Transient> {
+        let Self { client, view, own, transaction, across, leased, under_way, .. } = self;
         let mut news = leased.protocol.take_heard();
         if let Some(failure) = news.failure {
             leased.left.failed = true;
@@ -210,7 +246,7 @@ impl Session {
             let _ = leased.send(&sync);
         }
         if news.begin_failed {
-            *transaction = LocalTransaction::Failed;
+            **transaction = LocalTransaction::Failed;
         }
         if news.lost_unnamed {
             own.forget_unnamed();
@@ -222,35 +258,6 @@ impl Session {
         for id in &news.not_closed {
             leased.statements.insert(*id);
         }
-        if let Some(reason) = news.transient {
-            self.repeat(reason);
-        }
-    }
-
-    /// An open transaction on the backend fails too when a statement of it was refused here.
-    pub(crate) async fn fail_transaction(&mut self) -> Result<(), Ended> {
-        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
-        let in_transaction = self.under_way.was_in_transaction || leased.protocol.status() != TxStatus::Idle;
-        if leased.protocol.is_open() {
-            // Replies are still to come, and a Sync is not ours to send: what was begun ends with its backend.
-            let broken = leased.given_up("a statement was refused before it had answered those before it");
-            if leased.protocol.is_amid_message() {
-                return Err(Ended::Amid(broken.into()));
-            }
-            self.end_lease(broken)?;
-            if in_transaction {
-                self.hold.transaction = LocalTransaction::Failed;
-            }
-            return Ok(());
-        }
-        if leased.protocol.status() != TxStatus::Open {
-            return Ok(());
-        }
-        // No such statement exists: the server's log says why the transaction was ended.
-        if let Err(broken) = leased.ask("bulkhead refused a statement of this transaction").await {
-            self.end_lease(broken)?;
-            self.hold.transaction = LocalTransaction::Failed;
-        }
-        Ok(())
+        news.transient
     }
 }

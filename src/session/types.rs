@@ -8,15 +8,22 @@
 //! Rows in binary format may contain numbers, and nothing in a row says so: in front of each Execute whose result may be
 //! binary its portal is described, unless the client has just done so, and the answer is swallowed.
 
-use std::task::{Context, Poll, ready};
+use std::{
+    borrow::Cow,
+    task::{Context, Poll, ready},
+};
 
 use super::{
-    Ended, Session, Stop, reply,
+    Ended, Session, Stop, View,
+    held::Held,
+    hold::Leased,
+    reply,
     request::Request,
     rewrite::{Rewrite, Rewriting},
 };
 use crate::{
     backend::{
+        Broken,
         filter::{Awaited, Filter},
         protocol::Step,
     },
@@ -49,51 +56,30 @@ impl Session {
 
     /// Reads from a backend with a filter once. Ready if something was read, or what a result waited for is there.
     pub(super) fn poll_filtered(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        let Some(leased) = &mut self.hold.leased else { return Poll::Pending };
-        let Some(filter) = &mut leased.types else { return Poll::Pending };
-        if let Some(Awaited { number, reading }) = &mut filter.awaited {
-            let read = ready!(reading.as_mut().poll(cx));
-            let answered = filter.replies.answer(*number, read);
-            filter.awaited = None;
-            return Poll::Ready(match answered {
-                Ok(()) => self.on_filtered(&mut []),
-                Err(untold) => {
-                    leased.protocol.end_with(reply::untold(&untold));
-                    let broken = leased.given_up("its answer has a type that cannot be told");
-                    self.on_broken(broken)
-                }
-            });
-        }
+        let Held { leased, .. } = self.held();
         let mut scratch = Scratch::default();
-        let broken = match ready!(leased.socket.poll_read(cx, &mut scratch)) {
-            Ok(0) => leased.closed(),
-            Ok(len) => {
-                leased.server.traffic.count_received(len);
-                return Poll::Ready(self.on_filtered(scratch.filled_mut(len)));
-            }
-            Err(error) => leased.broken(error),
+        let chunk = match leased.poll_known(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(broken)) => return Poll::Ready(self.on_broken(broken)),
+            Poll::Ready(Ok(true)) => &mut [],
+            Poll::Ready(Ok(false)) => match ready!(leased.poll_read(cx, &mut scratch)) {
+                Ok(len) => scratch.filled_mut(len),
+                Err(broken) => return Poll::Ready(self.on_broken(broken)),
+            },
         };
-        Poll::Ready(self.on_broken(broken))
+        Poll::Ready(self.on_filtered(chunk))
     }
 
     fn on_filtered(&mut self, chunk: &mut [u8]) -> Result<(), Ended> {
-        let Some(leased) = &mut self.hold.leased else { return Ok(()) };
-        let is_between = leased.protocol.is_between_messages();
-        let Some(filter) = &mut leased.types else { return self.on_backend_bytes(chunk) };
-        if is_between {
-            // What was asked meanwhile has not come this way.
-            filter.replies.begin_message();
-        }
-        let (passed, stop) = filter.replies.translate(chunk);
+        let (passed, stop) = self.held().leased.translate(chunk);
         if !passed.is_empty() {
             self.on_backend_bytes(&passed)?;
         }
-        let (Some(stop), Some(leased)) = (stop, &mut self.hold.leased) else { return Ok(()) };
-        let Some(filter) = &mut leased.types else { return Ok(()) };
+        // With what was passed the backend may have been given back.
+        let Some((stop, Held { view, leased, .. })) = stop.zip(self.held_if_any()) else { return Ok(()) };
         match stop {
             Stopped::Unknown(number) => {
-                let reading = Box::pin(self.view.snapshot.catalogs.read_types(&self.view.catalog));
-                filter.awaited = Some(Awaited { number, reading });
+                leased.wait_for_type(number, view);
                 Ok(())
             }
             Stopped::Nonsense(what) => {
@@ -102,20 +88,56 @@ impl Session {
             }
         }
     }
+}
 
+impl Leased {
+    /// Waits for the type that its replies wait for, if they do: whether it is known now.
+    fn poll_known(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Broken>> {
+        let Some(filter) = &mut self.types else { return Poll::Ready(Ok(false)) };
+        let Some(Awaited { number, reading }) = &mut filter.awaited else { return Poll::Ready(Ok(false)) };
+        let read = ready!(reading.as_mut().poll(cx));
+        let answered = filter.replies.answer(*number, read);
+        filter.awaited = None;
+        Poll::Ready(match answered {
+            Ok(()) => Ok(true),
+            Err(untold) => {
+                self.protocol.end_with(reply::untold(&untold));
+                Err(self.given_up("its answer has a type that cannot be told"))
+            }
+        })
+    }
+
+    /// Bytes of its replies that go on, in the session's numbers, and why the rest does not, if it does not.
+    fn translate<'c>(&mut self, chunk: &'c mut [u8]) -> (Cow<'c, [u8]>, Option<Stopped>) {
+        let is_between = self.protocol.is_between_messages();
+        let Some(filter) = &mut self.types else { return (Cow::Borrowed(chunk), None) };
+        if is_between {
+            // What was asked meanwhile has not come this way.
+            filter.replies.begin_message();
+        }
+        filter.replies.translate(chunk)
+    }
+
+    fn wait_for_type(&mut self, number: u32, view: &View) {
+        if let Some(filter) = &mut self.types {
+            let reading = Box::pin(view.snapshot.catalogs.read_types(&view.catalog));
+            filter.awaited = Some(Awaited { number, reading });
+        }
+    }
+}
+
+impl Held<'_> {
     /// Whether the types of parameters that a request names have to be looked at.
     pub(super) fn localizes(&self, request: Request) -> bool {
-        request.is_extended() && self.hold.leased.as_ref().is_some_and(|leased| leased.types.is_some())
+        request.is_extended() && self.leased.types.is_some()
     }
 
     /// Refuses a request that names a type which the job database does not have. One that is not known may be new: then
     /// the catalogs are read, for some seconds at most.
-    pub(super) async fn check_types(&mut self, request: Request) -> Result<(), Stop> {
+    pub(super) async fn check_types(self, request: Request) -> Result<(), Stop> {
         let Some(Unsaid::Unknown(_)) = self.unsaid(request)? else { return Ok(()) };
         let read = self.view.snapshot.catalogs.read_types(&self.view.catalog).await;
-        if let (Ok(map), Some(leased)) = (&read, &mut self.hold.leased)
-            && let Some(filter) = &mut leased.types
-        {
+        if let (Ok(map), Some(filter)) = (&read, &mut self.leased.types) {
             filter.replies.set_map(map);
         }
         match self.unsaid(request)? {
@@ -127,9 +149,7 @@ impl Session {
     /// The first type that a request names and that cannot be said, if it is because nobody knows it; an error, if it is
     /// because only the primary has it.
     fn unsaid(&self, request: Request) -> Result<Option<Unsaid>, Stop> {
-        let Some(filter) = self.hold.leased.as_ref().and_then(|leased| leased.types.as_ref()) else {
-            return Ok(None);
-        };
+        let Some(filter) = &self.leased.types else { return Ok(None) };
         let bytes = self.client.inbox.get(..request.len).unwrap_or_default();
         for framed in Messages::of(bytes) {
             let types = match framed?.message {

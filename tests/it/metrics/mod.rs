@@ -8,7 +8,7 @@ mod rules;
 mod stage;
 mod transactions;
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{fs, path::Path};
 
 /// A file of the project.
 fn read(name: &str) -> String {
@@ -25,13 +25,6 @@ struct Sample {
 }
 
 impl Sample {
-    /// The name and the labels, without `le`.
-    fn series(&self) -> String {
-        let labels = self.labels.iter().filter(|(name, _)| name != "le");
-        let labels: Vec<String> = labels.map(|(name, value)| format!("{name}={value:?}")).collect();
-        format!("{}{{{}}}", self.name, labels.join(","))
-    }
-
     fn label(&self, name: &str) -> Option<&str> {
         self.labels.iter().find(|(label, _)| label == name).map(|(_, value)| value.as_str())
     }

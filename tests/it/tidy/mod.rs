@@ -41,6 +41,13 @@ const STATICS: [(&str, &str); 6] = [
 /// Files that may spawn a task without the tracker, with the reason.
 const SPAWNS: [(&str, &str); 0] = [];
 
+/// Files that change what a session holds, with the reason; all others are given its backend, or ask what is true of it.
+const HOLDS: [(&str, &str); 3] = [
+    ("src/session/checkout.rs", "a backend comes"),
+    ("src/session/settle.rs", "it goes"),
+    ("src/session/across.rs", "two of them change places"),
+];
+
 struct Source {
     /// Relative to the package, with slashes.
     name: String,
@@ -113,6 +120,12 @@ fn no_statics() {
         item.starts_with("static ") || item.starts_with("thread_local!") || item.contains("lazy_static!")
     };
     forbid(is_static, &STATICS, "holds a static; pass an Arc of a snapshot instead");
+}
+
+#[test]
+fn nobody_asks_in_passing_whether_there_is_a_backend() {
+    let looks = |line: &str| line.contains("hold.leased");
+    forbid(looks, &HOLDS, "looks into the hold: take `Held` or `Leased`, or ask `Hold`");
 }
 
 #[test]
