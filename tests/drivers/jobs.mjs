@@ -195,11 +195,15 @@ async function graphileWorkerMaintains(count, client, utils) {
       },
     },
   });
-  await utils.addJob('plain', { n: 'scheduled' }, { runAt: new Date(Date.now() + 1000) });
+  const runAt = new Date(Date.now() + 1000);
+  await utils.addJob('plain', { n: 'scheduled' }, { runAt });
+  await utils.addJob('plain', { n: 'replaced' }, { jobKey: 'only', runAt });
+  await utils.addJob('plain', { n: 'unique' }, { jobKey: 'only', runAt });
   await utils.addJob('flaky', { n: 'retried' }, { queueName: 'flaky' });
   await utils.addJob('fails', {}, { maxAttempts: 1, queueName: 'fails' });
-  const all = ['missed tick', 'scheduled', 'retried'];
+  const all = ['missed tick', 'scheduled', 'unique', 'retried'];
   await until(`${all} are done`, () => all.every((name) => done.includes(name)));
+  assert.deepEqual(done.filter((name) => name !== 'tick').sort(), [...all].sort());
   const failed = 'graphile_worker.jobs WHERE attempts = max_attempts AND locked_at IS NULL';
   await until('one has failed for good', async () => (await count(failed)) === 1);
   await runner.stop();
