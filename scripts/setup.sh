@@ -5,7 +5,7 @@
 #   scripts/setup.sh build demo    also PostgreSQL's server programs and psql
 #   scripts/setup.sh build test    also PostgreSQL with contrib and pgbench, Prometheus with promtool, Python, and under
 #                                  target/drivers drivers of other languages and, where they are missing, Node and
-#                                  cargo-nextest
+#                                  cargo-nextest; oban only if there is a Python 3.12 or later, or the system has one
 #   scripts/setup.sh build test drivers
 #                                  also a JDK with pgjdbc, and Ruby with ActiveRecord, as Debian has them
 #   scripts/setup.sh build bench   also PostgreSQL and PgBouncer, a recent one built under target/pgbouncer
@@ -108,6 +108,39 @@ need_drivers() {
     ruby -e 'require "pg"' 2>/dev/null || lacking ruby-pg "Ruby's pg"
 }
 
+# oban asks for Python 3.12, which not every system has; one of its packages is built with Python's headers, in C++.
+suits_oban='import ensurepip, os, sys, sysconfig, venv
+headers = os.path.join(sysconfig.get_path("include"), "Python.h")
+sys.exit(sys.version_info < (3, 12) or not os.path.exists(headers))'
+recent_pythons=(python3.14 python3.13 python3.12)
+
+# Says which Python suits oban, if there is one.
+python_for_oban() {
+    local python
+    for python in python3 "${recent_pythons[@]}" "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/*/bin/python; do
+        if "$python" -c "$suits_oban" 2>/dev/null; then
+            echo "$python"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# Where the system has one to install. Its lists of packages are there by now, if anything had to be installed.
+need_oban() {
+    local python
+    have apt-cache && { ((EUID == 0)) || have sudo; } || return 0
+    if ! python_for_oban >/dev/null; then
+        for python in "${recent_pythons[@]}" ''; do
+            ! apt-cache show "$python-venv" "$python-dev" >/dev/null 2>&1 || break
+        done
+        [[ -n $python ]] || return 0
+        lacking "$python-venv" "$python with venv"
+        lacking "$python-dev" "$python's headers"
+    fi
+    have g++ || lacking g++ "a C++ compiler"
+}
+
 install_missing() {
     ((${#missing[@]})) || return 0
     local as_root=()
@@ -124,11 +157,14 @@ install_missing() {
     local log
     log=$("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
         apt-get install -y -qq --no-install-recommends "${missing[@]}" 2>&1) || fail "$log"
+    missing=()
+    wanted=()
 }
 
 # All of the versions below are those that these scripts were written for; a newer one is a change to look at.
 python_drivers=('psycopg[binary]==3.2.*' 'asyncpg==0.30.*' 'sqlalchemy==2.0.*' 'django==5.2.*'
     'procrastinate==3.10.*')
+oban='oban==0.7.*'
 # MikroORM's parts must be of one version.
 node_drivers=(pg@8 postgres@3 knex@3 drizzle-orm@0.45 typeorm@0.3 pg-boss@10 graphile-worker@0.17
     @mikro-orm/core@6.6.16 @mikro-orm/knex@6.6.16 @mikro-orm/postgresql@6.6.16)
@@ -168,8 +204,17 @@ install_node() {
     "${npm[@]}" install --prefix "$drivers" --save-exact --no-audit --no-fund --silent "${node_drivers[@]}" >&2
 }
 
+# In an environment of its own, since it needs a newer Python than the others.
+install_oban() {
+    "$1" -m venv --clear "$drivers/oban" &&
+        "$drivers/oban/bin/python" -m pip install --quiet --disable-pip-version-check "$oban" >&2
+}
+
 install_drivers() {
-    local want="${python_drivers[*]} ${node_drivers[*]}"
+    local python want
+    need_oban && install_missing
+    python=$(python_for_oban) || say "there is no Python 3.12 or later with its headers: the test of oban is left out"
+    want="${python_drivers[*]} ${node_drivers[*]} ${python:+$oban with $python}"
     local stamp=$drivers/installed
     if [[ -f $stamp && $(<"$stamp") == "$want" ]] && { [[ -x $drivers/node ]] || has_node; }; then
         return 0
@@ -177,6 +222,12 @@ install_drivers() {
     say "installing drivers for the tests into $drivers"
     pip_install "${python_drivers[@]}"
     install_node
+    rm -rf "$drivers/oban"
+    if [[ -n $python ]] && ! install_oban "$python"; then
+        rm -rf "$drivers/oban"
+        say "oban cannot be installed: its test is left out"
+        return 0
+    fi
     echo "$want" >"$stamp"
 }
 

@@ -250,11 +250,15 @@ impl Statements {
 
     /// On the primary, behind these rows: what is new is added, what has changed is changed. What is gone stays: rows that
     /// wait may name it.
+    ///
+    /// Fails at once while another transaction writes to the table: a definition that adds a row and then locks the table,
+    /// as pg-boss adds a queue, would wait for whoever waits for that row.
     pub(super) fn mirror(&self) -> String {
         let columns: Vec<String> = self.table.moved().map(|column| name(&column.name)).collect();
         let set: Vec<String> = columns.iter().map(|column| format!("{column} = EXCLUDED.{column}")).collect();
         format!(
-            "INSERT INTO {relation} AS q ({all}) OVERRIDING SYSTEM VALUE SELECT {all} FROM pg_temp.bulkhead_mirror_{at} \
+            "LOCK TABLE {relation} IN SHARE ROW EXCLUSIVE MODE NOWAIT; \
+             INSERT INTO {relation} AS q ({all}) OVERRIDING SYSTEM VALUE SELECT {all} FROM pg_temp.bulkhead_mirror_{at} \
              ON CONFLICT ({key}) DO UPDATE SET {set} \
              WHERE ROW({old})::pg_catalog.text OPERATOR(pg_catalog.<>) ROW({new})::pg_catalog.text",
             relation = self.relation(),

@@ -1,16 +1,20 @@
 """Procrastinate as an application uses it, with one URL: its tables live on a job database.
 
 python jobs.py install     its schema
-python jobs.py run         jobs plain, scheduled, failing, unique, within transactions
+python jobs.py run         jobs plain, scheduled, failing, unique, within transactions; workers are woken
+python jobs.py maintain    jobs by the clock, one of which takes away what is done; workers that are gone
 """
 
 import asyncio
 import os
 import sys
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import procrastinate
 import psycopg
+from procrastinate.builtin_tasks import remove_old_jobs
 
 URL = os.environ["DATABASE_URL"]
 done: list[str] = []
@@ -33,12 +37,32 @@ async def flaky(n: str) -> None:
     done.append(n)
 
 
-async def expect(*names: str) -> None:
-    """Waits until all of these were done; anything else must not have been."""
+async def until(what: str, holds: Callable[[], Awaitable[bool]]) -> None:
     end = time.monotonic() + 30
-    while len(done) < len(names) and time.monotonic() < end:
+    while not await holds():
+        assert time.monotonic() < end, f"waited in vain until {what}: {done}"
         await asyncio.sleep(0.02)
-    assert sorted(done) == sorted(names), done
+
+
+async def count(what: str) -> int:
+    async with await psycopg.AsyncConnection.connect(URL, autocommit=True) as connection:
+        [row] = await (await connection.execute(f"SELECT count(*) FROM {what}")).fetchall()
+        return row[0]
+
+
+@asynccontextmanager
+async def working(polling: float) -> AsyncIterator[None]:
+    """A worker that looks for jobs as often, in seconds."""
+    work = app.run_worker_async(
+        queues=["q"], install_signal_handlers=False, fetch_job_polling_interval=polling
+    )
+    worker = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        worker.cancel()
+        [end] = await asyncio.gather(worker, return_exceptions=True)
+        assert end is None or isinstance(end, asyncio.CancelledError), end
 
 
 def defer(connection: psycopg.Connection, n: str) -> None:
@@ -71,36 +95,73 @@ async def run() -> None:
         connection.execute("INSERT INTO items VALUES ('procrastinate 3')")
         defer(connection, "rolled back")
         connection.rollback()
-    worker = asyncio.create_task(
-        app.run_worker_async(
-            queues=["q"],
-            install_signal_handlers=False,
-            # So long that only a notification can be in time.
-            fetch_job_polling_interval=600,
-        )
-    )
-    first = ["plain", "with its transaction", "before the rest of its transaction"]
-    while not set(first) <= set(done):
-        assert not worker.done(), worker
-        await asyncio.sleep(0.02)
-    with psycopg.connect(URL) as connection:
-        connection.execute("INSERT INTO items VALUES ('procrastinate 4')")
-        defer(connection, "woken")
-        connection.commit()
-    end = time.monotonic() + 30
-    while "woken" not in done and time.monotonic() < end:
-        await asyncio.sleep(0.02)
-    assert "woken" in done and "rolled back" not in done, done
-    worker.cancel()
-    await asyncio.gather(worker, return_exceptions=True)
+    names = ["plain", "with its transaction", "before the rest of its transaction"]
+
+    async def at_rest() -> bool:
+        """All of these were done, and the worker has nothing more to look for."""
+        busy = "procrastinate_jobs WHERE status = 'doing' OR status = 'todo' AND scheduled_at IS NULL"
+        return set(names) <= set(done) and await count(busy) == 0
+
+    # So long that only a notification can be in time.
+    async with working(polling=600):
+        await until("the first are done", at_rest)
+        for n in range(3):
+            names.append(f"woken {n}")
+            await plain.defer_async(n=names[-1])
+            await until("it is woken", at_rest)
+            names.append(f"woken by transaction {n}")
+            with psycopg.connect(URL) as connection:
+                connection.execute("INSERT INTO items VALUES ('procrastinate 4')")
+                defer(connection, names[-1])
+                connection.commit()
+            await until("it is woken", at_rest)
+    names += ["scheduled", "retried", "unique"]
+    async with working(polling=0.2):
+        await until("all are done", at_rest)
+    assert sorted(done) == sorted(names), done
+
+
+async def maintain() -> None:
+    assert await count("procrastinate_jobs") > 0
+    ticks: list[int] = []
+
+    @app.periodic(cron="* * * * * */1")
+    @app.task(queue="q", name="tick")
+    async def tick(timestamp: int) -> None:
+        ticks.append(timestamp)
+
+    # As its documentation has it done, but for how often and how soon.
+    @app.periodic(cron="* * * * * */1")
+    @app.task(queue="q", name="clean", queueing_lock="clean", pass_context=True)
+    async def clean(context: procrastinate.JobContext, timestamp: int) -> None:
+        await remove_old_jobs(context, max_hours=0)
+
+    async def has_ticked() -> bool:
+        return len(ticks) >= 3
+
+    async def is_cleaned() -> bool:
+        return await count("procrastinate_jobs WHERE task_name IN ('plain', 'flaky')") == 0
+
+    async with working(polling=600):
+        await until("the clock has fired", has_ticked)
+        await until("what is done is taken away", is_cleaned)
+    assert len(set(ticks)) == len(ticks), ticks
+    # Those of the last moment, which nobody has taken.
+    for job in await app.job_manager.list_jobs_async(status="todo"):
+        assert job.id and await app.job_manager.cancel_job_by_id_async(job.id)
+    await app.job_manager.delete_old_jobs(nb_hours=0, include_cancelled=True, include_aborted=True)
+    gone = await app.job_manager.register_worker()
+    assert await app.job_manager.prune_stalled_workers(seconds_since_heartbeat=0) == [gone]
 
 
 async def main() -> None:
     async with app.open_async():
         if sys.argv[1] == "install":
             await app.schema_manager.apply_schema_async()
-        else:
+        elif sys.argv[1] == "run":
             await run()
+        else:
+            await maintain()
     print("all ok")
 
 

@@ -132,6 +132,40 @@ async fn the_primary_knows_the_queues_that_an_enqueue_joins() {
     assert_eq!(yard.primary.query("SELECT relname FROM pg_class ORDER BY 1").await, before);
 }
 
+/// pg-boss adds a queue, and then a foreign key to the table of queues, which is a stronger lock. Whoever copied queues there
+/// meanwhile would wait for the queue, and be waited for.
+#[tokio::test]
+async fn a_queue_that_is_being_made_on_both_servers_is_copied_later() {
+    let yard = Yard::bare();
+    yard.primary.query(TABLES).await;
+    yard.jobs.query(TABLES).await;
+    let config = yard.config().set("jobs", "presets", vec!["pg_boss"]);
+    let (code, text) = bulkhead(&config, &["jobs", "init"]);
+    assert_eq!(code, Some(0), "{text}");
+    let proxy = yard.bulkhead(&config).await;
+    let maker = yard.primary.admin().await;
+    let add = "INSERT INTO pgboss.queue (name, retry_limit) VALUES ('new', 5)";
+    maker.batch_execute(&format!("BEGIN; {add}")).await.expect("it can");
+    yard.jobs.query(&format!("{add}; UPDATE pgboss.queue SET retry_limit = 6")).await;
+    eventually("the copy is put off", LONG, async || {
+        yard.primary.log().contains("could not obtain lock on relation \"pgboss.queue\"").then_some(())
+    })
+    .await;
+    // Jobs do not wait for that.
+    yard.primary.query("INSERT INTO pgboss.job (name) VALUES ('mails')").await;
+    let arrived = "SELECT count(*) FROM pgboss.j1";
+    eventually("the job has come", LONG, async || (yard.jobs.value(arrived).await == "1").then_some(()))
+        .await;
+    maker
+        .batch_execute("LOCK TABLE pgboss.queue IN SHARE ROW EXCLUSIVE MODE; COMMIT")
+        .await
+        .expect("nobody is in the way");
+    let limit = "SELECT retry_limit FROM pgboss.queue WHERE name = 'new'";
+    eventually("the copy is made", LONG, async || (yard.primary.value(limit).await == "6").then_some(()))
+        .await;
+    assert!(!proxy.log().contains("jobs wait on the primary"), "{}", proxy.log());
+}
+
 #[tokio::test]
 async fn a_row_with_a_key_of_two_columns_can_be_set_aside() {
     let yard = Yard::bare();

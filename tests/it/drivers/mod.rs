@@ -8,10 +8,12 @@ use std::{
     env,
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use crate::support::{Cluster, Login, Postgres, Proxy, ProxyConfig, Role, connect, eventually, programs};
+use crate::support::{Cluster, Login, Proxy, ProxyConfig, connect, programs};
+
+mod jobs;
 
 /// Where a driver connects.
 struct Target {
@@ -182,62 +184,6 @@ async fn what_was_written_is_found_by_pgjdbc() {
 #[ignore = "it needs Ruby; `make check-drivers` runs it"]
 async fn what_was_written_is_found_by_active_record() {
     own_writes(&mut Command::new("ruby"), "own_writes.rb").await;
-}
-
-/// A job library with a job database of its own, and one URL for everything: unchanged, it installs its tables, adds jobs
-/// alone and in transactions, and works on them. The rows of the application and those of the jobs are where they belong.
-async fn job_library(command: impl Fn() -> Command, script: &str, presets: &[&str], jobs: &str) {
-    let primary = Postgres::start(Role::Primary);
-    let job_database = Postgres::start(Role::Jobs);
-    primary.query("CREATE TABLE items (name text); ALTER TABLE items OWNER TO app").await;
-    // The numbers of types differ from those of the primary.
-    job_database.query("CREATE TYPE first AS ENUM ('a'); CREATE TYPE second AS ENUM ('b')").await;
-    for server in [&primary, &job_database] {
-        server.query("GRANT CREATE ON DATABASE app TO app; GRANT ALL ON SCHEMA public TO app").await;
-    }
-    let config = ProxyConfig::primary_only(&primary)
-        .set("servers.jobs", "url", job_database.url(Login::App))
-        .pool("jobs", &["jobs"], 20)
-        .set("jobs", "presets", presets.to_vec())
-        .set("jobs", "outbox", true)
-        .set("jobs", "outbox_poll", "100ms");
-    let proxy = Proxy::start(&config.to_toml());
-    let say = |what: &str| {
-        let mut command = command();
-        command.env("DATABASE_URL", proxy.url()).env("DRIVERS", drivers_folder());
-        let output =
-            command.arg(scripts_folder().join(script)).arg(what).output().expect("it runs; see `make setup`");
-        let text =
-            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && text.contains("all ok"), "{script} {what}:\n{text}");
-    };
-    say("install");
-    let init = Command::new(env!("CARGO_BIN_EXE_bulkhead"))
-        .args(["--config", proxy.config_path().to_str().expect("text"), "jobs", "init"])
-        .output()
-        .expect("it runs");
-    assert!(init.status.success(), "{init:?}");
-    proxy.wait_for_metric("bulkhead_outbox_ready", 1.0).await;
-    say("run");
-    let waiting = format!("SELECT count(*) FROM {jobs}");
-    eventually("nothing is left on the primary", Duration::from_secs(10), async || {
-        (primary.value(&waiting).await == "0").then_some(())
-    })
-    .await;
-    assert_ne!(job_database.value(&waiting).await, "0", "its jobs are on the job database");
-    assert_eq!(primary.value("SELECT count(*) FROM items WHERE name LIKE '%3'").await, "0", "rolled back");
-    assert_ne!(primary.value("SELECT count(*) FROM items").await, "0");
-    assert_eq!(job_database.value("SELECT count(*) FROM pg_class WHERE relname = 'items'").await, "0");
-}
-
-#[tokio::test]
-async fn job_libraries_of_node_have_a_database_of_their_own() {
-    job_library(node, "jobs.mjs", &["pg_boss", "graphile_worker"], "pgboss.job").await;
-}
-
-#[tokio::test]
-async fn a_job_library_of_python_has_a_database_of_its_own() {
-    job_library(python, "jobs.py", &["procrastinate"], "procrastinate_jobs").await;
 }
 
 #[test]
