@@ -10,12 +10,15 @@ use super::{
     Ended, Session, Stop,
     held::Held,
     hold::{Across, Hold, Leased, Work},
-    reply,
+    reply::{self, Reply},
     request::Request,
     transaction::{Deferred, LocalTransaction},
 };
 use crate::{
-    backend::handover::{Needs, NotReady},
+    backend::{
+        handover::{Needs, NotReady},
+        query::Answer,
+    },
     pool::Refusal,
     route::{Demand, PoolId},
     sql::{Class, Control, Effects, Verdict},
@@ -356,20 +359,23 @@ impl Session {
             && let Some(beside) = &mut across.beside
         {
             let text = String::from_utf8_lossy(&text).into_owned();
-            let error = match beside.ask(&text).await {
-                Ok(answer) => answer.error.map(|fields| fields.to_string()),
-                Err(broken) => Some(broken.to_string()),
+            let (error, reply) = match beside.ask(&text).await {
+                Ok(Answer { error: None, .. }) => return Ok(()),
+                Ok(Answer { error: Some(fields), .. }) => (fields.to_string(), Reply::from_server(&fields)),
+                Err(broken) => (broken.to_string(), reply::transaction_lost(&broken, None)),
             };
-            if let Some(error) = error {
-                if across.defines {
-                    tracing::warn!(
-                        error,
-                        "a definition of job objects was made on the job database and not on the primary"
-                    );
-                }
-                // The two are not at the same point any more.
-                across.is_local = true;
-                self.fail_transaction().await?;
+            if across.defines {
+                tracing::warn!(
+                    error,
+                    "a definition of job objects was made on the job database and not on the primary"
+                );
+            }
+            // The two are not at the same point any more.
+            across.is_local = true;
+            self.fail_transaction().await?;
+            if self.under_way.parts.go_on() {
+                // It has not been told that it may go on.
+                reply.error(&mut self.client.outbox);
             }
         }
         Ok(())

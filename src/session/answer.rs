@@ -134,7 +134,7 @@ impl Session {
                 _ => {}
             }
         }
-        if request.end != End::Open {
+        if request.end != End::Open && !self.under_way.parts.go_on() {
             let status = self.status();
             message::ready(&mut self.client.outbox, status);
         }
@@ -250,7 +250,7 @@ impl Session {
         reply.error(&mut self.client.outbox);
         if request.end == End::Open {
             self.client.skipping = true;
-        } else {
+        } else if !self.under_way.parts.go_on() {
             let status = self.status();
             message::ready(&mut self.client.outbox, status);
         }

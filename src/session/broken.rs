@@ -121,7 +121,7 @@ impl Session {
                 self.client.skipping = leased.protocol.lacks_sync();
                 self.under_way.tally().failed = true;
                 reply.error(&mut self.client.outbox);
-                if !self.client.skipping {
+                if !self.client.skipping && !self.under_way.parts.go_on() {
                     message::ready(&mut self.client.outbox, self.hold.transaction.status());
                 }
             }

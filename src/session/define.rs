@@ -1,15 +1,36 @@
 //! Definitions of job objects, which are made on the job database and on the primary (`jobs.ddl`): the second one is got
 //! ready before anything is sent, and is told what has succeeded on the first one. In a transaction both commit, the job
-//! database first: should the primary fail then, what it lacks is what the migration that is run again makes.
+//! database first: should the primary fail then, what it lacks is what the migration that is run again makes. What keeps other
+//! starters of the library out, a lock of the transaction, is held until both have committed, wherever it was taken: one of
+//! the job database's is kept there beyond the transaction.
 
 use super::{
-    Session, Stop, held::Held, hold::Across, reply, request::Request, transaction::LocalTransaction,
+    Ended, Session, Stop,
+    held::Held,
+    hold::{Across, Leased},
+    reply,
+    request::Request,
+    transaction::LocalTransaction,
 };
 use crate::{
+    backend::query::Answer,
     route::Demand,
     sql::{Control, Effects},
     wire::TxStatus,
 };
+
+/// The advisory locks of a backend: the end of the function's name that takes such a lock, and its arguments. Those that are
+/// kept; a migration has one.
+const LOCKS: &str = "SELECT CASE WHEN l.mode OPERATOR(pg_catalog.=) 'ShareLock'::pg_catalog.text THEN '_shared' ELSE '' END, \
+    CASE WHEN l.objsubid OPERATOR(pg_catalog.=) 1::pg_catalog.int2 THEN pg_catalog.format('%s::pg_catalog.int8', \
+    l.classid::pg_catalog.int8 OPERATOR(pg_catalog.<<) 32 OPERATOR(pg_catalog.|) l.objid::pg_catalog.int8) \
+    ELSE pg_catalog.format('%s::pg_catalog.int4, %s::pg_catalog.int4', l.classid::pg_catalog.int4, l.objid::pg_catalog.int4) END \
+    FROM pg_catalog.pg_locks l WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory'::pg_catalog.text AND l.granted \
+    AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() LIMIT 100";
+
+/// A statement that takes in what others have defined, also those that a lock of this transaction has waited for: by a lock on
+/// a relation that the transaction had not locked. Else a server that has looked for a schema in vain goes on not to find it.
+const LOOK_ANEW: &str = "SELECT FROM pg_catalog.pg_locks LIMIT 0";
 
 impl Session {
     /// Whether a request defines job objects on both servers.
@@ -59,6 +80,7 @@ impl Session {
             self.hold.transaction = transaction;
             second?;
         }
+        self.look_anew().await?;
         let across = self.hold.across.get_or_insert_with(|| Across::default().into());
         (across.echo, across.defines) = (Some(sql.into_bytes().into()), true);
         if self.status() == TxStatus::Idle {
@@ -68,17 +90,121 @@ impl Session {
         Ok(())
     }
 
-    /// Commits what was defined on the job database, if the transaction's own COMMIT goes to the primary.
-    pub(super) async fn commit_definitions(&mut self, control: Control) -> Result<(), Stop> {
-        let defines = self.hold.across.as_ref().is_some_and(|across| across.defines);
-        let snapshot = &self.view.snapshot;
-        let is_on_primary = self.hold.backend().is_some_and(|leased| {
-            snapshot.routes.jobs.is_some_and(|jobs| !snapshot.same_server(leased.pool, jobs))
-        });
-        let commits = control == Control::Commit && self.status() == TxStatus::Open;
-        if !defines || !is_on_primary || !commits || self.end_other("COMMIT").await? {
+    /// Lets both servers take in, before the first definition in a transaction, what others have defined.
+    async fn look_anew(&mut self) -> Result<(), Stop> {
+        if self.hold.across.as_ref().is_some_and(|across| across.defines) {
             return Ok(());
         }
-        Err(reply::definitions_not_committed().into())
+        for _ in 0..2 {
+            if self.hold.backend().is_some_and(|leased| leased.protocol.status() == TxStatus::Open) {
+                self.say(LOOK_ANEW).await?;
+            }
+            self.change_places();
+        }
+        Ok(())
+    }
+
+    /// Whether requests go to the job database.
+    fn is_on_jobs(&self) -> bool {
+        let snapshot = &self.view.snapshot;
+        let is_of_jobs = |leased: &Leased| {
+            snapshot.routes.jobs.is_some_and(|jobs| snapshot.same_server(leased.pool, jobs))
+        };
+        self.hold.backend().is_some_and(is_of_jobs)
+    }
+
+    /// Before the COMMIT of a transaction that has defined something on both: commits what was defined on the job database, if
+    /// the COMMIT itself goes to the primary.
+    pub(super) async fn commit_definitions(&mut self, control: Control) -> Result<(), Stop> {
+        let defines = self.hold.across.as_ref().is_some_and(|across| across.defines);
+        if !defines || control != Control::Commit || self.status() != TxStatus::Open {
+            return Ok(());
+        }
+        if self.is_on_jobs() {
+            self.keep_locks().await?;
+            if let Some(Held { leased, .. }) = self.held_if_any() {
+                // It is done when it is done on both.
+                leased.protocol.hold_ready();
+            }
+            return Ok(());
+        }
+        self.change_places();
+        let kept = self.keep_locks().await;
+        self.change_places();
+        kept?;
+        let Some(across) = &mut self.hold.across else { return Ok(()) };
+        let is_committed = match &mut across.beside {
+            // It stays, for the sake of its locks.
+            Some(beside) if across.unlock.is_some() => {
+                beside.ask("COMMIT").await.is_ok_and(|answer| answer.error.is_none())
+            }
+            _ => self.end_other("COMMIT").await?,
+        };
+        if is_committed { Ok(()) } else { Err(reply::definitions_not_committed().into()) }
+    }
+
+    /// Keeps the locks of the transaction on the job database, where requests go to, beyond its end.
+    async fn keep_locks(&mut self) -> Result<(), Stop> {
+        let locks = self.say(LOCKS).await?.rows;
+        let calls = |verb: &str| {
+            let call = |lock: &Vec<Option<String>>| match lock.as_slice() {
+                [Some(kind), Some(key)] => Some(format!("pg_catalog.pg_advisory_{verb}{kind}({key})")),
+                _ => None,
+            };
+            format!("SELECT {}", locks.iter().filter_map(call).collect::<Vec<_>>().join(", "))
+        };
+        if locks.is_empty() {
+            return Ok(());
+        }
+        if let Some(Held { leased, .. }) = self.held_if_any() {
+            leased.left.effects |= Effects::LOCKS;
+        }
+        // The backend has them: it waits for nobody.
+        self.say(&calls("lock")).await?;
+        if let Some(across) = &mut self.hold.across {
+            across.unlock = Some(calls("unlock").into());
+        }
+        Ok(())
+    }
+
+    /// Behind the COMMIT of a transaction that has defined something on both: commits the primary's part if it was the job
+    /// database's, and lets go of the locks.
+    pub(super) async fn finish_definitions(&mut self) -> Result<(), Ended> {
+        let is_over = self.status() == TxStatus::Idle && !self.hold.is_amid_pipeline();
+        let is_on_jobs = self.is_on_jobs();
+        let Some(across) = self.hold.across.as_mut().filter(|across| across.defines && is_over) else {
+            return Ok(());
+        };
+        let commits = across.commits && !across.failed;
+        let unlock = across.unlock.take();
+        if is_on_jobs && (commits || unlock.is_some()) {
+            let is_ended = self.end_other(if commits { "COMMIT" } else { "ROLLBACK" }).await?;
+            if commits && !is_ended {
+                tracing::warn!(
+                    "definitions of job objects were committed on the job database and not on the primary"
+                );
+            }
+        }
+        let Some(unlock) = unlock else { return Ok(()) };
+        if !is_on_jobs {
+            self.change_places();
+        }
+        let unlocked = self.unlock(&unlock).await;
+        if !is_on_jobs {
+            self.change_places();
+        }
+        unlocked
+    }
+
+    async fn unlock(&mut self, sql: &str) -> Result<(), Ended> {
+        let Some(Held { leased, .. }) = self.held_if_any() else { return Ok(()) };
+        match leased.ask(sql).await {
+            Ok(Answer { error: None, .. }) => Ok(()),
+            Ok(_) => {
+                let broken = leased.given_up("it does not let go of its locks");
+                self.end_lease(broken)
+            }
+            Err(broken) => self.end_lease(broken),
+        }
     }
 }

@@ -96,6 +96,8 @@ pub(super) struct Across {
     pub(super) echo: Option<Box<[u8]>>,
     /// Something was defined on both in the transaction.
     pub(super) defines: bool,
+    /// The statement that lets go of the locks that the job database's backend keeps until both have committed.
+    pub(super) unlock: Option<Box<str>>,
     /// The request under way is the transaction's COMMIT, and nothing was lost of it.
     pub(super) commits: bool,
     /// The request under way has failed.

@@ -50,6 +50,7 @@ mod notes;
 mod orphan;
 mod others;
 mod own;
+mod parts;
 mod pins;
 mod prepared;
 mod prologue;

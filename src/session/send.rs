@@ -99,6 +99,8 @@ impl Held<'_> {
         if completion.is_some() {
             leased.protocol.withhold_ready();
             self.under_way.tally().restore = completion.map(String::into_boxed_str);
+        } else if self.under_way.parts.go_on() {
+            leased.protocol.withhold_ready();
         }
         let sent = leased.send(if draft.is_empty() { &self.client.inbox[..request.len] } else { &draft });
         leased.protocol.insert_leading(&mut self.client.outbox);

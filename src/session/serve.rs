@@ -21,6 +21,9 @@ pub(crate) async fn run(session: &mut Session) {
 async fn serve(session: &mut Session) -> Ended {
     session.wake_on_shutdown().await;
     loop {
+        if let Err(ended) = session.go_on_with_parts() {
+            return ended;
+        }
         if let Err(ended) = serve_one(session).await {
             return ended;
         }
@@ -39,9 +42,9 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         return Box::pin(session.drop_request(request)).await;
     }
     let judged_at = session.view.catalog.changes();
-    let demand = session.judge().classify(request).await?;
+    let mut demand = session.judge().classify(request).await?;
     session.note_only_reads(&demand);
-    if session.answers(request, &demand)? {
+    if session.takes_apart(request, &mut demand)? || session.answers(request, &demand)? {
         return if session.hold.across.is_some() { Box::pin(session.settle_across()).await } else { Ok(()) };
     }
     // What is refused from here on was not sent. A block and not a function, whose arguments would be kept twice.

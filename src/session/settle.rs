@@ -57,6 +57,7 @@ impl Session {
         if self.hold.across.is_some() {
             // Before the client is told that it is ready.
             Box::pin(self.echo()).await?;
+            Box::pin(self.finish_definitions()).await?;
         }
         if self.hold.is_quiescent() {
             Box::pin(self.settle_held()).await?;

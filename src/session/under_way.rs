@@ -1,6 +1,6 @@
 //! The request under way.
 
-use super::{tally::Tally, transaction::Ending};
+use super::{parts::Parts, tally::Tally, transaction::Ending};
 use crate::shared::{Snapshot, attention::Call};
 
 /// The request under way.
@@ -22,6 +22,8 @@ pub(super) struct UnderWay {
     pub(super) known: u32,
     /// The request, or the one at the start of the inbox, was sent before.
     pub(super) is_repeated: bool,
+    /// The parts of its text, if they are run one by one.
+    pub(super) parts: Parts,
     /// The figures of it; there are none before the first one, and none of a session that has been idle for a while.
     pub(super) tally: Option<Box<Tally>>,
 }
@@ -38,6 +40,7 @@ impl UnderWay {
             fresh: 0,
             known: 0,
             is_repeated: false,
+            parts: Parts::default(),
             tally: None,
         }
     }

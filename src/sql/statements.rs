@@ -1,6 +1,8 @@
 //! Questions about single statements, off the hot path: which prepared statement is let go, which settings
 //! are set.
 
+use std::ops::Range;
+
 use pg_raw_parse::{
     ConstValue, Node, nodes,
     raw::{DiscardMode, VariableSetKind},
@@ -58,6 +60,19 @@ fn named_by(mut node: Node<'_>) -> Option<StatementName> {
         };
         return name.map(|name| StatementName { name: cut(name).to_owned(), is_let_go });
     }
+}
+
+/// The places of the statements in a text, without the semicolons between them. Empty for a text that cannot be read.
+pub fn statement_ranges(text: &[u8]) -> Vec<Range<usize>> {
+    let Ok(parsed) = parse::parse(text) else {
+        return Vec::new();
+    };
+    let range = |statement: parse::Statement<'_>| {
+        // The last one may go to the end.
+        let end = if statement.len == 0 { text.len() } else { statement.start + statement.len };
+        statement.start..end
+    };
+    parsed.statements().map(range).filter(|range| range.end <= text.len()).collect()
 }
 
 /// What a text that is one DEALLOCATE lets go; `None` for other texts.
@@ -206,6 +221,26 @@ mod tests {
         assert_eq!(name("DEALLOCATE a; DEALLOCATE b"), None);
         assert_eq!(name(&format!("DEALLOCATE {}", "x".repeat(64))), None);
         assert_eq!(name("SELECT 1"), None);
+    }
+
+    #[test]
+    fn ranges_are_those_of_the_statements() {
+        for (text, expected) in [
+            ("BEGIN; SELECT ';' -- ;\n; COMMIT", &["BEGIN", "SELECT ';'", "COMMIT"][..]),
+            (" ;; SELECT 1 ;", &["SELECT 1"]),
+            ("SELECT 'é'; SELECT 2 -- é", &["SELECT 'é'", "SELECT 2"]),
+            (
+                "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; END; SELECT 2",
+                &["CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; END", "SELECT 2"],
+            ),
+            ("SELEC 1; SELECT 2", &[]),
+            ("", &[]),
+        ] {
+            let code = |part: &str| part.split("--").next().unwrap_or_default().trim().to_owned();
+            let found: Vec<String> =
+                statement_ranges(text.as_bytes()).into_iter().map(|range| code(&text[range])).collect();
+            assert_eq!(found, expected, "{text}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod queues;
 mod rights;
 mod rows;
 mod sessions;
+mod starters;
 mod windows;
 
 use std::{collections::BTreeMap, fs, process::Command, time::Duration};
