@@ -36,22 +36,26 @@ impl Parts {
 }
 
 impl Session {
-    /// Puts the statements of such a text into the inbox in its place, and says whether it has. What stands in such a text
-    /// belongs to the job database, as the text does: also the lock that keeps others out.
-    pub(super) fn takes_apart(&mut self, request: Request, demand: &mut Demand) -> Result<bool, Ended> {
+    /// What a request demands, if it is a part: all that stands in such a text belongs to the job database, as the text does,
+    /// also the lock that keeps others out.
+    pub(super) fn as_part(&self, mut demand: Demand) -> Demand {
         if self.under_way.parts.begun && demand.verdict.control == Control::None {
             demand.verdict.class = Class::Job;
         }
-        let is_free = matches!(self.hold.transaction, LocalTransaction::No)
-            && self.status() == TxStatus::Idle
-            && !self.hold.is_amid_pipeline();
+        demand
+    }
+
+    /// Puts the statements of such a text into the inbox in its place, and says whether it has.
+    pub(super) fn takes_apart(&mut self, request: Request, demand: &Demand) -> Result<bool, Ended> {
         let verdict = &demand.verdict;
-        if request.end != End::Query
+        if verdict.control != Control::Other
+            || request.end != End::Query
             || request.streaming > 0
-            || verdict.control != Control::Other
-            || !is_free
             || verdict.hint.is_some()
             || verdict.effects.has(WHOLE)
+            || !matches!(self.hold.transaction, LocalTransaction::No)
+            || self.status() != TxStatus::Idle
+            || self.hold.is_amid_pipeline()
             || !self.defines_on_both(demand)
         {
             return Ok(false);
@@ -76,6 +80,10 @@ impl Session {
         let mut queries = Vec::with_capacity(request.len + 6 * ranges.len());
         for range in ranges {
             message::query(&mut queries, &text[range]);
+        }
+        let (before, limit) = (self.client.inbox.len(), self.view.snapshot.limits.request_buffer_total);
+        if !self.client.kept.grow_to(before - request.len + queries.len(), limit) {
+            return Err(Ended::NoRoom(limit));
         }
         self.client.inbox.splice(..request.len, queries);
         self.under_way.parts = Parts { behind, begun: false };

@@ -42,9 +42,9 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         return Box::pin(session.drop_request(request)).await;
     }
     let judged_at = session.view.catalog.changes();
-    let mut demand = session.judge().classify(request).await?;
+    let demand = session.as_part(session.judge().classify(request).await?);
     session.note_only_reads(&demand);
-    if session.takes_apart(request, &mut demand)? || session.answers(request, &demand)? {
+    if session.takes_apart(request, &demand)? || session.answers(request, &demand)? {
         return if session.hold.across.is_some() { Box::pin(session.settle_across()).await } else { Ok(()) };
     }
     // What is refused from here on was not sent. A block and not a function, whose arguments would be kept twice.
