@@ -183,6 +183,8 @@ impl Session {
                 tracing::warn!(
                     "definitions of job objects were committed on the job database and not on the primary"
                 );
+                // It has not been told that it may go on.
+                reply::definitions_only_there().error(&mut self.client.outbox);
             }
         }
         let Some(unlock) = unlock else { return Ok(()) };

@@ -36,8 +36,8 @@ impl Parts {
 }
 
 impl Session {
-    /// What a request demands, if it is a part: all that stands in such a text belongs to the job database, as the text does,
-    /// also the lock that keeps others out.
+    /// The demand of a request that may be a part: all that stands in such a text belongs to the job database, as the text
+    /// does, also the lock that keeps others out.
     pub(super) fn as_part(&self, mut demand: Demand) -> Demand {
         if self.under_way.parts.begun && demand.verdict.control == Control::None {
             demand.verdict.class = Class::Job;

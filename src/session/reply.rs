@@ -336,6 +336,15 @@ pub(crate) fn definitions_not_committed() -> Reply {
     )
 }
 
+/// The definitions were committed on the job database only.
+pub(crate) fn definitions_only_there() -> Reply {
+    Reply::new(
+        "08006",
+        "the definitions of job objects were committed on the job database, and not on the primary",
+        "Run the migration again if it can be; `bulkhead jobs verify` lists what differs.",
+    )
+}
+
 /// The tables that a refused request names, in words.
 pub(crate) fn named_tables(jobs: &[String], application: &[String]) -> String {
     let list = |title: &str, names: &[String]| {

@@ -53,12 +53,7 @@ pub(super) fn statement<'p>(walk: &mut Walk<'p, '_>, text: &[u8], statement: Sta
         },
         Node::DropStmt(drop) => dropped(walk, drop),
         // Tables of jobs cannot be made where it is missing.
-        Node::CreateSchemaStmt(create) => {
-            let held = create.schemaname().filter(|schema| walk.rules.may_hold_jobs(schema));
-            if let Some(schema) = held {
-                job_object(walk, None, schema);
-            }
-        }
+        Node::CreateSchemaStmt(create) => job_schema(walk, create.schemaname()),
         Node::TruncateStmt(_) => walk.modifies_rows(),
         _ => {}
     }
@@ -86,14 +81,26 @@ const RELATIONS: [ObjectType::Type; 4] = [
 
 /// DROP TABLE and the like: each object is a list of the parts of its name.
 fn dropped<'p>(walk: &mut Walk<'p, '_>, drop: &'p nodes::DropStmt) {
-    if !RELATIONS.contains(&drop.remove_type) {
+    let is_schema = drop.remove_type == ObjectType::OBJECT_SCHEMA;
+    if !is_schema && !RELATIONS.contains(&drop.remove_type) {
         return;
     }
     for object in drop.objects() {
-        if let Node::NodeList(parts) = object {
-            let (schema, name) = qualified(parts.iter());
-            walk.named_relation(schema, name, Access::Write);
+        match object {
+            Node::NodeList(parts) => {
+                let (schema, name) = qualified(parts.iter());
+                walk.named_relation(schema, name, Access::Write);
+            }
+            Node::String(name) if is_schema => job_schema(walk, name.sval()),
+            _ => {}
         }
+    }
+}
+
+/// A schema that a preset's tables may live in belongs to them.
+fn job_schema(walk: &mut Walk<'_, '_>, name: Option<&str>) {
+    if let Some(schema) = name.filter(|schema| walk.rules.may_hold_jobs(schema)) {
+        job_object(walk, None, schema);
     }
 }
 

@@ -80,8 +80,16 @@ fn oban() {
 
 #[test]
 fn schemas_that_job_tables_are_to_live_in() {
-    are_jobs(JobObject, &["CREATE SCHEMA IF NOT EXISTS pgboss", "CREATE SCHEMA IF NOT EXISTS private"]);
-    for text in ["CREATE SCHEMA other", "CREATE SCHEMA IF NOT EXISTS public"] {
+    are_jobs(
+        JobObject,
+        &[
+            "CREATE SCHEMA IF NOT EXISTS pgboss",
+            "CREATE SCHEMA IF NOT EXISTS private",
+            "DROP SCHEMA IF EXISTS private CASCADE",
+            "DROP SCHEMA pgboss, private",
+        ],
+    );
+    for text in ["CREATE SCHEMA other", "CREATE SCHEMA IF NOT EXISTS public", "DROP SCHEMA public CASCADE"] {
         assert_ne!(verdict(text).class, Job, "{text}");
     }
 }

@@ -169,3 +169,71 @@ async fn a_lock_on_the_job_database_is_kept_until_both_have_committed() {
     eventually("the locks are let go", LONG, async || (yard.jobs.value(free).await == "tttt").then_some(()))
         .await;
 }
+
+/// One text waits between two of its statements until the gate is opened.
+const GATED: &str = "BEGIN; CREATE TABLE oban_jobs (n int); SELECT pg_advisory_xact_lock(99); \
+    CREATE INDEX of_it ON oban_jobs (n); COMMIT";
+const MADE: &str = "SELECT count(*) FROM pg_class WHERE relname = 'oban_jobs'";
+
+/// The tags that the last answers end with, and the error's code.
+fn told(answer: &[crate::support::Message]) -> (usize, Option<String>) {
+    (answer.iter().filter(|message| message.tag == b'Z').count(), error_code(answer))
+}
+
+#[tokio::test]
+async fn a_text_of_which_a_server_is_lost_between_two_parts_leaves_nothing_on_either() {
+    let (yard, proxy) = bare().await;
+    for lost in [&yard.primary, &yard.jobs] {
+        let mut gate = RawClient::app(yard.jobs.port()).await;
+        gate.ask("SELECT pg_advisory_lock(99)").await;
+        let mut client = RawClient::app(proxy.port()).await;
+        let asking = tokio::spawn(async move {
+            let answer = client.ask(GATED).await;
+            (told(&answer), client)
+        });
+        let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+        eventually("it is between two parts", LONG, async || {
+            (yard.jobs.value(waits).await == "1").then_some(())
+        })
+        .await;
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+            WHERE usename = 'app' AND xact_start IS NOT NULL AND pid <> pg_backend_pid()";
+        assert_eq!(lost.value(end).await, "1");
+        gate.ask("SELECT pg_advisory_unlock(99)").await;
+        let ((readies, code), mut client) = asking.await.expect("it does not panic");
+        assert_eq!(readies, 1, "{code:?}");
+        assert!(code.is_some(), "a text that was not committed must not be told as done");
+        client.ask("ROLLBACK").await;
+        assert_eq!(short(&client.ask("SELECT 1").await), "1 I");
+        assert_eq!([yard.primary.value(MADE).await, yard.jobs.value(MADE).await], ["0", "0"]);
+    }
+}
+
+#[tokio::test]
+async fn a_text_that_the_primary_refuses_a_part_of_is_refused() {
+    let (yard, proxy) = bare().await;
+    yard.primary.query("CREATE TABLE of_it (n int)").await;
+    let mut client = RawClient::app(proxy.port()).await;
+    let answer = client
+        .ask("BEGIN; CREATE TABLE oban_jobs (n int); CREATE INDEX of_it ON oban_jobs (n); COMMIT")
+        .await;
+    assert_eq!(told(&answer), (1, Some("42P07".to_owned())));
+    assert_eq!(short(&client.ask("ROLLBACK").await), "ROLLBACK I");
+    assert_eq!([yard.primary.value(MADE).await, yard.jobs.value(MADE).await], ["0", "0"]);
+}
+
+/// Definitions alone are committed on the job database first: where the primary does not follow, the client is told.
+#[tokio::test]
+async fn a_commit_that_the_primary_does_not_follow_is_an_error() {
+    let (yard, proxy) = bare().await;
+    let mut client = RawClient::app(proxy.port()).await;
+    for sql in ["BEGIN", "CREATE TABLE oban_jobs (n int)"] {
+        assert_eq!(error_of(&client.ask(sql).await), None, "{sql}");
+    }
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+        WHERE usename = 'app' AND xact_start IS NOT NULL AND pid <> pg_backend_pid()";
+    assert_eq!(yard.primary.value(end).await, "1");
+    assert_eq!(told(&client.ask("COMMIT").await), (1, Some("08006".to_owned())));
+    assert_eq!(short(&client.ask("SELECT 1").await), "1 I");
+    assert_eq!([yard.primary.value(MADE).await, yard.jobs.value(MADE).await], ["0", "1"]);
+}
