@@ -41,12 +41,7 @@ const NODE: Libraries = Libraries {
         "pgboss.queue",
         "pgboss.version",
     ],
-    primary: &[
-        "graphile_worker._private_job_queues",
-        "graphile_worker._private_tasks",
-        "pgboss.queue",
-        "pgboss.version",
-    ],
+    primary: &["graphile_worker._private_job_queues", "graphile_worker._private_tasks", "pgboss.queue"],
 };
 
 const PROCRASTINATE: Libraries = Libraries {
