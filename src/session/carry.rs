@@ -119,9 +119,6 @@ impl Session {
         pool: PoolId,
     ) -> Result<bool, Stop> {
         let snapshot = std::sync::Arc::clone(&self.view.snapshot);
-        let is_of_jobs = |leased: &Leased| {
-            snapshot.routes.jobs.is_some_and(|jobs| snapshot.same_server(leased.pool, jobs))
-        };
         let goes_to_primary = snapshot.routes.jobs.is_some_and(|jobs| !snapshot.same_server(pool, jobs));
         let Some(across) = &self.hold.across else { return Ok(false) };
         let opening = across.opening();
@@ -135,12 +132,11 @@ impl Session {
         }
         let opening: Vec<String> =
             opening.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect();
-        if !self.hold.backend().is_some_and(is_of_jobs) {
+        if !self.is_on_jobs() {
             self.change_places();
         }
-        let may_be = self.hold.backend().is_some_and(|leased| {
-            is_of_jobs(leased) && leased.work == Work::Adds && leased.protocol.quiescent().is_none()
-        });
+        let only_adds = |leased: &Leased| leased.work == Work::Adds && leased.protocol.quiescent().is_none();
+        let may_be = self.is_on_jobs() && self.hold.backend().is_some_and(only_adds);
         let Some(carried) = (if may_be { self.added_rows().await? } else { None }) else { return Ok(false) };
         if self.hold.is_both() {
             self.change_places();

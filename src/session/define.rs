@@ -105,7 +105,7 @@ impl Session {
     }
 
     /// Whether requests go to the job database.
-    fn is_on_jobs(&self) -> bool {
+    pub(super) fn is_on_jobs(&self) -> bool {
         let snapshot = &self.view.snapshot;
         let is_of_jobs = |leased: &Leased| {
             snapshot.routes.jobs.is_some_and(|jobs| snapshot.same_server(leased.pool, jobs))
@@ -181,7 +181,7 @@ impl Session {
             let is_ended = self.end_other(if commits { "COMMIT" } else { "ROLLBACK" }).await?;
             if commits && !is_ended {
                 tracing::warn!(
-                    "definitions of job objects were committed on the job database and not on the primary"
+                    "definitions of job objects were committed on the job database; the primary has not said so"
                 );
                 // It has not been told that it may go on.
                 reply::definitions_only_there().error(&mut self.client.outbox);

@@ -327,20 +327,21 @@ pub(crate) fn lasts_on_two_servers() -> Reply {
     )
 }
 
-/// The definitions on the job database could not be committed there.
+/// The definitions on the job database may not have been committed there.
 pub(crate) fn definitions_not_committed() -> Reply {
     Reply::new(
         "08006",
-        "the job database did not commit what was defined there; the transaction was not committed on the primary",
-        "Run the migration again.",
+        "the job database has not said that it has committed what was defined there; the transaction was not committed on the \
+         primary",
+        "Run the migration again; `bulkhead jobs verify` lists what differs.",
     )
 }
 
-/// The definitions were committed on the job database only.
+/// The definitions were committed on the job database, and perhaps not on the primary.
 pub(crate) fn definitions_only_there() -> Reply {
     Reply::new(
         "08006",
-        "the definitions of job objects were committed on the job database, and not on the primary",
+        "the definitions of job objects were committed on the job database; the primary has not said that it has committed them",
         "Run the migration again if it can be; `bulkhead jobs verify` lists what differs.",
     )
 }
