@@ -91,7 +91,7 @@ impl Catalogs {
         reading.changes += 1;
         reading.changed_at = reading.changes;
         reading.is_wanted = true;
-        catalog.snapshot.store(Arc::default());
+        catalog.snapshot.store(Arc::default(), &mut reading);
         catalog.changes.fetch_add(1, Ordering::SeqCst);
         drop(reading);
         catalog.types.want();
@@ -115,7 +115,8 @@ impl Catalogs {
         }
         let current = catalog.snapshot.load();
         if !current.is_empty() && !current.has_added(names) {
-            catalog.snapshot.store(reading.last_with_additions(self.next_epoch()));
+            let catalog_now = reading.last_with_additions(self.next_epoch());
+            catalog.snapshot.store(catalog_now, &mut reading);
         }
         if !reading.is_wanted {
             reading.is_wanted = true;

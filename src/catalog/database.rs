@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{question::Fingerprint, types::DatabaseTypes};
+use super::{latest::Latest, question::Fingerprint, types::DatabaseTypes};
 use crate::{backend::Identity, sql::Catalog, types::TypeMap};
 
 /// A snapshot that could not be read is tried again after this, and after twice as long each time that follows.
@@ -35,8 +35,8 @@ pub struct DatabaseCatalog {
     pub(super) database: String,
     /// The identity as which it is read.
     pub(super) identity: ArcSwap<Identity>,
-    /// The snapshot that may be gone by: nothing is in it while definitions are changing.
-    pub(super) snapshot: ArcSwap<Catalog>,
+    /// The snapshot that may be gone by.
+    pub(super) snapshot: Latest,
     pub(super) reading: Mutex<Reading>,
     /// An attempt to read it has ended.
     pub(super) attempted: Notify,
@@ -99,32 +99,29 @@ impl DatabaseCatalog {
         Self {
             database: identity.database.clone(),
             identity: ArcSwap::new(Arc::clone(identity)),
-            snapshot: ArcSwap::from_pointee(Catalog::empty()),
+            snapshot: Latest::default(),
             attempted: Notify::new(),
             changes: AtomicU64::new(0),
             defining: AtomicUsize::new(0),
             nothing: ArcSwap::from_pointee(Catalog::empty()),
             types: DatabaseTypes::default(),
-            reading: Mutex::new(Reading {
-                last: Arc::default(),
-                fingerprint: None,
-                is_wanted: true,
-                is_under_way: false,
-                changes: 0,
-                changed_at: 0,
-                added: Vec::new(),
-                not_before: Instant::now(),
-                failures: 0,
-                error: String::new(),
-                by_superuser: false,
-                unused: 0,
-            }),
+            reading: Mutex::new(Reading::new()),
         }
     }
 
     /// The snapshot as of now.
     pub fn load(&self) -> arc_swap::Guard<Arc<Catalog>> {
         if self.defining.load(Ordering::SeqCst) > 0 { self.nothing.load() } else { self.snapshot.load() }
+    }
+
+    /// The epoch by which the verdict of this text is cached as of now.
+    #[inline]
+    pub fn epoch_of(&self, text: &[u8]) -> u64 {
+        if self.defining.load(Ordering::SeqCst) > 0 {
+            self.nothing.load().epoch_of(text)
+        } else {
+            self.snapshot.epoch_of(text)
+        }
     }
 
     /// How often definitions have changed. What was judged before a change, and ran after it, is not proven.
@@ -186,7 +183,7 @@ impl DatabaseCatalog {
                 reading.added.retain(|(_, change)| *change > changes);
                 // Changed while it was read: the next reading is on its way.
                 if reading.changed_at <= changes {
-                    self.snapshot.store(reading.last_with_additions(epoch));
+                    self.snapshot.store(reading.last_with_additions(epoch), &mut reading);
                 }
             }
             Err(error) => {
@@ -194,7 +191,7 @@ impl DatabaseCatalog {
                 reading.failures = reading.failures.saturating_add(1);
                 reading.is_wanted = true;
                 if reading.failures >= FAILURES_MAX {
-                    self.snapshot.store(Arc::default());
+                    self.snapshot.store(Arc::default(), &mut reading);
                 }
                 if reading.error != error {
                     tracing::warn!(database = %self.database, error, "the catalog could not be read; what it does not say is taken for a write");
@@ -220,7 +217,7 @@ impl DatabaseCatalog {
         let mut reading = self.lock();
         if std::mem::take(&mut reading.unused) > 0 {
             // Not looked at while nobody used it.
-            self.snapshot.store(Arc::default());
+            self.snapshot.store(Arc::default(), &mut reading);
             reading.is_wanted = true;
         }
         let may_do_better = reading.failures > 0 || reading.by_superuser;
@@ -233,6 +230,23 @@ impl DatabaseCatalog {
 }
 
 impl Reading {
+    pub(super) fn new() -> Self {
+        Self {
+            last: Arc::default(),
+            fingerprint: None,
+            is_wanted: true,
+            is_under_way: false,
+            changes: 0,
+            changed_at: 0,
+            added: Vec::new(),
+            not_before: Instant::now(),
+            failures: 0,
+            error: String::new(),
+            by_superuser: false,
+            unused: 0,
+        }
+    }
+
     pub(super) fn last_with_additions(&self, epoch: u64) -> Arc<Catalog> {
         if self.added.is_empty() {
             return Arc::clone(&self.last);

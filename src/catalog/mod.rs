@@ -14,6 +14,7 @@
 
 mod catalogs;
 mod database;
+mod latest;
 mod question;
 mod reader;
 mod type_reader;

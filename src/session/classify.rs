@@ -165,7 +165,7 @@ impl<'a> Judge<'a> {
     pub(super) fn epochs(self, text: &[u8]) -> (u64, u64) {
         let snapshot = &self.view.snapshot;
         let judged = snapshot.classifier_epoch ^ snapshot.classifier.refusals() << 32;
-        (judged, self.view.catalog.load().epoch_of(text))
+        (judged, self.view.catalog.epoch_of(text))
     }
 
     pub(super) fn extended_demand(self, request: Request, unjudged: &mut Unjudged) -> Result<Demand, Ended> {
@@ -235,12 +235,14 @@ impl<'a> Judge<'a> {
 
     /// The verdict of a text with these types of parameters: the count and the ids, as in Parse. Making a value of one may
     /// run anything (the check of a domain), and the text need not name it.
+    #[inline]
     fn typed(self, verdict: Verdict, types: &[u8]) -> Verdict {
+        if types == [0, 0] { verdict } else { self.typed_by(verdict, types) }
+    }
+
+    fn typed_by(self, verdict: Verdict, types: &[u8]) -> Verdict {
         let mut body = Body::new(types, "Parse");
         let count = body.int16().unwrap_or_default();
-        if count == 0 {
-            return verdict;
-        }
         let catalog = self.view.catalog.load();
         let is_proven = (0..usize::from(count.cast_unsigned())).all(|parameter| {
             // The name of a setting is the value as it was bound, if nothing casts it.

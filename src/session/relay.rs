@@ -385,9 +385,11 @@ impl Session {
     /// Passes on what the inbox has of COPY data, if the server takes it; it may have begun to when some is there already.
     #[inline]
     fn pass_copy_data(&mut self) -> Result<(), Ended> {
-        if self.client.inbox.is_empty() || self.client.streaming > 0 {
-            return Ok(());
-        }
+        let is_there = !self.client.inbox.is_empty() && self.client.streaming == 0;
+        if is_there { self.pass_if_copying() } else { Ok(()) }
+    }
+
+    fn pass_if_copying(&mut self) -> Result<(), Ended> {
         match self.held_if_any() {
             Some(mut held) if held.leased.protocol.copying_in() => held.pass_copy_data(),
             _ => Ok(()),

@@ -117,6 +117,9 @@ pub(crate) enum Binds {
     More,
 }
 
+/// The longest name of a statement, in bytes, whose request is read once only.
+const LONGEST_BOUND_NAME: usize = u8::MAX as usize - 1;
+
 /// Where the name of the statement begins in a Bind of the unnamed portal.
 const BOUND_NAME_AT: usize = HEADER_BYTES + 1;
 
@@ -129,8 +132,8 @@ impl Binds {
             (Self::One { .. }, b'D') if body == b"P\0" => true,
             (Self::One { .. }, b'S') => true,
             (Self::Nothing, b'B') if body.first() == Some(&0) => {
-                let name = body[1..].iter().take(usize::from(u8::MAX)).position(|byte| *byte == 0);
-                *self = match name {
+                let behind = &body[1..body.len().min(LONGEST_BOUND_NAME + 2)];
+                *self = match memchr::memchr(0, behind) {
                     Some(len @ 1..) => Self::One { name_bytes: len as u8 },
                     _ => Self::More,
                 };

@@ -56,6 +56,10 @@ impl Additions {
         Self(Some(Arc::new(Names { epoch, whole, beginnings, odd })))
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     pub(super) fn epoch(&self) -> u64 {
         self.0.as_ref().map_or(0, |names| names.epoch)
     }
@@ -67,22 +71,26 @@ impl Additions {
 
     /// Whether a text may name what was added, or what came with it (`x_pkey`, `x_id_seq`, the type `_x`), perhaps within
     /// a literal.
+    #[inline]
     pub(super) fn may_be_named_in(&self, text: &[u8]) -> bool {
-        let Some(names) = &self.0 else { return false };
+        self.0.as_ref().is_some_and(|names| names.may_be_named_in(text))
+    }
+}
+
+impl Names {
+    fn may_be_named_in(&self, text: &[u8]) -> bool {
         Lexer::new(text).any(|token| {
             let raw = &text[token.start..token.end];
             match token.kind {
-                Kind::Word | Kind::Quoted => names.may_be(&folded(text, token)),
-                Kind::Text => names.are_in_literal(raw),
+                Kind::Word | Kind::Quoted => self.may_be(&folded(text, token)),
+                Kind::Text => self.are_in_literal(raw),
                 // A name or literal by code points, perhaps.
                 Kind::Exotic | Kind::Broken => true,
                 _ => false,
             }
         })
     }
-}
 
-impl Names {
     fn may_be(&self, name: &str) -> bool {
         let cut = cut(name);
         if self.whole.contains(cut) || self.odd.iter().any(|odd| cut.contains(beginning(odd))) {

@@ -147,6 +147,11 @@ impl Catalog {
         if self.may_name_added(text) { self.additions.epoch() } else { self.epoch }
     }
 
+    /// What [`Self::epoch_of`] is of every text, if it is one.
+    pub fn common_epoch(&self) -> Option<u64> {
+        self.additions.is_empty().then_some(self.epoch)
+    }
+
     /// Whether the text may name what has been added since the snapshot was read, which a standby may not have yet.
     pub(super) fn may_name_added(&self, text: &[u8]) -> bool {
         self.additions.may_be_named_in(text)

@@ -87,12 +87,18 @@ fn place(number: u64) -> usize {
 
 impl Front {
     /// Goes over to these statistics.
+    #[inline]
     fn turn_to(&mut self, queries: &Queries) {
         if self.number != queries.number {
-            self.texts = vec![0; PLACES];
-            self.entries = std::iter::repeat_with(|| None).take(PLACES).collect();
-            self.number = queries.number;
+            self.clear(queries.number);
         }
+    }
+
+    #[cold]
+    fn clear(&mut self, number: u64) {
+        self.texts = vec![0; PLACES];
+        self.entries = std::iter::repeat_with(|| None).take(PLACES).collect();
+        self.number = number;
     }
 
     #[cold]
