@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use super::{
     Backend, Broken,
     query::Answer,
-    settings::{Settings, quote_literal, quote_value, unhex},
+    settings::{Settings, quote_value, unhex},
 };
+use crate::sql::quote_literal;
 
 /// State that ties a session to its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -8,6 +8,8 @@ use std::{fmt::Write as _, hash::BuildHasher as _};
 
 use foldhash::fast::FixedState;
 
+use crate::sql::{quote_literal, quote_name};
+
 /// Names that must be set last, and in this order: after them the session may lack the right to set others.
 const LAST: [&str; 2] = ["session_authorization", "role"];
 
@@ -133,7 +135,7 @@ impl Settings {
         }
         let gone = |name: &str| target.bytes_of(name).is_none() && !LAST.contains(&name);
         for (name, _) in self.iter().filter(|(name, _)| gone(name)) {
-            let _ = write!(sql, "RESET {};", quote_name(name));
+            let _ = write!(sql, "RESET {};", quote_setting(name));
         }
         let changed = |name: &str| target.bytes_of(name).filter(|value| self.bytes_of(name) != Some(value));
         let plain = target.iter().map(|(name, _)| name).filter(|name| !LAST.contains(name));
@@ -156,10 +158,9 @@ impl Settings {
     }
 }
 
-/// A name as a quoted identifier; a dot in it separates two of them.
-fn quote_name(name: &str) -> String {
-    let parts: Vec<String> =
-        name.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
+/// The name of a setting in quotes; a dot in it separates two names.
+fn quote_setting(name: &str) -> String {
+    let parts: Vec<String> = name.split('.').map(quote_name).collect();
     parts.join(".")
 }
 
@@ -184,11 +185,6 @@ pub(super) fn unhex(digits: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
     let pairs = digits.as_bytes().chunks(2);
     pairs.map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect()
-}
-
-/// A text as a literal that reads the same whatever `standard_conforming_strings` is.
-pub fn quote_literal(text: &str) -> String {
-    format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 #[cfg(test)]

@@ -7,10 +7,10 @@ use std::sync::{
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::database::Reading;
+use super::reading::Reading;
 use crate::sql::Catalog;
 
-/// Nothing is in it while definitions are changing.
+/// The latest snapshot; an empty one while definitions are changing.
 #[derive(Debug, Default)]
 pub(super) struct Latest {
     catalog: ArcSwap<Catalog>,

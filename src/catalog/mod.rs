@@ -17,6 +17,7 @@ mod database;
 mod latest;
 mod question;
 mod reader;
+mod reading;
 mod type_reader;
 mod types;
 

@@ -37,6 +37,7 @@ use super::mailbox::{ListenStats, Mailbox};
 use crate::{
     backend::Identity,
     pool::{Refusal, ServerPool},
+    sql::quote_name,
     wire::read::ErrorFields,
 };
 
@@ -225,7 +226,7 @@ impl State {
 pub fn listen_sql<'c>(verb: &str, channels: impl IntoIterator<Item = &'c str>) -> String {
     let mut sql = String::new();
     for channel in channels {
-        let _ = write!(sql, "{verb} \"{}\";", channel.replace('"', "\"\""));
+        let _ = write!(sql, "{verb} {};", quote_name(channel));
     }
     sql
 }

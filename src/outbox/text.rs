@@ -1,9 +1,6 @@
 //! Names and values in SQL.
 
-/// A name in quotes.
-pub(super) fn name(text: &str) -> String {
-    format!("\"{}\"", text.replace('"', "\"\""))
-}
+pub(super) use crate::sql::quote_name as name;
 
 /// A text as a literal, as it is read with `standard_conforming_strings`.
 pub(super) fn literal(text: &str) -> String {
@@ -66,7 +63,6 @@ mod tests {
 
     #[test]
     fn quotes() {
-        assert_eq!(name("a\"b"), "\"a\"\"b\"");
         assert_eq!(literal("it's \\"), "'it''s \\'");
         assert_eq!(carry_out("BEGIN; 'x'"), "DO 'BEGIN; ''x'''");
         assert_eq!(array(&["a", "b'"]), "ARRAY['a', 'b''']::pg_catalog.text[]");

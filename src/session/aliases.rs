@@ -21,7 +21,7 @@ use crate::{
         statements::{NAME_PREFIX, Statement},
     },
     route::Demand,
-    sql::{Effects, Verdict, statement_names},
+    sql::{Effects, Verdict, quote_name, statement_names},
     wire::{TxStatus, message},
 };
 
@@ -117,7 +117,7 @@ impl Asking<'_> {
         for alias in aliases {
             let name = String::from_utf8_lossy(&alias.name);
             if there.iter().any(|other| *other == name) {
-                let _ = write!(sql, "DEALLOCATE \"{}\";", name.replace('"', "\"\""));
+                let _ = write!(sql, "DEALLOCATE {};", quote_name(&name));
             } else if alias.may_go {
                 statements.named.remove(&alias.name);
             }

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     backend::query::Answer,
     route::{Demand, PoolId},
+    sql::{quote_literal, quote_name},
     wire::TxStatus,
 };
 
@@ -81,8 +82,7 @@ impl Carried {
     /// numbers that it has there.
     fn insert(&self) -> Vec<String> {
         let Self { relation, columns, parents, rows } = self;
-        let quoted = rows.replace('\'', "''").replace('\\', "\\\\");
-        let elements = format!("pg_catalog.json_array_elements(E'{quoted}') AS x (bulkhead_row)");
+        let elements = format!("pg_catalog.json_array_elements({}) AS x (bulkhead_row)", quote_literal(rows));
         let mut statements = Vec::new();
         let mut numbers = Vec::new();
         for (at, Parent { relation, column, id, name }) in parents.iter().enumerate() {
@@ -159,7 +159,6 @@ impl Session {
     async fn added_rows(&mut self) -> Result<Option<Vec<Carried>>, Stop> {
         let snapshot = std::sync::Arc::clone(&self.view.snapshot);
         let rules = snapshot.classifier.rules();
-        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
         let mut carried = Vec::new();
         let mut bytes = 0;
         for row in self.say(TABLES).await?.rows {
@@ -171,13 +170,13 @@ impl Session {
                 .parents
                 .iter()
                 .map(|of| Parent {
-                    relation: format!("{}.{}", quoted(&schema), quoted(of.table)),
+                    relation: format!("{}.{}", quote_name(&schema), quote_name(of.table)),
                     column: of.column.to_owned(),
-                    id: quoted(of.id),
-                    name: quoted(of.name),
+                    id: quote_name(of.id),
+                    name: quote_name(of.name),
                 })
                 .collect();
-            let relation = format!("{}.{}", quoted(&schema), quoted(&table));
+            let relation = format!("{}.{}", quote_name(&schema), quote_name(&table));
             let found = self.say(&added(&relation, &columns, &parents)).await?.rows.into_iter().next();
             let mut found = found.into_iter().flatten().map(Option::unwrap_or_default);
             let mut number = || found.next().and_then(|number| number.parse().ok()).unwrap_or(0_usize);

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     backend::statements::NAME_PREFIX,
+    sql::quote_literal,
     wire::{
         client::{Bind, ClientMessage, Item, Messages, Parse},
         read::Malformed,
@@ -75,7 +76,7 @@ impl<'a> Judge<'a> {
         bind.for_each_parameter(|_, value| match value.map(std::str::from_utf8) {
             None => values.push("NULL".to_owned()),
             Some(Ok(value)) => {
-                values.push(format!("E'{}'", value.replace('\'', "''").replace('\\', "\\\\")));
+                values.push(quote_literal(value));
             }
             Some(Err(_)) => is_text = false,
         })?;

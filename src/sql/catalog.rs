@@ -147,7 +147,7 @@ impl Catalog {
         if self.may_name_added(text) { self.additions.epoch() } else { self.epoch }
     }
 
-    /// What [`Self::epoch_of`] is of every text, if it is one.
+    /// The epoch by which verdicts of all texts are cached, if it is one.
     pub fn common_epoch(&self) -> Option<u64> {
         self.additions.is_empty().then_some(self.epoch)
     }
