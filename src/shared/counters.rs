@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     backend::{probe::PinReason, protocol::Transient},
-    metrics::{Histogram, Observed, Traffic},
+    metrics::{Evictions, Histogram, Observed, Traffic},
     pool::{self, ServerPool},
     sql::{Class, Reason},
 };
@@ -137,6 +137,10 @@ pub struct Metrics {
     pub reads: Reads,
     /// Requests that were run once more.
     pub repeats: Repeats,
+    /// Verdicts that have made room for others.
+    pub verdicts_evicted: Evictions,
+    /// Prepared statements that were closed on a server connection to make room for others.
+    pub server_statements_evicted: Evictions,
     /// Cancel requests that found their session.
     pub cancels: AtomicU64,
     /// Sessions pinned now, by reason.
