@@ -270,7 +270,8 @@ fn obey(pools: &[Pool], earlier: &[Pool]) {
 
 /// The console's part of the configuration, and what it tells of all of it.
 fn console(config: &Config) -> Console {
-    let config::Console { databases, admin_users, stats_users, max_clients, pause_timeout } = &config.console;
+    let config::Console { databases, admin_users, stats_users, max_clients, pause_timeout, like } =
+        &config.console;
     let keys = Diff::values(config).into_iter().map(|(name, value)| {
         let key = keys::find(&name);
         ToldKey {
@@ -286,6 +287,7 @@ fn console(config: &Config) -> Console {
         stats_users: stats_users.clone(),
         max_clients: *max_clients,
         pause_timeout: *pause_timeout,
+        like: *like,
         names_metrics: config.metrics.pgbouncer_names,
         http_token: config.listen.http_token.clone(),
         keys: keys.collect(),
