@@ -41,7 +41,7 @@ impl Site {
     fn start_with(change: impl FnOnce(ProxyConfig) -> ProxyConfig) -> Self {
         let (cluster, folder) = (Cluster::start(), Scratch::new());
         let proxy = Proxy::start(&change(Self::config(&cluster, &folder)).to_toml());
-        Self { cluster, proxy, folder: folder }
+        Self { cluster, proxy, folder }
     }
 
     async fn console(&self) -> RawClient {
