@@ -255,7 +255,7 @@ mod tests {
         let clients = json!({ "total": 250, "clients": [client] });
         view.tell(Told { path: Tab::Clients.path(), answer: Ok((health, clients)) });
         let shown = drawn_in(&mut view, 60, 20);
-        for part in ["1711878744", "79.2 ms", "app@a_pool", "nightly-re", "249 more"] {
+        for part in ["1711878744", "79.2 ms", "app@a_pool..", "nightly-r..", "249 more"] {
             assert!(shown.contains(part), "{part}:\n{shown}");
         }
         assert!(!shown.contains("127.0.0.1 "), "the least gives way:\n{shown}");
