@@ -37,6 +37,7 @@ pub(super) fn text(shared: &Snapshot) -> String {
     families.extend(requests(shared));
     families.extend(pins(shared));
     families.extend([repeats(shared), reads(shared)]);
+    families.push(evictions(shared));
     families.extend(listening(shared));
     families.extend(pools::families(shared));
     families.extend(servers(shared));
@@ -138,6 +139,22 @@ fn pins(shared: &Snapshot) -> [MetricFamily; 2] {
 fn repeats(shared: &Snapshot) -> MetricFamily {
     let counts = shared.metrics.repeats.read();
     list::REPEATS.of(counts.map(|(reason, count)| sample(&[("reason", reason.label())], count)))
+}
+
+/// In the order of [`list::CACHES`].
+fn evictions(shared: &Snapshot) -> MetricFamily {
+    let (statistics, texts) = shared.queries.evictions();
+    let counts = [
+        shared.metrics.verdicts_evicted.read(),
+        shared.statements.evictions().read(),
+        shared.metrics.server_statements_evicted.read(),
+        texts,
+        statistics,
+        shared.identities.evicted(),
+        shared.catalogs.evicted(),
+    ];
+    list::EVICTIONS
+        .of(list::CACHES.into_iter().zip(counts).map(|(cache, count)| sample(&[("cache", cache)], count)))
 }
 
 fn reads(shared: &Snapshot) -> MetricFamily {

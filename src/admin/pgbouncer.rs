@@ -12,10 +12,7 @@ use super::{
     samples::{Sample, label},
 };
 use crate::{
-    console::{
-        self,
-        figures::{Figures, Row, Seen},
-    },
+    console::figures::{Figures, Row, Seen},
     shared::Snapshot,
 };
 
@@ -129,7 +126,7 @@ pub(super) fn all() -> impl Iterator<Item = Described> {
 
 /// The families of all of them.
 pub(super) fn families(shared: &Snapshot) -> Vec<MetricFamily> {
-    let mut families = vec![VERSION_INFO.of([with([("version", console::PGBOUNCER)], 1.0)])];
+    let mut families = vec![VERSION_INFO.of([with([("version", shared.console.like.release())], 1.0)])];
     families.extend(others(shared));
     let seen = Seen::now(shared);
     families.extend(of_users(&seen.pools()));

@@ -8,7 +8,9 @@ use std::{
     },
 };
 
-use crate::{sql::Verdict, wire::message::Name};
+use quick_cache::DefaultHashBuilder;
+
+use crate::{metrics::Evictions, sql::Verdict, wire::message::Name};
 
 /// The start of the names that statements have on servers. Clients may not use it.
 pub const NAME_PREFIX: &[u8] = b"bulkhead_";
@@ -129,8 +131,9 @@ type Key = ((u64, u64), Box<[u8]>, Box<[u8]>);
 /// dropped from here lives on in its sessions and only loses the sharing.
 #[derive(Debug)]
 pub struct Statements {
-    known: quick_cache::sync::Cache<Key, Arc<Statement>, ByWeight>,
+    known: quick_cache::sync::Cache<Key, Arc<Statement>, ByWeight, DefaultHashBuilder, Evictions>,
     next: AtomicU64,
+    evictions: Evictions,
 }
 
 /// Weighs a statement by its bytes, and by the least that one of `count` may weigh, so that there are no more.
@@ -151,10 +154,17 @@ impl Statements {
     pub fn new(count: usize, bytes: usize) -> Self {
         let (count, bytes) = (count.max(1), bytes.max(1) as u64);
         let weighter = ByWeight { least: (bytes / count as u64).max(1) };
+        let (evictions, hashes) = (Evictions::default(), DefaultHashBuilder::default());
         Self {
-            known: quick_cache::sync::Cache::with_weighter(count, bytes, weighter),
+            known: quick_cache::sync::Cache::with(count, bytes, weighter, hashes, evictions.clone()),
             next: AtomicU64::new(1),
+            evictions,
         }
+    }
+
+    /// Statements that have made room for others, or were too long to be kept.
+    pub const fn evictions(&self) -> &Evictions {
+        &self.evictions
     }
 
     /// A statement that is shared with nobody.
@@ -324,14 +334,15 @@ impl Held {
     }
 
     /// Takes out what must be closed to stay within `capacity`, the longest unused first. An eighth goes at
-    /// once, so that the search for the oldest is rare.
-    pub fn evict(&mut self, capacity: usize) -> Vec<StatementId> {
+    /// once, so that the search for the oldest is rare. Those are counted.
+    pub fn evict(&mut self, capacity: usize, evictions: &Evictions) -> Vec<StatementId> {
         let mut evicted = std::mem::take(&mut self.doomed);
         if self.used.len() > capacity {
             let mut by_age: Vec<(u64, StatementId)> =
                 self.used.iter().map(|(id, there)| (there.last_used, *id)).collect();
             by_age.sort_unstable();
-            let surplus = self.used.len() - capacity + capacity / 8;
+            let surplus = (self.used.len() - capacity + capacity / 8).min(by_age.len());
+            evictions.add(surplus);
             evicted.extend(by_age.into_iter().take(surplus).map(|(_, id)| id));
             for id in &evicted {
                 self.used.remove(id);
@@ -371,9 +382,11 @@ mod tests {
         let statements = Statements::new(100, 1_000_000);
         fill(&statements, 10);
         assert!((50..=100).contains(&statements.known.len()), "{}", statements.known.len());
+        assert_eq!(statements.known.len() as u64 + statements.evictions().read(), 1_000);
         let statements = Statements::new(10_000, 16_000_000);
         fill(&statements, 50_000);
         assert!(statements.known.weight() <= 16_000_000, "{}", statements.known.weight());
+        assert_eq!(statements.known.len() as u64 + statements.evictions().read(), 1_000);
         assert!((40..=160).contains(&statements.known.len()), "{}", statements.known.len());
         // One that is too long to be kept can be used all the same.
         let long = "x".repeat(10_000_000);
@@ -385,11 +398,13 @@ mod tests {
     #[test]
     fn the_longest_unused_statements_go_first() {
         let mut held = Held::default();
+        let evictions = Evictions::default();
         (0..10).for_each(|id| held.insert(StatementId(id)));
         assert_eq!(held.touch(StatementId(0)), Known::There(Shape::default()));
-        assert_eq!(held.evict(9), [StatementId(1), StatementId(2)]);
+        assert_eq!(held.evict(9, &evictions), [StatementId(1), StatementId(2)]);
         assert!(held.has(StatementId(0)) && !held.has(StatementId(1)));
-        assert_eq!(held.evict(9), []);
+        assert_eq!(held.evict(9, &evictions), []);
+        assert_eq!(evictions.read(), 2);
     }
 
     #[test]
@@ -404,16 +419,17 @@ mod tests {
 
     #[test]
     fn local_statements_go_with_their_transaction() {
-        let mut held = Held::default();
+        let (mut held, evictions) = (Held::default(), Evictions::default());
         held.insert(StatementId(1));
         held.insert_local(StatementId(2));
         held.suspect_all();
         held.insert(StatementId(3));
         assert!(held.is_suspect(StatementId(1)) && !held.is_suspect(StatementId(3)));
-        assert_eq!(held.evict(9), []);
+        assert_eq!(held.evict(9, &evictions), []);
         held.end_transaction();
         assert!(!held.has(StatementId(2)));
-        assert_eq!(held.evict(9), [StatementId(2)]);
-        assert_eq!(held.evict(9), []);
+        assert_eq!(held.evict(9, &evictions), [StatementId(2)]);
+        assert_eq!(held.evict(9, &evictions), []);
+        assert_eq!(evictions.read(), 0, "it had to go anyway");
     }
 }

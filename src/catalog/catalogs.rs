@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::database::DatabaseCatalog;
-use crate::{backend::Identity, sql::Library};
+use crate::{backend::Identity, metrics::Evictions, sql::Library};
 
 /// Databases of which a snapshot is kept.
 const DATABASES_MAX: usize = 1_000;
@@ -40,6 +40,8 @@ pub struct Catalogs {
     pub(super) libraries: watch::Sender<Vec<Library>>,
     /// The seed of the fingerprints' hashes.
     pub(super) seed: u32,
+    /// Databases that nobody used any more, and that have made room for others.
+    evictions: Evictions,
 }
 
 impl Default for Catalogs {
@@ -53,6 +55,7 @@ impl Default for Catalogs {
             wanted: Notify::default(),
             libraries: watch::Sender::default(),
             seed,
+            evictions: Evictions::default(),
         }
     }
 }
@@ -70,12 +73,19 @@ impl Catalogs {
             return catalog;
         }
         if known.len() >= DATABASES_MAX {
+            let before = known.len();
             known.retain(|_, catalog| Arc::strong_count(catalog) > 1);
+            self.evictions.add(before - known.len());
         }
         let catalog = Arc::new(DatabaseCatalog::new(identity));
         known.insert(identity.database.clone(), Arc::clone(&catalog));
         self.wanted.notify_one();
         catalog
+    }
+
+    /// Databases that have made room for others.
+    pub fn evicted(&self) -> u64 {
+        self.evictions.read()
     }
 
     /// Reads the identity's database before the first client asks, and whether there are clients or not.

@@ -275,11 +275,13 @@ impl Diff {
 
     fn console(&mut self, old: &Console, new: &Console) {
         let show = |console: &Console| {
-            let Console { databases, admin_users, stats_users, max_clients, pause_timeout } = console;
+            let Console { databases, admin_users, stats_users, max_clients, pause_timeout, like } = console;
             let [databases, admins, stats] = [databases, admin_users, stats_users].map(|texts| list(texts));
-            [databases, admins, stats, max_clients.to_string(), shown(pause_timeout)]
+            let like = like.name().to_owned();
+            [databases, admins, stats, max_clients.to_string(), shown(pause_timeout), like]
         };
-        let names = ["databases", "admin_users", "stats_users", "max_clients", "pause_timeout"];
+        let names =
+            ["databases", "admin_users", "stats_users", "max_clients", "pause_timeout", "pgbouncer_version"];
         self.section("console", names, show(old), show(new));
     }
 

@@ -188,6 +188,7 @@ pub const KEYS: &[KeySection] = &[
         ("stats_users", Texts, "[]", Reload, "Users that may look: `SHOW`, and nothing else."),
         ("max_clients", Count, "20", Reload, "Consoles that may be open at once. They take none of `limits.max_clients`."),
         ("pause_timeout", Duration, r#""120s""#, Reload, "How long a statement waits for a pool that is paused, in place of `wait_timeout`."),
+        ("pgbouncer_version", Text, r#""1.25""#, Reload, "The version of PgBouncer whose columns it has, for consoles that are opened from then on. `1.26` counts clients' logins at the end of `SHOW STATS` and its kin, which pgmetrics does not read."),
     ]),
     section!("statistics", "What is counted of each statement, without its literals: `SHOW QUERIES` and `SHOW SLOW` on the console.", [
         ("queries", Count, "500", Reload, "Statements that are counted, each by its user, database and pool. Those used least recently make room for others; `0` for none. One takes about 1 KiB."),

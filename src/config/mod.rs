@@ -38,6 +38,7 @@ pub use crate::auth::tls::{
 pub use crate::auth::{RequireAuth, Secret};
 pub use crate::backend::{HostPort, SessionAttrs};
 pub use crate::sql::{Consistency, Tags};
+pub use crate::version::PgBouncer;
 pub use env::VARIABLES;
 pub use expand::{Environment, process_environment};
 pub use found::FoundLibrary;
@@ -384,6 +385,8 @@ pub struct Console {
     pub max_clients: usize,
     /// How long statements wait for a pool that is paused.
     pub pause_timeout: Duration,
+    /// The version of PgBouncer whose columns it has.
+    pub like: PgBouncer,
 }
 
 /// `[metrics]`
@@ -431,6 +434,7 @@ impl Default for Console {
             max_clients: 20,
             // PgBouncer's `query_wait_timeout`: a server is restarted within that.
             pause_timeout: Duration::from_secs(120),
+            like: PgBouncer::default(),
         }
     }
 }

@@ -8,8 +8,8 @@ use toml::de::DeTable;
 
 use super::{
     AcceptorSettings, Auth, AuthMethod, ClientCertificates, ClientMode, Config, Console, JobRules, Jobs,
-    Limits, Listen, ListenOnGap, Log, LogFormat, LogLevel, Metrics, Outbox, Secret, Server, Statistics, Tags,
-    Workers,
+    Limits, Listen, ListenOnGap, Log, LogFormat, LogLevel, Metrics, Outbox, PgBouncer, Secret, Server,
+    Statistics, Tags, Workers,
     expand::Environment,
     file::{Located, Section},
     fits,
@@ -405,7 +405,18 @@ fn console(section: &Section<'_>) -> Console {
         stats_users: values(section.texts("stats_users")),
         max_clients: section.count("max_clients", default.max_clients, &(1..=100)),
         pause_timeout: section.duration("pause_timeout", default.pause_timeout, MILLISECOND),
+        like: section.parsed("pgbouncer_version", default.like, pgbouncer_version),
     }
+}
+
+fn pgbouncer_version(text: &str) -> Result<PgBouncer, Wrong> {
+    let known = PgBouncer::ALL.into_iter().find(|version| version.name() == text);
+    known.ok_or_else(|| {
+        Wrong::new(
+            format!("{} is no version whose columns the console has", shown(text)),
+            "write \"1.25\" or \"1.26\"",
+        )
+    })
 }
 
 fn metrics(section: &Section<'_>) -> Metrics {

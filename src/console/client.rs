@@ -12,6 +12,7 @@ use crate::{
     session::reply::{self as session_reply, Reply},
     shared::{Current, Snapshot, cancels::CancelKey},
     socket::Socket,
+    version::PgBouncer,
     wire::{
         TxStatus,
         frame::{BadFrame, HEADER_BYTES, Header},
@@ -35,6 +36,7 @@ pub(crate) struct Entry {
     pub(crate) key: CancelKey,
     pub(crate) user: String,
     pub(crate) rights: Rights,
+    pub(crate) like: PgBouncer,
     pub(crate) current: Arc<Current>,
 }
 
@@ -84,6 +86,8 @@ pub(super) struct Console {
     pub(super) key: CancelKey,
     pub(super) user: String,
     pub(super) rights: Rights,
+    /// The version whose columns its client is told, as long as it stays.
+    pub(super) like: PgBouncer,
     pub(super) current: Arc<Current>,
     pub(super) status: TxStatus,
     /// A message of the extended protocol has failed: everything up to its Sync is dropped.
@@ -96,7 +100,7 @@ pub(super) struct Console {
 impl Console {
     /// The console of a client that was let in.
     pub(super) fn of(entry: Entry) -> Self {
-        let Entry { socket, unread, greeting, key, user, rights, current } = entry;
+        let Entry { socket, unread, greeting, key, user, rights, like, current } = entry;
         Self {
             socket,
             inbox: unread,
@@ -104,6 +108,7 @@ impl Console {
             key,
             user,
             rights,
+            like,
             current,
             status: TxStatus::Idle,
             skips: false,

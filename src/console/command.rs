@@ -1,7 +1,6 @@
 //! Commands, and how a statement's words become one.
 
 use super::{
-    PGBOUNCER,
     lexer::{Statement, Word},
     reply,
     show::Show,
@@ -183,9 +182,7 @@ fn select(rest: &[Word]) -> Option<Command> {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let show = match texts.as_slice() {
         ["1"] => Show::One,
-        ["version" | "pg_catalog.version", "(", ")"] => {
-            Show::Parameter("version", format!("PostgreSQL {PGBOUNCER} (Bulkhead's console, no server)"))
-        }
+        ["version" | "pg_catalog.version", "(", ")"] => Show::ServerVersion("version"),
         ["pg_advisory_unlock_all", "(", ")"] => return Some(Command::Ignored { tag: "SELECT 0" }),
         [_] => Show::named(rest)?,
         _ => return None,

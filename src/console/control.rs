@@ -84,8 +84,8 @@ impl Console {
                 Outcome::Rows(own::why_columns(), own::why(&why::report(&snapshot).await))
             }
             Command::Show(show) => {
-                let columns = show.columns().unwrap_or_else(|| Columns::new("", &[]));
-                Outcome::Rows(columns, show.rows(&snapshot))
+                let columns = show.columns(self.like).unwrap_or_else(|| Columns::new("", &[]));
+                Outcome::Rows(columns, show.rows(&snapshot, self.like))
             }
             Command::Ignored { .. } | Command::Begin | Command::Commit | Command::Rollback => {
                 Outcome::Done(None)

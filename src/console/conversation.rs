@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     session::reply::{self as session_reply, Reply},
+    version::PgBouncer,
     wire::{
         TxStatus,
         client::{Bind, Item, Parse},
@@ -205,7 +206,7 @@ impl Console {
             return Err(reply::has_no_parameters().into());
         }
         let command = self.statement(bind.statement)?.clone();
-        let columns = command.as_ref().and_then(columns_of);
+        let columns = command.as_ref().and_then(|command| columns_of(command, self.like));
         let asked = result_formats(bind.rest)?;
         let formats = match &columns {
             Some(columns) => columns.formats(&asked),
@@ -229,14 +230,16 @@ impl Console {
     fn on_describe(&mut self, body: &[u8]) -> Result<(), Stopped> {
         let (columns, formats) = match Item::read(body, "Describe")? {
             Item::Statement(name) => {
-                let columns = self.statement(name)?.as_ref().and_then(columns_of);
+                let command = self.statement(name)?.as_ref();
+                let columns = command.and_then(|command| columns_of(command, self.like));
                 message::no_parameters(&mut self.out);
                 (columns, Vec::new())
             }
             Item::Portal(name) => {
                 let unknown = || reply::no_such("portal", &String::from_utf8_lossy(name));
                 let portal = self.portals.get(name).ok_or_else(unknown)?;
-                (portal.command.as_ref().and_then(columns_of), portal.formats.clone())
+                let columns = portal.command.as_ref().and_then(|command| columns_of(command, self.like));
+                (columns, portal.formats.clone())
             }
         };
         match columns {
@@ -304,9 +307,9 @@ impl Console {
 }
 
 /// The columns of a command's rows; `None` if it has no rows.
-fn columns_of(command: &Command) -> Option<Columns> {
+fn columns_of(command: &Command, like: PgBouncer) -> Option<Columns> {
     match command {
-        Command::Show(show) => show.columns(),
+        Command::Show(show) => show.columns(like),
         _ => None,
     }
 }

@@ -6,10 +6,10 @@ use super::{
 };
 use crate::shared::{Snapshot, connections::Connections};
 
-/// Results of the console at one moment: connections are looked at once.
+/// Results of the console at one moment: connections are gone through once.
 pub(crate) struct Seen<'a> {
     snapshot: &'a Snapshot,
-    connections: Connections,
+    census: pools::Census,
 }
 
 /// A result of the console.
@@ -28,28 +28,29 @@ pub(crate) struct Row<'a> {
 impl<'a> Seen<'a> {
     /// Results of this moment.
     pub(crate) fn now(snapshot: &'a Snapshot) -> Self {
-        Self { snapshot, connections: Connections::of(snapshot) }
+        Self { snapshot, census: pools::Census::take(snapshot, &Connections::of(snapshot)) }
     }
 
     /// `SHOW POOLS`.
     pub(crate) fn pools(&self) -> Figures {
-        Figures::new(pools::pools_columns(), pools::pools(self.snapshot, &self.connections))
+        Figures::new(pools::pools_columns(), pools::pools(self.snapshot, &self.census))
     }
 
     /// `SHOW DATABASES`.
     pub(crate) fn databases(&self) -> Figures {
-        Figures::new(pools::databases_columns(), pools::databases(self.snapshot, &self.connections))
+        Figures::new(pools::databases_columns(), pools::databases(self.snapshot, &self.census))
     }
 
     /// `SHOW STATS_TOTALS`.
     pub(crate) fn totals(&self) -> Figures {
-        Figures::new(stats::totals_columns(), stats::totals(self.snapshot))
+        let like = self.snapshot.console.like;
+        Figures::new(stats::totals_columns(like), stats::totals(self.snapshot, like))
     }
 
     /// `SHOW LISTS`.
     pub(crate) fn lists(&self) -> Figures {
         let columns = Columns::new("si", &["list", "items"]);
-        Figures::new(columns, pools::lists(self.snapshot, &self.connections))
+        Figures::new(columns, pools::lists(self.snapshot, &self.census))
     }
 }
 

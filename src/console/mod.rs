@@ -45,11 +45,9 @@ pub(crate) use conversation::run;
 use crate::{
     session::reply::Reply,
     shared::{Process, Snapshot},
+    version::PgBouncer,
     wire::message,
 };
-
-/// The version of PgBouncer whose console this one is like.
-pub(crate) const PGBOUNCER: &str = "1.25.2";
 
 /// The rights of a console's client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +93,8 @@ pub(crate) fn rights(snapshot: &Snapshot, user: &str) -> Result<Rights, Reply> {
 pub(crate) const OWN_USERS: [&str; 2] = ["bulkhead", "pgbouncer"];
 
 /// Parameters that the client of a console is told, as ParameterStatus messages.
-pub(crate) fn parameters() -> Vec<u8> {
-    let version = format!("{PGBOUNCER}/bulkhead");
+pub(crate) fn parameters(like: PgBouncer) -> Vec<u8> {
+    let version = format!("{}/bulkhead", like.release());
     let mut out = Vec::new();
     for (name, value) in [
         ("server_version", version.as_str()),

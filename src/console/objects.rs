@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::{Map, Value as Json};
 
 use super::{
-    control, own, reply, show, sockets,
+    control, own, reply, sockets,
     table::{Columns, Rows, Value},
 };
 use crate::{
@@ -30,12 +30,12 @@ fn objects(columns: &Columns, rows: Rows) -> Vec<Json> {
 
 /// `SHOW PINS`.
 pub(crate) fn pins(snapshot: &Snapshot) -> Vec<Json> {
-    objects(&own::pins_columns(), show::Show::Pins.rows(snapshot))
+    objects(&own::pins_columns(), own::pins(snapshot))
 }
 
 /// `SHOW REASONS`.
 pub(crate) fn reasons(snapshot: &Snapshot) -> Vec<Json> {
-    objects(&own::reasons_columns(), show::Show::Reasons.rows(snapshot))
+    objects(&own::reasons_columns(), own::reasons(snapshot))
 }
 
 /// A part of `SHOW CLIENTS`, those that wait first, and how many clients there are.

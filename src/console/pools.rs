@@ -103,8 +103,41 @@ struct OfUser {
     longest_wait: Duration,
 }
 
-/// Each user's part of each pool, by the pools' positions.
-fn by_user(snapshot: &Snapshot, connections: &Connections) -> BTreeMap<(usize, String), OfUser> {
+/// Counts of all connections, which are looked at once for pools, databases and lists.
+pub(super) struct Census {
+    /// Each user's part of each pool, by the pools' positions.
+    by_user: BTreeMap<(usize, String), OfUser>,
+    /// Clients that use a pool, or would use it first, by its position. Those who wait are in none.
+    clients: Vec<usize>,
+    /// Clients that are let in, consoles left out.
+    let_in: usize,
+}
+
+impl Census {
+    /// Looks at all connections.
+    pub(super) fn take(snapshot: &Snapshot, connections: &Connections) -> Self {
+        let mut census = Self {
+            by_user: shares_by_user(snapshot, connections),
+            clients: vec![0; snapshot.pools.len()],
+            let_in: 0,
+        };
+        let mut counts: HashMap<(usize, &str), usize> = HashMap::new();
+        for client in &connections.clients {
+            census.let_in += usize::from(client.card().purpose != Purpose::Console);
+            if let Some(pool) = pool_of(snapshot, connections, client) {
+                *counts.entry((pool, &client.card().identity.user)).or_default() += 1;
+            }
+        }
+        for ((pool, user), count) in counts {
+            census.by_user.entry((pool, user.to_owned())).or_default().clients = count;
+            census.clients[pool] += count;
+        }
+        census
+    }
+}
+
+/// Each user's part of each pool, but for its clients.
+fn shares_by_user(snapshot: &Snapshot, connections: &Connections) -> BTreeMap<(usize, String), OfUser> {
     let mut found: BTreeMap<(usize, String), OfUser> = BTreeMap::new();
     for (at, pool) in snapshot.pools.iter().enumerate() {
         // Every pool has a row.
@@ -127,11 +160,6 @@ fn by_user(snapshot: &Snapshot, connections: &Connections) -> BTreeMap<(usize, S
             of_user.being_canceled += 1;
         }
     }
-    for client in &connections.clients {
-        if let Some(pool) = pool_of(snapshot, connections, client) {
-            found.entry((pool, client.card().identity.user.clone())).or_default().clients += 1;
-        }
-    }
     found
 }
 
@@ -150,9 +178,7 @@ fn pool_of(snapshot: &Snapshot, connections: &Connections, client: &Seen) -> Opt
         Activity::Idle => {}
     }
     let name = client.settings.as_ref().and_then(|settings| settings.get("application_name"));
-    let bound = card.bound.as_ref().and_then(|pool| snapshot.pool_named(pool));
-    let worker = snapshot.routes.workers.filter(|_| snapshot.is_worker(&card.identity.user, name));
-    Some(usize::from(bound.or(worker).unwrap_or(snapshot.routes.primary).0))
+    Some(usize::from(snapshot.first_pool(card, name).0))
 }
 
 /// How hosts are chosen, where there are several.
@@ -166,13 +192,12 @@ fn load_balance(pool: &Pool) -> Value {
     }
 }
 
-pub(super) fn pools(snapshot: &Snapshot, connections: &Connections) -> Rows {
-    let found = by_user(snapshot, connections);
-    let row = |((at, user), of_user): ((usize, String), OfUser)| {
-        let pool = &snapshot.pools[at];
+pub(super) fn pools(snapshot: &Snapshot, census: &Census) -> Rows {
+    let row = |((at, user), of_user): (&(usize, String), &OfUser)| {
+        let pool = &snapshot.pools[*at];
         vec![
             pool.name.clone().into(),
-            user.into(),
+            user.clone().into(),
             of_user.clients.into(),
             of_user.waiting.into(),
             of_user.cancels.into(),
@@ -190,16 +215,10 @@ pub(super) fn pools(snapshot: &Snapshot, connections: &Connections) -> Rows {
             load_balance(pool),
         ]
     };
-    all(found.into_iter().map(row).collect())
+    all(census.by_user.iter().map(row).collect())
 }
 
-pub(super) fn databases(snapshot: &Snapshot, connections: &Connections) -> Rows {
-    let mut clients: HashMap<usize, usize> = HashMap::new();
-    for client in &connections.clients {
-        if let Some(pool) = pool_of(snapshot, connections, client) {
-            *clients.entry(pool).or_default() += 1;
-        }
-    }
+pub(super) fn databases(snapshot: &Snapshot, census: &Census) -> Rows {
     let rows = snapshot.pools.iter().enumerate().map(|(at, pool)| {
         let servers: Vec<_> = pool.members.iter().map(|member| member.server()).collect();
         let hosts: Vec<&str> =
@@ -224,7 +243,7 @@ pub(super) fn databases(snapshot: &Snapshot, connections: &Connections) -> Rows 
             places.into(),
             taken.into(),
             Value::Int(0),
-            (clients.get(&at).copied().unwrap_or_default() + waiting).into(),
+            (census.clients[at] + waiting).into(),
             pool.members.iter().any(|member| member.is_paused()).into(),
             pool.members.iter().any(|member| member.is_disabled()).into(),
         ]
@@ -249,23 +268,21 @@ pub(super) fn users(snapshot: &Snapshot) -> Rows {
     all(counts.into_iter().map(row).collect())
 }
 
-pub(super) fn lists(snapshot: &Snapshot, connections: &Connections) -> Rows {
+pub(super) fn lists(snapshot: &Snapshot, census: &Census) -> Rows {
     let figures: Vec<_> =
         snapshot.pools.iter().flat_map(|pool| &pool.members).map(|member| member.figures()).collect();
     let places: usize = figures.iter().map(|figures| figures.max_connections).sum();
     let taken: usize = figures.iter().map(Figures::taken).sum();
     let clients = snapshot.metrics.clients.load(Ordering::Relaxed) as usize;
-    let is_in = |client: &&Seen| client.card().purpose != Purpose::Console;
-    let let_in = connections.clients.iter().filter(is_in).count();
     let items = [
         ("databases", snapshot.pools.len()),
         ("users", snapshot.identities.users.iter().count()),
         ("peers", 0),
-        ("pools", by_user(snapshot, connections).len()),
+        ("pools", census.by_user.len()),
         ("peer_pools", 0),
         ("free_clients", snapshot.limits.max_clients.saturating_sub(clients)),
         ("used_clients", clients),
-        ("login_clients", clients.saturating_sub(let_in)),
+        ("login_clients", clients.saturating_sub(census.let_in)),
         ("free_servers", places.saturating_sub(taken)),
         ("used_servers", taken),
         ("dns_names", 0),

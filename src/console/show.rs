@@ -3,14 +3,13 @@
 use std::fs;
 
 use super::{
-    PGBOUNCER,
     lexer::Word,
     own, pools, queries, routing, sockets, stats,
     table::{Columns, Rows, Value, all, none, one},
 };
 use crate::{
     shared::{Snapshot, connections::Connections},
-    version,
+    version::{self, PgBouncer},
 };
 
 /// A thing to be shown.
@@ -51,6 +50,8 @@ pub(super) enum Show {
     Slow,
     /// A parameter of PostgreSQL's sessions, and the value that it would have: what connection libraries ask for.
     Parameter(&'static str, String),
+    /// The version, under the name by which connection libraries ask for it.
+    ServerVersion(&'static str),
     /// The number one.
     One,
 }
@@ -135,7 +136,7 @@ impl Show {
                     return Some(show.clone());
                 }
                 if name == "server_version" {
-                    return Some(Self::Parameter("server_version", format!("{PGBOUNCER}/bulkhead")));
+                    return Some(Self::ServerVersion("server_version"));
                 }
                 let known = PARAMETERS.iter().find(|(known, _)| *known == name);
                 known.map(|(name, value)| Self::Parameter(name, (*value).to_owned()))
@@ -151,13 +152,13 @@ impl Show {
     }
 
     /// The columns of its rows; `None` if it has no rows.
-    pub(super) fn columns(&self) -> Option<Columns> {
+    pub(super) fn columns(&self, like: PgBouncer) -> Option<Columns> {
         Some(match self {
             Self::Help | Self::Fds => return None,
             Self::Version => Columns::new("s", &["version"]),
-            Self::Stats => stats::stats_columns(),
-            Self::StatsTotals => stats::totals_columns(),
-            Self::StatsAverages => stats::averages_columns(),
+            Self::Stats => stats::stats_columns(like),
+            Self::StatsTotals => stats::totals_columns(like),
+            Self::StatsAverages => stats::averages_columns(like),
             Self::Totals => Columns::new("sN", &["name", "value"]),
             Self::Pools => pools::pools_columns(),
             Self::Databases => pools::databases_columns(),
@@ -186,13 +187,14 @@ impl Show {
             Self::Why => own::why_columns(),
             Self::Queries => queries::columns(),
             Self::Slow => queries::slow_columns(),
-            Self::Parameter(name, _) => Columns::new("s", &[*name]),
+            Self::Parameter(name, _) | Self::ServerVersion(name) => Columns::new("s", &[*name]),
             Self::One => Columns::new("i", &["?column?"]),
         })
     }
 
     /// The rows, as things are now; those of `SHOW WHY` take time to find out, and are made elsewhere.
-    pub(super) fn rows(&self, snapshot: &Snapshot) -> Rows {
+    pub(super) fn rows(&self, snapshot: &Snapshot, like: PgBouncer) -> Rows {
+        let census = || pools::Census::take(snapshot, &Connections::of(snapshot));
         match self {
             Self::Help
             | Self::Fds
@@ -201,18 +203,20 @@ impl Show {
             | Self::Peers
             | Self::PeerPools
             | Self::Why => none(),
-            Self::Version => one([format!("PgBouncer {PGBOUNCER} (Bulkhead {})", version::VERSION).into()]),
-            Self::Stats => stats::stats(snapshot),
-            Self::StatsTotals => stats::totals(snapshot),
-            Self::StatsAverages => stats::averages(snapshot),
-            Self::Totals => stats::sums(snapshot),
-            Self::Pools => pools::pools(snapshot, &Connections::of(snapshot)),
-            Self::Databases => pools::databases(snapshot, &Connections::of(snapshot)),
+            Self::Version => {
+                one([format!("PgBouncer {} (Bulkhead {})", like.release(), version::VERSION).into()])
+            }
+            Self::Stats => stats::stats(snapshot, like),
+            Self::StatsTotals => stats::totals(snapshot, like),
+            Self::StatsAverages => stats::averages(snapshot, like),
+            Self::Totals => stats::sums(snapshot, like),
+            Self::Pools => pools::pools(snapshot, &census()),
+            Self::Databases => pools::databases(snapshot, &census()),
             Self::Clients => sockets::clients(snapshot),
             Self::Servers => sockets::servers(snapshot),
             Self::Sockets => sockets::sockets(snapshot, false),
             Self::ActiveSockets => sockets::sockets(snapshot, true),
-            Self::Lists => pools::lists(snapshot, &Connections::of(snapshot)),
+            Self::Lists => pools::lists(snapshot, &census()),
             Self::Users => pools::users(snapshot),
             Self::Config => config(snapshot),
             Self::Mem => memory(),
@@ -228,6 +232,10 @@ impl Show {
             Self::Queries => queries::rows(snapshot),
             Self::Slow => queries::slow_rows(snapshot),
             Self::Parameter(_, value) => one([value.clone().into()]),
+            Self::ServerVersion("server_version") => one([format!("{}/bulkhead", like.release()).into()]),
+            Self::ServerVersion(_) => {
+                one([format!("PostgreSQL {} (Bulkhead's console, no server)", like.release()).into()])
+            }
             Self::One => one([Value::Int(1)]),
         }
     }
@@ -317,7 +325,9 @@ mod tests {
         for (name, show) in NAMES {
             assert!(help.contains(&name.to_ascii_uppercase()), "{name}");
             // Its own assertion looks.
-            let _ = show.columns();
+            for like in PgBouncer::ALL {
+                let _ = show.columns(like);
+            }
         }
         assert!(help.contains("|TOTALS\nSHOW HEALTH|"), "{help}");
     }

@@ -5,61 +5,100 @@
 use std::time::Duration;
 
 use super::table::{Columns, Rows, Value, all};
-use crate::shared::{Snapshot, averages::PoolTotals};
+use crate::{
+    shared::{Snapshot, averages::PoolTotals},
+    version::PgBouncer,
+};
 
-/// The counts, in PgBouncer's order: the names in `STATS_TOTALS` and `TOTALS`, and those of averages.
-const COUNTS: [(&str, &str); 11] = [
-    ("server_assignment_count", "avg_server_assignment_count"),
-    ("xact_count", "avg_xact_count"),
-    ("query_count", "avg_query_count"),
-    ("bytes_received", "avg_recv"),
-    ("bytes_sent", "avg_sent"),
-    ("xact_time", "avg_xact_time"),
-    ("query_time", "avg_query_time"),
-    ("wait_time", "avg_wait_time"),
-    ("client_parse_count", "avg_client_parse_count"),
-    ("server_parse_count", "avg_server_parse_count"),
-    ("bind_count", "avg_bind_count"),
-];
-
-/// The names of totals in `STATS`.
-const TOTALS: [&str; 11] = [
-    "total_server_assignment_count",
-    "total_xact_count",
-    "total_query_count",
-    "total_received",
-    "total_sent",
-    "total_xact_time",
-    "total_query_time",
-    "total_wait_time",
-    "total_client_parse_count",
-    "total_server_parse_count",
-    "total_bind_count",
-];
-
-pub(super) fn stats_columns() -> Columns {
-    let averages = COUNTS.iter().map(|(_, average)| *average);
-    let names: Vec<&str> = ["database"].into_iter().chain(TOTALS).chain(averages).collect();
-    Columns::new("sNNNNNNNNNNNNNNNNNNNNNN", &names)
+/// A count, and what PgBouncer calls it in each table.
+struct Count {
+    /// The total in `STATS`.
+    total: &'static str,
+    /// The average in `STATS`.
+    average: &'static str,
+    /// The total in `STATS_TOTALS`.
+    alone: &'static str,
+    /// Both in `TOTALS`, behind `total_` and `avg_`: there it has the names that its source has.
+    inside: &'static str,
 }
 
-pub(super) fn totals_columns() -> Columns {
-    let names: Vec<&str> = ["database"].into_iter().chain(COUNTS.iter().map(|(total, _)| *total)).collect();
-    Columns::new("sNNNNNNNNNNN", &names)
+/// The counts, in PgBouncer's order.
+const COUNTS: [Count; 12] = [
+    count(
+        "total_server_assignment_count",
+        "avg_server_assignment_count",
+        "server_assignment_count",
+        "server_assignment_count",
+    ),
+    count("total_xact_count", "avg_xact_count", "xact_count", "xact_count"),
+    count("total_query_count", "avg_query_count", "query_count", "query_count"),
+    count("total_received", "avg_recv", "bytes_received", "client_bytes"),
+    count("total_sent", "avg_sent", "bytes_sent", "server_bytes"),
+    count("total_xact_time", "avg_xact_time", "xact_time", "xact_time"),
+    count("total_query_time", "avg_query_time", "query_time", "query_time"),
+    count("total_wait_time", "avg_wait_time", "wait_time", "wait_time"),
+    count(
+        "total_client_parse_count",
+        "avg_client_parse_count",
+        "client_parse_count",
+        "ps_client_parse_count",
+    ),
+    count(
+        "total_server_parse_count",
+        "avg_server_parse_count",
+        "server_parse_count",
+        "ps_server_parse_count",
+    ),
+    count("total_bind_count", "avg_bind_count", "bind_count", "ps_bind_count"),
+    // From 1.26 on.
+    count("total_client_login_count", "avg_client_login_count", "client_login_count", "client_login_count"),
+];
+
+/// The types of the columns of `STATS`; the other tables have the first ones of them.
+const KINDS: &str = "sNNNNNNNNNNNNNNNNNNNNNNNN";
+
+const fn count(
+    total: &'static str,
+    average: &'static str,
+    alone: &'static str,
+    inside: &'static str,
+) -> Count {
+    Count { total, average, alone, inside }
 }
 
-pub(super) fn averages_columns() -> Columns {
+/// The counts that a version of PgBouncer has.
+fn counts(like: PgBouncer) -> &'static [Count] {
+    match like {
+        PgBouncer::V1_25 => &COUNTS[..COUNTS.len() - 1],
+        PgBouncer::V1_26 => &COUNTS,
+    }
+}
+
+/// The name of the pool, and numbers of these names.
+fn columns(names: impl Iterator<Item = &'static str>) -> Columns {
+    let names: Vec<&str> = std::iter::once("database").chain(names).collect();
+    Columns::new(&KINDS[..names.len()], &names)
+}
+
+pub(super) fn stats_columns(like: PgBouncer) -> Columns {
+    let averages = counts(like).iter().map(|count| count.average);
+    columns(counts(like).iter().map(|count| count.total).chain(averages))
+}
+
+pub(super) fn totals_columns(like: PgBouncer) -> Columns {
+    columns(counts(like).iter().map(|count| count.alone))
+}
+
+pub(super) fn averages_columns(like: PgBouncer) -> Columns {
     // PgBouncer names the first of them here as it does totals.
-    let names = COUNTS.iter().enumerate().map(|(at, (total, average))| match at {
-        0..8 => *total,
-        _ => *average,
-    });
-    let names: Vec<&str> = ["database"].into_iter().chain(names).collect();
-    Columns::new("sNNNNNNNNNNN", &names)
+    columns(counts(like).iter().enumerate().map(|(at, count)| match at {
+        0..8 => count.alone,
+        _ => count.average,
+    }))
 }
 
 /// The totals of a pool, in the order of [`COUNTS`].
-fn values(totals: &PoolTotals) -> [u64; 11] {
+fn values(totals: &PoolTotals) -> [u64; COUNTS.len()] {
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     [
         totals.assignments,
@@ -74,11 +113,12 @@ fn values(totals: &PoolTotals) -> [u64; 11] {
         0,
         0,
         0,
+        totals.logins,
     ]
 }
 
 /// Averages over the last whole period: counts for each second, times for each of what they are of.
-fn average(totals: &PoolTotals, period: Duration) -> [u64; 11] {
+fn average(totals: &PoolTotals, period: Duration) -> [u64; COUNTS.len()] {
     let values = values(totals);
     let seconds = period.as_secs_f64();
     let each = |sum: u64, of: u64| sum.checked_div(of).unwrap_or_default();
@@ -99,26 +139,27 @@ fn rows(snapshot: &Snapshot, of: impl Fn(&str, &PoolTotals) -> Vec<u64>) -> Rows
     all(snapshot.pool_totals().map(row).collect())
 }
 
-fn averages_of(snapshot: &Snapshot, pool: &str) -> [u64; 11] {
+fn averages_of(snapshot: &Snapshot, pool: &str) -> [u64; COUNTS.len()] {
     let (totals, period) = snapshot.averages.of(pool);
     average(&totals, period)
 }
 
-pub(super) fn stats(snapshot: &Snapshot) -> Rows {
-    rows(snapshot, |name, totals| [values(totals), averages_of(snapshot, name)].concat())
+pub(super) fn stats(snapshot: &Snapshot, like: PgBouncer) -> Rows {
+    let known = counts(like).len();
+    rows(snapshot, |name, totals| [&values(totals)[..known], &averages_of(snapshot, name)[..known]].concat())
 }
 
-pub(super) fn totals(snapshot: &Snapshot) -> Rows {
-    rows(snapshot, |_, totals| values(totals).to_vec())
+pub(super) fn totals(snapshot: &Snapshot, like: PgBouncer) -> Rows {
+    rows(snapshot, |_, totals| values(totals)[..counts(like).len()].to_vec())
 }
 
-pub(super) fn averages(snapshot: &Snapshot) -> Rows {
-    rows(snapshot, |name, _| averages_of(snapshot, name).to_vec())
+pub(super) fn averages(snapshot: &Snapshot, like: PgBouncer) -> Rows {
+    rows(snapshot, |name, _| averages_of(snapshot, name)[..counts(like).len()].to_vec())
 }
 
 /// `SHOW TOTALS`: totals and averages of all pools together, a row for each.
-pub(super) fn sums(snapshot: &Snapshot) -> Rows {
-    let (mut all_totals, mut all_averages) = ([0_u64; 11], [0_u64; 11]);
+pub(super) fn sums(snapshot: &Snapshot, like: PgBouncer) -> Rows {
+    let (mut all_totals, mut all_averages) = ([0_u64; COUNTS.len()], [0_u64; COUNTS.len()]);
     for (name, totals) in snapshot.pool_totals() {
         let average = averages_of(snapshot, name);
         for (at, value) in values(&totals).into_iter().enumerate() {
@@ -126,9 +167,11 @@ pub(super) fn sums(snapshot: &Snapshot) -> Rows {
             all_averages[at] = all_averages[at].saturating_add(average[at]);
         }
     }
-    let totals = COUNTS.iter().zip(all_totals).map(|((name, _), value)| (format!("total_{name}"), value));
-    let averages = COUNTS.iter().zip(all_averages).map(|((_, name), value)| ((*name).to_owned(), value));
-    all(totals.chain(averages).map(|(name, value)| vec![name.into(), value.into()]).collect())
+    let named = |what: &'static str, sums: [u64; COUNTS.len()]| {
+        let rows = counts(like).iter().zip(sums);
+        rows.map(move |(count, sum)| vec![format!("{what}_{}", count.inside).into(), sum.into()])
+    };
+    all(named("total", all_totals).chain(named("avg", all_averages)).collect())
 }
 
 #[cfg(test)]
@@ -146,8 +189,9 @@ mod tests {
             transaction_time: Duration::from_micros(1_200),
             request_time: Duration::from_micros(4_800),
             wait_time: Duration::from_micros(600),
+            logins: 180,
         };
-        assert_eq!(average(&totals, Duration::from_secs(60)), [1, 2, 4, 100, 1_000, 10, 20, 10, 0, 0, 0]);
-        assert_eq!(average(&PoolTotals::default(), Duration::ZERO), [0; 11]);
+        assert_eq!(average(&totals, Duration::from_secs(60)), [1, 2, 4, 100, 1_000, 10, 20, 10, 0, 0, 0, 3]);
+        assert_eq!(average(&PoolTotals::default(), Duration::ZERO), [0; COUNTS.len()]);
     }
 }

@@ -74,14 +74,14 @@ async fn log_in(socket: Socket, current: Arc<Current>, home: Home) -> Option<(Bo
     let refused = match entered {
         Ok(Entered::Console { user, rights, key, greeting, place }) => {
             let (socket, unread) = (stranger.socket.expect("the login has ended on it"), stranger.unread);
-            let entry = console::Entry { socket, unread, greeting, key, user, rights, current };
+            let like = snapshot.console.like;
+            let entry = console::Entry { socket, unread, greeting, key, user, rights, like, current };
             drop(snapshot);
             console::run(entry).await;
             drop(place);
             return None;
         }
         Ok(Entered::Client(admitted, counted)) => {
-            snapshot.metrics.logins.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let Admitted { kind, key, greeting } = admitted;
             let (socket, unread) = (stranger.socket.expect("the login has ended on it"), stranger.unread);
             return match kind {
@@ -195,6 +195,7 @@ async fn enter(stranger: &mut Stranger, snapshot: &Arc<Snapshot>, home: Home) ->
         .map_err(|reply| reply::hint_at_pools(reply, &start.database, &pools))?;
     let long_key = start.minor >= 2;
     let card = card_of(&kind, &start, snapshot, stranger.socket.as_ref());
+    snapshot.count_login(&card, application_name(&start));
     let (key, greeting) = greet(snapshot, long_key, card, &parameters)?;
     Ok(Entered::Client(Admitted { kind, key, greeting }, counted))
 }
@@ -218,7 +219,8 @@ async fn enter_console(
     let place = console::Place::take(snapshot)?;
     let identity = Identity::new(&*start.database, &*start.user, Credentials::default());
     let card = Card::new(Arc::new(identity), Purpose::Console, None, stranger.socket.as_ref());
-    let (key, greeting) = greet(snapshot, start.minor >= 2, card, &console::parameters())?;
+    let (key, greeting) =
+        greet(snapshot, start.minor >= 2, card, &console::parameters(snapshot.console.like))?;
     let settings = Settings::new(start.settings.clone());
     key.has_settings(&Arc::new(settings));
     Ok(Entered::Console { user: start.user.clone(), rights, key, greeting, place })
@@ -274,12 +276,16 @@ fn take_place(start: &Startup, snapshot: &Snapshot) -> Result<CountedClient, Rep
 }
 
 fn claim_of(start: &Startup) -> Claim {
-    let named = start.settings.iter().find(|(name, _)| name == "application_name");
     Claim {
         user: start.user.clone(),
         database: start.database.clone(),
-        application_name: named.map(|(_, value)| value.clone()).unwrap_or_default(),
+        application_name: application_name(start).unwrap_or_default().to_owned(),
     }
+}
+
+fn application_name(start: &Startup) -> Option<&str> {
+    let named = start.settings.iter().find(|(name, _)| name == "application_name");
+    named.map(|(_, value)| value.as_str())
 }
 
 /// What an authenticated client gets, and the parameters (ParameterStatus) that it is told.

@@ -1,8 +1,10 @@
 //! Counters and histograms: relaxed atomics, so that counting looks nothing up and waits for nobody.
 
+mod evictions;
 mod histogram;
 mod traffic;
 
+pub use evictions::Evictions;
 pub use histogram::{Histogram, Observed};
 pub use traffic::Traffic;
 

@@ -370,7 +370,8 @@ impl Rewriting<'_> {
     /// Closes the statements that the backend has too many of.
     fn close_surplus(&mut self, rewrite: &mut Rewrite<'_>) {
         let limit = self.view.snapshot.limits.prepared_per_backend;
-        for id in self.leased.statements.evict(limit) {
+        let evictions = &self.view.snapshot.metrics.server_statements_evicted;
+        for id in self.leased.statements.evict(limit, evictions) {
             rewrite.close(id);
         }
     }

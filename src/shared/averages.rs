@@ -28,6 +28,8 @@ pub struct PoolTotals {
     pub request_time: Duration,
     /// Time that clients waited for a server connection.
     pub wait_time: Duration,
+    /// Clients that have logged in, and would use the pool first.
+    pub logins: u64,
 }
 
 /// The two last times that totals were noted.
@@ -58,6 +60,7 @@ impl PoolTotals {
             transaction_time: self.transaction_time.saturating_sub(before.transaction_time),
             request_time: self.request_time.saturating_sub(before.request_time),
             wait_time: self.wait_time.saturating_sub(before.wait_time),
+            logins: self.logins.saturating_sub(before.logins),
         }
     }
 }

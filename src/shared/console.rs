@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::auth::Secret;
+use crate::{auth::Secret, version::PgBouncer};
 
 /// The console's part of the configuration.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub struct Console {
     pub max_clients: usize,
     /// How long statements wait for a pool that is paused.
     pub pause_timeout: Duration,
+    /// The version of PgBouncer whose columns it has.
+    pub like: PgBouncer,
     /// Whether metrics have its figures as well, under the names of pgbouncer_exporter.
     pub names_metrics: bool,
     /// The bearer token that actions over HTTP need; without one there are none.
@@ -50,6 +52,7 @@ impl Default for Console {
             stats_users: Vec::new(),
             max_clients: 20,
             pause_timeout: Duration::from_secs(120),
+            like: PgBouncer::default(),
             names_metrics: false,
             http_token: None,
             keys: Vec::new(),

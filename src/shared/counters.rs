@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     backend::{probe::PinReason, protocol::Transient},
-    metrics::{Histogram, Observed, Traffic},
+    metrics::{Evictions, Histogram, Observed, Traffic},
     pool::{self, ServerPool},
     sql::{Class, Reason},
 };
@@ -39,6 +39,8 @@ pub struct Requests {
     transactions: Durations,
     /// Transactions that began on a backend which their session had kept from an earlier one.
     again: AtomicU64,
+    /// Clients that have logged in and would use the pool first.
+    logins: AtomicU64,
 }
 
 impl Default for Requests {
@@ -49,6 +51,7 @@ impl Default for Requests {
             parts: durations(),
             transactions: durations(),
             again: AtomicU64::new(0),
+            logins: AtomicU64::new(0),
         }
     }
 }
@@ -70,6 +73,16 @@ impl Requests {
     /// Transactions that began on a backend which their session had kept.
     pub fn again(&self) -> u64 {
         self.again.load(Ordering::Relaxed)
+    }
+
+    /// Counts the login of a client that would use the pool first.
+    pub(crate) fn count_login(&self) {
+        self.logins.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Clients that have logged in and would use the pool first.
+    pub fn logins(&self) -> u64 {
+        self.logins.load(Ordering::Relaxed)
     }
 
     /// Notes how long a request took that was a transaction of its own.
@@ -137,6 +150,10 @@ pub struct Metrics {
     pub reads: Reads,
     /// Requests that were run once more.
     pub repeats: Repeats,
+    /// Verdicts that have made room for others.
+    pub verdicts_evicted: Evictions,
+    /// Prepared statements that were closed on a server connection to make room for others.
+    pub server_statements_evicted: Evictions,
     /// Cancel requests that found their session.
     pub cancels: AtomicU64,
     /// Sessions pinned now, by reason.

@@ -9,6 +9,7 @@ use std::{
 use crate::{
     auth::{AuthError, ScramKeys, ScramVerifier, Users, scram::MockKey},
     backend::{Credentials, Identity, secret::LoginSecret},
+    metrics::Evictions,
 };
 
 /// How clients prove who they are.
@@ -56,6 +57,7 @@ struct Logins {
     url_user: String,
     url_database: String,
     identities: HashMap<(String, String), Arc<Identity>>,
+    evictions: Evictions,
 }
 
 impl Identities {
@@ -73,6 +75,7 @@ impl Identities {
             url_user: url_user.clone(),
             url_database: url_database.clone(),
             identities: HashMap::new(),
+            evictions: Evictions::default(),
         };
         let known = Arc::new(Known(Mutex::new(logins)));
         Ok(Self {
@@ -145,6 +148,11 @@ impl Identities {
         }
     }
 
+    /// Identities that nobody used any more, and that have made room for others.
+    pub fn evicted(&self) -> u64 {
+        self.known.lock().evictions.read()
+    }
+
     /// The identity of a pair; `None` if there are too many.
     pub fn identity(&self, database: &str, user: &str) -> Option<Arc<Identity>> {
         let mut logins = self.known.lock();
@@ -154,7 +162,9 @@ impl Identities {
         }
         if logins.identities.len() >= IDENTITIES_MAX {
             // Those that no session and no backend uses any more.
+            let before = logins.identities.len();
             logins.identities.retain(|_, identity| Arc::strong_count(identity) > 1);
+            logins.evictions.add(before - logins.identities.len());
         }
         if logins.identities.len() >= IDENTITIES_MAX {
             return None;

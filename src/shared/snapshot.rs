@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     averages::PoolTotals,
+    card::Card,
     console::Console,
     counters::{ReadOn, Requests},
     greetings::Greetings,
@@ -180,10 +181,28 @@ impl Snapshot {
         self.pools.iter().position(|pool| pool.name == name).map(|at| PoolId(at as u8))
     }
 
+    /// The pool that a client would use first: the one it is bound to, that of workers, or the primary's.
+    pub(crate) fn first_pool(&self, card: &Card, application_name: Option<&str>) -> PoolId {
+        let bound = card.bound.as_ref().and_then(|pool| self.pool_named(pool));
+        let is_worker = || self.is_worker(&card.identity.user, application_name);
+        let worker = || self.routes.workers.filter(|_| is_worker());
+        bound.or_else(worker).unwrap_or(self.routes.primary)
+    }
+
+    /// Counts a client that was let in.
+    pub(crate) fn count_login(&self, card: &Card, application_name: Option<&str>) {
+        self.metrics.logins.fetch_add(1, Ordering::Relaxed);
+        self.requests[usize::from(self.first_pool(card, application_name).0)].count_login();
+    }
+
     /// The work of each pool from the start on.
     pub fn pool_totals(&self) -> impl Iterator<Item = (&str, PoolTotals)> {
         self.pools.iter().zip(&self.requests).map(|(pool, requests)| {
-            let mut totals = PoolTotals { transactions: requests.again(), ..PoolTotals::default() };
+            let mut totals = PoolTotals {
+                transactions: requests.again(),
+                logins: requests.logins(),
+                ..PoolTotals::default()
+            };
             for (_, _, count) in requests.read() {
                 totals.requests += count;
             }

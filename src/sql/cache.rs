@@ -15,12 +15,13 @@ use super::{
     tables::Tables,
     verdict::{Class, Reason, Verdict},
 };
+use crate::metrics::Evictions;
 
 /// Judges texts by one set of rules and remembers what it judged.
 pub struct Classifier {
     rules: Rules,
     keys: Keys,
-    verdicts: Cache<(u64, Key), Verdict, quick_cache::UnitWeighter, foldhash::fast::RandomState>,
+    verdicts: Cache<(u64, Key), Verdict, quick_cache::UnitWeighter, foldhash::fast::RandomState, Evictions>,
     statement_bytes: usize,
     refusals: AtomicU64,
 }
@@ -35,13 +36,18 @@ impl Classifier {
     /// A classifier that remembers up to `verdicts` texts and does not read those of more than
     /// `statement_bytes`.
     pub fn new(rules: Rules, verdicts: usize, statement_bytes: usize) -> Self {
+        Self::counting(rules, verdicts, statement_bytes, Evictions::default())
+    }
+
+    /// The same, which counts here the verdicts that make room for others.
+    pub fn counting(rules: Rules, verdicts: usize, statement_bytes: usize, evictions: Evictions) -> Self {
         let verdicts = verdicts.max(1);
         let verdicts = Cache::with(
             verdicts,
             verdicts as u64,
             quick_cache::UnitWeighter,
             foldhash::fast::RandomState::default(),
-            quick_cache::sync::DefaultLifecycle::default(),
+            evictions,
         );
         Self {
             keys: Keys::new(rules.worker_tags.clone()),

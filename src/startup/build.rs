@@ -14,6 +14,7 @@ use crate::{
     causal::progress::{LagBounds, Progress},
     config::{self, AuthMethod, Config, ListenOnGap, diff::Diff, keys},
     listen::{ListenLimits, Listeners, OnGap},
+    metrics::Evictions,
     pool::{self, Gate, Pool, ServerPool},
     route::{PoolId, Routes},
     shared::{
@@ -105,11 +106,13 @@ impl Draft {
             .map(|pool| pool_of(pool, &config, &servers, &known, spawner, &mut adjustments))
             .collect();
         let epoch = earlier.as_ref().map_or(1, |shared| shared.epoch + 1);
+        let process =
+            earlier.as_ref().map_or_else(|| process(&config, spawner), |shared| Arc::clone(&shared.process));
         let (classifier, classifier_epoch) = match before {
             Some(before) if judges_alike(&before.config, &config) => {
                 (Arc::clone(&before.shared.classifier), before.shared.classifier_epoch)
             }
-            _ => (Arc::new(classifier(&config)?), epoch),
+            _ => (Arc::new(classifier(&config, process.metrics.verdicts_evicted.clone())?), epoch),
         };
         let at_primary = primary_server(&config);
         let same_primary = before.filter(|before| {
@@ -123,8 +126,6 @@ impl Draft {
             })
             .collect();
         let routes = routes(&config);
-        let process =
-            earlier.as_ref().map_or_else(|| process(&config, spawner), |shared| Arc::clone(&shared.process));
         let reads = reads(&config);
         let bounds = LagBounds { max_lag: reads.max_lag, max_lag_bytes: reads.max_lag_bytes as u64 };
         let known = earlier.as_ref().map(|shared| &shared.health);
@@ -269,7 +270,8 @@ fn obey(pools: &[Pool], earlier: &[Pool]) {
 
 /// The console's part of the configuration, and what it tells of all of it.
 fn console(config: &Config) -> Console {
-    let config::Console { databases, admin_users, stats_users, max_clients, pause_timeout } = &config.console;
+    let config::Console { databases, admin_users, stats_users, max_clients, pause_timeout, like } =
+        &config.console;
     let keys = Diff::values(config).into_iter().map(|(name, value)| {
         let key = keys::find(&name);
         ToldKey {
@@ -285,6 +287,7 @@ fn console(config: &Config) -> Console {
         stats_users: stats_users.clone(),
         max_clients: *max_clients,
         pause_timeout: *pause_timeout,
+        like: *like,
         names_metrics: config.metrics.pgbouncer_names,
         http_token: config.listen.http_token.clone(),
         keys: keys.collect(),
@@ -310,9 +313,9 @@ fn listen_limits(limits: &config::Limits) -> ListenLimits {
     ListenLimits { bytes_per_session: limits.notifications_per_client, on_gap }
 }
 
-fn classifier(config: &Config) -> Result<Classifier, UnknownPreset> {
+fn classifier(config: &Config, evictions: Evictions) -> Result<Classifier, UnknownPreset> {
     let limits = &config.limits;
-    Ok(Classifier::new(rules(config)?, limits.verdict_cache, limits.statement_bytes))
+    Ok(Classifier::counting(rules(config)?, limits.verdict_cache, limits.statement_bytes, evictions))
 }
 
 /// Whether both configurations give every text the same verdict, remembered in as many places.

@@ -65,6 +65,17 @@ pub(in crate::admin) enum Values {
     Words(fn() -> Vec<&'static str>),
 }
 
+/// Memories of which the oldest, or what is used least, makes room for what is new.
+pub(in crate::admin) const CACHES: [&str; 7] = [
+    "verdicts",
+    "prepared_statements",
+    "server_statements",
+    "query_texts",
+    "query_statistics",
+    "identities",
+    "catalogs",
+];
+
 /// Users that are told apart.
 pub(in crate::admin) const USERS_MAX: usize = 100;
 
@@ -130,6 +141,7 @@ const FAILURE: Label = words("reason", || FailureKind::ALL.map(FailureKind::labe
 const REFUSAL: Label = words("reason", || vec!["full", "timeout", "unreachable", "closing"]);
 const STATE: Label = words("state", || vec!["active", "idle", "connecting", "closing"]);
 const ORIGIN: Label = words("origin", || vec!["server", "bulkhead"]);
+const CACHE: Label = words("cache", || CACHES.to_vec());
 const RESULT: Label = words("result", || vec!["ok", "failed"]);
 
 /// One line a metric: its name here, type, name, labels, unit, meaning.
@@ -175,6 +187,7 @@ list! {
     SESSION_PINS: Counter "bulkhead_session_pins_total" [PIN] Count "Times that a client began to keep its server connection between transactions, by the state that tied it to it.";
     REPEATS: Counter "bulkhead_repeats_total" [TRANSIENT] Count "Reads that were run once more on another connection, by why the first one failed.";
     READS: Counter "bulkhead_replica_reads_total" [READ_ON, READ_WHY] Count "Reads that might use a replica, by where they ran and why. On a replica, fresh: enough at once; held: until it was. On the primary, fresh_write: a table was written; floor: the session has seen more; lag: a strong read; no_replica: none serves reads. On either, transaction: it was opened there before.";
+    EVICTIONS: Counter "bulkhead_cache_evictions_total" [CACHE] Count "Entries of bounded memories that have made room for others; a number that goes on growing says that the bound is too low for what clients send. verdicts: classes of texts (limits.verdict_cache); prepared_statements: statements that clients share (limits.prepared_bytes, limits.verdict_cache); server_statements: statements closed on a server connection (limits.prepared_per_backend); query_texts, query_statistics: texts and entries of SHOW QUERIES (statistics.queries); identities, catalogs: users and databases that nobody uses now.";
 
     LISTENERS: Gauge "bulkhead_listeners" [] Count "Clients that listen for notifications now.";
     CHANNELS: Gauge "bulkhead_listen_channels" [] Count "Channels that clients listen to now, each counted once for its database.";

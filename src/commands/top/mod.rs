@@ -4,8 +4,12 @@
 //! |---|---|
 //! | `asking` | a thread that asks, so that keys are answered while it waits |
 //! | `view` | what is drawn, out of what was told; no I/O |
+//! | `contents` | the tables of each tab |
+//! | `sheet` | how a table fits into the terminal |
 
 mod asking;
+mod contents;
+mod sheet;
 mod view;
 
 use std::{

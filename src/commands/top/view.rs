@@ -4,18 +4,18 @@ use std::fmt::Write as _;
 
 use ratatui::{
     Frame,
-    layout::{Constraint, Layout},
+    layout::{Constraint, Layout, Rect},
     style::{Color, Modifier, Style},
     text::{Line, Span},
-    widgets::{Cell, Paragraph, Row, Table, TableState},
+    widgets::{Paragraph, TableState, Wrap},
 };
 use serde_json::Value as Json;
 
-use super::asking::Told;
-use crate::startup::telemetry::OneLine;
-
-/// Places of a pool that are drawn one by one.
-const BAR: usize = 16;
+use super::{
+    asking::Told,
+    contents::{self, one_line, text},
+    sheet::dim,
+};
 
 /// A tab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,20 +59,6 @@ pub(super) struct View {
     top: usize,
 }
 
-/// A table: widths, titles, rows.
-struct Sheet {
-    widths: Vec<Constraint>,
-    titles: Vec<&'static str>,
-    rows: Vec<Row<'static>>,
-}
-
-impl Sheet {
-    fn table(self) -> Table<'static> {
-        let header = Row::new(self.titles).style(dim());
-        Table::new(self.rows, self.widths).header(header).column_spacing(1)
-    }
-}
-
 impl View {
     pub(super) fn new(url: &str) -> Self {
         let (health, contents) = (Json::Null, ("", Json::Null));
@@ -114,6 +100,7 @@ impl View {
         ]);
         let [head, sentence, tabs, body, foot] = areas.areas(frame.area());
         frame.render_widget(self.head(), head);
+        let [_, sentence] = Layout::horizontal([Constraint::Length(1), Constraint::Min(0)]).areas(sentence);
         frame.render_widget(self.sentence(), sentence);
         frame.render_widget(self.tabs(), tabs);
         self.draw_body(frame, body);
@@ -122,12 +109,13 @@ impl View {
     }
 
     fn head(&self) -> Paragraph<'static> {
-        let mut head = format!(" Bulkhead {}  {}", text(&self.health["version"]), self.url);
+        let mut head = format!(" Bulkhead {}", text(&self.health["version"]));
         if let (Some(clients), Some(most)) =
             (self.health["clients"].as_u64(), self.health["max_clients"].as_u64())
         {
             let _ = write!(head, "  {clients} of {most} clients");
         }
+        let _ = write!(head, "  {}", self.url);
         Paragraph::new(head).style(dim())
     }
 
@@ -140,7 +128,7 @@ impl View {
             (None, None) => ("asking".to_owned(), Color::Reset),
         };
         let style = Style::new().fg(color).add_modifier(Modifier::BOLD);
-        Paragraph::new(Line::from(Span::styled(format!(" {words}"), style)))
+        Paragraph::new(Line::from(Span::styled(words, style))).wrap(Wrap { trim: true })
     }
 
     fn tabs(&self) -> Paragraph<'static> {
@@ -155,269 +143,35 @@ impl View {
         Paragraph::new(Line::from(spans.flatten().collect::<Vec<_>>()))
     }
 
-    fn draw_body(&mut self, frame: &mut Frame<'_>, area: ratatui::layout::Rect) {
+    fn draw_body(&mut self, frame: &mut Frame<'_>, area: Rect) {
         let contents = if self.contents.0 == self.tab.path() { &self.contents.1 } else { &Json::Null };
         if contents.is_null() {
             return;
         }
         let (sheet, area) = match self.tab {
             Tab::Pools => {
-                let pools = pools(contents);
+                let holders = contents::holders(contents);
+                // Those who wait and hold have half of the space, if they are so many.
+                let for_holders = (holders.rows.len() + 1).min(usize::from(area.height / 2));
+                let rows_max = usize::from(area.height).saturating_sub(for_holders + 2);
+                let pools = contents::pools(contents, rows_max);
                 let [above, _, below] = Layout::vertical([
                     Constraint::Length(pools.rows.len() as u16 + 1),
                     Constraint::Length(1),
                     Constraint::Min(0),
                 ])
                 .areas(area);
-                frame.render_widget(pools.table(), above);
-                (holders(contents), below)
+                frame.render_widget(pools.table(above.width), above);
+                (holders, below)
             }
-            Tab::Servers => (servers(contents), area),
-            Tab::Clients => (clients(contents), area),
-            Tab::Queries => (queries(contents), area),
-            Tab::Events => (events(contents), area),
+            Tab::Servers => (contents::servers(contents), area),
+            Tab::Clients => (contents::clients(contents), area),
+            Tab::Queries => (contents::queries(contents), area),
+            Tab::Events => (contents::events(contents), area),
         };
         self.top = self.top.min(sheet.rows.len().saturating_sub(1));
         let mut state = TableState::new().with_offset(self.top);
-        frame.render_stateful_widget(sheet.table(), area, &mut state);
-    }
-}
-
-fn dim() -> Style {
-    Style::new().add_modifier(Modifier::DIM)
-}
-
-fn red() -> Style {
-    Style::new().fg(Color::Red).add_modifier(Modifier::BOLD)
-}
-
-/// A text of somebody else's, in which nothing speaks to the terminal.
-fn one_line(text: &str) -> String {
-    let mut out = OneLine(String::new());
-    let _ = out.write_str(text);
-    out.0
-}
-
-fn text(json: &Json) -> String {
-    match json {
-        Json::Null => "-".to_owned(),
-        Json::String(text) => one_line(text),
-        other => other.to_string(),
-    }
-}
-
-fn list<'j>(json: &'j Json, name: &str) -> impl Iterator<Item = &'j Json> {
-    json[name].as_array().into_iter().flatten()
-}
-
-fn duration(json: &Json) -> String {
-    match json.as_f64() {
-        None => "-".to_owned(),
-        Some(seconds) if seconds < 0.9995 => format!("{:.1} ms", seconds * 1000.0),
-        Some(seconds) if seconds < 120.0 => format!("{seconds:.1} s"),
-        Some(seconds) if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
-        Some(seconds) => format!("{:.0} h", seconds / 3600.0),
-    }
-}
-
-fn micros(json: &Json) -> String {
-    duration(&json.as_f64().map_or(Json::Null, |count| (count / 1e6).into()))
-}
-
-/// The places of a pool: in use, idle, and room.
-fn bar(pool: &Json) -> Line<'static> {
-    let count = |name: &str| pool[name].as_u64().unwrap_or_default() as usize;
-    let most = count("max_connections").max(1);
-    let scale = |part: usize| if most <= BAR { part } else { (part * BAR).div_ceil(most) };
-    let (active, idle, all) = (scale(count("active")), scale(count("idle")), scale(most));
-    let color = if count("waiting") > 0 { Color::Red } else { Color::Cyan };
-    Line::from(vec![
-        Span::styled("█".repeat(active), Style::new().fg(color)),
-        Span::styled("▒".repeat(idle.min(all.saturating_sub(active))), Style::new().fg(Color::Cyan)),
-        Span::styled("·".repeat(all.saturating_sub(active + idle)), dim()),
-    ])
-}
-
-fn pools(json: &Json) -> Sheet {
-    let row = |pool: &Json| {
-        let waits = pool["waiting"].as_u64().unwrap_or_default();
-        let style = if waits > 0 { red() } else { Style::new() };
-        let use_ = format!("{} of {}", text(&pool["active"]), text(&pool["max_connections"]));
-        Row::new(vec![
-            Cell::from(text(&pool["name"])),
-            Cell::from(text(&pool["state"])).style(style),
-            Cell::from(use_),
-            Cell::from(bar(pool)),
-            Cell::from(waits.to_string()).style(style),
-            Cell::from(duration(&pool["longest_wait_seconds"])).style(style),
-            Cell::from(duration(&pool["wait_p95_seconds"])),
-            Cell::from(text(&pool["pinned"])),
-        ])
-    };
-    Sheet {
-        widths: vec![
-            Constraint::Min(8),
-            Constraint::Length(8),
-            Constraint::Length(9),
-            Constraint::Length(BAR as u16),
-            Constraint::Length(5),
-            Constraint::Length(8),
-            Constraint::Length(8),
-            Constraint::Length(6),
-        ],
-        titles: vec!["pool", "state", "in use", "", "wait", "oldest", "p95", "pinned"],
-        rows: list(json, "pools").map(row).collect(),
-    }
-}
-
-/// Below the pools: who waits, and who holds what is waited for.
-fn holders(json: &Json) -> Sheet {
-    let mut rows: Vec<(bool, f64, Row<'static>)> = Vec::new();
-    for pool in list(json, "pools") {
-        let mut add = |waits: bool, who: String, count: &Json, longest: &Json| {
-            let style = if waits { red() } else { Style::new() };
-            let cells = vec![
-                Cell::from(text(&pool["name"])),
-                Cell::from(if waits { "waits" } else { "holds" }).style(style),
-                Cell::from(text(count)),
-                Cell::from(duration(longest)),
-                Cell::from(who),
-            ];
-            rows.push((waits, longest.as_f64().unwrap_or_default(), Row::new(cells)));
-        };
-        for group in list(pool, "waiting_for_it") {
-            let who = format!("{}@{}", text(&group["user"]), text(&group["database"]));
-            add(true, who, &group["waiting"], &group["longest_wait_seconds"]);
-        }
-        for group in list(pool, "held_by") {
-            let name = text(&group["application_name"]);
-            let who = if name.is_empty() { text(&group["user"]) } else { name };
-            add(false, who, &group["connections"], &group["longest_seconds"]);
-        }
-    }
-    rows.sort_by(|(waits, longest, _), (others_waits, other, _)| {
-        others_waits.cmp(waits).then(other.total_cmp(longest))
-    });
-    Sheet {
-        widths: vec![
-            Constraint::Length(14),
-            Constraint::Length(6),
-            Constraint::Length(6),
-            Constraint::Length(9),
-            Constraint::Min(10),
-        ],
-        titles: vec!["pool", "", "count", "longest", "who"],
-        rows: rows.into_iter().map(|(.., row)| row).collect(),
-    }
-}
-
-fn servers(json: &Json) -> Sheet {
-    let row = |server: &Json| {
-        let style = match server["state"].as_str() {
-            Some("up") => Style::new().fg(Color::Green),
-            _ => red(),
-        };
-        let trouble = [&server["last_error"], &server["replica"]["why_not"]];
-        Row::new(vec![
-            Cell::from(text(&server["name"])),
-            Cell::from(text(&server["role"])),
-            Cell::from(text(&server["state"])).style(style),
-            Cell::from(duration(&server["state_seconds"])),
-            Cell::from(duration(&server["replica"]["lag_seconds"])),
-            Cell::from(text(&server["open_connections"])),
-            Cell::from(trouble.into_iter().find_map(Json::as_str).map(one_line).unwrap_or_default()),
-        ])
-    };
-    Sheet {
-        widths: vec![
-            Constraint::Length(14),
-            Constraint::Length(8),
-            Constraint::Length(9),
-            Constraint::Length(8),
-            Constraint::Length(9),
-            Constraint::Length(5),
-            Constraint::Min(10),
-        ],
-        titles: vec!["server", "role", "state", "since", "lag", "open", "trouble"],
-        rows: list(json, "servers").map(row).collect(),
-    }
-}
-
-fn clients(json: &Json) -> Sheet {
-    let row = |client: &Json| {
-        let style = if client["state"] == "waiting" { red() } else { Style::new() };
-        let part = |name: &str| client[name].as_f64().unwrap_or_default();
-        let wait = Json::from(part("wait") + part("wait_us") / 1e6);
-        Row::new(vec![
-            Cell::from(text(&client["id"])),
-            Cell::from(text(&client["state"])).style(style),
-            Cell::from(if client["state"] == "waiting" { duration(&wait) } else { String::new() }),
-            Cell::from(text(&client["user"])),
-            Cell::from(text(&client["database"])),
-            Cell::from(text(&client["application_name"])),
-            Cell::from(text(&client["addr"])),
-        ])
-    };
-    Sheet {
-        widths: vec![
-            Constraint::Length(10),
-            Constraint::Length(8),
-            Constraint::Length(8),
-            Constraint::Length(12),
-            Constraint::Length(14),
-            Constraint::Min(10),
-            Constraint::Length(15),
-        ],
-        titles: vec!["id", "state", "waits", "user", "database", "application", "address"],
-        rows: list(json, "clients").map(row).collect(),
-    }
-}
-
-fn queries(json: &Json) -> Sheet {
-    let row = |query: &Json| {
-        Row::new(vec![
-            Cell::from(text(&query["pool"])),
-            Cell::from(text(&query["calls"])),
-            Cell::from(micros(&query["total_time_us"])),
-            Cell::from(micros(&query["p95_time_us"])),
-            Cell::from(text(&query["query"])),
-        ])
-    };
-    Sheet {
-        widths: vec![
-            Constraint::Length(10),
-            Constraint::Length(9),
-            Constraint::Length(9),
-            Constraint::Length(9),
-            Constraint::Min(20),
-        ],
-        titles: vec!["pool", "calls", "total", "p95", "statement"],
-        rows: list(json, "queries").map(row).collect(),
-    }
-}
-
-fn events(json: &Json) -> Sheet {
-    let row = |event: &Json| {
-        let style = match event["level"].as_str() {
-            Some("error") => red(),
-            Some("warn") => Style::new().fg(Color::Yellow),
-            _ => Style::new(),
-        };
-        let of_day = event["at_seconds"].as_f64().unwrap_or_default() as u64 % 86_400;
-        let (hours, minutes, seconds) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-        let fields = event["fields"].as_object().into_iter().flatten();
-        let fields: Vec<String> =
-            fields.map(|(name, value)| format!("{}={}", one_line(name), text(value))).collect();
-        Row::new(vec![
-            Cell::from(format!("{hours:02}:{minutes:02}:{seconds:02}")),
-            Cell::from(text(&event["level"])).style(style),
-            Cell::from(format!("{} {}", text(&event["message"]), fields.join(" "))).style(style),
-        ])
-    };
-    Sheet {
-        widths: vec![Constraint::Length(8), Constraint::Length(5), Constraint::Min(20)],
-        titles: vec!["UTC", "", "event"],
-        rows: list(json, "events").map(row).collect(),
+        frame.render_stateful_widget(sheet.table(area.width), area, &mut state);
     }
 }
 
@@ -429,7 +183,11 @@ mod tests {
     use super::*;
 
     fn drawn(view: &mut View) -> String {
-        let mut terminal = Terminal::new(TestBackend::new(80, 24)).expect("in memory");
+        drawn_in(view, 80, 24)
+    }
+
+    fn drawn_in(view: &mut View, columns: u16, lines: u16) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(columns, lines)).expect("in memory");
         terminal.draw(|frame| view.draw(frame)).expect("in memory");
         terminal.backend().to_string()
     }
@@ -458,6 +216,50 @@ mod tests {
         view.tell(Told { path: "servers", answer: Err("connection refused".to_owned()) });
         assert!(drawn(&mut view).contains("No news: connection refused"));
         assert_eq!(Tab::of('Q').map(Tab::path), Some("queries"));
+    }
+
+    /// The minutes of a time that has lost its unit would be milliseconds.
+    #[test]
+    fn no_number_is_cut_in_a_narrow_terminal() {
+        let pool = |name: &str, waiting: u32| {
+            json!({
+                "name": name, "state": "waiting", "active": 20, "max_connections": 20, "idle": 0, "pinned": 3,
+                "waiting": waiting, "longest_wait_seconds": 0.2694, "wait_p95_seconds": 0.4676,
+            })
+        };
+        let mut view = View::new("http://127.0.0.1:9930");
+        let summary = "Pool a_pool_with_a_long_name is full: 20 of 20 in use, 10 wait, oldest 0.3 s";
+        let health = json!({ "level": "critical", "summary": summary, "version": "1", "clients": 9, "max_clients": 99 });
+        let mut pools = vec![pool("idle_pool", 0); 12];
+        pools.push(pool("a_pool_with_a_long_name", 17));
+        view.tell(Told { path: "pools", answer: Ok((health.clone(), json!({ "pools": pools }))) });
+        let shown = drawn_in(&mut view, 60, 20);
+        for part in [
+            "269.4 ms",
+            "467.6 ms",
+            "20 of 20",
+            "17",
+            "pinned",
+            "a_pool_wit..",
+            "oldest 0.3 s",
+            "9 of 99",
+            "3 more",
+        ] {
+            assert!(shown.contains(part), "{part}:\n{shown}");
+        }
+        view.tab = Tab::Clients;
+        let client = json!({
+            "id": 1_711_878_744, "state": "waiting", "wait": 0, "wait_us": 79_200, "user": "app",
+            "database": "app@a_pool_with_a_long_name", "application_name": "nightly-reports", "addr": "127.0.0.1",
+        });
+        let clients = json!({ "total": 250, "clients": [client] });
+        view.tell(Told { path: Tab::Clients.path(), answer: Ok((health, clients)) });
+        let shown = drawn_in(&mut view, 60, 20);
+        for part in ["1711878744", "79.2 ms", "app@a_pool..", "nightly-r..", "249 more"] {
+            assert!(shown.contains(part), "{part}:\n{shown}");
+        }
+        assert!(!shown.contains("address"), "the least gives way:\n{shown}");
+        assert!(drawn(&mut view).contains("address"), "there is space for all in 80 columns");
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub use slow::{Slow, SlowLimits, SlowLog};
 use crate::{
     backend::{Identity, probe::PinReason},
     clock::{self, Moment},
+    metrics::Evictions,
     route::PoolId,
     sql::{Reason, TextId, Verdict, normal},
 };
@@ -71,7 +72,10 @@ pub struct Queries {
     state: Mutex<State>,
     /// Times that texts were forgotten: what a thread knows from before, it does not know.
     forgot_texts: AtomicU32,
-    evicted: AtomicU64,
+    /// Entries that have made room for others, since the start, and at the last reset.
+    evicted: Evictions,
+    evicted_before: AtomicU64,
+    texts_evicted: Evictions,
     left_out: AtomicU64,
 }
 
@@ -101,7 +105,9 @@ impl Default for Queries {
             text_bytes: AtomicUsize::new(0),
             state: Mutex::default(),
             forgot_texts: AtomicU32::new(0),
-            evicted: AtomicU64::new(0),
+            evicted: Evictions::default(),
+            evicted_before: AtomicU64::new(0),
+            texts_evicted: Evictions::default(),
             left_out: AtomicU64::new(0),
         }
     }
@@ -143,6 +149,7 @@ impl Queries {
         let mut state = self.lock();
         if state.texts.len() >= self.texts_max.load(Ordering::Relaxed) {
             // Those that are still sent are learned again.
+            self.texts_evicted.add(state.texts.len());
             state.texts.clear();
             self.forgot_texts.fetch_add(1, Ordering::Release);
         }
@@ -215,14 +222,14 @@ impl Queries {
             }
             !goes
         });
-        self.evicted.fetch_add(count as u64, Ordering::Relaxed);
+        self.evicted.add(count);
     }
 
     /// Forgets everything: counting begins anew.
     pub fn reset(&self) {
         let mut state = self.lock();
         self.forget(&mut state);
-        self.evicted.store(0, Ordering::Relaxed);
+        self.evicted_before.store(self.evicted.read(), Ordering::Relaxed);
         self.left_out.store(0, Ordering::Relaxed);
     }
 
@@ -234,7 +241,12 @@ impl Queries {
 
     /// Entries that have made room for others since the last reset.
     pub fn evicted(&self) -> u64 {
-        self.evicted.load(Ordering::Relaxed)
+        self.evicted.read().saturating_sub(self.evicted_before.load(Ordering::Relaxed))
+    }
+
+    /// Entries that have made room for others since the start, and texts that have.
+    pub fn evictions(&self) -> (u64, u64) {
+        (self.evicted.read(), self.texts_evicted.read())
     }
 
     /// Requests that were not counted, since their texts had made room for others meanwhile.

@@ -1,7 +1,7 @@
 //! The columns of every SHOW: names, order and types as PgBouncer 1.25 has them; and values that are true.
 
 use super::{Site, done, table};
-use crate::support::eventually;
+use crate::support::{Login, RawClient, eventually};
 
 const TEXT: u32 = 25;
 const INT4: u32 = 23;
@@ -79,6 +79,19 @@ const SOCKET_AND_POSITIONS: &str = "s:type s:user s:database s:replication s:sta
                                     i:recv_pos i:pkt_pos i:pkt_remain i:send_pos i:send_remain i:pkt_avail \
                                     i:send_avail";
 
+/// The names of `SHOW TOTALS`, once with `total_` in front and once with `avg_`: those in PgBouncer's source.
+const TOTALS: &str = "server_assignment_count xact_count query_count client_bytes server_bytes xact_time query_time \
+                      wait_time ps_client_parse_count ps_server_parse_count ps_bind_count";
+
+fn both(names: &str) -> Vec<String> {
+    let of = |what: &str| names.split(' ').map(|name| format!("{what}_{name}")).collect::<Vec<_>>();
+    [of("total"), of("avg")].concat()
+}
+
+fn first_column(shown: &super::Table) -> Vec<&str> {
+    shown.rows.iter().filter_map(|row| row[0].as_deref()).collect()
+}
+
 fn letter(oid: u32) -> char {
     match oid {
         TEXT => 's',
@@ -89,29 +102,73 @@ fn letter(oid: u32) -> char {
     }
 }
 
+/// The columns are these, and each row has a value for each.
+fn check(show: &str, shown: &super::Table, expected: &str) {
+    let columns: Vec<String> =
+        shown.columns.iter().map(|(name, oid)| format!("{}:{name}", letter(*oid))).collect();
+    assert_eq!(columns.join(" "), expected.split_whitespace().collect::<Vec<_>>().join(" "), "{show}");
+    for row in &shown.rows {
+        assert_eq!(row.len(), shown.columns.len(), "{show}");
+    }
+}
+
+/// PgBouncer 1.26 counts logins: a column behind the totals, and one behind the averages. Nothing else is another one.
+#[tokio::test]
+async fn columns_of_1_26_are_there_by_option() {
+    let mut site = Site::start();
+    let mut before = site.console().await;
+    let config = Site::config(&site.cluster, &site.folder);
+    site.proxy.reload_to(&config.set("console", "pgbouncer_version", "1.26")).await;
+    let _clients = [site.client().await, site.client().await];
+    let _worker = RawClient::login(site.proxy.port(), Login::App, "app@jobs").await;
+    let refused = RawClient::try_login(site.proxy.port(), Login::App, &[("database", "app@nothing")]).await;
+    assert!(refused.is_err());
+
+    let mut console = site.console().await;
+    assert!(console.query_value("SHOW VERSION").await.starts_with("PgBouncer 1.26.0 (Bulkhead "));
+    for (show, expected) in SHOWS {
+        let bind = |average: &str| format!("N:{average}bind_count");
+        let login = |average: &str| format!("N:{average}bind_count N:{average}client_login_count");
+        let expected = match show {
+            "STATS" => ["total_", "avg_"]
+                .iter()
+                .fold(expected.to_owned(), |text, average| text.replace(&bind(average), &login(average))),
+            "STATS_TOTALS" => expected.replace(&bind(""), &login("")),
+            "STATS_AVERAGES" => expected.replace(&bind("avg_"), &login("avg_")),
+            _ => expected.to_owned(),
+        };
+        check(show, &table(&mut console, &format!("SHOW {show}")).await, &expected);
+    }
+    let stats = table(&mut console, "SHOW STATS").await;
+    assert_eq!(stats.columns.len(), 25);
+    let logins = |pool: &str| stats.value(&[("database", pool)], "total_client_login_count");
+    assert_eq!([logins("primary"), logins("jobs"), logins("replicas")], ["2", "1", "0"]);
+    let totals = table(&mut console, "SHOW TOTALS").await;
+    assert_eq!(first_column(&totals), both(&format!("{TOTALS} client_login_count")));
+    assert_eq!(totals.value(&[("name", "total_client_login_count")], "value"), "3");
+
+    // A console that was open goes on as it began: a client was told columns when it prepared.
+    assert_eq!(table(&mut before, "SHOW STATS").await.columns.len(), 23);
+    assert!(before.query_value("SHOW server_version").await.starts_with("1.25.2/"));
+}
+
 #[tokio::test]
 async fn every_show_has_its_columns() {
     let site = Site::start();
     let mut console = site.console().await;
     for (show, expected) in SHOWS {
         let shown = table(&mut console, &format!("SHOW {show};")).await;
-        let columns: Vec<String> =
-            shown.columns.iter().map(|(name, oid)| format!("{}:{name}", letter(*oid))).collect();
-        assert_eq!(columns.join(" "), expected.split_whitespace().collect::<Vec<_>>().join(" "), "{show}");
-        for row in &shown.rows {
-            assert_eq!(row.len(), shown.columns.len(), "{show}");
-        }
+        check(show, &shown, expected);
     }
     for show in ["HEALTH", "SERVERS HEALTH", "PINS", "REPLICAS", "LISTENERS"] {
         table(&mut console, &format!("show {}", show.to_lowercase())).await;
     }
     let lists = table(&mut console, "SHOW LISTS").await;
-    let names: Vec<_> = lists.rows.iter().filter_map(|row| row[0].as_deref()).collect();
     let expected = "databases users peers pools peer_pools free_clients used_clients login_clients free_servers \
                     used_servers dns_names dns_zones dns_queries dns_pending";
-    assert_eq!(names.join(" "), expected.split_whitespace().collect::<Vec<_>>().join(" "));
+    assert_eq!(first_column(&lists), expected.split_whitespace().collect::<Vec<_>>());
     let totals = table(&mut console, "SHOW TOTALS").await;
-    assert_eq!(totals.rows.len(), 22);
+    assert_eq!(first_column(&totals), both(TOTALS));
     assert_eq!(done(&mut console, "SHOW HELP").await, "SHOW");
 }
 
@@ -228,7 +285,7 @@ async fn where_requests_go_and_why_is_shown() {
     }
     let mut client = site.client().await;
     client.ask("CREATE TABLE told (a int)").await;
-    crate::support::eventually("the replica has it", std::time::Duration::from_secs(10), async || {
+    eventually("the replica has it", std::time::Duration::from_secs(10), async || {
         client.ask("SELECT count(*) FROM told").await;
         let causal = table(&mut console, "SHOW CAUSAL").await;
         let number = |server: &str, column: &str| -> u64 {

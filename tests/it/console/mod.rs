@@ -16,7 +16,7 @@ use crate::support::{Cluster, Login, Message, Proxy, ProxyConfig, RawClient, Scr
 struct Site {
     cluster: Cluster,
     proxy: Proxy,
-    _folder: Scratch,
+    folder: Scratch,
 }
 
 fn users_file(folder: &Scratch) -> PathBuf {
@@ -41,7 +41,7 @@ impl Site {
     fn start_with(change: impl FnOnce(ProxyConfig) -> ProxyConfig) -> Self {
         let (cluster, folder) = (Cluster::start(), Scratch::new());
         let proxy = Proxy::start(&change(Self::config(&cluster, &folder)).to_toml());
-        Self { cluster, proxy, _folder: folder }
+        Self { cluster, proxy, folder }
     }
 
     async fn console(&self) -> RawClient {

@@ -8,12 +8,16 @@ use std::{
 
 use serde_json::Value;
 
-use super::{dashboard, names, rules, stage::Stage};
-use crate::support::eventually;
+use super::{
+    dashboard, names, rules,
+    stage::{Stage, watch},
+};
+use crate::support::{
+    Cluster, Login, Postgres, Prometheus, Proxy, ProxyConfig, RawClient, eventually, http_get,
+};
 
-/// Alerts that are not brought about here, with the reason.
-const ELSEWHERE: [(&str, &str); 1] =
-    [("BulkheadRivalPrimaries", "its metric is looked at in `hosts`, with two servers that take writes")];
+/// The alert that needs two primaries, which would end what is needed for the others: it has a place of its own.
+const RIVALS: &str = "BulkheadRivalPrimaries";
 
 /// Alerts that only the loss of the primary brings about, which would end what is needed for the others.
 const AT_LAST: [&str; 1] = ["BulkheadPrimaryDown"];
@@ -24,8 +28,8 @@ const WITHIN: Duration = Duration::from_secs(60);
 /// What each alert that has fired was about: pools or servers.
 type Fired = BTreeMap<String, BTreeSet<String>>;
 
-async fn look(stage: &Stage, fired: &mut Fired) {
-    let data = stage.prometheus.ask("/api/v1/alerts").await;
+async fn look(prometheus: &Prometheus, fired: &mut Fired) {
+    let data = prometheus.ask("/api/v1/alerts").await;
     for alert in data["alerts"].as_array().expect("a list") {
         check_words(alert);
         if alert["state"] == "firing" {
@@ -47,15 +51,15 @@ fn check_words(alert: &Value) {
 }
 
 /// Looks until all of these have fired.
-async fn wait_for(stage: &Stage, fired: &mut Fired, wanted: &BTreeSet<String>, within: Duration) {
+async fn wait_for(prometheus: &Prometheus, fired: &mut Fired, wanted: &BTreeSet<String>, within: Duration) {
     let deadline = Instant::now() + within;
     loop {
-        look(stage, fired).await;
+        look(prometheus, fired).await;
         let missing: Vec<&String> = wanted.iter().filter(|name| !fired.contains_key(*name)).collect();
         if missing.is_empty() {
             return;
         }
-        assert!(Instant::now() < deadline, "{missing:?} do not fire; {fired:?}\n{}", stage.prometheus.log());
+        assert!(Instant::now() < deadline, "{missing:?} do not fire; {fired:?}\n{}", prometheus.log());
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }
@@ -64,23 +68,23 @@ async fn wait_for(stage: &Stage, fired: &mut Fired, wanted: &BTreeSet<String>, w
 async fn alerts_fire_and_panels_have_data_on_a_real_prometheus() {
     let mut stage = Stage::set().await;
     let all: BTreeSet<String> = rules::alerts().into_iter().collect();
-    let is_later = |name: &&str| AT_LAST.contains(name) || ELSEWHERE.iter().any(|(other, _)| other == name);
+    let is_later = |name: &&str| AT_LAST.contains(name) || *name == RIVALS;
     let wanted: BTreeSet<String> = all.iter().filter(|name| !is_later(&name.as_str())).cloned().collect();
-    assert_eq!(all.len(), wanted.len() + AT_LAST.len() + ELSEWHERE.len());
+    assert_eq!(all.len(), wanted.len() + AT_LAST.len() + 1);
 
     // Before anything has happened to the first Bulkhead, only the replica is missed.
     let mut fired = Fired::new();
     check_targets(&stage).await;
-    look(&stage, &mut fired).await;
+    look(&stage.prometheus, &mut fired).await;
     for name in ["BulkheadPoolFull", "BulkheadRequestsRefused", "BulkheadReplicaLag", "BulkheadOutboxLag"] {
         assert!(!fired.contains_key(name), "{fired:?}");
     }
     // Told for ten seconds here: not while all the rest is brought about.
     stage.refuse_a_job().await;
     let first = BTreeSet::from(["BulkheadOutboxJobsRefused".to_owned()]);
-    wait_for(&stage, &mut fired, &first, Duration::from_secs(20)).await;
+    wait_for(&stage.prometheus, &mut fired, &first, Duration::from_secs(20)).await;
     stage.everything().await;
-    wait_for(&stage, &mut fired, &wanted, WITHIN).await;
+    wait_for(&stage.prometheus, &mut fired, &wanted, WITHIN).await;
     dashboard::check(&stage.prometheus).await;
     names::check(&stage.prometheus).await;
 
@@ -101,7 +105,50 @@ async fn alerts_fire_and_panels_have_data_on_a_real_prometheus() {
     }
     stage.cluster.primary.kill();
     let last = AT_LAST.iter().map(|name| (*name).to_owned()).collect();
-    wait_for(&stage, &mut fired, &last, Duration::from_secs(30)).await;
+    wait_for(&stage.prometheus, &mut fired, &last, Duration::from_secs(30)).await;
+}
+
+/// A standby is promoted while its primary goes on: the alert fires, what it says is so, and what it says to do ends it.
+#[tokio::test]
+async fn rival_primaries_are_told_of_until_the_former_one_is_stopped() {
+    let cluster = Cluster::start();
+    let (former, promoted) = (&cluster.primary, &cluster.replica);
+    former.query("CREATE TABLE t (a int); ALTER TABLE t OWNER TO app").await;
+    cluster.wait_for_replay().await;
+    let url = Login::App.url_of_hosts(&[former.port(), promoted.port()], "?target_session_attrs=read-write");
+    let config = ProxyConfig::primary_only(former).set("servers.primary", "url", url);
+    let proxy = Proxy::start(&config.to_toml());
+    let prometheus = watch(&[proxy.http_port()]).await;
+    eventually("Prometheus has scraped", Duration::from_secs(20), async || {
+        (!prometheus.query("bulkhead_server_rival_hosts == 0").await.is_empty()).then_some(())
+    })
+    .await;
+    let mut fired = Fired::new();
+    look(&prometheus, &mut fired).await;
+    assert!(fired.is_empty(), "one of both is a standby: {fired:?}");
+
+    promoted.promote().await;
+    wait_for(&prometheus, &mut fired, &BTreeSet::from([RIVALS.to_owned()]), WITHIN).await;
+    assert_eq!(fired[RIVALS], BTreeSet::from(["primary".to_owned()]));
+    let host = |postgres: &Postgres| format!("127.0.0.1:{}", postgres.port());
+    let (_, readyz) = http_get(proxy.http_port(), "/readyz").await.expect("it answers");
+    let named: Value = serde_json::from_str(&readyz).expect("JSON");
+    let named = &named["servers"][0]["rivals"];
+    assert_eq!(named, &serde_json::json!([host(former)]), "{readyz}");
+    for _ in 0..4 {
+        let mut client = RawClient::app(proxy.port()).await;
+        let at = client.query_value("INSERT INTO t VALUES (1) RETURNING inet_server_port()").await;
+        assert_eq!(at, promoted.port().to_string());
+    }
+    assert_eq!(former.value("SELECT count(*) FROM t").await, "0");
+
+    former.kill();
+    eventually("the alert ends", WITHIN, async || {
+        let mut fired = Fired::new();
+        look(&prometheus, &mut fired).await;
+        fired.is_empty().then_some(())
+    })
+    .await;
 }
 
 /// Both Bulkheads are scraped, the third target is down, and all rules are loaded and well.

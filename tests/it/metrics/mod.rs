@@ -2,6 +2,7 @@
 
 mod alerts;
 mod dashboard;
+mod evictions;
 mod list;
 mod names;
 mod rules;

@@ -176,7 +176,7 @@ fn install_outbox(config: &ProxyConfig) {
 
 /// A Prometheus with the project's configuration and alerts, on these targets and in short: a minute is a second. The job
 /// of pgbouncer's mixin has the first target, with the label by which its dashboards choose.
-async fn watch(ports: &[u16]) -> Prometheus {
+pub(super) async fn watch(ports: &[u16]) -> Prometheus {
     let target = |port: &u16| format!("\"127.0.0.1:{port}\"");
     let targets: Vec<String> = ports.iter().map(target).collect();
     let config = read("config/prometheus/prometheus.yml");
