@@ -80,7 +80,7 @@ pub use hidden::HiddenSearch;
 pub use libraries::Library;
 pub use normal::normal;
 pub use outgoing::Outgoing;
-pub use presets::{Maker, Notify, Parent, Relayed};
+pub use presets::{Calls, Function, Maker, Notify, Parent, Relayed};
 pub use reading::Reading;
 pub use rules::{Custom, Rules, UnknownPreset};
 pub use setting::is_carried_name;

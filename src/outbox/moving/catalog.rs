@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{
+    calls,
     link::{Failure, Link, Reply},
     text::{literal, name},
 };
-use crate::sql::Rules;
+use crate::sql::{Calls, Rules};
 
 /// The schema of everything that a move adds at the servers.
 pub(super) const SCHEMA: &str = "bulkhead_move";
@@ -78,6 +79,8 @@ pub(super) struct Moved {
     pub(super) is_parent: bool,
     /// Functions that add jobs look for a row of it that they update.
     pub(super) is_searched: bool,
+    /// Calls of the library that the outbox notes on the primary.
+    pub(super) calls: Option<&'static Calls>,
     /// Why it cannot be moved; empty if it can.
     unfit: String,
 }
@@ -112,6 +115,13 @@ impl Moved {
     /// The name in SQL.
     pub(super) fn relation(&self) -> String {
         format!("{}.{}", name(&self.schema), name(&self.name))
+    }
+
+    /// Statements that have the primary's functions be the library's own again. Who notes a call there at this moment gets an
+    /// error.
+    pub(super) fn make_calls_again(&self) -> Vec<String> {
+        let Some(calls) = self.calls else { return Vec::new() };
+        [calls::forget(&self.schema, calls), calls::take_away(&self.schema)].concat()
     }
 
     /// The columns whatever their order, which both sides may have in their own way.
@@ -174,6 +184,7 @@ fn tables(reply: &Reply, rules: &Rules, has_outbox: bool) -> Tables {
         }
         let of_kind = if value(3) == "t" { &mut tables.wholes } else { &mut tables.rows };
         if of_kind.last().is_none_or(|last| last.source != source) {
+            let relayed = rules.relayed(Some(schema), name);
             of_kind.push(Moved {
                 at: of_kind.len(),
                 schema: schema.to_owned(),
@@ -182,7 +193,8 @@ fn tables(reply: &Reply, rules: &Rules, has_outbox: bool) -> Tables {
                 is_unlogged: value(7) == "t",
                 is_mirrored: has_outbox && rules.is_mirrored(Some(schema), name),
                 is_parent: has_outbox && rules.is_parent(schema, name),
-                is_searched: rules.relayed(Some(schema), name).is_some_and(|of| of.absent.is_some()),
+                is_searched: relayed.is_some_and(|of| of.absent.is_some()),
+                calls: relayed.and_then(|of| of.calls.as_ref()),
                 unfit: if is_whole {
                     value(6).to_owned()
                 } else {

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{
+    calls,
     link::{Failure, Link},
     text::{carry_out, literal},
 };
@@ -92,7 +93,7 @@ async fn objects(link: &mut Link, rules: &Rules) -> Result<Objects, Failure> {
         let (schema, name) = (candidates.value(row, 2), candidates.value(row, 3));
         let (kind, is_chosen) = match candidates.value(row, 0) {
             "relation" => ("{relations}", rules.is_job_table(schema, name)),
-            "function" => ("{functions}", rules.is_job_function(schema, name)),
+            "function" => ("{functions}", rules.is_job_function(schema, name) && !calls::is_aside(name)),
             _ => ("{types}", rules.is_job_type(schema, name)),
         };
         if is_chosen {
@@ -144,9 +145,12 @@ fn compare(
     let mut making = Making::default();
     for object in wanted.ordered() {
         if let Some(other) = known.get(object.key.as_str()) {
-            let is_compared =
-                matches!(object.kind.as_str(), "type" | "function" | "view" | "trigger" | "partition");
-            if is_compared && object.sql != other.sql {
+            let is_compared = matches!(
+                object.kind.as_str(),
+                "type" | "function" | "view" | "trigger" | "policy" | "partition"
+            );
+            let notes = |object: &Object| object.sql.as_deref().is_some_and(calls::notes);
+            if is_compared && object.sql != other.sql && !notes(object) && !notes(other) {
                 making.differences.push(format!("{}: it is not the same {here} and {yonder}", object.key));
             }
             continue;
