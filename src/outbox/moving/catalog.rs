@@ -24,7 +24,7 @@ const COLUMNS: &str = "SELECT n.nspname, c.relname, c.oid::pg_catalog.regclass, 
     ELSE pg_catalog.format_type(a.atttypid, a.atttypmod) END, \
     CASE WHEN l.oid <> t.typcollation THEN ' COLLATE ' || pg_catalog.quote_ident(ln.nspname) || '.' || \
     pg_catalog.quote_ident(l.collname) ELSE '' END, a.attgenerated <> '', \
-    pg_catalog.array_position(i.indkey::pg_catalog.int2[], a.attnum) \
+    pg_catalog.array_position((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts - 1], a.attnum) \
     FROM pg_catalog.pg_class AS c \
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
     JOIN pg_catalog.pg_class AS r ON r.oid = COALESCE(pg_catalog.pg_partition_root(c.oid), c.oid) \
@@ -33,7 +33,12 @@ const COLUMNS: &str = "SELECT n.nspname, c.relname, c.oid::pg_catalog.regclass, 
     JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid \
     LEFT JOIN pg_catalog.pg_collation AS l ON l.oid = a.attcollation \
     LEFT JOIN pg_catalog.pg_namespace AS ln ON ln.oid = l.collnamespace \
-    LEFT JOIN pg_catalog.pg_index AS i ON i.indrelid = c.oid AND i.indisprimary \
+    LEFT JOIN pg_catalog.pg_index AS i ON i.indexrelid = (SELECT u.indexrelid FROM pg_catalog.pg_index AS u \
+    JOIN pg_catalog.pg_class AS x ON x.oid = u.indexrelid WHERE u.indrelid = c.oid AND (u.indisprimary OR u.indisunique \
+    AND u.indisvalid AND u.indimmediate AND u.indpred IS NULL AND u.indexprs IS NULL AND NOT EXISTS (\
+    SELECT FROM pg_catalog.pg_attribute AS k WHERE k.attrelid = c.oid AND NOT k.attnotnull \
+    AND k.attnum = ANY ((u.indkey::pg_catalog.int2[])[0:u.indnkeyatts - 1]))) \
+    ORDER BY NOT u.indisprimary, u.indnkeyatts, x.relname LIMIT 1) \
     WHERE c.relkind IN ('r', 'p', 'f') AND n.nspname NOT IN ('information_schema', 'bulkhead', 'bulkhead_move') \
     AND n.nspname NOT LIKE 'pg\\_%' \
     AND NOT (c.relispartition AND c.relname = ('bulkhead_' || r.relname)::pg_catalog.name) ORDER BY 1, 2, a.attnum";
@@ -69,7 +74,7 @@ pub(super) struct Moved {
     pub(super) source: String,
     /// The columns that a row has by itself, in their order.
     pub(super) columns: Vec<Column>,
-    /// The primary key, in its order.
+    /// The primary key, in its order; without one, the columns of a unique index that are NOT NULL.
     pub(super) key: Vec<Column>,
     /// A crash empties it.
     pub(super) is_unlogged: bool,
@@ -228,7 +233,8 @@ pub(super) async fn obstacles(link: &mut Link, tables: &Tables) -> Result<Vec<St
     for table in &tables.rows {
         if table.key.is_empty() {
             found.push(format!(
-                "{} has no primary key, by which its changes could be followed: add one (ALTER TABLE {} ADD PRIMARY KEY ..)",
+                "{} has no primary key, nor a unique index of columns that are NOT NULL, by which its changes could be followed: \
+                 add one (ALTER TABLE {} ADD PRIMARY KEY ..)",
                 table.source,
                 table.relation()
             ));
@@ -237,7 +243,7 @@ pub(super) async fn obstacles(link: &mut Link, tables: &Tables) -> Result<Vec<St
     let is_computed = |table: &&Moved| table.key.iter().any(|key| !table.columns.contains(key));
     for table in tables.rows.iter().filter(is_computed) {
         found.push(format!(
-            "{} has a generated column in its primary key, which cannot be carried over",
+            "{} has a generated column in its key, which cannot be carried over",
             table.source
         ));
     }

@@ -160,7 +160,7 @@ fn compare(
         }
         if object.table != "0" && !tables.contains(object.table.as_str()) {
             // Of other things that a table lacks the comparison of tables tells.
-            if object.kind == "trigger" {
+            if matches!(object.kind.as_str(), "trigger" | "policy") {
                 making.differences.push(format!("{}: {here} only", object.key));
             }
             continue;
@@ -210,15 +210,15 @@ impl Object {
             return Some(format!("the job tables need {key}, which is no job table: make it {yonder} first"));
         }
         let runs = |object: &&Object| {
-            object.kind == "trigger"
+            matches!(object.kind.as_str(), "trigger" | "policy")
                 && all.before.get(&object.address).is_some_and(|before| before.contains(&self.address))
         };
         if is_other("function") && !rules.is_job_function(&self.schema, &self.name) {
-            let trigger = all.all.iter().find(runs)?;
+            let who = all.all.iter().find(runs)?;
             return Some(format!(
                 "{} runs {key}, which is not the library's, and may use what is {here} only: make it {yonder} first, or drop \
-                 the trigger",
-                trigger.key
+                 the {}",
+                who.key, who.kind
             ));
         }
         None
