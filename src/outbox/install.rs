@@ -4,12 +4,14 @@
 //! the mark on the primary last: where it is, everything is.
 
 use super::{
+    calls,
     statements::Statements,
     tables::{
         Partitions, Sequence, Side, Table, is_strided, is_unguarded, misfits, source_literal, unfit_parents,
     },
     text::{carry_out, literal, name},
 };
+use crate::sql::Relayed;
 
 /// Numbers above all that were given stay unused, so many: for what is given while this is looked at.
 const MARGIN: i64 = 10_000;
@@ -98,6 +100,9 @@ pub fn install(primary: &Side, jobs: &Side, users: [&str; 2], rows: &[String], w
             there.push(format!("DELETE FROM bulkhead.relayed WHERE source_table = {source}"));
         }
     }
+    let [noting_here, noting_there] = tables_of_calls(primary, jobs, users);
+    here.extend(noting_here);
+    there.extend(noting_there);
     for Pair { from, to, making } in &pairs {
         here.extend(making.clone());
         let start = highest(from, to) + MARGIN;
@@ -128,14 +133,18 @@ pub fn uninstall(primary: &Side, jobs: &Side, before: &[(bool, String, i64)]) ->
         if !side.has_schema {
             continue;
         }
-        let mut statements = Vec::new();
+        let (mut statements, mut drop_calls) = (Vec::new(), Vec::new());
         for table in side.tables.iter().filter(|table| side.installed.contains(&table.source())) {
+            if table.call.is_some() {
+                drop_calls.push(format!("DROP TABLE {}", relation(table)));
+            }
             if on_primary {
                 statements.push(lock(table));
                 if table.is_guarded {
                     statements.push(unguard(&relation(table)));
                 }
                 statements.push(Statements::new(table.clone(), 0).refuse_rows());
+                statements.extend(unnote(&table.schema, table.relayed));
                 if table.partitions == Partitions::Default {
                     statements.push(format!("DROP TABLE IF EXISTS {}", partition(table)));
                 }
@@ -150,6 +159,7 @@ pub fn uninstall(primary: &Side, jobs: &Side, before: &[(bool, String, i64)]) ->
             statements.push(NO_REFUSED.to_owned());
             statements.push(format!("DROP FUNCTION IF EXISTS {GUARD}"));
         }
+        statements.extend(drop_calls);
         statements.extend(drops.map(str::to_owned));
         plan.add(on_primary, statements);
     }
@@ -169,8 +179,47 @@ const MAKE_GUARD: &str = "CREATE OR REPLACE FUNCTION bulkhead.refuse() RETURNS t
     SET search_path = '' AS $bulkhead$ BEGIN RAISE EXCEPTION USING ERRCODE = '0A000', \
     MESSAGE = format('a job with a %s cannot be added to %I.%I on the primary: the job that it may change is in the job \
     database', TG_ARGV[0], TG_TABLE_SCHEMA, TG_TABLE_NAME), \
-    HINT = 'Add it outside of the transaction, once that has committed: then it goes to the job database. Or without a key.'; \
+    HINT = 'Call the library''s function in a transaction that has used the application''s tables before: the call is noted \
+    there, and made in the job database. Or outside of transactions. If it was called so, run bulkhead jobs init again: the \
+    function is not as it was.'; \
     END $bulkhead$";
+
+/// The statements for both sides that make the tables of calls which are missing, for libraries that have such calls on both:
+/// for the primary, and for the job database. `users` are the relay's.
+fn tables_of_calls(primary: &Side, jobs: &Side, users: [&str; 2]) -> [Vec<String>; 2] {
+    let (mut here, mut there) = (Vec::new(), Vec::new());
+    for from in primary.tables.iter().filter(|table| !table.noting.is_empty()) {
+        let is_same = |to: &&Table| to.source() == from.source() && !to.noting.is_empty();
+        if !jobs.tables.iter().any(|to| is_same(&to)) {
+            continue;
+        }
+        let (relation, source) = (calls::relation(&from.schema), calls::source(&from.schema));
+        let has = |side: &Side| side.tables.iter().any(|table| table.source() == source);
+        if !has(jobs) {
+            there.push(calls::make(&relation, 2));
+            there.push(format!("GRANT SELECT, INSERT ON {relation} TO {}", name(users[1])));
+        }
+        if !has(primary) {
+            if jobs.has_schema {
+                there.push(format!("DELETE FROM bulkhead.relayed WHERE source_table = {}", literal(&source)));
+            }
+            here.push(calls::make(&relation, 1));
+            here.push(format!("GRANT SELECT, UPDATE, DELETE ON {relation} TO {}", name(users[0])));
+            here.push(calls::let_write(&self::relation(from), &relation));
+        }
+        for (statements, side) in [(&mut here, primary), (&mut there, jobs)] {
+            if !side.installed.contains(&source) {
+                statements.push(calls::mark(&source));
+            }
+        }
+    }
+    [here, there]
+}
+
+/// The statements that have the library's own functions back in their places.
+fn unnote(schema: &str, relayed: Option<&Relayed>) -> Vec<String> {
+    relayed.and_then(|of| of.calls.as_ref()).map_or_else(Vec::new, |calls| calls::forget(schema, calls))
+}
 
 /// The statement that has the table take all rows again.
 pub(super) fn unguard(relation: &str) -> String {
@@ -178,8 +227,8 @@ pub(super) fn unguard(relation: &str) -> String {
 }
 
 impl Plan {
-    /// Has the primary refuse rows that are not to be moved, in the transaction that adds them. Where the primary's tables
-    /// are the library's home, it works with such rows.
+    /// Has the primary note the calls that would add rows which are not to be moved, and refuse such rows, in the transaction
+    /// that adds them. Where the primary's tables are the library's home, it works with such rows.
     #[must_use]
     pub fn with_guards(mut self, primary: &Side) -> Self {
         let mut statements = Vec::new();
@@ -196,6 +245,15 @@ impl Plan {
                 name(column),
                 literal(column)
             ));
+        }
+        for table in &primary.tables {
+            let Some(calls) = calls::calls(&table.schema, table.relayed) else { continue };
+            let source = calls::source(&table.schema);
+            let mark = calls::mark(&source);
+            let will_be = self.steps.iter().any(|step| step.on_primary && step.statements.contains(&mark));
+            if will_be || primary.installed.contains(&source) {
+                statements.extend(calls::note(&table.schema, calls, &table.noting));
+            }
         }
         match self.steps.last_mut() {
             Some(last) if last.on_primary => last.statements.extend(statements),
@@ -236,7 +294,8 @@ struct Pair<'a> {
 /// those that the library makes for each queue, which is made then.
 fn pairs<'a>(primary: &Side, jobs: &'a Side, problems: &mut Vec<String>) -> Vec<Pair<'a>> {
     let mut pairs = Vec::new();
-    for to in &jobs.tables {
+    // Where calls are noted, neither is the library's.
+    for to in jobs.tables.iter().filter(|to| to.call.is_none()) {
         let from = primary.tables.iter().find(|from| from.source() == to.source()).cloned();
         let pair = match from {
             Some(from) => Some(Pair { from, to, making: None }),
@@ -250,7 +309,7 @@ fn pairs<'a>(primary: &Side, jobs: &'a Side, problems: &mut Vec<String>) -> Vec<
             )),
         }
     }
-    for from in &primary.tables {
+    for from in primary.tables.iter().filter(|from| from.call.is_none()) {
         if jobs.tables.iter().all(|to| to.source() != from.source()) {
             problems.push(format!("{} is on the primary, and missing in the job database", from.source()));
         }

@@ -11,6 +11,7 @@
 //! | `relay` | the task: who moves rows, when, and what follows a failure |
 //! | `round` | moving some rows of one table: the order of the two commits |
 //! | `ledger` | forgetting what was moved long ago |
+//! | `calls` | calls that are noted on the primary, and made in the job database |
 //! | `parents` | rows of other tables that the moved ones name |
 //! | `mirror` | tables of the job database that enqueuing reads, on the primary |
 //! | `statements` | the texts of that |
@@ -25,11 +26,12 @@
 //! # What there is at the servers
 //!
 //! In a schema `bulkhead`. On the primary: `outbox` (the tables that are moved) and `refused` (rows that the job database
-//! refuses, set aside). In the job database: `outbox`, with counts, and `relayed`, the ledger: the keys of rows that were
+//! refuses, set aside); for graphile-worker `calls_of_` and its schema, too, the calls that are noted. In the job database: `outbox`, with counts, and `relayed`, the ledger: the keys of rows that were
 //! moved within the last `outbox_keep`, and of all that may still be on the primary.
 //!
 //! Numbers must not meet: the primary's sequences give odd ones, the job database's even ones.
 
+mod calls;
 mod drift;
 mod install;
 mod ledger;

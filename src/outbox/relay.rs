@@ -386,6 +386,7 @@ impl Relay {
                     table.has_rows = rows >= table.limit as u64;
                     table.limit = (table.limit * 2).min(self.settings.batch);
                 }
+                Outcome::PutOff => (table.has_rows, table.limit) = (table.limit > 1, table.limit.div_ceil(8)),
                 Outcome::Refused { .. } if table.limit > 1 => table.limit = table.limit.div_ceil(2),
                 Outcome::Refused { key: None, error } => return Err(Trouble::NotReady(error)),
                 Outcome::Refused { key: Some(key), error } => {

@@ -29,6 +29,9 @@ use crate::wire::{message, read::ErrorFields};
 pub(super) enum Outcome {
     /// Rows have gone over, so many; fewer than were asked for, if there were no more.
     Moved(u64),
+    /// A call has to wait for another transaction of the job database, and nothing was changed: those in front of it go
+    /// first, and then the others wait until it is time to look.
+    PutOff,
     /// The job database does not take these rows, and nothing was changed.
     Refused {
         /// The first row's key.
@@ -82,6 +85,9 @@ pub(super) async fn round(
             let failure = jobs.error(error.clone());
             jobs.ask("ROLLBACK").await?;
             primary.ask("ROLLBACK").await?;
+            if statements.table.call.is_some() && error.code == "55P03" {
+                return Ok(Outcome::PutOff);
+            }
             if !is_of_rows(&error) {
                 return Err(failure);
             }

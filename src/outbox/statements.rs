@@ -14,6 +14,9 @@ pub(super) const EQUALS: &str = "OPERATOR(pg_catalog.=)";
 /// Triggers run as they do for everybody of this role.
 const PATH_OF_TRIGGERS: &str = "SET LOCAL search_path TO DEFAULT";
 
+/// How long a call waits for whoever holds what it changes, before it is put off: other tables wait behind it.
+const CALL_PATIENCE: &str = "50ms";
+
 /// The statements for one table. `at` tells its objects in the job database's session from those of others.
 #[derive(Clone, Debug)]
 pub(super) struct Statements {
@@ -81,10 +84,12 @@ impl Statements {
         let relation = self.relation();
         format!(
             "BEGIN; {PATH_OF_TRIGGERS}; COPY (WITH picked AS (SELECT {picked} FROM {relation} AS k ORDER BY {picked} LIMIT {limit} \
-             FOR UPDATE SKIP LOCKED) DELETE FROM {relation} AS j USING picked AS k WHERE {same} \
+             FOR UPDATE{skip}) DELETE FROM {relation} AS j USING picked AS k WHERE {same} \
              RETURNING {key}, {columns}{names}) TO STDOUT",
             picked = self.key_columns("k"),
             same = self.same_key("j", "k"),
+            // Calls are made in their order.
+            skip = if self.table.call.is_some() { "" } else { " SKIP LOCKED" },
             key = self.key("j"),
             columns = self.columns("j"),
             names = self.names(),
@@ -100,7 +105,6 @@ impl Statements {
     /// moved, or cannot be now, are not inserted, and told of.
     pub(super) fn prepare(&self) -> String {
         let (relation, stage, source) = (self.relation(), self.stage(), source_literal(&self.table));
-        let columns = self.columns("");
         format!(
             "CREATE TEMPORARY TABLE bulkhead_stage_{at} AS \
              SELECT ''::pg_catalog.text AS bulkhead_key, {of_table}{names} FROM {relation} AS j WITH NO DATA; \
@@ -111,10 +115,7 @@ impl Statements {
              FROM {stage} AS j) AS i), \
              fresh AS (INSERT INTO bulkhead.relayed (source_table, key, digest) \
              SELECT {source}, g.bulkhead_key, g.bulkhead_digest FROM given AS g ON CONFLICT DO NOTHING RETURNING key), \
-             put AS (INSERT INTO {relation} ({columns}) OVERRIDING SYSTEM VALUE \
-             SELECT {of_given} FROM given AS g JOIN fresh AS f ON f.key {EQUALS} g.bulkhead_key \
-             WHERE NOT g.bulkhead_lost AND g.bulkhead_unfit IS NULL ORDER BY {order} \
-             ON CONFLICT DO NOTHING RETURNING 1), \
+             {put}, \
              judged AS (SELECT pg_catalog.count(*) FILTER (WHERE g.bulkhead_lost) AS lost, \
              pg_catalog.min(g.bulkhead_unfit) AS unfit \
              FROM given AS g JOIN fresh AS f ON f.key {EQUALS} g.bulkhead_key), \
@@ -139,10 +140,28 @@ impl Statements {
             is_lost = self.is_lost(),
             why_unfit = self.why_unfit(),
             numbers = self.numbers(),
-            of_given = self.numbered(),
-            order = self.key_columns("g"),
+            put = self.put_fresh(),
             same = self.same_key("j", "g"),
             tell = self.tell(),
+        )
+    }
+
+    /// Inserts the rows that are fresh, or makes the calls that they are.
+    fn put_fresh(&self) -> String {
+        let of = format!("FROM given AS g JOIN fresh AS f ON f.key {EQUALS} g.bulkhead_key");
+        let order = self.key_columns("g");
+        if let Some(call) = &self.table.call {
+            return format!(
+                "put AS MATERIALIZED (SELECT {call} FROM (SELECT g.* {of} ORDER BY {order}) AS c)"
+            );
+        }
+        format!(
+            "put AS (INSERT INTO {relation} ({columns}) OVERRIDING SYSTEM VALUE SELECT {of_given} {of} \
+             WHERE NOT g.bulkhead_lost AND g.bulkhead_unfit IS NULL ORDER BY {order} \
+             ON CONFLICT DO NOTHING RETURNING 1)",
+            relation = self.relation(),
+            columns = self.columns(""),
+            of_given = self.numbered(),
         )
     }
 
@@ -172,8 +191,13 @@ impl Statements {
 
     /// In the job database, behind the rows.
     pub(super) fn put(&self) -> [String; 2] {
+        let patience = if self.table.call.is_some() {
+            format!("SET LOCAL lock_timeout = '{CALL_PATIENCE}'; ")
+        } else {
+            String::new()
+        };
         [
-            format!("{PATH_OF_TRIGGERS}; {}EXECUTE bulkhead_put_{}", self.put_parents(), self.at),
+            format!("{PATH_OF_TRIGGERS}; {patience}{}EXECUTE bulkhead_put_{}", self.put_parents(), self.at),
             // Some triggers run at COMMIT only.
             format!(
                 "SET LOCAL search_path = ''; EXECUTE bulkhead_tell_{}; DELETE FROM {}; {PATH_OF_TRIGGERS}",

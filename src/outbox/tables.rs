@@ -1,6 +1,7 @@
 //! The tables of one side that jobs are moved between, as its catalog has them, and whether both sides' fit together.
 
 use super::{
+    calls,
     link::{Failure, Link, Reply},
     text::{array, literal, name, pattern},
 };
@@ -65,6 +66,11 @@ pub struct Table {
     pub relayed: Option<&'static Relayed>,
     /// Whether a trigger refuses the rows that are not to be moved.
     pub is_guarded: bool,
+    /// For each of the library's functions whose calls are to be noted, whether they are; empty if there are none, or in
+    /// another version of the library.
+    pub noting: Vec<bool>,
+    /// The call that each row stands for, in SQL over the row `c`; `None` where rows are jobs.
+    pub call: Option<String>,
 }
 
 /// Whether a table has partitions.
@@ -154,7 +160,8 @@ impl Side {
 
 /// Asks one side for its tables of these libraries.
 pub async fn read(link: &mut Link, outgoing: &[Outgoing]) -> Result<Side, Failure> {
-    let names: Vec<String> = outgoing.iter().flat_map(Outgoing::tables).map(pattern).collect();
+    let mut names: Vec<String> = outgoing.iter().flat_map(Outgoing::tables).map(pattern).collect();
+    names.push(pattern(calls::CALLED.table));
     let reply = link.ask(&COLUMNS.replace("{names}", &array(&names))).await?;
     let (mut tables, others): (Vec<Table>, Vec<Table>) =
         tables(&reply, outgoing).into_iter().partition(|table| table.relayed.is_some());
@@ -164,6 +171,13 @@ pub async fn read(link: &mut Link, outgoing: &[Outgoing]) -> Result<Side, Failur
     let has_schema = link.ask(INSTALLED).await?.value(0, 0) == "t";
     let has_ledger = has_schema && link.ask(HAS_LEDGER).await?.value(0, 0) == "t";
     for table in &mut tables {
+        if let Some(calls) = calls::calls(&table.schema, table.relayed) {
+            let rows = link.ask(&calls::noting(&table.schema, calls)).await?.rows;
+            let noting: Vec<bool> =
+                rows.into_iter().flatten().map(|notes| notes.as_deref() == Some("t")).collect();
+            // Where one is missing, it is another version of the library.
+            table.noting = if noting.len() == calls.functions.len() { noting } else { Vec::new() };
+        }
         let (relation, source) = (format!("{}.{}", name(&table.schema), name(&table.name)), table.source());
         let Some(sequence) = &mut table.sequence else { continue };
         // A table that was made anew under the name of one that is gone gives its numbers again.
@@ -207,7 +221,9 @@ fn tables(reply: &Reply, outgoing: &[Outgoing]) -> Vec<Table> {
         let value = |column: usize| reply.value(at, column);
         let (schema, name) = (value(0), value(1));
         let mut of_schema = outgoing.iter().filter(|of| of.is_in(schema));
+        let call = calls::call_of(schema, name, outgoing);
         let relayed = of_schema.clone().find_map(|of| of.relayed(name));
+        let relayed = if call.is_some() { Some(&calls::CALLED) } else { relayed };
         if relayed.is_none() && !of_schema.any(|of| of.mirrored.contains(&name) || of.is_parent(name)) {
             continue;
         }
@@ -228,6 +244,8 @@ fn tables(reply: &Reply, outgoing: &[Outgoing]) -> Vec<Table> {
                 partitions,
                 relayed,
                 is_guarded,
+                noting: Vec::new(),
+                call,
             });
             keys.push(Vec::new());
         }
@@ -356,6 +374,12 @@ pub fn problems(primary: &Side, jobs: &Side) -> Vec<String> {
                 found.extend(unfit_parents(&from, primary, jobs));
                 found.extend(unstrided(&from, true));
                 found.extend(unstrided(&to, false));
+                if from.call.is_some() && !notes_on_both(&from, primary, jobs) {
+                    found.push(format!(
+                        "the functions whose calls are in {source} are not the same in the job database: both sides need the \
+                         same version of the library"
+                    ));
+                }
                 if is_unguarded(&from) {
                     found.push(format!(
                         "{source} of the primary has no trigger bulkhead_refuse: run `bulkhead jobs init`"
@@ -370,6 +394,14 @@ pub fn problems(primary: &Side, jobs: &Side) -> Vec<String> {
         }
     }
     found
+}
+
+/// Whether the job database has the functions whose calls are in this table. The primary's may be those of another version
+/// for a while: then nothing is noted there.
+fn notes_on_both(calls: &Table, primary: &Side, jobs: &Side) -> bool {
+    let is_of = |table: &&Table| calls.name.strip_prefix(calls::PREFIX) == Some(table.schema.as_str());
+    let has = |side: &Side| side.tables.iter().filter(is_of).any(|table| !table.noting.is_empty());
+    has(jobs) || !has(primary)
 }
 
 /// Both sides must never give the same number: the primary gives odd ones.

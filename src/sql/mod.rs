@@ -81,7 +81,7 @@ pub use hidden::HiddenSearch;
 pub use libraries::Library;
 pub use normal::normal;
 pub use outgoing::Outgoing;
-pub use presets::{Maker, Notify, Parent, Relayed};
+pub use presets::{Calls, Function, Maker, Notify, Parent, Relayed};
 pub use quote::{quote_literal, quote_name};
 pub use reading::Reading;
 pub use rules::{Custom, Rules, UnknownPreset};

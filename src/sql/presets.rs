@@ -56,6 +56,34 @@ pub struct Relayed {
     pub absent: Option<&'static str>,
     /// The library's function that makes such a table, if it makes one for each queue.
     pub made_by: Option<Maker>,
+    /// How rows that have the column `absent` come to be all the same: by the calls that would add them.
+    pub calls: Option<Calls>,
+}
+
+/// Calls that are noted on the primary, and made in the job database: what they do depends on the jobs that are there.
+///
+/// In its texts `{schema}` stands for the library's schema, `{name}` for that as a literal, and `{calls}` for the table of
+/// calls.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Calls {
+    /// The library's functions, which are put aside on the primary, as `bulkhead_` and their name. Those in their places
+    /// note calls.
+    pub functions: &'static [Function],
+    /// The one that notes a call, as JSON in the column `arguments`. It is beside them.
+    pub note: Function,
+    /// The call, in SQL over the row `c` with these.
+    pub call: &'static str,
+}
+
+/// A function that is made.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Function {
+    /// The name.
+    pub name: &'static str,
+    /// The types of its arguments.
+    pub arguments: &'static str,
+    /// The statement that makes it.
+    pub definition: &'static str,
 }
 
 /// Rows that the rows of another table name. Both sides know them by their names, which are unique.
@@ -113,8 +141,30 @@ const NOTHING: Preset = Preset {
 
 /// A relayed table whose library wakes its workers itself, or whose workers poll.
 const fn relayed(table: &'static str, enqueued_at: Option<&'static str>) -> Relayed {
-    Relayed { table, enqueued_at, notify: None, parents: &[], absent: None, made_by: None }
+    Relayed { table, enqueued_at, notify: None, parents: &[], absent: None, made_by: None, calls: None }
 }
+
+/// Calls with a `job_key`.
+const GRAPHILE_CALLS: Calls = Calls {
+    functions: &[
+        Function {
+            name: "add_jobs",
+            arguments: "{schema}.job_spec[], boolean",
+            definition: include_str!("graphile_worker/add_jobs.sql"),
+        },
+        Function {
+            name: "add_job",
+            arguments: "text, json, text, timestamp with time zone, integer, text, integer, text[], text",
+            definition: include_str!("graphile_worker/add_job.sql"),
+        },
+    ],
+    note: Function {
+        name: "bulkhead_note_call",
+        arguments: "{schema}.job_spec, text",
+        definition: include_str!("graphile_worker/note_call.sql"),
+    },
+    call: include_str!("graphile_worker/call.sql"),
+};
 
 /// All presets, by name.
 pub(super) const PRESETS: &[Preset] = &[
@@ -186,6 +236,7 @@ pub(super) const PRESETS: &[Preset] = &[
                 // A job with a key replaces the one that has it, postpones it, or stands back, as the call has asked for:
                 // and its row does not tell what that was.
                 absent: Some("key"),
+                calls: Some(GRAPHILE_CALLS),
                 ..relayed("_private_jobs", Some("created_at"))
             }],
             enqueues: &["add_job", "add_jobs"],

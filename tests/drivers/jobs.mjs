@@ -126,9 +126,11 @@ async function graphileWorker(utils) {
   await add('rolled back');
   await client.query('ROLLBACK');
   await client.query('BEGIN');
-  await item('worker 3');
-  await assert.rejects(add('keyed', `, job_key => 'only'`), { code: '0A000' });
-  await client.query('ROLLBACK');
+  await item('worker 4');
+  await add('replaced', `, job_key => 'only'`);
+  await add('keyed in a transaction', `, job_key => 'only'`);
+  await client.query('COMMIT');
+  await expectAlso('keyed in a transaction');
   await runner.stop();
   await client.end();
   assert.deepEqual(done, names);

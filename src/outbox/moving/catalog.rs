@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{
+    calls,
     link::{Failure, Link, Reply},
     text::{literal, name},
 };
-use crate::sql::Rules;
+use crate::sql::{Calls, Rules};
 
 /// The schema of everything that a move adds at the servers.
 pub(super) const SCHEMA: &str = "bulkhead_move";
@@ -23,7 +24,7 @@ const COLUMNS: &str = "SELECT n.nspname, c.relname, c.oid::pg_catalog.regclass, 
     ELSE pg_catalog.format_type(a.atttypid, a.atttypmod) END, \
     CASE WHEN l.oid <> t.typcollation THEN ' COLLATE ' || pg_catalog.quote_ident(ln.nspname) || '.' || \
     pg_catalog.quote_ident(l.collname) ELSE '' END, a.attgenerated <> '', \
-    pg_catalog.array_position(i.indkey::pg_catalog.int2[], a.attnum) \
+    pg_catalog.array_position((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts - 1], a.attnum) \
     FROM pg_catalog.pg_class AS c \
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
     JOIN pg_catalog.pg_class AS r ON r.oid = COALESCE(pg_catalog.pg_partition_root(c.oid), c.oid) \
@@ -32,7 +33,12 @@ const COLUMNS: &str = "SELECT n.nspname, c.relname, c.oid::pg_catalog.regclass, 
     JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid \
     LEFT JOIN pg_catalog.pg_collation AS l ON l.oid = a.attcollation \
     LEFT JOIN pg_catalog.pg_namespace AS ln ON ln.oid = l.collnamespace \
-    LEFT JOIN pg_catalog.pg_index AS i ON i.indrelid = c.oid AND i.indisprimary \
+    LEFT JOIN pg_catalog.pg_index AS i ON i.indexrelid = (SELECT u.indexrelid FROM pg_catalog.pg_index AS u \
+    JOIN pg_catalog.pg_class AS x ON x.oid = u.indexrelid WHERE u.indrelid = c.oid AND (u.indisprimary OR u.indisunique \
+    AND u.indisvalid AND u.indimmediate AND u.indpred IS NULL AND u.indexprs IS NULL AND NOT EXISTS (\
+    SELECT FROM pg_catalog.pg_attribute AS k WHERE k.attrelid = c.oid AND NOT k.attnotnull \
+    AND k.attnum = ANY ((u.indkey::pg_catalog.int2[])[0:u.indnkeyatts - 1]))) \
+    ORDER BY NOT u.indisprimary, u.indnkeyatts, x.relname LIMIT 1) \
     WHERE c.relkind IN ('r', 'p', 'f') AND n.nspname NOT IN ('information_schema', 'bulkhead', 'bulkhead_move') \
     AND n.nspname NOT LIKE 'pg\\_%' \
     AND NOT (c.relispartition AND c.relname = ('bulkhead_' || r.relname)::pg_catalog.name) ORDER BY 1, 2, a.attnum";
@@ -68,7 +74,7 @@ pub(super) struct Moved {
     pub(super) source: String,
     /// The columns that a row has by itself, in their order.
     pub(super) columns: Vec<Column>,
-    /// The primary key, in its order.
+    /// The primary key, in its order; without one, the columns of a unique index that are NOT NULL.
     pub(super) key: Vec<Column>,
     /// A crash empties it.
     pub(super) is_unlogged: bool,
@@ -78,6 +84,8 @@ pub(super) struct Moved {
     pub(super) is_parent: bool,
     /// Functions that add jobs look for a row of it that they update.
     pub(super) is_searched: bool,
+    /// Calls of the library that the outbox notes on the primary.
+    pub(super) calls: Option<&'static Calls>,
     /// Why it cannot be moved; empty if it can.
     unfit: String,
 }
@@ -112,6 +120,13 @@ impl Moved {
     /// The name in SQL.
     pub(super) fn relation(&self) -> String {
         format!("{}.{}", name(&self.schema), name(&self.name))
+    }
+
+    /// Statements that have the primary's functions be the library's own again. Who notes a call there at this moment gets an
+    /// error.
+    pub(super) fn make_calls_again(&self) -> Vec<String> {
+        let Some(calls) = self.calls else { return Vec::new() };
+        [calls::forget(&self.schema, calls), calls::take_away(&self.schema)].concat()
     }
 
     /// The columns whatever their order, which both sides may have in their own way.
@@ -174,6 +189,7 @@ fn tables(reply: &Reply, rules: &Rules, has_outbox: bool) -> Tables {
         }
         let of_kind = if value(3) == "t" { &mut tables.wholes } else { &mut tables.rows };
         if of_kind.last().is_none_or(|last| last.source != source) {
+            let relayed = rules.relayed(Some(schema), name);
             of_kind.push(Moved {
                 at: of_kind.len(),
                 schema: schema.to_owned(),
@@ -182,7 +198,8 @@ fn tables(reply: &Reply, rules: &Rules, has_outbox: bool) -> Tables {
                 is_unlogged: value(7) == "t",
                 is_mirrored: has_outbox && rules.is_mirrored(Some(schema), name),
                 is_parent: has_outbox && rules.is_parent(schema, name),
-                is_searched: rules.relayed(Some(schema), name).is_some_and(|of| of.absent.is_some()),
+                is_searched: relayed.is_some_and(|of| of.absent.is_some()),
+                calls: relayed.and_then(|of| of.calls.as_ref()),
                 unfit: if is_whole {
                     value(6).to_owned()
                 } else {
@@ -216,7 +233,8 @@ pub(super) async fn obstacles(link: &mut Link, tables: &Tables) -> Result<Vec<St
     for table in &tables.rows {
         if table.key.is_empty() {
             found.push(format!(
-                "{} has no primary key, by which its changes could be followed: add one (ALTER TABLE {} ADD PRIMARY KEY ..)",
+                "{} has no primary key, nor a unique index of columns that are NOT NULL, by which its changes could be followed: \
+                 add one (ALTER TABLE {} ADD PRIMARY KEY ..)",
                 table.source,
                 table.relation()
             ));
@@ -225,7 +243,7 @@ pub(super) async fn obstacles(link: &mut Link, tables: &Tables) -> Result<Vec<St
     let is_computed = |table: &&Moved| table.key.iter().any(|key| !table.columns.contains(key));
     for table in tables.rows.iter().filter(is_computed) {
         found.push(format!(
-            "{} has a generated column in its primary key, which cannot be carried over",
+            "{} has a generated column in its key, which cannot be carried over",
             table.source
         ));
     }

@@ -344,6 +344,7 @@ impl Mover<'_> {
                 statements.extend(rest.begin);
                 // It is the library's own again.
                 statements.extend(tables.all().map(|table| unguard(&table.relation())));
+                statements.extend(tables.all().flat_map(Moved::make_calls_again));
                 statements.extend(tables.rows.iter().map(Moved::put_back));
                 statements.extend(rest.end);
                 statements.extend(tables.rows.iter().map(Moved::drop_back));

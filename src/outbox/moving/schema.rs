@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{
+    calls,
     link::{Failure, Link},
     text::{carry_out, literal},
 };
@@ -92,7 +93,7 @@ async fn objects(link: &mut Link, rules: &Rules) -> Result<Objects, Failure> {
         let (schema, name) = (candidates.value(row, 2), candidates.value(row, 3));
         let (kind, is_chosen) = match candidates.value(row, 0) {
             "relation" => ("{relations}", rules.is_job_table(schema, name)),
-            "function" => ("{functions}", rules.is_job_function(schema, name)),
+            "function" => ("{functions}", rules.is_job_function(schema, name) && !calls::is_aside(name)),
             _ => ("{types}", rules.is_job_type(schema, name)),
         };
         if is_chosen {
@@ -144,9 +145,12 @@ fn compare(
     let mut making = Making::default();
     for object in wanted.ordered() {
         if let Some(other) = known.get(object.key.as_str()) {
-            let is_compared =
-                matches!(object.kind.as_str(), "type" | "function" | "view" | "trigger" | "partition");
-            if is_compared && object.sql != other.sql {
+            let is_compared = matches!(
+                object.kind.as_str(),
+                "type" | "function" | "view" | "trigger" | "policy" | "partition"
+            );
+            let notes = |object: &Object| object.sql.as_deref().is_some_and(calls::notes);
+            if is_compared && object.sql != other.sql && !notes(object) && !notes(other) {
                 making.differences.push(format!("{}: it is not the same {here} and {yonder}", object.key));
             }
             continue;
@@ -156,7 +160,7 @@ fn compare(
         }
         if object.table != "0" && !tables.contains(object.table.as_str()) {
             // Of other things that a table lacks the comparison of tables tells.
-            if object.kind == "trigger" {
+            if matches!(object.kind.as_str(), "trigger" | "policy") {
                 making.differences.push(format!("{}: {here} only", object.key));
             }
             continue;
@@ -206,15 +210,15 @@ impl Object {
             return Some(format!("the job tables need {key}, which is no job table: make it {yonder} first"));
         }
         let runs = |object: &&Object| {
-            object.kind == "trigger"
+            matches!(object.kind.as_str(), "trigger" | "policy")
                 && all.before.get(&object.address).is_some_and(|before| before.contains(&self.address))
         };
         if is_other("function") && !rules.is_job_function(&self.schema, &self.name) {
-            let trigger = all.all.iter().find(runs)?;
+            let who = all.all.iter().find(runs)?;
             return Some(format!(
                 "{} runs {key}, which is not the library's, and may use what is {here} only: make it {yonder} first, or drop \
-                 the trigger",
-                trigger.key
+                 the {}",
+                who.key, who.kind
             ));
         }
         None

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::{
+    calls,
     drift::lines_of,
     link::{Failure, Link},
     text::literal,
@@ -174,6 +175,17 @@ impl Switch<'_> {
     async fn lock_primary(&self, guard: &mut Link) -> Result<Option<String>, Failure> {
         if let Some(why) = self.lock(guard).await? {
             return Ok(Some(why));
+        }
+        for table in self.tables.all().filter(|table| table.calls.is_some()) {
+            let calls = calls::relation(&table.schema);
+            let is_there = format!("SELECT pg_catalog.to_regclass({}) IS NOT NULL", literal(&calls));
+            if guard.ask(&is_there).await?.value(0, 0) != "t" {
+                continue;
+            }
+            guard.ask(&format!("LOCK TABLE {calls} IN ACCESS EXCLUSIVE MODE")).await?;
+            if guard.ask(&format!("SELECT EXISTS (SELECT FROM {calls})")).await?.value(0, 0) == "t" {
+                return Ok(Some(format!("calls in {calls} wait on the primary to be relayed")));
+            }
         }
         let waits = |table: &&Moved| !(table.is_parent || self.has_outbox && table.is_mirrored);
         for table in self.tables.all().filter(waits) {

@@ -4,7 +4,7 @@
 use super::{GRAPHILE, LONG, Yard, bulkhead};
 use crate::{
     drivers::{drivers_folder, node, scripts_folder},
-    support::{Login, Postgres, Proxy, ProxyConfig, RawClient, error_of, eventually, short, values},
+    support::{Login, Postgres, Proxy, ProxyConfig, RawClient, error_of, eventually, values},
 };
 
 const ITEM: &str = "INSERT INTO items VALUES (gen_random_uuid()::text)";
@@ -270,65 +270,14 @@ async fn both_sides_may_add_the_same_tasks_and_queues_at_once() {
     yard.has_refused_nothing().await;
 }
 
-#[tokio::test]
-async fn what_may_change_a_job_that_is_there_is_refused_on_the_primary() {
-    let yard = Yard::of_graphile().await;
-    let proxy = yard.graphile_bulkhead().await;
-    let mut client = RawClient::app(proxy.port()).await;
-    add(&mut client, "'keyed', '{\"n\": 1}', job_key => 'k'").await;
-    let before = yard.jobs.query("SELECT * FROM graphile_worker._private_jobs").await;
-    for (call, part) in [
-        (
-            "add_job('keyed', job_key => 'k')",
-            "a job with a key cannot be added to graphile_worker._private_jobs",
-        ),
-        ("add_job('keyed', job_key => 'new', job_key_mode => 'preserve_run_at')", "is in the job database"),
-        ("add_job('keyed', job_key => 'k', job_key_mode => 'unsafe_dedupe')", "is in the job database"),
-        (
-            "add_jobs(ARRAY[('keyed', '{}', NULL, NULL, NULL, 'k', NULL, NULL)::graphile_worker.job_spec])",
-            "is in the job database",
-        ),
-        ("remove_job('k')", "live on different servers"),
-        ("complete_jobs(ARRAY[2])", "live on different servers"),
-        ("reschedule_jobs(ARRAY[2])", "live on different servers"),
-    ] {
-        say(&mut client, &["BEGIN", ITEM]).await;
-        let answer = client.ask(&format!("SELECT graphile_worker.{call}")).await;
-        let [code, message, hint] = error_of(&answer).expect("it is refused");
-        assert!(
-            code == "0A000" && message.contains(part) && !hint.is_empty(),
-            "{call}: {code} {message} {hint}"
-        );
-        assert_eq!(short(&client.ask("COMMIT").await), "ROLLBACK I", "{call}");
-    }
-    // As the library says it, where the key is a value.
-    let call = "SELECT * FROM graphile_worker.add_job(identifier => $1::text, job_key => $2::text)";
-    for (key, is_refused) in [(Some("k"), true), (None, false)] {
-        say(&mut client, &["BEGIN", ITEM]).await;
-        client.parse("", call).bind("", "", &[Some("keyed"), key]).execute("", 0).sync().flush().await;
-        let answer = client.read_until_ready().await;
-        assert_eq!(error_of(&answer).map(|[code, ..]| code), is_refused.then(|| "0A000".to_owned()));
-        client.ask("COMMIT").await;
-    }
-    yard.wait_until_empty().await;
-    let others = "SELECT count(*) FROM graphile_worker._private_jobs WHERE key IS NULL";
-    eventually("one came", LONG, async || (yard.jobs.value(others).await == "1").then_some(())).await;
-    assert_eq!(yard.jobs.query("SELECT * FROM graphile_worker._private_jobs WHERE key = 'k'").await, before);
-    assert_eq!(
-        yard.primary.value("SELECT count(*) FROM items").await,
-        "1",
-        "with the one that was not refused"
-    );
-    yard.has_refused_nothing().await;
-}
-
 /// Rows that went by the trigger, or name nothing, are set aside: they would be other jobs there.
 #[tokio::test]
 async fn rows_that_cannot_be_the_same_job_are_set_aside() {
     let yard = Yard::of_graphile().await;
     yard.primary
         .query(
-            "SET session_replication_role = replica; SELECT graphile_worker.add_job('t', job_key => 'by the way'); \
+            "SET session_replication_role = replica; SELECT graphile_worker.bulkhead_add_jobs(\
+             ARRAY[('t', '{}', NULL, NULL, NULL, 'by the way', NULL, NULL)]::graphile_worker.job_spec[]); \
              RESET session_replication_role; SELECT graphile_worker.add_job('t', queue_name => 'gone'); \
              DELETE FROM graphile_worker._private_job_queues; SELECT graphile_worker.add_job('t', queue_name => 'q')",
         )
@@ -382,7 +331,7 @@ async fn a_task_that_is_cleaned_away_meanwhile_comes_again() {
 const TRACES: &str = "SELECT nspname::text FROM pg_namespace WHERE nspname = 'bulkhead' \
     UNION ALL SELECT seqrelid::regclass || ' by ' || seqincrement FROM pg_sequence \
     UNION ALL SELECT tgrelid::regclass || ': ' || tgname FROM pg_trigger WHERE NOT tgisinternal \
-    UNION ALL SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace >= 16384";
+    UNION ALL SELECT concat_ws(' ', oid::regprocedure, proowner::regrole, proacl, md5(prosrc)) FROM pg_proc WHERE pronamespace >= 16384 ORDER BY 1";
 
 #[tokio::test]
 async fn undo_leaves_nothing() {

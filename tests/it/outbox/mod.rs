@@ -4,6 +4,7 @@ mod commands;
 mod crashes;
 pub(crate) mod exactly_once;
 mod functions;
+mod keyed;
 mod libraries;
 mod moving;
 mod queues;

@@ -36,6 +36,25 @@
     LEFT JOIN options AS s ON s.seqrelid = q.objid
     WHERE o.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
     GROUP BY a.attrelid
+), settings AS (
+    -- Of columns: how their values are stored, and what is known of them. A partition begins with its parent's.
+    SELECT a.attrelid, a.attnum, a.attname AS column, pg_catalog.unnest(ARRAY[
+        CASE WHEN a.attstorage <> COALESCE(p.attstorage, t.typstorage) OR a.attstorage <> t.typstorage
+            THEN 'SET STORAGE ' || CASE a.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN'
+                ELSE 'EXTENDED' END END,
+        -- From 14 on.
+        'SET COMPRESSION ' || CASE pg_catalog.to_jsonb(a) OPERATOR(pg_catalog.->>) 'attcompression'
+            WHEN 'p' THEN 'pglz' WHEN 'l' THEN 'lz4' END,
+        CASE WHEN COALESCE(a.attstattarget, -1) >= 0 THEN 'SET STATISTICS ' || a.attstattarget END,
+        (SELECT 'SET (' || pg_catalog.string_agg(pg_catalog.format('%I=%L', x.option_name, x.option_value), ', ') || ')'
+            FROM pg_catalog.pg_options_to_table(a.attoptions) AS x)]) AS setting
+    FROM own AS o
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = o.objid AND a.attnum > 0 AND NOT a.attisdropped
+    JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+    JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p')
+    LEFT JOIN pg_catalog.pg_inherits AS i ON i.inhrelid = c.oid AND c.relispartition
+    LEFT JOIN pg_catalog.pg_attribute AS p ON p.attrelid = i.inhparent AND p.attname = a.attname AND NOT p.attisdropped
+    WHERE o.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
 ), made AS (
     -- Schemas and extensions.
     SELECT n.classid, n.objid, 'schema' AS kind, 0::pg_catalog.oid AS tab,
@@ -108,6 +127,8 @@
             || CASE WHEN c.relkind = 'p' THEN ' PARTITION BY ' || pg_catalog.pg_get_partkeydef(c.oid) ELSE '' END
             || COALESCE(w.text, '')
             || CASE WHEN c.relrowsecurity THEN pg_catalog.format('; ALTER TABLE %s ENABLE ROW LEVEL SECURITY', n.identity)
+                ELSE '' END
+            || CASE WHEN c.relforcerowsecurity THEN pg_catalog.format('; ALTER TABLE %s FORCE ROW LEVEL SECURITY', n.identity)
                 ELSE '' END END,
         CASE c.relkind WHEN 'v' THEN 'DROP VIEW ' ELSE 'DROP TABLE ' END || n.identity, s.nspname, c.relname,
         c.relowner, c.relacl, CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END
@@ -120,7 +141,7 @@
     ) AS w (text)
     WHERE n.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
     UNION ALL
-    -- What belongs to a table: defaults, constraints, indexes, triggers. What a partition has from its parent comes with it.
+    -- What belongs to a table: defaults, constraints, indexes, triggers, policies. What a partition has from its parent comes with it.
     SELECT n.classid, n.objid, 'default', e.adrelid, pg_catalog.format('ALTER TABLE ONLY %s ALTER COLUMN %I SET DEFAULT %s',
         e.adrelid::pg_catalog.regclass, a.attname, pg_catalog.pg_get_expr(e.adbin, e.adrelid)),
         pg_catalog.format('ALTER TABLE ONLY %s ALTER COLUMN %I DROP DEFAULT', e.adrelid::pg_catalog.regclass, a.attname),
@@ -157,6 +178,18 @@
     WHERE n.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass AND NOT EXISTS (
         SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = n.classid AND d.objid = n.objid AND d.deptype IN ('P', 'S'))
     UNION ALL
+    SELECT n.classid, n.objid, 'policy', p.polrelid, pg_catalog.format('CREATE POLICY %I ON %s AS %s FOR %s TO %s',
+        p.polname, p.polrelid::pg_catalog.regclass, CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+        CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
+        (SELECT pg_catalog.string_agg(CASE r.oid WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(
+            pg_catalog.pg_get_userbyid(r.oid)) END, ', ' ORDER BY r.at)
+            FROM pg_catalog.unnest(p.polroles) WITH ORDINALITY AS r (oid, at)))
+        || COALESCE(' USING (' || pg_catalog.pg_get_expr(p.polqual, p.polrelid) || ')', '')
+        || COALESCE(' WITH CHECK (' || pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) || ')', ''),
+        'DROP POLICY ' || n.identity, NULL, p.polname, NULL, NULL, NULL
+    FROM named AS n JOIN pg_catalog.pg_policy AS p ON p.oid = n.objid
+    WHERE n.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass
+    UNION ALL
     SELECT n.classid, n.objid, 'statistics', x.stxrelid, pg_catalog.pg_get_statisticsobjdef(x.oid),
         'DROP STATISTICS ' || n.identity, NULL, NULL, NULL, NULL, NULL
     FROM named AS n JOIN pg_catalog.pg_statistic_ext AS x ON x.oid = n.objid
@@ -171,7 +204,8 @@
         'pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_namespace'::pg_catalog.regclass,
         'pg_catalog.pg_extension'::pg_catalog.regclass, 'pg_catalog.pg_attrdef'::pg_catalog.regclass,
         'pg_catalog.pg_constraint'::pg_catalog.regclass, 'pg_catalog.pg_trigger'::pg_catalog.regclass,
-        'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, 'pg_catalog.pg_publication_rel'::pg_catalog.regclass)
+        'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass,
+        'pg_catalog.pg_publication_rel'::pg_catalog.regclass)
     AND n.type NOT LIKE 'publication%'
 )
 SELECT m.classid, m.objid, m.kind, m.tab, n.type || ' ' || n.identity, m.sql,
@@ -191,6 +225,23 @@ SELECT m.classid, m.objid, m.kind, m.tab, n.type || ' ' || n.identity, m.sql,
             CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(g.grantee)) END,
             CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END), '; ' ORDER BY g.grantee, g.privilege_type)
         FROM pg_catalog.aclexplode(m.acl) AS g WHERE g.grantee <> m.owner),
+        CASE WHEN m.word IN ('TABLE', 'VIEW') THEN (
+            SELECT pg_catalog.string_agg(pg_catalog.format('GRANT %s (%I) ON TABLE %s TO %s%s', g.privilege_type, a.attname,
+                n.identity, CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(
+                    pg_catalog.pg_get_userbyid(g.grantee)) END, CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END),
+                '; ' ORDER BY a.attnum, g.grantee, g.privilege_type)
+            FROM pg_catalog.pg_attribute AS a CROSS JOIN LATERAL pg_catalog.aclexplode(a.attacl) AS g
+            WHERE a.attrelid = m.objid AND a.attnum > 0 AND NOT a.attisdropped) END,
+        CASE WHEN m.word = 'TABLE' THEN (
+            SELECT pg_catalog.string_agg(pg_catalog.format('ALTER TABLE ONLY %s ALTER COLUMN %I %s', n.identity, s.column, s.setting),
+                '; ' ORDER BY s.attnum, s.setting)
+            FROM settings AS s WHERE s.attrelid = m.objid AND s.setting IS NOT NULL) END,
+        CASE WHEN m.word = 'TABLE' THEN (
+            SELECT pg_catalog.format('ALTER TABLE %s SET (%s)', n.identity, pg_catalog.string_agg(pg_catalog.format('toast.%I=%L',
+                x.option_name, x.option_value), ', '))
+            FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_class AS t ON t.oid = c.reltoastrelid
+            CROSS JOIN LATERAL pg_catalog.pg_options_to_table(t.reloptions) AS x
+            WHERE c.oid = m.objid HAVING pg_catalog.count(*) > 0) END,
         (SELECT pg_catalog.string_agg(pg_catalog.format('COMMENT ON %s %s IS %L',
             CASE WHEN d.objsubid <> 0 THEN 'COLUMN' WHEN m.word IS NOT NULL THEN m.word
                 WHEN m.kind IN ('constraint', 'reference') THEN 'CONSTRAINT' ELSE pg_catalog.upper(m.kind) END,

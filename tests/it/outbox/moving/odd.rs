@@ -175,6 +175,10 @@ async fn keys_and_constraints_of_all_kinds_are_followed() {
             PRIMARY KEY (name, part)); \
         CREATE TABLE job_apart (id int PRIMARY KEY, at int4range, EXCLUDE USING gist (at WITH &&) DEFERRABLE INITIALLY DEFERRED); \
         ALTER TABLE job_late ADD CONSTRAINT apart FOREIGN KEY (id) REFERENCES job_apart DEFERRABLE INITIALLY DEFERRED; \
+        CREATE TABLE job_unique (at text, id text NOT NULL, part int NOT NULL, UNIQUE (at)); \
+        CREATE UNIQUE INDEX job_unique_partial ON job_unique (id) WHERE part < 0; \
+        CREATE UNIQUE INDEX job_unique_key ON job_unique (part, id) INCLUDE (at); \
+        INSERT INTO job_unique SELECT CASE WHEN n % 2 = 0 THEN n END, n % 50, n / 50 FROM generate_series(1, 5000) AS n; \
         CREATE DOMAIN job_key AS int NOT NULL CHECK (VALUE > 0); CREATE TABLE job_real (x float8, k job_key, PRIMARY KEY (x, k)); \
         INSERT INTO job_real SELECT n, n FROM generate_series(1, 5000) AS n; \
         CREATE TABLE job_pairs (id int PRIMARY KEY, other int REFERENCES job_pairs DEFERRABLE INITIALLY DEFERRED); \
@@ -189,16 +193,18 @@ async fn keys_and_constraints_of_all_kinds_are_followed() {
         UPDATE job_apart SET at = int4range(5002 - id, 5003 - id); UPDATE job_late SET of = 'x' WHERE id % 2 = 0; \
         BEGIN; UPDATE job_apart SET id = id + 9000; UPDATE job_late SET id = id + 9000; COMMIT; \
         UPDATE job_pairs SET other = id WHERE id % 3 = 0; TRUNCATE job_real; INSERT INTO job_real VALUES (1, 1), (2, 2); \
+        UPDATE job_unique SET id = 'b' || id WHERE part = 3; UPDATE job_unique SET at = 'x' || at WHERE part = 4; \
+        DELETE FROM job_unique WHERE part = 5; UPDATE job_unique SET part = part + 1000 WHERE id = '7'; \
         SET extra_float_digits = -15; UPDATE job_real SET x = x + 1e-10";
     let moving = scene.meanwhile(&config, "job_late", change).await;
-    let of = async |server: &Postgres, tables: [&str; 5]| {
+    let of = async |server: &Postgres, tables: [&str; 6]| {
         let mut found = Vec::new();
         for table in tables {
             found.push(rows(server, &format!("(SELECT t::text FROM {table} AS t) AS t")).await);
         }
         found
     };
-    let names = ["job_apart", "job_late", "job_named", "job_pairs", "job_real"];
+    let names = ["job_apart", "job_late", "job_named", "job_pairs", "job_real", "job_unique"];
     moving.end(0).await;
     let expected = of(
         &scene.primary,
@@ -208,10 +214,11 @@ async fn keys_and_constraints_of_all_kinds_are_followed() {
             "bulkhead_move.kept_2",
             "bulkhead_move.kept_3",
             "bulkhead_move.kept_4",
+            "bulkhead_move.kept_5",
         ],
     )
     .await;
-    assert_eq!(expected.iter().map(Vec::len).collect::<Vec<_>>(), [5000, 5000, 3343, 5000, 2]);
+    assert_eq!(expected.iter().map(Vec::len).collect::<Vec<_>>(), [5000, 5000, 3343, 5000, 2, 4950]);
     let there = of(&scene.jobs, names).await;
     assert!(there == expected, "rows differ");
     let number = scene.jobs.value("INSERT INTO job_named VALUES ('c', 1) RETURNING number").await;

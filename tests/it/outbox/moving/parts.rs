@@ -186,7 +186,7 @@ async fn shapes_that_cannot_be_moved_are_refused_before_anything_is_changed() {
     for part in [
         "pgboss.job has partitions and refers to pgboss.queue (whole)",
         "pgboss.keyless_1 has no primary key",
-        "pgboss.computed has a generated column in its primary key",
+        "pgboss.computed has a generated column in its key",
         "pgboss.ruled has a rule (CREATE RULE)",
     ] {
         assert!(text.contains(part), "{part}: {text}");

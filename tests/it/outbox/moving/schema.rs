@@ -64,6 +64,19 @@ const LIBRARY: &str = r#"
         EXECUTE FUNCTION pgboss.note();
     CREATE TRIGGER off BEFORE DELETE ON pgboss.queue FOR EACH STATEMENT EXECUTE FUNCTION pgboss.note();
     ALTER TABLE pgboss.queue DISABLE TRIGGER off;
+    ALTER TABLE pgboss.queue ALTER COLUMN policy SET STORAGE EXTERNAL, ALTER COLUMN policy SET STATISTICS 500,
+        ALTER COLUMN name SET (n_distinct = -0.5, n_distinct_inherited = 3), ALTER COLUMN name SET STORAGE MAIN,
+        SET (toast.autovacuum_enabled = false, toast.vacuum_truncate = false);
+    ALTER TABLE ONLY pgboss.job ALTER COLUMN data SET STORAGE EXTERNAL;
+    ALTER TABLE pgboss.j1 ALTER COLUMN fixed SET STORAGE MAIN, ALTER COLUMN data SET STATISTICS 7;
+    ALTER TABLE pgboss.version ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY "all of it" ON pgboss.version USING (true);
+    CREATE POLICY narrow ON pgboss.version AS RESTRICTIVE FOR UPDATE TO app_two, app
+        USING (version > 1) WITH CHECK (pgboss.later(version) > (SELECT count(*) FROM pgboss.queue));
+    CREATE POLICY "in" ON pgboss.version FOR INSERT TO app_two WITH CHECK (false);
+    COMMENT ON POLICY narrow ON pgboss.version IS 'not all';
+    GRANT SELECT (name), UPDATE (policy, created_on) ON pgboss.queue TO app_two WITH GRANT OPTION;
+    GRANT SELECT (id) ON pgboss.jobs TO PUBLIC;
     COMMENT ON COLUMN pgboss.job.name IS 'the queue''s';
     COMMENT ON CONSTRAINT q_fkey ON pgboss.j1 IS 'of a queue';
     COMMENT ON TRIGGER late ON pgboss.queue IS 'late';
@@ -233,7 +246,8 @@ async fn what_cannot_be_made_or_differs_is_a_list_and_changes_nothing() {
             "SET ROLE app; CREATE TABLE audits (id bigint); CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql \
              AS 'BEGIN INSERT INTO audits VALUES (NEW.id); RETURN NULL; END'; \
              CREATE TRIGGER audit AFTER INSERT ON oban_jobs FOR EACH ROW EXECUTE FUNCTION audit(); \
-             CREATE POLICY p ON oban_jobs USING (true); CREATE TYPE oban_job_range AS RANGE (subtype = bigint); \
+             CREATE FUNCTION is_mine(bigint) RETURNS boolean LANGUAGE sql AS 'SELECT $1 IN (SELECT id FROM audits)'; \
+             CREATE POLICY p ON oban_jobs USING (is_mine(id)); CREATE TYPE oban_job_range AS RANGE (subtype = bigint); \
              CREATE TABLE oban_beats (PRIMARY KEY (id)) INHERITS (audits)",
         )
         .await;
@@ -243,7 +257,7 @@ async fn what_cannot_be_made_or_differs_is_a_list_and_changes_nothing() {
         let text = scene.run(&scene.after(), arguments, 64).await;
         for part in [
             "trigger audit on public.oban_jobs runs function public.audit(), which is not the library's",
-            "policy p on public.oban_jobs is missing in the job database, and is of a kind",
+            "policy p on public.oban_jobs runs function public.is_mine(bigint), which is not the library's",
             "table public.oban_beats is missing in the job database, and is of a kind",
             "public.oban_beats has children or parents (INHERITS)",
             "function public.oban_jobs_notify(): it is not the same on the primary and in the job database",
