@@ -64,6 +64,8 @@ pub(super) struct Leased {
     pub(super) work: Work,
     /// Jobs may have been added on it.
     pub(super) adds_jobs: bool,
+    /// The statements that let go of the locks that it keeps until another server has committed, too.
+    pub(super) unlock: Option<Box<str>>,
 }
 
 /// The greatest that a transaction has done on one server.
@@ -96,8 +98,6 @@ pub(super) struct Across {
     pub(super) echo: Option<Box<[u8]>>,
     /// Something was defined on both in the transaction.
     pub(super) defines: bool,
-    /// The statement that lets go of the locks that the job database's backend keeps until both have committed.
-    pub(super) unlock: Option<Box<str>>,
     /// The request under way is the transaction's COMMIT, and nothing was lost of it.
     pub(super) commits: bool,
     /// The request under way has failed.
@@ -188,7 +188,8 @@ impl Leased {
             lease.take_place(place);
         }
         let (left, work) = (Left::default(), Work::default());
-        Self { lease, pool, reads: None, is_kept, pin: None, left, work, adds_jobs: false }
+        let (reads, pin, unlock) = (None, None, None);
+        Self { lease, pool, reads, is_kept, pin, left, work, adds_jobs: false, unlock }
     }
 
     /// Whether the session keeps it for longer than a transaction.
@@ -230,6 +231,7 @@ impl Leased {
             was_asked,
             lacks_statement: self.left.statements_unknown,
             has_aliases: own.has_aliases(),
+            keeps_locks: self.unlock.is_some(),
             listens_there: self.lease.protocol.holds_ready() || own.listens_there(),
             was_hit: self.lease.cancel.was_hit(),
             is_streaming,

@@ -337,6 +337,18 @@ pub(crate) fn definitions_not_committed() -> Reply {
     )
 }
 
+/// A transaction that defines job objects has more locks than can be kept.
+pub(crate) fn too_many_locks(max: usize) -> Reply {
+    Reply::new(
+        "54000",
+        format!(
+            "the transaction defines job objects and holds more than {max} advisory locks on the job database, which were to be \
+             held until the primary has committed, too; nothing was committed"
+        ),
+        "Take one lock for all of the migration.",
+    )
+}
+
 /// The definitions were committed on the job database, and perhaps not on the primary.
 pub(crate) fn definitions_only_there() -> Reply {
     Reply::new(
