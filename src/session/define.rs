@@ -141,8 +141,11 @@ impl Session {
         beside.keep_locks().await?;
         let reply = match beside.ask("COMMIT").await {
             Ok(Answer { error: None, .. }) => return Ok(()),
-            Ok(Answer { error: Some(fields), .. }) => Reply::from_server(&fields),
-            Err(_) => reply::definitions_not_committed(),
+            Ok(Answer { error: Some(fields), .. }) if beside.protocol.quiescent().is_some() => {
+                Reply::from_server(&fields)
+            }
+            // Also if the server has ended the connection: it may have done so behind the COMMIT.
+            _ => reply::definitions_not_committed(),
         };
         self.end_other("ROLLBACK").await?;
         Err(reply.into())
@@ -188,7 +191,9 @@ impl Leased {
         }
         let calls = |verb: &str| {
             let call = |lock: &Vec<Option<String>>| match lock.as_slice() {
-                [Some(kind), Some(key)] => Some(format!("SELECT pg_catalog.pg_advisory_{verb}{kind}({key});")),
+                [Some(kind), Some(key)] => {
+                    Some(format!("SELECT pg_catalog.pg_advisory_{verb}{kind}({key});"))
+                }
                 _ => None,
             };
             locks.iter().filter_map(call).collect::<String>()

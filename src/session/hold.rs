@@ -3,6 +3,7 @@
 use std::{
     ops::{Deref, DerefMut},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
@@ -246,8 +247,13 @@ impl Leased {
 
     /// [`Backend::ask`], with a bound on how long the session waits.
     pub(super) async fn ask(&mut self, sql: &str) -> Result<Answer, Broken> {
+        self.ask_within(ASK_TIMEOUT, sql).await
+    }
+
+    /// [`Backend::ask`], with this bound.
+    pub(super) async fn ask_within(&mut self, limit: Duration, sql: &str) -> Result<Answer, Broken> {
         let server = Arc::clone(&self.lease.server);
-        in_time(ASK_TIMEOUT, &server, self.lease.ask(sql)).await
+        in_time(limit, &server, self.lease.ask(sql)).await
     }
 
     /// [`Backend::ask_unhindered`], with the same bound.

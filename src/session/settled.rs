@@ -58,7 +58,7 @@ pub(super) enum Settle {
 /// A question to the server; they come in this order. The answer to each ends the reason for it, or the hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Question {
-    /// That it lets go of the locks that were kept.
+    /// Letting go of the locks that were kept.
     Locks,
     /// The channels that the session listens to there, which are taken over.
     Channels,

@@ -5,6 +5,7 @@ mod crashes;
 pub(crate) mod exactly_once;
 mod functions;
 mod libraries;
+mod migrations;
 mod moving;
 mod queues;
 mod rights;
