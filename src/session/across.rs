@@ -262,7 +262,7 @@ impl Session {
                 if is_open && across.beside.as_ref().is_some_and(|beside| beside.work > leased.work) {
                     self.change_places();
                 }
-                self.commit_definitions(control).await?;
+                self.commit_definitions(request, control).await?;
             }
             Control::Begin { .. } | Control::None => {}
             Control::Prologue | Control::Other => {

@@ -117,10 +117,18 @@ impl Session {
 
     /// Before the COMMIT of a transaction that has defined something on both: keeps the locks of the job database's backend, and
     /// commits what was defined there, if the COMMIT itself goes to the primary.
-    pub(super) async fn commit_definitions(&mut self, control: Control) -> Result<(), Stop> {
+    pub(super) async fn commit_definitions(
+        &mut self,
+        request: Request,
+        control: Control,
+    ) -> Result<(), Stop> {
         let defines = self.hold.across.as_ref().is_some_and(|across| across.defines);
         if !defines || control != Control::Commit || self.status() != TxStatus::Open {
             return Ok(());
+        }
+        if !request.end.is_complete() {
+            // What follows before the Sync may fail, and the first one has committed then.
+            return Err(reply::ends_on_two_servers().into());
         }
         if self.is_on_jobs() {
             self.held().leased.keep_locks().await?;

@@ -351,3 +351,31 @@ async fn a_text_that_does_not_fit_into_the_buffers_is_not_begun() {
     assert_eq!(made(&yard).await, ["0", "0"]);
     expect_rest(&yard, &proxy).await;
 }
+
+/// Behind one the pipeline goes on, and may fail, before the primary could follow.
+#[tokio::test]
+async fn a_commit_without_its_sync_is_refused() {
+    let (yard, proxy) = start().await;
+    let mut client = RawClient::app(proxy.port()).await;
+    for (end, code, made) in [
+        (
+            (|client| client.flush_message()) as fn(&mut RawClient) -> &mut RawClient,
+            Some("0A000"),
+            ["0", "0"],
+        ),
+        (RawClient::sync, None, ["1", "1"]),
+    ] {
+        for sql in STYLES[0] {
+            assert_eq!(error_of(&client.ask(sql).await), None, "{sql}");
+        }
+        end(client.parse("", "COMMIT").bind("", "", &[]).execute("", 0)).flush().await;
+        client.peek().await;
+        if code.is_some() {
+            client.parse("", "SELECT 1").bind("", "", &[]).execute("", 0).sync().flush().await;
+        }
+        assert_eq!(told(&client.read_until_ready().await), (1, code.map(str::to_owned)));
+        client.ask("ROLLBACK").await;
+        assert_eq!([yard.primary.value(MADE).await, yard.jobs.value(MADE).await], made);
+    }
+    expect_rest(&yard, &proxy).await;
+}
