@@ -85,7 +85,7 @@ impl Session {
         if !self.client.kept.grow_to(before - request.len + queries.len(), limit) {
             return Err(Ended::NoRoom(limit));
         }
-        self.client.inbox.splice(..request.len, queries);
+        self.client.inbox.replace(request.len, &queries);
         self.under_way.parts = Parts { behind, begun: false };
         Ok(true)
     }

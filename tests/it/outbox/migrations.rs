@@ -379,3 +379,24 @@ async fn a_commit_without_its_sync_is_refused() {
     }
     expect_rest(&yard, &proxy).await;
 }
+
+/// A library's tables with all that it begins with, in one text.
+#[tokio::test]
+async fn a_text_of_thousands_of_statements_is_run_on_both_servers() {
+    let (yard, proxy) = start().await;
+    let mut text = "BEGIN; SELECT pg_advisory_xact_lock(7); CREATE TABLE oban_jobs (n int)".to_owned();
+    for number in 0..STATEMENTS {
+        text += &format!("; COMMENT ON COLUMN oban_jobs.n IS '{number:04}'");
+    }
+    text += "; COMMIT";
+    let mut client = RawClient::app(proxy.port()).await;
+    for port in [yard.jobs.port(), proxy.port()] {
+        let mut client = RawClient::app(port).await;
+        let began = Instant::now();
+        let answer = client.ask(&text.replace("oban_jobs", if port == proxy.port() { "oban_jobs" } else { "other" })).await;
+        eprintln!("{:?} {}", began.elapsed(), answer.len());
+    }
+    assert_eq!(short(&client.ask("SELECT col_description('oban_jobs'::regclass, 1)").await), "4999 I");
+    expect_rest(&yard, &proxy).await;
+}
+const STATEMENTS: usize = 5_000;
