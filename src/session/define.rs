@@ -15,7 +15,7 @@ use super::{
 use crate::{
     backend::{Broken, query::Answer},
     route::Demand,
-    sql::{Control, Effects},
+    sql::{Control, Effects, renamed_away},
     wire::{TxStatus, message},
 };
 
@@ -55,6 +55,9 @@ impl Session {
         };
         if self.status() == TxStatus::Failed || self.hold.is_amid_pipeline() {
             return Ok(());
+        }
+        if let Some((from, to)) = renamed_away(self.view.snapshot.classifier.rules(), sql.as_bytes()) {
+            return Err(reply::renames_jobs_away(&from, &to).into());
         }
         if !self.hold.is_both() {
             let opening = match &self.hold.transaction {

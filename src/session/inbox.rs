@@ -117,7 +117,7 @@ mod tests {
         }
     }
 
-    /// Of many small requests each byte is moved a few times at most.
+    /// Each byte of many small requests is moved a few times at most.
     #[test]
     fn taking_costs_what_is_taken() {
         let mut inbox = Inbox::of(vec![7; 1 << 20]);

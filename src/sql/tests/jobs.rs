@@ -5,7 +5,7 @@ use crate::sql::{
     Class::{Job, Neutral, Read, Write},
     Effects, Reason,
     Reason::{JobChannel, JobLiteral, JobObject},
-    explain,
+    explain, renamed_away,
 };
 
 fn are_jobs(reason: Reason, texts: &[&str]) {
@@ -33,6 +33,8 @@ fn oban() {
             "CREATE TYPE public.oban_job_state AS ENUM ('a', 'b')",
             "ALTER TYPE oban_job_state ADD VALUE 'c'",
             "COMMENT ON TABLE public.oban_jobs IS '14'",
+            "COMMENT ON COLUMN oban_jobs.state IS 'x'",
+            "COMMENT ON COLUMN public.oban_jobs.state IS 'x'",
             "CREATE TABLE IF NOT EXISTS public.oban_jobs (id bigserial PRIMARY KEY, state oban_job_state)",
             "CREATE INDEX IF NOT EXISTS oban_jobs_args_index ON public.oban_jobs USING gin (args)",
             "ALTER TABLE \"public\".\"oban_jobs\" ADD COLUMN meta jsonb",
@@ -87,10 +89,39 @@ fn schemas_that_job_tables_are_to_live_in() {
             "CREATE SCHEMA IF NOT EXISTS private",
             "DROP SCHEMA IF EXISTS private CASCADE",
             "DROP SCHEMA pgboss, private",
+            "ALTER SCHEMA private RENAME TO other",
+            "ALTER SCHEMA other RENAME TO private",
+            "ALTER SCHEMA pgboss RENAME TO private",
+            "ALTER SCHEMA other RENAME TO graphile_worker",
+            "ALTER SCHEMA private OWNER TO app",
+            "ALTER SCHEMA graphile_worker OWNER TO app",
         ],
     );
-    for text in ["CREATE SCHEMA other", "CREATE SCHEMA IF NOT EXISTS public", "DROP SCHEMA public CASCADE"] {
+    for text in [
+        "CREATE SCHEMA other",
+        "CREATE SCHEMA IF NOT EXISTS public",
+        "DROP SCHEMA public CASCADE",
+        "ALTER SCHEMA other RENAME TO another",
+        "ALTER SCHEMA public OWNER TO app",
+        "ALTER ROLE private RENAME TO another",
+    ] {
         assert_ne!(verdict(text).class, Job, "{text}");
+    }
+}
+
+#[test]
+fn schemas_whose_new_name_is_none_of_jobs() {
+    for (text, expected) in [
+        ("ALTER SCHEMA private RENAME TO other", Some(("private", "other"))),
+        ("SELECT 1; ALTER SCHEMA pgboss RENAME TO \"Old Boss\"", Some(("pgboss", "Old Boss"))),
+        ("ALTER SCHEMA pgboss RENAME TO private", None),
+        ("ALTER SCHEMA other RENAME TO private", None),
+        ("ALTER SCHEMA other RENAME TO another", None),
+        ("ALTER TABLE pgboss.job RENAME TO other", None),
+        ("ALTER SCHEMA private OWNER TO other", None),
+    ] {
+        let found = renamed_away(&rules(), text.as_bytes());
+        assert_eq!(found.as_ref().map(|(from, to)| (from.as_str(), to.as_str())), expected, "{text}");
     }
 }
 

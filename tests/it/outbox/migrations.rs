@@ -177,34 +177,30 @@ async fn commit(yard: &Yard, proxy: &Proxy, style: &[&str], wait_event: &str) ->
 
 #[tokio::test]
 async fn a_primary_that_is_lost_behind_the_job_databases_commit_is_told() {
-    for is_killed in [false, true] {
-        // As any other, it has committed when it waits for a replica that is not there.
-        for (style, wait_event, code, is_made) in
-            [(0, "SyncRep", "08006", "1"), (1, "advisory", "08007", "0")]
-        {
-            let (yard, proxy) = start().await;
-            changes_by(&yard.primary, "pg_advisory_xact_lock(99)").await;
-            let gate = close_gate(&yard.primary).await;
-            if style == 0 {
-                yard.primary.query("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
-                yard.primary.query("SELECT pg_reload_conf()").await;
-            }
-            let mut client = commit(&yard, &proxy, STYLES[style], wait_event).await;
-            let condition = format!("wait_event = '{wait_event}'");
-            if is_killed {
-                let sql = format!("SELECT pid FROM pg_stat_activity WHERE {condition}");
-                let pid = yard.primary.value(&sql).await.parse().expect("a number");
-                yard.primary.kill_backend(pid).await;
-            } else {
-                assert_eq!(yard.primary.end_app_backends(&condition).await, 1);
-            }
-            assert_eq!(told(&client.read_until_ready().await), (1, Some(code.to_owned())));
-            assert_eq!(yard.jobs.value(LOCKED).await, "0", "the client has been told");
-            assert_eq!(short(&client.ask("SELECT 1").await), "1 I");
-            assert_eq!([yard.primary.value(MADE).await, yard.jobs.value(MADE).await], [is_made, "1"]);
-            drop(gate);
-            expect_rest(&yard, &proxy).await;
+    // As any other, it has committed when it waits for a replica that is not there.
+    for (style, wait_event, code, is_made) in [(0, "SyncRep", "08006", "1"), (1, "advisory", "08007", "0")] {
+        let (yard, proxy) = start().await;
+        changes_by(&yard.primary, "pg_advisory_xact_lock(99)").await;
+        let gate = close_gate(&yard.primary).await;
+        if wait_event == "SyncRep" {
+            yard.primary.query("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
+            yard.primary.query("SELECT pg_reload_conf()").await;
         }
+        let mut client = commit(&yard, &proxy, STYLES[style], wait_event).await;
+        let condition = format!("wait_event = '{wait_event}'");
+        if wait_event == "SyncRep" {
+            assert_eq!(yard.primary.end_app_backends(&condition).await, 1);
+        } else {
+            let sql = format!("SELECT pid FROM pg_stat_activity WHERE {condition}");
+            let pid = yard.primary.value(&sql).await.parse().expect("a number");
+            yard.primary.kill_backend(pid).await;
+        }
+        assert_eq!(told(&client.read_until_ready().await), (1, Some(code.to_owned())));
+        assert_eq!(yard.jobs.value(LOCKED).await, "0", "the client has been told");
+        assert_eq!(short(&client.ask("SELECT 1").await), "1 I");
+        assert_eq!([yard.primary.value(MADE).await, yard.jobs.value(MADE).await], [is_made, "1"]);
+        drop(gate);
+        expect_rest(&yard, &proxy).await;
     }
 }
 
@@ -380,23 +376,51 @@ async fn a_commit_without_its_sync_is_refused() {
     expect_rest(&yard, &proxy).await;
 }
 
-/// A library's tables with all that it begins with, in one text.
+/// As many as a library begins with, and more.
+const STATEMENTS: usize = 5_000;
+
 #[tokio::test]
 async fn a_text_of_thousands_of_statements_is_run_on_both_servers() {
     let (yard, proxy) = start().await;
     let mut text = "BEGIN; SELECT pg_advisory_xact_lock(7); CREATE TABLE oban_jobs (n int)".to_owned();
     for number in 0..STATEMENTS {
-        text += &format!("; COMMENT ON COLUMN oban_jobs.n IS '{number:04}'");
+        text += &format!("; COMMENT ON COLUMN oban_jobs.n IS '{number}'");
     }
     text += "; COMMIT";
+    assert!(text.len() > 200_000, "{}", text.len());
     let mut client = RawClient::app(proxy.port()).await;
-    for port in [yard.jobs.port(), proxy.port()] {
-        let mut client = RawClient::app(port).await;
-        let began = Instant::now();
-        let answer = client.ask(&text.replace("oban_jobs", if port == proxy.port() { "oban_jobs" } else { "other" })).await;
-        eprintln!("{:?} {}", began.elapsed(), answer.len());
-    }
-    assert_eq!(short(&client.ask("SELECT col_description('oban_jobs'::regclass, 1)").await), "4999 I");
+    let answer = client.ask(&text).await;
+    assert_eq!(told(&answer), (1, None));
+    let commands = answer.iter().filter(|message| message.tag == b'C').count();
+    assert_eq!(commands, STATEMENTS + 4);
+    let last = "SELECT col_description('oban_jobs'::regclass, 1)";
+    assert_eq!([yard.primary.value(last).await, yard.jobs.value(last).await], ["4999", "4999"]);
     expect_rest(&yard, &proxy).await;
 }
-const STATEMENTS: usize = 5_000;
+
+const SCHEMAS: &str = "SELECT string_agg(concat(nspname, ' of ', nspowner::regrole), ', ' ORDER BY nspname) \
+    FROM pg_namespace WHERE nspname IN ('pgboss', 'boss')";
+
+#[tokio::test]
+async fn a_schema_of_jobs_is_renamed_on_both_servers_or_not_at_all() {
+    let (yard, config) = bare_config().await;
+    for server in [&yard.primary, &yard.jobs] {
+        server.query("CREATE ROLE keeper; GRANT keeper TO app; GRANT CREATE ON DATABASE app TO keeper").await;
+    }
+    let mut proxy = Proxy::start(&config.to_toml());
+    let mut client = RawClient::app(proxy.port()).await;
+    let both = async || [yard.primary.value(SCHEMAS).await, yard.jobs.value(SCHEMAS).await];
+    assert_eq!(error_of(&client.ask("CREATE SCHEMA pgboss").await), None);
+    let rename = "ALTER SCHEMA pgboss RENAME TO boss";
+    let [code, message, hint] = error_of(&client.ask(rename).await).expect("it is refused");
+    assert_eq!(code, "0A000");
+    assert!(message.contains("\"pgboss\"") && message.contains("\"boss\""), "{message}");
+    assert!(hint.contains("jobs.schemas"), "{hint}");
+    assert_eq!(both().await, ["pgboss of app"; 2]);
+    proxy.reload_to(&config.set("jobs", "schemas", vec!["boss"])).await;
+    for sql in [rename, "ALTER SCHEMA boss OWNER TO keeper"] {
+        assert_eq!(error_of(&client.ask(sql).await), None, "{sql}");
+    }
+    assert_eq!(both().await, ["boss of keeper"; 2]);
+    expect_rest(&yard, &proxy).await;
+}
