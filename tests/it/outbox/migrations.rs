@@ -382,11 +382,12 @@ const STATEMENTS: usize = 5_000;
 #[tokio::test]
 async fn a_text_of_thousands_of_statements_is_run_on_both_servers() {
     let (yard, proxy) = start().await;
-    let mut text = "BEGIN; SELECT pg_advisory_xact_lock(7); CREATE TABLE oban_jobs (n int)".to_owned();
-    for number in 0..STATEMENTS {
-        text += &format!("; COMMENT ON COLUMN oban_jobs.n IS '{number}'");
-    }
-    text += "; COMMIT";
+    let comments: Vec<String> =
+        (0..STATEMENTS).map(|number| format!("COMMENT ON COLUMN oban_jobs.n IS '{number}'")).collect();
+    let text = format!(
+        "BEGIN; SELECT pg_advisory_xact_lock(7); CREATE TABLE oban_jobs (n int); {}; COMMIT",
+        comments.join("; ")
+    );
     assert!(text.len() > 200_000, "{}", text.len());
     let mut client = RawClient::app(proxy.port()).await;
     let answer = client.ask(&text).await;
