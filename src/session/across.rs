@@ -6,6 +6,8 @@
 //! written, nothing can be torn apart: its COMMIT is the transaction's, and the other one's ends behind it. A request that
 //! would write on the second one is refused.
 
+use std::time::Duration;
+
 use super::{
     Ended, Session, Stop,
     held::Held,
@@ -17,7 +19,7 @@ use super::{
 use crate::{
     backend::{
         handover::{Needs, NotReady},
-        query::Answer,
+        query::{ASK_TIMEOUT, Answer},
     },
     pool::Refusal,
     route::{Demand, PoolId},
@@ -36,6 +38,10 @@ fn work_of(verdict: &Verdict, defines: bool) -> Work {
         Class::Write | Class::Job => Work::Writes,
     }
 }
+
+/// A definition that is made on the second server takes no longer than this: it may build an index, or wait for others who
+/// use the table, until the client cancels it or a timeout of the client's own ends it.
+const DEFINITION_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Effects that hold on for the rest of a transaction, on the backend where they are had.
 const LASTS: Effects = Effects::SETS
@@ -256,7 +262,7 @@ impl Session {
                 if is_open && across.beside.as_ref().is_some_and(|beside| beside.work > leased.work) {
                     self.change_places();
                 }
-                self.commit_definitions(control).await?;
+                self.commit_definitions(request, control).await?;
             }
             Control::Begin { .. } | Control::None => {}
             Control::Prologue | Control::Other => {
@@ -359,7 +365,15 @@ impl Session {
             && let Some(beside) = &mut across.beside
         {
             let text = String::from_utf8_lossy(&text).into_owned();
-            let (error, reply) = match beside.ask(&text).await {
+            // A cancel finds what the client waits for.
+            self.who.key.holds(&beside.cancel);
+            let limit = if across.defines { DEFINITION_TIMEOUT } else { ASK_TIMEOUT };
+            let said = beside.ask_within(limit, &text).await;
+            self.who.key.holds_none();
+            if let Some(leased) = &self.hold.leased {
+                self.who.key.holds(&leased.cancel);
+            }
+            let (error, reply) = match said {
                 Ok(Answer { error: None, .. }) => return Ok(()),
                 Ok(Answer { error: Some(fields), .. }) => (fields.to_string(), Reply::from_server(&fields)),
                 Err(broken) => (broken.to_string(), reply::transaction_lost(&broken, None)),
@@ -415,9 +429,11 @@ impl Session {
     }
 
     async fn end_beside(&mut self, sql: &str) -> Result<bool, Ended> {
-        let Held { leased, .. } = self.held();
+        let Held { who, leased, .. } = self.held();
         let mut is_ended = false;
         if leased.protocol.status() != TxStatus::Idle {
+            // A cancel finds what the client waits for.
+            who.key.holds(&leased.cancel);
             let broken = match leased.ask(sql).await {
                 Ok(answer) if leased.protocol.quiescent().is_some() => {
                     is_ended = answer.error.is_none();

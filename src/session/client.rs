@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::kept::Kept;
+use super::{inbox::Inbox, kept::Kept};
 use crate::{
     shared::Snapshot,
     socket::{Scratch, Socket, silence::Silence},
@@ -19,7 +19,7 @@ pub(crate) struct Client {
     /// The task is woken by the next event of the socket ([`Socket::poll_read_watched`]).
     is_watched: bool,
     /// Bytes from the client that have not been sent on. Empty when idle.
-    pub(super) inbox: Vec<u8>,
+    pub(super) inbox: Inbox,
     /// The inbox's part of the bytes that all sessions may keep.
     pub(super) kept: Kept,
     /// Bytes for the client that its socket has not taken. Empty when idle.
@@ -64,8 +64,7 @@ impl Client {
         Self {
             socket,
             is_watched: false,
-            // An empty buffer still owns its memory.
-            inbox: if unread.is_empty() { Vec::new() } else { unread },
+            inbox: Inbox::of(unread),
             kept: Kept::of(&snapshot.kept),
             outbox: greeting,
             streaming: 0,
@@ -87,13 +86,9 @@ impl Client {
 
     /// Takes a request's bytes, so many, out of the inbox.
     pub(super) fn take_request(&mut self, len: usize) -> Vec<u8> {
-        if self.inbox.len() == len {
-            self.kept.shrink_to(0);
-            return std::mem::take(&mut self.inbox);
-        }
-        let rest = self.inbox.split_off(len);
-        self.kept.shrink_to(rest.len());
-        std::mem::replace(&mut self.inbox, rest)
+        let taken = self.inbox.take(len);
+        self.kept.shrink_to(self.inbox.len());
+        taken
     }
 
     /// The client leaves, one way or the other: from the first time on its requests have so long.

@@ -8,25 +8,27 @@ use super::{
     Ended, Session, Stop,
     held::Held,
     hold::{Across, Leased},
-    reply,
+    reply::{self, Reply},
     request::Request,
     transaction::LocalTransaction,
 };
 use crate::{
-    backend::query::Answer,
+    backend::{Broken, query::Answer},
     route::Demand,
-    sql::{Control, Effects},
-    wire::TxStatus,
+    sql::{Control, Effects, renamed_away},
+    wire::{TxStatus, message},
 };
 
-/// The advisory locks of a backend: the end of the function's name that takes such a lock, and its arguments. Those that are
-/// kept; a migration has one.
+/// Locks that are kept; a migration has one. A COMMIT with more is refused.
+const LOCKS_MAX: usize = 5_000;
+
+/// The advisory locks of a backend: the end of the function's name that takes such a lock, and its arguments.
 const LOCKS: &str = "SELECT CASE WHEN l.mode OPERATOR(pg_catalog.=) 'ShareLock'::pg_catalog.text THEN '_shared' ELSE '' END, \
     CASE WHEN l.objsubid OPERATOR(pg_catalog.=) 1::pg_catalog.int2 THEN pg_catalog.format('%s::pg_catalog.int8', \
     l.classid::pg_catalog.int8 OPERATOR(pg_catalog.<<) 32 OPERATOR(pg_catalog.|) l.objid::pg_catalog.int8) \
     ELSE pg_catalog.format('%s::pg_catalog.int4, %s::pg_catalog.int4', l.classid::pg_catalog.int4, l.objid::pg_catalog.int4) END \
     FROM pg_catalog.pg_locks l WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory'::pg_catalog.text AND l.granted \
-    AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() LIMIT 100";
+    AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()";
 
 /// A statement that takes in what others have defined, also those that a lock of this transaction has waited for: by a lock on
 /// a relation that the transaction had not locked. Else a server that has looked for a schema in vain goes on not to find it.
@@ -53,6 +55,9 @@ impl Session {
         };
         if self.status() == TxStatus::Failed || self.hold.is_amid_pipeline() {
             return Ok(());
+        }
+        if let Some((from, to)) = renamed_away(self.view.snapshot.classifier.rules(), sql.as_bytes()) {
+            return Err(reply::renames_jobs_away(&from, &to).into());
         }
         if !self.hold.is_both() {
             let opening = match &self.hold.transaction {
@@ -113,62 +118,52 @@ impl Session {
         self.hold.backend().is_some_and(is_of_jobs)
     }
 
-    /// Before the COMMIT of a transaction that has defined something on both: commits what was defined on the job database, if
-    /// the COMMIT itself goes to the primary.
-    pub(super) async fn commit_definitions(&mut self, control: Control) -> Result<(), Stop> {
+    /// Before the COMMIT of a transaction that has defined something on both: keeps the locks of the job database's backend, and
+    /// commits what was defined there, if the COMMIT itself goes to the primary.
+    pub(super) async fn commit_definitions(
+        &mut self,
+        request: Request,
+        control: Control,
+    ) -> Result<(), Stop> {
         let defines = self.hold.across.as_ref().is_some_and(|across| across.defines);
         if !defines || control != Control::Commit || self.status() != TxStatus::Open {
             return Ok(());
         }
+        if !request.end.is_complete() {
+            // What follows before the Sync may fail, and the first one has committed then.
+            return Err(reply::ends_on_two_servers().into());
+        }
         if self.is_on_jobs() {
-            self.keep_locks().await?;
-            if let Some(Held { leased, .. }) = self.held_if_any() {
-                // It is done when it is done on both.
-                leased.protocol.hold_ready();
-            }
-            return Ok(());
+            self.held().leased.keep_locks().await?;
+        } else {
+            self.commit_beside().await?;
         }
-        self.change_places();
-        let kept = self.keep_locks().await;
-        self.change_places();
-        kept?;
-        let Some(across) = &mut self.hold.across else { return Ok(()) };
-        let is_committed = match &mut across.beside {
-            // It stays, for the sake of its locks.
-            Some(beside) if across.unlock.is_some() => {
-                beside.ask("COMMIT").await.is_ok_and(|answer| answer.error.is_none())
-            }
-            _ => self.end_other("COMMIT").await?,
-        };
-        if is_committed { Ok(()) } else { Err(reply::definitions_not_committed().into()) }
-    }
-
-    /// Keeps the locks of the transaction on the job database, where requests go to, beyond its end.
-    async fn keep_locks(&mut self) -> Result<(), Stop> {
-        let locks = self.say(LOCKS).await?.rows;
-        let calls = |verb: &str| {
-            let call = |lock: &Vec<Option<String>>| match lock.as_slice() {
-                [Some(kind), Some(key)] => Some(format!("pg_catalog.pg_advisory_{verb}{kind}({key})")),
-                _ => None,
-            };
-            format!("SELECT {}", locks.iter().filter_map(call).collect::<Vec<_>>().join(", "))
-        };
-        if locks.is_empty() {
-            return Ok(());
-        }
-        if let Some(Held { leased, .. }) = self.held_if_any() {
-            leased.left.effects |= Effects::LOCKS;
-        }
-        // The backend has them: it waits for nobody.
-        self.say(&calls("lock")).await?;
-        if let Some(across) = &mut self.hold.across {
-            across.unlock = Some(calls("unlock").into());
-        }
+        // It is done when it is done on both.
+        self.held().leased.protocol.hold_ready();
         Ok(())
     }
 
+    /// Commits what was defined on the job database, whose backend is beside.
+    async fn commit_beside(&mut self) -> Result<(), Stop> {
+        let beside = self.hold.across.as_mut().and_then(|across| across.beside.as_mut());
+        let Some(beside) = beside.filter(|beside| beside.protocol.status() == TxStatus::Open) else {
+            return Err(reply::definitions_not_committed().into());
+        };
+        beside.keep_locks().await?;
+        let reply = match beside.ask("COMMIT").await {
+            Ok(Answer { error: None, .. }) => return Ok(()),
+            Ok(Answer { error: Some(fields), .. }) if beside.protocol.quiescent().is_some() => {
+                Reply::from_server(&fields)
+            }
+            // Also if the server has ended the connection: it may have done so behind the COMMIT.
+            _ => reply::definitions_not_committed(),
+        };
+        self.end_other("ROLLBACK").await?;
+        Err(reply.into())
+    }
+
     /// Behind the COMMIT of a transaction that has defined something on both: commits the primary's part if it was the job
-    /// database's, and lets go of the locks.
+    /// database's, or lets go of what the job database's backend has kept.
     pub(super) async fn finish_definitions(&mut self) -> Result<(), Ended> {
         let is_over = self.status() == TxStatus::Idle && !self.hold.is_amid_pipeline();
         let is_on_jobs = self.is_on_jobs();
@@ -176,37 +171,69 @@ impl Session {
             return Ok(());
         };
         let commits = across.commits && !across.failed;
-        let unlock = across.unlock.take();
-        if is_on_jobs && (commits || unlock.is_some()) {
-            let is_ended = self.end_other(if commits { "COMMIT" } else { "ROLLBACK" }).await?;
-            if commits && !is_ended {
-                tracing::warn!(
-                    "definitions of job objects were committed on the job database; the primary has not said so"
-                );
-                // It has not been told that it may go on.
-                reply::definitions_only_there().error(&mut self.client.outbox);
-            }
+        let is_ended = self.end_other(if commits { "COMMIT" } else { "ROLLBACK" }).await?;
+        if is_on_jobs && commits && !is_ended {
+            tracing::warn!(
+                "definitions of job objects were committed on the job database; the primary has not said so"
+            );
+            // It has not been told that it may go on.
+            reply::definitions_only_there().error(&mut self.client.outbox);
         }
-        let Some(unlock) = unlock else { return Ok(()) };
-        if !is_on_jobs {
-            self.change_places();
-        }
-        let unlocked = self.unlock(&unlock).await;
-        if !is_on_jobs {
-            self.change_places();
-        }
-        unlocked
+        Ok(())
     }
 
-    async fn unlock(&mut self, sql: &str) -> Result<(), Ended> {
-        let Some(Held { leased, .. }) = self.held_if_any() else { return Ok(()) };
-        match leased.ask(sql).await {
-            Ok(Answer { error: None, .. }) => Ok(()),
-            Ok(_) => {
-                let broken = leased.given_up("it does not let go of its locks");
-                self.end_lease(broken)
-            }
-            Err(broken) => self.end_lease(broken),
+    /// Lets go of the locks that the backend has kept. If it does not, it is closed.
+    pub(super) async fn let_go_of_locks(&mut self) -> Result<(), Ended> {
+        let Held { client, leased, .. } = self.held();
+        let Err(broken) = leased.let_go_of_locks().await else { return Ok(()) };
+        if leased.protocol.take_held_ready() {
+            message::ready(&mut client.outbox, TxStatus::Idle);
+        }
+        self.end_lease(broken)
+    }
+}
+
+impl Leased {
+    /// Keeps the locks of its transaction beyond the end of that: until it is settled.
+    async fn keep_locks(&mut self) -> Result<(), Reply> {
+        let locks = self.say(LOCKS).await?.rows;
+        if locks.len() > LOCKS_MAX {
+            return Err(reply::too_many_locks(LOCKS_MAX));
+        }
+        let calls = |verb: &str| {
+            let call = |lock: &Vec<Option<String>>| match lock.as_slice() {
+                [Some(kind), Some(key)] => {
+                    Some(format!("SELECT pg_catalog.pg_advisory_{verb}{kind}({key});"))
+                }
+                _ => None,
+            };
+            locks.iter().filter_map(call).collect::<String>()
+        };
+        if !locks.is_empty() {
+            self.unlock = Some(calls("unlock").into());
+            // The backend has them: it waits for nobody.
+            self.say(&calls("lock")).await?;
+        }
+        Ok(())
+    }
+
+    /// Says something of ours in its transaction.
+    async fn say(&mut self, sql: &str) -> Result<Answer, Reply> {
+        match self.ask(sql).await {
+            Ok(Answer { error: Some(fields), .. }) => Err(Reply::from_server(&fields)),
+            Ok(answer) => Ok(answer),
+            Err(broken) => Err(reply::transaction_lost(&broken, None)),
+        }
+    }
+
+    async fn let_go_of_locks(&mut self) -> Result<(), Broken> {
+        if self.cancel.was_hit() {
+            self.outlive_cancel().await?;
+        }
+        let unlock = self.unlock.take().unwrap_or_default();
+        match self.ask(&unlock).await?.error {
+            None => Ok(()),
+            Some(_) => Err(self.given_up("it does not let go of its locks")),
         }
     }
 }

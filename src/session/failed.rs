@@ -149,7 +149,7 @@ impl Session {
         let behind = &text.trim_ascii_start()[end.len()..];
         let mut query = Vec::with_capacity(request.len + ENDED.len());
         message::query(&mut query, &[ENDED.as_bytes(), behind].concat());
-        self.client.inbox.splice(..request.len, query);
+        self.client.inbox.replace(request.len, &query);
         self.hold.transaction = LocalTransaction::No;
         Ok(true)
     }

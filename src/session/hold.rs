@@ -3,6 +3,7 @@
 use std::{
     ops::{Deref, DerefMut},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
@@ -64,6 +65,8 @@ pub(super) struct Leased {
     pub(super) work: Work,
     /// Jobs may have been added on it.
     pub(super) adds_jobs: bool,
+    /// The statements that let go of the locks that it keeps until another server has committed, too.
+    pub(super) unlock: Option<Box<str>>,
 }
 
 /// The greatest that a transaction has done on one server.
@@ -96,8 +99,6 @@ pub(super) struct Across {
     pub(super) echo: Option<Box<[u8]>>,
     /// Something was defined on both in the transaction.
     pub(super) defines: bool,
-    /// The statement that lets go of the locks that the job database's backend keeps until both have committed.
-    pub(super) unlock: Option<Box<str>>,
     /// The request under way is the transaction's COMMIT, and nothing was lost of it.
     pub(super) commits: bool,
     /// The request under way has failed.
@@ -188,7 +189,8 @@ impl Leased {
             lease.take_place(place);
         }
         let (left, work) = (Left::default(), Work::default());
-        Self { lease, pool, reads: None, is_kept, pin: None, left, work, adds_jobs: false }
+        let (reads, pin, unlock) = (None, None, None);
+        Self { lease, pool, reads, is_kept, pin, left, work, adds_jobs: false, unlock }
     }
 
     /// Whether the session keeps it for longer than a transaction.
@@ -230,6 +232,7 @@ impl Leased {
             was_asked,
             lacks_statement: self.left.statements_unknown,
             has_aliases: own.has_aliases(),
+            keeps_locks: self.unlock.is_some(),
             listens_there: self.lease.protocol.holds_ready() || own.listens_there(),
             was_hit: self.lease.cancel.was_hit(),
             is_streaming,
@@ -244,8 +247,13 @@ impl Leased {
 
     /// [`Backend::ask`], with a bound on how long the session waits.
     pub(super) async fn ask(&mut self, sql: &str) -> Result<Answer, Broken> {
+        self.ask_within(ASK_TIMEOUT, sql).await
+    }
+
+    /// [`Backend::ask`], with this bound.
+    pub(super) async fn ask_within(&mut self, limit: Duration, sql: &str) -> Result<Answer, Broken> {
         let server = Arc::clone(&self.lease.server);
-        in_time(ASK_TIMEOUT, &server, self.lease.ask(sql)).await
+        in_time(limit, &server, self.lease.ask(sql)).await
     }
 
     /// [`Backend::ask_unhindered`], with the same bound.

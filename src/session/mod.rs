@@ -38,6 +38,7 @@ mod goodbye;
 mod held;
 mod hold;
 mod idle;
+mod inbox;
 mod kept;
 mod kinds;
 mod leaving;

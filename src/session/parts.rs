@@ -23,7 +23,7 @@ const WHOLE: Effects = Effects::RESETS.with(Effects::DISCARDS).with(Effects::DIS
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Parts {
     /// Statements behind the one that is, or is to be, under way.
-    pub(super) behind: u16,
+    pub(super) behind: u32,
     /// The first one was taken up.
     begun: bool,
 }
@@ -73,7 +73,7 @@ impl Session {
             Control::None | Control::Prologue => at > 0 && at < last,
             Control::Rollback | Control::Other => false,
         };
-        let Some(behind) = u16::try_from(last).ok().filter(|last| *last > 0) else { return Ok(false) };
+        let Some(behind) = u32::try_from(last).ok().filter(|last| *last > 0) else { return Ok(false) };
         if !ranges.iter().enumerate().all(fits) {
             return Ok(false);
         }
@@ -85,7 +85,7 @@ impl Session {
         if !self.client.kept.grow_to(before - request.len + queries.len(), limit) {
             return Err(Ended::NoRoom(limit));
         }
-        self.client.inbox.splice(..request.len, queries);
+        self.client.inbox.replace(request.len, &queries);
         self.under_way.parts = Parts { behind, begun: false };
         Ok(true)
     }

@@ -182,7 +182,7 @@ impl Session {
                 let bytes = scratch.filled(len);
                 let dropped = len.min(self.client.streaming);
                 self.client.streaming -= dropped;
-                self.client.inbox.extend_from_slice(&bytes[dropped..]);
+                self.client.inbox.extend(&bytes[dropped..]);
                 Poll::Ready(Ok(()))
             })
             .await?;
@@ -373,12 +373,7 @@ impl Session {
         if !self.client.kept.grow_to(self.client.inbox.len() + bytes.len(), limit) {
             return Err(Ended::NoRoom(limit));
         }
-        if self.client.inbox.is_empty() {
-            // As large as it must be: most requests come whole.
-            self.client.inbox = bytes.to_vec();
-        } else {
-            self.client.inbox.extend_from_slice(bytes);
-        }
+        self.client.inbox.extend(bytes);
         self.pass_copy_data()
     }
 
@@ -485,11 +480,8 @@ impl Held<'_> {
                 break;
             }
         }
-        client.inbox.drain(..at);
+        client.inbox.skip(at);
         client.kept.shrink_to(client.inbox.len());
-        if client.inbox.is_empty() {
-            client.inbox = Vec::new();
-        }
         Ok(())
     }
 }

@@ -78,8 +78,7 @@ impl Session {
     pub(super) fn repeat(&mut self, reason: Transient) -> bool {
         let Some(sent) = self.under_way.sent.take() else { return false };
         self.own.set_stepping(false);
-        let later = std::mem::replace(&mut self.client.inbox, sent);
-        self.client.inbox.extend_from_slice(&later);
+        self.client.inbox.replace(0, &sent);
         self.client.kept.take_back_sent();
         self.under_way.is_repeated = true;
         if reason == Transient::ReadOnly {

@@ -337,6 +337,30 @@ pub(crate) fn definitions_not_committed() -> Reply {
     )
 }
 
+/// A schema of job objects would get a name by which they are not known as such.
+pub(crate) fn renames_jobs_away(from: &str, to: &str) -> Reply {
+    Reply::new(
+        "0A000",
+        format!(
+            "schema \"{from}\" is one of job objects and cannot be renamed to \"{to}\", which is none: what is in it would be \
+             looked for on the primary"
+        ),
+        "Add the new name to jobs.schemas and reload the configuration; then rename it.",
+    )
+}
+
+/// A transaction that defines job objects has more locks than can be kept.
+pub(crate) fn too_many_locks(max: usize) -> Reply {
+    Reply::new(
+        "54000",
+        format!(
+            "the transaction defines job objects and holds more than {max} advisory locks on the job database, which were to be \
+             held until the primary has committed, too; nothing was committed"
+        ),
+        "Take one lock for all of the migration.",
+    )
+}
+
 /// The definitions were committed on the job database, and perhaps not on the primary.
 pub(crate) fn definitions_only_there() -> Reply {
     Reply::new(

@@ -118,13 +118,15 @@ impl Session {
 
     /// Asks the server. Without an answer the hold on the backend ends.
     async fn ask(&mut self, question: Question) -> Result<(), Ended> {
-        if question == Question::Channels {
-            return self.settle_listening().await;
+        match question {
+            Question::Locks => return Box::pin(self.let_go_of_locks()).await,
+            Question::Channels => return self.settle_listening().await,
+            _ => {}
         }
         let mut held = self.held();
         let mut asking = held.asking();
         let answered = match question {
-            Question::Channels | Question::Life => asking.leased.outlive_cancel().await,
+            Question::Locks | Question::Channels | Question::Life => asking.leased.outlive_cancel().await,
             Question::Statements => asking.ask_statements().await,
             Question::Aliases => asking.remove_aliases().await,
             Question::Residue => asking.ask_residue().await,

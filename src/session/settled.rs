@@ -27,6 +27,8 @@ pub(super) struct Facts {
     pub(super) lacks_statement: bool,
     /// Statements are there under the client's own names.
     pub(super) has_aliases: bool,
+    /// Locks of its last transaction are kept.
+    pub(super) keeps_locks: bool,
     /// The session listens there, or is still owed that it is ready.
     pub(super) listens_there: bool,
     /// A cancel was meant for it.
@@ -56,6 +58,8 @@ pub(super) enum Settle {
 /// A question to the server; they come in this order. The answer to each ends the reason for it, or the hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Question {
+    /// Letting go of the locks that were kept.
+    Locks,
     /// The channels that the session listens to there, which are taken over.
     Channels,
     /// A sign of life, which takes the blow of a cancel that is late.
@@ -93,6 +97,7 @@ pub(super) fn settled(facts: Facts) -> Settle {
 
 fn question(facts: &Facts) -> Option<Question> {
     match facts {
+        Facts { keeps_locks: true, .. } => Some(Question::Locks),
         Facts { listens_there: true, .. } => Some(Question::Channels),
         Facts { was_hit: true, .. } => Some(Question::Life),
         Facts { lacks_statement: true, .. } => Some(Question::Statements),
@@ -134,6 +139,7 @@ mod tests {
         was_asked: false,
         lacks_statement: false,
         has_aliases: false,
+        keeps_locks: false,
         listens_there: false,
         was_hit: false,
         is_streaming: false,
@@ -185,6 +191,9 @@ mod tests {
             (Facts { lacks_statement: true, ..CLEAN }, Settle::Ask(Question::Statements)),
             (Facts { has_aliases: true, ..CLEAN }, Settle::Ask(Question::Aliases)),
             (Facts { listens_there: true, ..CLEAN }, Settle::Ask(Question::Channels)),
+            // A client that is still to be told that it is ready finds its locks gone then.
+            (Facts { keeps_locks: true, listens_there: true, ..CLEAN }, Settle::Ask(Question::Locks)),
+            (Facts { keeps_locks: true, ..kept }, Settle::Ask(Question::Locks)),
             (Facts { was_hit: true, ..CLEAN }, Settle::Ask(Question::Life)),
             (Facts { was_hit: true, ..pinned }, Settle::Ask(Question::Life)),
             (Facts { was_hit: true, was_asked: true, ..CLEAN }, Settle::Ask(Question::Life)),
@@ -220,10 +229,11 @@ mod tests {
                 has_unsent: bit(10),
                 has_new_objects: bit(11),
                 was_asked: bit(12),
+                keeps_locks: bit(13),
             };
             let is_clean = facts.is_quiescent
                 && !facts.effects.has(LEAVES_STATE.with(DEFINES))
-                && bits & 0b1111_1111_1110 == 0;
+                && bits & 0b10_1111_1111_1110 == 0;
             proptest::prop_assert_eq!(settled(facts) == Settle::Release, is_clean);
         }
 
@@ -240,12 +250,14 @@ mod tests {
                 has_aliases: bit(4),
                 listens_there: bit(5),
                 was_hit: bit(6),
+                keeps_locks: bit(7),
                 ..CLEAN
             };
             let mut asked = Vec::new();
             while let Settle::Ask(question) = settled(facts) {
                 asked.push(question as u8);
                 match question {
+                    Question::Locks => facts.keeps_locks = false,
                     Question::Channels => facts.listens_there = false,
                     Question::Life => facts.was_hit = false,
                     Question::Statements => facts.lacks_statement = false,

@@ -218,6 +218,11 @@ impl Rules {
         schema != "public" && !self.tables.is_empty() && any(&self.in_schemas, schema)
     }
 
+    /// Whether job objects may be all that is in this schema, or live there among others.
+    pub(super) fn is_for_jobs(&self, schema: &str) -> bool {
+        self.schema(schema) || self.may_hold_jobs(schema)
+    }
+
     /// Whether a channel is one of jobs.
     pub(super) fn channel(&self, channel: &str) -> bool {
         any(&self.channels, channel)

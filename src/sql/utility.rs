@@ -54,6 +54,18 @@ pub(super) fn statement<'p>(walk: &mut Walk<'p, '_>, text: &[u8], statement: Sta
         Node::DropStmt(drop) => dropped(walk, drop),
         // Tables of jobs cannot be made where it is missing.
         Node::CreateSchemaStmt(create) => job_schema(walk, create.schemaname()),
+        Node::RenameStmt(rename) if rename.rename_type == ObjectType::OBJECT_SCHEMA => {
+            job_schema(walk, rename.subname());
+            job_schema(walk, rename.newname());
+        }
+        Node::AlterOwnerStmt(alter) if alter.object_type == ObjectType::OBJECT_SCHEMA => {
+            if let Node::String(name) = alter.object() {
+                job_schema(walk, name.sval());
+            }
+        }
+        Node::CommentStmt(comment) if comment.objtype == ObjectType::OBJECT_COLUMN => {
+            commented_column(walk, comment);
+        }
         Node::TruncateStmt(_) => walk.modifies_rows(),
         _ => {}
     }
@@ -97,9 +109,19 @@ fn dropped<'p>(walk: &mut Walk<'p, '_>, drop: &'p nodes::DropStmt) {
     }
 }
 
+/// COMMENT ON COLUMN: the last part of the name is the column's.
+fn commented_column<'p>(walk: &mut Walk<'p, '_>, comment: &'p nodes::CommentStmt) {
+    if let Node::NodeList(parts) = comment.object() {
+        let (schema, name) = qualified(parts.iter().take(parts.iter().count().saturating_sub(1)));
+        if walk.rules.object(Object::Any, schema, name) {
+            job_object(walk, schema, name);
+        }
+    }
+}
+
 /// A schema that a preset's tables may live in belongs to them.
 fn job_schema(walk: &mut Walk<'_, '_>, name: Option<&str>) {
-    if let Some(schema) = name.filter(|schema| walk.rules.may_hold_jobs(schema)) {
+    if let Some(schema) = name.filter(|schema| walk.rules.is_for_jobs(schema)) {
         job_object(walk, None, schema);
     }
 }

@@ -5,7 +5,7 @@ use crate::sql::{
     Class::{Job, Neutral, Read, Write},
     Effects, Reason,
     Reason::{JobChannel, JobLiteral, JobObject},
-    explain,
+    explain, renamed_away,
 };
 
 fn are_jobs(reason: Reason, texts: &[&str]) {
@@ -91,6 +91,41 @@ fn schemas_that_job_tables_are_to_live_in() {
     );
     for text in ["CREATE SCHEMA other", "CREATE SCHEMA IF NOT EXISTS public", "DROP SCHEMA public CASCADE"] {
         assert_ne!(verdict(text).class, Job, "{text}");
+    }
+}
+
+#[test]
+fn what_is_changed_of_schemas_and_columns() {
+    for (class, text) in [
+        (Job, "COMMENT ON COLUMN oban_jobs.state IS 'x'"),
+        (Job, "COMMENT ON COLUMN public.oban_jobs.state IS 'x'"),
+        (Job, "ALTER SCHEMA private RENAME TO other"),
+        (Job, "ALTER SCHEMA other RENAME TO private"),
+        (Job, "ALTER SCHEMA pgboss RENAME TO private"),
+        (Job, "ALTER SCHEMA other RENAME TO graphile_worker"),
+        (Job, "ALTER SCHEMA private OWNER TO app"),
+        (Job, "ALTER SCHEMA graphile_worker OWNER TO app"),
+        (Write, "ALTER SCHEMA other RENAME TO another"),
+        (Write, "ALTER SCHEMA public OWNER TO app"),
+        (Write, "ALTER ROLE private RENAME TO another"),
+    ] {
+        assert_eq!(verdict(text).class, class, "{text}");
+    }
+}
+
+#[test]
+fn schemas_whose_new_name_is_none_of_jobs() {
+    for (text, expected) in [
+        ("ALTER SCHEMA private RENAME TO other", Some(("private", "other"))),
+        ("SELECT 1; ALTER SCHEMA pgboss RENAME TO \"Old Boss\"", Some(("pgboss", "Old Boss"))),
+        ("ALTER SCHEMA pgboss RENAME TO private", None),
+        ("ALTER SCHEMA other RENAME TO private", None),
+        ("ALTER SCHEMA other RENAME TO another", None),
+        ("ALTER TABLE pgboss.job RENAME TO other", None),
+        ("ALTER SCHEMA private OWNER TO other", None),
+    ] {
+        let found = renamed_away(&rules(), text.as_bytes());
+        assert_eq!(found.as_ref().map(|(from, to)| (from.as_str(), to.as_str())), expected, "{text}");
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod exactly_once;
 mod functions;
 mod keyed;
 mod libraries;
+mod migrations;
 mod moving;
 mod queues;
 mod rights;

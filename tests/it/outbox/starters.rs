@@ -4,7 +4,7 @@
 use tokio::task::JoinSet;
 
 use super::{LONG, Yard};
-use crate::support::{Postgres, Proxy, RawClient, error_code, error_of, eventually, short};
+use crate::support::{Postgres, Proxy, ProxyConfig, RawClient, error_code, error_of, eventually, short};
 
 const STARTERS: usize = 6;
 const ROUNDS: usize = 6;
@@ -68,12 +68,18 @@ async fn columns(server: &Postgres) -> String {
     server.value(sql).await
 }
 
-async fn bare() -> (Yard, Proxy) {
+/// Two servers on which `app` may make anything, and nothing there.
+pub(super) async fn bare_config() -> (Yard, ProxyConfig) {
     let yard = Yard::bare();
     for server in [&yard.primary, &yard.jobs] {
         server.query("GRANT CREATE ON DATABASE app TO app").await;
     }
     let config = yard.config().set("auth", "method", "trust").set("jobs", "presets", vec!["pg_boss", "oban"]);
+    (yard, config)
+}
+
+async fn bare() -> (Yard, Proxy) {
+    let (yard, config) = bare_config().await;
     let proxy = Proxy::start(&config.to_toml());
     (yard, proxy)
 }
@@ -176,7 +182,7 @@ const GATED: &str = "BEGIN; CREATE TABLE oban_jobs (n int); SELECT pg_advisory_x
 /// Ends the backend of the transaction under way, and says how many there were.
 const END: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
     WHERE usename = 'app' AND (state = 'idle in transaction' OR wait_event = 'advisory')";
-const MADE: &str = "SELECT count(*) FROM pg_class WHERE relname = 'oban_jobs'";
+pub(super) const MADE: &str = "SELECT count(*) FROM pg_class WHERE relname = 'oban_jobs'";
 
 /// The tags that the last answers end with, and the error's code.
 fn told(answer: &[crate::support::Message]) -> (usize, Option<String>) {
