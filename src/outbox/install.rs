@@ -100,9 +100,10 @@ pub fn install(primary: &Side, jobs: &Side, users: [&str; 2], rows: &[String], w
             there.push(format!("DELETE FROM bulkhead.relayed WHERE source_table = {source}"));
         }
     }
-    let [noting_here, noting_there] = tables_of_calls(primary, jobs, users);
-    here.extend(noting_here);
-    there.extend(noting_there);
+    let calls = tables_of_calls(primary, jobs, users);
+    for (statements, making) in [&mut here, &mut there].into_iter().zip(calls) {
+        statements.extend(making);
+    }
     for Pair { from, to, making } in &pairs {
         here.extend(making.clone());
         let start = highest(from, to) + MARGIN;

@@ -326,11 +326,18 @@ impl Held<'_> {
     /// After RESET and DISCARD ALL the session's own startup values hold, not the server's: said once they have
     /// succeeded, before the client is told that they have. What the same text sets afterwards stays.
     fn restore_startup(&self, request: Request, effects: Effects) -> Option<Settings> {
-        if !effects.has(Effects::RESETS) || self.who.startup.is_empty() || request.streaming > 0 {
+        let is_read = effects.has(Effects::RESETS);
+        let may_reset = is_read || effects.has(Effects::OPAQUE_SETTINGS);
+        if !may_reset || self.who.startup.is_empty() || request.streaming > 0 {
             return None;
         }
-        let texts = self.judge().texts(request);
+        let mut texts = self.judge().texts(request);
+        // A text that was not read, and means the same whatever the encoding is and `standard_conforming_strings`.
+        texts.retain(|text| is_read || text.is_ascii() && !text.contains(&b'\\'));
         let names: Vec<String> = texts.iter().flat_map(|text| reset_names(text)).collect();
+        if names.is_empty() {
+            return None;
+        }
         let set: Vec<String> = texts.iter().flat_map(|text| setting_names(text)).collect();
         let all = names.iter().any(|name| name == "all");
         let restored = self.who.startup.iter().filter(|(name, _)| {

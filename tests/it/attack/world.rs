@@ -423,8 +423,8 @@ fn judge(attack: &Attack, direct: &Heard, proxied: &Heard) -> Result<Answers, Wr
     if !attack.how.is_certain() {
         return Ok(Answers::Uncertain);
     }
-    // exit_on_error ends the server's connection; behind the proxy the client's own goes on.
-    if direct.ended.is_some() && proxied.ended.is_none() && direct.codes == proxied.codes {
+    // exit_on_error ends the server's connection; behind the proxy the client's own goes on, and so do its errors.
+    if direct.ended.is_some() && proxied.ended.is_none() && proxied.codes.starts_with(&direct.codes) {
         return Ok(Answers::Uncertain);
     }
     let told = |heard: &Heard, code: &str| heard.codes.iter().any(|told| told == code);

@@ -46,3 +46,27 @@ async fn a_reset_in_a_pipeline_goes_back_to_what_the_session_started_with() {
     client.ask("ROLLBACK").await;
     assert_eq!(show(&mut client, "work_mem").await, "2MB");
 }
+
+/// Nothing of such a session's texts is known, but that they reset.
+#[tokio::test]
+async fn a_session_with_old_strings_resets_to_what_it_started_with() {
+    let site = Site::with_objects(PLACES, 2).await;
+    let options = "-c standard_conforming_strings=off -c work_mem=11MB";
+    let mut client = site.client_with(&[("options", options), ("client_encoding", "LATIN1")]).await;
+    for in_pipeline in [false, true] {
+        client.ask("SET work_mem = '1MB'; SET client_encoding = 'UTF8'").await;
+        if in_pipeline {
+            pipeline(&mut client, &["RESET ALL"]).await;
+        } else {
+            client.ask("RESET ALL").await;
+        }
+        assert_eq!(show(&mut client, "client_encoding").await, "LATIN1");
+        assert_eq!(client.parameter("client_encoding"), Some("LATIN1"));
+        assert_eq!(show(&mut client, "work_mem").await, "11MB");
+        assert_eq!(show(&mut client, "standard_conforming_strings").await, "off");
+    }
+    // A literal that only looks as if a RESET came behind it.
+    client.ask(r"SET work_mem = '1MB'").await;
+    client.ask(r"SELECT 'a\'; RESET ALL; --'").await;
+    assert_eq!(show(&mut client, "work_mem").await, "1MB");
+}
