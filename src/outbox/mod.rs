@@ -26,8 +26,9 @@
 //! # What there is at the servers
 //!
 //! In a schema `bulkhead`. On the primary: `outbox` (the tables that are moved) and `refused` (rows that the job database
-//! refuses, set aside); for graphile-worker `calls_of_` and its schema, too, the calls that are noted. In the job database: `outbox`, with counts, and `relayed`, the ledger: the keys of rows that were
-//! moved within the last `outbox_keep`, and of all that may still be on the primary.
+//! refuses, set aside); for graphile-worker `calls_of_` and its schema, too, the calls that are noted. In the job
+//! database: `outbox`, with counts, and `relayed`, the ledger: the keys of rows that were moved within the last
+//! `outbox_keep`, and of all that may still be on the primary.
 //!
 //! Numbers must not meet: the primary's sequences give odd ones, the job database's even ones.
 
