@@ -47,15 +47,16 @@ impl Session {
         demand: &Demand,
         judged_at: u64,
     ) -> Result<(), Stop> {
-        let Some(sql) = self.judge().executed_sql(request)? else {
+        if self.status() == TxStatus::Failed {
+            return Ok(());
+        }
+        let is_alone = !self.hold.is_amid_pipeline();
+        let Some(sql) = self.judge().executed_sql(request)?.filter(|_| is_alone) else {
             tracing::warn!(
                 "job objects are defined on the job database only: the statement is one of several, or has binary values"
             );
             return Ok(());
         };
-        if self.status() == TxStatus::Failed || self.hold.is_amid_pipeline() {
-            return Ok(());
-        }
         if let Some((from, to)) = renamed_away(self.view.snapshot.classifier.rules(), sql.as_bytes()) {
             return Err(reply::renames_jobs_away(&from, &to).into());
         }
