@@ -2,6 +2,18 @@
 
 use crate::sql::{Class, Control, Effects, Hint, Reason, Verdict};
 
+/// Effects of what goes to the primary though it only reads: it ties its session to the backend that it runs on, and the
+/// session may want to write later; or it is to meet others, who are there.
+pub const NOT_ON_REPLICAS: Effects = Effects::TEMP
+    .with(Effects::LOCKS)
+    .with(Effects::ADVISORY)
+    .with(Effects::LISTENS)
+    .with(Effects::PREPARES)
+    .with(Effects::HOLDS_CURSOR)
+    .with(Effects::LOADS)
+    .with(Effects::SEEDS)
+    .with(Effects::OPAQUE_SETTINGS);
+
 /// A pool's position among all pools.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PoolId(pub u8);
@@ -220,7 +232,7 @@ impl Routes {
         let own = self.own(standing);
         // A BEGIN in front of the reads of one request may leave a transaction open that writes later.
         let begins = verdict.control != Control::None && !standing.begins_on_standby;
-        let may_write = standing.begun_read_write || begins;
+        let may_write = standing.begun_read_write || begins || verdict.effects.has(NOT_ON_REPLICAS);
         match verdict.class {
             Class::Job => self.jobs.unwrap_or(own),
             Class::Read if !may_write && !standing.is_worker => self.replicas.unwrap_or(own),
@@ -290,6 +302,22 @@ mod tests {
         assert_eq!(routes.target(&Demand::of(begins), begun), Target::Pool(PRIMARY), "serializable");
         let writes = Verdict { control: Control::Other, ..verdict(Class::Write) };
         assert_eq!(routes.target(&Demand::of(writes), on_standby), Target::Pool(PRIMARY));
+    }
+
+    #[test]
+    fn a_read_that_ties_its_session_goes_to_the_primary() {
+        let routes = routes(true);
+        for effect in [Effects::LOCKS, Effects::ADVISORY, Effects::LISTENS, Effects::OPAQUE_SETTINGS] {
+            let mut demand = Demand::of(Verdict { effects: effect, ..verdict(Class::Neutral) });
+            demand.add(verdict(Class::Read));
+            assert_eq!(demand.verdict.class, Class::Read);
+            assert_eq!(routes.target(&demand, FREE), Target::Pool(PRIMARY), "{effect:?}");
+            let on_standby = Standing { begins_on_standby: true, ..FREE };
+            assert_eq!(routes.target(&demand, on_standby), Target::Pool(PRIMARY), "{effect:?}");
+        }
+        let mut demand = Demand::of(Verdict { effects: Effects::SETS, ..verdict(Class::Neutral) });
+        demand.add(verdict(Class::Read));
+        assert_eq!(routes.target(&demand, FREE), Target::Pool(REPLICAS), "a setting is carried");
     }
 
     #[test]

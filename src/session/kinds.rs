@@ -269,6 +269,11 @@ mod tests {
     }
 
     #[test]
+    fn nothing_that_pins_begins_on_a_replica() {
+        assert_eq!(PINNING.without(crate::route::NOT_ON_REPLICAS), Effects::NONE);
+    }
+
+    #[test]
     fn pins_are_foreseen_by_effects() {
         assert_eq!(foreseen_pin(Effects::SETS), None);
         assert_eq!(foreseen_pin(Effects::CALLS_SEQUENCES), None);

@@ -52,7 +52,7 @@ fn advisory(name: &str) -> Option<Known> {
         _ if rest.starts_with("unlock") => Effects::ENDS_STATE,
         _ => Effects::LOCKS,
     };
-    Some(Known::Neutral(effects))
+    Some(Known::Neutral(effects.with(Effects::ADVISORY)))
 }
 
 const HARMLESS: &[&str] = &[
@@ -170,12 +170,13 @@ mod tests {
 
     #[test]
     fn by_name() {
+        let locks = |effects: Effects| Some(Known::Neutral(effects.with(Effects::ADVISORY)));
         assert_eq!(known("random"), Some(Known::Harmless));
-        assert_eq!(known("pg_advisory_lock"), Some(Known::Neutral(Effects::LOCKS)));
-        assert_eq!(known("pg_try_advisory_lock_shared"), Some(Known::Neutral(Effects::LOCKS)));
-        assert_eq!(known("pg_advisory_xact_lock"), Some(Known::Neutral(Effects::NONE)));
-        assert_eq!(known("pg_try_advisory_xact_lock"), Some(Known::Neutral(Effects::NONE)));
-        assert_eq!(known("pg_advisory_unlock_all"), Some(Known::Neutral(Effects::ENDS_STATE)));
+        assert_eq!(known("pg_advisory_lock"), locks(Effects::LOCKS));
+        assert_eq!(known("pg_try_advisory_lock_shared"), locks(Effects::LOCKS));
+        assert_eq!(known("pg_advisory_xact_lock"), locks(Effects::NONE));
+        assert_eq!(known("pg_try_advisory_xact_lock"), locks(Effects::NONE));
+        assert_eq!(known("pg_advisory_unlock_all"), locks(Effects::ENDS_STATE));
         assert_eq!(known("pg_stat_get_activity"), Some(Known::Statistics));
         assert_eq!(known("txid_current"), Some(Known::Denied(Effects::NONE)));
         assert_eq!(known("lower"), None);

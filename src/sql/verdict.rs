@@ -223,6 +223,8 @@ effects! {
     WITHIN = 56;
     /// Adds jobs that are relayed.
     JOB_ADDS = 57;
+    /// Concerns advisory locks of any kind, which those who are on the primary are to meet.
+    ADVISORY = 58;
     /// Changes what texts mean until the end of the transaction: SET LOCAL, `set_config(.., true)`, a temporary table
     /// that goes with it.
     LOCAL = 50;

@@ -231,6 +231,46 @@ async fn the_strongest_statement_of_a_request_decides() {
     site.check(&expected);
 }
 
+/// A session that has state on its backend keeps it, and may want to write: and locks are to be met by others.
+#[tokio::test]
+async fn what_ties_a_session_to_its_backend_begins_on_the_primary() {
+    let site = Routed::start().await;
+    site.client().await;
+    let requests: [(Place, &[&str]); 7] = [
+        (Primary, &["SELECT pg_try_advisory_lock(40 + 1, length('abc'))", "SELECT 1"]),
+        (Primary, &["SELECT * FROM items", "SELECT pg_advisory_lock(42)"]),
+        (Primary, &["SELECT pg_advisory_xact_lock(43)", "SELECT * FROM items"]),
+        (Primary, &["SELECT pg_advisory_unlock(42)", "SELECT * FROM items"]),
+        (Primary, &["SELECT set_config('app.' || 'name', 'a', false)", "SELECT * FROM items"]),
+        (Primary, &["LISTEN news", "SELECT * FROM items"]),
+        (Replica, &["SET work_mem = '5MB'", "SELECT * FROM items"]),
+    ];
+    let mut expected = Vec::new();
+    for (number, (place, texts)) in requests.into_iter().enumerate() {
+        for by_query in [true, false] {
+            let mark = format!("ties {number} {by_query}");
+            let mut raw = RawClient::app(site.proxy.port()).await;
+            if by_query {
+                raw.query(&format!("{} /* {mark} */", texts.join("; "))).await;
+            } else {
+                let (last, before) = texts.split_last().expect("some");
+                for text in before {
+                    raw.parse("", text).bind("", "", &[]).execute("", 0);
+                }
+                raw.parse("", &format!("{last} /* {mark} */")).bind("", "", &[]).execute("", 0).sync();
+            }
+            raw.flush().await;
+            assert_eq!(error_code(&raw.read_until_ready().await), None, "{texts:?}");
+            expected.push((mark, place, texts.join("; ")));
+            let written = raw.ask("INSERT INTO items (name) VALUES ('tied')").await;
+            assert_eq!(error_code(&written), None, "{texts:?}");
+            raw.terminate().await;
+            while raw.try_read_message().await.is_some() {}
+        }
+    }
+    site.check(&expected);
+}
+
 #[tokio::test]
 async fn a_bound_value_decides() {
     let site = Routed::start().await;
