@@ -35,6 +35,9 @@ use view::{Tab, View};
 /// How long a key is waited for before it is looked at whether there is news, or an end.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How long after a signal the terminal may still be read.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Where Bulkhead is asked if nothing is said.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:9930";
 
@@ -62,9 +65,10 @@ pub fn run(url: &str) -> Result<(), TopError> {
     let asking = Asking::start(address, Arc::clone(&is_over));
     let mut terminal = ratatui::try_init()?;
     let shown = show(&mut terminal, &asking, View::new(url), &is_over);
-    is_over.store(true, Ordering::Relaxed);
-    ratatui::restore();
-    Ok(shown?)
+    let was_ended = is_over.swap(true, Ordering::Relaxed);
+    // A terminal that is gone is neither restored nor told why.
+    let restored = ratatui::try_restore();
+    if was_ended || restored.is_err() { Ok(()) } else { Ok(shown?) }
 }
 
 /// The address that a URL names.
@@ -77,7 +81,8 @@ fn address(url: &str) -> Result<SocketAddr, TopError> {
     found.next().ok_or_else(|| wrong("it names no address".to_owned()))
 }
 
-/// Notes SIGTERM, SIGHUP and SIGINT, on a thread of its own that ends with the process.
+/// Notes SIGTERM, SIGHUP and SIGINT, on a thread of its own that ends with the process, and ends the process if nobody else does.
+#[expect(clippy::exit, reason = "the thread that would return does not any more")]
 fn follow_signals(is_over: &Arc<AtomicBool>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let kinds = [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()];
@@ -95,8 +100,12 @@ fn follow_signals(is_over: &Arc<AtomicBool>) -> io::Result<()> {
                 _ = hangup.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            is_over.store(true, Ordering::Relaxed);
         });
+        is_over.store(true, Ordering::Relaxed);
+        std::thread::sleep(GRACE);
+        // Who reads keys from a terminal that is gone reads its end for ever.
+        let _ = ratatui::try_restore();
+        std::process::exit(0);
     })?;
     Ok(())
 }

@@ -114,6 +114,23 @@ async fn a_terminal_shows_who_waits_and_is_left_as_it_was() {
     assert_eq!(top.ended(), Some(0));
 }
 
+/// As when a window is closed, or a connection to the machine is lost. Several times: whether somebody is just reading the
+/// terminal's end is chance.
+#[tokio::test]
+async fn it_ends_with_its_terminal() {
+    for _ in 0..5 {
+        let mut top = Top::start("http://127.0.0.1:1");
+        top.shows("No news").await;
+        let pid = top.pid().as_raw_nonzero();
+        top.script.kill().and_then(|()| top.script.wait()).expect("it ran");
+        let is_gone = || {
+            let status = fs::read_to_string(format!("/proc/{pid}/status"));
+            status.map_or(true, |status| status.contains("State:\tZ"))
+        };
+        eventually("the command has ended", SOON, async || is_gone().then_some(())).await;
+    }
+}
+
 #[test]
 fn a_url_that_is_none_is_bad_usage() {
     let program = env!("CARGO_BIN_EXE_bulkhead");
