@@ -40,7 +40,8 @@ pub fn read_catalog(config: &Config) -> Result<Catalog, String> {
 pub fn pool_for(config: &Config, verdict: Verdict) -> String {
     match routes(config).target(&Demand::of(verdict), Standing::default()) {
         Target::Pool(pool) => config.pools[usize::from(pool.0)].name.clone(),
-        Target::Held | Target::Across(_) | Target::Torn => {
+        // Nothing is held.
+        Target::Held | Target::Across(_) | Target::Nowhere(_) => {
             "none: job tables and application tables live on different servers".to_owned()
         }
     }

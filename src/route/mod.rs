@@ -158,8 +158,17 @@ pub enum Target {
     Pool(PoolId),
     /// To this pool's server, while a backend is held of the other one that the session uses; or it concerns both.
     Across(PoolId),
-    /// Nowhere: it uses job objects and application objects, which live on different servers.
+    /// Nowhere, for this reason.
+    Nowhere(Misplaced),
+}
+
+/// Why a request has no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misplaced {
+    /// Job objects and application objects are used, which live on different servers.
     Torn,
+    /// An advisory lock is to be taken in a transaction that is on a replica, where nobody else would meet it.
+    LockOnReplica,
 }
 
 impl Routes {
@@ -172,9 +181,14 @@ impl Routes {
         let hint = verdict.hint.or(standing.asked);
         let adds_jobs = standing.relays && demand.adds_jobs();
         if demand.mixed && self.jobs_elsewhere && hint.is_none() && !adds_jobs {
-            return Target::Torn;
+            return Target::Nowhere(Misplaced::Torn);
         }
         if let Some(held) = standing.held {
+            let takes_lock = verdict.effects.has(Effects::ADVISORY)
+                && (verdict.effects.has(Effects::LOCKS) || !verdict.effects.has(Effects::ENDS_STATE));
+            if takes_lock && hint.is_none() && Some(held) == self.replicas {
+                return Target::Nowhere(Misplaced::LockOnReplica);
+            }
             let is_plain = !self.jobs_elsewhere || hint.is_some();
             return if is_plain { Target::Held } else { self.on_held(demand, adds_jobs, held, standing) };
         }
@@ -321,10 +335,25 @@ mod tests {
     }
 
     #[test]
+    fn no_advisory_lock_is_taken_on_a_replica() {
+        let routes = routes(false);
+        let of = |effects: Effects| Demand::of(Verdict { effects, ..verdict(Class::Neutral) });
+        let on = |held| Standing { held: Some(held), ..FREE };
+        for lock in [Effects::ADVISORY, Effects::ADVISORY.with(Effects::LOCKS)] {
+            assert_eq!(routes.target(&of(lock), on(REPLICAS)), Target::Nowhere(Misplaced::LockOnReplica));
+            assert_eq!(routes.target(&of(lock), on(PRIMARY)), Target::Held);
+            let wanted = Standing { asked: Some(Hint::Read), ..on(REPLICAS) };
+            assert_eq!(routes.target(&of(lock), wanted), Target::Held, "it was asked for");
+        }
+        let unlock = of(Effects::ADVISORY.with(Effects::ENDS_STATE));
+        assert_eq!(routes.target(&unlock, on(REPLICAS)), Target::Held);
+    }
+
+    #[test]
     fn two_servers_are_never_mixed() {
         let mut demand = Demand::of(verdict(Class::Job));
         demand.add(verdict(Class::Read));
-        assert_eq!(routes(true).target(&demand, FREE), Target::Torn);
+        assert_eq!(routes(true).target(&demand, FREE), Target::Nowhere(Misplaced::Torn));
         assert_eq!(routes(false).target(&demand, FREE), Target::Pool(JOBS));
         let on_primary = Standing { held: Some(PRIMARY), ..FREE };
         let job = Verdict { effects: Effects::JOB_SIDE, ..verdict(Class::Job) };
@@ -349,7 +378,7 @@ mod tests {
         assert_eq!(routes(true).target(&mixed, relayed), Target::Pool(PRIMARY));
         let on_jobs = Standing { held: Some(JOBS), held_is_jobs_server: true, ..relayed };
         assert_eq!(routes(true).target(&mixed, on_jobs), Target::Across(PRIMARY));
-        assert_eq!(routes(true).target(&mixed, FREE), Target::Torn);
+        assert_eq!(routes(true).target(&mixed, FREE), Target::Nowhere(Misplaced::Torn));
         let commits = Verdict { control: Control::Commit, ..verdict(Class::Neutral) };
         let on_both = Standing { holds_both: true, ..on_primary };
         assert_eq!(routes(true).target(&Demand::of(commits), on_both), Target::Across(PRIMARY));

@@ -10,7 +10,7 @@ use super::{
     transaction::LocalTransaction,
 };
 use crate::{
-    route::Demand,
+    route::{Demand, Misplaced},
     sql::{Control, Deallocate, Effects, deallocate_target},
     wire::{
         TxStatus,
@@ -258,8 +258,16 @@ impl Session {
         self.settle().await
     }
 
+    /// The refusal of a request that has no place.
+    pub(crate) fn misplaced(&self, why: Misplaced, request: Request, demand: &Demand) -> Reply {
+        match why {
+            Misplaced::Torn => self.torn(request, demand),
+            Misplaced::LockOnReplica => reply::lock_on_replica(),
+        }
+    }
+
     /// The refusal of a request that uses two servers.
-    pub(crate) fn torn(&self, request: Request, demand: &Demand) -> Reply {
+    pub(super) fn torn(&self, request: Request, demand: &Demand) -> Reply {
         if let Some(pin) = self.hold.backend().and_then(|leased| leased.pin.as_ref())
             && self.status() == TxStatus::Idle
         {

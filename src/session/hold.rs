@@ -219,7 +219,11 @@ impl Leased {
     }
 
     /// The facts by which it is decided whether the backend is kept, asked or given back.
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "most of them are compared and never written where it is called for each answer"
+    )]
+    #[inline(always)]
     pub(super) fn facts(&self, own: &Own, is_streaming: bool, is_outdated: bool, was_asked: bool) -> Facts {
         Facts {
             is_quiescent: self.lease.protocol.quiescent().is_some(),
@@ -289,6 +293,7 @@ impl Leased {
     }
 
     /// The lease itself, without what was true of it.
+    #[inline]
     pub(super) fn into_lease(self) -> Lease {
         self.lease
     }

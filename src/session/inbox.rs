@@ -20,6 +20,7 @@ impl Inbox {
     }
 
     /// Adds what comes next.
+    #[inline]
     pub(super) fn extend(&mut self, bytes: &[u8]) {
         if self.bytes.is_empty() {
             // As large as it must be: most requests come whole.
@@ -30,6 +31,7 @@ impl Inbox {
     }
 
     /// Takes so many bytes.
+    #[inline]
     pub(super) fn take(&mut self, len: usize) -> Vec<u8> {
         if self.taken == 0 && self.bytes.len() == len {
             return std::mem::take(&mut self.bytes);

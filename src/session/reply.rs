@@ -387,6 +387,15 @@ pub(crate) fn pinned_elsewhere(pin: &str) -> Reply {
     )
 }
 
+/// An advisory lock is to be taken in a transaction that is on a replica.
+pub(crate) fn lock_on_replica() -> Reply {
+    Reply::new(
+        "0A000",
+        "this READ ONLY transaction runs on a replica, where nobody would meet its advisory lock",
+        "Take the lock with the transaction's first statement: then it runs on the primary.",
+    )
+}
+
 /// A statement in a failed transaction.
 pub(crate) fn in_failed_transaction() -> Reply {
     Reply::new("25P02", "current transaction is aborted, commands ignored until end of transaction block", "")

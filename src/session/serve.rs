@@ -54,7 +54,7 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
             Box::pin(session.wait_for_outbox()).await?;
         }
         match session.target(request, &demand) {
-            Target::Torn => return Err(session.torn(request, &demand).into()),
+            Target::Nowhere(why) => return Err(session.misplaced(why, request, &demand).into()),
             Target::Across(pool) => Box::pin(session.cross(request, &demand, judged_at, pool)).await?,
             Target::Held => {
                 let mut held = session.held();

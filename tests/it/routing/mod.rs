@@ -271,6 +271,32 @@ async fn what_ties_a_session_to_its_backend_begins_on_the_primary() {
     site.check(&expected);
 }
 
+/// A lock of a replica is met by nobody else: it is refused where the transaction is there already.
+#[tokio::test]
+async fn no_advisory_lock_is_taken_on_a_replica() {
+    let site = Routed::start().await;
+    site.client().await;
+    let mut raw = RawClient::app(site.proxy.port()).await;
+    for (number, lock) in ["pg_advisory_xact_lock(51)", "pg_advisory_lock(52)"].into_iter().enumerate() {
+        let (first, later) = (format!("lock first {number}"), format!("lock later {number}"));
+        raw.ask("BEGIN READ ONLY").await;
+        assert_eq!(error_code(&raw.ask(&format!("SELECT * FROM items /* {later} */")).await), None);
+        let refused = raw.ask(&format!("SELECT {lock}")).await;
+        assert_eq!(error_code(&refused).as_deref(), Some("0A000"), "{lock}");
+        assert_eq!(error_code(&raw.ask("SELECT 1").await).as_deref(), Some("25P02"));
+        raw.ask("ROLLBACK").await;
+        raw.ask("BEGIN READ ONLY").await;
+        assert_eq!(error_code(&raw.ask(&format!("SELECT {lock}")).await), None, "{lock}");
+        assert_eq!(error_code(&raw.ask(&format!("SELECT * FROM items /* {first} */")).await), None);
+        raw.ask("COMMIT").await;
+        raw.ask("SELECT pg_advisory_unlock_all()").await;
+        let written = raw.ask("INSERT INTO items (name) VALUES ('locked')").await;
+        assert_eq!(error_code(&written), None, "{lock}");
+        let places = [(later, Replica), (first, Primary)];
+        site.check(&places.map(|(mark, place)| (mark, place, lock.to_owned())));
+    }
+}
+
 #[tokio::test]
 async fn a_bound_value_decides() {
     let site = Routed::start().await;
