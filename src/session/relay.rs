@@ -151,11 +151,12 @@ impl Session {
     ) -> Result<Option<T>, Ended> {
         self.who.key.waits();
         let outcome = poll_fn(|cx| {
-            if let Poll::Ready(outcome) = std::pin::Pin::new(&mut waiting).poll(cx) {
-                return Poll::Ready(Ok(Some(outcome)));
-            }
+            // First: what it waited for may have come in the same moment, and be one of many.
             if self.who.key.is_cancelled() {
                 return Poll::Ready(Ok(None));
+            }
+            if let Poll::Ready(outcome) = std::pin::Pin::new(&mut waiting).poll(cx) {
+                return Poll::Ready(Ok(Some(outcome)));
             }
             self.attend()?;
             while self.client.presence.is_here() && self.inbox_has_room() {
