@@ -87,7 +87,7 @@ impl Client {
     /// Takes a request's bytes, so many, out of the inbox.
     pub(super) fn take_request(&mut self, len: usize) -> Vec<u8> {
         let taken = self.inbox.take(len);
-        self.kept.shrink_to(self.inbox.len());
+        self.kept.shrink_to(self.inbox.kept());
         taken
     }
 

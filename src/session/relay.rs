@@ -371,7 +371,7 @@ impl Session {
             bytes = rest;
         }
         let limit = self.view.snapshot.limits.request_buffer_total;
-        if !self.client.kept.grow_to(self.client.inbox.len() + bytes.len(), limit) {
+        if !self.client.kept.grow_to(self.client.inbox.kept() + bytes.len(), limit) {
             return Err(Ended::NoRoom(limit));
         }
         self.client.inbox.extend(bytes);
@@ -482,7 +482,7 @@ impl Held<'_> {
             }
         }
         client.inbox.skip(at);
-        client.kept.shrink_to(client.inbox.len());
+        client.kept.shrink_to(client.inbox.kept());
         Ok(())
     }
 }

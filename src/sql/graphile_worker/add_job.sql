@@ -3,7 +3,7 @@ CREATE FUNCTION {schema}.add_job(identifier text, payload json DEFAULT NULL, que
     priority integer DEFAULT NULL, flags text[] DEFAULT NULL, job_key_mode text DEFAULT 'replace')
 RETURNS {schema}._private_jobs LANGUAGE plpgsql AS $bulkhead$
 BEGIN
-    IF job_key IS NOT NULL AND job_key_mode = 'unsafe_dedupe' THEN
+    IF job_key IS NOT NULL AND job_key_mode OPERATOR(pg_catalog.=) 'unsafe_dedupe'::pg_catalog.text THEN
         RETURN {schema}.bulkhead_note_call(
             ROW(identifier, payload, queue_name, run_at, max_attempts, job_key, priority, flags)::{schema}.job_spec,
             job_key_mode);
