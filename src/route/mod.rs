@@ -1,18 +1,6 @@
 //! Pure: what a request demands, where its session stands, and which pools there are give the target.
 
-use crate::sql::{Class, Control, Effects, Hint, Reason, Verdict};
-
-/// Effects of what goes to the primary though it only reads: it ties its session to the backend that it runs on, and the
-/// session may want to write later; or it is to meet others, who are there.
-pub const NOT_ON_REPLICAS: Effects = Effects::TEMP
-    .with(Effects::LOCKS)
-    .with(Effects::ADVISORY)
-    .with(Effects::LISTENS)
-    .with(Effects::PREPARES)
-    .with(Effects::HOLDS_CURSOR)
-    .with(Effects::LOADS)
-    .with(Effects::SEEDS)
-    .with(Effects::OPAQUE_SETTINGS);
+use crate::sql::{Class, Control, Effects, Hint, NOT_ON_REPLICAS, Reason, Verdict};
 
 /// A pool's position among all pools.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

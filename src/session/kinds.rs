@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn nothing_that_pins_begins_on_a_replica() {
-        assert_eq!(PINNING.without(crate::route::NOT_ON_REPLICAS), Effects::NONE);
+        assert_eq!(PINNING.without(crate::sql::NOT_ON_REPLICAS), Effects::NONE);
     }
 
     #[test]

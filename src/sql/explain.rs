@@ -8,7 +8,7 @@ use super::{
     judge,
     rules::Rules,
     seen::Seen,
-    verdict::{Class, Effects, Verdict},
+    verdict::{Class, Effects, NOT_ON_REPLICAS, Verdict},
 };
 
 /// A verdict and what was met on the way to it. Names are as written, qualified if they were.
@@ -60,6 +60,9 @@ impl Explanation {
             names => format!("{}{more}", names.join(", ")),
         };
         match verdict.class {
+            Class::Read if verdict.effects.has(NOT_ON_REPLICAS) => {
+                "none: it ties the session to its connection, or is to meet others".to_owned()
+            }
             Class::Read if tables.is_empty() => "any will do".to_owned(),
             Class::Read => format!("one that has what was last written to {which}"),
             _ if tables.is_empty() => "reads do not wait for it".to_owned(),

@@ -94,4 +94,4 @@ pub use statements::{
 pub use tables::Tables;
 pub use tags::Tags;
 pub use text_id::TextId;
-pub use verdict::{AccessMode, Class, Control, Effects, Hint, Reason, Verdict};
+pub use verdict::{AccessMode, Class, Control, Effects, Hint, NOT_ON_REPLICAS, Reason, Verdict};

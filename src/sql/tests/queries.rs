@@ -281,4 +281,8 @@ fn an_explanation_reads_well() {
          calls      lower\n\
          replicas   reads of any table wait for it to be replayed\nstate      not proven to leave nothing on its backend: posts, drafts\n"
     );
+    let text = "SELECT pg_advisory_lock(1); SELECT 1";
+    let explanation = explain(&Rules::default(), &catalog(), text.as_bytes()).to_string();
+    let no_replica = "replicas   none: it ties the session to its connection, or is to meet others\n";
+    assert!(explanation.contains(no_replica), "{explanation}");
 }
