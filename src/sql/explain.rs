@@ -6,9 +6,10 @@ use std::fmt;
 use super::{
     catalog::Catalog,
     judge,
+    replicas::NOT_ON_REPLICAS,
     rules::Rules,
     seen::Seen,
-    verdict::{Class, Effects, NOT_ON_REPLICAS, Verdict},
+    verdict::{Class, Effects, Verdict},
 };
 
 /// A verdict and what was met on the way to it. Names are as written, qualified if they were.

@@ -389,18 +389,6 @@ reasons! {
     Refused: "refused", "a replica has refused to run it";
 }
 
-/// Effects of what goes to the primary though it only reads: it ties its session to the backend that it runs on, and the
-/// session may want to write later; or it is to meet others, who are there.
-pub const NOT_ON_REPLICAS: Effects = Effects::TEMP
-    .with(Effects::LOCKS)
-    .with(Effects::ADVISORY)
-    .with(Effects::LISTENS)
-    .with(Effects::PREPARES)
-    .with(Effects::HOLDS_CURSOR)
-    .with(Effects::LOADS)
-    .with(Effects::SEEDS)
-    .with(Effects::OPAQUE_SETTINGS);
-
 impl Verdict {
     /// A verdict without effects.
     pub const fn new(class: Class, reason: Reason) -> Self {
