@@ -25,7 +25,10 @@ impl<'a> Trap<'a> {
     /// Writes in this form while replicas stand still, and reads in every form that fits.
     async fn spring(&mut self, form: &Form, version: u64) {
         if form.kind == Kind::AtPrimary {
-            return self.write_and_read(form, version).await;
+            // What names it may be read elsewhere once it is there, such as by a function: it is not.
+            self.world.set_replay(false).await;
+            self.write_and_read(form, version).await;
+            return self.world.set_replay(true).await;
         }
         self.wait_for_replica(form, version - 1).await;
         self.world.set_replay(false).await;
