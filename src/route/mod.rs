@@ -157,6 +157,8 @@ pub enum Misplaced {
     Torn,
     /// An advisory lock is to be taken in a transaction that is on a replica, where nobody else would meet it.
     LockOnReplica,
+    /// A transaction that is on a replica is to leave state there, and the session could not write as long as it is there.
+    StateOnReplica,
 }
 
 impl Routes {
@@ -172,10 +174,11 @@ impl Routes {
             return Target::Nowhere(Misplaced::Torn);
         }
         if let Some(held) = standing.held {
-            let takes_lock = verdict.effects.has(Effects::ADVISORY)
-                && (verdict.effects.has(Effects::LOCKS) || !verdict.effects.has(Effects::ENDS_STATE));
-            if takes_lock && hint.is_none() && Some(held) == self.replicas {
-                return Target::Nowhere(Misplaced::LockOnReplica);
+            if hint.is_none()
+                && Some(held) == self.replicas
+                && let Some(why) = misplaced_on_replica(verdict.effects)
+            {
+                return Target::Nowhere(why);
             }
             let is_plain = !self.jobs_elsewhere || hint.is_some();
             return if is_plain { Target::Held } else { self.on_held(demand, adds_jobs, held, standing) };
@@ -241,6 +244,15 @@ impl Routes {
             Class::Read | Class::Write | Class::Neutral => own,
         }
     }
+}
+
+/// Why a transaction that is on a replica may not do this there.
+fn misplaced_on_replica(effects: Effects) -> Option<Misplaced> {
+    let ends_locks = effects.has(Effects::ENDS_STATE) && !effects.has(Effects::LOCKS);
+    if effects.has(Effects::ADVISORY) && !ends_locks {
+        return Some(Misplaced::LockOnReplica);
+    }
+    effects.has(NOT_ON_REPLICAS.without(Effects::ADVISORY)).then_some(Misplaced::StateOnReplica)
 }
 
 #[cfg(test)]
@@ -335,6 +347,22 @@ mod tests {
         }
         let unlock = of(Effects::ADVISORY.with(Effects::ENDS_STATE));
         assert_eq!(routes.target(&unlock, on(REPLICAS)), Target::Held);
+    }
+
+    #[test]
+    fn no_state_is_left_on_a_replica() {
+        let routes = routes(false);
+        let of = |effects: Effects| Demand::of(Verdict { effects, ..verdict(Class::Neutral) });
+        let on = |held| Standing { held: Some(held), ..FREE };
+        for state in [Effects::PREPARES, Effects::HOLDS_CURSOR, Effects::SEEDS, Effects::LISTENS] {
+            assert_eq!(routes.target(&of(state), on(REPLICAS)), Target::Nowhere(Misplaced::StateOnReplica));
+            assert_eq!(routes.target(&of(state), on(PRIMARY)), Target::Held);
+            let wanted = Standing { asked: Some(Hint::Read), ..on(REPLICAS) };
+            assert_eq!(routes.target(&of(state), wanted), Target::Held, "it was asked for");
+        }
+        for harmless in [Effects::SETS, Effects::LOCAL, Effects::ENDS_STATE] {
+            assert_eq!(routes.target(&of(harmless), on(REPLICAS)), Target::Held);
+        }
     }
 
     #[test]

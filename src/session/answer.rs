@@ -263,6 +263,7 @@ impl Session {
         match why {
             Misplaced::Torn => self.torn(request, demand),
             Misplaced::LockOnReplica => reply::lock_on_replica(),
+            Misplaced::StateOnReplica => reply::state_on_replica(),
         }
     }
 

@@ -396,6 +396,15 @@ pub(crate) fn lock_on_replica() -> Reply {
     )
 }
 
+/// A statement that leaves state on its connection, in a transaction that is on a replica.
+pub(crate) fn state_on_replica() -> Reply {
+    Reply::new(
+        "0A000",
+        "this READ ONLY transaction runs on a replica, where its session would have to stay after this statement",
+        "Send it as the transaction's first statement, or outside of it: then it runs on the primary.",
+    )
+}
+
 /// A statement in a failed transaction.
 pub(crate) fn in_failed_transaction() -> Reply {
     Reply::new("25P02", "current transaction is aborted, commands ignored until end of transaction block", "")
