@@ -41,7 +41,7 @@ pub fn pool_for(config: &Config, verdict: Verdict) -> String {
     match routes(config).target(&Demand::of(verdict), Standing::default()) {
         Target::Pool(pool) => config.pools[usize::from(pool.0)].name.clone(),
         // Nothing is held.
-        Target::Held | Target::Across(_) | Target::Nowhere(_) => {
+        Target::Held | Target::Across(_) | Target::Onward(_) | Target::Nowhere(_) => {
             "none: job tables and application tables live on different servers".to_owned()
         }
     }

@@ -146,6 +146,8 @@ pub enum Target {
     Pool(PoolId),
     /// To this pool's server, while a backend is held of the other one that the session uses; or it concerns both.
     Across(PoolId),
+    /// To this pool, with the READ ONLY transaction that it is part of: that is on a replica, which cannot run it.
+    Onward(PoolId),
     /// Nowhere, for this reason.
     Nowhere(Misplaced),
 }
@@ -174,11 +176,12 @@ impl Routes {
             return Target::Nowhere(Misplaced::Torn);
         }
         if let Some(held) = standing.held {
-            if hint.is_none()
-                && Some(held) == self.replicas
-                && let Some(why) = misplaced_on_replica(verdict.effects)
-            {
-                return Target::Nowhere(why);
+            if hint.is_none() && Some(held) == self.replicas && !self.fits_replica(&verdict) {
+                return match misplaced_on_replica(verdict.effects) {
+                    Some(why) if standing.holds_both => Target::Nowhere(why),
+                    None if standing.holds_both => self.on_held(demand, adds_jobs, held, standing),
+                    _ => Target::Onward(self.own(standing)),
+                };
             }
             let is_plain = !self.jobs_elsewhere || hint.is_some();
             return if is_plain { Target::Held } else { self.on_held(demand, adds_jobs, held, standing) };
@@ -203,6 +206,15 @@ impl Routes {
             // They would be added on both, and relayed.
             && !verdict.effects.has(Effects::JOB_ADDS)
             && !demand.mixed
+    }
+
+    /// Whether what is part of a READ ONLY transaction on a replica is run there, or goes on to the job database from there.
+    fn fits_replica(&self, verdict: &Verdict) -> bool {
+        match verdict.class {
+            Class::Read | Class::Neutral => !verdict.effects.has(NOT_ON_REPLICAS),
+            Class::Write => false,
+            Class::Job => self.jobs_elsewhere,
+        }
     }
 
     fn on_held(&self, demand: &Demand, adds_jobs: bool, held: PoolId, standing: Standing) -> Target {
@@ -246,8 +258,8 @@ impl Routes {
     }
 }
 
-/// Why a transaction that is on a replica may not do this there.
-fn misplaced_on_replica(effects: Effects) -> Option<Misplaced> {
+/// Why a transaction that is on a replica may not do this there, if the server itself would not refuse it.
+pub fn misplaced_on_replica(effects: Effects) -> Option<Misplaced> {
     let ends_locks = effects.has(Effects::ENDS_STATE) && !effects.has(Effects::LOCKS);
     if effects.has(Effects::ADVISORY) && !ends_locks {
         return Some(Misplaced::LockOnReplica);
@@ -335,34 +347,37 @@ mod tests {
     }
 
     #[test]
-    fn no_advisory_lock_is_taken_on_a_replica() {
+    fn what_no_replica_runs_goes_on_to_the_primary() {
         let routes = routes(false);
-        let of = |effects: Effects| Demand::of(Verdict { effects, ..verdict(Class::Neutral) });
+        let of = |class, effects| Demand::of(Verdict { effects, ..verdict(class) });
         let on = |held| Standing { held: Some(held), ..FREE };
-        for lock in [Effects::ADVISORY, Effects::ADVISORY.with(Effects::LOCKS)] {
-            assert_eq!(routes.target(&of(lock), on(REPLICAS)), Target::Nowhere(Misplaced::LockOnReplica));
-            assert_eq!(routes.target(&of(lock), on(PRIMARY)), Target::Held);
+        let state =
+            [Effects::ADVISORY, Effects::PREPARES, Effects::HOLDS_CURSOR, Effects::SEEDS, Effects::LISTENS];
+        let of_state = state.map(|effects| of(Class::Neutral, effects));
+        for demand in of_state.into_iter().chain([of(Class::Write, Effects::NONE)]) {
+            assert_eq!(routes.target(&demand, on(REPLICAS)), Target::Onward(PRIMARY), "{demand:?}");
+            let worker = Standing { is_worker: true, ..on(REPLICAS) };
+            assert_eq!(routes.target(&demand, worker), Target::Onward(WORKERS), "{demand:?}");
+            assert_eq!(routes.target(&demand, on(PRIMARY)), Target::Held, "{demand:?}");
             let wanted = Standing { asked: Some(Hint::Read), ..on(REPLICAS) };
-            assert_eq!(routes.target(&of(lock), wanted), Target::Held, "it was asked for");
+            assert_eq!(routes.target(&demand, wanted), Target::Held, "it was asked for: {demand:?}");
         }
-        let unlock = of(Effects::ADVISORY.with(Effects::ENDS_STATE));
-        assert_eq!(routes.target(&unlock, on(REPLICAS)), Target::Held);
+        for effects in [Effects::NONE, Effects::SETS, Effects::LOCAL, Effects::ENDS_STATE] {
+            assert_eq!(routes.target(&of(Class::Neutral, effects), on(REPLICAS)), Target::Held);
+        }
+        assert_eq!(routes.target(&of(Class::Read, Effects::NONE), on(REPLICAS)), Target::Held);
     }
 
     #[test]
-    fn no_state_is_left_on_a_replica() {
-        let routes = routes(false);
-        let of = |effects: Effects| Demand::of(Verdict { effects, ..verdict(Class::Neutral) });
-        let on = |held| Standing { held: Some(held), ..FREE };
-        for state in [Effects::PREPARES, Effects::HOLDS_CURSOR, Effects::SEEDS, Effects::LISTENS] {
-            assert_eq!(routes.target(&of(state), on(REPLICAS)), Target::Nowhere(Misplaced::StateOnReplica));
-            assert_eq!(routes.target(&of(state), on(PRIMARY)), Target::Held);
-            let wanted = Standing { asked: Some(Hint::Read), ..on(REPLICAS) };
-            assert_eq!(routes.target(&of(state), wanted), Target::Held, "it was asked for");
-        }
-        for harmless in [Effects::SETS, Effects::LOCAL, Effects::ENDS_STATE] {
-            assert_eq!(routes.target(&of(harmless), on(REPLICAS)), Target::Held);
-        }
+    fn beside_a_job_database_nothing_goes_on() {
+        let routes = routes(true);
+        let both = Standing { held: Some(REPLICAS), holds_both: true, ..FREE };
+        let of = |effects| Demand::of(Verdict { effects, ..verdict(Class::Neutral) });
+        let target = |effects| routes.target(&of(effects), both);
+        assert_eq!(target(Effects::ADVISORY), Target::Nowhere(Misplaced::LockOnReplica));
+        let unlocks = Effects::ADVISORY.with(Effects::ENDS_STATE);
+        assert_eq!(target(unlocks), Target::Across(PRIMARY));
+        assert_eq!(target(Effects::PREPARES), Target::Nowhere(Misplaced::StateOnReplica));
     }
 
     #[test]

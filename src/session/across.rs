@@ -428,7 +428,7 @@ impl Session {
         Ok(is_ended)
     }
 
-    async fn end_beside(&mut self, sql: &str) -> Result<bool, Ended> {
+    pub(super) async fn end_beside(&mut self, sql: &str) -> Result<bool, Ended> {
         let Held { who, leased, .. } = self.held();
         let mut is_ended = false;
         if leased.protocol.status() != TxStatus::Idle {

@@ -91,11 +91,17 @@ impl Held<'_> {
     }
 
     /// Counts a transaction, if one begins on the backend that the session has kept.
-    pub(super) fn count_again(&mut self) {
+    fn count_again(&mut self) {
         if !self.leased.goes_on() {
             self.leased.usage.transaction = None;
             self.requests().count_again();
         }
+    }
+
+    /// Counts a request that runs on the backend that its session holds.
+    pub(super) fn stays(&mut self, demand: &Demand) {
+        self.count_again();
+        self.count_held_read(demand);
     }
 
     /// The literals and values of a request, as far as there is room for them.

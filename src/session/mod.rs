@@ -48,6 +48,7 @@ mod live;
 mod mail;
 mod named;
 mod notes;
+mod onward;
 mod orphan;
 mod others;
 mod own;

@@ -392,7 +392,8 @@ pub(crate) fn lock_on_replica() -> Reply {
     Reply::new(
         "0A000",
         "this READ ONLY transaction runs on a replica, where nobody would meet its advisory lock",
-        "Take the lock with the transaction's first statement: then it runs on the primary.",
+        "Take the lock with the transaction's first statement, before cursors, savepoints and local settings: then it runs on \
+         the primary.",
     )
 }
 
@@ -401,7 +402,8 @@ pub(crate) fn state_on_replica() -> Reply {
     Reply::new(
         "0A000",
         "this READ ONLY transaction runs on a replica, where its session would have to stay after this statement",
-        "Send it as the transaction's first statement, or outside of it: then it runs on the primary.",
+        "Send it as the transaction's first statement, before cursors, savepoints and local settings, or outside of it: then it \
+         runs on the primary.",
     )
 }
 

@@ -56,11 +56,8 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         match session.target(request, &demand) {
             Target::Nowhere(why) => return Err(session.misplaced(why, request, &demand).into()),
             Target::Across(pool) => Box::pin(session.cross(request, &demand, judged_at, pool)).await?,
-            Target::Held => {
-                let mut held = session.held();
-                held.count_again();
-                held.count_held_read(&demand);
-            }
+            Target::Onward(pool) => Box::pin(session.go_onward(request, &demand, judged_at, pool)).await?,
+            Target::Held => session.held().stays(&demand),
             Target::Pool(pool) => {
                 let pool = session.fresh_pool(&demand, pool).await?;
                 session.checkout(request, &demand, judged_at, pool).await?;

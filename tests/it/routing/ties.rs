@@ -1,7 +1,8 @@
-//! Sessions with state on their backend, or with advisory locks: they are on the primary, where they can write and meet others.
+//! Sessions with state on their backend, or with advisory locks, are on the primary, where they can write and meet others; a
+//! transaction that is on a replica goes there for what no replica can run.
 
 use super::{Place, Primary, Replica, Routed};
-use crate::support::{RawClient, error_code};
+use crate::support::{Message, ProxyConfig, RawClient, error_code};
 
 /// A session that has state on its backend keeps it, and may want to write: and locks are to be met by others.
 #[tokio::test]
@@ -43,61 +44,162 @@ async fn what_ties_a_session_to_its_backend_begins_on_the_primary() {
     site.check(&expected);
 }
 
-/// A lock of a replica is met by nobody else: it is refused where the transaction is there already.
+/// Statements that no replica can run, or that would tie a session to it.
+const NOT_THERE: [&str; 25] = [
+    "SELECT pg_advisory_xact_lock(51)",
+    "SELECT pg_try_advisory_lock(52)",
+    "PREPARE kept AS SELECT 1",
+    "DECLARE kept CURSOR WITH HOLD FOR SELECT * FROM items",
+    "LISTEN news",
+    "NOTIFY news",
+    "SELECT pg_notify('news', '')",
+    "SELECT setseed(0.5)",
+    "SELECT set_config('app.' || 'name', 'a', false)",
+    "SELECT currval('numbers')",
+    "SELECT nextval('numbers')",
+    "SELECT txid_current() > 0",
+    "SELECT pg_current_wal_lsn() IS NULL",
+    "SELECT pg_is_in_recovery()",
+    "SELECT * FROM volatile_items",
+    "SELECT lo_create(0) > 0",
+    "SELECT counts()",
+    "DO $$ BEGIN PERFORM pg_notify('news', ''); END $$",
+    "LOCK TABLE items IN SHARE MODE",
+    "ANALYZE items",
+    "INSERT INTO items (name) VALUES ('no')",
+    "CREATE TEMP TABLE mine (id int)",
+    "VACUUM items",
+    "SELECT * FROM items FOR UPDATE",
+    "COMMIT; INSERT INTO items (name) VALUES ('behind')",
+];
+
+/// Everything that a client is told of a request, without where in the server's source an error was raised.
+fn told(messages: &[Message]) -> Vec<String> {
+    let of = |message: &Message| match message.tag {
+        b'E' => format!("E {:?}", [b'C', b'M'].map(|name| message.field(name))),
+        tag => format!("{} {:?}", char::from(tag), message.body),
+    };
+    messages.iter().map(of).collect()
+}
+
 #[tokio::test]
-async fn no_advisory_lock_is_taken_on_a_replica() {
+async fn a_read_only_transaction_leaves_its_replica_for_what_that_cannot_run() {
     let site = Routed::start().await;
     site.client().await;
-    let mut raw = RawClient::app(site.proxy.port()).await;
-    for (number, lock) in ["pg_advisory_xact_lock(51)", "pg_advisory_lock(52)"].into_iter().enumerate() {
-        let (first, later) = (format!("lock first {number}"), format!("lock later {number}"));
-        raw.ask("BEGIN READ ONLY").await;
-        assert_eq!(error_code(&raw.ask(&format!("SELECT * FROM items /* {later} */")).await), None);
-        let refused = raw.ask(&format!("SELECT {lock}")).await;
-        assert_eq!(error_code(&refused).as_deref(), Some("0A000"), "{lock}");
-        assert_eq!(error_code(&raw.ask("SELECT 1").await).as_deref(), Some("25P02"));
-        raw.ask("ROLLBACK").await;
-        raw.ask("BEGIN READ ONLY").await;
-        assert_eq!(error_code(&raw.ask(&format!("SELECT {lock}")).await), None, "{lock}");
-        assert_eq!(error_code(&raw.ask(&format!("SELECT * FROM items /* {first} */")).await), None);
-        raw.ask("COMMIT").await;
-        raw.ask("SELECT pg_advisory_unlock_all()").await;
-        let written = raw.ask("INSERT INTO items (name) VALUES ('locked')").await;
-        assert_eq!(error_code(&written), None, "{lock}");
-        let places = [(later, Replica), (first, Primary)];
-        site.check(&places.map(|(mark, place)| (mark, place, lock.to_owned())));
+    let behind =
+        ["SELECT name FROM items WHERE id = 3", "COMMIT", "INSERT INTO items (name) VALUES ('last')"];
+    for (number, tie) in NOT_THERE.into_iter().enumerate() {
+        for by_query in [true, false] {
+            // Several in one text, which is a Query only; what follows is no part of the transaction.
+            let ends = tie.starts_with("COMMIT");
+            if !by_query && ends {
+                continue;
+            }
+            let (before, after) =
+                (format!("before {number} {by_query}"), format!("after {number} {by_query}"));
+            let mut answers = Vec::new();
+            for port in [site.proxy.port(), site.cluster.primary.port()] {
+                let mut raw = RawClient::app(port).await;
+                raw.ask("BEGIN READ ONLY").await;
+                let mark = if port == site.proxy.port() { &before } else { "direct" };
+                raw.ask(&format!("SELECT * FROM items WHERE id = 1 /* {mark} */")).await;
+                if by_query {
+                    answers.push(told(&raw.ask(tie).await));
+                } else {
+                    raw.parse("", tie).bind("", "", &[]).execute("", 0).sync().flush().await;
+                    answers.push(told(&raw.read_until_ready().await));
+                }
+                for text in behind {
+                    let mark = if port == site.proxy.port() { &after } else { "direct" };
+                    answers.push(told(&raw.ask(&format!("{text} /* {mark} */")).await));
+                }
+                raw.terminate().await;
+            }
+            let (ours, direct) = answers.split_at(answers.len() / 2);
+            assert_eq!(ours, direct, "{tie}");
+            site.check(&[(before, Replica, tie.to_owned())]);
+            if !ends {
+                site.check(&[(after, Primary, tie.to_owned())]);
+            }
+        }
     }
 }
 
-/// State that only this backend has would tie the session to a server on which it could not write: it is refused where the
-/// transaction is on a replica already, and begins on the primary otherwise.
+/// What would be lost on the way keeps a transaction on its replica. There a lock is met by nobody and a session that has state
+/// cannot write: both are refused. The rest the replica refuses itself.
 #[tokio::test]
-async fn no_session_is_tied_to_a_replica() {
+async fn a_transaction_with_more_than_reads_behind_it_stays_on_its_replica() {
     let site = Routed::start().await;
     site.client().await;
-    let ties = [
-        "PREPARE kept AS SELECT 1",
-        "DECLARE kept CURSOR WITH HOLD FOR SELECT * FROM items",
-        "LISTEN news",
-        "SELECT setseed(0.5)",
-        "SELECT set_config('app.' || 'name', 'a', false)",
+    let read = "SELECT name FROM items WHERE id = 1";
+    let keeps: [(&str, &[&str]); 5] = [
+        ("BEGIN READ ONLY", &[read, "SAVEPOINT a"]),
+        ("BEGIN READ ONLY", &[read, "SET LOCAL work_mem = '5MB'"]),
+        ("BEGIN READ ONLY", &["SET LOCAL work_mem = '5MB'", read]),
+        ("BEGIN READ ONLY", &["DECLARE c CURSOR FOR SELECT * FROM items"]),
+        ("BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ", &[read]),
     ];
-    for (number, tie) in ties.into_iter().enumerate() {
-        let (first, later) = (format!("tie first {number}"), format!("tie later {number}"));
-        let mut raw = RawClient::app(site.proxy.port()).await;
-        raw.ask("BEGIN READ ONLY").await;
-        assert_eq!(error_code(&raw.ask(&format!("SELECT * FROM items /* {later} */")).await), None);
-        let refused = raw.ask(tie).await;
-        assert_eq!(error_code(&refused).as_deref(), Some("0A000"), "{tie}");
-        assert_eq!(error_code(&raw.ask("SELECT 1").await).as_deref(), Some("25P02"), "{tie}");
-        raw.ask("ROLLBACK").await;
-        assert_eq!(error_code(&raw.ask("INSERT INTO items (name) VALUES ('free')").await), None, "{tie}");
-        raw.ask("BEGIN READ ONLY").await;
-        assert_eq!(error_code(&raw.ask(tie).await), None, "{tie}");
-        assert_eq!(error_code(&raw.ask(&format!("SELECT * FROM items /* {first} */")).await), None, "{tie}");
-        assert_eq!(error_code(&raw.ask("COMMIT").await), None, "{tie}");
-        assert_eq!(error_code(&raw.ask("INSERT INTO items (name) VALUES ('tied')").await), None, "{tie}");
-        let places = [(later, Replica), (first, Primary)];
-        site.check(&places.map(|(mark, place)| (mark, place, tie.to_owned())));
+    let refused = [
+        ("SELECT pg_advisory_xact_lock(51)", "0A000"),
+        ("PREPARE kept AS SELECT 1", "0A000"),
+        ("NOTIFY news", "25006"),
+    ];
+    for (number, (begin, texts)) in keeps.into_iter().enumerate() {
+        for (tie, code) in refused {
+            let mark = format!("keeps {number} {tie}");
+            let mut raw = RawClient::app(site.proxy.port()).await;
+            raw.ask(begin).await;
+            for text in texts {
+                assert_eq!(error_code(&raw.ask(&format!("{text} /* {mark} */")).await), None, "{text}");
+            }
+            assert_eq!(error_code(&raw.ask(tie).await).as_deref(), Some(code), "{texts:?} {tie}");
+            assert_eq!(error_code(&raw.ask("SELECT 1").await).as_deref(), Some("25P02"), "{texts:?} {tie}");
+            raw.ask("ROLLBACK").await;
+            assert_eq!(error_code(&raw.ask("INSERT INTO items (name) VALUES ('free')").await), None, "{tie}");
+            site.check(&[(mark, Replica, tie.to_owned())]);
+        }
     }
+}
+
+/// A named portal that has rows left is the transaction's until it ends.
+#[tokio::test]
+async fn a_portal_keeps_a_transaction_on_its_replica() {
+    let site = Routed::start().await;
+    site.client().await;
+    let mut raw = RawClient::app(site.proxy.port()).await;
+    raw.ask("BEGIN READ ONLY").await;
+    raw.parse("", "SELECT id FROM items ORDER BY id /* portal */")
+        .bind("rest", "", &[])
+        .execute("rest", 2)
+        .sync();
+    raw.flush().await;
+    assert_eq!(RawClient::tags(&raw.read_until_ready().await), "12DDsZ");
+    let refused = raw.ask("SELECT pg_advisory_xact_lock(51)").await;
+    assert_eq!(error_code(&refused).as_deref(), Some("0A000"));
+    raw.ask("ROLLBACK").await;
+    site.check(&[("portal".to_owned(), Replica, String::new())]);
+}
+
+#[tokio::test]
+async fn where_no_connection_of_the_primary_is_to_be_had_the_transaction_fails() {
+    let site = Routed::configured(|cluster| {
+        ProxyConfig::of(cluster)
+            .set("pools.replicas", "consistency", "eventual")
+            .set("pools.primary", "max_connections", 1)
+            .set("pools.primary", "wait_timeout", "100ms")
+    })
+    .await;
+    site.client().await;
+    let mut holder = RawClient::app(site.proxy.port()).await;
+    holder.ask("BEGIN").await;
+    assert_eq!(error_code(&holder.ask("INSERT INTO items (name) VALUES ('held')").await), None);
+    let mut raw = RawClient::app(site.proxy.port()).await;
+    raw.ask("BEGIN READ ONLY").await;
+    assert_eq!(error_code(&raw.ask("SELECT * FROM items /* alone */").await), None);
+    assert_eq!(error_code(&raw.ask("NOTIFY news").await).as_deref(), Some("53300"));
+    assert_eq!(error_code(&raw.ask("SELECT 1").await).as_deref(), Some("25P02"));
+    raw.ask("ROLLBACK").await;
+    holder.ask("COMMIT").await;
+    assert_eq!(error_code(&raw.ask("INSERT INTO items (name) VALUES ('free')").await), None);
+    site.check(&[("alone".to_owned(), Replica, String::new())]);
 }
