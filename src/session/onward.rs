@@ -30,8 +30,8 @@ const GOES_ON: &[u8] = b"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY";
 const LEAVES_NOTHING: Effects = Effects::APP_OBJECTS.with(Effects::BIND_DECIDES);
 
 impl Session {
-    /// Goes on on a backend of this pool with the transaction, for a request that the replica cannot run; or stays, or says
-    /// why it cannot.
+    /// Goes on on a backend of this pool with the transaction, for a request that the replica cannot run, or that prepares
+    /// such a statement; or stays, or says why it cannot.
     pub(super) async fn go_onward(
         &mut self,
         request: Request,
@@ -40,10 +40,10 @@ impl Session {
         pool: PoolId,
     ) -> Result<(), Stop> {
         let is_skipping = self.hold.backend().is_some_and(|leased| leased.protocol.is_skipping());
-        let is_moot = !request.runs() || is_skipping || self.status() == TxStatus::Failed;
+        let is_moot = is_skipping || self.status() == TxStatus::Failed;
         if is_moot || !self.leaves_replica().await? {
             self.held().stays(demand);
-            let why = misplaced_on_replica(demand.verdict.effects).filter(|_| !is_moot);
+            let why = misplaced_on_replica(demand.verdict.effects).filter(|_| !is_moot && request.runs());
             return why.map_or(Ok(()), |why| Err(self.misplaced(why, request, demand).into()));
         }
         let texts = vec![GOES_ON.into()];

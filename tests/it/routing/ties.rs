@@ -73,6 +73,33 @@ const NOT_THERE: [&str; 25] = [
     "COMMIT; INSERT INTO items (name) VALUES ('behind')",
 ];
 
+/// The way in which a statement is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Query,
+    Extended,
+    /// It is prepared and described first, with a Sync of its own.
+    Named,
+}
+
+impl Manner {
+    async fn run(self, raw: &mut RawClient, sql: &str) -> Vec<Vec<String>> {
+        match self {
+            Self::Query => vec![told(&raw.ask(sql).await)],
+            Self::Extended => {
+                raw.parse("", sql).bind("", "", &[]).execute("", 0).sync().flush().await;
+                vec![told(&raw.read_until_ready().await)]
+            }
+            Self::Named => {
+                raw.parse("s", sql).describe(b'S', "s").sync().flush().await;
+                let prepared = told(&raw.read_until_ready().await);
+                raw.bind("", "s", &[]).execute("", 0).sync().flush().await;
+                vec![prepared, told(&raw.read_until_ready().await)]
+            }
+        }
+    }
+}
+
 /// Everything that a client is told of a request, without where in the server's source an error was raised.
 fn told(messages: &[Message]) -> Vec<String> {
     let of = |message: &Message| match message.tag {
@@ -89,26 +116,21 @@ async fn a_read_only_transaction_leaves_its_replica_for_what_that_cannot_run() {
     let behind =
         ["SELECT name FROM items WHERE id = 3", "COMMIT", "INSERT INTO items (name) VALUES ('last')"];
     for (number, tie) in NOT_THERE.into_iter().enumerate() {
-        for by_query in [true, false] {
+        for manner in [Manner::Query, Manner::Extended, Manner::Named] {
             // Several in one text, which is a Query only; what follows is no part of the transaction.
             let ends = tie.starts_with("COMMIT");
-            if !by_query && ends {
+            if manner != Manner::Query && ends {
                 continue;
             }
             let (before, after) =
-                (format!("before {number} {by_query}"), format!("after {number} {by_query}"));
+                (format!("before {number} {manner:?}"), format!("after {number} {manner:?}"));
             let mut answers = Vec::new();
             for port in [site.proxy.port(), site.cluster.primary.port()] {
                 let mut raw = RawClient::app(port).await;
                 raw.ask("BEGIN READ ONLY").await;
                 let mark = if port == site.proxy.port() { &before } else { "direct" };
                 raw.ask(&format!("SELECT * FROM items WHERE id = 1 /* {mark} */")).await;
-                if by_query {
-                    answers.push(told(&raw.ask(tie).await));
-                } else {
-                    raw.parse("", tie).bind("", "", &[]).execute("", 0).sync().flush().await;
-                    answers.push(told(&raw.read_until_ready().await));
-                }
+                answers.extend(manner.run(&mut raw, tie).await);
                 for text in behind {
                     let mark = if port == site.proxy.port() { &after } else { "direct" };
                     answers.push(told(&raw.ask(&format!("{text} /* {mark} */")).await));
@@ -116,7 +138,7 @@ async fn a_read_only_transaction_leaves_its_replica_for_what_that_cannot_run() {
                 raw.terminate().await;
             }
             let (ours, direct) = answers.split_at(answers.len() / 2);
-            assert_eq!(ours, direct, "{tie}");
+            assert_eq!(ours, direct, "{tie} {manner:?}");
             site.check(&[(before, Replica, tie.to_owned())]);
             if !ends {
                 site.check(&[(after, Primary, tie.to_owned())]);
@@ -186,7 +208,7 @@ async fn where_no_connection_of_the_primary_is_to_be_had_the_transaction_fails()
         ProxyConfig::of(cluster)
             .set("pools.replicas", "consistency", "eventual")
             .set("pools.primary", "max_connections", 1)
-            .set("pools.primary", "wait_timeout", "100ms")
+            .set("pools.primary", "wait_timeout", "2s")
     })
     .await;
     site.client().await;
@@ -202,4 +224,38 @@ async fn where_no_connection_of_the_primary_is_to_be_had_the_transaction_fails()
     holder.ask("COMMIT").await;
     assert_eq!(error_code(&raw.ask("INSERT INTO items (name) VALUES ('free')").await), None);
     site.check(&[("alone".to_owned(), Replica, String::new())]);
+}
+
+/// What is only prepared takes nothing: it is refused when it is to run.
+#[tokio::test]
+async fn what_is_only_prepared_on_a_replica_is_not_refused() {
+    let site = Routed::start().await;
+    site.client().await;
+    let mut raw = RawClient::app(site.proxy.port()).await;
+    raw.ask("BEGIN READ ONLY").await;
+    raw.ask("SELECT * FROM items /* prepares */").await;
+    raw.ask("SAVEPOINT a").await;
+    let [prepared, run] =
+        Manner::Named.run(&mut raw, "SELECT pg_advisory_xact_lock(51)").await.try_into().expect("two");
+    assert!(prepared.iter().all(|message| !message.starts_with('E')), "{prepared:?}");
+    assert!(run[0].contains("0A000"), "{run:?}");
+    raw.ask("ROLLBACK").await;
+    site.check(&[("prepares".to_owned(), Replica, String::new())]);
+}
+
+/// A transaction whose connection to the replica is lost before it leaves has failed, and its session goes on.
+#[tokio::test]
+async fn a_transaction_that_is_lost_on_its_replica_fails() {
+    let site = Routed::start().await;
+    site.client().await;
+    let mut raw = RawClient::app(site.proxy.port()).await;
+    raw.ask("BEGIN READ ONLY").await;
+    raw.ask("SELECT * FROM items /* lost */").await;
+    let lost = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE query LIKE '%/* lost */' \
+        AND pid <> pg_backend_pid()";
+    site.cluster.replica.query(lost).await;
+    assert!(error_code(&raw.ask("NOTIFY news").await).is_some());
+    assert_eq!(error_code(&raw.ask("SELECT 1").await).as_deref(), Some("25P02"));
+    assert_eq!(error_code(&raw.ask("ROLLBACK").await), None);
+    assert_eq!(error_code(&raw.ask("INSERT INTO items (name) VALUES ('free')").await), None);
 }
