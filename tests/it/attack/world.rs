@@ -369,8 +369,10 @@ impl Pair {
         let [direct, proxied] = [self.direct.look(Look::All).await, self.proxied.look(Look::All).await];
         let wrong = difference(Look::All, &direct.seen(), &proxied.seen(), "own", "attacker");
         let refused = REFUSALS.iter().any(|code| proxied.codes.iter().any(|told| told == code));
+        // A timeout ends the server's connection where exit_on_error is set, and behind the proxy not the client's own.
+        let goes_on = !self.direct.is_open() && proxied.codes == [TIMEOUT];
         if refused || !self.direct.is_open() || !self.proxied.is_open() {
-            return if refused { Ok(false) } else { wrong.map_or(Ok(false), Err) };
+            return if refused || goes_on { Ok(false) } else { wrong.map_or(Ok(false), Err) };
         }
         if let Some(wrong) = wrong {
             return Err(wrong);
