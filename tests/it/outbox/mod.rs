@@ -1,7 +1,9 @@
 //! Jobs that are written on the primary and moved to a job database on another server: exactly once, whatever fails.
 
+mod carried;
 mod commands;
 mod crashes;
+mod ends;
 pub(crate) mod exactly_once;
 mod functions;
 mod hostile;
