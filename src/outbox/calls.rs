@@ -27,6 +27,9 @@ pub(super) fn notes(definition: &str) -> bool {
     definition.contains(NOTE)
 }
 
+/// The marks around a function's body, in its definition.
+const DELIMITER: &str = "$bulkhead$";
+
 /// Longer names of schemas would not fit into the table's name.
 const SCHEMA_BYTES_MAX: usize = 54;
 
@@ -81,9 +84,31 @@ fn signature(schema: &str, called: &str, function: &Function) -> String {
     format!("{schema}.{}({})", name(called), function.arguments.replace("{schema}", &schema))
 }
 
+/// The statement that makes it. Its body is written as a literal: a name in it may hold any delimiter.
 fn definition(schema: &str, function: &Function) -> String {
-    let texts = [("{schema}", name(schema)), ("{name}", literal(schema)), ("{calls}", relation(schema))];
-    texts.iter().fold(function.definition.to_owned(), |sql, (from, to)| sql.replace(from, to))
+    let parts: Vec<&str> = function.definition.split(DELIMITER).collect();
+    match parts.as_slice() {
+        [head, body, tail] => {
+            format!("{}{}{}", fill(head, schema), literal(&fill(body, schema)), fill(tail, schema))
+        }
+        _ => fill(function.definition, schema),
+    }
+}
+
+/// Puts names in their places, each once: a name may look like such a place.
+fn fill(text: &str, schema: &str) -> String {
+    let places = [("{schema}", name(schema)), ("{name}", literal(schema)), ("{calls}", relation(schema))];
+    let mut filled = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('{') {
+        let (before, from) = rest.split_at(at);
+        filled.push_str(before);
+        let place = places.iter().find_map(|(place, with)| Some((from.strip_prefix(place)?, with.as_str())));
+        let (behind, with) = place.unwrap_or((&from[1..], "{"));
+        filled.push_str(with);
+        rest = behind;
+    }
+    filled + rest
 }
 
 /// The statement that marks the table of calls as installed.
@@ -103,6 +128,7 @@ pub(super) fn make(relation: &str, first: u8) -> String {
 /// Whoever owns the table of jobs, or may add rows to it, may note calls.
 pub(super) fn let_write(jobs: &str, relation: &str) -> String {
     let jobs = literal(jobs);
+    let grant = literal(&format!("GRANT INSERT ON {relation} TO "));
     carry_out(&format!(
         "DECLARE who pg_catalog.text; BEGIN \
          FOR who IN SELECT DISTINCT CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' \
@@ -111,7 +137,7 @@ pub(super) fn let_write(jobs: &str, relation: &str) -> String {
          pg_catalog.aclexplode(COALESCE(c.relacl, pg_catalog.acldefault('r', c.relowner))) AS a \
          WHERE c.oid OPERATOR(pg_catalog.=) {jobs}::pg_catalog.regclass AND a.privilege_type OPERATOR(pg_catalog.=) 'INSERT' LOOP \
          EXECUTE 'GRANT USAGE ON SCHEMA {SCHEMA} TO ' || who; \
-         EXECUTE 'GRANT INSERT ON {relation} TO ' || who; END LOOP; END"
+         EXECUTE {grant} || who; END LOOP; END"
     ))
 }
 
@@ -189,4 +215,22 @@ pub(super) fn take_away(schema: &str) -> Vec<String> {
         table = relation(schema),
         source = literal(&source(schema)),
     ))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_put_in_their_places_once_and_in_quotes() {
+        let function = Function {
+            name: "f",
+            arguments: "",
+            definition: "CREATE FUNCTION {schema}.f() AS $bulkhead$ {} {calls} $bulkhead$",
+        };
+        let sql = definition("a'{calls} $bulkhead$", &function);
+        let name = "\"a'{calls} $bulkhead$\"";
+        let body = literal(" {} bulkhead.\"calls_of_a'{calls} $bulkhead$\" ");
+        assert_eq!(sql, format!("CREATE FUNCTION {name}.f() AS {body}"));
+    }
 }

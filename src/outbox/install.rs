@@ -40,7 +40,7 @@ const PRIMARY_TABLES: [&str; 3] = [
      increment_before pg_catalog.int8, installed_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(), \
      last_error pg_catalog.text, last_error_at pg_catalog.timestamptz)",
     "CREATE TABLE bulkhead.refused (id pg_catalog.int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \
-     source_table pg_catalog.text NOT NULL, key pg_catalog.text NOT NULL, row pg_catalog.jsonb NOT NULL, \
+     source_table pg_catalog.text NOT NULL, key pg_catalog.text NOT NULL, row pg_catalog.json NOT NULL, \
      error pg_catalog.text NOT NULL, refused_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now())",
 ];
 

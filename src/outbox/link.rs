@@ -35,18 +35,22 @@ const PIECE_BYTES: usize = 64 << 10;
 const FIRST_ROW_BYTES: usize = 8 << 10;
 
 /// Session settings: names mean PostgreSQL's own (but where triggers run), values have one text on both servers, what is missing is an error and
-/// not an absence (`row_security`), no time is without bound, and a server notices by itself that this side has vanished.
+/// not an absence (`row_security`), no time is without bound, and a server notices by itself that this side has vanished, or
+/// does not read what it has asked for.
 const SETTINGS: &str = "SET search_path = ''; SET client_encoding = 'UTF8'; SET standard_conforming_strings = on; \
     SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'; SET extra_float_digits = 3; \
-    SET bytea_output = 'hex'; SET xmlbinary = 'base64'; SET row_security = off; SET jit = off; \
+    SET bytea_output = 'hex'; SET xmlbinary = 'base64'; SET xmloption = 'content'; SET array_nulls = on; \
+    SET lc_monetary = 'C'; SET quote_all_identifiers = off; SET transform_null_equals = off; SET row_security = off; \
+    SET jit = off; \
     SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off; \
     SET default_transaction_deferrable = off; SET enable_seqscan = off; SET enable_mergejoin = off; \
     SET statement_timeout = '25s'; SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'; \
     SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
+    SET tcp_user_timeout = '30s'; \
     SELECT pg_catalog.set_config('synchronous_commit', 'on', false) \
     WHERE pg_catalog.current_setting('synchronous_commit') IN ('off', 'local'); \
-    SELECT pg_catalog.set_config(name, '{idle}', false) FROM pg_catalog.pg_settings \
-    WHERE name = 'idle_session_timeout'";
+    SELECT pg_catalog.set_config(name, CASE name WHEN 'idle_session_timeout' THEN '{idle}' ELSE '0' END, false) \
+    FROM pg_catalog.pg_settings WHERE name IN ('idle_session_timeout', 'transaction_timeout')";
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,8 @@
 //! |---|---|
 //! | `state` | what sessions, metrics and the relay tell each other |
 //! | `relay` | the task: who moves rows, when, and what follows a failure |
+//! | `queue` | what the relay knows of the rows that wait in one table |
+//! | `leader` | the lock of the one instance that moves rows |
 //! | `round` | moving some rows of one table: the order of the two commits |
 //! | `ledger` | forgetting what was moved long ago |
 //! | `calls` | calls that are noted on the primary, and made in the job database |
@@ -35,11 +37,13 @@
 mod calls;
 mod drift;
 mod install;
+mod leader;
 mod ledger;
 mod link;
 mod mirror;
 pub mod moving;
 mod parents;
+mod queue;
 mod relay;
 mod rights;
 mod round;

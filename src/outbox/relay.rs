@@ -9,9 +9,11 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use super::{
+    leader::{self, Leader},
     ledger,
     link::{Failure, Link},
     mirror::Mirror,
+    queue::Queue,
     rights,
     round::{Outcome, round},
     state::{Outbox, Settings},
@@ -21,12 +23,6 @@ use super::{
     told::Told,
 };
 use crate::pool::ServerPool;
-
-/// The advisory lock of the one that moves rows: "bulkhead" in ASCII.
-pub(super) const LOCK: i64 = 0x6275_6c6b_6865_6164;
-
-/// The channel on which the one that moves rows is told that there are some. In the job database.
-const CHANNEL: &str = "bulkhead_outbox";
 
 /// The first pause after a failure; each one in a row has twice the pause of the one before.
 const RETRY: Duration = Duration::from_millis(50);
@@ -60,19 +56,6 @@ enum Next {
     Nothing,
 }
 
-/// A table that rows are moved from.
-struct Moving {
-    statements: Statements,
-    /// Rows of the next round: fewer while some are refused or time runs out.
-    limit: usize,
-    /// Whether rows are known to wait.
-    has_rows: bool,
-    /// The first row that waits, and since when that is known.
-    first: Option<(String, Instant)>,
-    /// Rows that have passed through the stage since it was emptied.
-    staged: u64,
-}
-
 /// The relay of one instance.
 pub struct Relay {
     outbox: Arc<Outbox>,
@@ -82,7 +65,9 @@ pub struct Relay {
     jobs: Option<Link>,
     /// The tables that are installed on the primary, as they were last read.
     side: Side,
-    tables: Vec<Moving>,
+    tables: Vec<Queue>,
+    /// The table whose turn is next.
+    turn: usize,
     mirrors: Vec<Mirror>,
     /// Faults that were found when both sides were last compared; `None` if they have never been.
     compared: Option<Vec<String>>,
@@ -113,6 +98,7 @@ impl Relay {
             jobs: None,
             side: Side::default(),
             tables: Vec::new(),
+            turn: 0,
             mirrors: Vec::new(),
             compared: None,
             compare_at: now,
@@ -135,11 +121,7 @@ impl Relay {
             match self.look().await {
                 Ok(next) => {
                     failures = 0;
-                    let missing = missing(&self.side);
-                    let trouble = (!missing.is_empty()).then(|| {
-                        format!("{} is not installed: run `bulkhead jobs init`", missing.join(", "))
-                    });
-                    self.tell(trouble).await;
+                    self.tell(self.kept()).await;
                     if matches!(next, Next::Nothing) {
                         self.rest().await;
                     }
@@ -257,13 +239,7 @@ impl Relay {
         self.tables.clear();
         let installed = side.tables.iter().filter(|table| side.installed.contains(&table.source()));
         for (at, table) in installed.enumerate() {
-            self.tables.push(Moving {
-                statements: Statements::new(table.clone(), at),
-                limit: self.settings.batch,
-                has_rows: true,
-                first: None,
-                staged: 0,
-            });
+            self.tables.push(Queue::new(table.clone(), at, self.settings.batch));
         }
         let first = self.tables.len();
         let mirrored = side.mirrored.iter().enumerate();
@@ -342,30 +318,16 @@ impl Relay {
     /// Tries to be the one that moves rows; else tells the one that is, if somebody has enqueued.
     async fn follow(&mut self) -> Result<(), Trouble> {
         let Some(jobs) = &mut self.jobs else { return Ok(()) };
-        let asked = async {
-            let locked = jobs.ask(&format!("SELECT pg_catalog.pg_try_advisory_lock({LOCK})")).await?;
-            if locked.value(0, 0) != "t" {
-                if self.woken {
-                    jobs.ask(&format!("NOTIFY {CHANNEL}")).await?;
-                }
-                return Ok(false);
-            }
-            jobs.ask(&format!("LISTEN {CHANNEL}")).await?;
-            for table in &self.tables {
-                jobs.ask(&table.statements.prepare()).await?;
-            }
-            Ok(true)
-        };
-        let asked: Result<bool, Failure> = asked.await;
-        match asked {
-            Ok(leads) => {
-                if leads {
-                    tracing::info!("this instance moves jobs from the primary to the job database");
-                    self.tables.iter_mut().for_each(|table| table.has_rows = true);
-                }
-                self.leads = leads;
+        let statements = self.tables.iter().map(|table| &table.statements);
+        match leader::lead(jobs, self.woken, statements).await {
+            Ok(Leader::This) => {
+                tracing::info!("this instance moves jobs from the primary to the job database");
+                self.tables.iter_mut().for_each(|table| table.has_rows = true);
+                self.leads = true;
                 Ok(())
             }
+            Ok(Leader::Another) => Ok(()),
+            Ok(Leader::Stranger(who)) => Err(Trouble::NotReady(who)),
             Err(failure) => {
                 self.leave_jobs();
                 Err(failure.into())
@@ -373,16 +335,27 @@ impl Relay {
         }
     }
 
-    /// One round for each table that has rows.
+    /// One round for each table that has rows. The one that fails comes last the next time.
     async fn move_rows(&mut self) -> Result<Next, Trouble> {
         let (Some(primary), Some(jobs)) = (&mut self.primary, &mut self.jobs) else {
             return Ok(Next::Nothing);
         };
         let mut next = Next::Nothing;
-        for table in self.tables.iter_mut().filter(|table| table.has_rows) {
+        let (count, first) = (self.tables.len(), self.turn);
+        for at in (first..first + count).map(|at| at % count) {
+            let table = &mut self.tables[at];
+            if !table.has_rows {
+                continue;
+            }
+            self.turn = at + 1;
             let (statements, staged) = (&table.statements, &mut table.staged);
             match round(&self.outbox, primary, jobs, statements, table.limit, staged).await? {
+                Outcome::Moved(0) if table.first.is_some() => {
+                    table.has_rows = false;
+                    table.keeps = primary.ask(&statements.keeps()).await?.value(0, 0) == "t";
+                }
                 Outcome::Moved(rows) => {
+                    table.keeps = false;
                     table.has_rows = rows >= table.limit as u64;
                     table.limit = (table.limit * 2).min(self.settings.batch);
                 }
@@ -403,6 +376,22 @@ impl Relay {
         Ok(next)
     }
 
+    /// Why some rows do not get on, if nothing else is in the way.
+    fn kept(&self) -> Option<String> {
+        let missing = missing(&self.side);
+        if !missing.is_empty() {
+            return Some(format!("{} is not installed: run `bulkhead jobs init`", missing.join(", ")));
+        }
+        let keeps = self.tables.iter().filter(|table| table.keeps);
+        let keeps: Vec<String> = keeps.map(|table| table.statements.source()).collect();
+        (!keeps.is_empty()).then(|| {
+            format!(
+                "{} on the primary keeps its rows when they are deleted: a trigger or a rule of the table stands in the way",
+                keeps.join(", ")
+            )
+        })
+    }
+
     /// A round took too long, or asked for too much: the next ones are smaller.
     fn fewer_rows(&mut self) {
         for table in &mut self.tables {
@@ -421,19 +410,9 @@ impl Relay {
             let installed = if is_installed { Some(primary.ask(count).await?.number(0)) } else { None };
             for table in &mut self.tables {
                 let reply = primary.ask(&table.statements.waiting()).await?;
-                let rows = reply.number(0);
-                table.has_rows |= rows > 0;
+                let (rows, waits) = table.measured(&reply, now);
                 waiting += rows;
-                let first = reply.rows.first().and_then(|row| row.get(1)?.clone());
-                table.first = match (first, table.first.take()) {
-                    (Some(key), Some((known, since))) if known == key => Some((known, since)),
-                    (first, _) => first.map(|key| (key, now)),
-                };
-                let known_for = table
-                    .first
-                    .as_ref()
-                    .map_or(0, |(_, since)| now.duration_since(*since).as_millis() as u64);
-                lag = lag.max(reply.value(0, 2).parse().unwrap_or(known_for));
+                lag = lag.max(waits);
             }
             Ok(installed)
         };

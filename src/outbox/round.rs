@@ -94,7 +94,14 @@ pub(super) async fn round(
             return Ok(Outcome::Refused { key: first_field(&passed.first), error: error.to_string() });
         }
     };
-    commit(jobs).await?;
+    match commit(jobs).await {
+        // A constraint or a trigger that is deferred: it has undone what was put.
+        Err(Failure::Server { fields, .. }) if is_of_rows(&fields) => {
+            primary.ask("ROLLBACK").await?;
+            return Ok(Outcome::Refused { key: first_field(&passed.first), error: fields.to_string() });
+        }
+        committed => committed?,
+    }
     outbox.moved.relayed.fetch_add(given.fresh, Ordering::Relaxed);
     outbox.moved.conflicts.fetch_add(given.fresh - given.put.min(given.fresh), Ordering::Relaxed);
     commit(primary).await?;
@@ -132,11 +139,18 @@ fn judge(replies: &[Reply]) -> Result<Given, ErrorFields> {
     Ok(given)
 }
 
-/// Whether an error speaks of the rows' values, and not of the server or of the tables.
+/// Classes of errors that are PostgreSQL's own and speak of the server, the tables or the statement.
+const OF_SERVER: [&str; 39] = [
+    "00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "20", "24", "25", "26",
+    "27", "28", "2B", "2D", "2F", "34", "38", "39", "3B", "3D", "3F", "40", "42", "53", "54", "55", "57",
+    "58", "72", "F0", "HV", "XX",
+];
+
+/// Whether an error speaks of the rows' values, and not of the server or of the tables: data, constraints, cardinality, and
+/// what a trigger or a function raises, with a code of its own or without.
 fn is_of_rows(error: &ErrorFields) -> bool {
-    let class = error.code.get(..2).unwrap_or_default();
-    // Data, constraints, cardinality, and what a trigger raises.
-    matches!(class, "22" | "23" | "21" | "P0") || error.code == "44000"
+    let Some(class) = error.code.get(..2).filter(|_| error.code.len() == 5) else { return false };
+    !OF_SERVER.contains(&class)
 }
 
 async fn commit(link: &mut Link) -> Result<(), Failure> {
@@ -184,10 +198,11 @@ mod tests {
     #[test]
     fn only_what_is_wrong_with_a_row_is_its_fault() {
         let of = |code: &str| is_of_rows(&ErrorFields { code: code.to_owned(), ..ErrorFields::default() });
-        for code in ["22P02", "23514", "23502", "23503", "P0001"] {
+        for code in ["21000", "22P02", "23514", "23502", "23503", "44000", "P0001", "GWBMA", "OB001", "99999"]
+        {
             assert!(of(code), "{code}");
         }
-        for code in ["42703", "53100", "57014", "25006", "40001", "55P03", "42501", "XX000", ""] {
+        for code in ["42703", "53100", "57014", "25006", "40001", "55P03", "42501", "58030", "XX000", ""] {
             assert!(!of(code), "{code}");
         }
     }

@@ -41,6 +41,14 @@ impl Statements {
         format!("pg_temp.bulkhead_stage_{}", self.at)
     }
 
+    /// Has calls wait no longer than that for whoever holds what they need.
+    fn patience(&self) -> String {
+        match &self.table.call {
+            Some(_) => format!("SET LOCAL lock_timeout = '{CALL_PATIENCE}'; "),
+            None => String::new(),
+        }
+    }
+
     /// A row's key as one text.
     fn key(&self, row: &str) -> String {
         let columns: Vec<String> = self.table.key.iter().map(|key| format!("{row}.{}", name(key))).collect();
@@ -54,7 +62,7 @@ impl Statements {
     fn has_key(&self, row: &str, key: &str) -> String {
         match self.table.key.as_slice() {
             [one] => {
-                let kind = self.table.column(one).map_or("pg_catalog.text", |column| &column.type_name);
+                let kind = self.table.column(one).map_or("pg_catalog.text", |column| &column.cast);
                 format!("{row}.{} {EQUALS} ({key})::{kind}", name(one))
             }
             _ => format!("{} {EQUALS} {key}", self.key(row)),
@@ -83,16 +91,29 @@ impl Statements {
     pub(super) fn take(&self, limit: usize) -> String {
         let relation = self.relation();
         format!(
-            "BEGIN; {PATH_OF_TRIGGERS}; COPY (WITH picked AS (SELECT {picked} FROM {relation} AS k ORDER BY {picked} LIMIT {limit} \
+            "BEGIN; {PATH_OF_TRIGGERS}; {patience}COPY (WITH picked AS (SELECT {picked} FROM {relation} AS k ORDER BY {picked} LIMIT {limit} \
              FOR UPDATE{skip}) DELETE FROM {relation} AS j USING picked AS k WHERE {same} \
              RETURNING {key}, {columns}{names}) TO STDOUT",
             picked = self.key_columns("k"),
             same = self.same_key("j", "k"),
             // Calls are made in their order.
+            patience = self.patience(),
             skip = if self.table.call.is_some() { "" } else { " SKIP LOCKED" },
             key = self.key("j"),
             columns = self.columns("j"),
             names = self.names(),
+        )
+    }
+
+    /// On the primary: whether the first row that nobody else has locked stays there though it is deleted.
+    pub(super) fn keeps(&self) -> String {
+        let relation = self.relation();
+        format!(
+            "BEGIN; {PATH_OF_TRIGGERS}; WITH picked AS MATERIALIZED (SELECT {picked} FROM {relation} AS k ORDER BY {picked} LIMIT 1 \
+             FOR UPDATE SKIP LOCKED), gone AS (DELETE FROM {relation} AS j USING picked AS k WHERE {same} RETURNING 1) \
+             SELECT EXISTS (SELECT FROM picked) AND NOT EXISTS (SELECT FROM gone); ROLLBACK",
+            picked = self.key_columns("k"),
+            same = self.same_key("j", "k"),
         )
     }
 
@@ -191,13 +212,13 @@ impl Statements {
 
     /// In the job database, behind the rows.
     pub(super) fn put(&self) -> [String; 2] {
-        let patience = if self.table.call.is_some() {
-            format!("SET LOCAL lock_timeout = '{CALL_PATIENCE}'; ")
-        } else {
-            String::new()
-        };
         [
-            format!("{PATH_OF_TRIGGERS}; {patience}{}EXECUTE bulkhead_put_{}", self.put_parents(), self.at),
+            format!(
+                "{PATH_OF_TRIGGERS}; {}{}EXECUTE bulkhead_put_{}",
+                self.patience(),
+                self.put_parents(),
+                self.at
+            ),
             // Some triggers run at COMMIT only.
             format!(
                 "SET LOCAL search_path = ''; EXECUTE bulkhead_tell_{}; DELETE FROM {}; {PATH_OF_TRIGGERS}",
@@ -212,7 +233,7 @@ impl Statements {
         format!(
             "BEGIN; {PATH_OF_TRIGGERS}; WITH gone AS (DELETE FROM {relation} AS j WHERE {has_key} RETURNING j.*) \
              INSERT INTO bulkhead.refused (source_table, key, row, error) \
-             SELECT {source}, {key}, pg_catalog.to_jsonb(g.*), {error} FROM gone AS g; COMMIT",
+             SELECT {source}, {key}, pg_catalog.to_json(g.*), {error} FROM gone AS g; COMMIT",
             relation = self.relation(),
             has_key = self.has_key("j", &literal(key)),
             source = source_literal(&self.table),

@@ -2,11 +2,10 @@
 //! runs.
 
 use super::{
-    link::{APPLICATION_NAME, Failure, Link},
-    relay::LOCK,
+    leader::holder,
+    link::{Failure, Link},
     statements::Statements,
     tables::{Side, source_literal},
-    text::literal,
 };
 
 /// The state of an outbox.
@@ -83,22 +82,17 @@ async fn ask_jobs(jobs: &mut Link, status: &mut Status) -> Result<(), Failure> {
             table.conflicts = counts.value(at, 2).parse().ok();
         }
     }
-    let relay = jobs
-        .ask(&format!(
-            "SELECT l.pid, pg_catalog.host(a.client_addr), a.backend_start FROM pg_catalog.pg_locks AS l \
-             LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid AND a.application_name = {} \
-             WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.classid::pg_catalog.int8 = {} \
-             AND l.objid::pg_catalog.int8 = {} \
-             AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())",
-            literal(APPLICATION_NAME),
-            LOCK >> 32,
-            LOCK & 0xffff_ffff,
-        ))
-        .await?;
+    let relay = jobs.ask(&holder()).await?;
     if !relay.rows.is_empty() {
         let host = Some(relay.value(0, 1)).filter(|host| !host.is_empty()).unwrap_or("the same machine");
-        status.relay =
-            Some(format!("process {} there, from {host}, since {}", relay.value(0, 0), relay.value(0, 2)));
+        let stranger = relay.value(0, 3);
+        let stranger = if stranger.is_empty() {
+            String::new()
+        } else {
+            format!(", which is \"{stranger}\" and no relay: it has the relay's lock")
+        };
+        let (process, since) = (relay.value(0, 0), relay.value(0, 2));
+        status.relay = Some(format!("process {process} there, from {host}, since {since}{stranger}"));
     }
     Ok(())
 }

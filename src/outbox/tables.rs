@@ -15,7 +15,9 @@ const COLUMNS: &str = "SELECT n.nspname, c.relname, a.attname, pg_catalog.format
     EXISTS (SELECT FROM pg_catalog.pg_index AS u WHERE u.indrelid = c.oid AND u.indisunique AND u.indisvalid \
         AND u.indpred IS NULL AND u.indnkeyatts = 1 AND u.indkey[0] = a.attnum), \
     EXISTS (SELECT FROM pg_catalog.pg_trigger AS g WHERE g.tgrelid = c.oid AND g.tgname = 'bulkhead_refuse' \
-        AND g.tgenabled IN ('O', 'A')) \
+        AND g.tgenabled IN ('O', 'A')), \
+    (SELECT pg_catalog.format('%I.%I', m.nspname, t.typname) FROM pg_catalog.pg_type AS t \
+        JOIN pg_catalog.pg_namespace AS m ON m.oid = t.typnamespace WHERE t.oid = a.atttypid) \
     FROM pg_catalog.pg_class AS c \
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
     JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
@@ -91,6 +93,8 @@ pub struct Column {
     pub name: String,
     /// The type with its schema, unless it is PostgreSQL's own.
     pub type_name: String,
+    /// The type with its schema in any case, and without what it is narrowed to: so it is found whatever the search path is.
+    pub cast: String,
     /// Whether it is computed from others (`GENERATED ALWAYS AS (..) STORED`).
     pub is_generated: bool,
     /// Whether a row without it is refused.
@@ -262,6 +266,7 @@ fn tables(reply: &Reply, outgoing: &[Outgoing]) -> Vec<Table> {
         table.columns.push(Column {
             name: column,
             type_name: value(3).to_owned(),
+            cast: value(12).to_owned(),
             is_generated: value(4) == "t",
             is_required: value(5) == "t",
             is_unique: value(10) == "t",
@@ -304,6 +309,11 @@ pub(super) fn misfits(from: &Table, to: &Table) -> Vec<String> {
                 column.name, column.type_name, other.type_name
             )),
             Some(_) => {}
+        }
+    }
+    for column in from.columns.iter().filter(|column| column.is_generated) {
+        if to.column(&column.name).is_some_and(|other| !other.is_generated) {
+            found.push(format!("{source}.{} is generated on the primary only", column.name));
         }
     }
     for column in to.columns.iter().filter(|column| column.is_required) {

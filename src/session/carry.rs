@@ -21,44 +21,41 @@ use crate::{
 const ROWS_MAX: usize = 1_000;
 const BYTES_MAX: usize = 4 << 20;
 
-/// The tables that have some columns, none of which is computed from others, with these columns.
-const TABLES: &str = "SELECT n.nspname, c.relname, \
-    pg_catalog.string_agg(pg_catalog.quote_ident(a.attname::pg_catalog.text), ', ' ORDER BY a.attnum) \
+/// The columns of the tables that the transaction has written to, but for those that are computed from others: each with its
+/// type, and whether policies may hide rows of its table. A table that is written to is locked so until the transaction ends.
+const COLUMNS: &str = "SELECT n.nspname, c.relname, pg_catalog.row_security_active(c.oid), \
+    pg_catalog.quote_ident(a.attname::pg_catalog.text), pg_catalog.format('%I.%I', m.nspname, y.typname) \
     FROM pg_catalog.pg_class c \
     JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
     JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) c.oid \
+    JOIN pg_catalog.pg_type y ON y.oid OPERATOR(pg_catalog.=) a.atttypid \
+    JOIN pg_catalog.pg_namespace m ON m.oid OPERATOR(pg_catalog.=) y.typnamespace \
     WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p}'::pg_catalog.\"char\"[]) AND NOT c.relispartition \
     AND c.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid \
     AND a.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2 AND NOT a.attisdropped \
     AND a.attgenerated OPERATOR(pg_catalog.=) ''::pg_catalog.\"char\" \
-    GROUP BY n.nspname, c.relname";
+    AND EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.relation OPERATOR(pg_catalog.=) c.oid \
+    AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() \
+    AND l.mode OPERATOR(pg_catalog.=) 'RowExclusiveLock'::pg_catalog.text) ORDER BY 1, 2, a.attnum";
 
-/// The rows of a table that the transaction itself, or a part of it that has its own number, has added: nobody else's are seen
-/// while they are in progress. How many, how many of these name what is not there, and all of them.
-fn added(relation: &str, columns: &str, parents: &[Parent]) -> String {
-    const ID: &str = "(SELECT bulkhead_id FROM bulkhead_me)";
-    const AGE: &str = "(SELECT bulkhead_age FROM bulkhead_me)";
-    let name_of = |(at, Parent { relation, column, id, name }): (usize, &Parent)| {
-        format!(
-            ", (SELECT p.{name} FROM {relation} AS p WHERE p.{id} OPERATOR(pg_catalog.=) t.{column}) AS bulkhead_name_{at}"
-        )
-    };
-    let is_orphan = |(at, Parent { column, .. }): (usize, &Parent)| {
-        format!(" OR {column} IS NOT NULL AND bulkhead_name_{at} IS NULL")
-    };
-    let names: String = parents.iter().enumerate().map(name_of).collect();
-    let orphans: String = parents.iter().enumerate().map(is_orphan).collect();
-    format!(
-        "WITH bulkhead_me AS MATERIALIZED (SELECT pg_catalog.txid_current() AS bulkhead_id, \
-         pg_catalog.age(pg_catalog.mod(pg_catalog.txid_current(), 4294967296)::pg_catalog.text::pg_catalog.xid) AS bulkhead_age), \
-         mine AS (SELECT {columns}{names} FROM {relation} AS t WHERE CASE \
-         WHEN pg_catalog.age(t.xmin) OPERATOR(pg_catalog.<=) {AGE} THEN pg_catalog.txid_status({ID} \
-         OPERATOR(pg_catalog.+) ({AGE} OPERATOR(pg_catalog.-) pg_catalog.age(t.xmin))) \
-         OPERATOR(pg_catalog.=) 'in progress'::pg_catalog.text ELSE false END LIMIT {}) \
-         SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE false{orphans}), \
-         pg_catalog.json_agg(mine)::pg_catalog.text FROM mine",
-        ROWS_MAX + 1
-    )
+/// Has values be written in a way that reads the same with any settings. It holds to the end of the transaction, which is
+/// undone on this server whatever comes of it.
+const EXACT: &str = "SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 3; \
+    SET LOCAL bytea_output = 'hex'";
+
+/// A column: its name and its type, as they are written in SQL whatever the search path is.
+struct Column {
+    name: String,
+    kind: String,
+}
+
+/// A table that the transaction has written to.
+struct Written {
+    schema: String,
+    table: String,
+    /// Policies may hide some of its rows.
+    hides: bool,
+    columns: Vec<Column>,
 }
 
 /// A table whose rows are named by numbers of their own server, and its columns; as names in quotes.
@@ -69,10 +66,56 @@ struct Parent {
     name: String,
 }
 
+/// The tables, of rows as [`COLUMNS`] gives them.
+fn written(rows: Vec<Vec<Option<String>>>) -> Vec<Written> {
+    let mut tables: Vec<Written> = Vec::new();
+    for row in rows {
+        let mut row = row.into_iter().map(Option::unwrap_or_default);
+        let mut next = || row.next().unwrap_or_default();
+        let (schema, table, hides) = (next(), next(), next() == "t");
+        let column = Column { name: next(), kind: next() };
+        match tables.last_mut().filter(|last| last.schema == schema && last.table == table) {
+            Some(last) => last.columns.push(column),
+            None => tables.push(Written { schema, table, hides, columns: vec![column] }),
+        }
+    }
+    tables
+}
+
+/// The rows of a table that the transaction itself, or a part of it that has its own number, has added: nobody else's are seen
+/// while they are in progress. How many, how many of these name what is not there, and all of them: each an array of texts,
+/// the names of what it names at the end.
+fn added(relation: &str, columns: &[Column], parents: &[Parent]) -> String {
+    const ID: &str = "(SELECT bulkhead_id FROM bulkhead_me)";
+    const AGE: &str = "(SELECT bulkhead_age FROM bulkhead_me)";
+    let name_of = |Parent { relation, column, id, name }: &Parent| {
+        format!("(SELECT p.{name} FROM {relation} AS p WHERE p.{id} OPERATOR(pg_catalog.=) t.{column})")
+    };
+    let names: Vec<String> = parents.iter().map(name_of).collect();
+    let is_orphan = |(Parent { column, .. }, name): (&Parent, &String)| {
+        format!(" OR t.{column} IS NOT NULL AND {name} IS NULL")
+    };
+    let orphans: String = parents.iter().zip(&names).map(is_orphan).collect();
+    let own = columns.iter().map(|column| format!("t.{}", column.name));
+    let texts = own.chain(names.iter().cloned()).map(|value| format!("{value}::pg_catalog.text"));
+    format!(
+        "WITH bulkhead_me AS MATERIALIZED (SELECT pg_catalog.txid_current() AS bulkhead_id, \
+         pg_catalog.age(pg_catalog.mod(pg_catalog.txid_current(), 4294967296)::pg_catalog.text::pg_catalog.xid) AS bulkhead_age), \
+         mine AS (SELECT ARRAY[{texts}] AS bulkhead_row, (false{orphans}) AS bulkhead_orphan FROM {relation} AS t WHERE CASE \
+         WHEN pg_catalog.age(t.xmin) OPERATOR(pg_catalog.<=) {AGE} THEN pg_catalog.txid_status({ID} \
+         OPERATOR(pg_catalog.+) ({AGE} OPERATOR(pg_catalog.-) pg_catalog.age(t.xmin))) \
+         OPERATOR(pg_catalog.=) 'in progress'::pg_catalog.text ELSE false END LIMIT {}) \
+         SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE bulkhead_orphan), \
+         pg_catalog.json_agg(bulkhead_row)::pg_catalog.text FROM mine",
+        ROWS_MAX + 1,
+        texts = texts.collect::<Vec<_>>().join(", "),
+    )
+}
+
 /// Rows of one table.
 struct Carried {
     relation: String,
-    columns: String,
+    columns: Vec<Column>,
     parents: Vec<Parent>,
     rows: String,
 }
@@ -83,11 +126,11 @@ impl Carried {
     fn insert(&self) -> Vec<String> {
         let Self { relation, columns, parents, rows } = self;
         let elements = format!("pg_catalog.json_array_elements({}) AS x (bulkhead_row)", quote_literal(rows));
+        let given = |at: usize| format!("(x.bulkhead_row OPERATOR(pg_catalog.->>) {at})");
         let mut statements = Vec::new();
         let mut numbers = Vec::new();
         for (at, Parent { relation, column, id, name }) in parents.iter().enumerate() {
-            let given =
-                format!("(x.bulkhead_row OPERATOR(pg_catalog.->>) 'bulkhead_name_{at}'::pg_catalog.text)");
+            let given = given(columns.len() + at);
             let same = format!("p.{name}::pg_catalog.text OPERATOR(pg_catalog.=) {given}");
             statements.push(format!(
                 "INSERT INTO {relation} ({name}) SELECT DISTINCT {given} FROM {elements} WHERE {given} IS NOT NULL \
@@ -95,14 +138,15 @@ impl Carried {
             ));
             numbers.push((column.as_str(), format!("(SELECT p.{id} FROM {relation} AS p WHERE {same})")));
         }
-        let values = columns.split(", ").map(|column| {
-            let number = numbers.iter().find(|(of, _)| *of == column);
-            number.map_or(column, |(_, number)| number.as_str())
+        let values = columns.iter().enumerate().map(|(at, Column { name, kind })| {
+            let number = numbers.iter().find(|(of, _)| *of == name);
+            number.map_or_else(|| format!("{}::{kind}", given(at)), |(_, number)| number.clone())
         });
+        let values = values.collect::<Vec<_>>().join(", ");
+        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
         statements.push(format!(
-            "INSERT INTO {relation} ({columns}) OVERRIDING SYSTEM VALUE SELECT {} FROM {elements} \
-             CROSS JOIN LATERAL pg_catalog.json_populate_record(NULL::{relation}, x.bulkhead_row) AS t",
-            values.collect::<Vec<_>>().join(", ")
+            "INSERT INTO {relation} ({}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {elements}",
+            names.join(", ")
         ));
         statements
     }
@@ -155,17 +199,18 @@ impl Session {
         Ok(true)
     }
 
-    /// The rows that the transaction has added; `None` if they are too many, or name what is gone.
+    /// The rows that the transaction has added; `None` if they are too many, name what is gone, or may be hidden from it.
     async fn added_rows(&mut self) -> Result<Option<Vec<Carried>>, Stop> {
         let snapshot = std::sync::Arc::clone(&self.view.snapshot);
         let rules = snapshot.classifier.rules();
         let mut carried = Vec::new();
         let mut bytes = 0;
-        for row in self.say(TABLES).await?.rows {
-            let mut row = row.into_iter().map(Option::unwrap_or_default);
-            let (schema, table, columns) = (row.next(), row.next(), row.next());
-            let (Some(schema), Some(table), Some(columns)) = (schema, table, columns) else { continue };
+        self.say(EXACT).await?;
+        for Written { schema, table, hides, columns } in written(self.say(COLUMNS).await?.rows) {
             let Some(relayed) = rules.relayed(Some(&schema), &table) else { continue };
+            if hides {
+                return Ok(None);
+            }
             let parents: Vec<Parent> = relayed
                 .parents
                 .iter()

@@ -4,6 +4,7 @@ import { createRequire } from 'node:module';
 const require = createRequire(`${process.env.DRIVERS}/`);
 const { runMigrations } = require('graphile-worker');
 
-await runMigrations({ connectionString: process.env.DATABASE_URL });
+const schema = process.env.SCHEMA ?? 'graphile_worker';
+await runMigrations({ connectionString: process.env.DATABASE_URL, schema });
 console.log('all ok');
 process.exit(0);

@@ -9,8 +9,8 @@ use tokio::time::sleep;
 
 use super::super::{
     install::unguard,
+    leader::LOCK,
     link::{Failure, Link},
-    relay::LOCK,
 };
 use super::{
     carry::{self, Within},

@@ -1,7 +1,7 @@
 CREATE FUNCTION {schema}.add_jobs(specs {schema}.job_spec[], job_key_preserve_run_at boolean DEFAULT false)
 RETURNS SETOF {schema}._private_jobs LANGUAGE plpgsql AS $bulkhead$
 DECLARE
-    mode text := CASE WHEN job_key_preserve_run_at THEN 'preserve_run_at' ELSE 'replace' END;
+    mode pg_catalog.text := CASE WHEN job_key_preserve_run_at THEN 'preserve_run_at' ELSE 'replace' END;
     spec {schema}.job_spec;
 BEGIN
     IF (SELECT pg_catalog.count(*) OPERATOR(pg_catalog.>) pg_catalog.count(DISTINCT s.job_key)

@@ -1,6 +1,6 @@
 {schema}.add_job(
     identifier => (c.arguments OPERATOR(pg_catalog.->>) 'identifier'),
-    payload => (c.arguments OPERATOR(pg_catalog.->) 'payload'),
+    payload => (c.arguments OPERATOR(pg_catalog.->>) 'payload')::pg_catalog.json,
     queue_name => (c.arguments OPERATOR(pg_catalog.->>) 'queue_name'),
     run_at => (c.arguments OPERATOR(pg_catalog.->>) 'run_at')::pg_catalog.timestamptz,
     max_attempts => (c.arguments OPERATOR(pg_catalog.->>) 'max_attempts')::pg_catalog.int4,

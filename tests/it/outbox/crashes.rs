@@ -187,3 +187,19 @@ async fn jobs_that_name_others_come_once_though_the_job_database_is_killed() {
 async fn jobs_that_name_others_come_once_though_bulkhead_is_killed() {
     survive(Victim::Bulkhead, Yard::of_graphile().await).await;
 }
+
+/// Calls with a key, which the relay makes in the job database.
+#[tokio::test]
+async fn calls_are_made_once_though_bulkhead_is_killed() {
+    survive(Victim::Bulkhead, Yard::of_keys().await).await;
+}
+
+#[tokio::test]
+async fn calls_are_made_once_though_the_primary_is_killed() {
+    survive(Victim::Primary, Yard::of_keys().await).await;
+}
+
+#[tokio::test]
+async fn calls_are_made_once_though_the_job_database_is_killed() {
+    survive(Victim::Jobs, Yard::of_keys().await).await;
+}

@@ -1,7 +1,7 @@
 //! Functions of libraries that add jobs whose rows name others by numbers of their own database: graphile-worker's, with its
 //! own tables and functions, as its migrations make them.
 
-use super::{GRAPHILE, LONG, Yard, bulkhead};
+use super::{GRAPHILE, KEYED, LONG, Yard, bulkhead};
 use crate::{
     drivers::{drivers_folder, node, scripts_folder},
     support::{Login, Postgres, Proxy, ProxyConfig, RawClient, error_of, eventually, values},
@@ -32,6 +32,18 @@ impl Yard {
         let yard = Self::with_graphile().await;
         let (code, text) = bulkhead(&yard.graphile(), &["jobs", "init"]);
         assert_eq!(code, Some(0), "{text}");
+        yard
+    }
+
+    /// The same, where each call with a key that is made is noted, also one that changes a job.
+    pub(super) async fn of_keys() -> Self {
+        let yard = Self { library: KEYED, ..Self::of_graphile().await };
+        yard.jobs
+            .query(
+                "SET ROLE app; CREATE TRIGGER note_change AFTER UPDATE ON graphile_worker._private_jobs FOR EACH ROW \
+                 EXECUTE FUNCTION note_arrival()",
+            )
+            .await;
         yard
     }
 
@@ -75,10 +87,16 @@ pub(super) fn texts(rows: Vec<Vec<Option<String>>>) -> Vec<Vec<String>> {
 
 /// Has graphile-worker's migrations make what it needs.
 pub(super) async fn install_graphile(server: &Postgres) {
+    install_graphile_in(server, "graphile_worker").await;
+}
+
+/// The same, in a schema of this name.
+pub(super) async fn install_graphile_in(server: &Postgres, schema: &str) {
     server.query("GRANT CREATE ON DATABASE app TO app; GRANT ALL ON SCHEMA public TO app").await;
     let mut command = node();
     command.arg(scripts_folder().join("graphile.mjs"));
     command.env("DRIVERS", drivers_folder()).env("DATABASE_URL", server.url(Login::App));
+    command.env("SCHEMA", schema);
     let output = command.output().expect("it runs; see `make setup`");
     assert!(output.status.success(), "{output:?}");
 }

@@ -15,11 +15,11 @@ const CALLS: &str = "SELECT count(*) FROM bulkhead.calls_of_graphile_worker";
 /// All that a job is, but for its number and its times.
 const STATE: &str = "SELECT task_identifier, coalesce(queue_name, '-'), p.payload, coalesce(j.key, '-'), j.revision, \
     j.priority, j.attempts, j.max_attempts, p.flags, j.locked_at IS NULL, \
-    round(extract(epoch FROM j.run_at - '2040-01-01')) FROM graphile_worker.jobs AS j \
+    round(extract(epoch FROM j.run_at)) FROM graphile_worker.jobs AS j \
     JOIN graphile_worker._private_jobs AS p USING (id) ORDER BY 4, 3::text, 1, 5";
 
 /// The calls made, of which the last one is in a transaction that is rolled back.
-const HISTORY: [&str; 19] = [
+const HISTORY: [&str; 20] = [
     "add_job('a', '{\"n\":  1}', job_key => 'k', run_at => '2040-01-02', priority => 3, flags => ARRAY['x', 'y'])",
     "add_job('b', '{\"n\": 2}', queue_name => 'q', job_key => 'k', run_at => '2040-01-03')",
     "add_job('b', '{\"n\": 3}', job_key => 'k', run_at => '2040-01-04', job_key_mode => 'preserve_run_at', max_attempts => 7)",
@@ -28,6 +28,7 @@ const HISTORY: [&str; 19] = [
     "add_job('d', 'null', job_key => 'it''s \u{fc}', run_at => '2040-01-06', job_key_mode => NULL)",
     "add_job('e', '[1]', job_key => 'list', run_at => '2040-01-07')",
     "add_job('e', '[2, \"\\u00e4\"]', job_key => 'list', run_at => '2040-01-07')",
+    "add_job('e', '[\"\\u0000\", 1e400000,  {\"a\": 1, \"a\": 2}]', job_key => 'odd', run_at => 'infinity')",
     "add_job('plain', '{\"n\": 5}', run_at => '2040-01-08')",
     "add_jobs(ARRAY[('f', '[3]', NULL, '2040-01-09', 3, 'list', 2, ARRAY['w']), ('plain', '{}', 'q', '2040-01-09', \
      NULL, NULL, NULL, NULL), ('g', NULL, 'r', '2040-01-09', NULL, 'g', NULL, NULL)]::graphile_worker.job_spec[])",

@@ -1,13 +1,18 @@
 //! Jobs that are written on the primary and moved to a job database on another server: exactly once, whatever fails.
 
+mod carried;
 mod commands;
 mod crashes;
+mod ends;
 pub(crate) mod exactly_once;
 mod functions;
+mod hostile;
 mod keyed;
+mod leaders;
 mod libraries;
 mod migrations;
 mod moving;
+mod names;
 mod queues;
 mod rights;
 mod rows;
@@ -41,6 +46,8 @@ const ARRIVALS: &str = "
 struct Library {
     preset: &'static str,
     table: &'static str,
+    /// Where they wait on the primary.
+    waits_in: &'static str,
     /// Adds jobs whose workers have the names of `$1`.
     add: &'static str,
 }
@@ -48,6 +55,7 @@ struct Library {
 const OBAN: Library = Library {
     preset: "oban",
     table: "oban_jobs",
+    waits_in: "oban_jobs",
     add: "INSERT INTO oban_jobs (worker) SELECT unnest($1::text[])",
 };
 
@@ -55,7 +63,17 @@ const OBAN: Library = Library {
 const GRAPHILE: Library = Library {
     preset: "graphile_worker",
     table: "graphile_worker._private_jobs",
+    waits_in: "graphile_worker._private_jobs",
     add: "SELECT graphile_worker.add_job(worker, queue_name => 'queue of ' || worker) FROM unnest($1::text[]) AS worker",
+};
+
+/// Each job has a key of its own, in one of the three modes.
+const KEYED: Library = Library {
+    waits_in: "bulkhead.calls_of_graphile_worker",
+    add: "SELECT graphile_worker.add_job(worker, job_key => worker, \
+        job_key_mode => (ARRAY['replace', 'preserve_run_at', 'unsafe_dedupe'])[1 + abs(hashtext(worker) % 3)]) \
+        FROM unnest($1::text[]) AS worker",
+    ..GRAPHILE
 };
 
 /// A primary and a job database, each behind a network that can be cut, with a library's tables on both.
@@ -117,7 +135,7 @@ impl Yard {
 
     /// How many jobs are on the primary.
     async fn waiting(&self) -> String {
-        self.primary.value(&format!("SELECT count(*) FROM {}", self.library.table)).await
+        self.primary.value(&format!("SELECT count(*) FROM {}", self.library.waits_in)).await
     }
 
     /// Waits until nothing is left on the primary.

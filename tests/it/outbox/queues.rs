@@ -46,6 +46,7 @@ async fn yard() -> Yard {
     let mut yard = Yard::bare();
     yard.library.preset = "pgmq";
     yard.library.table = "pgmq.q_mails";
+    yard.library.waits_in = "pgmq.q_mails";
     for server in [&yard.primary, &yard.jobs] {
         server.query(SCHEMA).await;
     }

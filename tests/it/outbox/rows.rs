@@ -126,7 +126,7 @@ async fn what_is_refused_is_set_aside_and_keeps_nothing_back() {
     yard.primary
         .query(
             "WITH back AS (DELETE FROM bulkhead.refused WHERE key <> '' AND row->>'worker' = 'w 7' RETURNING row) \
-             INSERT INTO oban_jobs SELECT (jsonb_populate_record(NULL::oban_jobs, row)).* FROM back",
+             INSERT INTO oban_jobs SELECT (json_populate_record(NULL::oban_jobs, row)).* FROM back",
         )
         .await;
     yard.wait_until_empty().await;

@@ -145,3 +145,20 @@ async fn jobs_that_name_others_come_once_though_answers_of_the_job_database_are_
     assert!(found.is_superset(&BTreeSet::from([Found::Here, Found::Both])), "{found:?}");
     yard.has_refused_nothing().await;
 }
+
+/// The same for calls with a key, which the relay makes there.
+#[tokio::test]
+async fn calls_are_made_once_though_answers_of_the_job_database_are_lost() {
+    let yard = Yard::of_keys().await;
+    let found = sweep(&yard, (&yard.to_jobs, &yard.jobs), Cut::Back).await;
+    assert!(found.is_superset(&BTreeSet::from([Found::Here, Found::Both])), "{found:?}");
+    yard.has_refused_nothing().await;
+}
+
+#[tokio::test]
+async fn calls_are_made_once_though_what_the_primary_is_told_is_lost() {
+    let yard = Yard::of_keys().await;
+    let found = sweep(&yard, (&yard.to_primary, &yard.primary), Cut::There).await;
+    assert!(found.is_superset(&BTreeSet::from([Found::Here, Found::Both])), "{found:?}");
+    yard.has_refused_nothing().await;
+}
