@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     backend::{
+        Broken,
         handover::{Needs, NotReady},
         query::{ASK_TIMEOUT, Answer},
     },
@@ -39,9 +40,9 @@ fn work_of(verdict: &Verdict, defines: bool) -> Work {
     }
 }
 
-/// A definition that is made on the second server takes no longer than this: it may build an index, or wait for others who
-/// use the table, until the client cancels it or a timeout of the client's own ends it.
-const DEFINITION_TIMEOUT: Duration = Duration::from_secs(3600);
+/// What a client waits for on the second server takes no longer than this: a definition may build an index, or wait for others
+/// who use the table; a COMMIT may wait for a synchronous standby. The client's cancel, or a timeout of its own, ends it before.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Effects that hold on for the rest of a transaction, on the backend where they are had.
 const LASTS: Effects = Effects::SETS
@@ -367,7 +368,7 @@ impl Session {
             let text = String::from_utf8_lossy(&text).into_owned();
             // A cancel finds what the client waits for.
             self.who.key.holds(&beside.cancel);
-            let limit = if across.defines { DEFINITION_TIMEOUT } else { ASK_TIMEOUT };
+            let limit = if across.defines { CLIENT_TIMEOUT } else { ASK_TIMEOUT };
             let said = beside.ask_within(limit, &text).await;
             self.who.key.holds_none();
             if let Some(leased) = &self.hold.leased {
@@ -429,14 +430,15 @@ impl Session {
     }
 
     async fn end_beside(&mut self, sql: &str) -> Result<bool, Ended> {
-        let Held { who, leased, .. } = self.held();
+        let Held { who, client, leased, .. } = self.held();
         let mut is_ended = false;
         if leased.protocol.status() != TxStatus::Idle {
             // A cancel finds what the client waits for.
             who.key.holds(&leased.cancel);
-            let broken = match leased.ask(sql).await {
+            let broken = match leased.ask_to_end(sql).await {
                 Ok(answer) if leased.protocol.quiescent().is_some() => {
                     is_ended = answer.error.is_none();
+                    client.outbox.extend_from_slice(&answer.notices);
                     None
                 }
                 Ok(_) => Some(leased.given_up("it does not end its part of a transaction")),
@@ -448,5 +450,13 @@ impl Session {
         }
         self.settle_held().await?;
         Ok(is_ended)
+    }
+}
+
+impl Leased {
+    /// Ends its part of a transaction. A COMMIT takes as long as the client waits for it.
+    pub(super) async fn ask_to_end(&mut self, sql: &str) -> Result<Answer, Broken> {
+        let limit = if sql == "COMMIT" { CLIENT_TIMEOUT } else { ASK_TIMEOUT };
+        self.ask_within(limit, sql).await
     }
 }

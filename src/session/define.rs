@@ -151,8 +151,18 @@ impl Session {
             return Err(reply::definitions_not_committed().into());
         };
         beside.keep_locks().await?;
-        let reply = match beside.ask("COMMIT").await {
-            Ok(Answer { error: None, .. }) => return Ok(()),
+        // A cancel finds what the client waits for.
+        self.who.key.holds(&beside.cancel);
+        let answer = beside.ask_to_end("COMMIT").await;
+        self.who.key.holds_none();
+        if let Some(leased) = &self.hold.leased {
+            self.who.key.holds(&leased.cancel);
+        }
+        let reply = match answer {
+            Ok(Answer { error: None, notices, .. }) => {
+                self.client.outbox.extend_from_slice(&notices);
+                return Ok(());
+            }
             Ok(Answer { error: Some(fields), .. }) if beside.protocol.quiescent().is_some() => {
                 Reply::from_server(&fields)
             }

@@ -1,6 +1,7 @@
 //! Jobs that are written on the primary and moved to a job database on another server: exactly once, whatever fails.
 
 mod commands;
+mod commits;
 mod crashes;
 pub(crate) mod exactly_once;
 mod functions;
