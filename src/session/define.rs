@@ -9,7 +9,7 @@ use super::{
     held::Held,
     hold::{Across, Leased},
     reply::{self, Reply},
-    request::Request,
+    request::{End, Request},
     transaction::LocalTransaction,
 };
 use crate::{
@@ -35,9 +35,9 @@ const LOCKS: &str = "SELECT CASE WHEN l.mode OPERATOR(pg_catalog.=) 'ShareLock':
 const LOOK_ANEW: &str = "SELECT FROM pg_catalog.pg_locks LIMIT 0";
 
 impl Session {
-    /// Whether a request defines job objects on both servers.
-    pub(super) fn defines_on_both(&self, demand: &Demand) -> bool {
-        self.view.snapshot.routes.defines_on_both(demand) && self.who.bound.is_none()
+    /// Whether a request defines job objects that are to be on both servers.
+    pub(super) fn defines(&self, demand: &Demand) -> bool {
+        self.view.snapshot.routes.defines(demand) && self.who.bound.is_none()
     }
 
     /// Gets a backend of the primary ready for what is defined on the job database's, which is held.
@@ -47,18 +47,16 @@ impl Session {
         demand: &Demand,
         judged_at: u64,
     ) -> Result<(), Stop> {
-        if self.status() == TxStatus::Failed {
+        let is_skipping = self.hold.backend().is_some_and(|leased| leased.protocol.is_skipping());
+        if self.status() == TxStatus::Failed || is_skipping || !request.runs() {
             return Ok(());
         }
-        let is_alone = !self.hold.is_amid_pipeline();
-        let Some(sql) = self.judge().executed_sql(request)?.filter(|_| is_alone) else {
-            tracing::warn!(
-                "job objects are defined on the job database only: the statement is one of several, or has binary values"
-            );
-            return Ok(());
-        };
-        if let Some((from, to)) = renamed_away(self.view.snapshot.classifier.rules(), sql.as_bytes()) {
-            return Err(reply::renames_jobs_away(&from, &to).into());
+        let sql = self.definition(request)?;
+        if !self.view.snapshot.routes.defines_on_both(demand) {
+            return Err(reply::defines_on_one_server("it adds jobs, too").into());
+        }
+        if let Some(renamed) = renamed_away(self.view.snapshot.classifier.rules(), sql.as_bytes()) {
+            return Err(reply::renames_jobs_away(&renamed).into());
         }
         if !self.hold.is_both() {
             let opening = match &self.hold.transaction {
@@ -94,6 +92,21 @@ impl Session {
             self.held().leased.protocol.hold_ready();
         }
         Ok(())
+    }
+
+    /// The definition that a request executes, as it is said to the second server.
+    fn definition(&self, request: Request) -> Result<String, Stop> {
+        if self.hold.is_amid_pipeline() || request.end == End::Open {
+            return Err(reply::defines_on_one_server("its pipeline goes on before it is made").into());
+        }
+        let judge = self.judge();
+        match (judge.executed_sql(request)?, judge.executes_one(request)?) {
+            (Some(sql), _) => Ok(sql),
+            (None, true) => Err(reply::defines_on_one_server("it has binary values").into()),
+            (None, false) => {
+                Err(reply::defines_on_one_server("it is one of several statements of a pipeline").into())
+            }
+        }
     }
 
     /// Lets both servers take in, before the first definition in a transaction, what others have defined.

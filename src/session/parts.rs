@@ -56,7 +56,7 @@ impl Session {
             || !matches!(self.hold.transaction, LocalTransaction::No)
             || self.status() != TxStatus::Idle
             || self.hold.is_amid_pipeline()
-            || !self.defines_on_both(demand)
+            || !self.defines(demand)
         {
             return Ok(false);
         }

@@ -67,7 +67,7 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
                 session.held().note_reading(&demand);
             }
         }
-        if session.defines_on_both(&demand) {
+        if session.defines(&demand) {
             Box::pin(session.prepare_definition(request, &demand, judged_at)).await?;
         }
         if session.listens(&demand) {

@@ -9,6 +9,7 @@ mod keyed;
 mod libraries;
 mod migrations;
 mod moving;
+mod one_sided;
 mod queues;
 mod rights;
 mod rows;
