@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
+use super::undo::undo;
 use crate::{
     config::{Config, PRIMARY},
     outbox::{self, Failure, Link, Plan, Side},
@@ -54,11 +55,11 @@ pub enum JobsError {
 }
 
 /// Both servers, and what is moved between them.
-struct Sides {
-    primary: Link,
-    jobs: Link,
-    here: Side,
-    there: Side,
+pub(super) struct Sides {
+    pub(super) primary: Link,
+    pub(super) jobs: Link,
+    pub(super) here: Side,
+    pub(super) there: Side,
     rules: Rules,
     /// The users that Bulkhead logs in as.
     users: [String; 2],
@@ -78,14 +79,7 @@ pub fn run(config: &Config, task: Task) -> Result<String, JobsError> {
                 Ok(text(&plan) + &ending(config, "the outbox is installed"))
             }
             Task::Verify => verify(config).await,
-            Task::Undo { dry_run } => {
-                let mut sides = Sides::connect(config).await?;
-                let plan = sides.undoing().await?;
-                if !dry_run {
-                    sides.carry_out(&plan).await?;
-                }
-                Ok(text(&plan) + if dry_run { "" } else { "\nthe outbox is taken away\n" })
-            }
+            Task::Undo { dry_run } => undo(&mut Sides::connect(config).await?, config, dry_run).await,
         }
     })
 }
@@ -147,25 +141,7 @@ impl Sides {
         fit(plan.with_guards(&self.here))
     }
 
-    async fn undoing(&mut self) -> Result<Plan, JobsError> {
-        let mut before = Vec::new();
-        for (side, link, on_primary) in
-            [(&self.here, &mut self.primary, true), (&self.there, &mut self.jobs, false)]
-        {
-            if !side.has_schema {
-                continue;
-            }
-            let noted = "SELECT source_table, increment_before FROM bulkhead.outbox WHERE increment_before IS NOT NULL";
-            let noted = link.ask(noted).await?;
-            for at in 0..noted.rows.len() {
-                let increment = noted.value(at, 1).parse().unwrap_or(1);
-                before.push((on_primary, noted.value(at, 0).to_owned(), increment));
-            }
-        }
-        fit(outbox::uninstall(&self.here, &self.there, &before))
-    }
-
-    async fn carry_out(&mut self, plan: &Plan) -> Result<(), JobsError> {
+    pub(super) async fn carry_out(&mut self, plan: &Plan) -> Result<(), JobsError> {
         for step in &plan.steps {
             let link = if step.on_primary { &mut self.primary } else { &mut self.jobs };
             link.ask(&step.sql()).await?;
@@ -174,12 +150,12 @@ impl Sides {
     }
 }
 
-fn fit(plan: Plan) -> Result<Plan, JobsError> {
+pub(super) fn fit(plan: Plan) -> Result<Plan, JobsError> {
     if plan.problems.is_empty() { Ok(plan) } else { Err(JobsError::Unfit(plan.problems.join("\n"))) }
 }
 
 /// A plan as SQL.
-fn text(plan: &Plan) -> String {
+pub(super) fn text(plan: &Plan) -> String {
     if plan.steps.is_empty() {
         return "nothing is to be done\n".to_owned();
     }

@@ -8,5 +8,6 @@ pub mod jobs;
 pub mod moving;
 #[cfg(feature = "top")]
 pub mod top;
+mod undo;
 pub mod upstream;
 pub mod why;

@@ -15,6 +15,7 @@ mod rights;
 mod rows;
 mod sessions;
 mod starters;
+mod undo;
 mod windows;
 
 use std::{collections::BTreeMap, fs, process::Command, time::Duration};
