@@ -208,7 +208,7 @@ impl Session {
 
     /// Whether the request may be run on the backend that requests go to, or on the other one, beside what was done on the
     /// respective other one.
-    fn may_write_there(&self, demand: &Demand, is_here: bool) -> bool {
+    pub(super) fn may_write_there(&self, demand: &Demand, is_here: bool) -> bool {
         let Hold { leased, across, .. } = &self.hold;
         let beside = across.as_ref().and_then(|across| across.beside.as_ref());
         let other = if is_here { beside } else { leased.as_ref() };
@@ -224,7 +224,7 @@ impl Session {
     }
 
     /// Whether the backend that requests go to is at this pool's server.
-    fn is_at(&self, pool: PoolId) -> bool {
+    pub(super) fn is_at(&self, pool: PoolId) -> bool {
         self.hold.backend().is_some_and(|leased| self.view.snapshot.same_server(leased.pool, pool))
     }
 

@@ -1,5 +1,6 @@
 //! Jobs that are written on the primary and moved to a job database on another server: exactly once, whatever fails.
 
+mod catalogs_anew;
 mod commands;
 mod commits;
 mod crashes;
