@@ -219,7 +219,7 @@ impl Session {
 
 impl Leased {
     /// Keeps the locks of its transaction beyond the end of that: until it is settled.
-    async fn keep_locks(&mut self) -> Result<(), Reply> {
+    pub(super) async fn keep_locks(&mut self) -> Result<(), Reply> {
         let locks = self.say(LOCKS).await?.rows;
         if locks.len() > LOCKS_MAX {
             return Err(reply::too_many_locks(LOCKS_MAX));

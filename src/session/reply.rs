@@ -348,7 +348,7 @@ pub(crate) fn renames_jobs_away(renamed: &RenamedAway) -> Reply {
             "{kind} \"{from}\" is one of job objects and cannot become \"{to}\", which is none: {inside} would be looked for \
              on the primary"
         ),
-        &format!("Add the new name to {listed_in} and reload the configuration; then rename it."),
+        format!("Add the new name to {listed_in} and reload the configuration; then rename it."),
     )
 }
 

@@ -21,7 +21,9 @@ pub(crate) async fn run(session: &mut Session) {
 async fn serve(session: &mut Session) -> Ended {
     session.wake_on_shutdown().await;
     loop {
-        if let Err(ended) = session.go_on_with_parts() {
+        if session.has_parts()
+            && let Err(ended) = Box::pin(session.go_on_with_parts()).await
+        {
             return ended;
         }
         if let Err(ended) = serve_one(session).await {

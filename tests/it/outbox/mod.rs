@@ -6,6 +6,7 @@ mod commits;
 mod crashes;
 pub(crate) mod exactly_once;
 mod functions;
+mod implicit;
 mod keyed;
 mod libraries;
 mod migrations;
