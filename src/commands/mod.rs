@@ -6,6 +6,7 @@ pub mod classify;
 pub mod health;
 pub mod jobs;
 pub mod moving;
+mod sides;
 #[cfg(feature = "top")]
 pub mod top;
 mod undo;

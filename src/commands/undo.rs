@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::jobs::{JobsError, Sides, fit, text};
+use super::sides::{JobsError, Sides, fit, text};
 use crate::{
     config::Config,
     outbox::{self, COUNTED_MAX, Drain, Failure, Plan},
     sql::quote_literal,
 };
 
-/// What waits is moved within this time.
+/// The time within which all that waits is moved.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Instances that still moved jobs find out within their `outbox_poll`, and this; but they are waited for no longer than for

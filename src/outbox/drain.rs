@@ -1,4 +1,4 @@
-//! What waits on the primary is moved at once, up to the last row: before the outbox is taken away.
+//! Moving at once all that waits on the primary, up to the last row: before the outbox is taken away.
 
 use std::time::Duration;
 

@@ -40,7 +40,7 @@ fn work_of(verdict: &Verdict, defines: bool) -> Work {
     }
 }
 
-/// What a client waits for on the second server takes no longer than this: a definition may build an index, or wait for others
+/// The longest that a client waits for the second server: a definition may build an index there, or wait for others
 /// who use the table; a COMMIT may wait for a synchronous standby. The client's cancel, or a timeout of its own, ends it before.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(3600);
 

@@ -167,18 +167,17 @@ impl Session {
         // A cancel finds what the client waits for.
         self.who.key.holds(&beside.cancel);
         let answer = beside.ask_to_end("COMMIT").await;
+        let is_over = beside.protocol.quiescent().is_some();
         self.who.key.holds_none();
-        if let Some(leased) = &self.hold.leased {
-            self.who.key.holds(&leased.cancel);
+        if let Some(Held { who, leased, .. }) = self.held_if_any() {
+            who.key.holds(&leased.cancel);
         }
         let reply = match answer {
             Ok(Answer { error: None, notices, .. }) => {
                 self.client.outbox.extend_from_slice(&notices);
                 return Ok(());
             }
-            Ok(Answer { error: Some(fields), .. }) if beside.protocol.quiescent().is_some() => {
-                Reply::from_server(&fields)
-            }
+            Ok(Answer { error: Some(fields), .. }) if is_over => Reply::from_server(&fields),
             // Also if the server has ended the connection: it may have done so behind the COMMIT.
             _ => reply::definitions_not_committed(),
         };

@@ -32,7 +32,7 @@ pub(super) struct Parts {
     pub(super) behind: u32,
     /// The first one was taken up.
     begun: bool,
-    /// Their transaction is none that the client has begun: it is ended behind the last one, which counts as one behind that.
+    /// The client has not begun the transaction: it is ended behind the last one, which counts as one behind that.
     implicit: bool,
 }
 

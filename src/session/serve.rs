@@ -37,17 +37,14 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
     session.note_arrival();
     match request.end {
         End::Terminate => return Err(Ended::ByClient),
-        End::StrayCopy => return Box::pin(session.drop_request(request)).await,
+        end if end == End::StrayCopy || session.skips(request) => {
+            return Box::pin(session.drop_request(request)).await;
+        }
         _ => {}
     }
-    if session.skips(request) {
-        return Box::pin(session.drop_request(request)).await;
-    }
     let judged_at = session.view.catalog.changes();
-    let mut demand = session.as_part(session.judge().classify(request).await?);
-    if session.awaits_catalog(request, &demand) {
-        demand = Box::pin(session.judge_anew(request)).await?;
-    }
+    let demand = session.as_part(session.judge().classify(request).await?);
+    let demand = session.judged_by_catalog(request, demand).await?;
     session.note_only_reads(&demand);
     if session.takes_apart(request, &demand)? || session.answers(request, &demand)? {
         return if session.hold.across.is_some() { Box::pin(session.settle_across()).await } else { Ok(()) };

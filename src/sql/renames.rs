@@ -18,7 +18,7 @@ use super::{
 pub struct RenamedAway {
     /// The kind of object, as an error calls it.
     pub kind: &'static str,
-    /// Its name, as far as it was qualified.
+    /// The name that it has, as far as it was qualified.
     pub from: String,
     /// The name that it would have.
     pub to: String,
