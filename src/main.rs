@@ -153,7 +153,7 @@ enum JobsCommand {
     ///
     /// Example: bulkhead --config new.toml jobs move --to jobs --console postgres://admin:password@10.0.0.7:6432/bulkhead
     Move(MoveArguments),
-    /// Take it all away; only if no rows wait. Write `outbox = false` and reload before.
+    /// Move what waits to the job database, then take it all away. Write `outbox = false` and reload each instance before.
     Undo {
         /// Only print what would run.
         #[arg(long)]

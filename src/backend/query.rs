@@ -36,6 +36,8 @@ pub struct Answer {
     pub error: Option<ErrorFields>,
     /// Bytes that came along and are for the session's client (notifications).
     pub for_client: Vec<u8>,
+    /// Notices and warnings that came with it, as messages; most questions of ours are none of the client's.
+    pub notices: Vec<u8>,
     /// Memory that the rows take.
     rows_bytes: usize,
 }
@@ -109,6 +111,7 @@ impl Answer {
                     self.rows_bytes += size_of_val(&row) + size_of_val(row.as_slice()) + body.len();
                     self.rows.push(row);
                 }
+                b'N' => message::raw(&mut self.notices, b'N', body),
                 b'E' => self.error = Some(ErrorFields::parse(body)),
                 _ => {}
             }

@@ -23,7 +23,7 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 /// No pause before another attempt is longer.
 pub(super) const RETRY_MAX: Duration = Duration::from_secs(300);
 
-/// A login waits no longer for the first reading of its database.
+/// A login waits no longer for the first reading of its database, nor a statement for another one.
 const FIRST_READ: Duration = Duration::from_secs(2);
 
 /// After so many failures in a row, which take more than a minute, what was read last may not be gone by any more.
@@ -134,6 +134,22 @@ impl DatabaseCatalog {
             }
         };
         // Whoever waits in vain goes on with nothing known.
+        let _ = timeout(FIRST_READ, known).await;
+    }
+
+    /// Waits until something is known again, or it could not be read, for a while.
+    ///
+    /// Cancel safe.
+    pub async fn known(&self) {
+        let known = async {
+            loop {
+                let attempted = self.attempted.notified();
+                if !self.load().is_empty() || self.lock().failures > 0 {
+                    return;
+                }
+                attempted.await;
+            }
+        };
         let _ = timeout(FIRST_READ, known).await;
     }
 

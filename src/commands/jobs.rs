@@ -1,19 +1,13 @@
 //! `bulkhead jobs`: what the outbox needs at both servers, and how it does.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::fmt::Write as _;
 
-use crate::{
-    config::{Config, PRIMARY},
-    outbox::{self, Failure, Link, Plan, Side},
-    sql::Rules,
-    startup::build::{rules, server_of},
+pub use super::sides::JobsError;
+use super::{
+    sides::{Sides, all_rules, connect, places, text},
+    undo::undo,
 };
-
-/// One login, unless the server's URL says otherwise.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A session of this command ends by itself if nobody hears of it for so long.
-pub(super) const SILENCE: Duration = Duration::from_secs(60);
+use crate::{config::Config, outbox};
 
 /// The task of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,31 +33,6 @@ pub enum Task {
     },
 }
 
-/// Why a command was not carried out.
-#[derive(Debug, thiserror::Error)]
-pub enum JobsError {
-    /// The configuration has no use for it, or the servers are not as they must be.
-    #[error("{0}")]
-    Unfit(String),
-    /// A server did not do it.
-    #[error("{0}")]
-    Server(#[from] Failure),
-    /// The system.
-    #[error("{0}")]
-    System(#[from] std::io::Error),
-}
-
-/// Both servers, and what is moved between them.
-struct Sides {
-    primary: Link,
-    jobs: Link,
-    here: Side,
-    there: Side,
-    rules: Rules,
-    /// The users that Bulkhead logs in as.
-    users: [String; 2],
-}
-
 /// Carries it out; returns what is to be told.
 pub fn run(config: &Config, task: Task) -> Result<String, JobsError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -78,14 +47,7 @@ pub fn run(config: &Config, task: Task) -> Result<String, JobsError> {
                 Ok(text(&plan) + &ending(config, "the outbox is installed"))
             }
             Task::Verify => verify(config).await,
-            Task::Undo { dry_run } => {
-                let mut sides = Sides::connect(config).await?;
-                let plan = sides.undoing().await?;
-                if !dry_run {
-                    sides.carry_out(&plan).await?;
-                }
-                Ok(text(&plan) + if dry_run { "" } else { "\nthe outbox is taken away\n" })
-            }
+            Task::Undo { dry_run } => undo(&mut Sides::connect(config).await?, config, dry_run).await,
         }
     })
 }
@@ -93,116 +55,6 @@ pub fn run(config: &Config, task: Task) -> Result<String, JobsError> {
 fn ending(config: &Config, done: &str) -> String {
     let hint = if config.jobs.outbox.enabled { "" } else { "; write outbox = true in [jobs] to use it" };
     format!("\n{done}{hint}\n")
-}
-
-/// The places of the primary and of the job database among the servers.
-pub(super) fn places(config: &Config) -> Result<[usize; 2], JobsError> {
-    let place = |name: &str| {
-        let pool = config.pools.iter().find(|pool| pool.name == name)?;
-        pool.servers.first().copied()
-    };
-    match (place(PRIMARY), place("jobs")) {
-        (Some(primary), Some(jobs)) if primary != jobs => Ok([primary, jobs]),
-        _ => Err(JobsError::Unfit(
-            "pools.jobs is not on another server than pools.primary: there is nothing to move between them"
-                .to_owned(),
-        )),
-    }
-}
-
-pub(super) fn all_rules(config: &Config) -> Result<Rules, JobsError> {
-    rules(config).map_err(|error| JobsError::Unfit(error.to_string()))
-}
-
-async fn connect(config: &Config, at: usize) -> Result<Link, JobsError> {
-    let server = &config.servers[at];
-    let limit = server.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
-    let made: Result<_, _> = server_of(server, &Arc::default(), config.limits.tcp_user_timeout);
-    let made = made.map_err(|problem| JobsError::Unfit(problem.to_string()))?;
-    Ok(Link::connect(&Arc::new(made), limit, SILENCE, None).await?)
-}
-
-impl Sides {
-    async fn connect(config: &Config) -> Result<Self, JobsError> {
-        let rules = all_rules(config)?;
-        let places = places(config)?;
-        let mut primary = connect(config, places[0]).await?;
-        let mut jobs = connect(config, places[1]).await?;
-        let here = outbox::read(&mut primary, rules.outgoing()).await?;
-        let there = outbox::read(&mut jobs, rules.outgoing()).await?;
-        let users = places.map(|at| config.servers[at].user.clone());
-        Ok(Self { primary, jobs, here, there, rules, users })
-    }
-
-    async fn plan(&mut self, with_rows: bool) -> Result<Plan, JobsError> {
-        let mut rows = Vec::new();
-        for table in &self.here.tables {
-            let exists = outbox::has_rows(table);
-            if self.primary.ask(&exists).await?.value(0, 0) == "t" {
-                rows.push(table.source());
-            }
-        }
-        let [primary, jobs] = &self.users;
-        let plan = outbox::install(&self.here, &self.there, [primary, jobs], &rows, with_rows);
-        fit(plan.with_guards(&self.here))
-    }
-
-    async fn undoing(&mut self) -> Result<Plan, JobsError> {
-        let mut before = Vec::new();
-        for (side, link, on_primary) in
-            [(&self.here, &mut self.primary, true), (&self.there, &mut self.jobs, false)]
-        {
-            if !side.has_schema {
-                continue;
-            }
-            let noted = "SELECT source_table, increment_before FROM bulkhead.outbox WHERE increment_before IS NOT NULL";
-            let noted = link.ask(noted).await?;
-            for at in 0..noted.rows.len() {
-                let increment = noted.value(at, 1).parse().unwrap_or(1);
-                before.push((on_primary, noted.value(at, 0).to_owned(), increment));
-            }
-        }
-        fit(outbox::uninstall(&self.here, &self.there, &before))
-    }
-
-    async fn carry_out(&mut self, plan: &Plan) -> Result<(), JobsError> {
-        for step in &plan.steps {
-            let link = if step.on_primary { &mut self.primary } else { &mut self.jobs };
-            link.ask(&step.sql()).await?;
-        }
-        Ok(())
-    }
-}
-
-fn fit(plan: Plan) -> Result<Plan, JobsError> {
-    if plan.problems.is_empty() { Ok(plan) } else { Err(JobsError::Unfit(plan.problems.join("\n"))) }
-}
-
-/// A plan as SQL.
-fn text(plan: &Plan) -> String {
-    if plan.steps.is_empty() {
-        return "nothing is to be done\n".to_owned();
-    }
-    let mut text = String::new();
-    for step in &plan.steps {
-        let (side, rights) = if step.on_primary {
-            (
-                "the primary",
-                "SELECT, UPDATE and DELETE on the tables that are moved, SELECT on their sequences and on tables that they name rows of",
-            )
-        } else {
-            (
-                "the job database",
-                "SELECT and INSERT on the tables that are moved and on those that they name rows of, SELECT on their sequences, TEMPORARY on the database",
-            )
-        };
-        let _ = writeln!(
-            text,
-            "-- On {side}. Needs CREATE on the database and the tables' owner; the relay's user needs {rights}.\n{}\n",
-            step.sql()
-        );
-    }
-    text
 }
 
 async fn status(config: &Config) -> Result<String, JobsError> {

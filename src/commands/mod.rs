@@ -6,7 +6,9 @@ pub mod classify;
 pub mod health;
 pub mod jobs;
 pub mod moving;
+mod sides;
 #[cfg(feature = "top")]
 pub mod top;
+mod undo;
 pub mod upstream;
 pub mod why;

@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
-use super::jobs::{CONNECT_TIMEOUT, JobsError, SILENCE, all_rules, places};
+use super::sides::{CONNECT_TIMEOUT, JobsError, SILENCE, all_rules, places};
 use crate::{
     config::Config,
     outbox::moving::{Instances, MoveError, Mover, Options},

@@ -35,6 +35,7 @@
 //! Numbers must not meet: the primary's sequences give odd ones, the job database's even ones.
 
 mod calls;
+mod drain;
 mod drift;
 mod install;
 mod leader;
@@ -54,6 +55,7 @@ mod tables;
 mod text;
 mod told;
 
+pub use drain::Drain;
 pub use drift::{Drift, drift};
 pub use install::{Plan, Step, install, uninstall};
 pub use link::{Failure, Link};

@@ -198,13 +198,17 @@ impl Routes {
 
     /// Whether a request defines job objects and nothing else, on both servers.
     pub fn defines_on_both(&self, demand: &Demand) -> bool {
+        // Jobs would be added on both, and relayed.
+        self.defines(demand) && !demand.verdict.effects.has(Effects::JOB_ADDS)
+    }
+
+    /// Whether a request defines job objects that are to be on both servers, and names no other tables; it may add jobs.
+    pub fn defines(&self, demand: &Demand) -> bool {
         let verdict = &demand.verdict;
         self.jobs_elsewhere
             && self.defines_on_both
             && verdict.class == Class::Job
             && verdict.effects.has(Effects::JOB_DDL)
-            // They would be added on both, and relayed.
-            && !verdict.effects.has(Effects::JOB_ADDS)
             && !demand.mixed
     }
 

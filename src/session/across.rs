@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     backend::{
+        Broken,
         handover::{Needs, NotReady},
         query::{ASK_TIMEOUT, Answer},
     },
@@ -39,9 +40,9 @@ fn work_of(verdict: &Verdict, defines: bool) -> Work {
     }
 }
 
-/// A definition that is made on the second server takes no longer than this: it may build an index, or wait for others who
-/// use the table, until the client cancels it or a timeout of the client's own ends it.
-const DEFINITION_TIMEOUT: Duration = Duration::from_secs(3600);
+/// The longest that a client waits for the second server: a definition may build an index there, or wait for others
+/// who use the table; a COMMIT may wait for a synchronous standby. The client's cancel, or a timeout of its own, ends it before.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Effects that hold on for the rest of a transaction, on the backend where they are had.
 const LASTS: Effects = Effects::SETS
@@ -207,7 +208,7 @@ impl Session {
 
     /// Whether the request may be run on the backend that requests go to, or on the other one, beside what was done on the
     /// respective other one.
-    fn may_write_there(&self, demand: &Demand, is_here: bool) -> bool {
+    pub(super) fn may_write_there(&self, demand: &Demand, is_here: bool) -> bool {
         let Hold { leased, across, .. } = &self.hold;
         let beside = across.as_ref().and_then(|across| across.beside.as_ref());
         let other = if is_here { beside } else { leased.as_ref() };
@@ -223,7 +224,7 @@ impl Session {
     }
 
     /// Whether the backend that requests go to is at this pool's server.
-    fn is_at(&self, pool: PoolId) -> bool {
+    pub(super) fn is_at(&self, pool: PoolId) -> bool {
         self.hold.backend().is_some_and(|leased| self.view.snapshot.same_server(leased.pool, pool))
     }
 
@@ -367,7 +368,7 @@ impl Session {
             let text = String::from_utf8_lossy(&text).into_owned();
             // A cancel finds what the client waits for.
             self.who.key.holds(&beside.cancel);
-            let limit = if across.defines { DEFINITION_TIMEOUT } else { ASK_TIMEOUT };
+            let limit = if across.defines { CLIENT_TIMEOUT } else { ASK_TIMEOUT };
             let said = beside.ask_within(limit, &text).await;
             self.who.key.holds_none();
             if let Some(leased) = &self.hold.leased {
@@ -428,15 +429,17 @@ impl Session {
         Ok(is_ended)
     }
 
+    /// Ends what the backend has of a transaction so, and gives it back if nothing is left on it. Whether it has ended so.
     pub(super) async fn end_beside(&mut self, sql: &str) -> Result<bool, Ended> {
-        let Held { who, leased, .. } = self.held();
+        let Held { who, client, leased, .. } = self.held();
         let mut is_ended = false;
         if leased.protocol.status() != TxStatus::Idle {
             // A cancel finds what the client waits for.
             who.key.holds(&leased.cancel);
-            let broken = match leased.ask(sql).await {
+            let broken = match leased.ask_to_end(sql).await {
                 Ok(answer) if leased.protocol.quiescent().is_some() => {
                     is_ended = answer.error.is_none();
+                    client.outbox.extend_from_slice(&answer.notices);
                     None
                 }
                 Ok(_) => Some(leased.given_up("it does not end its part of a transaction")),
@@ -448,5 +451,13 @@ impl Session {
         }
         self.settle_held().await?;
         Ok(is_ended)
+    }
+}
+
+impl Leased {
+    /// Ends its part of a transaction. A COMMIT takes as long as the client waits for it.
+    pub(super) async fn ask_to_end(&mut self, sql: &str) -> Result<Answer, Broken> {
+        let limit = if sql == "COMMIT" { CLIENT_TIMEOUT } else { ASK_TIMEOUT };
+        self.ask_within(limit, sql).await
     }
 }

@@ -9,7 +9,7 @@ use super::{
     held::Held,
     hold::{Across, Leased},
     reply::{self, Reply},
-    request::Request,
+    request::{End, Request},
     transaction::LocalTransaction,
 };
 use crate::{
@@ -35,9 +35,9 @@ const LOCKS: &str = "SELECT CASE WHEN l.mode OPERATOR(pg_catalog.=) 'ShareLock':
 const LOOK_ANEW: &str = "SELECT FROM pg_catalog.pg_locks LIMIT 0";
 
 impl Session {
-    /// Whether a request defines job objects on both servers.
-    pub(super) fn defines_on_both(&self, demand: &Demand) -> bool {
-        self.view.snapshot.routes.defines_on_both(demand) && self.who.bound.is_none()
+    /// Whether a request defines job objects that are to be on both servers.
+    pub(super) fn defines(&self, demand: &Demand) -> bool {
+        self.view.snapshot.routes.defines(demand) && self.who.bound.is_none()
     }
 
     /// Gets a backend of the primary ready for what is defined on the job database's, which is held.
@@ -47,18 +47,16 @@ impl Session {
         demand: &Demand,
         judged_at: u64,
     ) -> Result<(), Stop> {
-        if self.status() == TxStatus::Failed {
+        let is_skipping = self.hold.backend().is_some_and(|leased| leased.protocol.is_skipping());
+        if self.status() == TxStatus::Failed || is_skipping || !request.runs() {
             return Ok(());
         }
-        let is_alone = !self.hold.is_amid_pipeline();
-        let Some(sql) = self.judge().executed_sql(request)?.filter(|_| is_alone) else {
-            tracing::warn!(
-                "job objects are defined on the job database only: the statement is one of several, or has binary values"
-            );
-            return Ok(());
-        };
-        if let Some((from, to)) = renamed_away(self.view.snapshot.classifier.rules(), sql.as_bytes()) {
-            return Err(reply::renames_jobs_away(&from, &to).into());
+        let sql = self.definition(request)?;
+        if !self.view.snapshot.routes.defines_on_both(demand) {
+            return Err(reply::defines_on_one_server("it adds jobs, too").into());
+        }
+        if let Some(renamed) = renamed_away(self.view.snapshot.classifier.rules(), sql.as_bytes()) {
+            return Err(reply::renames_jobs_away(&renamed).into());
         }
         if !self.hold.is_both() {
             let opening = match &self.hold.transaction {
@@ -94,6 +92,21 @@ impl Session {
             self.held().leased.protocol.hold_ready();
         }
         Ok(())
+    }
+
+    /// The definition that a request executes, as it is said to the second server.
+    fn definition(&self, request: Request) -> Result<String, Stop> {
+        if self.hold.is_amid_pipeline() || request.end == End::Open {
+            return Err(reply::defines_on_one_server("its pipeline goes on before it is made").into());
+        }
+        let judge = self.judge();
+        match (judge.executed_sql(request)?, judge.executes_one(request)?) {
+            (Some(sql), _) => Ok(sql),
+            (None, true) => Err(reply::defines_on_one_server("it has binary values").into()),
+            (None, false) => {
+                Err(reply::defines_on_one_server("it is one of several statements of a pipeline").into())
+            }
+        }
     }
 
     /// Lets both servers take in, before the first definition in a transaction, what others have defined.
@@ -151,11 +164,20 @@ impl Session {
             return Err(reply::definitions_not_committed().into());
         };
         beside.keep_locks().await?;
-        let reply = match beside.ask("COMMIT").await {
-            Ok(Answer { error: None, .. }) => return Ok(()),
-            Ok(Answer { error: Some(fields), .. }) if beside.protocol.quiescent().is_some() => {
-                Reply::from_server(&fields)
+        // A cancel finds what the client waits for.
+        self.who.key.holds(&beside.cancel);
+        let answer = beside.ask_to_end("COMMIT").await;
+        let is_over = beside.protocol.quiescent().is_some();
+        self.who.key.holds_none();
+        if let Some(Held { who, leased, .. }) = self.held_if_any() {
+            who.key.holds(&leased.cancel);
+        }
+        let reply = match answer {
+            Ok(Answer { error: None, notices, .. }) => {
+                self.client.outbox.extend_from_slice(&notices);
+                return Ok(());
             }
+            Ok(Answer { error: Some(fields), .. }) if is_over => Reply::from_server(&fields),
             // Also if the server has ended the connection: it may have done so behind the COMMIT.
             _ => reply::definitions_not_committed(),
         };
@@ -196,7 +218,7 @@ impl Session {
 
 impl Leased {
     /// Keeps the locks of its transaction beyond the end of that: until it is settled.
-    async fn keep_locks(&mut self) -> Result<(), Reply> {
+    pub(super) async fn keep_locks(&mut self) -> Result<(), Reply> {
         let locks = self.say(LOCKS).await?.rows;
         if locks.len() > LOCKS_MAX {
             return Err(reply::too_many_locks(LOCKS_MAX));

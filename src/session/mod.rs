@@ -21,6 +21,7 @@
 
 mod across;
 mod aliases;
+mod anew;
 mod answer;
 mod attention;
 mod bound;

@@ -65,7 +65,7 @@ impl Session {
         if answer.rows.first().and_then(|row| row.first()) != Some(&Some("t".to_owned())) {
             return Ok(false);
         }
-        self.end_beside("COMMIT").await?;
+        self.end_beside("ROLLBACK").await?;
         if self.hold.has_backend() {
             self.hold.transaction = LocalTransaction::Failed;
             return Err(reply::state_on_replica().into());

@@ -4,13 +4,19 @@
 //!
 //! The client is told of the text what it is told on a server: each statement's answer, and that it may go on when the last one
 //! is done or one has failed. What stands behind one that has failed is dropped.
+//!
+//! A text of several statements without BEGIN is one transaction, too, of which its client knows nothing. It is opened on both
+//! servers then, and ended behind the last statement, or the one that has failed, before the client is told that it may go on.
 
 use super::{
     Ended, Session,
+    held::Held,
+    reply::{self, Reply},
     request::{End, Request, first_request},
     transaction::LocalTransaction,
 };
 use crate::{
+    backend::query::Answer,
     route::Demand,
     sql::{Class, Control, Effects, statement_ranges},
     wire::{TxStatus, message},
@@ -26,6 +32,8 @@ pub(super) struct Parts {
     pub(super) behind: u32,
     /// The first one was taken up.
     begun: bool,
+    /// The client has not begun the transaction: it is ended behind the last one, which counts as one behind that.
+    implicit: bool,
 }
 
 impl Parts {
@@ -48,7 +56,8 @@ impl Session {
     /// Puts the statements of such a text into the inbox in its place, and says whether it has.
     pub(super) fn takes_apart(&mut self, request: Request, demand: &Demand) -> Result<bool, Ended> {
         let verdict = &demand.verdict;
-        if verdict.control != Control::Other
+        let implicit = verdict.control == Control::None;
+        if !(implicit || verdict.control == Control::Other)
             || request.end != End::Query
             || request.streaming > 0
             || verdict.hint.is_some()
@@ -56,7 +65,7 @@ impl Session {
             || !matches!(self.hold.transaction, LocalTransaction::No)
             || self.status() != TxStatus::Idle
             || self.hold.is_amid_pipeline()
-            || !self.defines_on_both(demand)
+            || !self.defines(demand)
         {
             return Ok(false);
         }
@@ -68,9 +77,10 @@ impl Session {
             .classify(&catalog, &text[range.clone()])
             .control
         {
-            Control::Begin { .. } => at == 0,
+            Control::Begin { .. } => at == 0 && !implicit,
             Control::Commit => at == last,
-            Control::None | Control::Prologue => at > 0 && at < last,
+            Control::None => implicit || (at > 0 && at < last),
+            Control::Prologue => !implicit && at > 0 && at < last,
             Control::Rollback | Control::Other => false,
         };
         let Some(behind) = u32::try_from(last).ok().filter(|last| *last > 0) else { return Ok(false) };
@@ -86,26 +96,35 @@ impl Session {
             return Err(Ended::NoRoom(limit));
         }
         self.client.inbox.replace(request.len, &queries);
-        self.under_way.parts = Parts { behind, begun: false };
+        self.under_way.parts = Parts { behind: behind + u32::from(implicit), begun: false, implicit };
+        if implicit {
+            self.hold.transaction = LocalTransaction::begin(b"BEGIN", false);
+        }
         Ok(true)
     }
 
-    /// Goes on with the next part of the text under way, if there is any: or drops what is left of it, if one has failed.
-    pub(super) fn go_on_with_parts(&mut self) -> Result<(), Ended> {
+    /// Whether a text is run in parts that is not at its end.
+    pub(super) fn has_parts(&mut self) -> bool {
         let parts = &mut self.under_way.parts;
         if !parts.go_on() {
             *parts = Parts::default();
-            return Ok(());
         }
-        if !std::mem::replace(&mut parts.begun, true) {
+        parts.go_on()
+    }
+
+    /// Goes on with the next part of such a text: or drops what is left of it, if one has failed.
+    pub(super) async fn go_on_with_parts(&mut self) -> Result<(), Ended> {
+        if !std::mem::replace(&mut self.under_way.parts.begun, true) {
             return Ok(());
         }
         let status = self.status();
-        if status == TxStatus::Open {
-            self.under_way.parts.behind -= 1;
+        let parts = &mut self.under_way.parts;
+        let implicit = parts.implicit;
+        if status == TxStatus::Open && !(implicit && parts.behind == 1) {
+            parts.behind -= 1;
             return Ok(());
         }
-        for _ in 0..std::mem::take(&mut self.under_way.parts).behind {
+        for _ in u32::from(implicit)..std::mem::take(parts).behind {
             let Some(request) = first_request(&self.client.inbox, usize::MAX)? else { break };
             self.client.take_request(request.len);
         }
@@ -114,7 +133,52 @@ impl Session {
             reply.error(&mut self.client.outbox);
             self.hold.transaction.told(false);
         }
+        if implicit {
+            Box::pin(self.end_implicit(status)).await?;
+        }
+        let status = if implicit { self.status() } else { status };
         message::ready(&mut self.client.outbox, status);
         self.flush_now()
+    }
+
+    /// Ends a transaction of parts that the client has not begun: commits it on the job database, and then on the primary, unless a
+    /// part has failed.
+    async fn end_implicit(&mut self, status: TxStatus) -> Result<(), Ended> {
+        self.hold.transaction = LocalTransaction::No;
+        let refused = if status == TxStatus::Open { self.commit_implicit().await? } else { None };
+        if let Some(reply) = refused {
+            reply.error(&mut self.client.outbox);
+        }
+        self.end_other("ROLLBACK").await?;
+        if let Some(Held { leased, .. }) = self.held_if_any()
+            && leased.protocol.status() != TxStatus::Idle
+            && let Err(broken) = leased.ask("ROLLBACK").await
+        {
+            self.end_lease(broken)?;
+        }
+        if self.hold.is_quiescent() {
+            self.settle_held().await?;
+        }
+        self.settle_across().await
+    }
+
+    /// Commits it on both, and returns the error that the client is to be told, if there is any.
+    async fn commit_implicit(&mut self) -> Result<Option<Reply>, Ended> {
+        let Some(Held { client, leased, .. }) = self.held_if_any() else { return Ok(None) };
+        // Others are kept out until the primary has committed, too.
+        if let Err(reply) = leased.keep_locks().await {
+            return Ok(Some(reply));
+        }
+        match leased.ask_to_end("COMMIT").await {
+            Ok(Answer { error: Some(fields), .. }) => return Ok(Some(Reply::from_server(&fields))),
+            Ok(answer) => client.outbox.extend_from_slice(&answer.notices),
+            Err(broken) => {
+                let reply = reply::commit_unknown(&broken, None);
+                self.end_lease(broken)?;
+                return Ok(Some(reply));
+            }
+        }
+        let is_done = !self.hold.is_both() || self.end_other("COMMIT").await?;
+        Ok((!is_done).then(reply::definitions_only_there))
     }
 }

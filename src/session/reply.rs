@@ -9,6 +9,7 @@ use crate::{
     backend::Broken,
     listen::ListenFailure,
     pool::{Figures, Refusal},
+    sql::RenamedAway,
     types::Untold,
     wire::{
         message::{self, Report},
@@ -337,15 +338,28 @@ pub(crate) fn definitions_not_committed() -> Reply {
     )
 }
 
-/// A schema of job objects would get a name by which they are not known as such.
-pub(crate) fn renames_jobs_away(from: &str, to: &str) -> Reply {
+/// A job object would get a name by which it is not known as such.
+pub(crate) fn renames_jobs_away(renamed: &RenamedAway) -> Reply {
+    let RenamedAway { kind, from, to, listed_in } = renamed;
+    let inside = if *kind == "schema" { "what is in it" } else { "it" };
     Reply::new(
         "0A000",
         format!(
-            "schema \"{from}\" is one of job objects and cannot be renamed to \"{to}\", which is none: what is in it would be \
-             looked for on the primary"
+            "{kind} \"{from}\" is one of job objects and cannot become \"{to}\", which is none: {inside} would be looked for \
+             on the primary"
         ),
-        "Add the new name to jobs.schemas and reload the configuration; then rename it.",
+        format!("Add the new name to {listed_in} and reload the configuration; then rename it."),
+    )
+}
+
+/// A definition of job objects comes in a way in which it can be made on the job database only.
+pub(crate) fn defines_on_one_server(what: &str) -> Reply {
+    Reply::new(
+        "0A000",
+        format!(
+            "job objects are defined on the job database and on the primary, and this cannot be said to both: {what}"
+        ),
+        "Send the definition by itself, with a Sync of its own, or the statements as one text from BEGIN to COMMIT.",
     )
 }
 

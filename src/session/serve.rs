@@ -21,7 +21,9 @@ pub(crate) async fn run(session: &mut Session) {
 async fn serve(session: &mut Session) -> Ended {
     session.wake_on_shutdown().await;
     loop {
-        if let Err(ended) = session.go_on_with_parts() {
+        if session.has_parts()
+            && let Err(ended) = Box::pin(session.go_on_with_parts()).await
+        {
             return ended;
         }
         if let Err(ended) = serve_one(session).await {
@@ -35,14 +37,14 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
     session.note_arrival();
     match request.end {
         End::Terminate => return Err(Ended::ByClient),
-        End::StrayCopy => return Box::pin(session.drop_request(request)).await,
+        end if end == End::StrayCopy || session.skips(request) => {
+            return Box::pin(session.drop_request(request)).await;
+        }
         _ => {}
-    }
-    if session.skips(request) {
-        return Box::pin(session.drop_request(request)).await;
     }
     let judged_at = session.view.catalog.changes();
     let demand = session.as_part(session.judge().classify(request).await?);
+    let demand = session.judged_by_catalog(request, demand).await?;
     session.note_only_reads(&demand);
     if session.takes_apart(request, &demand)? || session.answers(request, &demand)? {
         return if session.hold.across.is_some() { Box::pin(session.settle_across()).await } else { Ok(()) };
@@ -64,7 +66,7 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
                 session.held().note_reading(&demand);
             }
         }
-        if session.defines_on_both(&demand) {
+        if session.defines(&demand) {
             Box::pin(session.prepare_definition(request, &demand, judged_at)).await?;
         }
         if session.listens(&demand) {

@@ -88,6 +88,11 @@ impl<'a> Judge<'a> {
         Ok(is_text.then_some(sql))
     }
 
+    /// Whether a request executes one text, and does nothing else.
+    pub(super) fn executes_one(self, request: Request) -> Result<bool, Malformed> {
+        self.executed(request).map(|executed| executed.is_some())
+    }
+
     /// The text that a request executes which does nothing else, with what it binds if it is an extended one.
     fn executed(self, request: Request) -> Result<Option<Executed<'a>>, Malformed> {
         if request.end == End::Query {

@@ -55,6 +55,7 @@ mod quote;
 mod reach;
 mod reading;
 mod recent;
+mod renames;
 mod replicas;
 mod rows;
 mod rules;
@@ -85,13 +86,14 @@ pub use outgoing::Outgoing;
 pub use presets::{Calls, Function, Maker, Notify, Parent, Relayed};
 pub use quote::{quote_literal, quote_name};
 pub use reading::Reading;
+pub use renames::{RenamedAway, renamed_away};
 pub use replicas::NOT_ON_REPLICAS;
 pub use rules::{Custom, Rules, UnknownPreset};
 pub use setting::is_carried_name;
 pub use shown::without_literals;
 pub use statements::{
-    Deallocate, StatementName, added_names, deallocate_target, listened_channels, renamed_away, reset_names,
-    setting_names, statement_names, statement_ranges,
+    Deallocate, StatementName, added_names, deallocate_target, listened_channels, reset_names, setting_names,
+    statement_names, statement_ranges,
 };
 pub use tables::Tables;
 pub use tags::Tags;

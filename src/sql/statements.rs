@@ -5,14 +5,13 @@ use std::ops::Range;
 
 use pg_raw_parse::{
     ConstValue, Node, nodes,
-    raw::{DiscardMode, ObjectType, VariableSetKind},
+    raw::{DiscardMode, VariableSetKind},
 };
 
 use super::{
     names::{NAME_BYTES, cut},
     parse::{self, qualified, source},
     programs,
-    rules::Rules,
     targets::targets,
 };
 
@@ -74,19 +73,6 @@ pub fn statement_ranges(text: &[u8]) -> Vec<Range<usize>> {
         statement.start..end
     };
     parsed.statements().map(range).filter(|range| range.end <= text.len()).collect()
-}
-
-/// The first schema for jobs of which a text makes one that is none: its name, and the one that it gets.
-pub fn renamed_away(rules: &Rules, text: &[u8]) -> Option<(String, String)> {
-    let parsed = parse::parse(text).ok()?;
-    parsed.statements().find_map(|statement| {
-        let Node::RenameStmt(rename) = statement.node else { return None };
-        let (from, to) = (cut(rename.subname()?), cut(rename.newname()?));
-        let is_lost = rename.rename_type == ObjectType::OBJECT_SCHEMA
-            && rules.is_for_jobs(from)
-            && !rules.is_for_jobs(to);
-        is_lost.then(|| (from.to_owned(), to.to_owned()))
-    })
 }
 
 /// What a text that is one DEALLOCATE lets go; `None` for other texts.

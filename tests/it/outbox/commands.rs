@@ -57,22 +57,6 @@ async fn installing_twice_does_it_once_and_undo_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn undo_refuses_while_rows_wait() {
-    let yard = Yard::start().await;
-    enqueue(&yard.primary.admin().await, "w").await;
-    let (code, text) = bulkhead(&yard.config(), &["jobs", "undo"]);
-    assert!(code == Some(64) && text.contains("public.oban_jobs has rows that wait"), "{text}");
-    yard.primary.query("DELETE FROM oban_jobs").await;
-    yard.primary
-        .query("INSERT INTO bulkhead.refused (source_table, key, row, error) VALUES ('public.oban_jobs', '1', '{}', 'no')")
-        .await;
-    let (code, text) = bulkhead(&yard.config(), &["jobs", "undo"]);
-    assert!(code == Some(64) && text.contains("bulkhead.refused has rows"), "{text}");
-    let installed = yard.primary.value("SELECT count(*) FROM bulkhead.outbox").await;
-    assert_eq!(installed, "1", "nothing was changed");
-}
-
-#[tokio::test]
 async fn init_refuses_rows_that_were_there_before() {
     let yard = Yard::bare();
     oban::install(&yard.primary).await;

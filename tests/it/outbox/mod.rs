@@ -1,23 +1,28 @@
 //! Jobs that are written on the primary and moved to a job database on another server: exactly once, whatever fails.
 
 mod carried;
+mod catalogs_anew;
 mod commands;
+mod commits;
 mod crashes;
 mod ends;
 pub(crate) mod exactly_once;
 mod functions;
 mod hostile;
+mod implicit;
 mod keyed;
 mod leaders;
 mod libraries;
 mod migrations;
 mod moving;
 mod names;
+mod one_sided;
 mod queues;
 mod rights;
 mod rows;
 mod sessions;
 mod starters;
+mod undo;
 mod windows;
 
 use std::{collections::BTreeMap, fs, process::Command, time::Duration};

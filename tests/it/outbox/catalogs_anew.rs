@@ -1,0 +1,42 @@
+//! Migrations right behind a definition of job objects, while nothing is known of the catalog until it has been read again: what
+//! they ask counts as what it is.
+
+use super::starters::bare_config;
+use crate::support::{Proxy, RawClient, error_of};
+
+const ROUNDS: usize = 6;
+
+const CREATE: &str = "CREATE TABLE oban_jobs (n int)";
+const DROP: &str = "DROP TABLE oban_jobs";
+const LOOK: &str = "SELECT to_regclass('oban_jobs')";
+const VERSION: &str = "INSERT INTO schema_migrations VALUES (1)";
+
+#[tokio::test]
+async fn a_migration_behind_a_drop_is_not_refused_for_what_it_asks() {
+    let (yard, config) = bare_config().await;
+    yard.primary.query("CREATE TABLE schema_migrations (n int); GRANT ALL ON schema_migrations TO app").await;
+    let proxy = Proxy::start(&config.to_toml());
+    let mut client = RawClient::app(proxy.port()).await;
+    for round in 0..ROUNDS {
+        for script in [
+            // It is asked before the application's rows are written, and behind that.
+            ["BEGIN", LOOK, CREATE, VERSION, "COMMIT"],
+            ["BEGIN", VERSION, LOOK, CREATE, "COMMIT"],
+            ["BEGIN", VERSION, "SELECT count(*) FROM oban_jobs WHERE abs(n) > 1", "SELECT 1", "COMMIT"],
+            ["BEGIN", LOOK, VERSION, "SELECT 1", "COMMIT"],
+        ] {
+            let has_table = !script.contains(&CREATE);
+            let before = if has_table { [CREATE, "ALTER TABLE oban_jobs ADD m int"] } else { [CREATE, DROP] };
+            for sql in before.into_iter().chain(script) {
+                let answer = if round % 2 == 0 {
+                    client.ask(sql).await
+                } else {
+                    client.parse("", sql).bind("", "", &[]).execute("", 0).sync().flush().await;
+                    client.read_until_ready().await
+                };
+                assert_eq!(error_of(&answer), None, "{sql} of {script:?}, round {round}");
+            }
+            assert_eq!(error_of(&client.ask(DROP).await), None);
+        }
+    }
+}
