@@ -15,7 +15,7 @@ pub(super) struct Standing {
     uses_jobs: bool,
     adds_jobs: bool,
     has_keys: bool,
-    /// It has begun, ended or returned to a savepoint in one request with other statements.
+    /// It has begun by AND CHAIN, or begun, ended or returned to a savepoint in one request with other statements.
     controls_amid: bool,
     /// It has settings of its own, which are not said at another server.
     sets: bool,
@@ -65,11 +65,7 @@ impl Standing {
 
     /// Another transaction begins: by AND CHAIN it stays where the one before it was.
     pub(super) fn end(&mut self, chains: bool) {
-        let Self { uses_app, uses_jobs, controls_amid, .. } = *self;
-        *self = Self::default();
-        if chains {
-            (self.uses_app, self.uses_jobs, self.controls_amid) = (uses_app, uses_jobs, controls_amid);
-        }
+        *self = Self { controls_amid: chains, ..Self::default() };
     }
 
     /// Whether something of it may be refused: it uses both servers, or it is not known how it began or where it stands.
@@ -105,7 +101,8 @@ impl Standing {
             |line: &str| line.starts_with("D ") && self.added.iter().any(|name| line.contains(name.as_str()));
         match line {
             line if is_own(line) => None,
-            line if line.starts_with("C SELECT ") => Some("C SELECT".to_owned()),
+            // A portal with a row less is not suspended, but done.
+            line if line.starts_with("C SELECT ") || line.starts_with("s ") => Some("C SELECT".to_owned()),
             // Nor does it know that the job database has a unique job already.
             line if self.has_keys && line.starts_with("C INSERT 0 ") => Some("C INSERT".to_owned()),
             line => Some(line.to_owned()),
