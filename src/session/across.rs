@@ -66,6 +66,12 @@ impl Held<'_> {
         let is_one = control != Control::None && demand.statements == 1;
         let text = if is_one { self.judge().executed_text(request).ok().flatten() } else { None };
         let text = text.map(Box::<[u8]>::from);
+        // A BEGIN in one request with the first statements, as JDBC's driver sends it.
+        let first = if demand.begins != Control::None && !is_one && request.is_synced() {
+            self.judge().texts(request).first().copied().map(Box::<[u8]>::from)
+        } else {
+            None
+        };
         if let LocalTransaction::Deferred(deferred) = &*self.transaction
             && !self.is_both()
         {
@@ -85,6 +91,11 @@ impl Held<'_> {
         if matches!(control, Control::Begin { .. }) && status == TxStatus::Idle && !goes_on {
             let across = across.get_or_insert_default();
             (across.opening, across.is_local) = (text.into_iter().collect(), false);
+            return;
+        }
+        if let Some(first) = first.filter(|_| status == TxStatus::Idle && !goes_on) {
+            let across = across.get_or_insert_default();
+            (across.opening, across.is_local) = (vec![first], demand.verdict.effects.has(LASTS));
             return;
         }
         let Some(across) = across else { return };
@@ -122,6 +133,10 @@ impl Session {
         }
         // The server where the transaction has failed says so.
         if self.status() == TxStatus::Failed {
+            // What stands behind its end, or behind a return to a savepoint, would run on that server, too.
+            if demand.verdict.control != Control::None && !self.is_at(pool) {
+                return Err(self.torn(request, demand).into());
+            }
             return Ok(());
         }
         if self.hold.is_both() && self.status() == TxStatus::Open && demand.verdict.effects.has(LASTS) {

@@ -237,6 +237,7 @@ impl Session {
     pub(crate) async fn refuse(&mut self, request: Request, reply: Reply) -> Result<(), Ended> {
         let ends = matches!(self.hold.transaction, LocalTransaction::Lost(_))
             && self.judge().begins_with_end(request);
+        self.close_before_refusal(request);
         self.client.take_request(request.len);
         self.client.streaming = request.streaming;
         self.drop_streaming().await?;
@@ -256,6 +257,24 @@ impl Session {
         }
         self.flush_now()?;
         self.settle().await
+    }
+
+    /// Closes the statements that a refused request closes in front of anything else, as a server has done by then: what the
+    /// client has sent behind its Sync already is not to run them.
+    fn close_before_refusal(&mut self, request: Request) {
+        let are_here_only = !self.may_have_sql_names() && !self.own.has_aliases();
+        if !request.is_extended() || request.streaming > 0 || self.hold.is_amid_pipeline() || !are_here_only {
+            return;
+        }
+        let close = |message| match message {
+            ClientMessage::Close(Item::Statement(name)) => Some(name.to_vec()),
+            _ => None,
+        };
+        let closed: Vec<_> =
+            self.judge().messages(request).map_while(|framed| close(framed.ok()?.message)).collect();
+        for name in closed {
+            self.complete_close(Item::Statement(&name));
+        }
     }
 
     /// The refusal of a request that has no place.

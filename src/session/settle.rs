@@ -173,7 +173,7 @@ impl Session {
 
     /// A statement was refused here: the open transaction on the backend, if there are these, fails too.
     pub(crate) async fn fail_transaction(&mut self) -> Result<(), Ended> {
-        let Some(Held { leased, under_way, .. }) = self.held_if_any() else { return Ok(()) };
+        let Some(Held { client, own, leased, under_way, .. }) = self.held_if_any() else { return Ok(()) };
         let in_transaction = under_way.was_in_transaction || leased.protocol.status() != TxStatus::Idle;
         if leased.protocol.is_open() {
             // Replies are still to come, and a Sync is not ours to send: what was begun ends with its backend.
@@ -190,8 +190,17 @@ impl Session {
         if leased.protocol.status() != TxStatus::Open {
             return Ok(());
         }
+        let told = leased.protocol.parameters().to_vec();
         // No such statement exists: the server's log says why the transaction was ended.
-        if let Err(broken) = leased.ask("bulkhead refused a statement of this transaction").await {
+        let failed = leased.ask("bulkhead refused a statement of this transaction").await;
+        // What it had set is undone, and the client is told so as by a server.
+        for changed in leased.protocol.parameters().iter().filter(|now| !told.contains(now)) {
+            if changed.0 != "in_hot_standby" {
+                message::parameter_status(&mut client.outbox, &changed.0, &changed.1);
+            }
+        }
+        own.reading = leased.protocol.reading();
+        if let Err(broken) = failed {
             self.end_lease(broken)?;
             self.hold.transaction = LocalTransaction::Failed;
         }

@@ -24,10 +24,13 @@ pub(super) enum Piece {
     Execute(&'static str, i32),
     CloseStatement(&'static str),
     ClosePortal(&'static str),
+    Flush,
     Sync,
 }
 
-use Piece::{Bind, ClosePortal, CloseStatement, DescribePortal, DescribeStatement, Execute, Parse, Sync};
+use Piece::{
+    Bind, ClosePortal, CloseStatement, DescribePortal, DescribeStatement, Execute, Flush, Parse, Sync,
+};
 
 /// Names of protocol-level statements. Not those that SQL's PREPARE gives: through the proxy they are two kinds.
 const NAMES: &[&str] = &["", "", "m1", "m2"];
@@ -304,6 +307,7 @@ impl Piece {
             Execute(portal, rows) => client.execute(portal, *rows),
             CloseStatement(name) => client.close(b'S', name),
             ClosePortal(name) => client.close(b'P', name),
+            Flush => client.flush_message(),
             Sync => client.sync(),
         };
     }

@@ -6,6 +6,8 @@
 //! `BULKHEAD_TEST_LISTEN=1` adds LISTEN and NOTIFY.
 
 mod acts;
+mod difference;
+mod line;
 mod shrink;
 mod statements;
 mod twin;
@@ -17,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use difference::Stage;
 use world::World;
 
 /// Steps of one case.
@@ -36,34 +39,54 @@ const FIRST_SEED: u64 = 1;
 
 #[tokio::test]
 async fn sessions_are_told_what_they_would_be_told_directly() {
-    let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let mut world = World::start(number("BULKHEAD_TEST_LISTEN") == Some(1));
+    hunt(&mut world, Run { case_steps: CASE_STEPS, steps: STEPS, cases_min: CASES_MIN, time: ORDINARY_RUN })
+        .await;
+}
+
+/// How long an ordinary run is.
+struct Run {
+    /// Steps of one case.
+    case_steps: usize,
+    /// Steps of all cases.
+    steps: usize,
+    /// A run has at least so many cases, however slow the machine is.
+    cases_min: u64,
+    /// An ordinary run ends after the case that is under way then.
+    time: Duration,
+}
+
+/// Runs cases until one differs, as the environment says.
+async fn hunt(stage: &mut impl Stage, run: Run) {
     let only = number("BULKHEAD_TEST_SEED");
-    let steps = number("BULKHEAD_TEST_STEPS").map_or(STEPS, |steps| steps as usize);
-    let channels = number("BULKHEAD_TEST_LISTEN") == Some(1);
+    let steps = number("BULKHEAD_TEST_STEPS").map_or(run.steps, |steps| steps as usize);
     let keep_going = number("BULKHEAD_TEST_KEEP_GOING") == Some(1);
-    let mut world = World::start();
-    let cases = if only.is_some() { 1 } else { steps.div_ceil(CASE_STEPS) as u64 };
+    let cases = if only.is_some() { 1 } else { steps.div_ceil(run.case_steps) as u64 };
     let first = only.or_else(|| number("BULKHEAD_TEST_FIRST")).unwrap_or(FIRST_SEED);
     let mut found: BTreeSet<String> = BTreeSet::new();
-    let end = Instant::now() + if number("BULKHEAD_TEST_STEPS").is_some() { LONG_RUN } else { ORDINARY_RUN };
+    let end = Instant::now() + if number("BULKHEAD_TEST_STEPS").is_some() { LONG_RUN } else { run.time };
     for seed in first..first + cases {
-        if Instant::now() > end && seed >= first + CASES_MIN {
+        if Instant::now() > end && seed >= first + run.cases_min {
             break;
         }
-        let Err(difference) = world.run(seed, CASE_STEPS, channels).await else { continue };
+        let Err(difference) = stage.run(seed, run.case_steps).await else { continue };
         let kind = difference.kind();
         if found.contains(&kind) {
             continue;
         }
         // At once: to make it smaller takes longer.
         tell(&format!("seed {seed} differs: {kind}\n{}", difference.last()));
-        let small = shrink::shrink(&mut world, difference).await;
+        let small = shrink::shrink(stage, difference).await;
         let report = format!("seed {seed}: {small}");
         assert!(keep_going, "{kind}\n{report}");
         tell(&format!("=== {kind}\n{report}"));
         found.insert(kind);
     }
     assert!(found.is_empty(), "differences: {found:#?}");
+}
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
 #[expect(clippy::print_stderr, reason = "a long run is followed as it goes")]

@@ -6,6 +6,7 @@ use tokio_postgres::Client;
 
 use super::{
     acts::{Act, Chance, about_channels},
+    difference::{Difference, Size, Stage, Step},
     statements::Leaves,
     twin::Twin,
 };
@@ -33,30 +34,7 @@ pub(super) struct World {
     proxied: Postgres,
     direct: Postgres,
     count: usize,
-}
-
-/// One step, as it was taken.
-#[derive(Clone, Debug)]
-pub(super) struct Step {
-    pub(super) session: usize,
-    pub(super) act: Act,
-}
-
-/// What a case is made of.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Size {
-    pub(super) sessions: usize,
-    pub(super) backends: usize,
-    /// With LISTEN and NOTIFY: the connection that listens for all takes one more place.
-    pub(super) channels: bool,
-}
-
-/// The first answers that differ: those of the last step.
-pub(super) struct Difference {
-    pub(super) steps: Vec<Step>,
-    pub(super) size: Size,
-    direct: Vec<String>,
-    proxied: Vec<String>,
+    channels: bool,
 }
 
 /// Two servers, asked by a superuser.
@@ -172,7 +150,7 @@ impl Observers {
 }
 
 impl World {
-    pub(super) fn start() -> Self {
+    pub(super) fn start(channels: bool) -> Self {
         let start = || {
             Postgres::builder(Role::Primary)
                 .setting("lock_timeout", "100ms")
@@ -182,7 +160,7 @@ impl World {
                 .setting("log_min_error_statement", "panic")
                 .start()
         };
-        Self { proxied: start(), direct: start(), count: 0 }
+        Self { proxied: start(), direct: start(), count: 0, channels }
     }
 
     /// A database of its own for each case, so that cases know nothing of each other.
@@ -231,19 +209,6 @@ impl World {
         (0..size.sessions).map(player).collect()
     }
 
-    /// A random case of so many steps.
-    pub(super) async fn run(&mut self, seed: u64, steps: usize, channels: bool) -> Result<(), Difference> {
-        let mut random = Random::new(seed);
-        let size = Size::random(&mut random, channels);
-        let choose = |players: &[Player], at| (at < steps).then(|| next(&mut random, players, size));
-        self.take(size, choose).await
-    }
-
-    /// The same steps again, or some of them.
-    pub(super) async fn replay(&mut self, steps: &[Step], size: Size) -> Result<(), Difference> {
-        self.take(size, |_, at| Some((steps.get(at)?.clone(), Leaves::Nothing))).await
-    }
-
     /// Takes the steps that are chosen, one after the other, up to the first difference.
     async fn take(
         &mut self,
@@ -264,10 +229,24 @@ impl World {
             }
             steps.push(step);
             if let Err((direct, proxied)) = acted {
-                return Err(Difference { steps, size, direct, proxied });
+                let same = direct.iter().zip(&proxied).take_while(|(one, other)| agree(one, other)).count();
+                return Err(Difference { steps, size, direct, proxied, same });
             }
         }
         Ok(())
+    }
+}
+
+impl Stage for World {
+    async fn run(&mut self, seed: u64, steps: usize) -> Result<(), Difference> {
+        let mut random = Random::new(seed);
+        let size = Size::random(&mut random, self.channels);
+        let choose = |players: &[Player], at| (at < steps).then(|| next(&mut random, players, size));
+        self.take(size, choose).await
+    }
+
+    async fn replay(&mut self, steps: &[Step], size: Size) -> Result<(), Difference> {
+        self.take(size, |_, at| Some((steps.get(at)?.clone(), Leaves::Nothing))).await
     }
 }
 
@@ -320,51 +299,4 @@ fn next(random: &mut Random, players: &[Player], size: Size) -> (Step, Leaves) {
     };
     let (act, leaves) = Act::random(random, chance);
     (Step { session, act }, leaves)
-}
-
-impl Difference {
-    /// What differs, roughly: to tell one difference from another.
-    pub(super) fn kind(&self) -> String {
-        let (direct, proxied) = self.first();
-        let short = |line: Option<&String>| {
-            let line = line.map_or("", String::as_str);
-            let end = line.find(" M=").unwrap_or(line.len()).min(40);
-            line.chars().take(end).collect::<String>()
-        };
-        format!("{} / {}", short(direct), short(proxied))
-    }
-
-    /// The last step with both answers.
-    pub(super) fn last(&self) -> String {
-        let steps = self.steps.last().cloned().into_iter().collect();
-        Self { steps, size: self.size, direct: self.direct.clone(), proxied: self.proxied.clone() }
-            .to_string()
-    }
-
-    /// Whether the proxy had no place for a session: the model was wrong, or steps are missing.
-    pub(super) fn is_refusal(&self) -> bool {
-        self.proxied.iter().any(|line| line.contains("C=53300"))
-    }
-
-    fn first(&self) -> (Option<&String>, Option<&String>) {
-        (self.direct.get(self.same()), self.proxied.get(self.same()))
-    }
-
-    /// How many lines are the same.
-    fn same(&self) -> usize {
-        self.direct.iter().zip(&self.proxied).take_while(|(one, other)| agree(one, other)).count()
-    }
-}
-
-impl std::fmt::Display for Difference {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "{} sessions, {} backends", self.size.sessions, self.size.backends)?;
-        for step in &self.steps {
-            writeln!(f, "  {}: {:?}", step.session, step.act)?;
-        }
-        let same = self.same();
-        self.direct[..same].iter().try_for_each(|line| writeln!(f, "    {line}"))?;
-        self.direct[same..].iter().try_for_each(|line| writeln!(f, "direct  {line}"))?;
-        self.proxied[same..].iter().try_for_each(|line| writeln!(f, "proxied {line}"))
-    }
 }

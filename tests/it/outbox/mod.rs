@@ -169,7 +169,7 @@ async fn enqueue(client: &Client, worker: &str) -> i64 {
 }
 
 /// Exit code and output of a command with a configuration.
-fn bulkhead(config: &ProxyConfig, arguments: &[&str]) -> (Option<i32>, String) {
+pub(crate) fn bulkhead(config: &ProxyConfig, arguments: &[&str]) -> (Option<i32>, String) {
     let folder = Scratch::new();
     let file = folder.path().join("bulkhead.toml");
     let text = config.to_toml().replace("{listen}", "127.0.0.1:6432").replace("{http}", "127.0.0.1:9930");
