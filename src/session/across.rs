@@ -159,6 +159,11 @@ impl Session {
             return Ok(());
         }
         let in_transaction = self.status() != TxStatus::Idle;
+        let ends = demand.verdict.control != Control::None;
+        if in_transaction && ends && self.hold.backend().is_some_and(|leased| leased.work >= Work::Adds) {
+            // It would end the part of the transaction that has changed nothing, and only that.
+            return Err(reply::ends_on_two_servers().into());
+        }
         let across = self.hold.across.get_or_insert_default();
         let is_open_there =
             across.beside.as_ref().is_some_and(|beside| beside.protocol.status() != TxStatus::Idle);

@@ -103,3 +103,34 @@ async fn a_transaction_that_begins_with_its_first_statement_uses_both_servers() 
     assert_eq!(short(&client.ask(COUNT).await), "0A000 E");
     assert_eq!(short(&client.ask("ROLLBACK").await), "ROLLBACK I");
 }
+
+/// A COMMIT that comes together with something of the other server commits what was done on the first one, or is refused.
+#[tokio::test]
+async fn a_commit_beside_something_else_commits_what_it_says() {
+    let site = Both::start().await;
+    let items = "SELECT count(*) FROM items";
+    let mut client = site.client().await;
+    for (work, other) in [(JOB, items), (ITEM, COUNT), (JOB, ITEM), (ITEM, JOB)] {
+        for request in [["COMMIT", other], [other, "COMMIT"]] {
+            for reads_both in [true, false] {
+                for is_simple in [true, false] {
+                    site.primary.query("TRUNCATE items").await;
+                    site.jobs.query("TRUNCATE oban_jobs").await;
+                    client.ask("BEGIN").await;
+                    client.ask(if (work == JOB) == reads_both { items } else { COUNT }).await;
+                    client.ask(if work == JOB { COUNT } else { items }).await;
+                    assert_eq!(short(&client.ask(work).await), "INSERT 0 1 T");
+                    let told = if is_simple {
+                        short(&client.ask(&request.join("; ")).await)
+                    } else {
+                        pipeline(&mut client, &request).await
+                    };
+                    let (items, jobs) = site.rows().await;
+                    let is_there = if work == JOB { !jobs.is_empty() } else { !items.is_empty() };
+                    assert_eq!(is_there, !told.contains("0A000"), "{work}; {request:?} {reads_both}: {told}");
+                    client.ask("ROLLBACK").await;
+                }
+            }
+        }
+    }
+}
