@@ -183,7 +183,9 @@ impl Routes {
                     _ => Target::Onward(self.own(standing)),
                 };
             }
-            let is_plain = !self.jobs_elsewhere || hint.is_some();
+            // What ends a transaction on two servers concerns both, whatever was asked for.
+            let ends_both = standing.holds_both && verdict.control != Control::None;
+            let is_plain = !self.jobs_elsewhere || hint.is_some() && !ends_both;
             return if is_plain { Target::Held } else { self.on_held(demand, adds_jobs, held, standing) };
         }
         Target::Pool(match hint {
@@ -370,6 +372,16 @@ mod tests {
             assert_eq!(routes.target(&of(Class::Neutral, effects), on(REPLICAS)), Target::Held);
         }
         assert_eq!(routes.target(&of(Class::Read, Effects::NONE), on(REPLICAS)), Target::Held);
+    }
+
+    #[test]
+    fn no_hint_ends_a_transaction_on_one_of_two_servers() {
+        let routes = routes(true);
+        let both = Standing { held: Some(PRIMARY), holds_both: true, asked: Some(Hint::Primary), ..FREE };
+        let of = |control| Demand::of(Verdict { control, ..verdict(Class::Neutral) });
+        assert_eq!(routes.target(&of(Control::Commit), both), Target::Across(PRIMARY));
+        assert_eq!(routes.target(&of(Control::None), both), Target::Held);
+        assert_eq!(routes.target(&of(Control::Commit), Standing { holds_both: false, ..both }), Target::Held);
     }
 
     #[test]

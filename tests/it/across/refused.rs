@@ -134,3 +134,19 @@ async fn a_commit_beside_something_else_commits_what_it_says() {
         }
     }
 }
+
+/// A COMMIT is one on both servers, whatever a hint asks for: if one of them does not commit, it is an error.
+#[tokio::test]
+async fn a_commit_with_a_hint_is_none_if_the_other_server_refuses_it() {
+    let site = Both::start().await;
+    let late = "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'late'; END $$; \
+        CREATE CONSTRAINT TRIGGER late AFTER INSERT ON oban_jobs DEFERRABLE INITIALLY DEFERRED \
+        FOR EACH ROW EXECUTE FUNCTION late()";
+    site.jobs.query(late).await;
+    let mut client = site.client().await;
+    for sql in ["BEGIN", JOB, "SELECT count(*) FROM items"] {
+        assert!(short(&client.ask(sql).await).ends_with(" T"), "{sql}");
+    }
+    assert_eq!(short(&client.ask("/* bulkhead: route=primary */ COMMIT").await), "P0001 I");
+    assert_eq!(site.rows().await, (String::new(), String::new()));
+}
