@@ -355,7 +355,6 @@ impl Session {
         let is_held = self.hold.has_backend();
         let Some(across) = &mut self.hold.across else { return Ok(()) };
         (across.opening, across.is_local, across.has_savepoint) = (Vec::new(), false, false);
-        across.defines = false;
         let commits = std::mem::take(&mut across.commits) && !across.failed;
         match &across.beside {
             None => {
@@ -369,8 +368,9 @@ impl Session {
             Some(_) => {}
         }
         self.end_other(if commits { "COMMIT" } else { "ROLLBACK" }).await?;
-        if !self.hold.is_both() {
-            self.hold.across = None;
+        match &mut self.hold.across {
+            Some(across) if across.is_both() => across.defines = false,
+            across => *across = None,
         }
         Ok(())
     }
@@ -407,13 +407,29 @@ impl Session {
             }
             // The two are not at the same point any more.
             across.is_local = true;
-            self.fail_transaction().await?;
-            if self.under_way.parts.go_on() {
+            let is_told = self.under_way.parts.go_on() || self.status() == TxStatus::Idle;
+            if is_told {
+                self.fail_transaction().await?;
                 // It has not been told that it may go on.
                 reply.error(&mut self.client.outbox);
+            } else {
+                self.roll_back_both().await?;
+                self.hold.transaction = LocalTransaction::Lost(reply);
             }
         }
         Ok(())
+    }
+
+    /// Rolls the transaction back on both servers.
+    pub(super) async fn roll_back_both(&mut self) -> Result<(), Ended> {
+        self.end_other("ROLLBACK").await?;
+        if let Some(Held { leased, .. }) = self.held_if_any()
+            && leased.protocol.status() != TxStatus::Idle
+            && let Err(broken) = leased.ask("ROLLBACK").await
+        {
+            self.end_lease(broken)?;
+        }
+        if self.hold.is_quiescent() { self.settle_held().await } else { Ok(()) }
     }
 
     /// Ends the part of the transaction on the backend beside, which has written nothing that is to stay, and gives that back
@@ -421,9 +437,11 @@ impl Session {
     /// Returns whether it has ended so.
     pub(super) async fn end_other(&mut self, sql: &str) -> Result<bool, Ended> {
         let Some(across) = &mut self.hold.across else { return Ok(false) };
+        // A part that has only read does not wait for others.
+        let limit = if sql == "COMMIT" && across.defines { CLIENT_TIMEOUT } else { ASK_TIMEOUT };
         let Some(beside) = across.beside.take() else { return Ok(false) };
         let main = self.hold.leased.replace(beside);
-        let is_ended = match self.end_beside(sql).await {
+        let is_ended = match self.end_beside(limit, sql).await {
             Ok(is_ended) => is_ended,
             Err(ended) => {
                 // It parts from what it holds as at any end.
@@ -450,13 +468,13 @@ impl Session {
     }
 
     /// Ends what the backend has of a transaction so, and gives it back if nothing is left on it. Whether it has ended so.
-    pub(super) async fn end_beside(&mut self, sql: &str) -> Result<bool, Ended> {
+    pub(super) async fn end_beside(&mut self, limit: Duration, sql: &str) -> Result<bool, Ended> {
         let Held { who, client, leased, .. } = self.held();
         let mut is_ended = false;
         if leased.protocol.status() != TxStatus::Idle {
             // A cancel finds what the client waits for.
             who.key.holds(&leased.cancel);
-            let broken = match leased.ask_to_end(sql).await {
+            let broken = match leased.ask_within(limit, sql).await {
                 Ok(answer) if leased.protocol.quiescent().is_some() => {
                     is_ended = answer.error.is_none();
                     client.outbox.extend_from_slice(&answer.notices);
@@ -475,9 +493,8 @@ impl Session {
 }
 
 impl Leased {
-    /// Ends its part of a transaction. A COMMIT takes as long as the client waits for it.
-    pub(super) async fn ask_to_end(&mut self, sql: &str) -> Result<Answer, Broken> {
-        let limit = if sql == "COMMIT" { CLIENT_TIMEOUT } else { ASK_TIMEOUT };
-        self.ask_within(limit, sql).await
+    /// Commits its part of a transaction, which takes as long as the client waits for it.
+    pub(super) async fn commit(&mut self) -> Result<Answer, Broken> {
+        self.ask_within(CLIENT_TIMEOUT, "COMMIT").await
     }
 }

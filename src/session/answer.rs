@@ -238,6 +238,10 @@ impl Session {
         let ends = matches!(self.hold.transaction, LocalTransaction::Lost(_))
             && self.judge().begins_with_end(request);
         self.close_before_refusal(request);
+        if let Some(across) = &mut self.hold.across {
+            // Nothing was done that the other server is to be told of.
+            across.echo = None;
+        }
         self.client.take_request(request.len);
         self.client.streaming = request.streaming;
         self.drop_streaming().await?;

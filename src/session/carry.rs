@@ -13,7 +13,7 @@ use super::{
 use crate::{
     backend::query::Answer,
     route::{Demand, PoolId},
-    sql::{quote_literal, quote_name},
+    sql::{Reading, quote_literal, quote_name},
     wire::TxStatus,
 };
 
@@ -167,6 +167,8 @@ impl Session {
         let Some(across) = &self.hold.across else { return Ok(false) };
         let opening = across.opening();
         let may_be = goes_to_primary
+            // Rows are read here as they would be from anybody.
+            && self.judge().reading == Reading::Utf8
             && self.relays()
             && !opening.is_empty()
             // Rows that are added before a savepoint and behind it would be the same on the primary.

@@ -37,7 +37,8 @@ const LOOK_ANEW: &str = "SELECT FROM pg_catalog.pg_locks LIMIT 0";
 impl Session {
     /// Whether a request defines job objects that are to be on both servers.
     pub(super) fn defines(&self, demand: &Demand) -> bool {
-        self.view.snapshot.routes.defines(demand) && self.who.bound.is_none()
+        let is_asked = self.who.bound.is_some() || demand.verdict.hint.or(self.own.asked).is_some();
+        !is_asked && self.view.snapshot.routes.defines(demand)
     }
 
     /// Gets a backend of the primary ready for what is defined on the job database's, which is held.
@@ -166,7 +167,7 @@ impl Session {
         beside.keep_locks().await?;
         // A cancel finds what the client waits for.
         self.who.key.holds(&beside.cancel);
-        let answer = beside.ask_to_end("COMMIT").await;
+        let answer = beside.commit().await;
         let is_over = beside.protocol.quiescent().is_some();
         self.who.key.holds_none();
         if let Some(Held { who, leased, .. }) = self.held_if_any() {

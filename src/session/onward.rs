@@ -2,7 +2,7 @@
 //! session there: it goes on on the primary.
 //!
 //! In READ COMMITTED each statement sees what was committed when it began, and the primary has all that the replica has, so
-//! that a transaction which has only read looks the same from there. What would be lost on the way, a snapshot, a cursor,
+//! that a transaction which has only read looks the same from there, but for the time of its beginning (`now()`). What would be lost on the way, a snapshot, a cursor,
 //! savepoints, local settings, keeps it on the replica: what would tie the session there is refused then, and the server
 //! itself says of the rest that it cannot run it.
 
@@ -14,6 +14,7 @@ use super::{
     transaction::{Deferred, LocalTransaction},
 };
 use crate::{
+    backend::query::ASK_TIMEOUT,
     route::{Demand, PoolId, misplaced_on_replica},
     sql::Effects,
     wire::TxStatus,
@@ -65,7 +66,7 @@ impl Session {
         if answer.rows.first().and_then(|row| row.first()) != Some(&Some("t".to_owned())) {
             return Ok(false);
         }
-        self.end_beside("ROLLBACK").await?;
+        self.end_beside(ASK_TIMEOUT, "ROLLBACK").await?;
         if self.hold.has_backend() {
             self.hold.transaction = LocalTransaction::Failed;
             return Err(reply::state_on_replica().into());

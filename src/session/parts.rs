@@ -23,7 +23,9 @@ use crate::{
 };
 
 /// Effects of texts that stay whole: what completes them is said behind them.
-const WHOLE: Effects = Effects::RESETS.with(Effects::DISCARDS).with(Effects::DISCARDS_SEQUENCES);
+/// And one with COPY, whose data come behind the text.
+const WHOLE: Effects =
+    Effects::RESETS.with(Effects::DISCARDS).with(Effects::DISCARDS_SEQUENCES).with(Effects::COPY_IN);
 
 /// The statements of a text that is run in parts, at the start of the inbox.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,6 +67,8 @@ impl Session {
             || !matches!(self.hold.transaction, LocalTransaction::No)
             || self.status() != TxStatus::Idle
             || self.hold.is_amid_pipeline()
+            // Of a session that keeps its backend, and of settings, the second server is told with the whole text.
+            || (implicit && (self.hold.has_backend() || verdict.effects.has(Effects::SETS)))
             || !self.defines(demand)
         {
             return Ok(false);
@@ -73,15 +77,16 @@ impl Session {
         let ranges = statement_ranges(text);
         let (classifier, catalog) = (&self.view.snapshot.classifier, self.view.catalog.load());
         let last = ranges.len().saturating_sub(1);
-        let fits = |(at, range): (usize, &std::ops::Range<usize>)| match classifier
-            .classify(&catalog, &text[range.clone()])
-            .control
-        {
-            Control::Begin { .. } => at == 0 && !implicit,
-            Control::Commit => at == last,
-            Control::None => implicit || (at > 0 && at < last),
-            Control::Prologue => !implicit && at > 0 && at < last,
-            Control::Rollback | Control::Other => false,
+        let fits = |(at, range): (usize, &std::ops::Range<usize>)| {
+            let part = classifier.classify(&catalog, &text[range.clone()]);
+            match part.control {
+                Control::Begin { .. } => at == 0 && !implicit,
+                Control::Commit => at == last,
+                // What names no job object is said to both with the whole text only.
+                Control::None if implicit => part.class == Class::Job,
+                Control::None | Control::Prologue => !implicit && at > 0 && at < last,
+                Control::Rollback | Control::Other => false,
+            }
         };
         let Some(behind) = u32::try_from(last).ok().filter(|last| *last > 0) else { return Ok(false) };
         if !ranges.iter().enumerate().all(fits) {
@@ -149,16 +154,7 @@ impl Session {
         if let Some(reply) = refused {
             reply.error(&mut self.client.outbox);
         }
-        self.end_other("ROLLBACK").await?;
-        if let Some(Held { leased, .. }) = self.held_if_any()
-            && leased.protocol.status() != TxStatus::Idle
-            && let Err(broken) = leased.ask("ROLLBACK").await
-        {
-            self.end_lease(broken)?;
-        }
-        if self.hold.is_quiescent() {
-            self.settle_held().await?;
-        }
+        self.roll_back_both().await?;
         self.settle_across().await
     }
 
@@ -169,8 +165,17 @@ impl Session {
         if let Err(reply) = leased.keep_locks().await {
             return Ok(Some(reply));
         }
-        match leased.ask_to_end("COMMIT").await {
-            Ok(Answer { error: Some(fields), .. }) => return Ok(Some(Reply::from_server(&fields))),
+        match leased.commit().await {
+            Ok(Answer { error: Some(fields), .. }) if leased.protocol.quiescent().is_some() => {
+                return Ok(Some(Reply::from_server(&fields)));
+            }
+            // The server has ended the connection: it may have done so behind the COMMIT.
+            Ok(Answer { error: Some(_), .. }) => {
+                let broken = leased.given_up("it has not said what became of a COMMIT");
+                let reply = reply::commit_unknown(&broken, None);
+                self.end_lease(broken)?;
+                return Ok(Some(reply));
+            }
             Ok(answer) => client.outbox.extend_from_slice(&answer.notices),
             Err(broken) => {
                 let reply = reply::commit_unknown(&broken, None);

@@ -146,11 +146,10 @@ impl Session {
     #[inline]
     fn part_unreachable(&mut self) -> Option<Box<Leased>> {
         let mut leased = self.hold.leased.take()?;
-        if leased.protocol.status() != TxStatus::Idle
-            && let Some(across) = &mut self.hold.across
-        {
-            // Its part of the transaction is lost.
-            across.commits = false;
+        if let Some(across) = &mut self.hold.across {
+            // What has become of the request is not known, or nothing is to be said of it; its part of a transaction is lost.
+            across.echo = None;
+            across.commits &= leased.protocol.status() == TxStatus::Idle;
         }
         leave_changes(&self.view.snapshot, &mut leased);
         if leased.adds_jobs {

@@ -7,6 +7,7 @@ mod jobs;
 mod proven;
 mod queries;
 mod questions;
+mod renames;
 mod same_key;
 mod session;
 mod tables;

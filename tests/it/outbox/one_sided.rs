@@ -161,3 +161,44 @@ async fn a_text_that_defines_and_adds_jobs_is_run_in_parts() {
     assert!(message.contains("adds jobs"), "{message}");
     assert_eq!(yard.on_both(MADE).await, ["0", "0"]);
 }
+
+/// The primary has a table of that name already, which the job database has not: what it says is told to the client.
+#[tokio::test]
+async fn what_only_the_primary_refuses_is_told() {
+    let (yard, _proxy, mut client) = start().await;
+    yard.primary.query("SET ROLE app; CREATE TABLE oban_jobs (other int)").await;
+    assert_eq!(short(&client.ask("BEGIN").await), "BEGIN T");
+    assert_eq!(short(&client.ask(CREATE).await), "CREATE TABLE T");
+    assert_eq!(short(&client.ask("COMMIT").await), "42P07 I", "it has not been committed");
+    assert_eq!(yard.on_both("SELECT to_regclass('oban_jobs') IS NULL").await, ["f", "t"]);
+    assert_eq!(short(&client.ask("BEGIN").await), "BEGIN T");
+    assert_eq!(short(&client.ask(CREATE).await), "CREATE TABLE T");
+    assert_eq!(short(&client.ask("SELECT 1").await), "42P07 E");
+    assert_eq!(short(&client.ask("SELECT 1").await), "25P02 E");
+    assert_eq!(short(&client.ask("ROLLBACK").await), "ROLLBACK I");
+    let alone = client.ask(CREATE).await;
+    assert_eq!(error_code(&alone).as_deref(), Some("42P07"));
+    assert_eq!(short(&client.ask("CREATE TABLE mine (n int)").await), "CREATE TABLE I");
+}
+
+/// Who asks for a server gets what it asks for, on that one.
+#[tokio::test]
+async fn a_definition_that_asks_for_the_primary_is_made_there() {
+    let (yard, _proxy, mut client) = start().await;
+    assert_eq!(short(&client.ask("BEGIN").await), "BEGIN T");
+    let hinted = format!("/* bulkhead: route=primary */ {CREATE}");
+    assert_eq!(short(&client.ask(&hinted).await), "CREATE TABLE T");
+    assert_eq!(short(&client.ask("COMMIT").await), "COMMIT I");
+    assert_eq!(yard.on_both("SELECT to_regclass('oban_jobs') IS NULL").await, ["f", "t"]);
+}
+
+/// A definition that is refused before it is sent is made nowhere.
+#[tokio::test]
+async fn a_definition_under_a_name_that_is_taken_is_made_nowhere() {
+    let (yard, _proxy, mut client) = start().await;
+    client.parse("taken", "SELECT 1").sync().flush().await;
+    client.read_until_ready().await;
+    client.parse("taken", CREATE).bind("", "taken", &[]).execute("", 0).sync().flush().await;
+    assert!(error_code(&client.read_until_ready().await).is_some());
+    assert_eq!(yard.on_both("SELECT to_regclass('oban_jobs') IS NULL").await, ["t", "t"]);
+}
