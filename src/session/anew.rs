@@ -1,7 +1,7 @@
 //! Requests that are judged once more: right behind a definition nothing is known of the catalog, and what calls a function
 //! counts as a write. A transaction that uses both servers would be refused for that, which a moment later is not.
 
-use super::{Ended, Session, held::Held, request::Request, soon::Soon};
+use super::{Ended, Session, held::Held, request::Request};
 use crate::{
     route::{Demand, Target},
     sql::{Class, Effects, Reason},
@@ -12,15 +12,20 @@ impl Session {
     /// Whether a request in a transaction is judged by a catalog of which nothing is known, and that decides whether it, or what
     /// follows it, can be run: it asks by name for a job object, which may then be a read, or would be refused where both servers are
     /// used.
-    fn awaits_catalog(&self, request: Request, demand: &Demand) -> bool {
+    #[inline]
+    pub(super) fn awaits_catalog(&self, request: Request, demand: &Demand) -> bool {
         let verdict = &demand.verdict;
-        let is_unsure = verdict.effects.has(Effects::UNSURE)
+        verdict.effects.has(Effects::UNSURE)
             && self.view.snapshot.routes.jobs_elsewhere
-            && self.status() == TxStatus::Open
-            && !self.hold.is_amid_pipeline();
+            && self.is_judged_blindly(request, demand)
+    }
+
+    fn is_judged_blindly(&self, request: Request, demand: &Demand) -> bool {
+        let verdict = &demand.verdict;
+        let is_open = self.status() == TxStatus::Open && !self.hold.is_amid_pipeline();
         let asks =
             || verdict.class == Class::Job && matches!(verdict.reason, Reason::JobLiteral | Reason::JobValue);
-        is_unsure && self.view.catalog.load().is_empty() && (asks() || self.would_be_torn(request, demand))
+        is_open && self.view.catalog.load().is_empty() && (asks() || self.would_be_torn(request, demand))
     }
 
     /// Whether a request would be refused since the other server has written.
@@ -31,21 +36,8 @@ impl Session {
         }
     }
 
-    /// The demand of a request, judged once more if it waits for the catalog.
-    pub(super) fn judged_by_catalog(
-        &mut self,
-        request: Request,
-        demand: Demand,
-    ) -> Soon<'_, Result<Demand, Ended>> {
-        if self.awaits_catalog(request, &demand) {
-            Soon::later(self.judge_anew(request))
-        } else {
-            Soon::now(Ok(demand))
-        }
-    }
-
     /// Waits until the catalog has been read again, or for a while, and judges the request by that.
-    async fn judge_anew(&mut self, request: Request) -> Result<Demand, Ended> {
+    pub(super) async fn judge_anew(&mut self, request: Request) -> Result<Demand, Ended> {
         let catalog = self.view.catalog.clone();
         // A cancel ends the wait, and not the statement, which has not begun.
         self.wait(std::pin::pin!(catalog.known())).await?;

@@ -43,8 +43,10 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         _ => {}
     }
     let judged_at = session.view.catalog.changes();
-    let demand = session.as_part(session.judge().classify(request).await?);
-    let demand = session.judged_by_catalog(request, demand).await?;
+    let mut demand = session.as_part(session.judge().classify(request).await?);
+    if session.awaits_catalog(request, &demand) {
+        demand = Box::pin(session.judge_anew(request)).await?;
+    }
     session.note_only_reads(&demand);
     if session.takes_apart(request, &demand)? || session.answers(request, &demand)? {
         return if session.hold.across.is_some() { Box::pin(session.settle_across()).await } else { Ok(()) };
