@@ -20,6 +20,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const NOTICE: Duration = Duration::from_secs(1);
 const NOTICE_MAX: Duration = Duration::from_secs(30);
 
+/// Between two attempts to take it away.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// SQLSTATE `raise_exception`: a step has found rows.
 const RAISED: &str = "P0001";
 
@@ -112,6 +115,7 @@ impl Sides {
                     if fields.code == RAISED && Instant::now() < until =>
                 {
                     self.primary.ask("ROLLBACK").await?;
+                    sleep(LOOK_EVERY).await;
                 }
                 done => return done,
             }

@@ -57,9 +57,12 @@ impl Drain {
             if !self.has_rows(primary).await? || Instant::now() >= until {
                 return Ok(());
             }
+            let before = self.moved;
             if leads {
                 self.move_rows(primary, jobs, until).await?;
-            } else {
+            }
+            // Others move the rows, or have them locked.
+            if self.moved == before {
                 sleep(LOOK_EVERY).await;
             }
         }

@@ -37,8 +37,8 @@ const LOOK_ANEW: &str = "SELECT FROM pg_catalog.pg_locks LIMIT 0";
 impl Session {
     /// Whether a request defines job objects that are to be on both servers.
     pub(super) fn defines(&self, demand: &Demand) -> bool {
-        let is_asked = self.who.bound.is_some() || demand.verdict.hint.or(self.own.asked).is_some();
-        !is_asked && self.view.snapshot.routes.defines(demand)
+        let is_asked = || self.who.bound.is_some() || demand.verdict.hint.or(self.own.asked).is_some();
+        self.view.snapshot.routes.defines(demand) && !is_asked()
     }
 
     /// Gets a backend of the primary ready for what is defined on the job database's, which is held.

@@ -2,9 +2,9 @@
 //! session there: it goes on on the primary.
 //!
 //! In READ COMMITTED each statement sees what was committed when it began, and the primary has all that the replica has, so
-//! that a transaction which has only read looks the same from there, but for the time of its beginning (`now()`). What would be lost on the way, a snapshot, a cursor,
-//! savepoints, local settings, keeps it on the replica: what would tie the session there is refused then, and the server
-//! itself says of the rest that it cannot run it.
+//! that a transaction which has only read looks the same from there, but for the time of its beginning (`now()`). What would
+//! be lost on the way, a snapshot, a cursor, savepoints, local settings, keeps it on the replica: what would tie the session
+//! there is refused then, and the server itself says of the rest that it cannot run it.
 
 use super::{
     Session, Stop,
