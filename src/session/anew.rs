@@ -1,19 +1,41 @@
 //! Requests that are judged once more: right behind a definition nothing is known of the catalog, and what calls a function
 //! counts as a write. A transaction that uses both servers would be refused for that, which a moment later is not.
 
-use super::{Ended, Session, held::Held, request::Request};
+use super::{Session, Stop, held::Held, reply, request::Request};
 use crate::{
+    pool::Refusal,
     route::{Demand, Target},
     sql::{Class, Effects, Reason},
     wire::TxStatus,
 };
 
 impl Session {
+    /// Whether what a request needs to be known is not known yet, and may be in a moment.
+    #[inline]
+    pub(super) fn waits_to_know(&self, request: Request, demand: &Demand) -> bool {
+        self.awaits_catalog(request, demand) || self.awaits_outbox(demand)
+    }
+
+    /// Waits until it is known, for a bounded time, and gives the demand as it is seen then.
+    pub(super) async fn wait_to_know(
+        &mut self,
+        request: Request,
+        mut demand: Demand,
+    ) -> Result<Demand, Stop> {
+        if self.awaits_catalog(request, &demand) {
+            demand = self.judge_anew(request).await?;
+        }
+        if self.awaits_outbox(&demand) {
+            self.wait_for_outbox().await?;
+        }
+        Ok(demand)
+    }
+
     /// Whether a request in a transaction is judged by a catalog of which nothing is known, and that decides whether it, or what
     /// follows it, can be run: it asks by name for a job object, which may then be a read, or would be refused where both servers are
     /// used.
     #[inline]
-    pub(super) fn awaits_catalog(&self, request: Request, demand: &Demand) -> bool {
+    fn awaits_catalog(&self, request: Request, demand: &Demand) -> bool {
         let verdict = &demand.verdict;
         verdict.effects.has(Effects::UNSURE)
             && self.view.snapshot.routes.jobs_elsewhere
@@ -37,13 +59,20 @@ impl Session {
     }
 
     /// Waits until the catalog has been read again, or for a while, and judges the request by that.
-    pub(super) async fn judge_anew(&mut self, request: Request) -> Result<Demand, Ended> {
+    async fn judge_anew(&mut self, request: Request) -> Result<Demand, Stop> {
         let catalog = self.view.catalog.clone();
-        // A cancel ends the wait, and not the statement, which has not begun.
-        self.wait(std::pin::pin!(catalog.known())).await?;
+        let waited = self.wait(std::pin::pin!(catalog.known())).await?;
         if let Some(Held { who, leased, .. }) = self.held_if_any() {
             who.key.holds(&leased.cancel);
         }
-        Ok(self.as_part(self.judge().classify(request).await?))
+        // The statement has not begun: cancelled, it is refused, and its transaction has failed.
+        if waited.is_none() {
+            let snapshot = &self.view.snapshot;
+            let primary = &snapshot.pool(snapshot.routes.primary).name;
+            return Err(reply::refused(primary, &Refusal::Cancelled).into());
+        }
+        let mut demand = self.judge().classify(request).await?;
+        self.note_part(&mut demand);
+        Ok(demand)
     }
 }

@@ -55,6 +55,7 @@ mod others;
 mod own;
 mod parts;
 mod pins;
+mod prepare;
 mod prepared;
 mod prologue;
 mod questions;

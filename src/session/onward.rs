@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     backend::query::ASK_TIMEOUT,
-    route::{Demand, PoolId, misplaced_on_replica},
+    route::{Demand, PoolId, Target, misplaced_on_replica},
     sql::Effects,
     wire::TxStatus,
 };
@@ -31,6 +31,23 @@ const GOES_ON: &[u8] = b"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY";
 const LEAVES_NOTHING: Effects = Effects::APP_OBJECTS.with(Effects::BIND_DECIDES);
 
 impl Session {
+    /// Goes where the backend is not that the session holds, or says why there is no such place.
+    pub(super) async fn go_elsewhere(
+        &mut self,
+        target: Target,
+        request: Request,
+        demand: &Demand,
+        judged_at: u64,
+    ) -> Result<(), Stop> {
+        match target {
+            Target::Across(pool) => self.cross(request, demand, judged_at, pool).await,
+            Target::Onward(pool) => self.go_onward(request, demand, judged_at, pool).await,
+            Target::Nowhere(why) => Err(self.misplaced(why, request, demand).into()),
+            // These are no other places: the session goes there by itself.
+            Target::Held | Target::Pool(_) => Ok(()),
+        }
+    }
+
     /// Goes on on a backend of this pool with the transaction, for a request that the replica cannot run, or that prepares
     /// such a statement; or stays, or says why it cannot.
     pub(super) async fn go_onward(

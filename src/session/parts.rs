@@ -46,13 +46,12 @@ impl Parts {
 }
 
 impl Session {
-    /// The demand of a request that may be a part: all that stands in such a text belongs to the job database, as the text
-    /// does, also the lock that keeps others out.
-    pub(super) fn as_part(&self, mut demand: Demand) -> Demand {
+    /// Notes of a part that it belongs to the job database, as all that stands in such a text does, also the lock that keeps
+    /// others out.
+    pub(super) fn note_part(&self, demand: &mut Demand) {
         if self.under_way.parts.begun && demand.verdict.control == Control::None {
             demand.verdict.class = Class::Job;
         }
-        demand
     }
 
     /// Puts the statements of such a text into the inbox in its place, and says whether it has.

@@ -43,10 +43,8 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         _ => {}
     }
     let judged_at = session.view.catalog.changes();
-    let mut demand = session.as_part(session.judge().classify(request).await?);
-    if session.awaits_catalog(request, &demand) {
-        demand = Box::pin(session.judge_anew(request)).await?;
-    }
+    let mut demand = session.judge().classify(request).await?;
+    session.note_part(&mut demand);
     session.note_only_reads(&demand);
     if session.takes_apart(request, &demand)? || session.answers(request, &demand)? {
         return if session.hold.across.is_some() { Box::pin(session.settle_across()).await } else { Ok(()) };
@@ -54,31 +52,20 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
     // What is refused from here on was not sent. A block and not a function, whose arguments would be kept twice.
     let served = async {
         session.hold.transaction.check()?;
-        if session.awaits_outbox(&demand) {
-            Box::pin(session.wait_for_outbox()).await?;
+        if session.waits_to_know(request, &demand) {
+            demand = Box::pin(session.wait_to_know(request, demand)).await?;
         }
         match session.target(request, &demand) {
-            Target::Nowhere(why) => return Err(session.misplaced(why, request, &demand).into()),
-            Target::Across(pool) => Box::pin(session.cross(request, &demand, judged_at, pool)).await?,
-            Target::Onward(pool) => Box::pin(session.go_onward(request, &demand, judged_at, pool)).await?,
             Target::Held => session.held().stays(&demand),
             Target::Pool(pool) => {
                 let pool = session.fresh_pool(&demand, pool).await?;
                 session.checkout(request, &demand, judged_at, pool).await?;
                 session.held().note_reading(&demand);
             }
+            elsewhere => Box::pin(session.go_elsewhere(elsewhere, request, &demand, judged_at)).await?,
         }
-        if session.defines(&demand) {
-            Box::pin(session.prepare_definition(request, &demand, judged_at)).await?;
-        }
-        if session.listens(&demand) {
-            Box::pin(session.prepare_listening(request, &demand)).await?;
-        }
-        if session.held().shows_others(request, &demand) {
-            Box::pin(session.hide_others()).await?;
-        }
-        if session.held().localizes(request) {
-            Box::pin(session.held().check_types(request)).await?;
+        if session.needs_preparing(request, &demand) {
+            Box::pin(session.prepare(request, &demand, judged_at)).await?;
         }
         session.held().count(request, &demand);
         session.send(request, &demand)?;
