@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     backend::Broken,
+    sql::Effects,
     wire::{TxStatus, message, read::ErrorFields},
 };
 
@@ -64,6 +65,9 @@ impl Session {
         self.under_way.take_restore();
         let Some(mut leased) = self.part() else { return Ok(()) };
         let said = leased.protocol.take_error();
+        if leased.left.effects.has(Effects::SETS) {
+            self.own.note_told(leased.protocol.parameters());
+        }
         if leased.protocol.is_amid_message() {
             return Err(Ended::Amid(broken.into()));
         }

@@ -266,6 +266,9 @@ impl Session {
         let mut leased =
             Box::new(Leased::new(lease, pool, keeps(pool, &self.own, &self.view, &self.who), place));
         leased.left.judged_at = judged_at;
+        if let Some(told) = self.own.take_told() {
+            self.client.tell_changed(&told, leased.protocol.parameters());
+        }
         if leased.protocol.reading() != self.own.reading {
             // The request was judged as another server reads it.
             leased.left.effects |= Effects::UNPROVEN;

@@ -10,6 +10,7 @@ use super::{inbox::Inbox, kept::Kept};
 use crate::{
     shared::Snapshot,
     socket::{Scratch, Socket, silence::Silence},
+    wire::message,
 };
 
 /// The client's side: its socket, and what came from it or is to go to it.
@@ -89,6 +90,15 @@ impl Client {
         let taken = self.inbox.take(len);
         self.kept.shrink_to(self.inbox.kept());
         taken
+    }
+
+    /// Tells the client of parameters that are others than it was told, as a server does (ParameterStatus).
+    pub(super) fn tell_changed(&mut self, told: &[(String, String)], parameters: &[(String, String)]) {
+        for (name, value) in parameters.iter().filter(|parameter| !told.contains(parameter)) {
+            if name != "in_hot_standby" {
+                message::parameter_status(&mut self.outbox, name, value);
+            }
+        }
     }
 
     /// The client leaves, one way or the other: from the first time on its requests have so long.

@@ -55,6 +55,9 @@ struct Seldom {
     custom_settings: Vec<String>,
     /// End of the time in which the session counts as a worker's: it has worked on jobs.
     worker_until: Option<Moment>,
+    /// What the client was told of a server's parameters (ParameterStatus) by a backend that has been lost since then, with
+    /// changes of them that were not for good.
+    told: Option<Vec<(String, String)>>,
 }
 
 impl Own {
@@ -121,6 +124,17 @@ impl Own {
     /// Whether the session counts as a worker's at `now`.
     pub(super) fn works_at(&self, now: impl FnOnce() -> Moment) -> bool {
         self.seldom.as_ref().and_then(|seldom| seldom.worker_until).is_some_and(|until| now() < until)
+    }
+
+    /// A backend that was lost has told the client of these parameters.
+    pub(super) fn note_told(&mut self, told: &[(String, String)]) {
+        self.seldom.get_or_insert_default().told = Some(told.to_vec());
+    }
+
+    /// What a backend that was lost has told the client, once.
+    #[inline]
+    pub(super) fn take_told(&mut self) -> Option<Vec<(String, String)>> {
+        self.seldom.as_mut()?.told.take()
     }
 
     /// Remembers the name of a setting that the server does not list. False if there is no room for it.

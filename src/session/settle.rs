@@ -193,11 +193,7 @@ impl Session {
         // No such statement exists: the server's log says why the transaction was ended.
         let failed = leased.ask("bulkhead refused a statement of this transaction").await;
         // What it had set is undone, and the client is told so as by a server.
-        for changed in leased.protocol.parameters().iter().filter(|now| !told.contains(now)) {
-            if changed.0 != "in_hot_standby" {
-                message::parameter_status(&mut client.outbox, &changed.0, &changed.1);
-            }
-        }
+        client.tell_changed(&told, leased.protocol.parameters());
         own.reading = leased.protocol.reading();
         if let Err(broken) = failed {
             self.end_lease(broken)?;

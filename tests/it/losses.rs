@@ -156,6 +156,33 @@ async fn a_lost_transaction_is_told_by_an_error_whatever_comes_next() {
     }
 }
 
+/// Of settings that a transaction has made, and that were undone with its connection, the client is told what they are
+/// again, by the connection that it gets next.
+#[tokio::test]
+async fn what_a_lost_transaction_had_set_is_told_as_undone() {
+    let site = site().await;
+    let told = |answer: &[Message]| -> Vec<String> {
+        let told = answer.iter().filter(|message| message.tag == b'S');
+        told.map(|message| String::from_utf8_lossy(&message.body).replace('\0', " ").trim().to_owned())
+            .collect()
+    };
+    for set in ["SET TimeZone = 'Asia/Tokyo'", "SELECT set_config('TimeZone', 'Asia/Tokyo', true)"] {
+        let mut client = site.client().await;
+        client.ask("SET DateStyle = 'SQL, DMY'").await;
+        let before = client.query_value("SHOW TimeZone").await;
+        client.ask("BEGIN").await;
+        assert_eq!(told(&client.ask(set).await), ["TimeZone Asia/Tokyo"], "{set}");
+        end_backends(&site, "idle in transaction").await;
+        assert!(LOST.contains(&error_code(&client.ask("SELECT 1").await).expect("it is lost").as_str()));
+        client.ask("ROLLBACK").await;
+        let answer = client.ask("SHOW TimeZone").await;
+        assert_eq!(told(&answer), [format!("TimeZone {before}")], "{set}");
+        let answer = client.ask("SHOW DateStyle").await;
+        assert_eq!(told(&answer), Vec::<String>::new(), "it is told once");
+        assert_eq!(client.query_value("SHOW DateStyle").await, "SQL, DMY");
+    }
+}
+
 /// Ends of a failed transaction, in all the ways in which drivers say it.
 #[tokio::test]
 async fn a_failed_transaction_can_be_ended_by_what_was_prepared_before() {
