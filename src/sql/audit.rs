@@ -35,7 +35,6 @@ const EXTENSIONS: &[&str] = &[
     "insert_username",
     "intagg",
     "intarray",
-    "isn",
     "lo",
     "ltree",
     "moddatetime",
@@ -59,10 +58,11 @@ const EXTENSIONS: &[&str] = &[
 ];
 
 /// Functions of those that are not harmless all the same: they set parameters.
-const EXCEPTIONS: &[&str] = &["set_limit", "isn_weak"];
+const EXCEPTIONS: &[&str] = &["set_limit"];
 
 /// More extensions whose libraries keep nothing that a later session could find after DISCARD ALL. Not among them: `dblink`,
-/// which keeps connections by name, `hypopg` and procedural languages.
+/// which keeps connections by name, `http` and `isn`, which keep what they were told in variables of their own (`http_set_curlopt`,
+/// `isn_weak`), `hypopg` and procedural languages.
 const FORGETFUL: &[&str] = &[
     "amcheck",
     "autoinc",
@@ -70,7 +70,6 @@ const FORGETFUL: &[&str] = &[
     "dict_int",
     "dict_xsyn",
     "file_fdw",
-    "http",
     "insert_username",
     "intagg",
     "lo",
@@ -118,6 +117,15 @@ pub(super) fn is_harmless_of_extension(extension: &str, function: &str) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `http_set_curlopt` and `isn_weak` set what no parameter of the server shows.
+    #[test]
+    fn libraries_with_variables_of_their_own_are_not_known() {
+        for extension in ["http", "isn", "dblink", "hypopg", "plpython3u"] {
+            assert!(!knows_extension(extension), "{extension}");
+        }
+        assert!(knows_extension("pgcrypto") && knows_extension("plpgsql"));
+    }
 
     #[test]
     fn lists_are_apart() {

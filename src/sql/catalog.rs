@@ -126,9 +126,9 @@ impl Catalog {
     }
 
     /// Whether there are functions that may keep state which DISCARD ALL does not end: in a language with variables of the
-    /// session, or in a library that is not known.
+    /// session, or in a library that is not known. As long as nothing is known of them, there may be.
     pub fn outlives_discard(&self) -> bool {
-        self.content.proof.outlives_discard()
+        !self.content.loaded || self.content.proof.outlives_discard()
     }
 
     /// Whether making a value of the type with this id is proven to leave nothing: for parameters whose type a client

@@ -44,6 +44,11 @@ pub(super) fn known(name: &str) -> Option<Known> {
     })
 }
 
+/// Whether the function of a name is known to change something, or to depend on its server.
+pub(super) fn changes(name: &str) -> bool {
+    matches!(known(name), Some(Known::Denied(_) | Known::Notify))
+}
+
 /// Advisory locks: of the session unless the name says `xact`.
 fn advisory(name: &str) -> Option<Known> {
     let rest = name.strip_prefix("pg_try_advisory_").or_else(|| name.strip_prefix("pg_advisory_"))?;

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use foldhash::fast::RandomState;
 
 use super::{
-    audit,
+    audit, functions,
     names::split_name,
     reach::{self, Reach},
     tables::Tables,
@@ -205,6 +205,7 @@ impl Builder {
     pub(super) fn add(&mut self, kind: &str, name: &str) -> bool {
         let (kind, rest) = kind.split_once(' ').unwrap_or((kind, ""));
         match kind {
+            "known" if rest == "pg_" => self.reach.own_pg(name),
             "known" => {
                 let flag = match rest {
                     "relation" => Flags::RELATION,
@@ -245,6 +246,10 @@ impl Builder {
         let has_body = || self.ids.contains_key(&(b'f', Box::from(name)));
         if of_users && !has_body() {
             self.doubt(b'f', name);
+        }
+        if functions::changes(name) {
+            // Who reaches it is asked for.
+            self.id(b'f', name);
         }
         if is_built_volatile {
             self.volatile.push(name.into());
@@ -341,19 +346,34 @@ impl Builder {
         }
     }
 
-    /// Draws all conclusions.
-    pub(super) fn finish(mut self) -> Proof {
+    /// What may change something by the body of a function, though that is declared not to: letters and names of what reaches one
+    /// whose body reaches, in turn, something of which `changes` is true. The server holds such a function to nothing: within it,
+    /// a volatile one writes.
+    pub(super) fn wrappers(&self, changes: impl Fn(u8, &str) -> bool) -> Vec<(u8, Box<str>)> {
+        let named: HashMap<u32, &Node> = self.ids.iter().map(|(node, id)| (*id, node)).collect();
+        let reached_by = self.reached_by(|id| named[&id].0 != b'w');
+        let declared: Vec<u32> =
+            self.ids.iter().filter(|((letter, name), _)| changes(*letter, name)).map(|(_, id)| *id).collect();
+        let changing = closure(&reached_by, declared.clone());
+        // The catalog tells what reaches a declared one: only what goes through a function's body is new.
+        let is_wrapper = |id: &u32| named[id].0 == b'f' && changing[*id as usize] && !declared.contains(id);
+        let wrappers = closure(&reached_by, named.keys().copied().filter(is_wrapper).collect());
+        named.into_iter().filter(|(id, _)| wrappers[*id as usize]).map(|(_, node)| node.clone()).collect()
+    }
+
+    /// From whom each node is reached that `counts`.
+    fn reached_by(&self, counts: impl Fn(u32) -> bool) -> Vec<Vec<u32>> {
         let mut reached_by: Vec<Vec<u32>> = vec![Vec::new(); self.ids.len()];
-        for &(to, from) in &self.edges {
+        for &(to, from) in self.edges.iter().filter(|(to, from)| counts(*to) && counts(*from)) {
             reached_by[to as usize].push(from);
         }
-        let mut in_doubt = vec![false; self.ids.len()];
-        let mut stack = std::mem::take(&mut self.doubted);
-        while let Some(id) = stack.pop() {
-            if !std::mem::replace(&mut in_doubt[id as usize], true) {
-                stack.extend_from_slice(&reached_by[id as usize]);
-            }
-        }
+        reached_by
+    }
+
+    /// Draws all conclusions.
+    pub(super) fn finish(mut self) -> Proof {
+        let reached_by = self.reached_by(|_| true);
+        let in_doubt = closure(&reached_by, std::mem::take(&mut self.doubted));
         let mut proof = self.proof;
         for ((letter, name), id) in self.ids {
             let flag = match letter {
@@ -373,6 +393,17 @@ impl Builder {
             .any(|name| proof.names.get(*name).is_some_and(|flags| flags.has(Flags::DOUBT_OPERATOR)));
         proof
     }
+}
+
+/// Which nodes reach one of these.
+fn closure(reached_by: &[Vec<u32>], mut stack: Vec<u32>) -> Vec<bool> {
+    let mut is_in = vec![false; reached_by.len()];
+    while let Some(id) = stack.pop() {
+        if !std::mem::replace(&mut is_in[id as usize], true) {
+            stack.extend_from_slice(&reached_by[id as usize]);
+        }
+    }
+    is_in
 }
 
 /// Two names as `quote_ident` writes them.

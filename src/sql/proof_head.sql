@@ -2,6 +2,7 @@
 -- whatever schema. Two columns, as in catalog.sql:
 --
 --   known relation|type|operator  there is one of this name
+--   known pg_                     a relation of users whose name begins as those of the server do
 --   oid <oid>                     the name of a type of users
 --   reach <from><to>              two names, each as quote_ident writes it: whoever uses the first may run the second.
 --                                 Letters: f function, r relation read, w relation written, t type, o operator,
@@ -16,6 +17,11 @@
 SELECT 'known relation', c.relname::pg_catalog.text FROM pg_catalog.pg_class c
 WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,v,m,p,f,S,c}'::pg_catalog."char"[])
     AND c.relpersistence OPERATOR(pg_catalog.<>) 't'::pg_catalog."char"
+UNION ALL
+SELECT DISTINCT 'known pg_', c.relname::pg_catalog.text FROM pg_catalog.pg_class c
+WHERE c.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+    AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,v,m,p,f}'::pg_catalog."char"[])
+    AND pg_catalog."left"(c.relname::pg_catalog.text, 3) OPERATOR(pg_catalog.=) 'pg_'
 UNION ALL
 SELECT 'known type', t.typname::pg_catalog.text FROM pg_catalog.pg_type t
     LEFT JOIN pg_catalog.pg_type e ON e.oid OPERATOR(pg_catalog.=) t.typelem

@@ -417,7 +417,8 @@ pub(super) fn is_temporary(relation: &nodes::RangeVar) -> bool {
         || relation.schemaname().is_some_and(|schema| schema.starts_with("pg_temp"))
 }
 
-/// Catalogs, statistics views, and the schemas that hold them. Their names are reserved.
+/// Catalogs, statistics views, and the schemas that hold them. Names of schemas are reserved; a relation's without its schema
+/// may be a user's as well.
 pub(super) fn is_system(schema: Option<&str>, name: &str) -> bool {
     match schema {
         Some(schema) => matches!(schema, "pg_catalog" | "information_schema" | "pg_toast"),

@@ -4,7 +4,7 @@
 //! A second graph beside the one of proofs (`proof`), of the same rows: there it counts what may run, here whose rows are
 //! read or changed. What is not proven reaches all tables, whatever this graph says.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
@@ -18,6 +18,8 @@ type Node = (u8, Box<str>);
 pub(super) struct Reach {
     /// Of names of relations that are heirs or have some: the name that stands for all of them.
     families: HashMap<Box<str>, Box<str>, RandomState>,
+    /// Relations of users whose names begin with `pg_`: only schemas of that kind are the server's own.
+    own_pg: HashSet<Box<str>, RandomState>,
     /// What operators reach that are everywhere.
     core: Tables,
     /// Only what reaches more than its own name.
@@ -29,7 +31,11 @@ impl Reach {
     pub(super) fn tables(&self, name: &str, used: Use) -> Tables {
         let own = match used {
             // Those of the server do not follow what clients write.
-            Use::Read | Use::Write | Use::Delete if name.starts_with("pg_") => Tables::NONE,
+            Use::Read | Use::Write | Use::Delete
+                if name.starts_with("pg_") && !self.own_pg.contains(name) =>
+            {
+                Tables::NONE
+            }
             Use::Read | Use::Write | Use::Delete => Tables::named(self.family(name)),
             _ => Tables::NONE,
         };
@@ -70,6 +76,7 @@ pub(super) struct Rows {
     edges: Vec<(u32, u32)>,
     /// Parents and their heirs.
     heirs: Vec<(Box<str>, Box<str>)>,
+    own_pg: HashSet<Box<str>, RandomState>,
 }
 
 impl Rows {
@@ -80,6 +87,11 @@ impl Rows {
         let to_letter = if to_letter == b'w' { b'd' } else { to_letter };
         let to = self.id(to_letter, to);
         self.edges.push((to, from_id));
+    }
+
+    /// A relation of users has this name, which begins with `pg_`.
+    pub(super) fn own_pg(&mut self, name: &str) {
+        self.own_pg.insert(name.into());
     }
 
     /// The rows of one are among those of the other.
@@ -131,7 +143,8 @@ impl Rows {
     /// Draws all conclusions; `core` are operators that are everywhere, `is_relation` tells which names are those of relations.
     pub(super) fn finish(self, core: &[&str], is_relation: impl Fn(&str) -> bool) -> Reach {
         let families = families(&self.heirs);
-        let mut reach = Reach { families, core: Tables::NONE, nodes: HashMap::default() };
+        let mut reach =
+            Reach { families, own_pg: self.own_pg, core: Tables::NONE, nodes: HashMap::default() };
         let mut reached_by: Vec<Vec<u32>> = vec![Vec::new(); self.ids.len()];
         for &(to, from) in &self.edges {
             reached_by[to as usize].push(from);

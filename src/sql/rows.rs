@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     bodies,
     catalog::{Catalog, Content, Function},
+    functions,
     libraries::{self, Library},
     names::split_name,
     programs,
@@ -90,11 +91,37 @@ impl Catalog {
                 Some(uses) => uses.iter().for_each(|(name, used)| builder.uses(&body.name, name, *used)),
             }
         }
-        self.content_mut().proof = builder.finish();
+        let wrappers = builder.wrappers(|letter, name| self.content.changes(letter, name));
+        let content = self.content_mut();
+        for (letter, name) in wrappers {
+            content.add_wrapper(letter, name);
+        }
+        content.proof = builder.finish();
     }
 }
 
 impl Content {
+    /// Whether what goes by this name may change something, as far as its declaration tells.
+    fn changes(&self, letter: u8, name: &str) -> bool {
+        match letter {
+            b'f' if functions::known(name).is_some() => functions::changes(name),
+            b'f' => self.functions.get(name).is_some_and(|function| function.is_volatile()),
+            b'o' => self.operators.contains(name),
+            _ => false,
+        }
+    }
+
+    /// What goes by this name reaches something that may change something, by the body of a function.
+    fn add_wrapper(&mut self, letter: u8, name: Box<str>) {
+        match letter {
+            b'f' => self.functions.entry(name).or_default().0 |= Function::VOLATILE | Function::USER,
+            b'r' => drop(self.relations.insert(name)),
+            b'o' => drop(self.operators.insert(name)),
+            b't' => drop(self.types.insert(name)),
+            _ => {}
+        }
+    }
+
     fn add(&mut self, kind: &str, name: &str) {
         let mut words = kind.split(' ');
         match words.next() {

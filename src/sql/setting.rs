@@ -1,10 +1,13 @@
 //! Which settings are carried from one backend to another by their name.
 
 /// Settings that are never carried, or that change how what follows is read.
-const NOT_CARRIED: [&str; 10] = [
+const NOT_CARRIED: [&str; 12] = [
     "backslash_quote",
     "client_encoding",
+    // A role that may not read all settings is not shown it.
+    "dynamic_library_path",
     "exit_on_error",
+    "extension_control_path",
     "is_superuser",
     "seed",
     "standard_conforming_strings",
@@ -43,7 +46,18 @@ mod tests {
             assert!(is_carried_name(name.as_bytes()), "{name}");
         }
         let long = format!("app.{}", "x".repeat(60));
-        for name in ["", "a.", ".b", "app.é", "app.a-b", "exit_on_error", "Client_Encoding", "a b", &long] {
+        for name in [
+            "",
+            "a.",
+            ".b",
+            "app.é",
+            "app.a-b",
+            "exit_on_error",
+            "Client_Encoding",
+            "a b",
+            &long,
+            "Dynamic_Library_Path",
+        ] {
             assert!(!is_carried_name(name.as_bytes()), "{name}");
         }
         assert!(is_plain_encoding("UTF-8") && is_plain_encoding("unicode") && !is_plain_encoding("SJIS"));

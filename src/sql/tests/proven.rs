@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::rules;
-use crate::sql::{Catalog, Classifier, Effects, Explanation, Reading, Rules, explain, judge};
+use crate::sql::{Catalog, Class, Classifier, Effects, Explanation, Reading, Rules, explain, judge};
 
 /// What [`Catalog::QUERY`] says of an empty database of PostgreSQL 15.
 const EMPTY: &str = include_str!("texts/empty_database.txt");
@@ -75,6 +75,45 @@ const OWN: &[(&str, &str)] = &[
     ("function volatile user own", "now"),
     ("body sql", "now INSERT INTO posts VALUES (1)"),
 ];
+
+/// A function that is declared STABLE may write by a volatile one that it calls, and so may whatever reaches it.
+#[test]
+fn what_writes_through_a_stable_function_is_no_read() {
+    let catalog = catalog_with([
+        ("known relation", "notes"),
+        ("function volatile user own", "writer"),
+        ("body plpgsql", "writer BEGIN INSERT INTO notes VALUES (1); RETURN 1; END"),
+        ("function own", "wrap"),
+        ("body sql", "wrap SELECT writer()"),
+        ("function own", "wraps_again"),
+        ("body plpgsql", "wraps_again BEGIN RETURN (SELECT wrap()); END"),
+        ("function own", "counts"),
+        ("body sql", "counts SELECT nextval('notes_id_seq')"),
+        ("function own", "reads"),
+        ("body sql", "reads SELECT count(*) FROM notes WHERE random() < 1"),
+        ("known relation", "shown"),
+        ("reach rf", "shown wrap"),
+        ("known relation", "over_shown"),
+        ("reach rr", "over_shown shown"),
+        ("known operator", "<~>"),
+        ("reach of", "<~> wrap"),
+    ]);
+    let class = |text| explained(&catalog, text).verdict.class;
+    for text in [
+        "SELECT writer()",
+        "SELECT wrap()",
+        "SELECT wraps_again()",
+        "SELECT counts()",
+        "SELECT * FROM shown",
+        "SELECT * FROM over_shown",
+        "SELECT 1 <~> 2",
+    ] {
+        assert_eq!(class(text), Class::Write, "{text}");
+    }
+    for text in ["SELECT reads()", "SELECT * FROM notes", "SELECT lower('a')"] {
+        assert_eq!(class(text), Class::Read, "{text}");
+    }
+}
 
 /// An empty database with more in it.
 pub(super) fn catalog_with<'r>(more: impl IntoIterator<Item = (&'r str, &'r str)>) -> Catalog {
