@@ -26,6 +26,16 @@ pub enum NotReady {
     Refused(ErrorFields),
 }
 
+impl NotReady {
+    /// The same of what no transaction undoes: whether it was done is not known.
+    fn closes(self) -> Self {
+        match self {
+            Self::Refused(_) => Self::Unclean,
+            other => other,
+        }
+    }
+}
+
 impl From<Broken> for NotReady {
     fn from(broken: Broken) -> Self {
         Self::Broken(broken)
@@ -64,7 +74,15 @@ impl Backend {
             if needs.closes {
                 return Err(NotReady::Unclean);
             }
+            // It is nobody's own from here on: what is refused has perhaps been done in part.
+            self.uses = self.uses.wrapping_add(1);
             self.reset().await?;
+        }
+        if self.must_forget(needs) {
+            // No transaction undoes it: by itself, before anything that may fail.
+            self.confirm("DEALLOCATE ALL").await.map_err(NotReady::closes)?;
+            self.statements.clear();
+            self.prepared = Prepared::Nothing;
         }
         if self.applied.get("statement_timeout").is_some() && self.applied != *needs.settings {
             // The former session's own must not end what follows.
@@ -75,16 +93,8 @@ impl Backend {
         if needs.forgets_sequences {
             sql.insert_str(0, "DISCARD SEQUENCES;");
         }
-        let forgets = self.must_forget(needs);
-        if forgets {
-            sql.insert_str(0, "DEALLOCATE ALL;");
-        }
         if !sql.is_empty() {
             self.confirm(&sql).await?;
-        }
-        if forgets {
-            self.statements.clear();
-            self.prepared = Prepared::Nothing;
         }
         self.applied = Arc::clone(needs.settings);
         Ok(())

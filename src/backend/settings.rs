@@ -127,9 +127,12 @@ impl Settings {
             return None;
         }
         let mut sql = String::new();
-        // Rights are given back first, in case the change itself needs them.
+        let differs = |name: &str| self.bytes_of(name) != target.bytes_of(name);
+        let others = self.iter().chain(target.iter()).map(|(name, _)| name);
+        let changes_others = others.filter(|name| !LAST.contains(name)).any(differs);
+        // Rights are given back first, in case the change itself needs them, also those that both have.
         for name in LAST.into_iter().rev() {
-            if self.bytes_of(name).is_some() && self.bytes_of(name) != target.bytes_of(name) {
+            if self.bytes_of(name).is_some() && (changes_others || differs(name)) {
                 let _ = write!(sql, "RESET {name};");
             }
         }
@@ -140,12 +143,9 @@ impl Settings {
         let changed = |name: &str| target.bytes_of(name).filter(|value| self.bytes_of(name) != Some(value));
         let plain = target.iter().map(|(name, _)| name).filter(|name| !LAST.contains(name));
         // Setting the session's user also resets its role, so the role is set whenever either changes.
-        let user = changed(LAST[0]).map(|value| (LAST[0], value));
-        let role = if user.is_some() || self.bytes_of(LAST[0]) != target.bytes_of(LAST[0]) {
-            target.bytes_of(LAST[1])
-        } else {
-            changed(LAST[1])
-        };
+        let last = |name, is_gone: bool| if is_gone { target.bytes_of(name) } else { changed(name) };
+        let user = last(LAST[0], changes_others).map(|value| (LAST[0], value));
+        let role = last(LAST[1], changes_others || user.is_some() || differs(LAST[0]));
         let sets = plain
             .filter_map(|name| changed(name).map(|value| (name, value)))
             .chain(user)
@@ -237,5 +237,14 @@ mod tests {
         assert!(sql.find("work_mem") < sql.find("'role'"), "{sql}");
         let sql = role.change_to(&Settings::default()).expect("a difference");
         assert!(sql.find("RESET role") < sql.find("work_mem"), "{sql}");
+        // Both have the same: what is changed besides is not changed by the role.
+        let other = settings(&[("role", "low"), ("lock_timeout", "1")]);
+        let sql = role.change_to(&other).expect("a difference");
+        let at = |part: &str| sql.find(part).unwrap_or_else(|| panic!("{part} is missing: {sql}"));
+        assert!(at("RESET role") < at("RESET \"work_mem\"") && at("'lock_timeout'") < at("'role'"), "{sql}");
+        let both = settings(&[("role", "low"), ("session_authorization", "other"), ("work_mem", "1")]);
+        let sql = both.change_to(&role).expect("a difference");
+        assert!(sql.contains("RESET session_authorization;") && !sql.contains("work_mem"), "{sql}");
+        assert_eq!(sql.matches("'role'").count(), 1, "{sql}");
     }
 }
