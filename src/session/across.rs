@@ -99,7 +99,8 @@ impl Held<'_> {
             return;
         }
         let Some(across) = across else { return };
-        across.failed = false;
+        // What has failed in a pipeline lasts to its Sync.
+        across.failed &= leased.protocol.is_open();
         across.commits = control == Control::Commit && status == TxStatus::Open;
         match (text, control) {
             (_, Control::None) => across.is_local |= demand.verdict.effects.has(LASTS),

@@ -1,7 +1,7 @@
 //! Requests that are judged once more: right behind a definition nothing is known of the catalog, and what calls a function
 //! counts as a write. A transaction that uses both servers would be refused for that, which a moment later is not.
 
-use super::{Session, Stop, held::Held, reply, request::Request};
+use super::{Session, Stop, reply, request::Request};
 use crate::{
     pool::Refusal,
     route::{Demand, Target},
@@ -62,9 +62,6 @@ impl Session {
     async fn judge_anew(&mut self, request: Request) -> Result<Demand, Stop> {
         let catalog = self.view.catalog.clone();
         let waited = self.wait(std::pin::pin!(catalog.known())).await?;
-        if let Some(Held { who, leased, .. }) = self.held_if_any() {
-            who.key.holds(&leased.cancel);
-        }
         // The statement has not begun: cancelled, it is refused, and its transaction has failed.
         if waited.is_none() {
             let snapshot = &self.view.snapshot;

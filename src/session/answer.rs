@@ -238,6 +238,8 @@ impl Session {
         let ends = matches!(self.hold.transaction, LocalTransaction::Lost(_))
             && self.judge().begins_with_end(request);
         self.close_before_refusal(request);
+        // What follows goes where it belongs.
+        self.under_way.is_repeated = false;
         if let Some(across) = &mut self.hold.across {
             // Nothing was done that the other server is to be told of.
             across.echo = None;

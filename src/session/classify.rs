@@ -168,6 +168,13 @@ impl<'a> Judge<'a> {
         (judged, self.view.catalog.epoch_of(text))
     }
 
+    /// The verdict of a text, and the versions of all that it depends on: taken before it, so that one which has changed meanwhile
+    /// is known to be old.
+    pub(super) fn judged(self, text: &[u8]) -> (Verdict, (u64, u64)) {
+        let epochs = self.epochs(text);
+        (self.verdict(text), epochs)
+    }
+
     pub(super) fn extended_demand(self, request: Request, unjudged: &mut Unjudged) -> Result<Demand, Ended> {
         let mut demand = Demand::none();
         // One Parse is the rule, and needs no list.

@@ -90,6 +90,7 @@ impl Rewriting<'_> {
         request: Request,
         rewrite: &mut Rewrite<'_>,
     ) -> Result<(), Stop> {
+        self.close_surplus(rewrite);
         if request.streaming > 0 {
             // It is one message and no other.
             return match self.rewrite_streamed(messages, request, rewrite)? {
@@ -101,7 +102,6 @@ impl Rewriting<'_> {
                 Done::Changed => Err(reply::plan_changed().into()),
             };
         }
-        self.close_surplus(rewrite);
         let mut rest = Messages::of(messages);
         loop {
             let from = rest.rest();
@@ -200,14 +200,14 @@ impl Rewriting<'_> {
         rewrite: &mut Rewrite<'_>,
     ) -> Result<Done, Stop> {
         if parse.name.is_empty() {
-            let hash = self.own.remember_unnamed(parse.body);
+            let hash = self.own.remember_unnamed(parse.body, self.view.snapshot.catalogs.generation());
             self.leased.statements.unnamed = UnnamedText::Kept(hash);
             rewrite.send(whole);
             rewrite.pass(Awaits::Parse);
             return Ok(Done::Sent);
         }
         let judge = self.judge();
-        let judged = (judge.verdict(parse.text), judge.epochs(parse.text));
+        let judged = judge.judged(parse.text);
         let is_own = self.means_its_own(rewrite);
         let statement = self.own.remember_named(parse, judged, is_own, self.view)?;
         let name: Box<[u8]> = key(parse.name).into();
@@ -384,7 +384,7 @@ impl Rewriting<'_> {
         let (mut last, mut count) = (None, 0);
         for framed in Messages::of(&inbox[..request.len]) {
             if let ClientMessage::Parse(parse) = framed?.message {
-                last = Some(self.own.remember_unnamed(parse.body));
+                last = Some(self.own.remember_unnamed(parse.body, self.view.snapshot.catalogs.generation()));
                 count += 1;
             }
         }
@@ -407,11 +407,11 @@ impl Session {
     /// Remembers the statement of a Parse that is answered here.
     pub(super) fn remember_parsed(&mut self, parse: Parse<'_>) -> Result<(), Stop> {
         if parse.name.is_empty() {
-            self.own.remember_unnamed(parse.body);
+            self.own.remember_unnamed(parse.body, self.view.snapshot.catalogs.generation());
             return Ok(());
         }
         let judge = self.judge();
-        let judged = (judge.verdict(parse.text), judge.epochs(parse.text));
+        let judged = judge.judged(parse.text);
         let is_own = means_its_own(&self.hold.transaction, self.hold.backend());
         self.own.remember_named(parse, judged, is_own, &self.view)?;
         Ok(())

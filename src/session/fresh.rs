@@ -305,7 +305,7 @@ impl Session {
     }
 
     /// The session does not keep to its replica any more: whatever it has seen there must be where it reads next.
-    fn leave_replica(&mut self) {
+    pub(super) fn leave_replica(&mut self) {
         if self.own.replica.take().is_some() {
             self.own.floor = self.view.snapshot.causal.stamps.now();
         }

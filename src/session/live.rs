@@ -22,7 +22,8 @@ impl Session {
 
     /// Goes over to the snapshot in force, where a pool of the old one has been moved to. `None` if it is not there.
     pub(crate) fn follow(&mut self, pool: PoolId) -> Option<PoolId> {
-        if self.view.live.is_current(&self.view.snapshot) {
+        // What is held already is of the old snapshot's pools, and its transaction goes on there.
+        if self.view.live.is_current(&self.view.snapshot) || self.hold.is_both() {
             return None;
         }
         let name = self.view.snapshot.pool(pool).name.clone();
@@ -38,6 +39,8 @@ impl Session {
             return;
         }
         self.who.bound = bound.flatten();
+        // Replicas are known by their positions.
+        self.leave_replica();
         let old = std::mem::replace(&mut self.view.snapshot, new);
         let snapshot = &self.view.snapshot;
         // Positions of pools mean something else now.

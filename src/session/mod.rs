@@ -254,18 +254,18 @@ impl SessionStatements {
 struct UnnamedStatement {
     /// Text, zero, and the parameter types: the Parse message's body without its name.
     body: Vec<u8>,
-    /// The hash of the settings that it was parsed by, as far as they decide what it means.
-    settings: u64,
-    /// The hash of body and settings.
+    /// The hash of the settings and definitions that it was parsed by, as far as they decide what it means.
+    world: u64,
+    /// The hash of body and world.
     hash: u64,
     /// The shape that the client was told of.
     told: Shape,
 }
 
 impl UnnamedStatement {
-    /// Whether it is of this Parse message's body without its name, by these settings.
-    fn is(&self, body: &[u8], settings: u64) -> bool {
-        self.settings == settings && self.body == body
+    /// Whether it is of this Parse message's body without its name, in this world.
+    fn is(&self, body: &[u8], world: u64) -> bool {
+        self.world == world && self.body == body
     }
 
     fn text(&self) -> &[u8] {

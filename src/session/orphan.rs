@@ -17,14 +17,16 @@ use super::{
 };
 use crate::{
     route::Demand,
-    sql::{Class, Reason},
+    sql::{Class, Effects, Reason},
 };
 
 impl Session {
     /// A request is looked at: whether nothing of it, nor of what runs already, can have an effect.
     pub(super) fn note_only_reads(&mut self, demand: &Demand) {
         let verdict = &demand.verdict;
-        let reads = verdict.class == Class::Read && verdict.reason == Reason::ReadOnly;
+        let reads = verdict.class == Class::Read
+            && verdict.reason == Reason::ReadOnly
+            && !verdict.effects.has(Effects::UNPROVEN);
         self.under_way.only_reads = reads && (self.under_way.only_reads || !self.hold.is_amid_pipeline());
     }
 

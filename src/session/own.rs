@@ -18,6 +18,9 @@ use crate::{
 /// Names of custom settings that are kept of one session; more than these cannot be carried.
 const CUSTOM_SETTINGS_MAX: usize = 100;
 
+/// Spreads a small number over the bits of a hash.
+const GENERATION_FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
+
 /// The part of a session that is the same on any backend.
 #[derive(Debug)]
 pub(super) struct Own {
@@ -91,23 +94,24 @@ impl Own {
         if is_elsewhere { !hash } else { hash }
     }
 
-    /// Remembers the unnamed statement of this text, behind which come a zero and the parameter types.
-    pub(super) fn remember_unnamed(&mut self, body: &[u8]) -> u64 {
-        let settings = self.parse_hash();
+    /// Remembers the unnamed statement of this text, behind which come a zero and the parameter types. Definitions have changed so
+    /// often (`generation`): of what another session has parsed before, the server would go on to use the old columns.
+    pub(super) fn remember_unnamed(&mut self, body: &[u8], generation: u64) -> u64 {
+        let world = self.parse_hash() ^ generation.wrapping_mul(GENERATION_FACTOR);
         let statements = self.statements.get_or_insert_default();
         // Many parse the same text again and again.
-        if let Some(known) = statements.unnamed.as_mut().filter(|known| known.is(body, settings)) {
+        if let Some(known) = statements.unnamed.as_mut().filter(|known| known.is(body, world)) {
             known.told = Shape::default();
             return known.hash;
         }
         let mut hasher = foldhash::fast::FixedState::default().build_hasher();
         hasher.write(body);
-        hasher.write_u64(settings);
+        hasher.write_u64(world);
         let hash = hasher.finish();
         let mut kept = statements.unnamed.take().map(|unnamed| unnamed.body).unwrap_or_default();
         kept.clear();
         kept.extend_from_slice(body);
-        statements.unnamed = Some(UnnamedStatement { body: kept, settings, hash, told: Shape::default() });
+        statements.unnamed = Some(UnnamedStatement { body: kept, world, hash, told: Shape::default() });
         hash
     }
 
@@ -124,6 +128,11 @@ impl Own {
     /// Whether the session counts as a worker's at `now`.
     pub(super) fn works_at(&self, now: impl FnOnce() -> Moment) -> bool {
         self.seldom.as_ref().and_then(|seldom| seldom.worker_until).is_some_and(|until| now() < until)
+    }
+
+    /// Whether the session has asked for a pool that may have other tables than the primary.
+    pub(super) fn asks_for_pool(&self) -> bool {
+        matches!(self.asked, Some(Hint::Job | Hint::Pool(_)))
     }
 
     /// A backend that was lost has told the client of these parameters.

@@ -292,6 +292,10 @@ impl Leased {
     /// After a transaction: what it has parsed for itself is used no more.
     pub(super) fn end_statements(&mut self) {
         self.statements.end_transaction();
+        // The unnamed one is of whoever says the same text next, and was perhaps parsed by what SET LOCAL had set.
+        if self.left.effects.has(Effects::LOCAL) && self.statements.unnamed != UnnamedText::Streamed {
+            self.statements.unnamed = UnnamedText::None;
+        }
         self.left.may_discard = false;
     }
 }

@@ -167,7 +167,10 @@ impl Session {
             if self.may_leave_queue() { Poll::Ready(Err(Ended::ByClient)) } else { Poll::Pending }
         })
         .await;
-        self.who.key.holds_none();
+        match &self.hold.leased {
+            Some(leased) => self.who.key.holds(&leased.cancel),
+            None => self.who.key.holds_none(),
+        }
         outcome
     }
 
@@ -175,6 +178,7 @@ impl Session {
     pub(crate) async fn drop_streaming(&mut self) -> Result<(), Ended> {
         while self.client.streaming > 0 {
             poll_fn(|cx| {
+                self.attend()?;
                 let mut scratch = Scratch::default();
                 let len = ready!(self.client.poll_read(cx, &mut scratch)).map_err(Ended::ClientIo)?;
                 if len == 0 {

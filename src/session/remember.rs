@@ -94,14 +94,16 @@ impl Own {
 
     /// The server has skipped messages of the client, or failed at its Parse: what they had done to the client's
     /// statements is undone.
-    pub(super) fn undo(&mut self, undone: Vec<Undo>) {
+    pub(super) fn undo(&mut self, undone: Vec<Undo>, view: &View) {
         for undo in undone.into_iter().rev() {
             let Some(SessionStatements { named, .. }) = self.statements.as_deref_mut() else { return };
             match undo {
                 Undo::Parse(name) => drop(named.remove(&name)),
                 Undo::Close(name, statement) => drop(named.insert(name, statement)),
                 // It was read once, so it can be again.
-                Undo::CloseUnnamed(body) => drop(self.remember_unnamed(&body)),
+                Undo::CloseUnnamed(body) => {
+                    self.remember_unnamed(&body, view.snapshot.catalogs.generation());
+                }
             }
         }
     }

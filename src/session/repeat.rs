@@ -38,6 +38,7 @@ impl Held<'_> {
             && !self.leased.is_pinned()
             && !self.leased.is_kept
             && !self.under_way.was_in_transaction
+            && !self.own.asks_for_pool()
             && (!self.is_amid_pipeline() || self.has_told_nothing())
     }
 

@@ -150,7 +150,12 @@ pub(crate) fn refused(pool: &str, refusal: &Refusal) -> Reply {
         Refusal::Cancelled => Reply::new("57014", "canceling statement due to user request", ""),
         Refusal::Paused { .. } | Refusal::Disabled => held_back(pool, refusal),
         // Only if the pool that has taken its place is not to be found.
-        Refusal::Moved | Refusal::Closing => shutting_down(),
+        Refusal::Moved => Reply::new(
+            "40001",
+            format!("pool \"{pool}\" was moved to another server during the transaction"),
+            "The transaction is rolled back. Run it again.",
+        ),
+        Refusal::Closing => shutting_down(),
     }
 }
 

@@ -51,10 +51,10 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
     }
     // What is refused from here on was not sent. A block and not a function, whose arguments would be kept twice.
     let served = async {
-        session.hold.transaction.check()?;
         if session.waits_to_know(request, &demand) {
             demand = Box::pin(session.wait_to_know(request, demand)).await?;
         }
+        session.hold.transaction.check()?;
         match session.target(request, &demand) {
             Target::Held => session.held().stays(&demand),
             Target::Pool(pool) => {

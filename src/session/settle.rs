@@ -261,7 +261,7 @@ impl Held<'_> {
         }
         own.note_statements(leased, &mut news);
         leased.forget_unparsed(&news.not_parsed);
-        own.undo(news.undone);
+        own.undo(news.undone, view);
         for id in &news.not_closed {
             leased.statements.insert(*id);
         }

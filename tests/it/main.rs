@@ -55,6 +55,7 @@ mod reload;
 mod repeats;
 mod repeats_lost;
 mod replicas;
+mod reused;
 mod routing;
 mod shares;
 mod silence;

@@ -1,6 +1,7 @@
 //! Transactions and sessions that use the application's server and that of the jobs at once: what is kept whole, and what
 //! is refused because it could not be.
 
+mod moved;
 mod refused;
 mod scripts;
 
