@@ -100,6 +100,7 @@ async fn nothing_of_anybodys_values_is_shown() {
     }
     client.parse("", "SELECT $1::text, pg_sleep(0.002)").bind("", "", &[Some(SECRET)]).execute("", 0).sync();
     client.finish().await;
+    client.settle().await;
     let (all, slow) = (show(&mut console, "QUERIES").await, show(&mut console, "SLOW").await);
     assert!(all.len() > 6 && !slow.is_empty(), "{all:?} {slow:?}");
     for row in all.iter().chain(&slow) {
@@ -233,6 +234,7 @@ async fn statistics_can_be_switched_off_and_on() {
         start_with(|config| config.set("statistics", "queries", 0).set("statistics", "slow_statement", "0s"));
     let mut client = RawClient::app(proxy.port()).await;
     client.ask("SELECT 1, pg_sleep(0.01)").await;
+    client.settle().await;
     let mut console = console(&proxy).await;
     assert!(show(&mut console, "QUERIES").await.is_empty());
     let config = super::of_primary(&primary).set("statistics", "slow_statement", "5ms").set(
@@ -244,6 +246,7 @@ async fn statistics_can_be_switched_off_and_on() {
     for at in 0..4 {
         client.ask(&format!("SELECT {at} AS a{at}, pg_sleep(0.01)")).await;
     }
+    client.settle().await;
     let slow: Vec<_> = show(&mut console, "SLOW").await.into_iter().map(|row| row["query"].clone()).collect();
     assert_eq!(slow, ["SELECT ? AS a3, pg_sleep(?)", "SELECT ? AS a2, pg_sleep(?)"], "the last ones");
     expect(&mut console, "SELECT ? AS a0, pg_sleep(?)", [("calls", "1")]).await;

@@ -105,12 +105,14 @@ async fn slow_statements_are_logged_with_what_is_asked_for() {
     let (primary, mut proxy) = start();
     let mut client = RawClient::app(proxy.port()).await;
     client.ask("SELECT 'none', pg_sleep(0.01)").await;
+    client.settle().await;
     let slow = |percent: i64| {
         let config = of_primary(&primary).set("log", "slow_statement", "5ms");
         config.set("log", "slow_sample_percent", percent)
     };
     proxy.reload_to(&slow(0)).await;
     client.ask("SELECT 'left out', pg_sleep(0.01)").await;
+    client.settle().await;
     proxy.reload_to(&slow(100)).await;
     client.ask("SELECT 'quick'").await;
     client.ask("SELECT 'one' AS first, pg_sleep(0.01)").await;
