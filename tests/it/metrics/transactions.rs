@@ -65,7 +65,7 @@ async fn a_transaction_takes_from_its_first_statement_to_its_last() {
     client.parse("", "INSERT INTO t VALUES (3)").bind("", "", &[]).execute("", 0).flush_message();
     client.flush().await;
     client.expect("12C").await;
-    client.parse("", "INSERT INTO t VALUES (4)").bind("", "", &[]).execute("", 0).sync();
+    client.parse("", "INSERT INTO t VALUES (4)").bind("", "", &[]).execute("", 0);
     client.finish().await;
     wait_for(&proxy, "transaction", "write", before + 1).await;
     client.ask("INSERT INTO t VALUES (5); INSERT INTO t VALUES (6)").await;

@@ -117,7 +117,14 @@ async fn slow_statements_are_logged_with_what_is_asked_for() {
     client.ask("SELECT 'quick'").await;
     client.ask("SELECT 'one' AS first, pg_sleep(0.01)").await;
     proxy.wait_for_log("SELECT ? AS first").await;
-    assert_eq!(proxy.log().matches("a slow statement").count(), 1, "{}", proxy.log());
+    let log = proxy.log();
+    assert!(!log.contains("query=\"SELECT ?, pg_sleep(?)\""), "before, and left out: {log}");
+    // What was meant to be quick may have been slow, on a machine that has other things to do.
+    for line in log.lines().filter(|line| line.contains("a slow statement")) {
+        let took =
+            line.split("took_ms=\"").nth(1).and_then(|rest| rest.split('"').next()?.parse::<f64>().ok());
+        assert!(took.is_some_and(|took| took >= 5.0), "{line}");
+    }
     assert!(!proxy.log().contains("'one'"));
     proxy.reload_to(&slow(100).set("log", "slow_values", true)).await;
     client.ask("SELECT 'two' AS second, pg_sleep(0.01)").await;
@@ -125,8 +132,7 @@ async fn slow_statements_are_logged_with_what_is_asked_for() {
     client
         .parse("", "SELECT $1::text AS third, pg_sleep(0.01)")
         .bind("", "", &[Some("three")])
-        .execute("", 0)
-        .sync();
+        .execute("", 0);
     client.finish().await;
     proxy.wait_for_log("SELECT $1::text AS third").await;
     let log = proxy.log();
@@ -134,11 +140,7 @@ async fn slow_statements_are_logged_with_what_is_asked_for() {
     assert!(line.contains("three") && line.contains("class=\"") && line.contains("took_ms="), "{line}");
     // No more than some in a second, and those left out are counted.
     for at in 0..60 {
-        client
-            .parse("", &format!("SELECT {at} AS many, pg_sleep(0.006)"))
-            .bind("", "", &[])
-            .execute("", 0)
-            .sync();
+        client.parse("", &format!("SELECT {at} AS many, pg_sleep(0.006)")).bind("", "", &[]).execute("", 0);
         client.finish().await;
     }
     eventually("lines come again", Duration::from_secs(10), async || {
