@@ -41,7 +41,10 @@ impl Session {
 
     /// A request has come.
     pub(crate) fn note_arrival(&mut self) {
-        self.under_way.tally().began = Some(clock::last_tick());
+        let tally = self.under_way.tally();
+        if !tally.has_begun {
+            tally.began = Some(clock::last_tick());
+        }
     }
 
     /// Counts bytes that the client has sent.
@@ -74,7 +77,7 @@ impl Held<'_> {
 
     /// Counts a request for the metrics, and notes where it begins.
     pub(super) fn count(&mut self, request: Request, demand: &Demand) {
-        if demand.statements > 0 {
+        if demand.statements > 0 && !self.under_way.tally().has_begun {
             self.requests().count(demand.verdict.class, demand.verdict.reason);
         }
         let was_pinned = self.leased.is_pinned();
@@ -147,6 +150,10 @@ impl Session {
     /// Notes how long a request took, and what has come of it; and its transaction, if that has ended with it, unless that was
     /// noted when the backend was given back.
     pub(crate) fn took(&mut self, demand: &Demand) {
+        let tally = self.under_way.tally();
+        if tally.has_begun && !tally.failed {
+            return;
+        }
         let start = self.under_way.tally().arrival();
         let class = demand.verdict.class;
         let goes_on = self.held_if_any().is_some_and(|held| held.leased.note_part(start, class));

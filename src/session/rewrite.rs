@@ -103,12 +103,19 @@ pub(super) struct Rewritten {
     pub(super) risk: Option<(Risk, usize)>,
     /// Only so many bytes of the request are sent.
     pub(super) cut: Option<usize>,
+    /// Something of it is run.
+    executed: bool,
 }
 
 impl Rewritten {
     /// Whether all replies pass, and nothing is done about any of them.
     pub(super) fn passes(&self) -> bool {
         self.steps.is_empty() && self.parses == 0 && self.risk.is_none() && self.cut.is_none()
+    }
+
+    /// Whether nothing is sent but what must be known before any of the request is run.
+    pub(super) fn only_begins(&self) -> bool {
+        self.cut.is_some() && !self.executed
     }
 }
 
@@ -204,7 +211,7 @@ impl<'a> Rewrite<'a> {
         }
         let parses = self.passes[..self.passing].iter().filter(|awaits| **awaits == Awaits::Parse).count();
         let risk = self.risk.map(|(risk, at)| (risk, self.steps.len() - at));
-        Rewritten { steps: self.steps, parses, risk, cut: self.cut }
+        Rewritten { steps: self.steps, parses, risk, cut: self.cut, executed: self.executed }
     }
 }
 

@@ -73,6 +73,8 @@ impl Held<'_> {
         write_aliases(&aliases, &mut draft);
         let whole = request;
         let (written, request) = self.write_request(request, effects, &mut draft)?;
+        self.under_way.tally().has_begun =
+            matches!(&written, Written::Anew(rewritten) if rewritten.only_begins());
         if let Some(types) = &self.leased.types {
             localize_parses(types.map(), &mut draft);
         }

@@ -31,6 +31,8 @@ pub(super) struct Tally {
     pub(super) prepares: bool,
     /// The request goes on with a transaction that others before it were a part of.
     pub(super) is_part: bool,
+    /// Only what goes in front of its statements was sent: it is counted, and is noted when they have run.
+    pub(super) has_begun: bool,
     /// The session was pinned when it came.
     pub(super) was_pinned: bool,
     /// The literals and bound values, if they are to be logged.
@@ -84,6 +86,6 @@ impl Tally {
         }
         (self.rows, self.waited, self.failed) = (0, Duration::ZERO, false);
         (self.read_on, self.pool, self.values) = (None, None, None);
-        self.prepares = false;
+        (self.prepares, self.has_begun) = (false, false);
     }
 }

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import procrastinate
 import psycopg
@@ -19,8 +20,32 @@ from procrastinate.builtin_tasks import remove_old_jobs
 URL = os.environ["DATABASE_URL"]
 done: list[str] = []
 tries = 0
-connector = procrastinate.PsycopgConnector(conninfo=URL, min_size=1, max_size=6)
-app = procrastinate.App(connector=connector)
+# What the worker has come to: it listens, and has looked for a job since it was last woken, in vain.
+listens = waits = False
+
+
+class Connector(procrastinate.PsycopgConnector):
+    async def _loop_notify(self, **how: Any) -> None:
+        """Waits for notifications, once the server has been told to send them."""
+        global listens
+        listens = True
+        await super()._loop_notify(**how)
+
+
+app = procrastinate.App(connector=Connector(conninfo=URL, min_size=1, max_size=6))
+fetch_job = app.job_manager.fetch_job
+
+
+async def fetch(**what: Any) -> Any:
+    global waits
+    waits = False
+    job = await fetch_job(**what)
+    # Before anything else runs the worker forgets what it was woken by.
+    waits = job is None
+    return job
+
+
+app.job_manager.fetch_job = fetch
 
 
 @app.task(queue="q", name="plain")
@@ -52,7 +77,11 @@ async def count(what: str) -> int:
 
 @asynccontextmanager
 async def working(polling: float) -> AsyncIterator[None]:
-    """A worker that looks for jobs as often, in seconds."""
+    """A worker that looks for jobs as often, in seconds.
+
+    It may be left once it has begun: before that the word to stop is lost, or its row stays behind."""
+    global listens, waits
+    listens = waits = False
     work = app.run_worker_async(
         queues=["q"], install_signal_handlers=False, fetch_job_polling_interval=polling
     )
@@ -96,12 +125,20 @@ async def run() -> None:
         defer(connection, "rolled back")
         connection.rollback()
     names = ["plain", "with its transaction", "before the rest of its transaction"]
+    to_do = "procrastinate_jobs WHERE status = 'todo' AND scheduled_at IS NULL"
+
+    async def are_added() -> bool:
+        return await count(to_do) == len([*names, "retried"])
 
     async def at_rest() -> bool:
-        """All of these were done, and the worker has nothing more to look for."""
-        busy = "procrastinate_jobs WHERE status = 'doing' OR status = 'todo' AND scheduled_at IS NULL"
-        return set(names) <= set(done) and await count(busy) == 0
+        """All of these were done, and the worker waits to be woken.
 
+        It forgets what wakes it while it looks for a job and finds none, straight at a server, too."""
+        left = await count(f"{to_do} OR status = 'doing'")
+        return set(names) <= set(done) and left == 0 and listens and waits
+
+    # Nothing that the worker will be told of is about these.
+    await until("the first are added", are_added)
     # So long that only a notification can be in time.
     async with working(polling=600):
         await until("the first are done", at_rest)

@@ -336,7 +336,9 @@ async fn one_more_than_may_wait_is_refused_at_once_and_stays() {
 #[tokio::test]
 async fn who_has_waited_for_the_timeout_is_refused() {
     let primary = Postgres::start(Role::Primary);
-    let (proxy, mut holder) = held_pool(&primary, &[("wait_timeout", "300ms".into())]).await;
+    let (mut proxy, mut holder) = held_pool(&primary, &[("wait_timeout", "30s".into())]).await;
+    let config = ProxyConfig::primary_only(&primary).pool("primary", &["primary"], 1);
+    proxy.reload_to(&config.clone().set("pools.primary", "wait_timeout", "300ms")).await;
     let mut waiter = RawClient::app(proxy.port()).await;
     let before = Instant::now();
     waiter.query("SELECT 1").await;
@@ -347,6 +349,7 @@ async fn who_has_waited_for_the_timeout_is_refused() {
     assert!(message.starts_with("pool \"primary\" had no free connection within 0.3 s: 1 of 1"), "{message}");
     assert!(hint.contains("pools.primary.wait_timeout"), "{hint}");
     wait_for_waiting(&proxy, 0.0).await;
+    proxy.reload_to(&config.set("pools.primary", "wait_timeout", "30s")).await;
     holder.ask("COMMIT").await;
     assert_eq!(waiter.query_value("SELECT 2").await, "2");
 }

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, time::Duration};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role, Scratch, Stop, eventually,
+    Login, Message, Postgres, Proxy, ProxyConfig, RawClient, Role, Scratch, Stop, error_of, eventually,
 };
 
 const CONNECTS: &str = "bulkhead_backend_connects_total{pool=\"primary\",server=\"primary\"}";
@@ -203,15 +203,17 @@ async fn a_full_pool_refuses_a_login_as_it_refuses_a_statement() {
     let primary = Postgres::start(Role::Primary);
     let config = ProxyConfig::primary_only(&primary)
         .set("auth", "reprove_after", "0s")
-        .set("pools.primary", "wait_timeout", "300ms")
+        .set("pools.primary", "wait_timeout", "30s")
         .pool("primary", &["primary"], 1);
-    let proxy = Proxy::start(&config.to_toml());
+    let mut proxy = Proxy::start(&config.to_toml());
     let mut holder = RawClient::app(proxy.port()).await;
-    holder.ask("BEGIN; SELECT 1").await;
+    assert_eq!(error_of(&holder.ask("BEGIN; SELECT 1").await), None);
+    proxy.reload_to(&config.clone().set("pools.primary", "wait_timeout", "300ms")).await;
     let refused = try_login(proxy.port(), Login::App).await.err().expect("there is no place");
     assert_eq!(refused.field(b'C').as_deref(), Some("53300"), "{refused:?}");
     assert!(refused.field(b'M').is_some_and(|text| text.contains("pool \"primary\"")), "{refused:?}");
     assert_eq!(holder.query_value("SELECT 1").await, "1", "who is in is not disturbed");
+    proxy.reload_to(&config).await;
     holder.ask("COMMIT").await;
     assert!(try_login(proxy.port(), Login::App).await.is_ok());
 }

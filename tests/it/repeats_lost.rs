@@ -16,6 +16,13 @@ const LOST: [&str; 2] = ["57P01", "08006"];
 /// Whoever waits for the table that is locked.
 const WAITS: &str = "wait_event_type = 'Lock' AND query LIKE '%locked%'";
 
+/// How many hold the lock on the table.
+const LOCKED: &str = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted \
+                      AND relation = 'locked'::regclass";
+
+/// Enough for every connection to be known.
+const ROUNDS: usize = 10;
+
 fn repeats(reason: &str) -> String {
     format!("bulkhead_repeats_total{{reason=\"{reason}\"}}")
 }
@@ -50,10 +57,8 @@ async fn lock(primary: &Postgres, replica: Option<&Postgres>) -> tokio_postgres:
     if let Some(replica) = replica {
         // A commit takes the lock along to the replica.
         primary.query("CREATE TABLE IF NOT EXISTS flushed (); INSERT INTO flushed DEFAULT VALUES").await;
-        let held = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted \
-                    AND relation = 'locked'::regclass";
         eventually("the table is locked on the replica", SOON, async || {
-            (replica.value(held).await == "1").then_some(())
+            (replica.value(LOCKED).await == "1").then_some(())
         })
         .await;
     }
@@ -178,6 +183,41 @@ const FAULTS: [Fault; 5] = [
     Fault::Reset,
 ];
 
+/// A client with what it is called, how it says a read, how many answers that has, and what is in them.
+type Reader = (&'static str, RawClient, Say, usize, Vec<&'static str>);
+
+/// Has all of them read what is locked, on the replica. A connection that was made just now may not be known in time to be
+/// at the replica, and its read goes to the primary: then all are let go, and read again by connections that are known.
+async fn wait_on_replica(cluster: &Cluster, clients: &mut [Reader]) -> tokio_postgres::Client {
+    let waiting = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND {WAITS}");
+    let count = async |server: &Postgres| server.value(&waiting).await.parse::<usize>().expect("a count");
+    for _ in 0..ROUNDS {
+        let holder = lock(&cluster.primary, Some(&cluster.replica)).await;
+        for (_, client, say, ..) in &mut *clients {
+            say(client);
+            client.flush().await;
+        }
+        let there = eventually("all of them wait", SOON, async || {
+            let there = count(&cluster.replica).await;
+            (there + count(&cluster.primary).await == clients.len()).then_some(there)
+        })
+        .await;
+        if there == clients.len() {
+            return holder;
+        }
+        drop(holder);
+        for (what, client, _, answers, expected) in &mut *clients {
+            let answer = read_answers(client, *answers).await;
+            assert_eq!(values(&answer), *expected, "{what}");
+        }
+        eventually("the replica has let go of the table", SOON, async || {
+            (cluster.replica.value(LOCKED).await == "0").then_some(())
+        })
+        .await;
+    }
+    panic!("not all of them read on the replica");
+}
+
 /// All at once, whatever ends their connections: none of the clients notices.
 #[tokio::test]
 async fn reads_of_a_replica_that_is_gone_are_run_on_the_primary() {
@@ -200,12 +240,7 @@ async fn reads_of_a_replica_that_is_gone_are_run_on_the_primary() {
         for (what, say, answers, expected) in reads() {
             clients.push((what, reader(&proxy).await, say, answers, expected));
         }
-        let holder = lock(&cluster.primary, Some(&cluster.replica)).await;
-        for (_, client, say, ..) in &mut clients {
-            say(client);
-            client.flush().await;
-        }
-        cluster.replica.wait_for_app_backends(WAITS, clients.len()).await;
+        let holder = wait_on_replica(&cluster, &mut clients).await;
         fault.bring(&cluster.replica, &relay).await;
         cluster.primary.wait_for_app_backends(WAITS, clients.len()).await;
         drop(holder);

@@ -50,14 +50,16 @@ async fn wrong_startup_parameters_end_the_login() {
 #[tokio::test]
 async fn known_startup_parameters_need_no_server() {
     let primary = Postgres::start(Role::Primary);
-    let proxy = Proxy::start(&config(&primary, 1).set("pools.primary", "wait_timeout", "300ms").to_toml());
+    let config = config(&primary, 1).set("pools.primary", "wait_timeout", "30s");
+    let mut proxy = Proxy::start(&config.to_toml());
     let known =
         [("client_encoding", "UTF8"), ("application_name", "first"), ("options", "-c lock_timeout=3s")];
     drop(login(&proxy, &known).await);
     let mut holder = login(&proxy, &known).await;
     holder.ask("BEGIN").await;
-    holder.ask("SELECT 1 FOR UPDATE").await;
+    assert_eq!(error_code(&holder.ask("SELECT 1 FOR UPDATE").await), None);
     // The only connection is taken.
+    proxy.reload_to(&config.clone().set("pools.primary", "wait_timeout", "300ms")).await;
     let other_name = [known[0], ("application_name", "second of 7"), known[2]];
     let mut client = login(&proxy, &other_name).await;
     assert_eq!(client.parameter("application_name"), Some("second of 7"));
@@ -65,6 +67,7 @@ async fn known_startup_parameters_need_no_server() {
     let asked =
         try_login(&proxy, &[("options", "-c work_mem=3MB")]).await.err().expect("nobody can be asked");
     assert_eq!(asked.field(b'C').as_deref(), Some("53300"));
+    proxy.reload_to(&config).await;
     holder.ask("ROLLBACK").await;
     assert_eq!(client.query_value("SHOW application_name").await, "second of 7");
     assert_eq!(client.query_value("SHOW lock_timeout").await, "3s");

@@ -179,6 +179,7 @@ async fn who_waits_for_whom_is_told() {
     assert_eq!(events["events"][0]["fields"]["pool"], "primary", "{events}");
     holds.ask("COMMIT").await;
     assert_eq!(waits.read_error().await, None);
+    waits.settle().await;
     let health = get(&proxy, "/api/v1/health").await.json();
     assert_eq!((&health["level"], &health["summary"]), (&"ok".into(), &"All well".into()), "{health}");
     let pool = &get(&proxy, "/api/v1/pools").await.json()["pools"][0];

@@ -63,9 +63,12 @@ async fn a_server_is_restarted_in_a_pause_and_no_client_notices() {
         let databases = table(&mut console, "SHOW DATABASES").await;
         assert_eq!(databases.value(&[("name", "primary")], "paused"), "1");
         assert_eq!(table(&mut console, "SHOW STATE").await.value(&[("key", "paused")], "value"), "yes");
-        let waiting = table(&mut console, "SHOW CLIENTS").await;
         let is_waiting = |row: &&Vec<Option<String>>| row[4].as_deref() == Some("waiting");
-        assert_eq!(waiting.rows.iter().filter(is_waiting).count(), 8, "{waiting:?}");
+        eventually("every client waits", SOON, async || {
+            let clients = table(&mut console, "SHOW CLIENTS").await;
+            (clients.rows.iter().filter(is_waiting).count() == 8).then_some(())
+        })
+        .await;
         assert_eq!(refused(&mut console, "PAUSE").await[0], "55000");
         assert_eq!(done(&mut console, "RESUME").await, "RESUME");
         at_least(at + 50).await;

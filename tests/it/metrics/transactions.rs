@@ -45,8 +45,11 @@ async fn a_transaction_takes_from_its_first_statement_to_its_last() {
     client.ask("INSERT INTO t VALUES (2)").await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     client.ask("SELECT count(*) FROM t").await;
+    client.settle().await;
     assert_eq!(of(&proxy, "transaction", "write").await.0, 1, "it is not over");
     client.ask("COMMIT").await;
+    // It is over behind the answer.
+    client.settle().await;
     let at_most = since.elapsed().as_secs_f64();
     let seconds = wait_for(&proxy, "transaction", "write", 2).await;
     assert!((0.2..=at_most).contains(&(seconds - before)), "{seconds} - {before}, at most {at_most}");
@@ -54,6 +57,7 @@ async fn a_transaction_takes_from_its_first_statement_to_its_last() {
     assert!(of_requests < seconds - 0.1, "{of_requests} of {seconds}");
     // COMMIT is a request of its own class, and no transaction.
     wait_for(&proxy, "request", "neutral", 1).await;
+    client.settle().await;
     assert_eq!(of(&proxy, "transaction", "neutral").await.0, 0);
 
     // A pipeline with a Flush in its middle is one transaction; so is a text of several statements.
@@ -61,7 +65,7 @@ async fn a_transaction_takes_from_its_first_statement_to_its_last() {
     client.parse("", "INSERT INTO t VALUES (3)").bind("", "", &[]).execute("", 0).flush_message();
     client.flush().await;
     client.expect("12C").await;
-    client.parse("", "INSERT INTO t VALUES (4)").bind("", "", &[]).execute("", 0).sync();
+    client.parse("", "INSERT INTO t VALUES (4)").bind("", "", &[]).execute("", 0);
     client.finish().await;
     wait_for(&proxy, "transaction", "write", before + 1).await;
     client.ask("INSERT INTO t VALUES (5); INSERT INTO t VALUES (6)").await;

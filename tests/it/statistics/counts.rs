@@ -33,10 +33,10 @@ async fn requests_of_either_protocol_are_counted_by_their_text() {
     let select = "SELECT a FROM counted WHERE a > $1";
     for name in ["s", "s", ""] {
         let mut other = RawClient::app(proxy.port()).await;
-        other.parse(name, select).describe(b'S', name).sync();
+        other.parse(name, select).describe(b'S', name);
         other.finish().await;
         for _ in 0..2 {
-            other.bind("", name, &[Some("0")]).execute("", 0).sync();
+            other.bind("", name, &[Some("0")]).execute("", 0);
             assert_eq!(error_of(&other.finish().await), None);
         }
     }
@@ -47,13 +47,13 @@ async fn requests_of_either_protocol_are_counted_by_their_text() {
     client.ask("SELECT 2 / 0").await;
     expect(&mut console, "SELECT ? / ?", [("calls", "2"), ("errors", "2"), ("rows", "0")]).await;
     // A portal that is read in parts.
-    client.parse("", select).bind("", "", &[Some("0")]).execute("", 1).sync();
+    client.parse("", select).bind("", "", &[Some("0")]).execute("", 1);
     assert_eq!(error_of(&client.finish().await), None);
     expect(&mut console, select, [("calls", "7"), ("rows", "24")]).await;
     client.ask("BEGIN").await;
-    client.parse("", select).bind("p", "", &[Some("0")]).execute("p", 3).sync();
+    client.parse("", select).bind("p", "", &[Some("0")]).execute("p", 3);
     assert_eq!(error_of(&client.finish().await), None);
-    client.execute("p", 3).sync();
+    client.execute("p", 3);
     assert_eq!(error_of(&client.finish().await), None);
     client.ask("COMMIT").await;
     // The rows of a portal are told with its end.
@@ -98,8 +98,9 @@ async fn nothing_of_anybodys_values_is_shown() {
     ] {
         client.ask(&sql).await;
     }
-    client.parse("", "SELECT $1::text, pg_sleep(0.002)").bind("", "", &[Some(SECRET)]).execute("", 0).sync();
+    client.parse("", "SELECT $1::text, pg_sleep(0.002)").bind("", "", &[Some(SECRET)]).execute("", 0);
     client.finish().await;
+    client.settle().await;
     let (all, slow) = (show(&mut console, "QUERIES").await, show(&mut console, "SLOW").await);
     assert!(all.len() > 6 && !slow.is_empty(), "{all:?} {slow:?}");
     for row in all.iter().chain(&slow) {
@@ -110,6 +111,41 @@ async fn nothing_of_anybodys_values_is_shown() {
     assert!(slow.iter().any(|row| row["query"] == "SELECT $1::text, pg_sleep(?)"), "{slow:?}");
     proxy.wait_for_log("SELECT $1::text, pg_sleep(?)").await;
     assert!(!proxy.log().contains(SECRET), "{}", proxy.log());
+}
+
+/// Another connection is asked for a statement's columns before the statement is run there.
+#[tokio::test]
+async fn a_call_that_is_sent_in_two_steps_is_one() {
+    let (_primary, proxy) =
+        start_with(|config| config.pool("primary", &["primary"], 3).set("limits", "catalog_refresh", "1h"));
+    let mut console = console(&proxy).await;
+    let mut client = RawClient::app(proxy.port()).await;
+    let read = r#"bulkhead_requests_total{class="read",pool="primary",reason="read_only"}"#;
+    eventually("reads are known", std::time::Duration::from_secs(20), async || {
+        client.ask("SELECT count(*) FROM generate_series(1, 2)").await;
+        proxy.metric(read).await.filter(|count| *count > 0.0)
+    })
+    .await;
+    let select = "SELECT n FROM generate_series(1, $1) AS n";
+    client.parse("s", select).describe(b'S', "s");
+    assert_eq!(error_of(&client.finish().await), None);
+    let pid = client.query_value("SELECT pg_backend_pid()").await;
+    client.settle().await;
+    // One of them has the connection that knows the statement.
+    let mut others = [RawClient::app(proxy.port()).await, RawClient::app(proxy.port()).await];
+    let mut pids = Vec::new();
+    for other in &mut others {
+        other.ask("BEGIN").await;
+        pids.push(other.query_value("SELECT pg_backend_pid()").await);
+    }
+    assert!(pids.contains(&pid), "{pids:?} without {pid}");
+    let before = proxy.metric(read).await.expect("it is there");
+    client.bind("", "s", &[Some("4")]).execute("", 0);
+    assert_eq!(error_of(&client.finish().await), None);
+    client.settle().await;
+    assert_eq!(proxy.metric(read).await, Some(before + 1.0));
+    let shown = "SELECT n FROM generate_series(?, $1) AS n";
+    expect(&mut console, shown, [("calls", "1"), ("rows", "4"), ("errors", "0")]).await;
 }
 
 #[tokio::test]
@@ -159,19 +195,22 @@ async fn a_pin_is_told_of_the_statement_that_left_something() {
 
 #[tokio::test]
 async fn waits_and_refusals_are_told() {
-    let (_primary, proxy) = start_with(|config| {
-        config.pool("primary", &["primary"], 1).set("pools.primary", "wait_timeout", "300ms")
-    });
+    let with_timeout = |config: ProxyConfig, timeout: &str| {
+        config.pool("primary", &["primary"], 1).set("pools.primary", "wait_timeout", timeout)
+    };
+    let (primary, mut proxy) = start_with(|config| with_timeout(config, "30s"));
     let mut console = console(&proxy).await;
     let (mut holder, mut other) = (RawClient::app(proxy.port()).await, RawClient::app(proxy.port()).await);
     holder.ask("SELECT 1").await;
     holder.ask("BEGIN").await;
-    holder.ask("CREATE TABLE held (a int)").await;
+    assert_eq!(error_of(&holder.ask("CREATE TABLE held (a int)").await), None);
+    proxy.reload_to(&with_timeout(super::of_primary(&primary), "300ms")).await;
     let refusal = error_of(&other.ask("SELECT 1 AS waits").await).expect("the pool is full");
     assert_eq!(refusal[0], "53300");
     expect(&mut console, "SELECT ? AS waits", [("calls", "1"), ("errors", "1")]).await;
     let [total] = query(&mut console, "SELECT ? AS waits", ["total_time"]).await;
     assert!(total.parse::<u64>().expect("a time") >= 300_000, "{total}");
+    proxy.reload_to(&with_timeout(super::of_primary(&primary), "30s")).await;
     other.query("SELECT 2 AS waits").await;
     eventually("it waits", std::time::Duration::from_secs(5), async || {
         let clients = show(&mut console, "CLIENTS").await;
@@ -233,6 +272,7 @@ async fn statistics_can_be_switched_off_and_on() {
         start_with(|config| config.set("statistics", "queries", 0).set("statistics", "slow_statement", "0s"));
     let mut client = RawClient::app(proxy.port()).await;
     client.ask("SELECT 1, pg_sleep(0.01)").await;
+    client.settle().await;
     let mut console = console(&proxy).await;
     assert!(show(&mut console, "QUERIES").await.is_empty());
     let config = super::of_primary(&primary).set("statistics", "slow_statement", "5ms").set(
@@ -244,6 +284,7 @@ async fn statistics_can_be_switched_off_and_on() {
     for at in 0..4 {
         client.ask(&format!("SELECT {at} AS a{at}, pg_sleep(0.01)")).await;
     }
+    client.settle().await;
     let slow: Vec<_> = show(&mut console, "SLOW").await.into_iter().map(|row| row["query"].clone()).collect();
     assert_eq!(slow, ["SELECT ? AS a3, pg_sleep(?)", "SELECT ? AS a2, pg_sleep(?)"], "the last ones");
     expect(&mut console, "SELECT ? AS a0, pg_sleep(?)", [("calls", "1")]).await;

@@ -105,17 +105,26 @@ async fn slow_statements_are_logged_with_what_is_asked_for() {
     let (primary, mut proxy) = start();
     let mut client = RawClient::app(proxy.port()).await;
     client.ask("SELECT 'none', pg_sleep(0.01)").await;
+    client.settle().await;
     let slow = |percent: i64| {
         let config = of_primary(&primary).set("log", "slow_statement", "5ms");
         config.set("log", "slow_sample_percent", percent)
     };
     proxy.reload_to(&slow(0)).await;
     client.ask("SELECT 'left out', pg_sleep(0.01)").await;
+    client.settle().await;
     proxy.reload_to(&slow(100)).await;
     client.ask("SELECT 'quick'").await;
     client.ask("SELECT 'one' AS first, pg_sleep(0.01)").await;
     proxy.wait_for_log("SELECT ? AS first").await;
-    assert_eq!(proxy.log().matches("a slow statement").count(), 1, "{}", proxy.log());
+    let log = proxy.log();
+    assert!(!log.contains("query=\"SELECT ?, pg_sleep(?)\""), "before, and left out: {log}");
+    // What was meant to be quick may have been slow, on a machine that has other things to do.
+    for line in log.lines().filter(|line| line.contains("a slow statement")) {
+        let took =
+            line.split("took_ms=\"").nth(1).and_then(|rest| rest.split('"').next()?.parse::<f64>().ok());
+        assert!(took.is_some_and(|took| took >= 5.0), "{line}");
+    }
     assert!(!proxy.log().contains("'one'"));
     proxy.reload_to(&slow(100).set("log", "slow_values", true)).await;
     client.ask("SELECT 'two' AS second, pg_sleep(0.01)").await;
@@ -123,8 +132,7 @@ async fn slow_statements_are_logged_with_what_is_asked_for() {
     client
         .parse("", "SELECT $1::text AS third, pg_sleep(0.01)")
         .bind("", "", &[Some("three")])
-        .execute("", 0)
-        .sync();
+        .execute("", 0);
     client.finish().await;
     proxy.wait_for_log("SELECT $1::text AS third").await;
     let log = proxy.log();
@@ -132,11 +140,7 @@ async fn slow_statements_are_logged_with_what_is_asked_for() {
     assert!(line.contains("three") && line.contains("class=\"") && line.contains("took_ms="), "{line}");
     // No more than some in a second, and those left out are counted.
     for at in 0..60 {
-        client
-            .parse("", &format!("SELECT {at} AS many, pg_sleep(0.006)"))
-            .bind("", "", &[])
-            .execute("", 0)
-            .sync();
+        client.parse("", &format!("SELECT {at} AS many, pg_sleep(0.006)")).bind("", "", &[]).execute("", 0);
         client.finish().await;
     }
     eventually("lines come again", Duration::from_secs(10), async || {

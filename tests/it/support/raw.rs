@@ -295,6 +295,12 @@ impl RawClient {
         self.read_until_ready().await
     }
 
+    /// Returns once all that came before has been counted: a client has its answers earlier, but the session takes up no
+    /// other request until it has seen what those have left.
+    pub(crate) async fn settle(&mut self) {
+        assert_eq!(told(&self.finish().await), "Z", "a Sync of its own has no other answer");
+    }
+
     /// [`Self::finish`], of which it returns what it was [`told`].
     pub(crate) async fn exchange(&mut self) -> String {
         told(&self.finish().await)
