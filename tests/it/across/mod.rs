@@ -3,6 +3,7 @@
 
 mod refused;
 mod scripts;
+mod there;
 
 use scripts::{COUNT, ITEM, JOB, LOCK, SCRIPTS};
 
