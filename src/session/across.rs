@@ -88,7 +88,7 @@ impl Held<'_> {
         leased.work = if goes_on { leased.work.max(work) } else { work };
         leased.adds_jobs |= demand.adds_jobs();
         self.note_there(request, demand);
-        let across = &mut self.across;
+        let across = &mut *self.across;
         if matches!(control, Control::Begin { .. }) && status == TxStatus::Idle && !goes_on {
             let across = across.get_or_insert_default();
             (across.opening, across.is_local) = (text.into_iter().collect(), false);

@@ -120,28 +120,3 @@ async fn jobs_that_come_with_application_tables_follow_them() {
     eventually("both come", LONG, arrived).await;
     assert_eq!(yard.primary.value("SELECT count(*) FROM items").await, "1");
 }
-
-/// A COMMIT of a session that is pinned to both servers is that of the transaction, whatever was done on the other one before.
-#[tokio::test]
-async fn jobs_of_a_session_that_is_pinned_to_both_are_committed() {
-    let yard = yard().await;
-    let proxy = yard.bulkhead(&yard.config().set("auth", "method", "trust")).await;
-    let mut client = RawClient::app(proxy.port()).await;
-    let script = [
-        "SELECT pg_advisory_lock(9)",
-        "SELECT count(*) FROM oban_jobs WHERE pg_try_advisory_lock(9)",
-        "DELETE FROM oban_jobs",
-        "SELECT count(*) FROM items",
-        "BEGIN",
-        "SELECT count(*) FROM items",
-        "INSERT INTO oban_jobs (worker) VALUES ('committed')",
-        "COMMIT",
-    ];
-    for sql in script {
-        let answer = client.ask(sql).await;
-        assert!(answer.iter().all(|message| !b"EN".contains(&message.tag)), "{sql}: {answer:?}");
-    }
-    yard.wait_until_empty().await;
-    eventually("it comes", LONG, async || yard.arrivals().await.contains_key("committed").then_some(()))
-        .await;
-}

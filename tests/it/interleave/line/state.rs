@@ -124,22 +124,22 @@ pub(super) fn list(random: &mut Random, in_transaction: bool) -> &'static [&'sta
     match random.below(if in_transaction { 13 } else { 11 }) {
         0 => COPIES,
         1 => CHANNELS,
-        2..4 => SETTINGS,
+        2 | 3 => SETTINGS,
         4 => PREPARES,
         5 => TEMPORARY,
         6 => LOCKS,
         7 if super::has_outbox() => FUNCTIONS,
-        7 | 8 => FETCHES,
-        9 => DECLARES,
         10 if !in_transaction => OUTSIDE,
-        10 | 11 => DECLARES,
+        9..12 => DECLARES,
         _ => FETCHES,
     }
 }
 
-/// Whether a statement may stand beside others in one request.
+/// Whether a statement stands in a request of its own: what it is about may be on the other server than what is beside it.
 pub(super) fn stands_alone(sql: &str) -> bool {
-    ["FROM STDIN", "DISCARD", "DEALLOCATE ALL", "RESET"].iter().any(|part| sql.contains(part))
+    let there = ["FETCH", "MOVE", "CLOSE", "SELECT pg_advisory_unlock"];
+    let whole = ["FROM STDIN", "DISCARD", "DEALLOCATE ALL", "RESET"];
+    there.iter().any(|start| sql.starts_with(start)) || whole.iter().any(|part| sql.contains(part))
 }
 
 /// Makes a portal with a name, of a statement with rows, and takes some of them.
