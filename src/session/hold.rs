@@ -66,7 +66,7 @@ pub(super) struct Leased {
     pub(super) work: Work,
     /// Jobs may have been added on it.
     pub(super) adds_jobs: bool,
-    /// What else of the session is on it and not on another server.
+    /// Portals and locks of the session on it, which another server does not have.
     pub(super) there: There,
     /// The statements that let go of the locks that it keeps until another server has committed, too.
     pub(super) unlock: Option<Box<str>>,

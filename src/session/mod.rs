@@ -34,6 +34,7 @@ mod counting;
 mod define;
 mod extended;
 mod failed;
+mod found;
 mod fresh;
 mod goodbye;
 mod held;

@@ -59,9 +59,7 @@ async fn serve_one(session: &mut Session) -> Result<(), Ended> {
         }
         match session.target(request, &demand) {
             Target::Nowhere(why) => return Err(session.misplaced(why, request, &demand).into()),
-            Target::Across(pool) => {
-                Box::pin(session.cross_and_let_go(request, &demand, judged_at, pool)).await?;
-            }
+            Target::Across(pool) => Box::pin(session.go_across(request, &demand, judged_at, pool)).await?,
             Target::Onward(pool) => Box::pin(session.go_onward(request, &demand, judged_at, pool)).await?,
             Target::Held => session.held().stays(&demand),
             Target::Pool(pool) => {
