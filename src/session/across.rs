@@ -22,7 +22,6 @@ use crate::{
         handover::{Needs, NotReady},
         query::{ASK_TIMEOUT, Answer},
     },
-    pool::Refusal,
     route::{Demand, PoolId},
     sql::{Class, Control, Effects, Verdict},
     wire::TxStatus,
@@ -81,13 +80,16 @@ impl Held<'_> {
             // What is only prepared does nothing: its values may still send it to the other server.
             return;
         }
-        let Self { view, leased, across, .. } = self;
+        let Self { view, leased, .. } = self;
         let work = work_of(&demand.verdict, view.snapshot.routes.defines_on_both(demand));
         let goes_on = leased.protocol.status() != TxStatus::Idle || leased.protocol.is_open();
         // What is said in a failed transaction does nothing.
         let work = if leased.protocol.status() == TxStatus::Failed { Work::Neutral } else { work };
         leased.work = if goes_on { leased.work.max(work) } else { work };
         leased.adds_jobs |= demand.adds_jobs();
+        let is_open = leased.protocol.is_open();
+        self.note_there(request, demand);
+        let across = &mut *self.across;
         if matches!(control, Control::Begin { .. }) && status == TxStatus::Idle && !goes_on {
             let across = across.get_or_insert_default();
             (across.opening, across.is_local) = (text.into_iter().collect(), false);
@@ -100,7 +102,7 @@ impl Held<'_> {
         }
         let Some(across) = across else { return };
         // What has failed in a pipeline lasts to its Sync.
-        across.failed &= leased.protocol.is_open();
+        across.failed &= is_open;
         across.commits = control == Control::Commit && status == TxStatus::Open;
         match (text, control) {
             (_, Control::None) => across.is_local |= demand.verdict.effects.has(LASTS),
@@ -148,7 +150,7 @@ impl Session {
             return Err(self.torn(request, demand).into());
         }
         if !self.may_write_there(demand, is_here) {
-            if is_here && self.hold.is_both() && demand.adds_jobs() && self.relays() {
+            if is_here && self.hold.is_both() && demand.adds_jobs() && !demand.mixed && self.relays() {
                 // Where the application has written they are part of its transaction.
                 self.change_places();
                 return Ok(());
@@ -166,9 +168,7 @@ impl Session {
             return Err(reply::ends_on_two_servers().into());
         }
         let across = self.hold.across.get_or_insert_default();
-        let is_open_there =
-            across.beside.as_ref().is_some_and(|beside| beside.protocol.status() != TxStatus::Idle);
-        if in_transaction && !is_open_there {
+        if in_transaction && !across.is_open_beside() {
             let texts = across.opening().to_vec();
             if texts.is_empty() {
                 return Err(self.torn(request, demand).into());
@@ -281,12 +281,17 @@ impl Session {
                 {
                     return Err(reply::ends_on_two_servers().into());
                 }
-                if is_open && across.beside.as_ref().is_some_and(|beside| beside.work > leased.work) {
+                // What was done there before the transaction does not count.
+                let more_there = across.is_open_beside()
+                    && across.beside.as_ref().is_some_and(|beside| beside.work > leased.work);
+                if is_open && more_there {
                     self.change_places();
                 }
                 self.commit_definitions(request, control).await?;
             }
             Control::Begin { .. } | Control::None => {}
+            // A server where the transaction is not open is told when it is opened there.
+            Control::Prologue | Control::Other if !across.is_open_beside() => {}
             Control::Prologue | Control::Other => {
                 across.echo = text.filter(|_| is_within(demand)).map(Vec::into_boxed_slice);
                 if across.echo.is_none() {
@@ -308,34 +313,6 @@ impl Session {
             self.own.is_new_backend = false;
         }
         self.begin_listening_lease();
-    }
-
-    /// Whether jobs that the session adds on the primary are relayed: those of the database of the servers' URLs are.
-    pub(super) fn relays(&self) -> bool {
-        let snapshot = &self.view.snapshot;
-        snapshot.routes.jobs_elsewhere
-            && snapshot.takes_jobs()
-            && self.who.identity.database == snapshot.identities.url_database
-    }
-
-    /// Whether a request is to wait until it is known whether jobs can be added on the primary: it adds some beside what the
-    /// application does, and the relay has just been started.
-    pub(super) fn awaits_outbox(&self, demand: &Demand) -> bool {
-        let is_beside = || demand.mixed || self.hold.has_backend() || self.status() != TxStatus::Idle;
-        let is_unknown = || self.view.snapshot.outbox.as_ref().is_some_and(|outbox| !outbox.is_known());
-        demand.adds_jobs() && is_unknown() && is_beside()
-    }
-
-    /// Waits until that is known, for as long as for a connection of the primary's pool.
-    pub(super) async fn wait_for_outbox(&mut self) -> Result<(), Stop> {
-        let snapshot = std::sync::Arc::clone(&self.view.snapshot);
-        let Some(outbox) = &snapshot.outbox else { return Ok(()) };
-        let primary = snapshot.pool(snapshot.routes.primary);
-        let limit = primary.members.first().map(|member| member.limits().wait_timeout).unwrap_or_default();
-        match self.wait(std::pin::pin!(tokio::time::timeout(limit, outbox.known()))).await? {
-            Some(_) => Ok(()),
-            None => Err(reply::refused(&primary.name, &Refusal::Cancelled).into()),
-        }
     }
 
     /// Ends the session's hold on the backend beside.
@@ -363,7 +340,7 @@ impl Session {
                 return Ok(());
             }
             // Both are the session's own for longer.
-            Some(beside) if beside.protocol.status() == TxStatus::Idle && beside.is_pinned() && is_held => {
+            Some(beside) if is_held && beside.is_its_own() => {
                 return Ok(());
             }
             Some(_) => {}
@@ -494,6 +471,12 @@ impl Session {
 }
 
 impl Leased {
+    /// Whether it is kept outside of transactions, and nothing may have changed that.
+    fn is_its_own(&self) -> bool {
+        let is_idle = self.protocol.status() == TxStatus::Idle;
+        is_idle && self.is_pinned() && !self.left.effects.has(Effects::ENDS_STATE)
+    }
+
     /// Commits its part of a transaction, which takes as long as the client waits for it.
     pub(super) async fn commit(&mut self) -> Result<Answer, Broken> {
         self.ask_within(CLIENT_TIMEOUT, "COMMIT").await

@@ -313,6 +313,9 @@ impl<'a> Judge<'a> {
 impl Session {
     /// Where a request goes.
     pub(crate) fn target(&self, request: Request, demand: &Demand) -> Target {
+        if let Some(pool) = self.pool_that_has(request, demand) {
+            return Target::Across(pool);
+        }
         let routes = &self.view.snapshot.routes;
         let held = self.hold.backend().map(|leased| leased.pool);
         let on_jobs = |pool| routes.jobs.is_some_and(|jobs| self.view.snapshot.same_server(pool, jobs));

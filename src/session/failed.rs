@@ -137,7 +137,7 @@ impl Session {
 
     /// If a text is several statements of which the first one ends the transaction (asyncpg's reset), all of it is sent:
     /// the rest runs outside of any transaction, as it would on the server, where ROLLBACK only warns. Any other end is
-    /// sent as ROLLBACK, which is what it is; the request is then to be looked at again.
+    /// sent as ABORT, which is what it is; the request is then to be looked at again.
     fn goes_on_behind_end(&mut self, request: Request) -> Result<bool, Malformed> {
         let text = self.judge().query_text(request)?;
         let Some(end) = leading_end(text) else { return Ok(false) };
@@ -146,9 +146,13 @@ impl Session {
             self.hold.transaction = LocalTransaction::No;
             return Ok(false);
         }
-        let behind = &text.trim_ascii_start()[end.len()..];
+        let (before, behind) = (text.len() - text.trim_ascii_start().len(), end.len());
+        // As long as what it takes the place of, if it can be: errors tell where they are in the text.
+        let mut anew = [&text[..before], b"ABORT"].concat();
+        anew.resize(anew.len().max(before + behind), b' ');
+        anew.extend_from_slice(&text[before + behind..]);
         let mut query = Vec::with_capacity(request.len + ENDED.len());
-        message::query(&mut query, &[ENDED.as_bytes(), behind].concat());
+        message::query(&mut query, &anew);
         self.client.inbox.replace(request.len, &query);
         self.hold.transaction = LocalTransaction::No;
         Ok(true)

@@ -11,6 +11,7 @@ use super::{
     left::Left,
     prologue,
     settled::Facts,
+    there::There,
     transaction::{Deferred, LocalTransaction},
 };
 use crate::{
@@ -65,6 +66,8 @@ pub(super) struct Leased {
     pub(super) work: Work,
     /// Jobs may have been added on it.
     pub(super) adds_jobs: bool,
+    /// Portals and locks of the session on it, which another server does not have.
+    pub(super) there: There,
     /// The statements that let go of the locks that it keeps until another server has committed, too.
     pub(super) unlock: Option<Box<str>>,
 }
@@ -115,6 +118,11 @@ impl Across {
     /// Whether there is a second backend.
     pub(super) const fn is_both(&self) -> bool {
         self.beside.is_some()
+    }
+
+    /// Whether the transaction is open on the second backend.
+    pub(super) fn is_open_beside(&self) -> bool {
+        self.beside.as_ref().is_some_and(|beside| beside.protocol.status() != TxStatus::Idle)
     }
 
     /// The statements that open the transaction on another server; empty if it cannot be opened there.
@@ -190,7 +198,8 @@ impl Leased {
         }
         let (left, work) = (Left::default(), Work::default());
         let (reads, pin, unlock) = (None, None, None);
-        Self { lease, pool, reads, is_kept, pin, left, work, adds_jobs: false, unlock }
+        let there = There::default();
+        Self { lease, pool, reads, is_kept, pin, left, work, adds_jobs: false, there, unlock }
     }
 
     /// Whether the session keeps it for longer than a transaction.

@@ -40,7 +40,7 @@ impl Session {
         judged_at: u64,
     ) -> Result<(), Stop> {
         match target {
-            Target::Across(pool) => self.cross(request, demand, judged_at, pool).await,
+            Target::Across(pool) => self.go_across(request, demand, judged_at, pool).await,
             Target::Onward(pool) => self.go_onward(request, demand, judged_at, pool).await,
             Target::Nowhere(why) => Err(self.misplaced(why, request, demand).into()),
             // These are no other places: the session goes there by itself.

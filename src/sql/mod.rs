@@ -92,8 +92,8 @@ pub use rules::{Custom, Rules, UnknownPreset};
 pub use setting::is_carried_name;
 pub use shown::without_literals;
 pub use statements::{
-    Deallocate, StatementName, added_names, deallocate_target, listened_channels, reset_names, setting_names,
-    statement_names, statement_ranges,
+    Deallocate, StatementName, added_names, cursor_name, deallocate_target, listened_channels, reset_names,
+    setting_names, statement_names, statement_ranges,
 };
 pub use tables::Tables;
 pub use tags::Tags;

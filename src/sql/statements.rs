@@ -62,6 +62,23 @@ fn named_by(mut node: Node<'_>) -> Option<StatementName> {
     }
 }
 
+/// The cursor that a text is about which is one statement: whether it makes it (DECLARE), or uses or closes it (FETCH, MOVE,
+/// CLOSE); and its name, as the server reads it.
+pub fn cursor_name(text: &[u8]) -> Option<(bool, String)> {
+    let parsed = parse::parse(text).ok()?;
+    let mut statements = parsed.statements();
+    let (Some(only), None) = (statements.next(), statements.next()) else {
+        return None;
+    };
+    let (makes, name) = match only.node {
+        Node::DeclareCursorStmt(declare) => (true, declare.portalname()),
+        Node::FetchStmt(fetch) => (false, fetch.portalname()),
+        Node::ClosePortalStmt(close) => (false, close.portalname()),
+        _ => return None,
+    };
+    name.map(|name| (makes, cut(name).to_owned()))
+}
+
 /// The places of the statements in a text, without the semicolons between them. Empty for a text that cannot be read.
 pub fn statement_ranges(text: &[u8]) -> Vec<Range<usize>> {
     let Ok(parsed) = parse::parse(text) else {

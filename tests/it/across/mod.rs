@@ -4,6 +4,7 @@
 mod moved;
 mod refused;
 mod scripts;
+mod there;
 
 use scripts::{COUNT, ITEM, JOB, LOCK, SCRIPTS};
 

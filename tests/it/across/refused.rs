@@ -150,3 +150,18 @@ async fn a_commit_with_a_hint_is_none_if_the_other_server_refuses_it() {
     assert_eq!(short(&client.ask("/* bulkhead: route=primary */ COMMIT").await), "P0001 I");
     assert_eq!(site.rows().await, (String::new(), String::new()));
 }
+
+/// Errors behind the end of a transaction that has failed before it was opened tell where they are in the client's text.
+#[tokio::test]
+async fn errors_behind_the_end_of_a_refused_transaction_are_where_they_are() {
+    let site = Both::start().await;
+    let mut client = site.client().await;
+    for (text, position) in [("COMMIT; SELECT none", "16"), ("  COMMIT WORK; SELECT none", "23")] {
+        for (sql, expected) in [("BEGIN", "BEGIN T"), ("SELECT count(*) FROM items, oban_jobs", "0A000 E")] {
+            assert_eq!(short(&client.ask(sql).await), expected, "{sql}");
+        }
+        let answer = client.ask(text).await;
+        let error = answer.iter().find(|message| message.tag == b'E').expect("an error");
+        assert_eq!(error.field(b'P').as_deref(), Some(position), "{text}: {answer:?}");
+    }
+}

@@ -102,3 +102,21 @@ async fn jobs_that_policies_hide_are_not_left_out() {
     yard.wait_until_empty().await;
     eventually("it comes", LONG, async || yard.arrivals().await.contains_key("waits").then_some(())).await;
 }
+
+/// A request that adds jobs and names the application's tables goes where these are, although jobs were added elsewhere.
+#[tokio::test]
+async fn jobs_that_come_with_application_tables_follow_them() {
+    let yard = yard().await;
+    let proxy = yard.bulkhead(&yard.config().set("auth", "method", "trust")).await;
+    let mut client = RawClient::app(proxy.port()).await;
+    let both = "INSERT INTO oban_jobs (worker) VALUES ('second'); SELECT count(*) FROM items";
+    let script =
+        ["BEGIN", "INSERT INTO oban_jobs (worker) VALUES ('first')", "SELECT count(*) FROM items", both];
+    say(&mut client, &script).await;
+    say(&mut client, &[ITEM, "COMMIT"]).await;
+    yard.wait_until_empty().await;
+    let arrived =
+        async || (yard.arrivals().await.into_keys().collect::<Vec<_>>() == ["first", "second"]).then_some(());
+    eventually("both come", LONG, arrived).await;
+    assert_eq!(yard.primary.value("SELECT count(*) FROM items").await, "1");
+}

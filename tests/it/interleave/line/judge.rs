@@ -13,12 +13,18 @@ pub(super) struct Standing {
     /// It has said something that belongs to the primary, or to no server.
     uses_primary: bool,
     uses_jobs: bool,
+    /// It began with something that names no table, and so on the primary.
+    opens_primary: bool,
     adds_jobs: bool,
     has_keys: bool,
     /// It has begun by AND CHAIN, or begun, ended or returned to a savepoint in one request with other statements.
     controls_amid: bool,
     /// It has settings of its own, which are not said at another server.
     sets: bool,
+    /// The session has names of its own for statements by SQL, which one server knows: it uses that one only.
+    is_tied: bool,
+    /// The session may be pinned to either server, where its transactions begin then.
+    is_pinned: bool,
     /// Something of it was refused.
     pub(super) was_refused: bool,
     /// How the names begin of the workers whose jobs it has added.
@@ -29,7 +35,10 @@ impl Standing {
     /// Notes what a request is about to do.
     pub(super) fn note<'a>(&mut self, act: &'a Act) {
         let texts: Vec<&str> = match act {
-            Act::Login(_) => Vec::new(),
+            Act::Login(_) => {
+                (self.is_tied, self.is_pinned) = (false, false);
+                Vec::new()
+            }
             Act::Query(sql) => sql.split("; ").collect(),
             Act::Messages(pieces) => {
                 let text = |piece: &'a Piece| match piece {
@@ -47,13 +56,21 @@ impl Standing {
     }
 
     fn note_text(&mut self, text: &str) {
-        let app = [" own", "writes_own", " shared"].iter().any(|name| text.contains(name));
-        self.uses_app |= app;
-        self.uses_primary |=
-            !text.contains("oban_jobs") && !CONTROLS.iter().any(|word| text.starts_with(word));
-        self.sets |= ["SET", "RESET", "SELECT set_config"].iter().any(|word| text.starts_with(word));
-        self.uses_jobs |= text.contains("oban_jobs");
-        self.adds_jobs |= text.contains("INTO oban_jobs") || text.contains("INTO \"public\".\"oban_jobs");
+        let app = [" own", "writes_own", " shared", "enqueues", " t1", " t2", " t3"];
+        self.uses_app |= app.iter().any(|name| text.contains(name));
+        let on_primary = !text.contains("oban_") && !CONTROLS.iter().any(|word| text.starts_with(word));
+        self.uses_primary |= on_primary;
+        self.opens_primary |= on_primary && !self.uses_jobs;
+        self.sets |=
+            ["SET", "RESET", "SELECT set_config", "LISTEN"].iter().any(|word| text.starts_with(word));
+        self.is_tied |= text.starts_with("PREPARE");
+        self.is_pinned |= ["advisory_lock", "WITH HOLD", "TEMP TABLE"].iter().any(|part| text.contains(part));
+        self.uses_jobs |= text.contains("oban_") || text.contains("enqueues");
+        let adds = ["INTO oban_jobs", "INTO \"public\".\"oban_jobs", "COPY oban_jobs", "enqueues"];
+        self.adds_jobs |= adds.iter().any(|part| text.contains(part));
+        if text.contains("COPY oban_jobs") {
+            self.added.extend(["copied".to_owned(), "as well".to_owned()]);
+        }
         self.has_keys |= text.contains("DO NOTHING");
         for part in text.split("'w").skip(1) {
             let end = part.rfind('_').filter(|end| *end < part.find('\'').unwrap_or(0));
@@ -65,12 +82,21 @@ impl Standing {
 
     /// Another transaction begins: by AND CHAIN it stays where the one before it was.
     pub(super) fn end(&mut self, chains: bool) {
-        *self = Self { controls_amid: chains, ..Self::default() };
+        *self = Self {
+            controls_amid: chains,
+            is_tied: self.is_tied,
+            is_pinned: self.is_pinned,
+            ..Self::default()
+        };
     }
 
     /// Whether something of it may be refused: it uses both servers, or it is not known how it began or where it stands.
     pub(super) fn may_be_refused(&self) -> bool {
-        (self.uses_app || self.sets) && self.uses_jobs || self.controls_amid
+        let uses_primary = self.uses_app || self.sets || self.opens_primary;
+        uses_primary && (self.uses_jobs || self.is_pinned)
+            || self.is_pinned && self.uses_jobs
+            || self.controls_amid
+            || self.is_tied
     }
 
     /// Whether two answers are the same, as far as they have to be.
@@ -97,12 +123,13 @@ impl Standing {
     }
 
     fn without_own(&self, line: &str) -> Option<String> {
-        let is_own =
-            |line: &str| line.starts_with("D ") && self.added.iter().any(|name| line.contains(name.as_str()));
+        let is_row = |line: &str| line.starts_with("D ") || line.starts_with("d ");
+        let is_own = |line: &str| is_row(line) && self.added.iter().any(|name| line.contains(name.as_str()));
+        let counts = ["C SELECT ", "C FETCH ", "C MOVE ", "C COPY ", "s "];
         match line {
             line if is_own(line) => None,
             // A portal with a row less is not suspended, but done.
-            line if line.starts_with("C SELECT ") || line.starts_with("s ") => Some("C SELECT".to_owned()),
+            line if counts.iter().any(|count| line.starts_with(count)) => Some("C SELECT".to_owned()),
             // Nor does it know that the job database has a unique job already.
             line if self.has_keys && line.starts_with("C INSERT 0 ") => Some("C INSERT".to_owned()),
             line => Some(line.to_owned()),

@@ -1,8 +1,11 @@
 //! What sessions say about the application's tables and about jobs.
 
-use super::super::{
-    acts::{Act, Piece},
-    statements::choose,
+use super::{
+    super::{
+        acts::{Act, Piece},
+        statements::choose,
+    },
+    state,
 };
 use crate::support::Random;
 
@@ -137,11 +140,11 @@ pub(super) struct Chance {
 
 /// A random step.
 pub(super) fn act(random: &mut Random, chance: Chance) -> Act {
-    match random.below(20) {
+    match random.below(22) {
         0..9 => Act::Query(statement(random, chance)),
         9..11 => {
             let chance = Chance { is_repeatable: true, ..chance };
-            let texts: Vec<_> = (0..2 + random.below(3)).map(|_| statement(random, chance)).collect();
+            let texts: Vec<_> = (0..2 + random.below(3)).map(|_| statement_beside(random, chance)).collect();
             Act::Query(texts.join("; "))
         }
         11..14 => {
@@ -154,7 +157,23 @@ pub(super) fn act(random: &mut Random, chance: Chance) -> Act {
             let begins = sql.starts_with("BEGIN") || sql.starts_with("START");
             Act::Messages(if begins { unnamed(random, sql) } else { named(random, sql) })
         }
+        20 if chance.in_transaction => {
+            let list = *choose(random, &[APP_READS, JOB_READS]);
+            let sql = fill(choose::<&str>(random, list), random, chance);
+            state::opens_portal(random, sql)
+        }
+        21 if chance.in_transaction => state::uses_portal(random),
         _ => pipeline(random, chance),
+    }
+}
+
+/// A statement that may be one of several of a request.
+fn statement_beside(random: &mut Random, chance: Chance) -> String {
+    loop {
+        let sql = statement(random, chance);
+        if !state::stands_alone(&sql) {
+            return sql;
+        }
     }
 }
 
@@ -165,7 +184,7 @@ fn statement(random: &mut Random, chance: Chance) -> String {
         *choose(random, &[ENDS, SAVEPOINTS])
     } else {
         loop {
-            let list = match random.below(32) {
+            let list = match random.below(50) {
                 0..4 => APP_READS,
                 4..9 => APP_WRITES,
                 9..14 => JOB_ADDS,
@@ -178,6 +197,7 @@ fn statement(random: &mut Random, chance: Chance) -> String {
                 27..30 if chance.in_transaction => ENDS,
                 30 if !chance.is_repeatable => SHARED,
                 31 if random.below(4) == 0 => *choose(random, &[BEGINS, ENDS, SAVEPOINTS]),
+                32.. => state::list(random, chance.in_transaction),
                 _ => continue,
             };
             break list;
@@ -186,14 +206,15 @@ fn statement(random: &mut Random, chance: Chance) -> String {
     fill(choose::<&str>(random, list), random, chance)
 }
 
-/// `{i}` the session's number, `{n}` 1 to 3, `{d}` 1 to 12, `{u}` a number that nothing else has.
+/// `{i}` the session's number, `{n}` 1 to 3, `{d}` 1 to 12, `{u}` a number that nothing else has, and that comes behind those of
+/// earlier steps.
 fn fill(template: &str, random: &mut Random, chance: Chance) -> String {
     let unique = chance.step * 100_000 + random.below(100_000) as usize;
     template
         .replace("{i}", &chance.session.to_string())
         .replace("{n}", &(1 + random.below(3)).to_string())
         .replace("{d}", &(1 + random.below(12)).to_string())
-        .replace("{u}", &unique.to_string())
+        .replace("{u}", &format!("{unique:08}"))
 }
 
 fn unnamed(random: &mut Random, sql: String) -> Vec<Piece> {
@@ -228,7 +249,7 @@ fn pipeline(random: &mut Random, chance: Chance) -> Act {
     // One may begin a transaction that sees no more than its own.
     let chance = Chance { is_repeatable: true, ..chance };
     for _ in 0..2 + random.below(4) {
-        let sql = statement(random, chance);
+        let sql = statement_beside(random, chance);
         let mut part = unnamed(random, sql);
         part.pop();
         list.extend(part);

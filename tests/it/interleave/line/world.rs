@@ -1,6 +1,6 @@
 //! A primary, a job database and the one server of the twins; and a run of steps over them.
 
-use std::{fmt::Write, time::Duration};
+use std::{collections::BTreeSet, fmt::Write, time::Duration};
 
 use tokio_postgres::Client;
 
@@ -71,7 +71,10 @@ impl World {
                 tables,
                 "CREATE TABLE own{session} (id int PRIMARY KEY, name text);
                  CREATE FUNCTION writes_own{session}(int, text) RETURNS int LANGUAGE plpgsql AS
-                 $$ BEGIN INSERT INTO own{session} VALUES ($1, $2); RETURN $1; END $$;"
+                 $$ BEGIN INSERT INTO own{session} VALUES ($1, $2); RETURN $1; END $$;
+                 CREATE FUNCTION enqueues{session}(int, text) RETURNS int LANGUAGE plpgsql AS
+                 $$ BEGIN UPDATE own{session} SET name = $2 WHERE id = $1;
+                 INSERT INTO oban_jobs (worker, queue) VALUES ($2, 'q{session}'); RETURN $1; END $$;"
             )
             .expect("text takes text");
         }
@@ -96,7 +99,10 @@ impl World {
             .pool("primary", &["primary"], backends as i64 + 1)
             .set("servers.jobs", "url", self.jobs.url(Login::App))
             .pool("jobs", &["jobs"], backends as i64 + 1)
-            .set("jobs", "presets", vec!["oban"]);
+            .set("jobs", "presets", vec!["oban"])
+            // Each session may be pinned on both.
+            .set("pools.primary", "max_pinned", backends as i64)
+            .set("pools.jobs", "max_pinned", backends as i64);
         if self.outbox {
             config.set("jobs", "outbox", true).set("jobs", "outbox_poll", "20ms")
         } else {
@@ -162,11 +168,16 @@ impl World {
             let is_over = !players[step.session].is_in_transaction();
             let is_login = matches!(step.act, Act::Login(_));
             steps.push(step);
-            let compared = match acted {
+            let mut compared = match acted {
                 Ok(()) if is_login => self.observers.wait_for_the_end().await,
                 Ok(()) if is_over => self.observers.compare(self.outbox).await,
                 acted => acted,
             };
+            for player in &mut players {
+                if compared.is_ok() && !player.is_in_transaction() {
+                    compared = player.compare_notifications().await;
+                }
+            }
             if let Err((direct, proxied)) = compared {
                 let (one, other) = (comparable(&direct), comparable(&proxied));
                 let same = one.iter().zip(&other).take_while(|(one, other)| one == other).count();
@@ -238,6 +249,24 @@ impl Player {
         Ok(())
     }
 
+    /// Outside of transactions both sides have heard the same, sooner or later; how often is not compared.
+    async fn compare_notifications(&mut self) -> Result<(), Lines> {
+        while self.direct.is_connected() && self.proxied.is_connected() {
+            let heard = |twin: &Twin| twin.heard().iter().cloned().collect::<BTreeSet<_>>();
+            let (direct, proxied) = (heard(&self.direct), heard(&self.proxied));
+            if direct == proxied {
+                break;
+            }
+            let late = if direct.is_superset(&proxied) { &mut self.proxied } else { &mut self.direct };
+            let count = late.heard().len();
+            late.hear(count + 1).await;
+            if late.heard().len() == count {
+                return Err((direct.into_iter().collect(), proxied.into_iter().collect()));
+            }
+        }
+        Ok(())
+    }
+
     /// What was refused has failed its transaction, and is not said to the twin: that one fails, too.
     async fn undo(&mut self, act: &Act, before: u8, proxied: Vec<String>) -> Result<(), Lines> {
         let query = |sql: &str| Act::Query(sql.to_owned());
@@ -303,8 +332,7 @@ impl Observers {
             .map(|session| format!("SELECT 'own{session}', id, name FROM own{session} ORDER BY id"))
             .chain(["SELECT 'shared', key FROM shared ORDER BY key".to_owned()])
             .collect();
-        let jobs =
-            "SELECT 'job', worker, queue, state, attempt, priority, args FROM oban_jobs ORDER BY worker";
+        let jobs = "SELECT 'job', worker, queue, state, attempt, priority, args FROM oban_jobs ORDER BY worker, priority, id";
         let (mut direct, mut proxied) = (Vec::new(), Vec::new());
         for sql in &app {
             direct.extend(lines(&self.direct, sql).await);
