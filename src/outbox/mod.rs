@@ -12,6 +12,7 @@
 //! | `queue` | what the relay knows of the rows that wait in one table |
 //! | `leader` | the lock of the one instance that moves rows |
 //! | `round` | moving some rows of one table: the order of the two commits |
+//! | `fault` | whether an error is the rows' fault |
 //! | `ledger` | forgetting what was moved long ago |
 //! | `calls` | calls that are noted on the primary, and made in the job database |
 //! | `parents` | rows of other tables that the moved ones name |
@@ -37,6 +38,7 @@
 mod calls;
 mod drain;
 mod drift;
+mod fault;
 mod install;
 mod leader;
 mod ledger;

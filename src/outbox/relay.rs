@@ -79,6 +79,8 @@ pub struct Relay {
     /// Whether somebody has enqueued since the last look.
     woken: bool,
     told: Told,
+    /// What is to be noted on the primary.
+    unnoted: Option<String>,
 }
 
 impl Relay {
@@ -107,6 +109,7 @@ impl Relay {
             leads: false,
             woken: false,
             told: Told::default(),
+            unnoted: None,
         }
     }
 
@@ -171,6 +174,7 @@ impl Relay {
     /// Looks at everything once.
     async fn look(&mut self) -> Result<Next, Trouble> {
         self.reach_primary().await?;
+        self.note().await;
         if self.measure_at <= Instant::now() {
             self.measure().await?;
         }
@@ -451,20 +455,27 @@ impl Relay {
 
     /// Says what is in the way, or that nothing is any more: once each, in the log and on the primary.
     async fn tell(&mut self, trouble: Option<String>) {
-        if !self.told.tell(trouble.as_deref()) {
-            return;
+        if self.told.tell(trouble.as_deref()) {
+            self.outbox.set_trouble(trouble.clone());
+            self.unnoted = trouble;
         }
-        self.outbox.set_trouble(trouble.clone());
-        if let (Some(trouble), Some(primary), false) =
-            (&trouble, &mut self.primary, self.side.installed.is_empty())
-        {
-            let note = format!(
-                "UPDATE bulkhead.outbox SET last_error = {}, last_error_at = pg_catalog.now()",
-                literal(trouble)
-            );
-            if primary.ask(&note).await.is_err() {
-                self.primary = None;
-            }
+        self.note().await;
+    }
+
+    /// Notes on the primary what was in the way, as soon as it is reached: a failure may have cost the connection.
+    async fn note(&mut self) {
+        let (Some(trouble), Some(primary), false) =
+            (&self.unnoted, &mut self.primary, self.side.installed.is_empty())
+        else {
+            return;
+        };
+        let note = format!(
+            "UPDATE bulkhead.outbox SET last_error = {}, last_error_at = pg_catalog.now()",
+            literal(trouble)
+        );
+        match primary.ask(&note).await {
+            Ok(_) => self.unnoted = None,
+            Err(_) => self.primary = None,
         }
     }
 }

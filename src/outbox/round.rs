@@ -17,6 +17,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{
+    fault::is_of_rows,
     link::{Failure, Link, Reply},
     state::Outbox,
     statements::Statements,
@@ -139,20 +140,6 @@ fn judge(replies: &[Reply]) -> Result<Given, ErrorFields> {
     Ok(given)
 }
 
-/// Classes of errors that are PostgreSQL's own and speak of the server, the tables or the statement.
-const OF_SERVER: [&str; 39] = [
-    "00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "20", "24", "25", "26",
-    "27", "28", "2B", "2D", "2F", "34", "38", "39", "3B", "3D", "3F", "40", "42", "53", "54", "55", "57",
-    "58", "72", "F0", "HV", "XX",
-];
-
-/// Whether an error speaks of the rows' values, and not of the server or of the tables: data, constraints, cardinality, and
-/// what a trigger or a function raises, with a code of its own or without.
-fn is_of_rows(error: &ErrorFields) -> bool {
-    let Some(class) = error.code.get(..2).filter(|_| error.code.len() == 5) else { return false };
-    !OF_SERVER.contains(&class)
-}
-
 async fn commit(link: &mut Link) -> Result<(), Failure> {
     let reply = link.ask("COMMIT").await?;
     if reply.tag == "COMMIT" {
@@ -192,18 +179,6 @@ mod tests {
             let mut replies = replies(["1", "1", "0", "0", "0", ""]);
             replies[at].error = Some(ErrorFields { code: "22P02".to_owned(), ..ErrorFields::default() });
             assert_eq!(judge(&replies).err().map(|error| error.code).as_deref(), Some("22P02"));
-        }
-    }
-
-    #[test]
-    fn only_what_is_wrong_with_a_row_is_its_fault() {
-        let of = |code: &str| is_of_rows(&ErrorFields { code: code.to_owned(), ..ErrorFields::default() });
-        for code in ["21000", "22P02", "23514", "23502", "23503", "44000", "P0001", "GWBMA", "OB001", "99999"]
-        {
-            assert!(of(code), "{code}");
-        }
-        for code in ["42703", "53100", "57014", "25006", "40001", "55P03", "42501", "58030", "XX000", ""] {
-            assert!(!of(code), "{code}");
         }
     }
 }

@@ -456,8 +456,8 @@ pub(crate) fn untold(untold: &Untold) -> ErrorFields {
         severity: "ERROR".to_owned(),
         code: "0A000".to_owned(),
         message: untold.to_string(),
-        detail: String::new(),
         hint: TYPES_HINT.to_owned(),
+        ..ErrorFields::default()
     }
 }
 

@@ -98,6 +98,8 @@ pub struct ErrorFields {
     pub detail: String,
     /// `H`, empty if absent.
     pub hint: String,
+    /// `R`: the routine of the server's source that reports it, empty if absent.
+    pub routine: String,
 }
 
 impl ErrorFields {
@@ -119,6 +121,7 @@ impl ErrorFields {
                 b'M' => fields.message = value,
                 b'D' => fields.detail = value,
                 b'H' => fields.hint = value,
+                b'R' => fields.routine = value,
                 _ => {}
             }
         }

@@ -7,6 +7,7 @@ mod commits;
 mod crashes;
 mod ends;
 pub(crate) mod exactly_once;
+mod faults;
 mod functions;
 mod hostile;
 mod implicit;
