@@ -3,7 +3,6 @@
 
 use super::{
     link::{APPLICATION_NAME, Failure, Link, Reply},
-    statements::Statements,
     text::literal,
 };
 
@@ -40,19 +39,11 @@ pub(super) fn holder() -> String {
     )
 }
 
-/// Tries to be the one that moves rows, and prepares for these tables; else tells the one that is, if somebody has enqueued
-/// (`wakes`).
-pub(super) async fn lead<'s>(
-    jobs: &mut Link,
-    wakes: bool,
-    tables: impl Iterator<Item = &'s Statements>,
-) -> Result<Leader, Failure> {
+/// Tries to be the one that moves rows; else tells the one that is, if somebody has enqueued (`wakes`).
+pub(super) async fn lead(jobs: &mut Link, wakes: bool) -> Result<Leader, Failure> {
     let locked = jobs.ask(&format!("SELECT pg_catalog.pg_try_advisory_lock({LOCK})")).await?;
     if locked.value(0, 0) == "t" {
         jobs.ask(&format!("LISTEN {CHANNEL}")).await?;
-        for table in tables {
-            jobs.ask(&table.prepare()).await?;
-        }
         return Ok(Leader::This);
     }
     if wakes {

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `state` | what sessions, metrics and the relay tell each other |
 //! | `relay` | the task: who moves rows, when, and what follows a failure |
-//! | `queue` | what the relay knows of the rows that wait in one table |
+//! | `queue` | the rows that wait in one table: what is known of them, the next round, and putting the table off |
 //! | `leader` | the lock of the one instance that moves rows |
 //! | `round` | moving some rows of one table: the order of the two commits |
 //! | `fault` | whether an error is the rows' fault |

@@ -26,7 +26,7 @@ use super::{
 use crate::wire::{message, read::ErrorFields};
 
 /// How a round ended.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Outcome {
     /// Rows have gone over, so many; fewer than were asked for, if there were no more.
     Moved(u64),
@@ -38,7 +38,7 @@ pub(super) enum Outcome {
         /// The first row's key.
         key: Option<String>,
         /// Why.
-        error: String,
+        error: ErrorFields,
     },
 }
 
@@ -57,8 +57,8 @@ struct Given {
 /// The stage is emptied once so many rows have passed through it.
 const STAGED_MAX: u64 = 500;
 
-/// Moves up to `limit` rows. After a failure both connections are to be closed. `staged` is how many rows have passed through
-/// the stage since it was emptied.
+/// Moves up to `limit` rows. After a server's error, what is open on either side is to be undone; after another failure, both
+/// connections are to be closed. `staged` is how many rows have passed through the stage since it was emptied.
 pub(super) async fn round(
     outbox: &Outbox,
     primary: &mut Link,
@@ -83,23 +83,22 @@ pub(super) async fn round(
     let given = match judge(&replies) {
         Ok(given) => given,
         Err(error) => {
-            let failure = jobs.error(error.clone());
             jobs.ask("ROLLBACK").await?;
             primary.ask("ROLLBACK").await?;
             if statements.table.call.is_some() && error.code == "55P03" {
                 return Ok(Outcome::PutOff);
             }
             if !is_of_rows(&error) {
-                return Err(failure);
+                return Err(jobs.error(error));
             }
-            return Ok(Outcome::Refused { key: first_field(&passed.first), error: error.to_string() });
+            return Ok(Outcome::Refused { key: first_field(&passed.first), error });
         }
     };
     match commit(jobs).await {
         // A constraint or a trigger that is deferred: it has undone what was put.
         Err(Failure::Server { fields, .. }) if is_of_rows(&fields) => {
             primary.ask("ROLLBACK").await?;
-            return Ok(Outcome::Refused { key: first_field(&passed.first), error: fields.to_string() });
+            return Ok(Outcome::Refused { key: first_field(&passed.first), error: *fields });
         }
         committed => committed?,
     }

@@ -114,7 +114,7 @@ pub struct Sequence {
     pub increment: i64,
     /// The last number that it has given.
     pub last: i64,
-    /// The highest number that it has given, or that its table has.
+    /// The highest number that it has given, or that its table has; as [`read`] finds it.
     pub highest: i64,
 }
 
@@ -162,26 +162,11 @@ impl Side {
     }
 }
 
-/// Asks one side for its tables of these libraries.
+/// Asks one side for its tables of these libraries, and for the highest number in each.
 pub async fn read(link: &mut Link, outgoing: &[Outgoing]) -> Result<Side, Failure> {
-    let mut names: Vec<String> = outgoing.iter().flat_map(Outgoing::tables).map(pattern).collect();
-    names.push(pattern(calls::CALLED.table));
-    let reply = link.ask(&COLUMNS.replace("{names}", &array(&names))).await?;
-    let (mut tables, others): (Vec<Table>, Vec<Table>) =
-        tables(&reply, outgoing).into_iter().partition(|table| table.relayed.is_some());
-    let is_parent =
-        |table: &Table| outgoing.iter().any(|of| of.is_in(&table.schema) && of.is_parent(&table.name));
-    let (parents, mirrored) = others.into_iter().partition(is_parent);
-    let has_schema = link.ask(INSTALLED).await?.value(0, 0) == "t";
-    let has_ledger = has_schema && link.ask(HAS_LEDGER).await?.value(0, 0) == "t";
-    for table in &mut tables {
-        if let Some(calls) = calls::calls(&table.schema, table.relayed) {
-            let rows = link.ask(&calls::noting(&table.schema, calls)).await?.rows;
-            let noting: Vec<bool> =
-                rows.into_iter().flatten().map(|notes| notes.as_deref() == Some("t")).collect();
-            // Where one is missing, it is another version of the library.
-            table.noting = if noting.len() == calls.functions.len() { noting } else { Vec::new() };
-        }
+    let mut side = read_shape(link, outgoing).await?;
+    let has_ledger = side.has_schema && link.ask(HAS_LEDGER).await?.value(0, 0) == "t";
+    for table in &mut side.tables {
         let (relation, source) = (format!("{}.{}", name(&table.schema), name(&table.name)), table.source());
         let Some(sequence) = &mut table.sequence else { continue };
         // A table that was made anew under the name of one that is gone gives its numbers again.
@@ -194,14 +179,39 @@ pub async fn read(link: &mut Link, outgoing: &[Outgoing]) -> Result<Side, Failur
         } else {
             "NULL".to_owned()
         };
-        let numbers = format!(
-            "SELECT s.last_value, GREATEST(s.last_value, (SELECT pg_catalog.max({}) FROM {relation}), {relayed}) FROM {} AS s",
+        let highest = format!(
+            "SELECT GREATEST({}, (SELECT pg_catalog.max({}) FROM {relation}), {relayed})",
+            sequence.last,
             name(&sequence.column),
-            sequence.name
         );
-        let numbers = link.ask(&numbers).await?;
-        sequence.last = numbers.value(0, 0).parse().unwrap_or(0);
-        sequence.highest = numbers.value(0, 1).parse().unwrap_or(sequence.last);
+        sequence.highest = link.ask(&highest).await?.value(0, 0).parse().unwrap_or(sequence.last);
+    }
+    Ok(side)
+}
+
+/// Asks one side for its tables of these libraries, and reads none of these: somebody may have one locked.
+pub(super) async fn read_shape(link: &mut Link, outgoing: &[Outgoing]) -> Result<Side, Failure> {
+    let mut names: Vec<String> = outgoing.iter().flat_map(Outgoing::tables).map(pattern).collect();
+    names.push(pattern(calls::CALLED.table));
+    let reply = link.ask(&COLUMNS.replace("{names}", &array(&names))).await?;
+    let (mut tables, others): (Vec<Table>, Vec<Table>) =
+        tables(&reply, outgoing).into_iter().partition(|table| table.relayed.is_some());
+    let is_parent =
+        |table: &Table| outgoing.iter().any(|of| of.is_in(&table.schema) && of.is_parent(&table.name));
+    let (parents, mirrored) = others.into_iter().partition(is_parent);
+    let has_schema = link.ask(INSTALLED).await?.value(0, 0) == "t";
+    for table in &mut tables {
+        if let Some(calls) = calls::calls(&table.schema, table.relayed) {
+            let rows = link.ask(&calls::noting(&table.schema, calls)).await?.rows;
+            let noting: Vec<bool> =
+                rows.into_iter().flatten().map(|notes| notes.as_deref() == Some("t")).collect();
+            // Where one is missing, it is another version of the library.
+            table.noting = if noting.len() == calls.functions.len() { noting } else { Vec::new() };
+        }
+        let Some(sequence) = &mut table.sequence else { continue };
+        let last = link.ask(&format!("SELECT last_value FROM {}", sequence.name)).await?;
+        sequence.last = last.value(0, 0).parse().unwrap_or(0);
+        sequence.highest = sequence.last;
     }
     let makers = outgoing.iter().flat_map(|of| of.relayed).filter_map(|one| one.made_by.as_ref());
     let makers: Vec<&str> = makers.map(|maker| maker.function).collect();

@@ -215,6 +215,33 @@ async fn a_call_that_has_to_wait_keeps_no_other_table_waiting() {
 }
 
 #[tokio::test]
+async fn calls_that_nobody_may_take_keep_no_other_table_waiting() {
+    let yard = Yard::of_graphile().await;
+    let calls = "bulkhead.calls_of_graphile_worker";
+    yard.primary.query("SELECT graphile_worker.add_job('keyed', job_key => 'k')").await;
+    let holder = yard.primary.admin().await;
+    holder.batch_execute(&format!("BEGIN; LOCK TABLE {calls} IN SHARE MODE")).await.expect("it can");
+    let proxy = yard.bulkhead(&yard.graphile()).await;
+    let relays = "SELECT string_agg(pid || ' ' || backend_start, ', ') FROM pg_stat_activity \
+        WHERE application_name = 'bulkhead outbox'";
+    let before = yard.primary.value(relays).await;
+    proxy.wait_for_log(&format!("{calls} waits: ")).await;
+    let mut client = RawClient::app(proxy.port()).await;
+    for n in 1..=10 {
+        say(&mut client, &["BEGIN", ITEM, "SELECT graphile_worker.add_job('plain')", "COMMIT"]).await;
+        let count = "SELECT count(*) FROM arrivals WHERE worker = 'plain'";
+        eventually("the others come", LONG, async || {
+            (yard.jobs.value(count).await == n.to_string()).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(yard.primary.value(relays).await, before);
+    holder.batch_execute("COMMIT").await.expect("it can");
+    let keyed = "SELECT string_agg(key, ' ') FROM graphile_worker.jobs WHERE task_identifier = 'keyed'";
+    eventually("it comes", LONG, async || (yard.jobs.value(keyed).await == "k").then_some(())).await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_made_is_refused_or_set_aside() {
     let yard = Yard::of_graphile().await;
     let proxy = yard.bulkhead(&yard.graphile()).await;
