@@ -13,6 +13,7 @@
 //! | `leader` | the lock of the one instance that moves rows |
 //! | `round` | moving some rows of one table: the order of the two commits |
 //! | `fault` | whether an error is the rows' fault |
+//! | `former` | what another version has installed |
 //! | `ledger` | forgetting what was moved long ago |
 //! | `calls` | calls that are noted on the primary, and made in the job database |
 //! | `parents` | rows of other tables that the moved ones name |
@@ -39,6 +40,7 @@ mod calls;
 mod drain;
 mod drift;
 mod fault;
+mod former;
 mod install;
 mod leader;
 mod ledger;
@@ -57,14 +59,16 @@ mod tables;
 mod text;
 mod told;
 
+pub use calls::Noting;
 pub use drain::Drain;
 pub use drift::{Drift, drift};
+pub use former::Former;
 pub use install::{Plan, Step, install, uninstall};
 pub use link::{Failure, Link};
 pub use relay::Relay;
 pub use state::{Figures, Outbox, Settings};
 pub use status::{Status, TableStatus, status};
-pub use tables::{Column, Partitions, Sequence, Side, Table, has_rows, problems, read};
+pub use tables::{Column, Partitions, Sequence, Side, Table, former, has_rows, problems, read};
 
 /// Rows that wait are counted up to so many.
 pub const COUNTED_MAX: u64 = 100_000;

@@ -17,7 +17,7 @@ use super::{
     rights,
     state::{Outbox, Settings},
     statements::Statements,
-    tables::{self, INSTALLED, Side, is_unguarded, missing},
+    tables::{self, INSTALLED, Side, former, is_unguarded, missing},
     text::literal,
     told::Told,
 };
@@ -74,7 +74,7 @@ pub struct Relay {
     /// Whether somebody has enqueued since the last look.
     woken: bool,
     told: Told,
-    /// What is to be noted on the primary.
+    /// Trouble that is to be noted on the primary.
     unnoted: Option<String>,
 }
 
@@ -230,6 +230,7 @@ impl Relay {
         let is_guarded = !side.tables.iter().any(is_unguarded);
         self.outbox.set_ready(fits && is_guarded && missing(&side).is_empty());
         if self.side.is_alike(&side) {
+            self.side = side;
             return Ok(());
         }
         self.tables.clear();
@@ -369,7 +370,8 @@ impl Relay {
         if !missing.is_empty() {
             return Some(format!("{} is not installed: run `bulkhead jobs init`", missing.join(", ")));
         }
-        let troubles: Vec<String> = self.tables.iter().filter_map(Queue::trouble).collect();
+        let troubles: Vec<String> =
+            self.tables.iter().filter_map(Queue::trouble).chain(former(&self.side)).collect();
         (!troubles.is_empty()).then(|| troubles.join("; "))
     }
 

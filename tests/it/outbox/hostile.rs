@@ -322,6 +322,12 @@ async fn whoever_else_has_the_relay_s_lock_is_named() {
     proxy.wait_for_metric("bulkhead_outbox_ready", 1.0).await;
     yard.primary.query("INSERT INTO oban_jobs (worker) VALUES ('w')").await;
     proxy.wait_for_log("of somebody else").await;
+    // Also one without a name.
+    holder.ask("SET application_name = ''").await;
+    proxy.wait_for_log("(application \\\"\\\", user").await;
+    let (code, text) = bulkhead(&config, &["jobs", "status"]);
+    let part = "(application \"\", user \"app\"): it must not be taken by others; end that process";
+    assert!(code == Some(0) && text.contains(part), "{text}");
     holder.ask("SELECT pg_advisory_unlock_all()").await;
     yard.wait_until_empty().await;
     proxy.wait_for_log("jobs are moved from the primary to the job database again").await;

@@ -24,6 +24,7 @@ mod rows;
 mod sessions;
 mod starters;
 mod undo;
+mod upgrades;
 mod windows;
 
 use std::{collections::BTreeMap, fs, process::Command, time::Duration};
