@@ -141,6 +141,19 @@ async fn the_last_commit_of_a_key_counts() {
     .await;
 }
 
+/// Two numbers from a name and a key are what an application takes for its own locks.
+#[tokio::test]
+async fn a_lock_of_the_application_s_own_keeps_no_call_waiting() {
+    let yard = Yard::of_graphile().await;
+    let holder = yard.primary.admin().await;
+    let lock = "SELECT pg_advisory_lock(hashtext('graphile_worker'), hashtext('k')), pg_advisory_lock(hashtext('k')), \
+        pg_advisory_lock(hashtextextended('k', 0))";
+    holder.batch_execute(lock).await.expect("it can");
+    let call = "SET statement_timeout = '5s'; SELECT graphile_worker.add_job('t', job_key => 'k')";
+    yard.primary.query(call).await;
+    assert_eq!(yard.primary.value(CALLS).await, "1");
+}
+
 /// The library appends to a list that waits under the key: so it tells how often each call was made, and in which order.
 #[tokio::test]
 async fn each_call_is_made_once_and_in_the_order_of_the_commits_though_connections_are_cut() {
