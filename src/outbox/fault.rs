@@ -47,7 +47,7 @@ const OF_SERVER: [&str; 39] = [
 /// Whether the error proves that the rows' values are refused.
 pub(super) fn is_of_rows(error: &ErrorFields) -> bool {
     let Some(class) = error.code.get(..2).filter(|_| error.code.len() == 5) else { return false };
-    let routine = error.routine.as_str();
+    let routine = &*error.routine;
     if OF_VALUES.contains(&class) {
         return !NOT_OF_VALUES.contains(&error.code.as_str());
     }
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     fn is_of(code: &str, routine: &str) -> bool {
-        let (code, routine) = (code.to_owned(), routine.to_owned());
+        let (code, routine) = (code.to_owned(), routine.into());
         is_of_rows(&ErrorFields { code, routine, ..ErrorFields::default() })
     }
 
