@@ -105,7 +105,7 @@ fn advised(error: ConnectError, server: &Server) -> ConnectError {
                 && fields.hint.is_empty()
                 && (fields.message.contains("no encryption") || fields.message.contains("SSL off")) =>
         {
-            fields.hint = format!("Write sslmode=require in servers.{}.url.", server.name);
+            fields.hint = format!("Write sslmode=require in servers.{}.url.", server.name).into();
             ConnectError::Refused(fields)
         }
         other => other,
@@ -343,7 +343,7 @@ async fn prove(
     talk.send_password(proof.as_bytes()).await?;
     let last = match talk.expect_sasl(12).await {
         Err(ConnectError::Refused(mut fields)) if !fits && fields.hint.is_empty() => {
-            hint.clone_into(&mut fields.hint);
+            fields.hint = hint.into();
             return Err(ConnectError::Refused(fields));
         }
         other => other?,

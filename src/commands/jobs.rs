@@ -107,6 +107,9 @@ fn table(status: &outbox::Status, away: Option<&str>) -> String {
     }
     let nobody = || if away.is_some() { "not known" } else { "nobody" }.to_owned();
     let _ = writeln!(text, "relayed by   {}", status.relay.clone().unwrap_or_else(nobody));
+    if let Some(former) = &status.former {
+        let _ = writeln!(text, "outdated     {former}");
+    }
     if let Some((error, at)) = &status.last_error {
         let _ = writeln!(text, "last error   {at}: {error}");
     }
@@ -123,6 +126,7 @@ async fn verify(config: &Config) -> Result<String, JobsError> {
     if sides.here.installed.is_empty() {
         found.push("the outbox is not installed".to_owned());
     }
+    found.extend(outbox::former(&sides.here));
     found.extend(drift.lines);
     if found.is_empty() {
         Ok(format!(

@@ -22,13 +22,24 @@ pub(super) fn is_aside(function: &str) -> bool {
     function.starts_with(ASIDE)
 }
 
+/// The function in a place where one is to be that notes calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noting {
+    /// The library's, or none.
+    Absent,
+    /// Made by another version of Bulkhead.
+    Former,
+    /// Made by this version.
+    Present,
+}
+
 /// Whether a function of this definition is in the place of the library's.
 pub(super) fn notes(definition: &str) -> bool {
     definition.contains(NOTE)
 }
 
 /// The marks around a function's body, in its definition.
-const DELIMITER: &str = "$bulkhead$";
+pub(super) const DELIMITER: &str = "$bulkhead$";
 
 /// Longer names of schemas would not fit into the table's name.
 const SCHEMA_BYTES_MAX: usize = 54;
@@ -57,16 +68,38 @@ pub(super) fn calls(schema: &str, relayed: Option<&'static Relayed>) -> Option<&
     relayed?.calls.as_ref().filter(|_| schema.len() <= SCHEMA_BYTES_MAX)
 }
 
-/// The question whether each of the library's functions notes calls already; without a row for one that is missing.
+/// The question what is in the place of each of the library's functions, without a row for one that is missing, and of the one
+/// that they call.
 pub(super) fn noting(schema: &str, calls: &Calls) -> String {
+    let state = |function: &Function| {
+        let body = literal(&fill(function.definition.split(DELIMITER).nth(1).unwrap_or_default(), schema));
+        format!(
+            "CASE WHEN p.prosrc = {body} THEN 'present' WHEN p.proname = '{NOTE}' OR pg_catalog.strpos(p.prosrc, '{NOTE}') <> 0 THEN 'former' END"
+        )
+    };
     let of = |function: &Function| {
         format!(
-            "SELECT pg_catalog.strpos(p.prosrc, '{NOTE}') <> 0 FROM pg_catalog.pg_proc AS p \
-             WHERE p.oid = pg_catalog.to_regprocedure({})",
+            "FROM pg_catalog.pg_proc AS p WHERE p.oid = pg_catalog.to_regprocedure({})",
             literal(&signature(schema, function.name, function))
         )
     };
-    calls.functions.iter().map(of).collect::<Vec<_>>().join(" UNION ALL ")
+    let places =
+        calls.functions.iter().map(|function| format!("SELECT {} {}", state(function), of(function)));
+    let note = format!("SELECT (SELECT {} {})", state(&calls.note), of(&calls.note));
+    places.chain([note]).collect::<Vec<_>>().join(" UNION ALL ")
+}
+
+/// The answer to it; nothing where one of the library's is missing: it is another version of the library.
+pub(super) fn noted(rows: &[Vec<Option<String>>], calls: &Calls) -> Vec<Noting> {
+    if rows.len() != calls.all().count() {
+        return Vec::new();
+    }
+    let states = rows.iter().map(|row| match row.first().and_then(Option::as_deref) {
+        Some("present") => Noting::Present,
+        Some("former") => Noting::Former,
+        _ => Noting::Absent,
+    });
+    states.collect()
 }
 
 /// `schema.table` of the calls of a library in this schema.
@@ -141,24 +174,48 @@ pub(super) fn let_write(jobs: &str, relation: &str) -> String {
     ))
 }
 
-/// Has those of the library's functions note calls that do not yet, as `noting` tells.
-pub(super) fn note(schema: &str, calls: &Calls, noting: &[bool]) -> Vec<String> {
+/// Has the library's functions note calls, as far as they do not yet, as `noting` tells.
+pub(super) fn note(schema: &str, calls: &Calls, noting: &[Noting]) -> Vec<String> {
     let mut statements = Vec::new();
-    for (function, _) in calls.functions.iter().zip(noting).filter(|(_, notes)| !**notes) {
+    for (function, noting) in calls.functions.iter().zip(noting) {
         let aside = format!("{ASIDE}{}", function.name);
         let (own, kept) = (signature(schema, function.name, function), signature(schema, &aside, function));
-        statements.push(format!("DROP FUNCTION IF EXISTS {kept}"));
-        statements.push(format!("ALTER FUNCTION {own} RENAME TO {}", name(&aside)));
-        statements.push(definition(schema, function));
+        match noting {
+            Noting::Present => continue,
+            Noting::Former => statements.push(renew(schema, function)),
+            Noting::Absent => {
+                statements.push(format!("DROP FUNCTION IF EXISTS {kept}"));
+                statements.push(format!("ALTER FUNCTION {own} RENAME TO {}", name(&aside)));
+                statements.push(definition(schema, function));
+            }
+        }
         statements.push(liken(&own, &kept));
     }
-    if !statements.is_empty() {
+    if noting.iter().any(|noting| *noting != Noting::Present) {
         let note = &calls.note;
-        statements.insert(0, definition(schema, note));
+        let is_former = noting.last() == Some(&Noting::Former);
+        if is_former {
+            // Whoever has noted calls by that one has waited for others that did: not for those that do by this one.
+            statements.insert(0, format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", relation(schema)));
+        }
+        statements.insert(
+            usize::from(is_former),
+            if is_former { renew(schema, note) } else { definition(schema, note) },
+        );
         let (note, like) = (signature(schema, note.name, note), &calls.functions[0]);
         statements.push(liken(&note, &signature(schema, &format!("{ASIDE}{}", like.name), like)));
     }
     statements
+}
+
+/// Makes a function anew that another version has made: under its number if it takes and gives the same, else beside that.
+fn renew(schema: &str, function: &Function) -> String {
+    let definition = literal(&definition(schema, function));
+    let own = signature(schema, function.name, function);
+    carry_out(&format!(
+        "BEGIN EXECUTE {definition}; EXCEPTION WHEN invalid_function_definition THEN DROP FUNCTION {own}; \
+         EXECUTE {definition}; END"
+    ))
 }
 
 /// Gives a function the owner of another one, and has the same users run it.

@@ -7,9 +7,8 @@ use tokio::time::{Instant, sleep};
 use super::{
     leader::LOCK,
     link::{Failure, Link},
-    round::{Outcome, round},
+    queue::Queue,
     state::Outbox,
-    statements::Statements,
     tables::Side,
 };
 
@@ -17,11 +16,9 @@ use super::{
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Moves rows from the primary to the job database until none waits.
-#[derive(Debug)]
 pub struct Drain {
     outbox: Outbox,
-    /// Each table, and rows that have passed through its stage since that was emptied.
-    tables: Vec<(Statements, u64)>,
+    tables: Vec<Queue>,
     /// Rows of a round.
     batch: usize,
     /// Whether this one moves rows, as no relay does.
@@ -34,9 +31,9 @@ impl Drain {
     /// For the tables that are installed on this side, the primary, by rounds of so many rows.
     pub fn new(side: &Side, batch: usize) -> Self {
         let installed = side.tables.iter().filter(|table| side.installed.contains(&table.source()));
-        let tables =
-            installed.enumerate().map(|(at, table)| (Statements::new(table.clone(), at), 0)).collect();
-        Self { outbox: Outbox::default(), tables, batch: batch.max(1), leads: false, moved: 0 }
+        let batch = batch.max(1);
+        let tables = installed.enumerate().map(|(at, table)| Queue::new(table.clone(), at, batch)).collect();
+        Self { outbox: Outbox::default(), tables, batch, leads: false, moved: 0 }
     }
 
     /// Rows that it has moved itself.
@@ -69,8 +66,8 @@ impl Drain {
     }
 
     async fn has_rows(&self, primary: &mut Link) -> Result<bool, Failure> {
-        for (statements, _) in &self.tables {
-            if primary.ask(&statements.waiting()).await?.number(0) > 0 {
+        for table in &self.tables {
+            if primary.ask(&table.statements.waiting()).await?.number(0) > 0 {
                 return Ok(true);
             }
         }
@@ -84,9 +81,6 @@ impl Drain {
             return Ok(false);
         }
         primary.ask("SET enable_hashjoin = off").await?;
-        for (statements, _) in &self.tables {
-            jobs.ask(&statements.prepare()).await?;
-        }
         self.leads = true;
         Ok(true)
     }
@@ -98,29 +92,26 @@ impl Drain {
         jobs: &mut Link,
         until: Instant,
     ) -> Result<(), Failure> {
-        for (statements, staged) in &mut self.tables {
-            let mut limit = self.batch;
-            while Instant::now() < until {
-                match round(&self.outbox, primary, jobs, statements, limit, staged).await? {
-                    Outcome::Moved(rows) => {
-                        self.moved += rows;
-                        if rows < limit as u64 {
-                            break;
-                        }
-                        limit = (limit * 2).min(self.batch);
-                    }
-                    Outcome::PutOff | Outcome::Refused { .. } if limit > 1 => limit = limit.div_ceil(2),
-                    Outcome::Refused { key: Some(key), error } => {
-                        primary.ask(&statements.set_aside(&key, &error)).await?;
-                    }
-                    // Another transaction of the job database may be in its way.
-                    Outcome::PutOff | Outcome::Refused { key: None, .. } => {
-                        sleep(LOOK_EVERY).await;
-                        break;
-                    }
+        for table in &mut self.tables {
+            // Once at least: what is locked, or waits for another transaction, may not be so any more.
+            table.has_rows = true;
+            while table.has_rows && Instant::now() < until {
+                match table.step(&self.outbox, primary, jobs, self.batch).await {
+                    Ok(rows) => self.moved += rows,
+                    Err(failure) if failure.is_passing() => break,
+                    Err(failure) => return Err(failure),
                 }
             }
         }
         Ok(())
+    }
+}
+
+impl std::fmt::Debug for Drain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Drain")
+            .field("leads", &self.leads)
+            .field("moved", &self.moved)
+            .finish_non_exhaustive()
     }
 }

@@ -5,6 +5,7 @@
 
 use super::{
     calls,
+    former::MAKE_GUARD,
     statements::Statements,
     tables::{
         Partitions, Sequence, Side, Table, is_strided, is_unguarded, misfits, source_literal, unfit_parents,
@@ -175,16 +176,6 @@ const NO_REFUSED: &str = "DO $bulkhead$ BEGIN IF EXISTS (SELECT FROM bulkhead.re
 /// The function of the triggers that refuse rows which are not to be moved.
 const GUARD: &str = "bulkhead.refuse()";
 
-/// The statement that makes it.
-const MAKE_GUARD: &str = "CREATE OR REPLACE FUNCTION bulkhead.refuse() RETURNS trigger LANGUAGE plpgsql \
-    SET search_path = '' AS $bulkhead$ BEGIN RAISE EXCEPTION USING ERRCODE = '0A000', \
-    MESSAGE = format('a job with a %s cannot be added to %I.%I on the primary: the job that it may change is in the job \
-    database', TG_ARGV[0], TG_TABLE_SCHEMA, TG_TABLE_NAME), \
-    HINT = 'Call the library''s function in a transaction that has used the application''s tables before: the call is noted \
-    there, and made in the job database. Or outside of transactions. If it was called so, run bulkhead jobs init again: the \
-    function is not as it was.'; \
-    END $bulkhead$";
-
 /// The statements for both sides that make the tables of calls which are missing, for libraries that have such calls on both:
 /// for the primary, and for the job database. `users` are the relay's.
 fn tables_of_calls(primary: &Side, jobs: &Side, users: [&str; 2]) -> [Vec<String>; 2] {
@@ -229,15 +220,19 @@ pub(super) fn unguard(relation: &str) -> String {
 
 impl Plan {
     /// Has the primary note the calls that would add rows which are not to be moved, and refuse such rows, in the transaction
-    /// that adds them. Where the primary's tables are the library's home, it works with such rows.
+    /// that adds them. Where the primary's tables are the library's home, it works with such rows. What another version has
+    /// made there is made anew.
     #[must_use]
     pub fn with_guards(mut self, primary: &Side) -> Self {
-        let mut statements = Vec::new();
+        let mut statements: Vec<String> =
+            primary.former.iter().map(|former| former.renew.to_owned()).collect();
+        let mut has_guard = statements.iter().any(|statement| statement == MAKE_GUARD);
         for table in primary.tables.iter().filter(|table| is_unguarded(table)) {
             let Some(column) = table.relayed.and_then(|relayed| relayed.absent) else { continue };
             let relation = relation(table);
-            if statements.is_empty() {
+            if !has_guard {
                 statements.push(MAKE_GUARD.to_owned());
+                has_guard = true;
             }
             statements.push(unguard(&relation));
             statements.push(format!(

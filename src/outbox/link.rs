@@ -52,6 +52,9 @@ const SETTINGS: &str = "SET search_path = ''; SET client_encoding = 'UTF8'; SET 
     SELECT pg_catalog.set_config(name, CASE name WHEN 'idle_session_timeout' THEN '{idle}' ELSE '0' END, false) \
     FROM pg_catalog.pg_settings WHERE name IN ('idle_session_timeout', 'transaction_timeout')";
 
+/// SQLSTATEs `lock_not_available`, `query_canceled`, `serialization_failure` and `deadlock_detected`.
+const PASSING: [&str; 4] = ["55P03", "57014", "40001", "40P01"];
+
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -67,6 +70,14 @@ pub enum Failure {
         /// The error.
         fields: Box<ErrorFields>,
     },
+}
+
+impl Failure {
+    /// Whether the server has only not got on in time, or two transactions have met: the same may succeed soon, on the same
+    /// connection.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, Self::Server { fields, .. } if PASSING.contains(&fields.code.as_str()))
+    }
 }
 
 /// The answer to one Query.
@@ -161,7 +172,7 @@ impl Link {
 
     /// Runs `sql`, whose last command is a `COPY .. TO STDOUT`, and hands its rows on to `to`, once the first one has come
     /// behind a Query of `opening` there, which is a `COPY .. FROM STDIN`. Returns what has passed; what `to` answers is
-    /// still to be read, and its COPY to be ended, if anything has.
+    /// still to be read, and its COPY to be ended, if anything has. After a server's error, that has been done.
     pub(super) async fn pass(&mut self, sql: &str, to: &mut Self, opening: &str) -> Result<Passed, Failure> {
         let mut request = Vec::with_capacity(sql.len() + 8);
         message::query(&mut request, sql.as_bytes());
@@ -182,7 +193,14 @@ impl Link {
                 }
                 self.more().await?;
             }
-            error.map_or(Ok(passed), |fields| Err(self.error(fields)))
+            let Some(fields) = error else { return Ok(passed) };
+            if passed.rows > 0 {
+                let mut request = Vec::new();
+                message::raw(&mut request, b'f', b"the other side has failed\0");
+                to.send(&request).await?;
+                to.reply().await?;
+            }
+            Err(self.error(fields))
         };
         timeout(ASK_TIMEOUT, talk).await.unwrap_or_else(|_| Err(self.too_late()))
     }

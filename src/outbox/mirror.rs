@@ -9,9 +9,6 @@ use super::{
 };
 use crate::wire::message;
 
-/// SQLSTATE `lock_not_available`.
-const LOCKED: &str = "55P03";
-
 /// One of these tables.
 #[derive(Clone, Debug)]
 pub(super) struct Mirror {
@@ -25,9 +22,16 @@ impl Mirror {
         Self { statements, sent: None }
     }
 
-    /// Brings the primary's copy up to date, unless somebody writes to it: then that is left to the next time. After a
-    /// failure both connections are to be closed.
+    /// Brings the primary's copy up to date, unless somebody writes to it or has either table locked: then that is left to the
+    /// next time. After a failure both connections are to be closed.
     pub(super) async fn renew(&mut self, primary: &mut Link, jobs: &mut Link) -> Result<(), Failure> {
+        match self.send(primary, jobs).await {
+            Err(failure) if failure.is_passing() => primary.ask("ROLLBACK").await.map(drop),
+            sent => sent,
+        }
+    }
+
+    async fn send(&mut self, primary: &mut Link, jobs: &mut Link) -> Result<(), Failure> {
         let digest = jobs.ask(&self.statements.digest()).await?.value(0, 0).to_owned();
         if self.sent.as_ref() == Some(&digest) {
             return Ok(());
@@ -41,7 +45,7 @@ impl Mirror {
             message::query(&mut request, b"COMMIT");
             let replies = primary.exchange(&request, 3).await?;
             if let Some(error) = replies.into_iter().find_map(|reply| reply.error) {
-                return if error.code == LOCKED { Ok(()) } else { Err(primary.error(error)) };
+                return Err(primary.error(error));
             }
         }
         self.sent = Some(digest);

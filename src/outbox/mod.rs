@@ -9,9 +9,11 @@
 //! |---|---|
 //! | `state` | what sessions, metrics and the relay tell each other |
 //! | `relay` | the task: who moves rows, when, and what follows a failure |
-//! | `queue` | what the relay knows of the rows that wait in one table |
+//! | `queue` | the rows that wait in one table: what is known of them, the next round, and putting the table off |
 //! | `leader` | the lock of the one instance that moves rows |
 //! | `round` | moving some rows of one table: the order of the two commits |
+//! | `fault` | whether an error is the rows' fault |
+//! | `former` | what another version has installed |
 //! | `ledger` | forgetting what was moved long ago |
 //! | `calls` | calls that are noted on the primary, and made in the job database |
 //! | `parents` | rows of other tables that the moved ones name |
@@ -37,6 +39,8 @@
 mod calls;
 mod drain;
 mod drift;
+mod fault;
+mod former;
 mod install;
 mod leader;
 mod ledger;
@@ -55,14 +59,16 @@ mod tables;
 mod text;
 mod told;
 
+pub use calls::Noting;
 pub use drain::Drain;
 pub use drift::{Drift, drift};
+pub use former::Former;
 pub use install::{Plan, Step, install, uninstall};
 pub use link::{Failure, Link};
 pub use relay::Relay;
 pub use state::{Figures, Outbox, Settings};
 pub use status::{Status, TableStatus, status};
-pub use tables::{Column, Partitions, Sequence, Side, Table, has_rows, problems, read};
+pub use tables::{Column, Partitions, Sequence, Side, Table, former, has_rows, problems, read};
 
 /// Rows that wait are counted up to so many.
 pub const COUNTED_MAX: u64 = 100_000;

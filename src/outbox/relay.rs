@@ -13,22 +13,15 @@ use super::{
     ledger,
     link::{Failure, Link},
     mirror::Mirror,
-    queue::Queue,
+    queue::{Queue, pause},
     rights,
-    round::{Outcome, round},
     state::{Outbox, Settings},
     statements::Statements,
-    tables::{self, INSTALLED, Side, is_unguarded, missing},
+    tables::{self, INSTALLED, Side, former, is_unguarded, missing},
     text::literal,
     told::Told,
 };
 use crate::pool::ServerPool;
-
-/// The first pause after a failure; each one in a row has twice the pause of the one before.
-const RETRY: Duration = Duration::from_millis(50);
-
-/// The longest pause, unless `outbox_poll` is longer.
-const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// How often the tables of both sides are compared.
 const COMPARE_EVERY: Duration = Duration::from_secs(60);
@@ -52,6 +45,8 @@ enum Trouble {
 enum Next {
     /// Some: there may be more rows.
     AtOnce,
+    /// To connect anew: a table has failed, and what is prepared or known may not be so any more.
+    Anew,
     /// None until somebody calls, or it is time to look.
     Nothing,
 }
@@ -79,6 +74,8 @@ pub struct Relay {
     /// Whether somebody has enqueued since the last look.
     woken: bool,
     told: Told,
+    /// Trouble that is to be noted on the primary.
+    unnoted: Option<String>,
 }
 
 impl Relay {
@@ -107,6 +104,7 @@ impl Relay {
             leads: false,
             woken: false,
             told: Told::default(),
+            unnoted: None,
         }
     }
 
@@ -128,24 +126,20 @@ impl Relay {
                 }
                 Err(trouble) => {
                     if matches!(trouble, Trouble::Failed(_)) {
-                        self.fewer_rows();
+                        self.tables.iter_mut().for_each(Queue::fewer_rows);
                     }
                     self.tell(Some(trouble.to_string())).await;
-                    sleep(self.pause(failures)).await;
+                    sleep(pause(failures, self.settings.poll)).await;
                     failures += 1;
                 }
             }
         }
     }
 
-    fn pause(&self, failures: u32) -> Duration {
-        let longest = RETRY_MAX.max(self.settings.poll);
-        RETRY.saturating_mul(1 << failures.min(16)).min(longest)
-    }
-
     /// Waits until there is something to do.
     async fn rest(&mut self) {
-        let until = if self.leads { self.measure_at.min(self.keep_at) } else { self.measure_at };
+        let again_at = self.tables.iter().filter_map(Queue::again_at);
+        let until = again_at.chain([self.keep_at]).filter(|_| self.leads).fold(self.measure_at, Instant::min);
         self.woken = false;
         let heard = async {
             match &mut self.jobs {
@@ -171,6 +165,7 @@ impl Relay {
     /// Looks at everything once.
     async fn look(&mut self) -> Result<Next, Trouble> {
         self.reach_primary().await?;
+        self.note().await;
         if self.measure_at <= Instant::now() {
             self.measure().await?;
         }
@@ -183,10 +178,11 @@ impl Relay {
             return Ok(Next::Nothing);
         }
         let moved = self.move_rows().await;
-        if moved.is_err() {
+        if !matches!(moved, Ok(Next::AtOnce | Next::Nothing)) {
             // Undoes what is open on either side.
             self.leave_primary();
             self.leave_jobs();
+            return moved;
         }
         let next = moved?;
         if self.keep_at <= Instant::now() {
@@ -214,7 +210,7 @@ impl Relay {
         let mut link = self.connect(0).await?;
         // A round looks its rows up by their keys, however many others have been there.
         link.ask("SET enable_hashjoin = off").await?;
-        let side = tables::read(&mut link, &self.settings.outgoing).await?;
+        let side = tables::read_shape(&mut link, &self.settings.outgoing).await?;
         self.take_up(side)?;
         self.primary = Some(link);
         Ok(())
@@ -234,6 +230,7 @@ impl Relay {
         let is_guarded = !side.tables.iter().any(is_unguarded);
         self.outbox.set_ready(fits && is_guarded && missing(&side).is_empty());
         if self.side.is_alike(&side) {
+            self.side = side;
             return Ok(());
         }
         self.tables.clear();
@@ -283,6 +280,7 @@ impl Relay {
     fn leave_jobs(&mut self) {
         self.jobs = None;
         self.leads = false;
+        self.tables.iter_mut().for_each(|table| table.is_prepared = false);
     }
 
     /// Compares both sides, if it is time.
@@ -318,8 +316,7 @@ impl Relay {
     /// Tries to be the one that moves rows; else tells the one that is, if somebody has enqueued.
     async fn follow(&mut self) -> Result<(), Trouble> {
         let Some(jobs) = &mut self.jobs else { return Ok(()) };
-        let statements = self.tables.iter().map(|table| &table.statements);
-        match leader::lead(jobs, self.woken, statements).await {
+        match leader::lead(jobs, self.woken).await {
             Ok(Leader::This) => {
                 tracing::info!("this instance moves jobs from the primary to the job database");
                 self.tables.iter_mut().for_each(|table| table.has_rows = true);
@@ -335,41 +332,32 @@ impl Relay {
         }
     }
 
-    /// One round for each table that has rows. The one that fails comes last the next time.
+    /// One round for each table that has rows, and is not put off. The one that fails comes last the next time.
     async fn move_rows(&mut self) -> Result<Next, Trouble> {
         let (Some(primary), Some(jobs)) = (&mut self.primary, &mut self.jobs) else {
             return Ok(Next::Nothing);
         };
+        let Settings { batch, poll, .. } = self.settings;
         let mut next = Next::Nothing;
         let (count, first) = (self.tables.len(), self.turn);
         for at in (first..first + count).map(|at| at % count) {
             let table = &mut self.tables[at];
-            if !table.has_rows {
+            let began = Instant::now();
+            if !table.is_due(began) {
                 continue;
             }
             self.turn = at + 1;
-            let (statements, staged) = (&table.statements, &mut table.staged);
-            match round(&self.outbox, primary, jobs, statements, table.limit, staged).await? {
-                Outcome::Moved(0) if table.first.is_some() => {
-                    table.has_rows = false;
-                    table.keeps = primary.ask(&statements.keeps()).await?.value(0, 0) == "t";
+            match table.step(&self.outbox, primary, jobs, batch).await {
+                Ok(_) => {}
+                Err(failure @ Failure::Server { .. }) => {
+                    table.put_off(&failure, began.elapsed(), poll);
+                    if !failure.is_passing() {
+                        next = Next::Anew;
+                    }
                 }
-                Outcome::Moved(rows) => {
-                    table.keeps = false;
-                    table.has_rows = rows >= table.limit as u64;
-                    table.limit = (table.limit * 2).min(self.settings.batch);
-                }
-                Outcome::PutOff => (table.has_rows, table.limit) = (table.limit > 1, table.limit.div_ceil(8)),
-                Outcome::Refused { .. } if table.limit > 1 => table.limit = table.limit.div_ceil(2),
-                Outcome::Refused { key: None, error } => return Err(Trouble::NotReady(error)),
-                Outcome::Refused { key: Some(key), error } => {
-                    primary.ask(&table.statements.set_aside(&key, &error)).await?;
-                    self.outbox.note_refused();
-                    let source = table.statements.source();
-                    tracing::warn!(table = %source, key, error, "the job database refuses a job: it is in bulkhead.refused on the primary");
-                }
+                Err(lost) => return Err(lost.into()),
             }
-            if table.has_rows {
+            if table.is_due(Instant::now()) && matches!(next, Next::Nothing) {
                 next = Next::AtOnce;
             }
         }
@@ -382,21 +370,9 @@ impl Relay {
         if !missing.is_empty() {
             return Some(format!("{} is not installed: run `bulkhead jobs init`", missing.join(", ")));
         }
-        let keeps = self.tables.iter().filter(|table| table.keeps);
-        let keeps: Vec<String> = keeps.map(|table| table.statements.source()).collect();
-        (!keeps.is_empty()).then(|| {
-            format!(
-                "{} on the primary keeps its rows when they are deleted: a trigger or a rule of the table stands in the way",
-                keeps.join(", ")
-            )
-        })
-    }
-
-    /// A round took too long, or asked for too much: the next ones are smaller.
-    fn fewer_rows(&mut self) {
-        for table in &mut self.tables {
-            table.limit = table.limit.div_ceil(2);
-        }
+        let troubles: Vec<String> =
+            self.tables.iter().filter_map(Queue::trouble).chain(former(&self.side)).collect();
+        (!troubles.is_empty()).then(|| troubles.join("; "))
     }
 
     /// Counts what waits on the primary.
@@ -409,8 +385,7 @@ impl Relay {
             let count = "SELECT pg_catalog.count(*) FROM bulkhead.outbox";
             let installed = if is_installed { Some(primary.ask(count).await?.number(0)) } else { None };
             for table in &mut self.tables {
-                let reply = primary.ask(&table.statements.waiting()).await?;
-                let (rows, waits) = table.measured(&reply, now);
+                let (rows, waits) = table.measure(primary).await?;
                 waiting += rows;
                 lag = lag.max(waits);
             }
@@ -451,20 +426,27 @@ impl Relay {
 
     /// Says what is in the way, or that nothing is any more: once each, in the log and on the primary.
     async fn tell(&mut self, trouble: Option<String>) {
-        if !self.told.tell(trouble.as_deref()) {
-            return;
+        if self.told.tell(trouble.as_deref()) {
+            self.outbox.set_trouble(trouble.clone());
+            self.unnoted = trouble;
         }
-        self.outbox.set_trouble(trouble.clone());
-        if let (Some(trouble), Some(primary), false) =
-            (&trouble, &mut self.primary, self.side.installed.is_empty())
-        {
-            let note = format!(
-                "UPDATE bulkhead.outbox SET last_error = {}, last_error_at = pg_catalog.now()",
-                literal(trouble)
-            );
-            if primary.ask(&note).await.is_err() {
-                self.primary = None;
-            }
+        self.note().await;
+    }
+
+    /// Notes on the primary what was in the way, as soon as it is reached: a failure may have cost the connection.
+    async fn note(&mut self) {
+        let (Some(trouble), Some(primary), false) =
+            (&self.unnoted, &mut self.primary, self.side.installed.is_empty())
+        else {
+            return;
+        };
+        let note = format!(
+            "UPDATE bulkhead.outbox SET last_error = {}, last_error_at = pg_catalog.now()",
+            literal(trouble)
+        );
+        match primary.ask(&note).await {
+            Ok(_) => self.unnoted = None,
+            Err(_) => self.primary = None,
         }
     }
 }

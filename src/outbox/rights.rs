@@ -17,8 +17,8 @@ pub(super) async fn compare(
     jobs: &mut Link,
     outgoing: &[Outgoing],
 ) -> Result<(Side, Vec<String>), Failure> {
-    let here = tables::read(primary, outgoing).await?;
-    let there = tables::read(jobs, outgoing).await?;
+    let here = tables::read_shape(primary, outgoing).await?;
+    let there = tables::read_shape(jobs, outgoing).await?;
     let mut found = problems(&here, &there);
     if found.is_empty() && !here.installed.is_empty() {
         found.extend(lacking(primary, &on_primary(&here), !here.mirrored.is_empty()).await?);

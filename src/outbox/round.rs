@@ -17,6 +17,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{
+    fault::is_of_rows,
     link::{Failure, Link, Reply},
     state::Outbox,
     statements::Statements,
@@ -25,7 +26,7 @@ use super::{
 use crate::wire::{message, read::ErrorFields};
 
 /// How a round ended.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Outcome {
     /// Rows have gone over, so many; fewer than were asked for, if there were no more.
     Moved(u64),
@@ -37,7 +38,7 @@ pub(super) enum Outcome {
         /// The first row's key.
         key: Option<String>,
         /// Why.
-        error: String,
+        error: ErrorFields,
     },
 }
 
@@ -56,8 +57,8 @@ struct Given {
 /// The stage is emptied once so many rows have passed through it.
 const STAGED_MAX: u64 = 500;
 
-/// Moves up to `limit` rows. After a failure both connections are to be closed. `staged` is how many rows have passed through
-/// the stage since it was emptied.
+/// Moves up to `limit` rows. After a server's error, what is open on either side is to be undone; after another failure, both
+/// connections are to be closed. `staged` is how many rows have passed through the stage since it was emptied.
 pub(super) async fn round(
     outbox: &Outbox,
     primary: &mut Link,
@@ -82,23 +83,22 @@ pub(super) async fn round(
     let given = match judge(&replies) {
         Ok(given) => given,
         Err(error) => {
-            let failure = jobs.error(error.clone());
             jobs.ask("ROLLBACK").await?;
             primary.ask("ROLLBACK").await?;
             if statements.table.call.is_some() && error.code == "55P03" {
                 return Ok(Outcome::PutOff);
             }
             if !is_of_rows(&error) {
-                return Err(failure);
+                return Err(jobs.error(error));
             }
-            return Ok(Outcome::Refused { key: first_field(&passed.first), error: error.to_string() });
+            return Ok(Outcome::Refused { key: first_field(&passed.first), error });
         }
     };
     match commit(jobs).await {
         // A constraint or a trigger that is deferred: it has undone what was put.
         Err(Failure::Server { fields, .. }) if is_of_rows(&fields) => {
             primary.ask("ROLLBACK").await?;
-            return Ok(Outcome::Refused { key: first_field(&passed.first), error: fields.to_string() });
+            return Ok(Outcome::Refused { key: first_field(&passed.first), error: *fields });
         }
         committed => committed?,
     }
@@ -137,20 +137,6 @@ fn judge(replies: &[Reply]) -> Result<Given, ErrorFields> {
         return error("40001", "what jobs name was taken away from the job database while they came in");
     }
     Ok(given)
-}
-
-/// Classes of errors that are PostgreSQL's own and speak of the server, the tables or the statement.
-const OF_SERVER: [&str; 39] = [
-    "00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "20", "24", "25", "26",
-    "27", "28", "2B", "2D", "2F", "34", "38", "39", "3B", "3D", "3F", "40", "42", "53", "54", "55", "57",
-    "58", "72", "F0", "HV", "XX",
-];
-
-/// Whether an error speaks of the rows' values, and not of the server or of the tables: data, constraints, cardinality, and
-/// what a trigger or a function raises, with a code of its own or without.
-fn is_of_rows(error: &ErrorFields) -> bool {
-    let Some(class) = error.code.get(..2).filter(|_| error.code.len() == 5) else { return false };
-    !OF_SERVER.contains(&class)
 }
 
 async fn commit(link: &mut Link) -> Result<(), Failure> {
@@ -192,18 +178,6 @@ mod tests {
             let mut replies = replies(["1", "1", "0", "0", "0", ""]);
             replies[at].error = Some(ErrorFields { code: "22P02".to_owned(), ..ErrorFields::default() });
             assert_eq!(judge(&replies).err().map(|error| error.code).as_deref(), Some("22P02"));
-        }
-    }
-
-    #[test]
-    fn only_what_is_wrong_with_a_row_is_its_fault() {
-        let of = |code: &str| is_of_rows(&ErrorFields { code: code.to_owned(), ..ErrorFields::default() });
-        for code in ["21000", "22P02", "23514", "23502", "23503", "44000", "P0001", "GWBMA", "OB001", "99999"]
-        {
-            assert!(of(code), "{code}");
-        }
-        for code in ["42703", "53100", "57014", "25006", "40001", "55P03", "42501", "58030", "XX000", ""] {
-            assert!(!of(code), "{code}");
         }
     }
 }

@@ -17,6 +17,13 @@ const PATH_OF_TRIGGERS: &str = "SET LOCAL search_path TO DEFAULT";
 /// How long a call waits for whoever holds what it changes, before it is put off: other tables wait behind it.
 const CALL_PATIENCE: &str = "50ms";
 
+/// How long rows wait for whoever has their table locked, or a key that they need: less than `deadlock_timeout` is, so that
+/// nobody else is chosen to fail.
+const ROWS_PATIENCE: &str = "500ms";
+
+/// How long a look waits for whoever has a table locked.
+const LOOK_PATIENCE: &str = "50ms";
+
 /// The statements for one table. `at` tells its objects in the job database's session from those of others.
 #[derive(Clone, Debug)]
 pub(super) struct Statements {
@@ -41,12 +48,10 @@ impl Statements {
         format!("pg_temp.bulkhead_stage_{}", self.at)
     }
 
-    /// Has calls wait no longer than that for whoever holds what they need.
+    /// Has the transaction wait no longer than that for whoever holds what it needs.
     fn patience(&self) -> String {
-        match &self.table.call {
-            Some(_) => format!("SET LOCAL lock_timeout = '{CALL_PATIENCE}'; "),
-            None => String::new(),
-        }
+        let patience = if self.table.call.is_some() { CALL_PATIENCE } else { ROWS_PATIENCE };
+        format!("SET LOCAL lock_timeout = '{patience}'; ")
     }
 
     /// A row's key as one text.
@@ -109,9 +114,10 @@ impl Statements {
     pub(super) fn keeps(&self) -> String {
         let relation = self.relation();
         format!(
-            "BEGIN; {PATH_OF_TRIGGERS}; WITH picked AS MATERIALIZED (SELECT {picked} FROM {relation} AS k ORDER BY {picked} LIMIT 1 \
+            "BEGIN; {PATH_OF_TRIGGERS}; {patience}WITH picked AS MATERIALIZED (SELECT {picked} FROM {relation} AS k ORDER BY {picked} LIMIT 1 \
              FOR UPDATE SKIP LOCKED), gone AS (DELETE FROM {relation} AS j USING picked AS k WHERE {same} RETURNING 1) \
              SELECT EXISTS (SELECT FROM picked) AND NOT EXISTS (SELECT FROM gone); ROLLBACK",
+            patience = self.patience(),
             picked = self.key_columns("k"),
             same = self.same_key("j", "k"),
         )
@@ -127,7 +133,7 @@ impl Statements {
     pub(super) fn prepare(&self) -> String {
         let (relation, stage, source) = (self.relation(), self.stage(), source_literal(&self.table));
         format!(
-            "CREATE TEMPORARY TABLE bulkhead_stage_{at} AS \
+            "{patience}CREATE TEMPORARY TABLE bulkhead_stage_{at} AS \
              SELECT ''::pg_catalog.text AS bulkhead_key, {of_table}{names} FROM {relation} AS j WITH NO DATA; \
              SET search_path TO DEFAULT; {prepare_parents}\
              PREPARE bulkhead_put_{at} AS \
@@ -154,6 +160,7 @@ impl Statements {
              w.lost, w.unfit FROM counted AS c CROSS JOIN judged AS w; \
              SET search_path = ''; \
              PREPARE bulkhead_tell_{at} AS {tell}",
+            patience = self.patience(),
             at = self.at,
             of_table = self.columns("j"),
             names = self.names(),
@@ -257,6 +264,11 @@ impl Statements {
         )
     }
 
+    /// On the primary: the same, unless somebody has the table locked.
+    pub(super) fn waiting_unlocked(&self) -> String {
+        format!("SET LOCAL lock_timeout = '{LOOK_PATIENCE}'; {}", self.waiting())
+    }
+
     /// How long ago a row was enqueued, if its table tells.
     fn age(&self) -> Option<String> {
         let column = self.table.column(self.table.relayed?.enqueued_at?)?;
@@ -268,10 +280,10 @@ impl Statements {
         Some(format!("({now} - j.{})", name(&column.name)))
     }
 
-    /// In the job database: the rows of a table that is mirrored, in short.
+    /// In the job database: the rows of a table that is mirrored, in short, unless somebody has it locked.
     pub(super) fn digest(&self) -> String {
         format!(
-            "SELECT pg_catalog.md5(pg_catalog.string_agg(d.row, '' ORDER BY d.row)) \
+            "SET LOCAL lock_timeout = '{LOOK_PATIENCE}'; SELECT pg_catalog.md5(pg_catalog.string_agg(d.row, '' ORDER BY d.row)) \
              FROM (SELECT (j.*)::pg_catalog.text AS row FROM {} AS j) AS d",
             self.relation()
         )
@@ -285,7 +297,8 @@ impl Statements {
     /// On the primary: opens a transaction in which rows of a table that is mirrored come in.
     pub(super) fn mirror_opening(&self) -> String {
         format!(
-            "BEGIN; {PATH_OF_TRIGGERS}; CREATE TEMPORARY TABLE bulkhead_mirror_{at} ON COMMIT DROP AS \
+            "BEGIN; {PATH_OF_TRIGGERS}; SET LOCAL lock_timeout = '{LOOK_PATIENCE}'; \
+             CREATE TEMPORARY TABLE bulkhead_mirror_{at} ON COMMIT DROP AS \
              SELECT {columns} FROM {relation} AS j WITH NO DATA; COPY pg_temp.bulkhead_mirror_{at} FROM STDIN",
             at = self.at,
             columns = self.columns("j"),
@@ -326,10 +339,10 @@ impl Statements {
         ))
     }
 
-    /// On the primary: which of these keys are still there, as `keys` is an array in SQL.
+    /// On the primary: which of these keys are still there, as `keys` is an array in SQL, unless somebody has the table locked.
     pub(super) fn still_there(&self, keys: &str) -> String {
         format!(
-            "SELECT k.key FROM pg_catalog.unnest({keys}) AS k (key) WHERE EXISTS (SELECT FROM {} AS j WHERE {})",
+            "SET LOCAL lock_timeout = '{LOOK_PATIENCE}'; SELECT k.key FROM pg_catalog.unnest({keys}) AS k (key) WHERE EXISTS (SELECT FROM {} AS j WHERE {})",
             self.relation(),
             self.has_key("j", "k.key"),
         )

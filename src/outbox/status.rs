@@ -2,10 +2,10 @@
 //! runs.
 
 use super::{
-    leader::holder,
-    link::{Failure, Link},
+    leader::{LOCK, holder},
+    link::{APPLICATION_NAME, Failure, Link},
     statements::Statements,
-    tables::{Side, source_literal},
+    tables::{Side, former, source_literal},
 };
 
 /// The state of an outbox.
@@ -15,6 +15,8 @@ pub struct Status {
     pub tables: Vec<TableStatus>,
     /// The one that moves rows now, in words; `None` if nobody does, or the job database does not tell.
     pub relay: Option<String>,
+    /// Objects that another version has installed, in words.
+    pub former: Option<String>,
     /// The last thing that was in the way, and when.
     pub last_error: Option<(String, String)>,
 }
@@ -40,7 +42,7 @@ pub struct TableStatus {
 
 /// Asks both servers; the job database if there is a connection.
 pub async fn status(primary: &mut Link, jobs: Option<&mut Link>, side: &Side) -> Result<Status, Failure> {
-    let mut status = Status::default();
+    let mut status = Status { former: former(side), ..Status::default() };
     for table in side.tables.iter().filter(|table| side.installed.contains(&table.source())) {
         let waiting = primary.ask(&Statements::new(table.clone(), 0).waiting()).await?;
         let refused = primary
@@ -82,17 +84,11 @@ async fn ask_jobs(jobs: &mut Link, status: &mut Status) -> Result<(), Failure> {
             table.conflicts = counts.value(at, 2).parse().ok();
         }
     }
-    let relay = jobs.ask(&holder()).await?;
-    if !relay.rows.is_empty() {
-        let host = Some(relay.value(0, 1)).filter(|host| !host.is_empty()).unwrap_or("the same machine");
-        let stranger = relay.value(0, 3);
-        let stranger = if stranger.is_empty() {
-            String::new()
-        } else {
-            format!(", which is \"{stranger}\" and no relay: it has the relay's lock")
-        };
-        let (process, since) = (relay.value(0, 0), relay.value(0, 2));
-        status.relay = Some(format!("process {process} there, from {host}, since {since}{stranger}"));
-    }
+    status.relay = holder(jobs, LOCK).await?.map(|holder| {
+        let is_stranger = !holder.is_called(APPLICATION_NAME);
+        let stranger =
+            is_stranger.then(|| format!(": {}", holder.stranger(LOCK, "the relay's", jobs.server())));
+        holder.place() + &stranger.unwrap_or_default()
+    });
     Ok(())
 }

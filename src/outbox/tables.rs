@@ -1,7 +1,8 @@
 //! The tables of one side that jobs are moved between, as its catalog has them, and whether both sides' fit together.
 
 use super::{
-    calls,
+    calls::{self, Noting},
+    former::{self, Former},
     link::{Failure, Link, Reply},
     text::{array, literal, name, pattern},
 };
@@ -68,9 +69,9 @@ pub struct Table {
     pub relayed: Option<&'static Relayed>,
     /// Whether a trigger refuses the rows that are not to be moved.
     pub is_guarded: bool,
-    /// For each of the library's functions whose calls are to be noted, whether they are; empty if there are none, or in
-    /// another version of the library.
-    pub noting: Vec<bool>,
+    /// For each of the functions that are to note calls, the one in its place; empty if there are none, or in another version
+    /// of the library.
+    pub noting: Vec<Noting>,
     /// The call that each row stands for, in SQL over the row `c`; `None` where rows are jobs.
     pub call: Option<String>,
 }
@@ -114,7 +115,7 @@ pub struct Sequence {
     pub increment: i64,
     /// The last number that it has given.
     pub last: i64,
-    /// The highest number that it has given, or that its table has.
+    /// The highest number that it has given, or that its table has; as [`read`] finds it.
     pub highest: i64,
 }
 
@@ -133,6 +134,8 @@ pub struct Side {
     pub has_schema: bool,
     /// The tables that were installed, as `schema.table`.
     pub installed: Vec<String>,
+    /// Objects of the schema that another version has made.
+    pub former: Vec<Former>,
 }
 
 impl Table {
@@ -162,26 +165,11 @@ impl Side {
     }
 }
 
-/// Asks one side for its tables of these libraries.
+/// Asks one side for its tables of these libraries, and for the highest number in each.
 pub async fn read(link: &mut Link, outgoing: &[Outgoing]) -> Result<Side, Failure> {
-    let mut names: Vec<String> = outgoing.iter().flat_map(Outgoing::tables).map(pattern).collect();
-    names.push(pattern(calls::CALLED.table));
-    let reply = link.ask(&COLUMNS.replace("{names}", &array(&names))).await?;
-    let (mut tables, others): (Vec<Table>, Vec<Table>) =
-        tables(&reply, outgoing).into_iter().partition(|table| table.relayed.is_some());
-    let is_parent =
-        |table: &Table| outgoing.iter().any(|of| of.is_in(&table.schema) && of.is_parent(&table.name));
-    let (parents, mirrored) = others.into_iter().partition(is_parent);
-    let has_schema = link.ask(INSTALLED).await?.value(0, 0) == "t";
-    let has_ledger = has_schema && link.ask(HAS_LEDGER).await?.value(0, 0) == "t";
-    for table in &mut tables {
-        if let Some(calls) = calls::calls(&table.schema, table.relayed) {
-            let rows = link.ask(&calls::noting(&table.schema, calls)).await?.rows;
-            let noting: Vec<bool> =
-                rows.into_iter().flatten().map(|notes| notes.as_deref() == Some("t")).collect();
-            // Where one is missing, it is another version of the library.
-            table.noting = if noting.len() == calls.functions.len() { noting } else { Vec::new() };
-        }
+    let mut side = read_shape(link, outgoing).await?;
+    let has_ledger = side.has_schema && link.ask(HAS_LEDGER).await?.value(0, 0) == "t";
+    for table in &mut side.tables {
         let (relation, source) = (format!("{}.{}", name(&table.schema), name(&table.name)), table.source());
         let Some(sequence) = &mut table.sequence else { continue };
         // A table that was made anew under the name of one that is gone gives its numbers again.
@@ -194,14 +182,35 @@ pub async fn read(link: &mut Link, outgoing: &[Outgoing]) -> Result<Side, Failur
         } else {
             "NULL".to_owned()
         };
-        let numbers = format!(
-            "SELECT s.last_value, GREATEST(s.last_value, (SELECT pg_catalog.max({}) FROM {relation}), {relayed}) FROM {} AS s",
+        let highest = format!(
+            "SELECT GREATEST({}, (SELECT pg_catalog.max({}) FROM {relation}), {relayed})",
+            sequence.last,
             name(&sequence.column),
-            sequence.name
         );
-        let numbers = link.ask(&numbers).await?;
-        sequence.last = numbers.value(0, 0).parse().unwrap_or(0);
-        sequence.highest = numbers.value(0, 1).parse().unwrap_or(sequence.last);
+        sequence.highest = link.ask(&highest).await?.value(0, 0).parse().unwrap_or(sequence.last);
+    }
+    Ok(side)
+}
+
+/// Asks one side for its tables of these libraries, and reads none of these: somebody may have one locked.
+pub(super) async fn read_shape(link: &mut Link, outgoing: &[Outgoing]) -> Result<Side, Failure> {
+    let mut names: Vec<String> = outgoing.iter().flat_map(Outgoing::tables).map(pattern).collect();
+    names.push(pattern(calls::CALLED.table));
+    let reply = link.ask(&COLUMNS.replace("{names}", &array(&names))).await?;
+    let (mut tables, others): (Vec<Table>, Vec<Table>) =
+        tables(&reply, outgoing).into_iter().partition(|table| table.relayed.is_some());
+    let is_parent =
+        |table: &Table| outgoing.iter().any(|of| of.is_in(&table.schema) && of.is_parent(&table.name));
+    let (parents, mirrored) = others.into_iter().partition(is_parent);
+    let has_schema = link.ask(INSTALLED).await?.value(0, 0) == "t";
+    for table in &mut tables {
+        if let Some(calls) = calls::calls(&table.schema, table.relayed) {
+            table.noting = calls::noted(&link.ask(&calls::noting(&table.schema, calls)).await?.rows, calls);
+        }
+        let Some(sequence) = &mut table.sequence else { continue };
+        let last = link.ask(&format!("SELECT last_value FROM {}", sequence.name)).await?;
+        sequence.last = last.value(0, 0).parse().unwrap_or(0);
+        sequence.highest = sequence.last;
     }
     let makers = outgoing.iter().flat_map(|of| of.relayed).filter_map(|one| one.made_by.as_ref());
     let makers: Vec<&str> = makers.map(|maker| maker.function).collect();
@@ -210,12 +219,13 @@ pub async fn read(link: &mut Link, outgoing: &[Outgoing]) -> Result<Side, Failur
         let reply = link.ask(&MAKERS.replace("{names}", &array(&makers))).await?;
         functions.extend(reply.rows.into_iter().flatten().flatten());
     }
-    let mut installed = Vec::new();
+    let (mut installed, mut former) = (Vec::new(), Vec::new());
     if has_schema {
+        former = former::read(link).await?;
         let reply = link.ask("SELECT source_table FROM bulkhead.outbox ORDER BY 1").await?;
         installed.extend(reply.rows.into_iter().flatten().flatten());
     }
-    Ok(Side { tables, mirrored, parents, functions, has_schema, installed })
+    Ok(Side { tables, mirrored, parents, functions, has_schema, installed, former })
 }
 
 fn tables(reply: &Reply, outgoing: &[Outgoing]) -> Vec<Table> {
@@ -371,6 +381,25 @@ pub(super) fn is_unguarded(table: &Table) -> bool {
 pub(super) fn missing(primary: &Side) -> Vec<String> {
     let sources = primary.tables.iter().map(Table::source);
     sources.filter(|source| !primary.installed.contains(source)).collect()
+}
+
+/// Tells of objects on the primary that another version has made; nothing if there are none.
+pub fn former(primary: &Side) -> Option<String> {
+    let has_calls = |table: &&Table| primary.installed.contains(&calls::source(&table.schema));
+    let functions = primary.tables.iter().filter(has_calls).flat_map(|table| {
+        let calls = calls::calls(&table.schema, table.relayed);
+        let names = calls.into_iter().flat_map(|calls| calls.all().map(|function| function.name));
+        let former = names.zip(&table.noting).filter(|(_, noting)| **noting == Noting::Former);
+        former.map(|(name, _)| format!("{}.{name}()", table.schema))
+    });
+    let names: Vec<String> =
+        primary.former.iter().map(|former| former.name.to_owned()).chain(functions).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "{} on the primary is as another version of Bulkhead has made it: run `bulkhead jobs init`",
+            names.join(", ")
+        )
+    })
 }
 
 /// Why both sides cannot be worked with as they are; empty if they can.

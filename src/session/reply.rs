@@ -68,8 +68,8 @@ impl Reply {
         Self(Box::new(Fields {
             code: fields.code.clone().into(),
             message: fields.message.clone(),
-            detail: fields.detail.clone(),
-            hint: fields.hint.clone(),
+            detail: fields.detail.to_string(),
+            hint: fields.hint.to_string(),
         }))
     }
 }
@@ -461,8 +461,8 @@ pub(crate) fn untold(untold: &Untold) -> ErrorFields {
         severity: "ERROR".to_owned(),
         code: "0A000".to_owned(),
         message: untold.to_string(),
-        detail: String::new(),
-        hint: TYPES_HINT.to_owned(),
+        hint: TYPES_HINT.into(),
+        ..ErrorFields::default()
     }
 }
 

@@ -75,6 +75,13 @@ pub struct Calls {
     pub call: &'static str,
 }
 
+impl Calls {
+    /// The functions that note calls, and the one that they call at last.
+    pub fn all(&self) -> impl Iterator<Item = &Function> {
+        self.functions.iter().chain([&self.note])
+    }
+}
+
 /// A function that is made.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Function {

@@ -376,6 +376,6 @@ mod tests {
         let (tag, body, rest) = split_message(&out).expect("valid").expect("whole");
         let fields = ErrorFields::parse(body);
         assert_eq!((tag, rest.len()), (b'E', 0));
-        assert_eq!((fields.code.as_str(), fields.hint.as_str()), ("53300", "wait"));
+        assert_eq!((fields.code.as_str(), &*fields.hint), ("53300", "wait"));
     }
 }

@@ -95,9 +95,11 @@ pub struct ErrorFields {
     /// `M`.
     pub message: String,
     /// `D`, empty if absent.
-    pub detail: String,
+    pub detail: Box<str>,
     /// `H`, empty if absent.
-    pub hint: String,
+    pub hint: Box<str>,
+    /// `R`: the routine of the server's source that reports it, empty if absent.
+    pub routine: Box<str>,
 }
 
 impl ErrorFields {
@@ -117,8 +119,9 @@ impl ErrorFields {
                 b'V' => fields.severity = value,
                 b'C' => fields.code = value,
                 b'M' => fields.message = value,
-                b'D' => fields.detail = value,
-                b'H' => fields.hint = value,
+                b'D' => fields.detail = value.into(),
+                b'H' => fields.hint = value.into(),
+                b'R' => fields.routine = value.into(),
                 _ => {}
             }
         }

@@ -98,7 +98,7 @@ mod tests {
             let text = texts.concat();
             if let Some(renamed) = rename(&error("26000", &text), own) {
                 let fields = told(&renamed);
-                prop_assert_eq!((fields.detail.as_str(), fields.hint.as_str()), ("d", "h"));
+                prop_assert_eq!((&*fields.detail, &*fields.hint), ("d", "h"));
             }
         }
 

@@ -92,7 +92,7 @@ impl Mover<'_> {
             // Somebody has added rows, or something that needs them.
             Err(Failure::Server { fields, .. }) if !undoing.is_empty() && fields.code == "2BP01" => {
                 transact(link, target).await?;
-                let why = [fields.message, fields.detail].join("; ");
+                let why = [fields.message, fields.detail.into_string()].join("; ");
                 (self.tell)(&format!(
                     "the tables that the move has made stay: {}",
                     why.trim_end_matches("; ")

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::super::{
     install::unguard,
-    leader::LOCK,
+    leader::{LOCK, holder},
     link::{Failure, Link},
 };
 use super::{
@@ -121,10 +121,7 @@ impl Mover<'_> {
             {
                 tries += 1;
                 if tries == 10 {
-                    let server = link.server();
-                    return Err(MoveError::Refused(format!(
-                        "another `bulkhead jobs move` is at work at server \"{server}\""
-                    )));
+                    return Err(MoveError::Refused(in_the_way(link).await?));
                 }
                 sleep(BETWEEN / 2).await;
             }
@@ -417,6 +414,19 @@ impl Mover<'_> {
         }
         Ok(())
     }
+}
+
+/// Tells who has the lock of a move.
+async fn in_the_way(link: &mut Link) -> Result<String, Failure> {
+    let holder = holder(link, MOVE_LOCK).await?;
+    let server = link.server();
+    Ok(match holder {
+        Some(holder) if !holder.is_called(APPLICATION_NAME) => holder.stranger(MOVE_LOCK, "a move's", server),
+        Some(holder) => {
+            format!("another `bulkhead jobs move` is at work at server \"{server}\": {}", holder.place())
+        }
+        None => format!("another `bulkhead jobs move` was at work at server \"{server}\": try again"),
+    })
 }
 
 /// Whether another try may succeed.

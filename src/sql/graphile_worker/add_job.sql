@@ -1,4 +1,4 @@
-CREATE FUNCTION {schema}.add_job(identifier text, payload json DEFAULT NULL, queue_name text DEFAULT NULL,
+CREATE OR REPLACE FUNCTION {schema}.add_job(identifier text, payload json DEFAULT NULL, queue_name text DEFAULT NULL,
     run_at timestamp with time zone DEFAULT NULL, max_attempts integer DEFAULT NULL, job_key text DEFAULT NULL,
     priority integer DEFAULT NULL, flags text[] DEFAULT NULL, job_key_mode text DEFAULT 'replace')
 RETURNS {schema}._private_jobs LANGUAGE plpgsql AS $bulkhead$

@@ -1,4 +1,4 @@
-CREATE FUNCTION {schema}.add_jobs(specs {schema}.job_spec[], job_key_preserve_run_at boolean DEFAULT false)
+CREATE OR REPLACE FUNCTION {schema}.add_jobs(specs {schema}.job_spec[], job_key_preserve_run_at boolean DEFAULT false)
 RETURNS SETOF {schema}._private_jobs LANGUAGE plpgsql AS $bulkhead$
 DECLARE
     mode pg_catalog.text := CASE WHEN job_key_preserve_run_at THEN 'preserve_run_at' ELSE 'replace' END;

@@ -5,8 +5,9 @@ DECLARE
 BEGIN
     -- Transactions that add the same key come one after the other, as at the library's unique index: so the numbers of its
     -- calls are in the order of their commits.
-    PERFORM pg_catalog.pg_advisory_xact_lock(
-        pg_catalog.hashtext({name}), pg_catalog.hashtext(spec.job_key));
+    -- One number of 64 bits, from a seed of Bulkhead's own: an application's locks hardly meet it.
+    PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(
+        spec.job_key, pg_catalog.hashtextextended({name}, 7094695996560859492)));
     INSERT INTO {calls} (arguments) VALUES (pg_catalog.json_build_object(
         -- The payload as a text: JSON may have in it what no text can be, and who reads one field reads all.
         'identifier', spec.identifier, 'payload', COALESCE(spec.payload, '{}'::pg_catalog.json)::pg_catalog.text,

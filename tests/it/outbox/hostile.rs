@@ -108,7 +108,7 @@ async fn add_columns(server: &Postgres, is_primary: bool) {
 }
 
 /// Two libraries' tables on both servers.
-async fn yard_of_two() -> Yard {
+pub(super) async fn yard_of_two() -> Yard {
     let yard = Yard::bare();
     for server in [&yard.primary, &yard.jobs] {
         oban::install(server).await;
@@ -118,11 +118,11 @@ async fn yard_of_two() -> Yard {
     yard
 }
 
-fn config_of_two(yard: &Yard) -> ProxyConfig {
+pub(super) fn config_of_two(yard: &Yard) -> ProxyConfig {
     yard.config().set("jobs", "presets", vec!["oban", "good_job"])
 }
 
-fn init(config: &ProxyConfig) {
+pub(super) fn init(config: &ProxyConfig) {
     let (code, text) = bulkhead(config, &["jobs", "init"]);
     assert_eq!(code, Some(0), "{text}");
 }
@@ -173,7 +173,8 @@ async fn values_come_as_they_are_whatever_the_role_has_set() {
     drop(proxy);
 }
 
-/// What a library's function or a trigger raises is told by its class: it may be any that is not the server's own.
+/// What a library's function or a trigger raises is told by where it comes from: its class may be any that is not the
+/// server's own.
 #[tokio::test]
 async fn what_is_raised_with_a_code_of_its_own_is_the_row_s_fault() {
     let yard = yard_of_two().await;
@@ -321,6 +322,12 @@ async fn whoever_else_has_the_relay_s_lock_is_named() {
     proxy.wait_for_metric("bulkhead_outbox_ready", 1.0).await;
     yard.primary.query("INSERT INTO oban_jobs (worker) VALUES ('w')").await;
     proxy.wait_for_log("of somebody else").await;
+    // Also one without a name.
+    holder.ask("SET application_name = ''").await;
+    proxy.wait_for_log("(application \\\"\\\", user").await;
+    let (code, text) = bulkhead(&config, &["jobs", "status"]);
+    let part = "(application \"\", user \"app\"): it must not be taken by others; end that process";
+    assert!(code == Some(0) && text.contains(part), "{text}");
     holder.ask("SELECT pg_advisory_unlock_all()").await;
     yard.wait_until_empty().await;
     proxy.wait_for_log("jobs are moved from the primary to the job database again").await;

@@ -141,6 +141,19 @@ async fn the_last_commit_of_a_key_counts() {
     .await;
 }
 
+/// Two numbers from a name and a key are what an application takes for its own locks.
+#[tokio::test]
+async fn a_lock_of_the_application_s_own_keeps_no_call_waiting() {
+    let yard = Yard::of_graphile().await;
+    let holder = yard.primary.admin().await;
+    let lock = "SELECT pg_advisory_lock(hashtext('graphile_worker'), hashtext('k')), pg_advisory_lock(hashtext('k')), \
+        pg_advisory_lock(hashtextextended('k', 0))";
+    holder.batch_execute(lock).await.expect("it can");
+    let call = "SET statement_timeout = '5s'; SELECT graphile_worker.add_job('t', job_key => 'k')";
+    yard.primary.query(call).await;
+    assert_eq!(yard.primary.value(CALLS).await, "1");
+}
+
 /// The library appends to a list that waits under the key: so it tells how often each call was made, and in which order.
 #[tokio::test]
 async fn each_call_is_made_once_and_in_the_order_of_the_commits_though_connections_are_cut() {
@@ -212,6 +225,33 @@ async fn a_call_that_has_to_wait_keeps_no_other_table_waiting() {
     wait_for_calls(&yard).await;
     let held = "SELECT task_identifier, revision FROM graphile_worker.jobs WHERE key = 'held'";
     assert_eq!(texts(yard.jobs.query(held).await), [["second", "1"]]);
+}
+
+#[tokio::test]
+async fn calls_that_nobody_may_take_keep_no_other_table_waiting() {
+    let yard = Yard::of_graphile().await;
+    let calls = "bulkhead.calls_of_graphile_worker";
+    yard.primary.query("SELECT graphile_worker.add_job('keyed', job_key => 'k')").await;
+    let holder = yard.primary.admin().await;
+    holder.batch_execute(&format!("BEGIN; LOCK TABLE {calls} IN SHARE MODE")).await.expect("it can");
+    let proxy = yard.bulkhead(&yard.graphile()).await;
+    let relays = "SELECT string_agg(pid || ' ' || backend_start, ', ') FROM pg_stat_activity \
+        WHERE application_name = 'bulkhead outbox'";
+    let before = yard.primary.value(relays).await;
+    proxy.wait_for_log(&format!("{calls} waits: ")).await;
+    let mut client = RawClient::app(proxy.port()).await;
+    for n in 1..=10 {
+        say(&mut client, &["BEGIN", ITEM, "SELECT graphile_worker.add_job('plain')", "COMMIT"]).await;
+        let count = "SELECT count(*) FROM arrivals WHERE worker = 'plain'";
+        eventually("the others come", LONG, async || {
+            (yard.jobs.value(count).await == n.to_string()).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(yard.primary.value(relays).await, before);
+    holder.batch_execute("COMMIT").await.expect("it can");
+    let keyed = "SELECT string_agg(key, ' ') FROM graphile_worker.jobs WHERE task_identifier = 'keyed'";
+    eventually("it comes", LONG, async || (yard.jobs.value(keyed).await == "k").then_some(())).await;
 }
 
 #[tokio::test]

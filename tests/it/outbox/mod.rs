@@ -7,6 +7,7 @@ mod commits;
 mod crashes;
 mod ends;
 pub(crate) mod exactly_once;
+mod faults;
 mod functions;
 mod hostile;
 mod implicit;
@@ -23,6 +24,7 @@ mod rows;
 mod sessions;
 mod starters;
 mod undo;
+mod upgrades;
 mod windows;
 
 use std::{collections::BTreeMap, fs, process::Command, time::Duration};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Moving, Scene, rows};
-use crate::support::{Login, connect};
+use crate::support::{Login, RawClient, connect};
 
 #[tokio::test]
 async fn a_row_that_differs_is_found_and_nothing_is_switched() {
@@ -117,4 +117,28 @@ async fn what_cannot_be_moved_is_named() {
     scene.run(&config, &["--to", "jobs"], 0).await;
     let text = scene.run(&config, &["--abort"], 64).await;
     assert!(text.contains("the switch has happened"), "{text}");
+}
+
+/// The lock of a move is one that anybody may take.
+#[tokio::test]
+async fn whoever_else_has_the_lock_of_a_move_is_named() {
+    let scene = Scene::start().await;
+    let mut holder = RawClient::app(scene.jobs.port()).await;
+    holder.ask("SET application_name = ''; SELECT pg_advisory_lock(7094695996560859493)").await;
+    let text = scene.run(&scene.after(), &["--to", "jobs"], 64).await;
+    let process = holder.query_value("SELECT pg_backend_pid()").await;
+    for part in [
+        format!(
+            "of server \"jobs\", which is a move's, is held by process {process} (application \"\", user \"app\")"
+        ),
+        "end that process".to_owned(),
+    ] {
+        assert!(text.contains(&part), "{part}: {text}");
+    }
+    // One of a move's own.
+    holder.ask("SET application_name = 'bulkhead move'").await;
+    let text = scene.run(&scene.after(), &["--to", "jobs"], 64).await;
+    let part =
+        format!("another `bulkhead jobs move` is at work at server \"jobs\": process {process} there, from ");
+    assert!(text.contains(&part), "{part}: {text}");
 }
