@@ -27,7 +27,7 @@ pub enum NotReady {
 }
 
 impl NotReady {
-    /// The same of what no transaction undoes: whether it was done is not known.
+    /// Closes instead of refusing, where no transaction undoes what was sent: whether it was done is not known.
     fn closes(self) -> Self {
         match self {
             Self::Refused(_) => Self::Unclean,

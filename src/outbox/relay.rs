@@ -332,7 +332,7 @@ impl Relay {
         }
     }
 
-    /// One round for each table that has rows, and is not put off. The one that fails comes last the next time.
+    /// Makes a round for each table that has rows, and is not put off. The one that fails comes last the next time.
     async fn move_rows(&mut self) -> Result<Next, Trouble> {
         let (Some(primary), Some(jobs)) = (&mut self.primary, &mut self.jobs) else {
             return Ok(Next::Nothing);

@@ -58,7 +58,7 @@ struct Seldom {
     custom_settings: Vec<String>,
     /// End of the time in which the session counts as a worker's: it has worked on jobs.
     worker_until: Option<Moment>,
-    /// What the client was told of a server's parameters (ParameterStatus) by a backend that has been lost since then, with
+    /// A server's parameters as the client was told them (ParameterStatus) by a backend that has been lost since then, with
     /// changes of them that were not for good.
     told: Option<Vec<(String, String)>>,
 }
@@ -140,7 +140,7 @@ impl Own {
         self.seldom.get_or_insert_default().told = Some(told.to_vec());
     }
 
-    /// What a backend that was lost has told the client, once.
+    /// Gives what a backend that was lost has told the client, once.
     #[inline]
     pub(super) fn take_told(&mut self) -> Option<Vec<(String, String)>> {
         self.seldom.as_mut()?.told.take()

@@ -167,7 +167,7 @@ impl Session {
             if self.may_leave_queue() { Poll::Ready(Err(Ended::ByClient)) } else { Poll::Pending }
         })
         .await;
-        match &self.hold.leased {
+        match self.hold.backend() {
             Some(leased) => self.who.key.holds(&leased.cancel),
             None => self.who.key.holds_none(),
         }

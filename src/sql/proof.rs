@@ -346,7 +346,7 @@ impl Builder {
         }
     }
 
-    /// What may change something by the body of a function, though that is declared not to: letters and names of what reaches one
+    /// Finds what may change something by the body of a function, though that is declared not to: letters and names of what reaches one
     /// whose body reaches, in turn, something of which `changes` is true. The server holds such a function to nothing: within it,
     /// a volatile one writes.
     pub(super) fn wrappers(&self, changes: impl Fn(u8, &str) -> bool) -> Vec<(u8, Box<str>)> {

@@ -111,7 +111,7 @@ impl Content {
         }
     }
 
-    /// What goes by this name reaches something that may change something, by the body of a function.
+    /// Notes that what goes by this name reaches something that may change something, by the body of a function.
     fn add_wrapper(&mut self, letter: u8, name: Box<str>) {
         match letter {
             b'f' => self.functions.entry(name).or_default().0 |= Function::VOLATILE | Function::USER,
