@@ -285,6 +285,15 @@ impl Held {
         self.put(id, true);
     }
 
+    /// A statement was to be closed, and is still there. Why it was to be closed is not known any more: who parses its text gets
+    /// a new one.
+    pub fn put_back(&mut self, id: StatementId) {
+        self.put(id, false);
+        if let Some(there) = self.used.get_mut(&id) {
+            there.epoch = self.epoch.wrapping_sub(1);
+        }
+    }
+
     fn put(&mut self, id: StatementId, is_local: bool) {
         self.clock += 1;
         let there = There { last_used: self.clock, epoch: self.epoch, shape: Shape::default(), is_local };
@@ -367,6 +376,19 @@ mod tests {
         let expected =
             ["0", "1", "f", "10", "ff", "ffffffffffffffff"].map(|digits| format!("bulkhead_{digits}"));
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn a_statement_that_was_not_closed_is_as_suspect_as_it_may_have_been() {
+        let mut held = Held::default();
+        let id = StatementId(7);
+        held.insert(id);
+        assert!(!held.is_suspect(id));
+        held.remove(id);
+        held.put_back(id);
+        assert_eq!((held.has(id), held.is_suspect(id)), (true, true));
+        held.insert(id);
+        assert!(!held.is_suspect(id));
     }
 
     #[test]

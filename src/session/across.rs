@@ -266,6 +266,10 @@ impl Session {
     /// savepoints to both.
     async fn end_or_echo(&mut self, request: Request, demand: &Demand) -> Result<(), Stop> {
         let control = demand.verdict.control;
+        if !self.judge().executes(request) {
+            // A portal of it would be executed by a request that does not say what it is.
+            return Err(reply::ends_on_two_servers().into());
+        }
         let text =
             self.judge().executed_text(request)?.filter(|_| demand.statements == 1).map(<[u8]>::to_vec);
         let Held { leased, across: Some(across), .. } = self.held() else { return Ok(()) };

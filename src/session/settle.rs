@@ -263,7 +263,7 @@ impl Held<'_> {
         leased.forget_unparsed(&news.not_parsed);
         own.undo(news.undone, view);
         for id in &news.not_closed {
-            leased.statements.insert(*id);
+            leased.statements.put_back(*id);
         }
         news.transient
     }

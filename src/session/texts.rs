@@ -9,7 +9,7 @@ use crate::{
     backend::statements::NAME_PREFIX,
     sql::quote_literal,
     wire::{
-        client::{Bind, ClientMessage, Item, Messages, Parse},
+        client::{Bind, ClientMessage, Framed, Item, Messages, Parse},
         read::Malformed,
     },
 };
@@ -21,6 +21,12 @@ impl<'a> Judge<'a> {
     /// The request's messages. Of one that is streamed, which has not come whole, there are none.
     pub(super) fn messages(self, request: Request) -> Messages<'a> {
         Messages::of(&self.inbox[..request.len])
+    }
+
+    /// Whether a request runs something itself: is no Bind of a portal, say, that a later one executes.
+    pub(super) fn executes(self, request: Request) -> bool {
+        let is_execute = |framed: Framed<'_>| matches!(framed.message, ClientMessage::Execute { .. });
+        !request.is_extended() || self.messages(request).flatten().any(is_execute)
     }
 
     /// The SQL texts of a request, as far as they can be read.

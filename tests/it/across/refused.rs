@@ -165,3 +165,19 @@ async fn errors_behind_the_end_of_a_refused_transaction_are_where_they_are() {
         assert_eq!(error.field(b'P').as_deref(), Some(position), "{text}: {answer:?}");
     }
 }
+
+/// A portal of COMMIT, executed by a request that says nothing of it, would end the transaction on one of its two servers.
+#[tokio::test]
+async fn a_portal_of_commit_is_not_kept_for_later() {
+    let site = Both::start().await;
+    let mut client = site.client().await;
+    for (sql, expected) in [("BEGIN", "BEGIN T"), (ITEM, "INSERT 0 1 T"), (COUNT, "0 T")] {
+        assert_eq!(short(&client.ask(sql).await), expected, "{sql}");
+    }
+    client.parse("", "COMMIT").bind("p", "", &[]).sync().flush().await;
+    assert_eq!(told(&client.read_until_ready().await), " 0A000 Z");
+    client.execute("p", 0).sync().flush().await;
+    assert!(!told(&client.read_until_ready().await).contains("COMMIT"));
+    assert_eq!(short(&client.ask("COMMIT").await), "ROLLBACK I");
+    assert_eq!(site.rows().await, (String::new(), String::new()));
+}
