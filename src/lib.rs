@@ -98,7 +98,7 @@
 //!
 //! **P4. What a client was told binds us.** A statement is shared by those whose text, parameter types, generation of
 //! definitions and settings that decide its meaning are the same; one that is parsed after a SET LOCAL, DDL or anything
-//! unproven in its own transaction is shared with nobody. A client that was told columns or parameters is served by
+//! unproven in its own transaction is shared with nobody. That goes for the unnamed one, too. A client that was told columns or parameters is served by
 //! a statement of the same ones, or gets 0A000 (`session/prepared.rs`).
 //! What it is told of types are the primary's numbers, whichever server answers: the replies of a job database elsewhere
 //! are put into these before anything here looks at them ([`types`]).
