@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// A session waits no longer for a reading.
-const WAIT: Duration = Duration::from_secs(5);
+const WAIT: Duration = Duration::from_secs(10);
 
 /// The first one that waits does so no longer than this. It holds a place of the jobs' pool: if others that wait hold all
 /// the rest, the reading has none before one of them gives up, and then it has one in time for the others.
