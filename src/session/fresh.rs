@@ -256,13 +256,16 @@ impl Session {
         Scope { tables, database: self.who.identity.database_hash }
     }
 
-    /// Remembers what a read that was answered may have shown: later ones on replicas must not fall behind it.
+    /// Remembers what a read that was answered may have shown, alone or beside a write in one request: later ones on replicas must
+    /// not fall behind it.
     pub(crate) fn saw(&mut self, demand: &Demand) {
-        if demand.verdict.class != Class::Read || self.view.snapshot.replicas.progress.is_empty() {
+        let only_reads = demand.verdict.class == Class::Read;
+        if !(only_reads || demand.statements > 1) || self.view.snapshot.replicas.progress.is_empty() {
             return;
         }
         let stamps = &self.view.snapshot.causal.stamps;
-        let scope = Scope { tables: demand.verdict.reads(), database: self.who.identity.database_hash };
+        let tables = if only_reads { demand.verdict.reads() } else { Tables::ALL };
+        let scope = Scope { tables, database: self.who.identity.database_hash };
         let of_session = self.consistency(demand) == Consistency::Session;
         let may_show_anything = stamps.note_shown(&scope);
         match self.replica_used() {

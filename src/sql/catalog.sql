@@ -86,6 +86,14 @@ SELECT pg_catalog.concat_ws(' ', 'function',
            CASE WHEN pg_catalog.bool_or(of_user AND NOT of_extension) THEN 'own' END) AS kind, name
 FROM routine GROUP BY name
 UNION ALL
+-- Whatever it is declared to be, its body in standard SQL calls what may change something.
+SELECT DISTINCT 'function volatile user own', p.proname::pg_catalog.text
+FROM pg_catalog.pg_proc p
+    CROSS JOIN pg_catalog.regexp_matches(pg_catalog.jsonb_extract_path_text(pg_catalog.to_jsonb(p), 'prosqlbody'),
+                                         ':(funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') AS m
+    JOIN unsafe_routine f ON f.oid OPERATOR(pg_catalog.=) m[2]::pg_catalog.oid
+WHERE p.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+UNION ALL
 SELECT 'relation', c.relname::pg_catalog.text
 FROM reached JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) reached.oid
 UNION ALL

@@ -62,7 +62,8 @@ impl Sum {
             self.total = Some(*one);
             return;
         };
-        total.tables = total.tables_with(one);
+        // What a text shows beside what it changes is not told apart.
+        total.tables = total.tables.with(one.tables);
         let beside_jobs = total.beside_jobs(one);
         if one.class > total.class {
             (total.class, total.reason) = (one.class, one.reason);

@@ -419,10 +419,13 @@ impl Verdict {
         if is_known { self.tables } else { Tables::ALL }
     }
 
-    /// The tables of both, where they are statements of one request. Beside a write, what is only read counts as changed: what was
-    /// shown of it is not told apart.
+    /// The tables of both, where they are texts of one request: what only reads counts as long as nothing writes.
     pub fn tables_with(&self, other: &Self) -> Tables {
-        self.tables.with(other.tables)
+        match (self.class >= Class::Write, other.class >= Class::Write) {
+            (true, false) => self.tables,
+            (false, true) => other.tables,
+            _ => self.tables.with(other.tables),
+        }
     }
 
     /// The effects that a job statement has, beyond both's own, where it is said with another one: a write that names no table

@@ -188,6 +188,21 @@ impl Stage {
         client.unwrap_or_else(|error| panic!("it is let in, and not {error:?}"))
     }
 
+    /// Has a client begin a long read, which has this in its text, on the replica. While that is not fresh enough, or its new
+    /// connections are not known, reads go to the primary: then it is read again.
+    pub(super) async fn begin_read_on_replica(&self, reader: &mut RawClient, sql: &str, part: &str) {
+        const ROUNDS: usize = 10;
+        let which = format!("state = 'active' AND query LIKE '%{part}%'");
+        for _ in 0..ROUNDS {
+            reader.query(sql).await;
+            tokio::select! {
+                () = self.replica().wait_for_app_backends(&which, 1) => return,
+                () = reader.peek() => assert_eq!(reader.read_error().await, None, "on the primary"),
+            }
+        }
+        panic!("no read was seen on the replica");
+    }
+
     /// Waits for the end of the answer, or of the session, and notes what its client was told.
     pub(super) async fn told(&self, client: &mut RawClient) -> String {
         let mut seen = String::new();

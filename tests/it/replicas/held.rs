@@ -61,6 +61,9 @@ async fn a_cancel_ends_a_read_that_is_held() {
     for is_extended in [false, true] {
         let (beside, mut raw) = held(is_extended).await;
         let (pid, secret) = raw.key().clone();
+        let held = "bulkhead_replica_reads_total{on=\"replica\",reason=\"held\"}";
+        // On a busy machine some of those before were held for a moment.
+        let before = beside.proxy.metric(held).await.expect("it is counted");
         loop {
             let began = Instant::now();
             RawClient::cancel(beside.proxy.port(), pid, &secret).await;
@@ -83,8 +86,8 @@ async fn a_cancel_ends_a_read_that_is_held() {
         assert_eq!(raw.query_value("/* bulkhead: route=primary */ SELECT count(*) FROM items").await, "2");
         beside.replicas[0].set_replay(true).await;
         assert_eq!(raw.query_value("SELECT count(*) FROM items").await, "2");
-        let held = beside.proxy.metric("bulkhead_replica_reads_total{on=\"replica\",reason=\"held\"}").await;
-        assert!(held <= Some(1.0), "the one that was cancelled does not count");
+        let held = beside.proxy.metric(held).await;
+        assert!(held <= Some(before + 1.0), "the one that was cancelled does not count");
     }
 }
 

@@ -40,6 +40,10 @@ const SCHEMA: &str = "
     CREATE UNLOGGED TABLE volatile_items (id int);
     CREATE SEQUENCE numbers;
     CREATE FUNCTION counts() RETURNS bigint LANGUAGE sql VOLATILE AS $$ SELECT nextval('numbers') $$;
+    CREATE FUNCTION wraps() RETURNS bigint LANGUAGE sql STABLE AS $$ SELECT counts() $$;
+    CREATE FUNCTION wraps_atomic() RETURNS bigint STABLE BEGIN ATOMIC SELECT nextval('numbers'); END;
+    CREATE FUNCTION wraps_wrapped() RETURNS bigint LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN wraps_atomic(); END $$;
+    CREATE VIEW wrapped AS SELECT id, wraps_wrapped() AS number FROM items LIMIT 1;
     CREATE FUNCTION doubles(n int) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT n * 2 $$;
     CREATE FUNCTION looks() RETURNS bigint LANGUAGE sql STABLE AS $$ SELECT count(*) FROM items $$;
     CREATE VIEW counted AS SELECT id, counts() AS number FROM items LIMIT 1;

@@ -186,7 +186,7 @@ async fn an_error_in_a_transaction_that_is_opened_with_its_read_is_told() {
         .primary
         .query(
             "SET ROLE app; CREATE FUNCTION next_number() RETURNS bigint LANGUAGE plpgsql STABLE \
-             AS $$ BEGIN RETURN nextval('numbers'); END $$",
+             AS $$ DECLARE n bigint; BEGIN EXECUTE 'SELECT nextval(''numbers'')' INTO n; RETURN n; END $$",
         )
         .await;
     let mut raw = site.raw("").await;

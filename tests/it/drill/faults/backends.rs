@@ -128,8 +128,8 @@ async fn all(stage: &mut Stage) {
 /// A read that runs is run once more, on the primary.
 async fn of_replica(stage: &mut Stage) {
     let mut reader = stage.client().await;
-    reader.query("SELECT count(*) FROM generate_series(1, 3000000) n").await;
-    stage.replica().wait_for_app_backends("state = 'active' AND query LIKE '%generate_series%'", 1).await;
+    let sql = "SELECT count(*) FROM generate_series(1, 3000000) n";
+    stage.begin_read_on_replica(&mut reader, sql, "generate_series").await;
     assert!(stage.replica().end_app_backends("true").await > 0);
     let told = stage.told(&mut reader).await;
     assert_eq!(told, "", "the read is run once more");

@@ -161,8 +161,8 @@ async fn conflict(stage: &mut Stage) {
     stage.replica().query("ALTER SYSTEM SET max_standby_streaming_delay = '20ms'").await;
     stage.replica().query("SELECT pg_reload_conf()").await;
     let mut reader = stage.client().await;
-    reader.query("SELECT count(*) FROM drill_known, generate_series(1, 3000000) n").await;
-    stage.replica().wait_for_app_backends("state = 'active' AND query LIKE '%generate_series%'", 1).await;
+    let sql = "SELECT count(*) FROM drill_known, generate_series(1, 3000000) n";
+    stage.begin_read_on_replica(&mut reader, sql, "generate_series").await;
     stage.primary().query("BEGIN; LOCK TABLE drill_known; COMMIT").await;
     let answer = reader.read_until_ready().await;
     assert_eq!(values(&answer), ["6000000"], "{:?}", answer.first());
