@@ -76,7 +76,9 @@ impl Scene {
         // It has committed, and would note that.
         self.waits_for_a_lock(&self.primary, "AND query LIKE '%SET step = ''open''%'").await;
         assert!(moving.kill(), "it runs");
-        assert_eq!(source.value("SELECT count(*) FROM oban_jobs").await, "0", "it has given them away");
+        // Transactions of the application add others to the primary's table already, which is the outbox now.
+        let old = "SELECT count(*) FROM oban_jobs WHERE worker LIKE 'old %'";
+        assert_eq!(source.value(old).await, "0", "it has given them away");
         of_primary.batch_execute("COMMIT").await.expect("it can");
     }
 }
