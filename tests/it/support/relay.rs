@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicUsize, Ordering},
     },
     thread,
@@ -25,6 +25,7 @@ pub(crate) struct Relay {
     weather: watch::Sender<Weather>,
     open: Arc<AtomicUsize>,
     passage: Arc<Passage>,
+    listener: std::net::TcpListener,
 }
 
 /// What passes, over all connections: towards the upstream, and back. And where it is held.
@@ -32,6 +33,20 @@ pub(crate) struct Relay {
 struct Passage {
     meters: [Meter; 2],
     trap: Trap,
+    /// Both sides of each connection that is open, which has a number.
+    sockets: Mutex<Vec<(usize, [socket2::Socket; 2])>>,
+    connections: AtomicUsize,
+}
+
+impl Passage {
+    fn sockets(&self) -> MutexGuard<'_, Vec<(usize, [socket2::Socket; 2])>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every connection that is open hears nothing any more.
+    fn deafen(&self) {
+        self.sockets().iter().flat_map(|(_, sides)| sides).for_each(|socket| set_deaf(socket, true));
+    }
 }
 
 struct Meter {
@@ -102,13 +117,14 @@ impl Relay {
         let count = Arc::clone(&open);
         let passage = Arc::new(Passage::default());
         let passed = Arc::clone(&passage);
+        let listening = listener.try_clone().expect("a spare descriptor");
         let upstream = SocketAddr::from(([127, 0, 0, 1], upstream_port));
         thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
-            runtime.block_on(serve(listener, upstream, seen, count, passed));
+            runtime.block_on(serve(listening, upstream, seen, count, passed));
         });
-        Self { port, weather, open, passage }
+        Self { port, weather, open, passage, listener }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -131,9 +147,13 @@ impl Relay {
     }
 
     /// Drops every packet of either side (`true`), as if the machine had gone: nothing is acknowledged, and nobody is
-    /// told. Connections that were open then stay so for ever; `false` is for new ones.
+    /// told, from here on. Connections that were open then stay so for ever; `false` is for new ones.
     pub(crate) fn vanish(&self, vanished: bool) {
         self.weather.send_modify(|weather| weather.vanished = vanished);
+        set_deaf(&SockRef::from(&self.listener), vanished);
+        if vanished {
+            self.passage.deafen();
+        }
     }
 
     /// Resets all connections that are open; new ones work.
@@ -196,14 +216,9 @@ async fn serve(
 ) {
     listener.set_nonblocking(true).expect("sockets can be non-blocking");
     let listener = TcpListener::from_std(listener).expect("inside a runtime");
-    let mut changes = weather.clone();
     loop {
         let client = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = changes.changed() => {
-                set_deaf(&SockRef::from(&listener), changes.borrow().vanished);
-                continue;
-            }
             // All connections are tasks of this runtime, which ends when this function does.
             _ = weather.wait_for(|weather| weather.over) => return,
         };
@@ -230,8 +245,14 @@ async fn connection(
         socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO)).ok();
     }
     open.fetch_add(1, Ordering::SeqCst);
-    let sockets =
+    let number = passage.connections.fetch_add(1, Ordering::SeqCst);
+    let sides =
         [&client, &server].map(|socket| SockRef::from(socket).try_clone().expect("a spare descriptor"));
+    passage.sockets().push((number, sides));
+    if weather.borrow().vanished {
+        // It has come in the same moment.
+        passage.deafen();
+    }
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
     let opening = Opening::default();
@@ -242,24 +263,11 @@ async fn connection(
         )
     };
     let mut changes = weather.clone();
-    let mut vanishing = weather.clone();
-    let vanished = async {
-        if vanishing
-            .wait_for(|now| now.vanished || now.generation != born)
-            .await
-            .is_ok_and(|now| now.vanished)
-        {
-            for socket in &sockets {
-                set_deaf(socket, true);
-            }
-        }
-        std::future::pending::<()>().await;
-    };
     tokio::select! {
         _ = both => (),
-        () = vanished => (),
         _ = changes.wait_for(|now| now.generation != born) => (),
     }
+    passage.sockets().retain(|(known, _)| *known != number);
     weather.mark_unchanged();
     open.fetch_sub(1, Ordering::SeqCst);
 }
