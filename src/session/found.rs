@@ -124,7 +124,9 @@ impl Held<'_> {
     /// Notes what the request, which is about to be sent, makes on its server.
     pub(super) fn note_there(&mut self, request: Request, demand: &Demand) {
         let effects = demand.verdict.effects;
-        self.leased.there.locks |= effects.has(Effects::ADVISORY) && effects.has(Effects::LOCKS);
+        if effects.has(Effects::ADVISORY) && effects.has(Effects::LOCKS) {
+            self.leased.there.note_locks();
+        }
         for portal in self.judge().portals_made(request) {
             if let Some(beside) = self.across.as_mut().and_then(|across| across.beside.as_mut()) {
                 beside.there.forget(&portal);
@@ -147,9 +149,9 @@ impl Session {
             [here, beside].into_iter().find(|leased| is_there(leased)).map(|leased| leased.pool)
         };
         if verdict.effects.has(Effects::ADVISORY) && !verdict.effects.has(Effects::LOCKS) {
-            let is_one = here.there.locks != beside.there.locks;
+            let is_one = here.there.has_locks() != beside.there.has_locks();
             let unlocks = verdict.effects.has(Effects::ENDS_STATE) && is_one;
-            return if unlocks { of(&|leased| leased.there.locks) } else { None };
+            return if unlocks { of(&|leased| leased.there.has_locks()) } else { None };
         }
         let portal = self.judge().portal_used(request)?;
         of(&|leased| leased.there.has(&portal))
